@@ -1,0 +1,107 @@
+//! What merge and search see of data, wherever it lies: a *part* (an ingest segment, a store
+//! segment, frames still in memory) is a list of *chunks* (a frame or a block), each of whole
+//! lines with its run table, in ULID order.
+//!
+//! Invariants: inside one part chunks are sorted and do not overlap; a part stays readable for as
+//! long as its handle lives, whatever happens to its name; reading never panics, damage is
+//! returned and costs the chunk it is in and nothing else.
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use crate::damage::Damage;
+use crate::run_table::RunTable;
+use crate::storage::Map;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// What is known of a chunk before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkMeta {
+    /// Its first record.
+    pub first: Ulid,
+    /// Its last record.
+    pub last: Ulid,
+    /// Its records.
+    pub record_count: u32,
+    /// Its text, LFs included, bytes.
+    pub text_len: u32,
+    /// Which of the part's topics (indexes into [`OpenPart::topics`]) occur in it; empty when the
+    /// part does not know and the chunk has to be read to find out.
+    pub topics: Vec<u16>,
+}
+
+/// Text of a chunk: each record followed by LF.
+#[derive(Debug, Clone)]
+pub enum Text {
+    /// A span of a mapped file; costs no memory of ours.
+    Mapped(Arc<Map>, Range<usize>),
+    /// A span of shared memory.
+    Shared(Arc<[u8]>, Range<usize>),
+    /// Decoded into a buffer of its own.
+    Owned(Arc<Vec<u8>>),
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map, span) => &map[span.clone()],
+            Self::Shared(bytes, span) => &bytes[span.clone()],
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+impl Text {
+    /// Whether the bytes turned out unreadable underneath us (a map whose file was cut). Checked
+    /// after use: what was derived from such text is thrown away.
+    pub fn is_poisoned(&self) -> bool {
+        match self {
+            Self::Mapped(map, _) => map.is_poisoned(),
+            Self::Shared(..) | Self::Owned(_) => false,
+        }
+    }
+}
+
+/// A chunk that was read and verified.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    /// Its runs; their text lengths add up to the text.
+    pub table: RunTable,
+    /// Its text.
+    pub text: Text,
+}
+
+/// A pinned part, not yet opened. Cheap to hold; opening may read and map.
+pub trait Part: Send + Sync {
+    /// First and last ULID that it may hold.
+    fn range(&self) -> (Ulid, Ulid);
+    /// How many records it holds at most (a part still being written may hold a few more).
+    fn records(&self) -> u64;
+    /// How many bytes of text it holds.
+    fn text_bytes(&self) -> u64;
+    /// Opens it. An error means that none of it can be read.
+    fn open(&self) -> Result<Box<dyn OpenPart>, Damage>;
+    /// Whether it is (part of) a store segment, as opposed to the ingest side.
+    fn is_stored(&self) -> bool;
+}
+
+/// An open part.
+pub trait OpenPart: Send + Sync {
+    /// Its chunks in ULID order.
+    fn chunks(&self) -> &[ChunkMeta];
+    /// Its topic dictionary; empty when it has none.
+    fn topics(&self) -> &[Topic];
+    /// What was found damaged while opening.
+    fn damage(&self) -> &[Damage];
+    /// Reads chunk `index` with its text and verifies it (a store may remember that it has
+    /// verified a chunk before).
+    fn read(&self, index: usize) -> Result<Chunk, Damage>;
+    /// Reads the run table alone.
+    fn read_table(&self, index: usize) -> Result<RunTable, Damage>;
+    /// Verifies the chunk's checksums again, now, whatever was remembered: called before a record
+    /// of a chunk is shown. In-memory parts have nothing to verify.
+    fn verify(&self, index: usize) -> Result<(), Damage>;
+}

@@ -1,0 +1,83 @@
+//! What is wrong with a file, where, and what it costs. Damage is a value: readers return it or
+//! collect it beside what they could read, and the daemon turns it into words and metrics.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::ulid::Ulid;
+
+/// One damaged span of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the span starts, bytes.
+    pub offset: u64,
+    /// How long it is, bytes; 0 when unknown.
+    pub len_bytes: u64,
+    /// The records that may be lost lie between these two, where that is known.
+    pub range: Option<(Ulid, Ulid)>,
+    /// How many records are lost, where that is known.
+    pub records: Option<u64>,
+    /// What was found.
+    pub kind: DamageKind,
+}
+
+/// The kinds of damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DamageKind {
+    /// A checksum does not match; names the part.
+    Checksum(&'static str),
+    /// A field has an impossible value; names the part.
+    Malformed(&'static str),
+    /// The file ends too early; names the part.
+    Truncated(&'static str),
+    /// The part can be rebuilt from others: nothing is lost; names the part.
+    Repairable(&'static str),
+    /// Bytes of a known kind but of a version that this program does not read.
+    Version(u16),
+    /// The storage refused the read.
+    Io(std::io::ErrorKind),
+}
+
+impl Damage {
+    /// Whether records are lost, as opposed to a part that others can replace.
+    pub const fn loses_records(&self) -> bool {
+        !matches!(self.kind, DamageKind::Repairable(_))
+    }
+}
+
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checksum(part) => write!(f, "checksum of the {part} does not match"),
+            Self::Malformed(part) => write!(f, "the {part} is malformed"),
+            Self::Truncated(part) => write!(f, "the file ends inside the {part}"),
+            Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
+            Self::Version(v) => write!(f, "version {v} is not known to this program"),
+            Self::Io(kind) => write!(f, "cannot be read: {kind}"),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: offset {}", self.path.display(), self.offset)?;
+        if self.len_bytes > 0 {
+            write!(f, ", {} bytes", self.len_bytes)?;
+        }
+        write!(f, ": {}", self.kind)?;
+        match self.records {
+            Some(0) => write!(f, "; no record is lost")?,
+            Some(n) => write!(f, "; {n} records are lost")?,
+            None if self.loses_records() => write!(f, "; records may be lost")?,
+            None => {}
+        }
+        if let Some((first, last)) = self.range {
+            write!(f, " between {first} and {last}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Damage {}

@@ -1,0 +1,25 @@
+//! The engine: what a record is, how it is kept and how it is found.
+//!
+//! The folders tell the story of a record:
+//!
+//! 1. [`ingest`]: lines become runs of numbered records ([`ulid`], [`run_table`]), runs become
+//!    checksummed frames, frames become an ingest segment.
+//! 2. [`store`]: flushed ingest segments are gathered, merged by ULID and published as a store
+//!    segment; small and overlapping store segments are compacted.
+//! 3. [`search`]: a query pins a snapshot of all of it and sweeps it in ULID order.
+//!
+//! Invariants: nothing here knows a socket, a runtime or the wall clock (time is a value that
+//! callers pass in); every byte that comes from disk is validated and never panics; storage is
+//! reached through [`storage::Storage`] only, so that the simulated disk can stand in for it.
+
+pub mod chunk;
+pub mod damage;
+pub mod ingest;
+pub mod limits;
+pub mod run_table;
+pub mod search;
+pub mod storage;
+pub mod store;
+pub mod topic;
+pub mod ulid;
+pub mod varint;

@@ -1,0 +1,53 @@
+//! Every bound of the engine, with its unit and its reason. A bound that an operator may move has
+//! a flag; what stands here is its default or the hard edge that keeps memory finite.
+
+/// Longest topic name, bytes. Names are stored in each frame and block that uses them.
+pub const TOPIC_LEN_MAX: usize = 64;
+
+/// Default number of distinct topics a node accepts; further ones are kept as `invalid`.
+pub const TOPICS_MAX: usize = 1024;
+
+/// Most topics that one dictionary (one frame or block) may hold. Hostile-input bound.
+pub const DICTIONARY_TOPICS_MAX: usize = 65_536;
+
+/// Default longest record without its LF, bytes.
+pub const RECORD_SIZE_MAX: usize = 1 << 20;
+
+/// The largest `--ingest.max-record-size` that can be configured, bytes: a record must fit one
+/// frame and one block, and readers hold one of each per open input.
+pub const RECORD_SIZE_CEILING: usize = 16 << 20;
+
+/// The smallest `--ingest.max-record-size` that can be configured, bytes.
+pub const RECORD_SIZE_FLOOR: usize = 64;
+
+/// Text of a frame after which it is written, bytes: large enough to reach the disk's bandwidth
+/// with one write, small enough to keep several in flight per shard.
+pub const FRAME_TEXT_TARGET: usize = 1 << 20;
+
+/// Most text bytes a frame or block may claim. Hostile-input bound: a record of the ceiling size
+/// and its LF beside a full frame.
+pub const CHUNK_TEXT_MAX: usize = RECORD_SIZE_CEILING + FRAME_TEXT_TARGET + 1;
+
+/// Most bytes a run table may claim. Hostile-input bound: one run per empty record, with slack.
+pub const RUN_TABLE_BYTES_MAX: usize = 64 << 20;
+
+/// Text of a store block after which it ends, bytes: the unit of skipping and of decompression.
+pub const BLOCK_TEXT_TARGET: usize = 512 << 10;
+
+/// Most blocks in one slab: bounds the index and the signature matrix that a query reads.
+pub const SLAB_BLOCKS_MAX: usize = 1024;
+
+/// Alignment of blocks and slabs inside a store segment, bytes.
+pub const BLOCK_ALIGNMENT: usize = 64;
+
+/// Alignment of frames in an ingest segment when the file system does not say otherwise, bytes.
+pub const FRAME_ALIGNMENT: usize = 512;
+
+/// Default size at which an ingest segment is flushed, bytes.
+pub const SEGMENT_FLUSH_SIZE: u64 = 16 << 20;
+
+/// Most bytes of ingest segments that wait preallocated for their next life.
+pub const RECYCLE_POOL_BYTES_MAX: u64 = 64 << 20;
+
+/// Largest store segment that compaction makes, bytes.
+pub const STORE_SEGMENT_SIZE_MAX: u64 = 2 << 30;

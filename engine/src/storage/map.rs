@@ -1,0 +1,227 @@
+//! Read-only maps of files that survive the file being cut or its disk failing underneath.
+//!
+//! This is the engine's one home of `unsafe`. Reading a mapped page that the file no longer backs
+//! raises SIGBUS. A handler, installed once per process, looks the address up in a fixed table of
+//! our maps, puts a page of zeros there and marks the map *poisoned*; the reader goes on with
+//! zeros and its caller asks [`Map::is_poisoned`] before it believes what it read. A SIGBUS
+//! elsewhere goes to whoever handled the signal before us.
+//!
+//! Invariants: the handler only loads and stores atomics and calls mmap(2) and sigaction(2); the
+//! table has a fixed size, and a map that finds no slot reads its file into memory instead.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Maps that can be guarded at once; bounds the handler's search.
+const GUARDED_MAPS_MAX: usize = 4096;
+
+struct Slot {
+    /// 0: free. 1: being filled. Otherwise the first address.
+    start: AtomicUsize,
+    end: AtomicUsize,
+    poisoned: AtomicBool,
+}
+
+static SLOTS: [Slot; GUARDED_MAPS_MAX] = [const {
+    Slot { start: AtomicUsize::new(0), end: AtomicUsize::new(0), poisoned: AtomicBool::new(false) }
+}; GUARDED_MAPS_MAX];
+
+static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+static INSTALLED: OnceLock<bool> = OnceLock::new();
+static PAGE_BYTES: AtomicUsize = AtomicUsize::new(4096);
+
+/// Bytes of a file for as long as this value lives, whatever becomes of the file's name.
+#[derive(Debug)]
+pub struct Map {
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Guarded { map: memmap2::Mmap, slot: usize },
+    Memory(Vec<u8>),
+}
+
+impl Map {
+    /// Maps a whole file.
+    pub(super) fn of_file(file: &File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        if len == 0 {
+            return Ok(Self::of_memory(Vec::new()));
+        }
+        if !*INSTALLED.get_or_init(install_handler) {
+            return Self::read_whole(file);
+        }
+        // SAFETY: the map is private to this value and only read. The file may be changed or cut
+        // by others meanwhile: every reader validates what it reads, and a cut raises SIGBUS,
+        // which the handler turns into zeros and the poison mark.
+        let map = unsafe { memmap2::Mmap::map(file)? };
+        match claim_slot(map.as_ptr() as usize, map.len()) {
+            Some(slot) => Ok(Self { bytes: Bytes::Guarded { map, slot } }),
+            None => Self::read_whole(file),
+        }
+    }
+
+    fn read_whole(mut file: &File) -> io::Result<Self> {
+        use std::io::{Read, Seek};
+        let mut bytes = Vec::new();
+        file.seek(io::SeekFrom::Start(0))?;
+        file.read_to_end(&mut bytes)?;
+        Ok(Self::of_memory(bytes))
+    }
+
+    /// Bytes that are in memory anyway (the simulated disk).
+    pub const fn of_memory(bytes: Vec<u8>) -> Self {
+        Self { bytes: Bytes::Memory(bytes) }
+    }
+
+    /// Whether some of the bytes turned out unreadable and were replaced by zeros.
+    pub fn is_poisoned(&self) -> bool {
+        match self.bytes {
+            Bytes::Guarded { slot, .. } => SLOTS[slot].poisoned.load(Ordering::Acquire),
+            Bytes::Memory(_) => false,
+        }
+    }
+
+    /// Tells the kernel that a span will be read soon.
+    pub fn will_need(&self, offset: usize, len: usize) {
+        if let Bytes::Guarded { map, .. } = &self.bytes {
+            // Advice only: a refusal changes nothing.
+            let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
+        }
+    }
+}
+
+impl Deref for Map {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Guarded { map, .. } => map,
+            Bytes::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if let Bytes::Guarded { slot, .. } = self.bytes {
+            // The slot is freed before the memory is: a fault in between cannot happen, because
+            // nobody else holds this value.
+            SLOTS[slot].start.store(0, Ordering::Release);
+        }
+    }
+}
+
+fn claim_slot(start: usize, len: usize) -> Option<usize> {
+    let free = SLOTS.iter().position(|slot| {
+        slot.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })?;
+    let slot = &SLOTS[free];
+    slot.poisoned.store(false, Ordering::Relaxed);
+    slot.end.store(start + len, Ordering::Relaxed);
+    slot.start.store(start, Ordering::Release);
+    Some(free)
+}
+
+fn install_handler() -> bool {
+    // SAFETY: sysconf has no preconditions.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    if let Ok(page @ 1..) = usize::try_from(page) {
+        PAGE_BYTES.store(page, Ordering::Relaxed);
+    }
+    // SAFETY: a zeroed sigaction is a valid value to be filled in; both pointers are valid for
+    // the calls, and the handler keeps to async-signal-safe operations.
+    unsafe {
+        let mut previous: libc::sigaction = std::mem::zeroed();
+        if libc::sigaction(libc::SIGBUS, std::ptr::null(), &raw mut previous) != 0 {
+            return false;
+        }
+        // Known before the handler can run.
+        PREVIOUS.get_or_init(|| previous);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_bus_error as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        libc::sigemptyset(&raw mut action.sa_mask);
+        libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) == 0
+    }
+}
+
+extern "C" fn on_bus_error(
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel passes a valid siginfo, and SIGBUS carries an address.
+    let address = unsafe { (*info).si_addr() } as usize;
+    for slot in &SLOTS {
+        let start = slot.start.load(Ordering::Acquire);
+        if start > 1 && (start..slot.end.load(Ordering::Relaxed)).contains(&address) {
+            let page_bytes = PAGE_BYTES.load(Ordering::Relaxed);
+            let page = address & !(page_bytes - 1);
+            slot.poisoned.store(true, Ordering::Release);
+            // SAFETY: the page lies inside a live map of ours that is only ever read (its owner
+            // is the thread we interrupted, or keeps it alive for that thread); it is replaced
+            // by a page of zeros of the same protection.
+            let replaced = unsafe {
+                libc::mmap(
+                    page as *mut libc::c_void,
+                    page_bytes,
+                    libc::PROT_READ,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+                    -1,
+                    0,
+                )
+            };
+            if replaced != libc::MAP_FAILED {
+                return;
+            }
+        }
+    }
+    // Not ours: put the previous handler back; the instruction faults again and reaches it.
+    if let Some(previous) = PREVIOUS.get() {
+        // SAFETY: `previous` is what sigaction returned for this very signal.
+        unsafe { libc::sigaction(signal, previous, std::ptr::null_mut()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_file_that_is_cut_under_its_map_poisons_it_and_nothing_else() {
+        let mut cut = tempfile::tempfile().unwrap();
+        let mut whole = tempfile::tempfile().unwrap();
+        for file in [&mut cut, &mut whole] {
+            file.write_all(&vec![7; 1 << 20]).unwrap();
+        }
+        let (cut_map, whole_map) = (Map::of_file(&cut).unwrap(), Map::of_file(&whole).unwrap());
+        assert_eq!(cut_map[0], 7);
+        cut.set_len(4096).unwrap();
+        assert_eq!(cut_map[(1 << 20) - 1], 0, "what is gone reads as zero");
+        assert!(cut_map.is_poisoned());
+        assert!(whole_map.iter().all(|&b| b == 7));
+        assert!(!whole_map.is_poisoned());
+    }
+
+    #[test]
+    fn an_empty_file_maps_to_no_bytes() {
+        assert!(Map::of_file(&tempfile::tempfile().unwrap()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn slots_are_free_again_after_use() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"x").unwrap();
+        for _ in 0..2 * GUARDED_MAPS_MAX {
+            assert_eq!(&*Map::of_file(&file).unwrap(), b"x");
+        }
+    }
+}
