@@ -32,8 +32,7 @@ impl ShardLog {
     pub fn next_deadline_us(&self) -> Option<u64> {
         let flush = self.untailed_since_us.map(|at| at + self.options.flush_interval_us);
         let roll = if self.is_rolling { None } else { self.roll_at_us() };
-        let resume = (!self.queued.is_empty()).then_some(self.resume_us);
-        let all = [flush, roll, resume].into_iter().flatten();
+        let all = [flush, roll, Some(self.resume_us)].into_iter().flatten();
         // What was due at the last call and not done waits for something else.
         all.filter(|&at| at > self.last_now_us).min()
     }

@@ -391,7 +391,7 @@ fn run(steps: &[Step]) -> Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
     fn nothing_is_lost_or_acknowledged_early_whatever_the_disk_does(steps in steps(true)) {
