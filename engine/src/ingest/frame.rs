@@ -456,3 +456,109 @@ impl FrameBuffer {
         Arc::get_mut(&mut self.bytes).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(lines: &[u8]) -> FrameBuffer {
+        let mut frame = FrameBuffer::new(1000);
+        let topic = frame.add_topic(&Topic::new(b"web").unwrap());
+        let count = memchr::memchr_iter(b'\n', lines).count() as u32;
+        let first = Ulid::from_parts(1_700_000_000_000, 0x0A_0B0C_0D0E, 7);
+        frame.push(lines, Run { first, count, text_len: lines.len() as u32, topic });
+        frame
+    }
+
+    const PLACE: FramePlace = FramePlace {
+        incarnation: 0x1122_3344_5566_7788,
+        number: 3,
+        is_last: true,
+        alignment_bytes: 512,
+    };
+
+    #[test]
+    fn the_bytes_of_the_worked_example_are_pinned() {
+        let mut frame = frame(b"GET /\n\n");
+        frame.finish(PLACE);
+        let bytes = frame.as_bytes();
+        let hex = |range: Range<usize>| -> String {
+            bytes[range].iter().map(|b| format!("{b:02x}")).collect()
+        };
+        assert_eq!(bytes.len(), 512);
+        assert_eq!(hex(0..24), "4f4b4c46010002008877665544332211".to_owned() + "0300000000000000");
+        assert_eq!(hex(24..40), "07000000170000000200000000020000");
+        assert_eq!(hex(40..56), "018bcfe568000a0b0c0d0e0000000007");
+        assert_eq!(hex(56..72), "018bcfe568000a0b0c0d0e0000000008");
+        assert_eq!(hex(72..96), "PIN");
+        assert_eq!(&bytes[96..103], b"GET /\n\n");
+        assert_eq!(hex(103..126), "PIN");
+        assert!(bytes[126..].iter().all(|&b| b == 0));
+    }
+
+    #[test]
+    fn a_buffer_shared_with_a_reader_is_copied_before_it_changes() {
+        let mut frame = frame(b"one\n");
+        let (shared, span) = frame.shared_text();
+        frame.clear();
+        let topic = frame.add_topic(&Topic::new(b"t").unwrap());
+        let first = Ulid::from_parts(1, 1, 1);
+        frame.push(b"two\n", Run { first, count: 1, text_len: 4, topic });
+        assert_eq!(&shared[span], b"one\n");
+        assert_eq!(frame.text(), b"two\n");
+        let (shared, span) = frame.shared_text();
+        frame.finish(PLACE);
+        assert_eq!(&shared[span], b"two\n");
+        assert_eq!(frame.as_bytes().as_ptr().align_offset(512), 0);
+        let header = FrameHeader::decode(frame.as_bytes()).unwrap();
+        assert_eq!(header.check_payload(frame.as_bytes()).as_ref(), Ok(frame.table()));
+    }
+
+    #[test]
+    fn an_end_mark_is_a_frame_without_records() {
+        let mut mark = FrameBuffer::end_mark(4096);
+        mark.finish(FramePlace { alignment_bytes: 4096, ..PLACE });
+        assert_eq!(mark.as_bytes().len(), 4096);
+        let header = FrameHeader::decode(mark.as_bytes()).unwrap();
+        assert_eq!((header.record_count, header.is_last), (0, true));
+        assert_eq!(header.check_payload(mark.as_bytes()), Ok(RunTable::default()));
+        let open = FrameHeader { is_last: false, ..header };
+        assert!(matches!(FrameHeader::decode(&open.encode()), Err(NotAFrame::Malformed(_))));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_frame_is_found() {
+        let mut frame = frame(b"GET /\n\n");
+        frame.finish(PLACE);
+        for bit in 0..126 * 8 {
+            let mut bytes = frame.as_bytes().to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let checked = FrameHeader::decode(&bytes).and_then(|h| h.check_payload(&bytes));
+            assert!(checked.is_err(), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_with_a_good_checksum_is_a_panic(
+            fields in proptest::array::uniform32(any::<u8>()), tail in proptest::collection::vec(any::<u8>(), 0..200), wild: bool,
+        ) {
+            let mut frame = frame(b"GET /\n\n");
+            frame.finish(PLACE);
+            let mut bytes = frame.as_bytes().to_vec();
+            for (i, field) in fields.into_iter().enumerate() {
+                if wild || field < 60 {
+                    bytes[6 + i * 2] = field;
+                }
+            }
+            let crc = crc32fast::hash(&bytes[..92]);
+            bytes[92..96].copy_from_slice(&crc.to_le_bytes());
+            bytes.extend_from_slice(&tail);
+            if let Ok(header) = FrameHeader::decode(&bytes) {
+                let _ = header.check_payload(&bytes);
+                prop_assert_eq!(FrameHeader::decode(&header.encode()), Ok(header));
+            }
+        }
+    }
+}
