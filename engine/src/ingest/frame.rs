@@ -478,23 +478,34 @@ mod tests {
         alignment_bytes: 512,
     };
 
+    /// Sixteen bytes a line, as the worked examples of the format page show them.
+    fn dump(bytes: &[u8]) -> String {
+        let line = |(i, row): (usize, &[u8])| {
+            let hex: Vec<String> = row.iter().map(|b| format!("{b:02x}")).collect();
+            format!("{:04x}  {}\n", i * 16, hex.join(" "))
+        };
+        bytes.chunks(16).enumerate().map(line).collect()
+    }
+
     #[test]
-    fn the_bytes_of_the_worked_example_are_pinned() {
+    fn the_worked_examples_of_the_format_page_are_what_is_written() {
+        const PAGE: &str = include_str!("../../../docs/format-ingest.md");
         let mut frame = frame(b"GET /\n\n");
         frame.finish(PLACE);
         let bytes = frame.as_bytes();
-        let hex = |range: Range<usize>| -> String {
-            bytes[range].iter().map(|b| format!("{b:02x}")).collect()
+        assert_eq!((bytes.len(), &bytes[128..]), (512, &[0; 384][..]));
+        assert!(PAGE.contains(&dump(&bytes[..128])), "frame:\n{}", dump(&bytes[..128]));
+        let mut mark = FrameBuffer::end_mark(512);
+        mark.finish(FramePlace { number: 4, ..PLACE });
+        let mark = &mark.as_bytes()[..HEADER_BYTES];
+        assert!(PAGE.contains(&dump(mark)), "end mark:\n{}", dump(mark));
+        let place = crate::ingest::tail::ChunkPlace {
+            incarnation: PLACE.incarnation,
+            frame_number: 3,
+            chunk_number: 0,
         };
-        assert_eq!(bytes.len(), 512);
-        assert_eq!(hex(0..24), "4f4b4c46010002008877665544332211".to_owned() + "0300000000000000");
-        assert_eq!(hex(24..40), "07000000170000000200000000020000");
-        assert_eq!(hex(40..56), "018bcfe568000a0b0c0d0e0000000007");
-        assert_eq!(hex(56..72), "018bcfe568000a0b0c0d0e0000000008");
-        assert_eq!(hex(72..96), "PIN");
-        assert_eq!(&bytes[96..103], b"GET /\n\n");
-        assert_eq!(hex(103..126), "PIN");
-        assert!(bytes[126..].iter().all(|&b| b == 0));
+        let chunk = crate::ingest::tail::encode_chunk(&place, frame.table(), frame.text());
+        assert!(PAGE.contains(&dump(&chunk)), "tail chunk:\n{}", dump(&chunk));
     }
 
     #[test]
@@ -531,7 +542,7 @@ mod tests {
     fn every_flipped_bit_of_a_frame_is_found() {
         let mut frame = frame(b"GET /\n\n");
         frame.finish(PLACE);
-        for bit in 0..126 * 8 {
+        for bit in 0..128 * 8 {
             let mut bytes = frame.as_bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let checked = FrameHeader::decode(&bytes).and_then(|h| h.check_payload(&bytes));
