@@ -409,10 +409,10 @@ impl Registry {
         let mut inner = self.lock();
         for &id in ids {
             let Some(held) = inner.segments.get(&id) else { continue };
-            if held.segment.state() == SegmentState::Pending {
-                if let Some(held) = inner.segments.remove(&id) {
-                    inner.sweep.push(held.segment);
-                }
+            if held.segment.state() == SegmentState::Pending
+                && let Some(held) = inner.segments.remove(&id)
+            {
+                inner.sweep.push(held.segment);
             }
         }
         drop(inner);

@@ -13,7 +13,7 @@ use super::registry::{ClaimLimits, Registry, RegistryOptions};
 use super::segment::{SegmentState, file_name, parse_file_name};
 use super::tail;
 use super::topics::{TopicChoice, TopicSet};
-use crate::chunk::{OpenPart, Part};
+use crate::chunk::Part;
 use crate::damage::Damage;
 use crate::storage::{Open, OsStorage, Storage};
 use crate::topic::Topic;
@@ -158,7 +158,8 @@ impl Shard {
 }
 
 fn lines(count: usize, len: usize) -> String {
-    (0..count).map(|i| format!("{i:0len$}\n")).collect()
+    let lines: Vec<String> = (0..count).map(|i| format!("{i:0len$}\n")).collect();
+    lines.concat()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -483,12 +484,11 @@ fn check_damaged(specimen: &Specimen, bytes: &[u8], state: SegmentState, what: &
     for (payload, _, records) in &specimen.frames {
         let is_intact = bytes.get(payload.clone()) == Some(&specimen.bytes[payload.clone()]);
         for (ulid, record) in records {
-            match left.remove(ulid) {
-                Some(found) => assert_eq!(&found, record, "{what}"),
-                None => {
-                    assert!(!is_intact, "{what}: a record of an undamaged frame is lost");
-                    lost += 1;
-                }
+            if let Some(found) = left.remove(ulid) {
+                assert_eq!(&found, record, "{what}");
+            } else {
+                assert!(!is_intact, "{what}: a record of an undamaged frame is lost");
+                lost += 1;
             }
         }
     }
