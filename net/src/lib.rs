@@ -7,3 +7,4 @@
 // pub mod backend;
 pub mod limits;
 pub mod metrics;
+pub mod http;

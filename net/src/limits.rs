@@ -41,9 +41,6 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Values of one repeated parameter.
 pub const QUERY_TOPICS_MAX: usize = 256;
 
-/// Most buckets of a histogram.
-pub const HISTOGRAM_BUCKETS_MAX: u64 = 10_000;
-
 /// Buckets of a histogram that names none.
 pub const HISTOGRAM_BUCKETS_DEFAULT: u64 = 100;
 
@@ -52,3 +49,21 @@ pub const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// How long open requests may go on once the server is told to stop.
 pub const HTTP_DRAIN: Duration = Duration::from_secs(5);
+
+/// Requests that bring records at a time: each holds up to a record, a batch and a step.
+pub const RECORDS_REQUESTS_MAX: usize = 64;
+
+/// How long a request that brings records waits for its turn before it gets 429.
+pub const RECORDS_REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A query whose reader takes nothing for this long is ended: it pins files.
+pub const QUERY_STALL_MAX: Duration = Duration::from_secs(60);
+
+/// A query older than this is ended, for the same reason.
+pub const QUERY_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// How often the two above are looked at.
+pub const QUERY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long accepting pauses after it failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
