@@ -45,7 +45,7 @@ pub(super) enum Compiled {
     /// Every record matches.
     All,
     /// Records that contain these bytes.
-    Literal(memmem::Finder<'static>),
+    Literal(Box<memmem::Finder<'static>>),
     /// Safe to be run over many records at once.
     Block(meta::Regex),
     /// To be run on each record by itself.
@@ -114,7 +114,9 @@ impl Expression {
         }
         let compiled = match (text, regex, case_insensitive) {
             ("", _, _) => Compiled::All,
-            (_, false, false) => Compiled::Literal(memmem::Finder::new(text).into_owned()),
+            (_, false, false) => {
+                Compiled::Literal(Box::new(memmem::Finder::new(text).into_owned()))
+            }
             (_, false, true) => compile(&regex_syntax::escape(text), true)?,
             (_, true, _) => compile(text, case_insensitive)?,
         };

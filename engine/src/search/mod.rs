@@ -13,12 +13,29 @@
 //!
 //! Not here: sockets and HTTP (`net`), where snapshots come from (`ingest`, `store`), the clock.
 
+mod consumer;
 pub mod expression;
+mod feed;
+pub mod format;
 mod matcher;
 pub mod pipe;
+mod pool;
+mod scan;
+mod searcher;
 pub mod spec;
+mod sweep;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod ticket;
 pub mod window;
 
+pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
-pub use pipe::{Head, PipeReader};
+pub use pipe::{Ender, Head, PipeReader};
+pub use pool::ThreadHook;
+pub use searcher::{Plan, Searcher, SearcherOptions};
 pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Snapshot, Stats};
+pub use ticket::Ticket;
+pub use window::{Window, WindowError};

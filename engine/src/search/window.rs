@@ -90,10 +90,11 @@ fn parse_time(text: &str, now_ms: u64) -> Option<Time> {
         return Some(Time::Ms(now_ms));
     }
     // 130 bits fit 26 characters: a first one above 7 would overflow.
-    if text.len() == ULID_TEXT_LEN && matches!(text.as_bytes()[0], b'0'..=b'7') {
-        if let Ok(id) = text.parse() {
-            return Some(Time::Exact(id));
-        }
+    if text.len() == ULID_TEXT_LEN
+        && matches!(text.as_bytes()[0], b'0'..=b'7')
+        && let Ok(id) = text.parse()
+    {
+        return Some(Time::Exact(id));
     }
     if let Some(ms) = parse_rfc3339_ms(text) {
         return Some(Time::Ms(ms));
