@@ -12,6 +12,7 @@
 pub mod block;
 pub mod footer;
 pub mod index;
+pub mod merge;
 pub mod name;
 pub mod open;
 pub mod segment;

@@ -106,16 +106,14 @@ impl IdSource {
     /// The next identity.
     pub fn next_id(&self) -> u64 {
         let n = self.next.fetch_add(1, Ordering::Relaxed);
-        match &self.key {
-            Some(key) => key.hash_one(n),
-            // SplitMix64's finalizer, <https://prng.di.unimi.it/splitmix64.c>.
-            None => {
-                let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                z ^ (z >> 31)
-            }
+        if let Some(key) = &self.key {
+            return key.hash_one(n);
         }
+        // SplitMix64's finalizer, <https://prng.di.unimi.it/splitmix64.c>.
+        let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 }
 

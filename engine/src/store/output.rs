@@ -75,12 +75,11 @@ impl Output {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        let file = match &self.file {
-            Some(file) => file,
-            None => {
-                let file = self.directory.storage.open(&self.path, Open::CreateNew);
-                self.file.insert(file.map_err(|e| self.error("create", e))?)
-            }
+        let file = if let Some(file) = &self.file {
+            file
+        } else {
+            let file = self.directory.storage.open(&self.path, Open::CreateNew);
+            self.file.insert(file.map_err(|e| self.error("create", e))?)
         };
         file.write_all_at(bytes, self.written_bytes).map_err(|e| self.error("write", e))?;
         self.written_bytes += bytes.len() as u64;
@@ -102,7 +101,7 @@ impl Output {
         let renamed = directory.storage.rename(&self.path, path);
         renamed.map_err(|e| self.error("rename", e))?;
         if let Err(e) = directory.storage.sync_dir(&directory.path) {
-            self.path = path.to_owned();
+            path.clone_into(&mut self.path);
             return Err(self.error("make the name durable of", e));
         }
         self.kept = true;

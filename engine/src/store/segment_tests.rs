@@ -65,7 +65,7 @@ fn a_run_is_cut_at_line_boundaries_only_where_a_block_is_full() {
     let directory = directory(temp.path());
     let text: Vec<u8> = (0..40u8).flat_map(|i| [vec![i; 8], vec![b'\n']].concat()).collect();
     // Line 10 holds line feeds only.
-    assert!(text.iter().filter(|&&b| b == b'\n').count() > 40);
+    assert!(memchr::memchr_iter(b'\n', &text).count() > 40);
     let lines = text.split_inclusive(|&b| b == b'\n').count() as u32;
     let topics = [Topic::new(b"t").unwrap()];
     let first = Ulid::from_parts(5, 5, 100);
