@@ -9,8 +9,8 @@ use super::*;
 use crate::chunk::{ChunkMeta, Text};
 use crate::run_table::RunTable;
 use crate::store::footer::Inputs;
-use crate::store::writer::WriterOptions;
 use crate::store::testing::{Record, SMALL, directory, read_all, record};
+use crate::store::writer::WriterOptions;
 use crate::topic::Topic;
 
 /// Chunks in memory; some of them cannot be read the first so many times.
@@ -224,8 +224,7 @@ fn a_file_cut_while_it_is_merged_gives_no_invented_record() {
     for record in &mut records {
         record.line.resize(4000, b'z');
     }
-    let options =
-        WriterOptions { block_text_target: 16 << 10, slab_blocks_max: 100 };
+    let options = WriterOptions { block_text_target: 16 << 10, slab_blocks_max: 100 };
     let segment = crate::store::testing::write(&directory, options, &records);
     let shared = segment.open_shared().unwrap();
     let all_read = read_all(&segment).0;

@@ -10,11 +10,13 @@
 //! renamed, the directory synced, and only then anything it replaces is dropped.
 
 pub mod block;
+pub mod catalogue;
 pub mod footer;
 pub mod index;
 pub mod merge;
 pub mod name;
 pub mod open;
+pub mod recover;
 pub mod segment;
 pub mod slab;
 pub mod writer;
