@@ -112,3 +112,22 @@ pub const SESSION_LEN_MAX: usize = 64;
 
 /// Longest time that a shard waits before it writes again after failed writes, microseconds.
 pub const WRITE_RETRY_US_MAX: u64 = 5_000_000;
+/// Most topic entries that the block index of one slab lists over all its blocks; the slab ends
+/// before. Bounds the index at a few MiB.
+pub const SLAB_BLOCK_TOPICS_MAX: usize = 1 << 20;
+
+/// Most bytes that a block index may claim. Hostile-input bound: full block and topic lists.
+pub const SLAB_INDEX_BYTES_MAX: usize = 16 << 20;
+
+/// Most slabs in one store segment. Hostile-input bound: the largest segment in slabs that
+/// compaction copies (≥ 4 MiB of text) is far below.
+pub const SEGMENT_SLABS_MAX: usize = 65_536;
+
+/// Most topics that a segment's footer lists; further ones are found in the slabs' indexes.
+pub const FOOTER_TOPICS_MAX: usize = 65_536;
+
+/// Most inputs that a footer names, of either kind. Hostile-input bound.
+pub const FOOTER_INPUTS_MAX: usize = 65_536;
+
+/// Most bytes that a footer may claim. Hostile-input bound.
+pub const FOOTER_BYTES_MAX: usize = 64 << 20;
