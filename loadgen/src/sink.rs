@@ -1,9 +1,8 @@
 //! A TCP server that throws away what it is sent: the limit that machine and client set.
 //!
 //! One thread per core, each with its own epoll; connections go to the threads in turn, so that
-//! no thread holds two while another holds none (as SO_REUSEPORT would allow). A connection whose
-//! first byte is NUL is taken for one with the acknowledgement hello: its lines are counted, and
-//! the count is sent back after each read.
+//! no thread holds two while another holds none (as SO_REUSEPORT would allow). A connection that
+//! begins with the acknowledgement hello gets the count of its lines after each read.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,6 +13,7 @@ use std::thread;
 use rustix::event::epoll;
 
 use crate::failure::{Context, Failure, Result};
+use crate::send::HELLO;
 
 /// What one read takes at most.
 const RECEIVE_BYTES: usize = 256 << 10;
@@ -120,7 +120,7 @@ impl Sunk {
         let bytes = &buffer[..count];
         if self.fresh {
             self.fresh = false;
-            let acks = bytes.first() == Some(&0);
+            let acks = bytes.starts_with(HELLO);
             self.lines = acks.then_some(Lines { newlines: 0, inside_line: false });
         }
         if let Some(lines) = &mut self.lines {

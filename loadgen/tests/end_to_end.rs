@@ -34,6 +34,31 @@ fn what_was_sent_is_verified_by_query() {
 }
 
 #[test]
+fn what_was_sent_until_time_was_up_is_verified_too() {
+    let node = Node::start(Fault::None, RECORD_BYTES_MAX);
+    let (code, report) = loadgen(&[
+        "send",
+        "--to",
+        &node.ingest,
+        "--api",
+        &node.api,
+        "--seconds",
+        "300ms",
+        "--rate",
+        "2MB/s",
+        "--connections",
+        "3",
+        "--chunk",
+        "1000",
+        "--templates",
+        "java",
+        "--verify",
+    ]);
+    assert_eq!((code, &report["verified"]), (0, &true.into()), "{report}");
+    assert!((100_000..=700_000).contains(&report["bytes"].as_u64().unwrap()), "{report}");
+}
+
+#[test]
 fn a_lost_a_doubled_and_an_altered_record_fail_the_run_and_are_shown() {
     for (fault, counts, word) in [
         (Fault::LoseOne, [1, 0, 0], "missing 1"),

@@ -151,7 +151,7 @@ fn word(line: &[u8], at: usize, fields: &mut Vec<Field>) -> usize {
     let word = &rest[..len];
     let digits = digits_len(word);
     if digits == len {
-        if !is_year(word) && !is_day_of_month(line, at, len) {
+        if !is_year(word) && !is_compact_date(word) && !is_day_of_month(line, at, len) {
             push_number(at, word, fields);
         }
     } else if word.len() > 2 && word[0] == b'0' && word[1] | 0x20 == b'x' {
@@ -208,6 +208,15 @@ fn hex_kind(text: &[u8]) -> Option<Kind> {
 
 fn is_year(word: &[u8]) -> bool {
     word.len() == 4 && parse(word).is_some_and(|value| YEARS.contains(&value))
+}
+
+/// `20171223`
+fn is_compact_date(word: &[u8]) -> bool {
+    let part = |range| parse(&word[range]);
+    word.len() == 8
+        && is_year(&word[..4])
+        && part(4..6).is_some_and(|month| (1..=12).contains(&month))
+        && part(6..8).is_some_and(|day| (1..=31).contains(&day))
 }
 
 fn is_day_of_month(line: &[u8], at: usize, len: usize) -> bool {
@@ -275,6 +284,7 @@ mod tests {
                 "03-17 16:13:38.859  2227 D Text 0x00ff deadbeef42 facade x509cert",
                 "03-17 TTTTTTTT.NNN  NNNN D Text 0xhhhh hhhhhhhhhh facade x509cert",
             ),
+            ("20171223-22:15:29:635|30002312", "20171223-TTTTTTTT:NNN|NNNNNNNN"),
             ("v 1.2.3.4.5 and 10.0.0.256", "v 1.2.3.4.5 and NN.0.0.NNN"),
         ] {
             assert_eq!(marked(line), expected);

@@ -8,19 +8,11 @@ use std::net::{Shutdown, TcpStream};
 
 use super::acks::{Acks, RecordCounter};
 use super::outgoing::Outgoing;
-use super::pace::Pace;
+use super::pace::Pacing;
 use crate::units::Window;
 
 /// Writes of one connection before the others get their turn.
 const WRITES_PER_TURN: usize = 4;
-
-/// What paces a connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Pacing {
-    None,
-    Bytes(Pace),
-    Records(Pace),
-}
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,14 +197,7 @@ impl Connection {
             self.finish_sending(now_us)?;
             return Ok(Err(None));
         }
-        let (due_us, mut records) = match &self.pacing {
-            Pacing::None => (now_us, None),
-            Pacing::Bytes(pace) => (pace.due_us(self.sent_bytes), None),
-            Pacing::Records(pace) => {
-                let allowed = pace.allowance(now_us).saturating_sub(self.sent_records);
-                (pace.due_us(self.sent_records), Some(allowed.max(1)))
-            }
-        };
+        let (due_us, mut records) = self.pacing.next(self.sent_bytes, self.sent_records, now_us);
         if due_us > now_us {
             return Ok(Err(Some(Wait::Until(due_us))));
         }

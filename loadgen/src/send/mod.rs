@@ -21,9 +21,9 @@ use crate::corpus::{FILL_BYTES, Plan};
 use crate::failure::{Context, Failure, Result};
 use crate::units::{Rate, Window};
 use acks::{Acks, new_histogram};
-use connection::{Connection, Pacing, Parts};
+use connection::{Connection, Parts};
 use outgoing::{Cut, Outgoing};
-use pace::Pace;
+use pace::{Pace, Pacing};
 use worker::Rules;
 
 /// Memory for lines that are drawn ahead, over all connections.

@@ -33,6 +33,29 @@ impl Pace {
     }
 }
 
+/// What paces a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pacing {
+    None,
+    Bytes(Pace),
+    Records(Pace),
+}
+
+impl Pacing {
+    /// When the next piece is due, and how many records it may hold (at least one), if that is
+    /// what counts.
+    pub(crate) fn next(&self, bytes: u64, records: u64, now_us: u64) -> (u64, Option<u64>) {
+        match self {
+            Self::None => (now_us, None),
+            Self::Bytes(pace) => (pace.due_us(bytes), None),
+            Self::Records(pace) => {
+                let allowed = pace.allowance(now_us).saturating_sub(records);
+                (pace.due_us(records), Some(allowed.max(1)))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
