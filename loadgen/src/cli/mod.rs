@@ -166,19 +166,23 @@ pub(crate) struct TrickleArgs {
     /// The node: HOST, HOST:PORT or :PORT; the port defaults to the mode's.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1")]
     pub(crate) to: String,
+    /// The promise to ask for.
     #[arg(long, value_enum, default_value_t = Mode::Fast)]
     pub(crate) mode: Mode,
     /// Records per second, over all connections.
     #[arg(long, value_name = "N", default_value_t = 100.0)]
     pub(crate) rate: f64,
+    /// Connections.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) connections: u64,
+    /// How long.
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub(crate) seconds: Duration,
     /// A path on the disk whose writes are reported; default: the working directory of
     /// --server-pid, or of this program.
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
+    /// The same seed draws the same lines.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
     #[command(flatten)]
@@ -190,6 +194,7 @@ pub(crate) struct IdleArgs {
     /// The node: HOST, HOST:PORT or :PORT; the port defaults to 7651.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1")]
     pub(crate) to: String,
+    /// Connections.
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub(crate) connections: u64,
     /// Bytes that each sends, without a newline.

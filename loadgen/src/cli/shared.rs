@@ -53,6 +53,7 @@ pub(crate) struct SendingArgs {
     /// The node: HOST, HOST:PORT or :PORT; the port defaults to the mode's.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1")]
     pub(crate) to: String,
+    /// The promise to ask for.
     #[arg(long, value_enum, default_value_t = Mode::Fast)]
     pub(crate) mode: Mode,
     /// Ask for acknowledgements in fast mode too.
