@@ -293,7 +293,17 @@ fn aligned_zeros(len: usize) -> (Arc<[u8]>, usize) {
 impl FrameBuffer {
     /// An empty buffer for `text_capacity` bytes of text; allocates and touches its memory once.
     pub fn new(text_capacity: usize) -> Self {
-        let (bytes, start) = aligned_zeros(buffer_bytes(text_capacity));
+        Self::with_memory(text_capacity, buffer_bytes(text_capacity))
+    }
+
+    /// A buffer for a frame without records, which merely ends its segment.
+    pub(super) fn end_mark(alignment_bytes: usize) -> Self {
+        let frame_bytes = HEADER_BYTES.next_multiple_of(alignment_bytes);
+        Self::with_memory(0, frame_bytes + MEMORY_ALIGNMENT)
+    }
+
+    fn with_memory(text_capacity: usize, bytes: usize) -> Self {
+        let (bytes, start) = aligned_zeros(bytes);
         Self {
             bytes,
             start,
@@ -304,6 +314,16 @@ impl FrameBuffer {
             record_count: 0,
             len: 0,
         }
+    }
+
+    /// Text that it has room for when it is empty, bytes.
+    pub const fn text_capacity(&self) -> usize {
+        self.text_capacity
+    }
+
+    /// Memory behind a buffer of this text capacity, bytes.
+    pub const fn memory_bytes(text_capacity: usize) -> usize {
+        buffer_bytes(text_capacity)
     }
 
     /// Text bytes that one more run may bring; 0 when the run table has no room for one.

@@ -14,7 +14,7 @@
 pub mod frame;
 pub mod hello;
 pub mod lines;
-// pub mod log;
+pub mod log;
 pub mod memory;
 pub mod recover;
 pub mod registry;

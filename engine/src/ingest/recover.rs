@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frame::{FrameBuffer, FrameHeader, FramePlace, HEADER_BYTES};
+use super::frame::{ALIGNMENT_MIN, FrameBuffer, FrameHeader, FramePlace, HEADER_BYTES};
 use super::registry::{FileError, Registry, RegistryOptions};
 use super::segment::{
     Content, Extent, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
@@ -106,10 +106,10 @@ pub fn recover(
     Ok(recovery.found)
 }
 
-/// A segment file on disk and the numbers of the frames that are whole in it.
+/// A segment file on disk and the frames that are whole in it.
 struct Life {
     incarnation: u64,
-    whole_frames: HashSet<u32>,
+    frames: Vec<FrameHeader>,
 }
 
 struct Recovery<'a> {
@@ -226,7 +226,7 @@ impl Recovery<'_> {
         }
         self.lives.push(Life {
             incarnation: incarnation(id),
-            whole_frames: walk.frames.iter().map(|f| f.header.number).collect(),
+            frames: walk.frames.iter().map(|f| f.header).collect(),
         });
         self.saw(content);
         if state == SegmentState::Active {
@@ -306,12 +306,16 @@ impl Recovery<'_> {
         }
     }
 
-    /// Whether the frame that a slot backs is missing from its segment.
+    /// Whether the frame that a slot backs is missing from its segment, or holds other records.
     fn is_needed(&self, content: &SlotContent) -> bool {
         let is_stored = self.already_stored.iter().any(|&id| id as u64 == content.incarnation);
-        let life = self.lives.iter().find(|life| life.incarnation == content.incarnation);
-        let is_whole = life.is_some_and(|l| l.whole_frames.contains(&content.frame_number));
-        !is_stored && !is_whole
+        let mut lives = self.lives.iter().filter(|l| l.incarnation == content.incarnation);
+        let range = content.table.range();
+        let holds_it = |frame: &FrameHeader| {
+            frame.number == content.frame_number
+                && range.is_some_and(|(first, last)| frame.first <= first && last <= frame.last)
+        };
+        !is_stored && !lives.any(|life| life.frames.iter().any(holds_it))
     }
 
     /// Writes a slot's records as a segment of their own: no file that was written before is
@@ -387,12 +391,12 @@ fn end_segment(storage: &dyn Storage, path: &Path, id: Ulid, walk: &Walk) -> io:
             let torn = torn.filter(|h| h.incarnation == incarnation(id) && h.number == number);
             torn_bytes = torn.map_or(0, |header| u64::from(header.len_bytes));
         }
-        let mut mark = FrameBuffer::new(0);
+        let mut mark = FrameBuffer::end_mark(ALIGNMENT_MIN);
         mark.finish(FramePlace {
             incarnation: incarnation(id),
             number,
             is_last: true,
-            alignment_bytes: super::frame::ALIGNMENT_MIN,
+            alignment_bytes: ALIGNMENT_MIN,
         });
         file.write_all_at(mark.as_bytes(), walk.end)?;
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::frame::{FrameHeader, HEADER_BYTES, NotAFrame};
+use super::frame::{FrameHeader, HEADER_BYTES};
 use super::walk::{self, Ending, FrameAt, Source, WalkOptions};
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
