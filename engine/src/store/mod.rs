@@ -12,6 +12,8 @@
 pub mod block;
 pub mod catalogue;
 pub mod footer;
+pub mod gather;
+pub mod gather_run;
 pub mod index;
 pub mod merge;
 pub mod name;
