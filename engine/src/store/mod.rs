@@ -11,6 +11,8 @@
 
 pub mod block;
 pub mod catalogue;
+pub mod compaction;
+pub mod compaction_run;
 pub mod footer;
 pub mod gather;
 pub mod gather_run;
