@@ -29,7 +29,7 @@ mod fields;
 mod open_block;
 mod output;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fmt;
 use std::path::PathBuf;
