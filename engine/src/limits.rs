@@ -131,3 +131,7 @@ pub const FOOTER_INPUTS_MAX: usize = 65_536;
 
 /// Most bytes that a footer may claim. Hostile-input bound.
 pub const FOOTER_BYTES_MAX: usize = 64 << 20;
+
+/// Text from which on a slab that overlaps no other is copied by compaction as it is, bytes: below,
+/// its blocks are too few to be worth an index of their own.
+pub const SLAB_COPY_TEXT_MIN: u64 = 4 << 20;

@@ -11,7 +11,11 @@
 
 pub mod block;
 pub mod catalogue;
+pub mod compaction;
+pub mod compaction_run;
 pub mod footer;
+pub mod gather;
+pub mod gather_run;
 pub mod index;
 pub mod merge;
 pub mod name;
@@ -25,7 +29,7 @@ mod fields;
 mod open_block;
 mod output;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::fmt;
 use std::path::PathBuf;

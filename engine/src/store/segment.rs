@@ -330,6 +330,12 @@ impl OpenSegment {
         &self.slabs
     }
 
+    /// First and last record of a slab; `None` if it has no block.
+    pub fn range_of(&self, slab: &OpenSlab) -> Option<(Ulid, Ulid)> {
+        let chunks = &self.chunks[slab.blocks.clone()];
+        Some((chunks.first()?.first, chunks.last()?.last))
+    }
+
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
