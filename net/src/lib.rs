@@ -4,7 +4,7 @@
 //! it through [`backend::Backend`]. [`metrics`] is what all parts of a node count.
 
 // What the node must provide; the crate's own servers are its only users.
-// pub mod backend;
+pub mod backend;
+pub mod http;
 pub mod limits;
 pub mod metrics;
-pub mod http;
