@@ -10,7 +10,7 @@ use super::format::RecordWriter;
 use super::pipe::{Head as PipeHead, PipeWriter, Room};
 use super::scan::Hit;
 use super::spec::{Format, Order, Outcome, Stats};
-use super::sweep::{Head, Sweep};
+use super::sweep::{Head, HeadText, Sweep};
 use super::ticket::TicketSender;
 use crate::limits::OUTPUT_PIECE_BYTES;
 use crate::topic::Topic;
@@ -125,17 +125,19 @@ impl Consumer for Output {
                 Room::Full | Room::Some | Room::Empty => {}
             }
             while self.out.len() < OUTPUT_PIECE_BYTES && sweep.prepare() {
-                let mark = self.out.len();
+                let (mark, stage) = (self.out.len(), self.writer.stage());
                 let Some(head) = sweep.head() else { break };
                 let (records, bytes) = self.write(&head);
-                if let Some(damage) = sweep.head_is_unreadable() {
-                    self.out.truncate(mark);
-                    self.writer.reset();
-                    sweep.drop_head(&damage);
-                    if self.record_is_sent {
-                        return Drained::Aborted;
+                match sweep.check_head() {
+                    HeadText::Intact => {}
+                    text => {
+                        self.out.truncate(mark);
+                        self.writer.restore(stage);
+                        if text == HeadText::Lost && self.record_is_sent {
+                            return Drained::Aborted;
+                        }
+                        continue;
                     }
-                    continue;
                 }
                 if records > 0 {
                     self.record_is_sent = false;

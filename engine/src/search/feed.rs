@@ -54,8 +54,9 @@ pub(super) struct Feed {
     order: Order,
     low: Ulid,
     high: Ulid,
-    /// By key, the next one last.
-    unopened: Vec<Arc<dyn Part>>,
+    /// By key, the next one last. The keys are those of the beginning: a part that is still being
+    /// written grows, and what it grows by is not asked for.
+    unopened: Vec<(u128, Arc<dyn Part>)>,
     cursors: Vec<Option<Cursor>>,
     /// Next key of each cursor that has chunks left.
     heads: BinaryHeap<Reverse<(u128, usize)>>,
@@ -65,19 +66,19 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn new(order: Order, low: Ulid, high: Ulid, parts: Vec<Arc<dyn Part>>) -> Self {
-        let mut unopened = parts;
-        unopened.retain(|part| {
+        let keyed = parts.into_iter().filter_map(|part| {
             let (first, last) = part.range();
-            first <= high && last >= low
+            (first <= high && last >= low).then(|| (first_key(order, first, last), part))
         });
-        unopened.sort_by_key(|part| Reverse(part_key(order, part.as_ref())));
+        let mut unopened: Vec<_> = keyed.collect();
+        unopened.sort_by_key(|(key, _)| Reverse(*key));
         let (cursors, heads) = (Vec::new(), BinaryHeap::new());
         Self { order, low, high, unopened, cursors, heads, blocks_skipped: 0 }
     }
 
     /// Nothing that is still to come has a smaller key; `None` when nothing is.
     pub(super) fn next_key(&self) -> Option<u128> {
-        let part = self.unopened.last().map(|part| part_key(self.order, part.as_ref()));
+        let part = self.unopened.last().map(|(key, _)| *key);
         let chunk = self.heads.peek().map(|Reverse((key, _))| *key);
         match (part, chunk) {
             (Some(part), Some(chunk)) => Some(part.min(chunk)),
@@ -88,7 +89,7 @@ impl Feed {
     /// Takes what is next, with its key.
     pub(super) fn next(&mut self) -> Option<(u128, Next)> {
         let next_key = self.next_key()?;
-        if let Some(part) = self.unopened.pop_if(|p| part_key(self.order, p.as_ref()) == next_key) {
+        if let Some((_, part)) = self.unopened.pop_if(|(key, _)| *key == next_key) {
             return Some((next_key, Next::Open(part)));
         }
         let Reverse((_, slot)) = self.heads.pop()?;
@@ -150,9 +151,4 @@ fn may_match(meta: &ChunkMeta, wanted: &[bool]) -> bool {
     wanted.is_empty()
         || meta.topics.is_empty()
         || meta.topics.iter().any(|&topic| wanted.get(usize::from(topic)).is_none_or(|&w| w))
-}
-
-fn part_key(order: Order, part: &dyn Part) -> u128 {
-    let (first, last) = part.range();
-    first_key(order, first, last)
 }

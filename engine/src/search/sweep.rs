@@ -15,7 +15,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::feed::{Feed, Next, first_key, key};
-use super::scan::{Filter, Found, Hit, Rest, Scan, cut};
+use super::scan::{
+    Filter, Found, Hit, READS_MAX, Rest, Scan, cut, malformed, reread_if_poisoned, unreadable,
+};
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use crate::chunk::{OpenPart, Part, Text};
 use crate::damage::Damage;
@@ -81,6 +83,8 @@ struct Track {
     topics: Vec<Topic>,
     text: Option<Text>,
     rest: Option<Rest>,
+    /// How often the text was read again because its map turned out faulty.
+    rereads: u8,
 }
 
 /// The hit to take next.
@@ -91,6 +95,17 @@ pub(super) struct Head<'a> {
     pub(super) topic: &'a Topic,
     /// Its chunk's text; absent where only counts are wanted.
     pub(super) text: Option<&'a Text>,
+}
+
+/// What has become of the head's text while it was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadText {
+    /// It was what was written.
+    Intact,
+    /// It was not, but was read again: what was made of it must be made again.
+    Replaced,
+    /// It is gone, and the head with it: what was made of it must be thrown away.
+    Lost,
 }
 
 /// See the page of the module.
@@ -239,6 +254,7 @@ impl Sweep {
             topics: Vec::new(),
             text: None,
             rest: None,
+            rereads: 0,
         });
         Some(Work { track: id, filter: Arc::clone(&self.filter), job })
     }
@@ -438,20 +454,36 @@ impl Sweep {
         self.retire(at);
     }
 
-    /// Whether the head's text has become unreadable: what was made of it must be thrown away.
-    pub(super) fn head_is_unreadable(&self) -> Option<Damage> {
-        let (id, _) = self.current?;
-        let track = self.tracks.iter().find(|track| track.id == id)?;
-        if !track.text.as_ref().is_some_and(Text::is_poisoned) {
-            return None;
+    /// To be asked after the head's text was used.
+    pub(super) fn check_head(&mut self) -> HeadText {
+        let Some((id, _)) = self.current else { return HeadText::Intact };
+        let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
+            return HeadText::Intact;
+        };
+        let (Some(text), Some((part, index))) = (&track.text, &track.chunk) else {
+            return HeadText::Intact;
+        };
+        match reread_if_poisoned(part.as_ref(), *index, text) {
+            Ok(None) => HeadText::Intact,
+            Ok(Some(fresh)) if track.rereads < READS_MAX => {
+                track.rereads += 1;
+                track.text = Some(fresh.text);
+                HeadText::Replaced
+            }
+            Ok(Some(_)) => {
+                let damage = unreadable(part.as_ref(), *index);
+                self.drop_head(&damage);
+                HeadText::Lost
+            }
+            Err(damage) => {
+                self.drop_head(&damage);
+                HeadText::Lost
+            }
         }
-        // The mark is on the whole file; only the checksum tells whether this chunk is hit.
-        let (part, index) = track.chunk.as_ref()?;
-        part.verify(*index).err()
     }
 
     /// Gives up the head's chunk.
-    pub(super) fn drop_head(&mut self, damage: &Damage) {
+    fn drop_head(&mut self, damage: &Damage) {
         let Some((id, _)) = self.current.take() else { return };
         let Some(at) = self.tracks.iter().position(|track| track.id == id) else { return };
         let track = self.tracks.swap_remove(at);
@@ -484,7 +516,7 @@ impl Track {
             &read
         };
         let own = text.get(hit.span()).unwrap_or_default();
-        cut(hit, own, skip, count).ok_or_else(|| super::scan::malformed(part.as_ref(), *index))
+        cut(hit, own, skip, count).ok_or_else(|| malformed(part.as_ref(), *index))
     }
 }
 
