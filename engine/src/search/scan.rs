@@ -33,7 +33,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn tables_suffice(&self) -> bool {
+    /// Whether no text has to be looked at.
+    pub(super) fn tables_suffice(&self) -> bool {
         self.counts_only && self.expression.matches_all()
     }
 

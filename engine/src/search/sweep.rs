@@ -14,12 +14,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::feed::{Feed, Next, first_key, key};
+use super::feed::{Feed, Next, first_key, key, last_key};
 use super::scan::{
     Filter, Found, Hit, READS_MAX, Rest, Scan, cut, malformed, reread_if_poisoned, unreadable,
 };
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
-use crate::chunk::{OpenPart, Part, Text};
+use crate::chunk::{ChunkMeta, OpenPart, Part, Text};
 use crate::damage::Damage;
 use crate::limits::BATCH_HITS_MIN;
 use crate::topic::Topic;
@@ -276,6 +276,32 @@ impl Sweep {
         let share = self.hits_max / self.window.max(self.tracks.len());
         let wanted = usize::try_from(self.records_left()).unwrap_or(usize::MAX);
         share.max(BATCH_HITS_MIN.min(self.hits_max)).min(wanted)
+    }
+
+    /// Counts chunks that overlap no other from what indexes tell of them, where `count` agrees.
+    /// In any order: nothing else can hold copies of their records.
+    pub(super) fn count_lone_chunks(
+        &mut self,
+        count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
+    ) {
+        let order = self.filter.order;
+        if !self.filter.tables_suffice() || self.over {
+            return;
+        }
+        // What is being read, and what was taken: a chunk behind all of it overlaps none of it.
+        let ends = self.tracks.iter().map(|track| last_key(order, track.range.0, track.range.1));
+        let known_to = ends.max().max(self.taken);
+        let stats = &mut self.stats;
+        let mut checked = |meta: &ChunkMeta, topic: Option<&Topic>| {
+            let first = first_key(order, meta.first, meta.last);
+            if known_to.is_some_and(|known_to| known_to >= first) || !count(meta, topic) {
+                return false;
+            }
+            stats.records += u64::from(meta.record_count);
+            stats.bytes += u64::from(meta.text_len);
+            true
+        };
+        while self.feed.take_lone(&mut checked) {}
     }
 
     /// Takes a result in.

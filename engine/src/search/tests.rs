@@ -249,6 +249,9 @@ proptest! {
         let histogram = searcher.histogram(spec.clone(), snapshot(&parts), buckets);
         let histogram = histogram.wait_blocking().unwrap();
         prop_assert_eq!(histogram.counts.len(), buckets);
+        let stats = searcher.stats(spec.clone(), snapshot(&parts)).wait_blocking().unwrap();
+        let bytes = expected.iter().map(|r| r.2.len() as u64 + 1).sum::<u64>();
+        prop_assert_eq!((stats.records, stats.bytes), (expected.len() as u64, bytes));
         for (i, &count) in histogram.counts.iter().enumerate() {
             let start = histogram.from_ms + i as u64 * histogram.interval_ms;
             let span = start..start + histogram.interval_ms;
@@ -277,6 +280,19 @@ fn searcher(threads: usize) -> Searcher {
     Searcher::start(SearcherOptions { threads, node: "here".into(), on_thread_start }).unwrap()
 }
 
+#[test]
+fn a_histogram_reads_only_the_chunks_that_buckets_divide() {
+    let part = TestPart::new(&series(0, 1000, |_| b"x".to_vec()), 10);
+    for threads in [1, 3] {
+        let searcher = searcher(threads);
+        let spec = QuerySpec { from: Ulid::first_of_ms(MS), ..spec("") };
+        let histogram = searcher.histogram(spec, snapshot(std::slice::from_ref(&part)), 7);
+        let histogram = histogram.wait_blocking().unwrap();
+        assert_eq!(histogram.counts, [143, 143, 143, 143, 143, 143, 142]);
+        assert_eq!(histogram.stats.blocks_read, 6, "of 100");
+    }
+}
+
 /// `count` records, one a millisecond.
 fn series(first: u64, count: u64, text: impl Fn(u64) -> Vec<u8>) -> Vec<TestRecord> {
     (first..first + count).map(|i| (Ulid::from_parts(MS + i, 1, i), topic("a"), text(i))).collect()
@@ -303,6 +319,10 @@ fn counting_everything_reads_no_text() {
     let searcher = searcher(1);
     let stats =
         searcher.stats(spec(""), snapshot(std::slice::from_ref(&part))).wait_blocking().unwrap();
+    assert_eq!((stats.records, stats.bytes, stats.bytes_scanned), (100, 200, 0));
+    assert_eq!(stats.blocks_read, 0, "chunks that overlap nothing are counted from the index");
+    let copies = [part.clone(), part.clone()];
+    let stats = searcher.stats(spec(""), snapshot(&copies)).wait_blocking().unwrap();
     assert_eq!((stats.records, stats.bytes, stats.bytes_scanned), (100, 200, 0));
     assert_eq!(part.texts_read.load(Ordering::Relaxed), 0);
 }
