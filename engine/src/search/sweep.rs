@@ -6,10 +6,10 @@
 //! is a copy and dropped, in part or whole. Since a hit's ULIDs count up without a gap, nothing
 //! can belong between them, so a hit may be taken whole once its first record may.
 //!
-//! Invariants: single-threaded and free of effects, but that a copy that has to be cut may need its text read;
-//! [`Work`] is handed out and its result handed back; at most `window` tracks are alive,
-//! and more only while none of them can go on otherwise (more parts overlap than that), so that a
-//! sweep always moves; results may come back in any order.
+//! Invariants: single-threaded and free of effects, but that the text of a copy may have to be
+//! read to cut it; [`Work`] is handed out and its result handed back; at most `window` tracks are
+//! alive, and more only while none of them can go on otherwise (more parts overlap than that), so
+//! that a sweep always moves; results may come back in any order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
