@@ -45,7 +45,7 @@ fn order_within_a_connection_is_kept() {
 #[test]
 fn long_lines_are_cut_and_nothing_of_them_or_their_neighbours_is_lost() {
     let (_directory, node) = node();
-    for len in [70_000, (1 << 20) + 1, 100_000_000] {
+    for len in [70_000usize, (1 << 20) + 1, 100_000_000] {
         let long: Vec<u8> = (0..len).map(|i| b'a' + (i % 23) as u8).collect();
         let before = format!("before {len}\n");
         let after = format!("\nafter {len}\n");

@@ -45,7 +45,7 @@ fn flags_of_query_do_what_they_say() {
     assert!(run(&node, &["--stats"]).1.contains('4'));
     assert_eq!(run(&node, &["-q", "absent"]).0, 0);
     assert_eq!(run(&node, &["-q", "absent", "--fail-empty"]).0, 5);
-    assert_eq!(run(&node, &["-q", "(", "--regex"]).0, 1);
+    assert_eq!(run(&node, &["-q", "(", "--regex"]).0, 2);
     assert_eq!(run(&node, &["-q", "-regex"]), (0, "".into(), "".into()));
     assert_eq!(run(&node, &["--nocopy"]).1, "");
     assert!(run(&node, &["--time", "-q", "one"]).1.contains("one"));
