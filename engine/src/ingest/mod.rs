@@ -23,3 +23,6 @@ pub mod stamp;
 pub mod tail;
 pub mod topics;
 mod walk;
+
+#[cfg(test)]
+mod tests;
