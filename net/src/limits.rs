@@ -9,6 +9,9 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1024;
 /// fit three times over.
 pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that a connection buffers in each direction before it waits.
+pub const HTTP_BUFFER_BYTES_MAX: usize = 128 << 10;
+
 /// Most header fields of a request.
 pub const HTTP_HEADERS_MAX: usize = 100;
 

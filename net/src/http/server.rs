@@ -8,23 +8,24 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::client_stream::{ClientStream, Flushes};
 use super::router::{answer, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
 use crate::limits::{
-    ACCEPT_PAUSE, HTTP_DRAIN, HTTP_HEADERS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
+    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
+    HTTP_HEADERS_MAX,
 };
 
 /// Said to a connection too many.
@@ -101,18 +102,21 @@ async fn pause_after(error: &io::Error) {
 async fn connection(stream: TcpStream, router: axum::Router, mut stopping: watch::Receiver<()>) {
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let flushes = Arc::new(Flushes::default());
+    let stream = ClientStream::new(stream, Arc::clone(&flushes));
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let router = router.clone();
-        async move {
-            Ok::<Response<Body>, Infallible>(answer(router, request.map(Body::new)).await)
-        }
+        flushes.serve();
+        request.extensions_mut().insert(Arc::clone(&flushes));
+        async move { Ok::<Response<Body>, Infallible>(answer(router, request.map(Body::new)).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Some(HTTP_HEAD_TIMEOUT))
         .max_headers(HTTP_HEADERS_MAX)
-        .max_buf_size(HTTP_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_header_size(HTTP_HEAD_BYTES_MAX)
+        .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+        .serve_connection(stream, service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
