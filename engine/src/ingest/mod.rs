@@ -11,6 +11,7 @@
 //! the registry's part reaches files through [`crate::storage::Storage`] only. Formats are in
 //! `docs/format-ingest.md`.
 
+pub mod check;
 pub mod frame;
 pub mod hello;
 pub mod lines;
