@@ -9,7 +9,7 @@
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +21,9 @@ use super::stamp::split_mix;
 use crate::limits::{FRAME_TEXT_TARGET, RECYCLE_POOL_BYTES_MAX};
 use crate::storage::{Open, Storage};
 use crate::ulid::{MS_MAX, Ulid};
+
+/// How long a flushed file keeps its full length although it uses less than half, milliseconds.
+const TRIM_AFTER_MS: u64 = 10_000;
 
 /// What a registry works with.
 #[derive(Clone)]
@@ -154,6 +157,10 @@ struct Inner {
     queue: BTreeSet<(Ulid, Ulid)>,
     /// Committed, but a reader still held them.
     sweep: Vec<Arc<Segment>>,
+    /// Sealed, but the rename failed; with their lengths.
+    unflushed: Vec<(Arc<Segment>, u64)>,
+    /// Flushed files that use less than half of their length, and when they were flushed.
+    untrimmed: VecDeque<(u64, Ulid)>,
     /// Prepared files for the next takers.
     pool: Vec<PooledFile>,
     /// Whether a pooled file's name is not durable yet.
@@ -298,7 +305,7 @@ impl Registry {
     }
 
     /// A shard has sealed a segment at `len_bytes`: it is complete and available. Nothing in it:
-    /// its file goes back to the pool.
+    /// its file goes back to the pool. After an error [`Registry::sweep`] tries again.
     pub fn flush(
         &self,
         segment: &Arc<Segment>,
@@ -306,6 +313,15 @@ impl Registry {
         now_ms: u64,
     ) -> Result<(), FileError> {
         let _operation = self.lock_operation();
+        self.flush_file(segment, len_bytes, now_ms)
+    }
+
+    fn flush_file(
+        &self,
+        segment: &Arc<Segment>,
+        len_bytes: u64,
+        now_ms: u64,
+    ) -> Result<(), FileError> {
         if segment.state() != SegmentState::Active {
             return Ok(());
         }
@@ -316,17 +332,51 @@ impl Registry {
             }
             return Ok(());
         }
-        self.move_segment(segment, SegmentState::Flushed, "flush")?;
-        let file_len = segment.file_len();
-        if len_bytes < file_len / 2 {
+        if let Err(error) = self.move_segment(segment, SegmentState::Flushed, "flush") {
+            let mut inner = self.lock();
+            if inner.segments.contains_key(&segment.id()) {
+                inner.unflushed.push((Arc::clone(segment), len_bytes));
+            }
+            return Err(error);
+        }
+        if len_bytes < segment.file_len() / 2 {
+            self.lock().untrimmed.push_back((now_ms, segment.id()));
+        }
+        Ok(())
+    }
+
+    /// Cuts flushed files that nobody has claimed for a while to what they use. Not at once: a
+    /// file of full length can be used again as it is, which costs the disk less.
+    fn trim_files(&self, now_ms: u64) {
+        loop {
+            let mut inner = self.lock();
+            let is_due = |at: u64| now_ms.saturating_sub(at) >= TRIM_AFTER_MS;
+            let Some(&(at, id)) = inner.untrimmed.front() else { return };
+            if !is_due(at) {
+                return;
+            }
+            inner.untrimmed.pop_front();
+            let Some(held) = inner.segments.get(&id) else { continue };
+            let segment = Arc::clone(&held.segment);
+            if segment.state() == SegmentState::Pending {
+                inner.untrimmed.push_back((now_ms, id));
+                continue;
+            }
+            drop(inner);
+            let len_bytes = segment.written_len();
+            let file = self.options.storage.open(&segment.path(), Open::Write);
             // Space only: a failure costs some of it until the segment is gone.
-            let path = self.path(segment.id(), SegmentState::Flushed);
-            let cut = self.options.storage.open(&path, Open::Write);
-            if cut.and_then(|file| file.set_len(len_bytes)).is_ok() {
+            if file.and_then(|file| file.set_len(len_bytes)).is_ok() {
                 segment.set_file_len(len_bytes);
             }
         }
-        Ok(())
+    }
+
+    /// Tries the renames again that failed when their segments were sealed.
+    fn flush_again(&self, now_ms: u64) -> Vec<FileError> {
+        let unflushed = std::mem::take(&mut self.lock().unflushed);
+        let again = unflushed.iter().map(|(s, len_bytes)| self.flush_file(s, *len_bytes, now_ms));
+        again.filter_map(Result::err).collect()
     }
 
     /// Renames, then enters the new state.
@@ -419,10 +469,14 @@ impl Registry {
         self.sweep_files(now_ms)
     }
 
-    /// Recycles or removes what was committed while readers held it.
+    /// To be called now and then: recycles or removes what was committed while readers held it,
+    /// flushes what could not be flushed before, gives unused space of waiting files back.
     pub fn sweep(&self, now_ms: u64) -> Vec<FileError> {
         let _operation = self.lock_operation();
-        self.sweep_files(now_ms)
+        let mut errors = self.flush_again(now_ms);
+        self.trim_files(now_ms);
+        errors.extend(self.sweep_files(now_ms));
+        errors
     }
 
     fn sweep_files(&self, now_ms: u64) -> Vec<FileError> {
