@@ -1,10 +1,13 @@
-//! The network side of a node: protocols and their thin I/O shells.
+//! Sockets around the engine: the shard's ring and connections, and the HTTP server.
 //!
-//! [`http`] serves queries and `POST /records` on the control thread, and reaches the node behind
-//! it through [`backend::Backend`]. [`metrics`] is what all parts of a node count.
+//! [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
+//! shards on it take lines in; [`metrics`] is what all of them count.
+//!
+//! Invariants: decisions live in `engine` (or in pure modules here) and are tested without a
+//! socket; this crate moves bytes. Nothing here blocks a shard or a control thread.
 
-// What the node must provide; the crate's own servers are its only users.
 pub mod backend;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod ring;

@@ -129,13 +129,12 @@ impl Consumer for Output {
                 let Some(head) = sweep.head() else { break };
                 let (records, bytes) = self.write(&head);
                 if let Some(damage) = sweep.head_is_unreadable() {
-                    if self.record_is_sent {
-                        sweep.drop_head(&damage);
-                        return Drained::Aborted;
-                    }
                     self.out.truncate(mark);
                     self.writer.reset();
                     sweep.drop_head(&damage);
+                    if self.record_is_sent {
+                        return Drained::Aborted;
+                    }
                     continue;
                 }
                 if records > 0 {

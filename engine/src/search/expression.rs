@@ -28,6 +28,9 @@ use crate::limits::{
     EXPRESSION_COMPILED_BYTES_MAX,
 };
 
+/// Fewest bytes of a required literal that make searching for it first worth while.
+const REQUIRED_BYTES_MIN: usize = 3;
+
 /// A compiled expression. Cheap to clone.
 #[derive(Clone)]
 pub struct Expression {
@@ -48,6 +51,9 @@ pub(super) enum Compiled {
     Literal(Box<memmem::Finder<'static>>),
     /// Safe to be run over many records at once.
     Block(meta::Regex),
+    /// To be run where these bytes are, which every match contains. The regex engine picks such
+    /// a literal too, but the first in the pattern rather than the longest, be it a lone dot.
+    Required(meta::Regex, Box<memmem::Finder<'static>>),
     /// To be run on each record by itself.
     Record(meta::Regex),
 }
@@ -173,6 +179,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, Expression
         .nfa_size_limit(Some(EXPRESSION_COMPILED_BYTES_MAX))
         .hybrid_cache_capacity(EXPRESSION_CACHE_BYTES_MAX);
     let hir = within_a_record(hir, by_record)?;
+    let required = required_literal(&hir).filter(|bytes| bytes.len() >= REQUIRED_BYTES_MIN);
     let regex =
         meta::Builder::new().configure(config).build_from_hir(&hir).map_err(|error| match error
             .size_limit()
@@ -180,7 +187,22 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, Expression
             Some(_) => ExpressionError::TooLarge,
             None => ExpressionError::Syntax(error.to_string()),
         })?;
-    Ok(if by_record { Compiled::Record(regex) } else { Compiled::Block(regex) })
+    Ok(match required {
+        _ if by_record => Compiled::Record(regex),
+        Some(bytes) => Compiled::Required(regex, Box::new(memmem::Finder::new(bytes).into_owned())),
+        None => Compiled::Block(regex),
+    })
+}
+
+/// The longest run of bytes that every match must contain.
+fn required_literal(hir: &Hir) -> Option<&[u8]> {
+    match hir.kind() {
+        HirKind::Literal(hir::Literal(bytes)) => Some(bytes),
+        HirKind::Repetition(repetition) if repetition.min > 0 => required_literal(&repetition.sub),
+        HirKind::Capture(capture) => required_literal(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().filter_map(required_literal).max_by_key(|b| b.len()),
+        _ => None,
+    }
 }
 
 /// Whether a look-around could see the difference between a record alone and one in a block:

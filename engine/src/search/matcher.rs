@@ -41,7 +41,7 @@ impl<'e> Matcher<'e> {
     pub(super) fn new(expression: &'e Expression) -> Self {
         let cache = match expression.compiled() {
             Compiled::All | Compiled::Literal(_) => None,
-            Compiled::Block(regex) | Compiled::Record(regex) => {
+            Compiled::Block(regex) | Compiled::Required(regex, _) | Compiled::Record(regex) => {
                 Some(expression.caches().take(regex))
             }
         };
@@ -65,6 +65,18 @@ impl<'e> Matcher<'e> {
                 let end = regex.search_half_with(cache, &input)?.offset();
                 Some(record_around(text, from, end))
             }
+            (Compiled::Required(regex, finder), Some(cache)) => {
+                let mut start = from;
+                while let Some(at) = finder.find(&text[start..]) {
+                    let record = record_around(text, start, start + at);
+                    let inside = Input::new(text).range(record.start..record.end - 1);
+                    if regex.search_half_with(cache, &inside.earliest(true)).is_some() {
+                        return Some(record);
+                    }
+                    start = record.end;
+                }
+                None
+            }
             (Compiled::Record(regex), Some(cache)) => {
                 let mut start = from;
                 while start < text.len() {
@@ -77,7 +89,7 @@ impl<'e> Matcher<'e> {
                 }
                 None
             }
-            (Compiled::Block(_) | Compiled::Record(_), None) => None,
+            (_, None) => None,
         }
     }
 }
@@ -134,6 +146,7 @@ mod tests {
     fn patterns() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             4 => "[abkAB ]{1,3}",
+            2 => Just("ab k".to_owned()),
             1 => Just("é".to_owned()),
             1 => Just("s".to_owned()),
             6 => prop::sample::select(vec![
@@ -215,6 +228,13 @@ mod tests {
             let expected = model(&regex::escape(&needle), case_insensitive, &text);
             prop_assert_eq!(Some(found(&expression, &text)), expected);
         }
+    }
+
+    #[test]
+    fn a_regex_is_led_by_the_longest_literal_it_requires() {
+        let expression = Expression::new(r"\d+ (ab k)+$", true, false).unwrap();
+        assert!(matches!(expression.compiled(), Compiled::Required(..)));
+        assert_eq!(found(&expression, b"ab k\n7 ab k\n7 ab k7\n\n77 ab kab k\n"), [5..12, 21..33]);
     }
 
     #[test]

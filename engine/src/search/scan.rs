@@ -232,12 +232,12 @@ impl Scan {
 /// The run table of a chunk and its text contradict each other.
 pub(super) fn malformed(part: &dyn OpenPart, index: usize) -> Damage {
     Damage {
-        path: std::path::PathBuf::new(),
+        path: std::path::PathBuf::from(format!("chunk {index}")),
         offset: 0,
         len_bytes: 0,
         range: part.chunks().get(index).map(|meta| (meta.first, meta.last)),
         records: None,
-        kind: DamageKind::Malformed("text: a run has fewer lines than records"),
+        kind: DamageKind::Malformed("run table"),
     }
 }
 

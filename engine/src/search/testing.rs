@@ -13,10 +13,18 @@ use crate::ulid::Ulid;
 /// A record of a test: ULID, topic, text without LF.
 pub type TestRecord = (Ulid, Topic, Vec<u8>);
 
+#[derive(Clone)]
+pub(super) struct TestChunk {
+    meta: ChunkMeta,
+    table: RunTable,
+    pub(super) text: Text,
+    checksum: u32,
+}
+
 /// A part that lives in memory.
 #[derive(Clone)]
 pub struct TestPart {
-    pub(super) chunks: Arc<Vec<(ChunkMeta, RunTable, Text)>>,
+    pub(super) chunks: Arc<Vec<TestChunk>>,
     pub(super) topics: Arc<Vec<Topic>>,
     /// Opening fails.
     pub refuses_to_open: bool,
@@ -61,7 +69,8 @@ impl TestPart {
                         .map(|index| index as u16)
                         .collect(),
                 };
-                (meta, table, Text::Owned(Arc::new(text)))
+                let checksum = crc32fast::hash(&text);
+                TestChunk { meta, table, text: Text::Owned(Arc::new(text)), checksum }
             })
             .collect();
         Self {
@@ -76,7 +85,7 @@ impl TestPart {
     }
 
     fn damage(&self, kind: DamageKind, index: Option<usize>) -> Damage {
-        let range = index.map(|i| (self.chunks[i].0.first, self.chunks[i].0.last));
+        let range = index.map(|i| (self.chunks[i].meta.first, self.chunks[i].meta.last));
         let path = PathBuf::from("test.flushed");
         Damage { path, offset: 0, len_bytes: 0, range, records: None, kind }
     }
@@ -85,17 +94,17 @@ impl TestPart {
 impl Part for TestPart {
     fn range(&self) -> (Ulid, Ulid) {
         match (self.chunks.first(), self.chunks.last()) {
-            (Some(first), Some(last)) => (first.0.first, last.0.last),
+            (Some(first), Some(last)) => (first.meta.first, last.meta.last),
             _ => (Ulid::MAX, Ulid::MIN),
         }
     }
 
     fn records(&self) -> u64 {
-        self.chunks.iter().map(|(meta, ..)| u64::from(meta.record_count)).sum()
+        self.chunks.iter().map(|chunk| u64::from(chunk.meta.record_count)).sum()
     }
 
     fn text_bytes(&self) -> u64 {
-        self.chunks.iter().map(|(meta, ..)| u64::from(meta.text_len)).sum()
+        self.chunks.iter().map(|chunk| u64::from(chunk.meta.text_len)).sum()
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
@@ -103,7 +112,7 @@ impl Part for TestPart {
         if self.refuses_to_open {
             return Err(self.damage(DamageKind::Checksum("footer"), None));
         }
-        let metas = self.chunks.iter().map(|(meta, ..)| meta.clone()).collect();
+        let metas = self.chunks.iter().map(|chunk| chunk.meta.clone()).collect();
         Ok(Box::new(OpenTestPart { part: self.clone(), metas }))
     }
 
@@ -135,19 +144,20 @@ impl OpenPart for OpenTestPart {
         if self.part.unreadable.contains(&index) {
             return Err(self.part.damage(DamageKind::Checksum("text"), Some(index)));
         }
-        let (_, table, text) = &self.part.chunks[index];
-        Ok(Chunk { table: table.clone(), text: text.clone() })
+        let chunk = &self.part.chunks[index];
+        Ok(Chunk { table: chunk.table.clone(), text: chunk.text.clone() })
     }
 
     fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
         if self.part.unreadable.contains(&index) {
             return Err(self.part.damage(DamageKind::Checksum("run table"), Some(index)));
         }
-        Ok(self.part.chunks[index].1.clone())
+        Ok(self.part.chunks[index].table.clone())
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {
-        if self.part.corrupt.contains(&index) {
+        let chunk = &self.part.chunks[index];
+        if self.part.corrupt.contains(&index) || crc32fast::hash(&chunk.text) != chunk.checksum {
             return Err(self.part.damage(DamageKind::Checksum("text"), Some(index)));
         }
         Ok(())

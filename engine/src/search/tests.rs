@@ -162,7 +162,8 @@ fn cases() -> impl Strategy<Value = Case> {
             match kind {
                 0 => (spec.from, spec.to) = (low, high),
                 1 => {
-                    (spec.from, spec.to) = (Ulid::first_of_ms(low.ms()), Ulid::last_of_ms(low.ms()))
+                    let ms = low.ms();
+                    (spec.from, spec.to) = (Ulid::first_of_ms(ms), Ulid::last_of_ms(ms));
                 }
                 2 => spec.after = Some(low),
                 3 => (spec.from, spec.after) = (low, Some(high)),
@@ -293,7 +294,8 @@ fn parts_are_opened_only_when_it_is_their_turn() {
 fn counting_everything_reads_no_text() {
     let part = TestPart::new(&series(0, 100, |_| b"x".to_vec()), 7);
     let searcher = searcher(1);
-    let stats = searcher.stats(spec(""), snapshot(&[part.clone()])).wait_blocking().unwrap();
+    let stats =
+        searcher.stats(spec(""), snapshot(std::slice::from_ref(&part))).wait_blocking().unwrap();
     assert_eq!((stats.records, stats.bytes, stats.bytes_scanned), (100, 200, 0));
     assert_eq!(part.texts_read.load(Ordering::Relaxed), 0);
 }
@@ -337,15 +339,82 @@ fn a_record_longer_than_the_pipe_comes_through_whole() {
     let searcher = searcher(2);
     for (format, order) in [(Format::Text, Order::Asc), (Format::Ndjson, Order::Desc)] {
         let spec = QuerySpec { order, ..spec("") };
-        let mut reader = searcher.query(spec, snapshot(&[part.clone()]), format);
+        let mut reader = searcher.query(spec, snapshot(std::slice::from_ref(&part)), format);
         let mut all = Vec::new();
         while let Some(piece) = reader.next_blocking() {
             assert!(piece.len() <= 128 << 10, "{} bytes at once", piece.len());
             all.extend_from_slice(&piece);
         }
-        assert_eq!(all.iter().filter(|&&b| b == b'l').count() >> 20, 3);
+        assert_eq!(memchr::memchr_iter(b'l', &all).count() >> 20, 3);
         assert_eq!(reader.outcome().unwrap().stats.records, 3);
     }
+}
+
+/// The same part with its text in a mapped file.
+fn mapped(part: &TestPart, file: &tempfile::NamedTempFile) -> TestPart {
+    use crate::chunk::Text;
+    use crate::storage::{Open, OsStorage, Storage};
+    let texts: Vec<u8> = part.chunks.iter().flat_map(|chunk| chunk.text.to_vec()).collect();
+    std::fs::write(file.path(), texts).unwrap();
+    let map = Arc::new(OsStorage.open(file.path(), Open::Read).unwrap().map().unwrap());
+    let mut chunks = part.chunks.to_vec();
+    let mut start = 0;
+    for chunk in &mut chunks {
+        let span = start..start + chunk.text.len();
+        start = span.end;
+        chunk.text = Text::Mapped(Arc::clone(&map), span);
+    }
+    TestPart { chunks: Arc::new(chunks), ..part.clone() }
+}
+
+#[test]
+fn a_file_that_is_cut_before_or_while_it_is_read_costs_what_was_cut() {
+    let text = |i: u64| format!("{i:0100}").into_bytes();
+    let whole = TestPart::new(&series(0, 20_000, text), 500);
+    for (pattern, stalled) in [("", false), ("7$", false), ("", true)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let part = mapped(&whole, &file);
+        let searcher = searcher(2);
+        let cut = || file.as_file().set_len(1 << 20).unwrap();
+        let mut all = Vec::new();
+        if !stalled {
+            cut();
+        }
+        let mut reader = searcher.query(spec(pattern), snapshot(&[part]), Format::Text);
+        if stalled {
+            all = reader.next_blocking().unwrap();
+            cut();
+        }
+        while let Some(piece) = reader.next_blocking() {
+            all.extend_from_slice(&piece);
+        }
+        let outcome = reader.outcome().unwrap();
+        assert!(!outcome.stats.complete);
+        assert!(!all.contains(&0), "zeros in place of what was cut");
+        if !outcome.aborted {
+            let lines = memchr::memchr_iter(b'\n', &all).count() as u64;
+            assert_eq!(outcome.stats.records, lines);
+            let per_record = if pattern.is_empty() { 1 } else { 10 };
+            // Whole chunks of 500 records of 101 bytes that lie before the cut.
+            assert_eq!(lines, 20 * 500 / per_record);
+        }
+    }
+}
+
+#[test]
+fn a_record_that_is_cut_while_it_is_sent_aborts_the_answer() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let part = mapped(&TestPart::new(&series(0, 1, |_| vec![b'l'; 3 << 20]), 1), &file);
+    let searcher = searcher(1);
+    let mut reader = searcher.query(spec(""), snapshot(&[part]), Format::Text);
+    let mut all = reader.next_blocking().unwrap();
+    file.as_file().set_len(0).unwrap();
+    while let Some(piece) = reader.next_blocking() {
+        all.extend_from_slice(&piece);
+    }
+    let outcome = reader.outcome().unwrap();
+    assert!(outcome.aborted && !outcome.stats.complete);
+    assert!(!all.contains(&0) && all.len() < 1 << 20);
 }
 
 /// Parks the only thread's query on a reader that does not read, then asks another.
@@ -353,10 +422,10 @@ fn a_record_longer_than_the_pipe_comes_through_whole() {
 fn a_stalled_reader_holds_no_thread_and_goes_on_when_it_reads() {
     let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 1000);
     let searcher = searcher(1);
-    let mut stalled = searcher.query(spec(""), snapshot(&[part.clone()]), Format::Text);
+    let mut stalled = searcher.query(spec(""), snapshot(std::slice::from_ref(&part)), Format::Text);
     let first = stalled.next_blocking().unwrap();
     for _ in 0..3 {
-        let other = searcher.stats(spec("7$"), snapshot(&[part.clone()]));
+        let other = searcher.stats(spec("7$"), snapshot(std::slice::from_ref(&part)));
         assert_eq!(other.wait_blocking().unwrap().records, 2000);
     }
     let read = part.texts_read.load(Ordering::Relaxed) - 3 * 20;
@@ -394,7 +463,7 @@ fn a_query_that_is_ended_tells_what_it_did_not_send() {
     }
     let outcome = reader.outcome().unwrap();
     assert!(!outcome.stats.complete);
-    let lines = all.iter().filter(|&&b| b == b'\n').count() as u64;
+    let lines = memchr::memchr_iter(b'\n', &all).count() as u64;
     assert!(lines < 20_000);
     if !outcome.aborted {
         let last = Ulid::from_parts(MS + lines - 1, 1, lines - 1);
@@ -407,7 +476,7 @@ fn a_query_that_is_ended_tells_what_it_did_not_send() {
 fn dropping_the_searcher_ends_everything() {
     let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
     let searcher = searcher(2);
-    let reader = searcher.query(spec(""), snapshot(&[part.clone()]), Format::Text);
+    let reader = searcher.query(spec(""), snapshot(std::slice::from_ref(&part)), Format::Text);
     drop(searcher);
     let (_, outcome) = reader.read_all_blocking();
     assert!(outcome.aborted && !outcome.stats.complete);
