@@ -36,6 +36,8 @@ pub enum DamageKind {
     Repairable(&'static str),
     /// Bytes of a known kind but of a version that this program does not read.
     Version(u16),
+    /// Whole, but it uses what this program does not read (a codec of a later version).
+    Unsupported(&'static str),
     /// The storage refused the read.
     Io(std::io::ErrorKind),
 }
@@ -55,6 +57,9 @@ impl fmt::Display for DamageKind {
             Self::Truncated(part) => write!(f, "the file ends inside the {part}"),
             Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
             Self::Version(v) => write!(f, "version {v} is not known to this program"),
+            Self::Unsupported(what) => {
+                write!(f, "uses {what}, which this program does not read: use a later version")
+            }
             Self::Io(kind) => write!(f, "cannot be read: {kind}"),
         }
     }

@@ -14,6 +14,7 @@
 
 pub mod chunk;
 pub mod damage;
+pub mod fsck;
 pub mod ingest;
 pub mod limits;
 pub mod run_table;

@@ -51,3 +51,55 @@ pub const RECYCLE_POOL_BYTES_MAX: u64 = 64 << 20;
 
 /// Largest store segment that compaction makes, bytes.
 pub const STORE_SEGMENT_SIZE_MAX: u64 = 2 << 30;
+
+/// Most bytes of an encoded run table in one ingest frame: a thousand topic names of full length
+/// and some thousand runs; a frame whose table is full is written early.
+pub const FRAME_TABLE_BYTES_MAX: usize = 128 << 10;
+
+/// Staged text from which a flush writes a frame instead of a tail chunk, bytes: below it padding
+/// and the write itself cost more than the data.
+pub const DIRECT_WRITE_BYTES_MIN: usize = 64 << 10;
+
+/// Frames of one shard that are being written at once: keeps the disk busy.
+pub const FRAMES_IN_FLIGHT_MAX: usize = 3;
+
+/// Frames of one shard that are in memory beside the one being filled (waiting, being written, or
+/// written and waiting for a sync): beyond it the shard stops reading.
+pub const FRAMES_HELD_MAX: usize = 6;
+
+/// Bytes of one of the two slots of a tail file: staged text below [`DIRECT_WRITE_BYTES_MIN`] with
+/// the headers and tables of its chunks; a chunk that does not fit makes the frame be written.
+pub const TAIL_SLOT_BYTES: usize = 256 << 10;
+
+/// Longest handshake line of a connection that wants acknowledgements, bytes.
+pub const HELLO_BYTES_MAX: usize = 512;
+
+/// Longest session name in a handshake, bytes.
+pub const SESSION_LEN_MAX: usize = 64;
+
+/// Longest time that a shard waits before it writes again after failed writes, microseconds.
+pub const WRITE_RETRY_US_MAX: u64 = 5_000_000;
+
+/// Most topic entries that the block index of one slab lists over all its blocks; the slab ends
+/// before. Bounds the index at a few MiB.
+pub const SLAB_BLOCK_TOPICS_MAX: usize = 1 << 20;
+
+/// Most bytes that a block index may claim. Hostile-input bound: full block and topic lists.
+pub const SLAB_INDEX_BYTES_MAX: usize = 16 << 20;
+
+/// Most slabs in one store segment. Hostile-input bound: the largest segment in slabs that
+/// compaction copies (≥ 4 MiB of text) is far below.
+pub const SEGMENT_SLABS_MAX: usize = 65_536;
+
+/// Most topics that a segment's footer lists; further ones are found in the slabs' indexes.
+pub const FOOTER_TOPICS_MAX: usize = 65_536;
+
+/// Most inputs that a footer names, of either kind. Hostile-input bound.
+pub const FOOTER_INPUTS_MAX: usize = 65_536;
+
+/// Most bytes that a footer may claim. Hostile-input bound.
+pub const FOOTER_BYTES_MAX: usize = 64 << 20;
+
+/// Text from which on a slab that overlaps no other is copied by compaction as it is, bytes: below,
+/// its blocks are too few to be worth an index of their own.
+pub const SLAB_COPY_TEXT_MIN: u64 = 4 << 20;

@@ -70,7 +70,7 @@ impl RunTable {
             if last.topic == run.topic
                 && last.last().0 + 1 == run.first.0
                 && last.first.ms() == run.first.ms()
-                && joined <= u64::from(u32::MAX)
+                && u32::try_from(joined).is_ok()
             {
                 last.count += run.count;
                 last.text_len = joined as u32;
@@ -215,7 +215,7 @@ fn decode_runs(
             .filter(|c| c.checked_add(records).is_some_and(|end| end <= PART_MAX + 1))
             .ok_or(NotARunTable("counter"))?;
         // Each record has at least its LF.
-        if records == 0 || text_len < records || text_len > u64::from(u32::MAX) {
+        if records == 0 || text_len < records || u32::try_from(text_len).is_err() {
             return Err(NotARunTable("size of a run"));
         }
         let run = Run {

@@ -1,1 +1,25 @@
-//! ingest
+//! The ingest side: lines become runs of numbered records, runs become checksummed frames, frames
+//! become segments that a consumer claims, stores and commits.
+//!
+//! 1. [`hello`] and [`lines`] read a connection's bytes; [`topics`] names the topic of a line.
+//! 2. [`stamp`] numbers records; [`log`] collects them into a [`frame`], puts young bytes into the
+//!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet.
+//! 3. [`registry`] moves segments from active to flushed to pending to gone; [`recover`] finds them
+//!    again after a stop of any kind.
+//!
+//! Invariants: the shard's part (1 and 2) does no I/O, it emits effects and takes completions;
+//! the registry's part reaches files through [`crate::storage::Storage`] only. Formats are in
+//! `docs/format-ingest.md`.
+
+pub mod frame;
+pub mod hello;
+pub mod lines;
+pub mod log;
+pub mod memory;
+pub mod recover;
+pub mod registry;
+pub mod segment;
+pub mod stamp;
+pub mod tail;
+pub mod topics;
+mod walk;

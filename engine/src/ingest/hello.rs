@@ -1,0 +1,176 @@
+//! The handshake of a connection that wants acknowledgements:
+//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N]\n` as its very first bytes.
+//!
+//! Invariants: a connection whose first bytes differ is a plain one and keeps every byte; a
+//! handshake is at most [`HELLO_BYTES_MAX`] bytes. This only reads it; what session and sequence
+//! mean is not decided here (they are reserved).
+
+use crate::limits::{HELLO_BYTES_MAX, SESSION_LEN_MAX};
+use crate::topic::Topic;
+
+const PREFIX: &[u8] = b"\0OKLOGD-ACK/";
+const VERSION: &[u8] = b"1";
+
+/// What a client said.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hello {
+    /// Topic of the connection's records in place of the node's.
+    pub topic: Option<Topic>,
+    /// Session name and sequence number of its first record.
+    pub session: Option<(String, u64)>,
+}
+
+/// What the first bytes of a connection are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// Too few to tell. At the end of the connection they are plain data.
+    Undecided,
+    /// Plain data from the first byte on.
+    Plain,
+    /// A handshake; data starts behind `used` bytes.
+    Hello {
+        /// What it says.
+        hello: Hello,
+        /// Bytes that it takes.
+        used: usize,
+    },
+    /// A handshake that cannot be obeyed: the connection is closed. Says what is wrong.
+    Refused(&'static str),
+}
+
+/// Judges the first bytes of a connection.
+pub fn read(bytes: &[u8]) -> Opening {
+    let common = bytes.len().min(PREFIX.len());
+    if bytes[..common] != PREFIX[..common] {
+        return Opening::Plain;
+    }
+    if bytes.len() < PREFIX.len() {
+        return Opening::Undecided;
+    }
+    let head = &bytes[..bytes.len().min(HELLO_BYTES_MAX)];
+    let Some(end) = memchr::memchr(b'\n', head) else {
+        return if bytes.len() < HELLO_BYTES_MAX {
+            Opening::Undecided
+        } else {
+            Opening::Refused("the handshake is too long")
+        };
+    };
+    match read_fields(&head[PREFIX.len()..end]) {
+        Ok(hello) => Opening::Hello { hello, used: end + 1 },
+        Err(reason) => Opening::Refused(reason),
+    }
+}
+
+fn read_fields(line: &[u8]) -> Result<Hello, &'static str> {
+    let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty());
+    if words.next() != Some(VERSION) {
+        return Err("the version of the handshake is not 1");
+    }
+    let mut hello = Hello::default();
+    let (mut session, mut sequence) = (None, None);
+    for word in words {
+        if let Some(name) = word.strip_prefix(b"topic=") {
+            let topic = Topic::new(name).map_err(|_| "the topic of the handshake is not valid")?;
+            if hello.topic.replace(topic).is_some() {
+                return Err("the handshake names two topics");
+            }
+        } else if let Some(name) = word.strip_prefix(b"session=") {
+            let name = std::str::from_utf8(name).ok().filter(|n| {
+                (1..=SESSION_LEN_MAX).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_graphic())
+            });
+            let name = name.ok_or("the session of the handshake is not valid")?;
+            if session.replace(name.to_owned()).is_some() {
+                return Err("the handshake names two sessions");
+            }
+        } else if let Some(number) = word.strip_prefix(b"seq=") {
+            let digits = std::str::from_utf8(number).ok();
+            let digits = digits.filter(|d| d.bytes().all(|b| b.is_ascii_digit()));
+            let number = digits.and_then(|d| d.parse::<u64>().ok());
+            let number = number.ok_or("the sequence number of the handshake is not valid")?;
+            if sequence.replace(number).is_some() {
+                return Err("the handshake names two sequence numbers");
+            }
+        } else {
+            return Err("the handshake has an unknown field");
+        }
+    }
+    hello.session = match (session, sequence) {
+        (Some(name), Some(number)) => Some((name, number)),
+        (None, None) => None,
+        _ => return Err("session and seq of the handshake come together"),
+    };
+    Ok(hello)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_hello_is_read_and_its_length_told() {
+        let bytes = b"\0OKLOGD-ACK/1 topic=web session=a-1 seq=42\nfirst line\n";
+        let Opening::Hello { hello, used } = read(bytes) else { panic!("{:?}", read(bytes)) };
+        assert_eq!(&bytes[used..], b"first line\n");
+        assert_eq!(hello.topic.unwrap().as_str(), "web");
+        assert_eq!(hello.session, Some(("a-1".to_owned(), 42)));
+        let plain = read(b"\0OKLOGD-ACK/1\n");
+        assert_eq!(plain, Opening::Hello { hello: Hello::default(), used: 14 });
+        let trailing_space = read(b"\0OKLOGD-ACK/1 \n");
+        assert_eq!(trailing_space, Opening::Hello { hello: Hello::default(), used: 15 });
+    }
+
+    #[test]
+    fn anything_else_is_plain_data_as_soon_as_it_differs() {
+        assert_eq!(read(b""), Opening::Undecided);
+        assert_eq!(read(b"\0OKL"), Opening::Undecided);
+        for plain in [&b"a"[..], b"\0\n", b"\0OKLOGD-ACK 1\n", b"OKLOGD-ACK/1\n"] {
+            assert_eq!(read(plain), Opening::Plain, "{plain:?}");
+        }
+    }
+
+    #[test]
+    fn a_hello_that_cannot_be_obeyed_is_refused() {
+        for bad in [
+            "2",
+            "",
+            "1x",
+            "1 topic=",
+            "1 topic=a/b",
+            "1 topic=a topic=b",
+            "1 session=x",
+            "1 seq=1",
+            "1 session= seq=1",
+            "1 session=x seq=-1",
+            "1 session=x seq=+1",
+            "1 session=x seq=18446744073709551616",
+            "1 color=red",
+            "1\r",
+        ] {
+            let bytes = format!("\0OKLOGD-ACK/{bad}\n");
+            assert!(matches!(read(bytes.as_bytes()), Opening::Refused(_)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_endless_hello_is_refused() {
+        let mut bytes = b"\0OKLOGD-ACK/1 ".to_vec();
+        bytes.resize(HELLO_BYTES_MAX - 1, b'x');
+        assert_eq!(read(&bytes), Opening::Undecided);
+        bytes.push(b'x');
+        assert!(matches!(read(&bytes), Opening::Refused(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn more_bytes_never_change_a_decision(tail: Vec<u8>, cut in 0..80usize, topic in "[a-z]{1,9}") {
+            let mut bytes = format!("\0OKLOGD-ACK/1 topic={topic}\n").into_bytes();
+            bytes.truncate(cut);
+            let before = read(&bytes);
+            bytes.extend_from_slice(&tail);
+            if before != Opening::Undecided {
+                prop_assert_eq!(read(&bytes), before);
+            }
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Numbering: which ULID a record gets.
+//!
+//! Invariants: ULIDs of one stamper strictly grow, whatever the clock does: a stamp is the maximum
+//! of the clock, the last stamp and the newest stamp found on disk at start. A batch lies in one
+//! millisecond and one stream.
+
+use crate::ulid::{MS_MAX, PART_MAX, Ulid};
+
+/// Gives out the ULIDs of one shard.
+#[derive(Debug, Clone)]
+pub struct Stamper {
+    stream: u64,
+    /// Counter of the next record in the stream.
+    counter: u64,
+    last_ms: u64,
+}
+
+impl Stamper {
+    /// `stream` is random; `newest_ms` the newest stamp on disk, 0 if there is none.
+    pub fn new(stream: u64, newest_ms: u64) -> Self {
+        Self { stream: stream & PART_MAX, counter: 0, last_ms: newest_ms.min(MS_MAX) }
+    }
+
+    /// ULID of the first of `count` records that arrived now; the others follow by counting up.
+    pub fn stamp(&mut self, count: u64, wall_ms: u64) -> Ulid {
+        self.last_ms = self.last_ms.max(wall_ms).min(MS_MAX);
+        if count > PART_MAX + 1 - self.counter {
+            self.next_stream();
+        }
+        let first = Ulid::from_parts(self.last_ms, self.stream, self.counter);
+        self.counter += count;
+        first
+    }
+
+    /// The counter is used up: another stream, from the next millisecond on, since its number may
+    /// be smaller.
+    fn next_stream(&mut self) {
+        self.stream = split_mix(self.stream) & PART_MAX;
+        self.counter = 0;
+        self.last_ms = (self.last_ms + 1).min(MS_MAX);
+    }
+
+    /// How far the next stamp is ahead of the clock, milliseconds: after the clock was set back.
+    pub const fn ahead_ms(&self, wall_ms: u64) -> u64 {
+        self.last_ms.saturating_sub(wall_ms)
+    }
+
+    /// The newest stamp.
+    pub const fn newest_ms(&self) -> u64 {
+        self.last_ms
+    }
+}
+
+/// One step of SplitMix64 (Steele, Lea, Flood 2014): a bijection whose outputs look random.
+pub(super) const fn split_mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_steps_back_an_hour_never_takes_ulids_back() {
+        let mut stamper = Stamper::new(7, 0);
+        let before = stamper.stamp(10, 10_000_000);
+        let after = stamper.stamp(1, 10_000_000 - 3_600_000);
+        assert_eq!(after, before.plus(10));
+        assert_eq!(stamper.ahead_ms(10_000_000 - 3_600_000), 3_600_000);
+        assert_eq!(stamper.ahead_ms(10_000_001), 0);
+    }
+
+    #[test]
+    fn stamps_start_behind_what_is_on_disk() {
+        let mut stamper = Stamper::new(7, 500);
+        assert_eq!(stamper.stamp(1, 3).ms(), 500);
+        assert_eq!(stamper.stamp(1, 501).ms(), 501);
+    }
+
+    #[test]
+    fn a_used_up_counter_starts_another_stream_in_order() {
+        let mut stamper = Stamper::new(PART_MAX, 0);
+        stamper.counter = PART_MAX - 1;
+        let last = stamper.stamp(2, 5).plus(1);
+        let next = stamper.stamp(1, 5);
+        assert!(next > last, "{next:?} follows {last:?}");
+        assert_ne!(next.stream(), last.stream());
+        assert_eq!(next.counter(), 0);
+    }
+}

@@ -1,0 +1,178 @@
+//! The set of published store segments. Readers take a snapshot; gather and compaction publish a
+//! new set in one step.
+//!
+//! Invariants: a snapshot never changes, and whatever is in it stays readable; a segment that was
+//! replaced keeps its file until nobody holds it, so that a query may still open it; files are
+//! removed only by [`Catalogue::sweep`], and only files that a published segment replaces.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::ulid::Ulid;
+
+use super::StoreDirectory;
+use super::name::SegmentId;
+use super::segment::StoreSegment;
+
+/// A set of segments as it was at one moment, ordered by their first record.
+pub type Snapshot = Arc<Vec<Arc<StoreSegment>>>;
+
+/// Sums over the published segments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Segments.
+    pub segment_count: u64,
+    /// Records; copies that were not merged yet count each.
+    pub record_count: u64,
+    /// Text, LFs included, bytes.
+    pub text_bytes: u64,
+    /// Files, bytes.
+    pub file_bytes: u64,
+    /// Segments that are known to have lost records.
+    pub damaged_count: u64,
+    /// Replaced segments whose files are still there, because somebody reads them.
+    pub obsolete_count: u64,
+}
+
+/// What [`Catalogue::sweep`] did.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// Files removed.
+    pub removed_count: u64,
+    /// Files that could not be removed; the next sweep tries again.
+    pub failed: Vec<(PathBuf, io::Error)>,
+}
+
+/// See the module page.
+pub struct Catalogue {
+    directory: Arc<StoreDirectory>,
+    current: RwLock<Snapshot>,
+    obsolete: Mutex<Vec<Arc<StoreSegment>>>,
+    newest: Mutex<Ulid>,
+}
+
+impl Catalogue {
+    /// A catalogue of segments that were found or that come from a test; `newest` is the newest
+    /// record known of, whether it can be read or not.
+    pub fn new(
+        directory: Arc<StoreDirectory>,
+        segments: Vec<Arc<StoreSegment>>,
+        newest: Ulid,
+    ) -> Self {
+        let this = Self {
+            directory,
+            current: RwLock::default(),
+            obsolete: Mutex::default(),
+            newest: Mutex::new(newest),
+        };
+        this.publish(segments, &[]);
+        this
+    }
+
+    /// The directory that holds the segments.
+    pub const fn directory(&self) -> &Arc<StoreDirectory> {
+        &self.directory
+    }
+
+    /// The present set.
+    pub fn snapshot(&self) -> Snapshot {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds and removes segments in one step. What is added is durable by now.
+    pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) {
+        let newest = add.iter().map(|s| s.meta().last).max().unwrap_or(Ulid::MIN);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let is_removed = |s: &&Arc<StoreSegment>| remove.contains(&s.meta().id);
+        let gone: Vec<_> = current.iter().filter(is_removed).cloned().collect();
+        let mut next: Vec<_> =
+            current.iter().filter(|s| !is_removed(s)).cloned().chain(add).collect();
+        next.sort_by_key(|s| (s.meta().first, s.meta().id));
+        *current = Arc::new(next);
+        drop(current);
+        self.obsolete.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+        let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = newest.max(*known);
+    }
+
+    /// Removes the files of replaced segments that nobody holds any more. Called after each
+    /// publication and now and then, since readers let go at any time.
+    pub fn sweep(&self) -> Sweep {
+        let mut sweep = Sweep::default();
+        let mut obsolete = self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
+        obsolete.retain(|segment| {
+            if Arc::strong_count(segment) > 1 {
+                return true;
+            }
+            match self.directory.storage.remove(segment.path()) {
+                Ok(()) => sweep.removed_count += 1,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    sweep.failed.push((segment.path().to_owned(), e));
+                    return true;
+                }
+            }
+            false
+        });
+        sweep
+    }
+
+    /// The newest record that was ever in this catalogue.
+    pub fn newest(&self) -> Ulid {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sums over the present set.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for segment in self.snapshot().iter() {
+            let meta = segment.meta();
+            totals.segment_count += 1;
+            totals.record_count += meta.record_count;
+            totals.text_bytes += meta.text_bytes;
+            totals.file_bytes += meta.file_bytes;
+            totals.damaged_count += u64::from(segment.is_damaged());
+        }
+        let obsolete = self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.obsolete_count = obsolete.len() as u64;
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+
+    fn records(from: u64, to: u64) -> Vec<Record> {
+        (from..to).map(|n| record(1, n)).collect()
+    }
+
+    #[test]
+    fn a_snapshot_stays_readable_and_files_go_when_nobody_holds_them() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let a = write(&directory, SMALL, &records(0, 10));
+        let b = write(&directory, SMALL, &records(10, 20));
+        let newest = b.meta().last;
+        let ids = [a.meta().id, b.meta().id];
+        let paths = [a.path().to_owned(), b.path().to_owned()];
+        let catalogue = Catalogue::new(Arc::clone(&directory), vec![b, a], Ulid::MIN);
+        let before = catalogue.snapshot();
+        assert!(before[0].meta().first < before[1].meta().first);
+
+        catalogue.publish(vec![write(&directory, SMALL, &records(0, 15))], &ids);
+        assert_eq!(catalogue.snapshot().len(), 1);
+        assert_eq!(catalogue.newest(), newest, "never goes back");
+        assert_eq!(catalogue.sweep().removed_count, 0);
+        assert_eq!(catalogue.totals().obsolete_count, 2);
+        assert_eq!(read_all(&before[1]).0, records(10, 20));
+
+        drop(before);
+        assert_eq!(catalogue.sweep().removed_count, 2);
+        assert!(paths.iter().all(|p| !p.exists()));
+        let totals = catalogue.totals();
+        assert_eq!((totals.segment_count, totals.record_count, totals.obsolete_count), (1, 15, 0));
+    }
+}

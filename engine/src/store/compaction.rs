@@ -1,0 +1,272 @@
+//! Which segments to merge next: a pure function of what there is.
+//!
+//! Size tiers: a segment's class is how many factors of 16 it is below the largest size. Sixteen
+//! neighbours of a class become one of the next, so that a record is written once when it is
+//! gathered and at most once per class it passes through: a trickle of 45 KB segments passes
+//! four. Segments that hold copies of the same time span are merged first once too many lie over
+//! one another, since each query in that span has to open them all.
+//!
+//! Invariants: a plan never exceeds the largest size; it has at least two inputs, so that
+//! planning and merging end; segments of half the largest size and more are only merged when
+//! they overlap too deep.
+
+use super::name::SegmentId;
+use super::segment::SegmentMeta;
+
+/// What bounds compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactionLimits {
+    /// Largest segment that is made, bytes.
+    pub segment_bytes_max: u64,
+    /// Segments of one class that are merged at once.
+    pub group_max: usize,
+    /// Fewest that are worth it when the size bounds the group.
+    pub group_min: usize,
+    /// Most inputs of a plan, smaller ones in between included: each is open at once.
+    pub inputs_max: usize,
+    /// Segments over one point from which on they are merged whatever their sizes.
+    pub depth_max: usize,
+}
+
+impl Default for CompactionLimits {
+    fn default() -> Self {
+        Self {
+            segment_bytes_max: crate::limits::STORE_SEGMENT_SIZE_MAX,
+            group_max: 16,
+            group_min: 4,
+            inputs_max: 64,
+            depth_max: 8,
+        }
+    }
+}
+
+/// Why segments are merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Too many over one point.
+    Overlap,
+    /// Enough of a size.
+    Tier,
+}
+
+/// Segments to be merged into one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order of their first records.
+    pub inputs: Vec<SegmentId>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Factor between classes.
+const CLASS_FACTOR: u64 = 16;
+/// The last class: everything below the largest size over 16⁴ (32 KiB by default).
+const CLASS_LAST: u32 = 4;
+
+/// The next thing to merge, if anything is worth it. Order does not matter; segments that must
+/// not be touched are left out by the caller.
+pub fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan> {
+    let mut sorted = segments.to_vec();
+    sorted.sort_by_key(|s| (s.first, s.id));
+    let overlap = overlap_group(&sorted, limits).map(|group| (group, Reason::Overlap));
+    let (group, reason) = overlap.or_else(|| {
+        let tier = (0..=CLASS_LAST).rev().find_map(|class| tier_group(&sorted, class, limits));
+        tier.map(|group| (group, Reason::Tier))
+    })?;
+    Some(Plan { inputs: group.iter().map(|s| s.id).collect(), reason })
+}
+
+/// The smallest of the segments over the point that most of them cover, if too many do.
+fn overlap_group(sorted: &[SegmentMeta], limits: &CompactionLimits) -> Option<Vec<SegmentMeta>> {
+    let covering = |at: usize| {
+        let point = sorted[at].first;
+        sorted[..=at].iter().filter(move |s| s.last >= point)
+    };
+    // The deepest point is some segment's first record.
+    let deepest = (0..sorted.len()).max_by_key(|&at| covering(at).count())?;
+    let mut group: Vec<SegmentMeta> = covering(deepest).copied().collect();
+    if group.len() <= limits.depth_max {
+        return None;
+    }
+    group.sort_by_key(|s| (s.file_bytes, s.id));
+    let mut sum = 0u64;
+    let fits = group.iter().take(limits.group_max).take_while(|s| {
+        sum = sum.saturating_add(s.file_bytes);
+        sum <= limits.segment_bytes_max
+    });
+    let count = fits.count();
+    group.truncate(count);
+    group.sort_by_key(|s| (s.first, s.id));
+    (count >= limits.group_min.max(2)).then_some(group)
+}
+
+fn class_of(bytes: u64, limits: &CompactionLimits) -> u32 {
+    let mut floor = limits.segment_bytes_max / CLASS_FACTOR;
+    for class in 0..CLASS_LAST {
+        if bytes >= floor {
+            return class;
+        }
+        floor /= CLASS_FACTOR;
+    }
+    CLASS_LAST
+}
+
+/// Neighbours of a class, with smaller ones that lie between them: a full group, or one that no
+/// further neighbour fits into.
+fn tier_group(
+    sorted: &[SegmentMeta],
+    class: u32,
+    limits: &CompactionLimits,
+) -> Option<Vec<SegmentMeta>> {
+    let is_full = |s: &SegmentMeta| s.file_bytes >= limits.segment_bytes_max / 2;
+    let class_of = |s: &SegmentMeta| class_of(s.file_bytes, limits);
+    for (start, first) in sorted.iter().enumerate() {
+        if is_full(first) || class_of(first) != class {
+            continue;
+        }
+        let (mut members, mut sum) = (0, 0u64);
+        let mut end = start;
+        let mut is_closed = false;
+        for (at, segment) in sorted.iter().enumerate().skip(start) {
+            // A larger neighbour ends the group, but smaller ones may still become members.
+            if is_full(segment) || class_of(segment) < class {
+                break;
+            }
+            sum = sum.saturating_add(segment.file_bytes);
+            if sum > limits.segment_bytes_max || at - start >= limits.inputs_max {
+                is_closed = true;
+                break;
+            }
+            if class_of(segment) == class {
+                members += 1;
+                end = at;
+            }
+            if members == limits.group_max {
+                is_closed = true;
+                break;
+            }
+        }
+        if is_closed && members >= limits.group_min.max(2) {
+            return Some(sorted[start..=end].to_vec());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ulid::Ulid;
+    use proptest::prelude::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn segment(id: u64, span: (u64, u64), file_bytes: u64) -> SegmentMeta {
+        SegmentMeta {
+            id: SegmentId(id),
+            first: Ulid::from_parts(span.0, 1, id),
+            last: Ulid::from_parts(span.1, 1, id),
+            record_count: 1,
+            text_bytes: file_bytes,
+            file_bytes,
+        }
+    }
+
+    /// What merging does to the set, and how many bytes it wrote.
+    fn apply(segments: &mut Vec<SegmentMeta>, plan: &Plan, next_id: u64) -> u64 {
+        let (merged, kept): (Vec<_>, Vec<_>) =
+            segments.drain(..).partition(|s| plan.inputs.contains(&s.id));
+        assert!(merged.len() >= 2 && merged.len() == plan.inputs.len());
+        let bytes = merged.iter().map(|s| s.file_bytes).sum();
+        let first = merged.iter().map(|s| s.first).min().unwrap();
+        let last = merged.iter().map(|s| s.last).max().unwrap();
+        *segments = kept;
+        segments.push(SegmentMeta { first, last, ..segment(next_id, (0, 0), bytes) });
+        bytes
+    }
+
+    /// Bytes written per byte gathered, and the most segments at a time.
+    fn amplification(count: u64, bytes: impl Fn(u64) -> u64) -> (f64, usize) {
+        let limits = CompactionLimits::default();
+        let (mut segments, mut gathered, mut written, mut most) = (Vec::new(), 0, 0, 0);
+        for n in 0..count {
+            // Each overlaps its predecessor a little, as shards flush at different times.
+            segments.push(segment(n, (n * 3_000, n * 3_000 + 4_000), bytes(n)));
+            gathered += bytes(n);
+            written += bytes(n);
+            let mut id = (n + 1) << 32;
+            while let Some(plan) = plan(&segments, &limits) {
+                written += apply(&mut segments, &plan, id);
+                id += 1;
+            }
+            most = most.max(segments.len());
+            assert!(segments.iter().all(|s| s.file_bytes <= limits.segment_bytes_max));
+        }
+        (written as f64 / gathered as f64, most)
+    }
+
+    #[test]
+    fn a_trickle_is_written_at_most_five_times() {
+        let (factor, most) = amplification(60_000, |_| 45_000);
+        assert!(factor <= 5.0, "{factor}");
+        assert!(most <= 80, "{most} segments");
+        let (factor, _) = amplification(20_000, |n| 20_000 + n * 7_919 % 80_000);
+        assert!(factor <= 5.0, "{factor}");
+    }
+
+    #[test]
+    fn sustained_full_gathers_are_rewritten_once() {
+        for bytes in [100 * MIB, 127 * MIB, 128 * MIB, 130 * MIB] {
+            let (factor, most) = amplification(400, |_| bytes);
+            assert!(factor <= 2.1, "{bytes}: {factor}");
+            assert!(most <= 400 / 10 + 20, "{bytes}: {most} segments");
+        }
+    }
+
+    #[test]
+    fn deep_overlap_goes_first_and_takes_the_smallest() {
+        let limits = CompactionLimits::default();
+        let mut segments: Vec<_> = (0..8).map(|n| segment(n, (n, 100), MIB << n)).collect();
+        assert_eq!(plan(&segments, &limits), None, "eight are not too many");
+        segments.push(segment(8, (50, 60), 2000 * MIB));
+        let found = plan(&segments, &limits).unwrap();
+        assert_eq!(found.reason, Reason::Overlap);
+        assert_eq!(found.inputs, (0..8).map(SegmentId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn neighbours_of_other_sizes_are_left_alone() {
+        let limits = CompactionLimits::default();
+        // Fifteen small ones on each side of a large one, and a full one at the end.
+        let mut segments: Vec<_> = (0..30).map(|n| segment(n, (n * 10, n * 10 + 5), MIB)).collect();
+        segments.push(segment(30, (147, 148), 300 * MIB));
+        segments.push(segment(31, (500, 600), 1500 * MIB));
+        assert_eq!(plan(&segments, &limits), None);
+        segments.push(segment(32, (400, 401), MIB));
+        let plan = plan(&segments, &limits).unwrap();
+        assert_eq!(plan.reason, Reason::Tier);
+        let expected: Vec<_> = (15..30).chain([32]).map(SegmentId).collect();
+        assert_eq!(plan.inputs, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn planning_ends_and_stays_in_bounds(
+            parts in proptest::collection::vec((0..1000u64, 0..200u64, 1..2_000_000_000u64), 0..60),
+        ) {
+            let limits = CompactionLimits::default();
+            let mut segments: Vec<_> = parts
+                .iter()
+                .zip(0..)
+                .map(|(&(at, len, bytes), id)| segment(id, (at, at + len), bytes))
+                .collect();
+            let mut id = 1000;
+            while let Some(plan) = plan(&segments, &limits) {
+                prop_assert!(plan.inputs.len() <= limits.inputs_max);
+                prop_assert!(apply(&mut segments, &plan, id) <= limits.segment_bytes_max);
+                id += 1;
+            }
+            prop_assert!(id <= 1060);
+        }
+    }
+}

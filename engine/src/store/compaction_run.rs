@@ -1,0 +1,366 @@
+//! Carries out a compaction plan: many segments become one.
+//!
+//! Slabs are the unit. One that overlaps no other of the group and is well filled is copied byte
+//! for byte after every byte of it was verified; the others are merged and encoded again.
+//!
+//! Invariants: the output is durable and in the catalogue before any input leaves it; inputs of
+//! which records cannot be read are not replaced, but marked, and never compacted again; as many
+//! records come out as went in, less copies (checked before publishing).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::damage::Damage;
+use crate::limits::SLAB_COPY_TEXT_MIN;
+use crate::ulid::Ulid;
+
+use super::catalogue::Catalogue;
+use super::compaction::{CompactionLimits, Plan, plan};
+use super::footer::{Inputs, SlabEntry};
+use super::merge::{MergeError, MergeInput, merge};
+use super::segment::{OpenSegment, OpenSlab, SegmentMeta, SegmentView, StoreSegment};
+use super::slab::SlabTrailer;
+use super::writer::{SegmentWriter, WriteError, WriterOptions};
+
+/// What a compaction did.
+#[derive(Debug)]
+pub struct Compacted {
+    /// What was merged, and why.
+    pub plan: Plan,
+    /// The new segment.
+    pub output: SegmentMeta,
+    /// Records that were there more than once.
+    pub duplicate_count: u64,
+    /// Slabs that were copied as they are.
+    pub copied_slab_count: u64,
+}
+
+/// Why a compaction did not succeed. The inputs are as they were.
+#[derive(Debug)]
+pub enum CompactionError {
+    /// It was cancelled.
+    Cancelled,
+    /// The output could not be written.
+    Write(WriteError),
+    /// Records of these inputs cannot be read; they are marked and left alone from now on.
+    Damaged(Vec<Damage>),
+    /// The output would hold another number of records than the inputs: a defect of ours.
+    CountsDiffer,
+}
+
+impl fmt::Display for CompactionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Write(error) => error.fmt(f),
+            Self::Damaged(damage) => {
+                write!(f, "{} damaged spans in segments to be compacted", damage.len())?;
+                damage.first().map_or(Ok(()), |first| write!(f, ": {first}"))
+            }
+            Self::CountsDiffer => f.write_str("a compaction's output did not add up, dropped"),
+        }
+    }
+}
+
+impl std::error::Error for CompactionError {}
+
+impl From<WriteError> for CompactionError {
+    fn from(error: WriteError) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// Plans and carries out one compaction. `None`: nothing is worth it now.
+pub fn compact(
+    catalogue: &Catalogue,
+    limits: &CompactionLimits,
+    options: WriterOptions,
+    cancel: &AtomicBool,
+) -> Result<Option<Compacted>, CompactionError> {
+    let snapshot = catalogue.snapshot();
+    let metas: Vec<_> = snapshot.iter().filter(|s| !s.is_damaged()).map(|s| *s.meta()).collect();
+    let Some(plan) = plan(&metas, limits) else { return Ok(None) };
+    let inputs: Vec<_> =
+        snapshot.iter().filter(|s| plan.inputs.contains(&s.meta().id)).cloned().collect();
+    drop(snapshot);
+    let writer = SegmentWriter::new(catalogue.directory(), options);
+    let mut run = Run { inputs, writer, cancel, duplicate_count: 0, copied_slab_count: 0 };
+    for step in steps(&run.open()?) {
+        run.step(step)?;
+    }
+    run.publish(catalogue, plan).map(Some)
+}
+
+/// A slab and the input that it lies in.
+#[derive(Clone)]
+struct Source {
+    input: usize,
+    segment: Arc<OpenSegment>,
+    slab: OpenSlab,
+    first: Ulid,
+    last: Ulid,
+}
+
+/// What is done with consecutive slabs.
+enum Step {
+    Copy(Box<Source>, SlabTrailer),
+    Merge(Vec<Source>),
+}
+
+/// Sorts the slabs into those to be copied and groups of those to be merged.
+fn steps(inputs: &[Arc<OpenSegment>]) -> Vec<Step> {
+    let mut sources = Vec::new();
+    for (input, segment) in inputs.iter().enumerate() {
+        for slab in segment.slabs() {
+            let Some((first, last)) = segment.range_of(slab) else { continue };
+            let (segment, slab) = (Arc::clone(segment), slab.clone());
+            sources.push(Source { input, segment, slab, first, last });
+        }
+    }
+    sources.sort_by_key(|source| source.first);
+    let mut clusters: Vec<Vec<Source>> = Vec::new();
+    let mut reach = None;
+    for source in sources {
+        let last = source.last;
+        match clusters.last_mut() {
+            Some(cluster) if reach.is_some_and(|reach| reach >= source.first) => {
+                cluster.push(source);
+            }
+            _ => clusters.push(vec![source]),
+        }
+        reach = reach.max(Some(last));
+    }
+    let mut steps: Vec<Step> = Vec::new();
+    for cluster in clusters {
+        let trailer = match cluster.as_slice() {
+            [alone] if alone.slab.is_indexed => alone.slab.trailer,
+            _ => None,
+        };
+        match (trailer, steps.last_mut()) {
+            (Some(trailer), _) if trailer.text_bytes >= SLAB_COPY_TEXT_MIN => {
+                steps.extend(
+                    cluster.into_iter().map(|source| Step::Copy(Box::new(source), trailer)),
+                );
+            }
+            (_, Some(Step::Merge(group))) => group.extend(cluster),
+            _ => steps.push(Step::Merge(cluster)),
+        }
+    }
+    steps
+}
+
+struct Run<'a> {
+    inputs: Vec<Arc<StoreSegment>>,
+    writer: SegmentWriter,
+    cancel: &'a AtomicBool,
+    duplicate_count: u64,
+    copied_slab_count: u64,
+}
+
+impl Run<'_> {
+    fn open(&self) -> Result<Vec<Arc<OpenSegment>>, CompactionError> {
+        let mut opened = Vec::with_capacity(self.inputs.len());
+        let mut damage = Vec::new();
+        for segment in &self.inputs {
+            let lost: Vec<Damage> = match segment.open_shared() {
+                Ok(open) => {
+                    let lost = open.damage().iter().filter(|d| d.loses_records()).cloned();
+                    let lost = lost.collect();
+                    opened.push(open);
+                    lost
+                }
+                Err(unreadable) => vec![unreadable],
+            };
+            if !lost.is_empty() {
+                segment.mark_damaged();
+                damage.extend(lost);
+            }
+        }
+        if damage.is_empty() { Ok(opened) } else { Err(CompactionError::Damaged(damage)) }
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), CompactionError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(CompactionError::Cancelled);
+        }
+        match step {
+            Step::Copy(source, trailer) => self.copy(*source, trailer),
+            Step::Merge(sources) => self.merge(sources),
+        }
+    }
+
+    fn copy(&mut self, source: Source, trailer: SlabTrailer) -> Result<(), CompactionError> {
+        let damaged = |damage| CompactionError::Damaged(vec![damage]);
+        let map = source.segment.map().map_err(damaged)?;
+        let entry = SlabEntry { offset: source.slab.offset, trailer };
+        match self.writer.copy_slab(&map, source.segment.path(), &entry) {
+            Ok(()) => {
+                self.copied_slab_count += 1;
+                Ok(())
+            }
+            // A part that others can replace may be broken: block by block it is seen what is.
+            Err(WriteError::Damaged(_)) => self.merge(vec![source]),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn merge(&mut self, sources: Vec<Source>) -> Result<(), CompactionError> {
+        let owners: Vec<usize> = sources.iter().map(|source| source.input).collect();
+        let input = |source: &Source| MergeInput {
+            part: Box::new(SegmentView::of_slab(&source.segment, &source.slab)),
+            path: source.segment.path().to_owned(),
+        };
+        let inputs = sources.iter().map(input).collect();
+        let report = merge(inputs, &mut self.writer, self.cancel).map_err(|e| match e {
+            MergeError::Cancelled => CompactionError::Cancelled,
+            MergeError::Write(error) => CompactionError::Write(error),
+        })?;
+        self.duplicate_count += report.duplicate_count;
+        let lost: Vec<_> = report.damage.into_iter().filter(|(_, d)| d.loses_records()).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        for (number, _) in &lost {
+            self.inputs[owners[*number]].mark_damaged();
+        }
+        Err(CompactionError::Damaged(lost.into_iter().map(|(_, damage)| damage).collect()))
+    }
+
+    fn publish(self, catalogue: &Catalogue, plan: Plan) -> Result<Compacted, CompactionError> {
+        let expected: u64 = self.inputs.iter().map(|s| s.meta().record_count).sum();
+        let store = plan.inputs.clone();
+        let sealed = self.writer.seal(Inputs { ingest: Vec::new(), store })?;
+        let sealed = sealed.ok_or(CompactionError::CountsDiffer)?;
+        if sealed.footer().record_count() + self.duplicate_count != expected {
+            return Err(CompactionError::CountsDiffer);
+        }
+        let segment = sealed.publish()?;
+        let output = *segment.meta();
+        catalogue.publish(vec![segment], &plan.inputs);
+        let (duplicate_count, copied_slab_count) = (self.duplicate_count, self.copied_slab_count);
+        Ok(Compacted { plan, output, duplicate_count, copied_slab_count })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+    use std::fs;
+
+    static NEVER: AtomicBool = AtomicBool::new(false);
+
+    fn records(stream: u64, from: u64, to: u64) -> Vec<Record> {
+        (from..to).map(|n| record(stream, n)).collect()
+    }
+
+    /// Small segments with small limits: four of a class are merged.
+    fn limits() -> CompactionLimits {
+        CompactionLimits { group_max: 4, ..CompactionLimits::default() }
+    }
+
+    fn contents(catalogue: &Catalogue) -> Vec<Record> {
+        let snapshot = catalogue.snapshot();
+        snapshot.iter().flat_map(|segment| read_all(segment).0).collect()
+    }
+
+    struct Fixture {
+        temp: tempfile::TempDir,
+        catalogue: Catalogue,
+    }
+
+    fn fixture(segments: &[Vec<Record>], options: WriterOptions) -> Fixture {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segments = segments.iter().map(|records| write(&directory, options, records));
+        let segments = segments.collect();
+        Fixture { temp, catalogue: Catalogue::new(directory, segments, Ulid::MIN) }
+    }
+
+    #[test]
+    fn segments_become_one_without_copies_and_their_files_go() {
+        let parts = [records(1, 0, 30), records(1, 20, 40), records(2, 0, 25), records(1, 60, 80)];
+        let f = fixture(&parts, SMALL);
+        let compacted = compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
+        assert_eq!((compacted.duplicate_count, compacted.copied_slab_count), (10, 0));
+        let mut model = parts.concat();
+        model.sort();
+        model.dedup();
+        assert_eq!(contents(&f.catalogue), model);
+        assert_eq!(f.catalogue.sweep().removed_count, 4);
+        assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 1);
+        assert!(compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().is_none());
+    }
+
+    #[test]
+    fn well_filled_slabs_that_overlap_nothing_are_copied_byte_for_byte() {
+        let long = |from: u64, to: u64| {
+            let mut records = records(1, from, to);
+            for record in &mut records {
+                record.line.resize(500_000, b'l');
+            }
+            records
+        };
+        // The last two overlap.
+        let parts = [long(0, 10), long(10, 20), long(20, 30), long(29, 39)];
+        let options = WriterOptions::default();
+        let f = fixture(&parts, options);
+        let before = fs::read(f.catalogue.snapshot()[1].path()).unwrap();
+        let compacted = compact(&f.catalogue, &limits(), options, &NEVER).unwrap().unwrap();
+        assert_eq!((compacted.duplicate_count, compacted.copied_slab_count), (1, 2));
+        let segment = f.catalogue.snapshot()[0].clone();
+        assert_eq!(read_all(&segment), (long(0, 39), Vec::new()));
+        let open = segment.open_shared().unwrap();
+        let after = fs::read(segment.path()).unwrap();
+        let slab = &open.slabs()[1];
+        let (at, len) = (slab.offset as usize, slab.trailer.unwrap().len as usize);
+        assert!(after[at..at + len] == before[..len]);
+    }
+
+    #[test]
+    fn a_damaged_input_stops_the_merge_and_is_left_alone_from_then_on() {
+        let parts: Vec<_> = (0..5).map(|n| records(1, n * 20, n * 20 + 20)).collect();
+        let f = fixture(&parts, SMALL);
+        let path = f.catalogue.snapshot()[1].path().to_owned();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[230] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let before = contents(&f.catalogue);
+        let result = compact(&f.catalogue, &limits(), SMALL, &NEVER);
+        assert!(matches!(result, Err(CompactionError::Damaged(damage)) if damage.len() == 1));
+        assert_eq!(contents(&f.catalogue), before);
+        let compacted = compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
+        assert_eq!(compacted.plan.inputs.len(), 4);
+        f.catalogue.sweep();
+        let mut after = contents(&f.catalogue);
+        after.sort();
+        assert_eq!(after, before);
+        assert!(path.exists());
+        assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_broken_index_is_healed_by_compaction() {
+        let parts: Vec<_> = (0..4).map(|n| records(1, n * 20, n * 20 + 20)).collect();
+        let f = fixture(&parts, SMALL);
+        let snapshot = f.catalogue.snapshot();
+        let at = snapshot[0].open_shared().unwrap().slabs()[0].trailer.unwrap().index.offset;
+        let mut bytes = fs::read(snapshot[0].path()).unwrap();
+        bytes[at as usize + 5] ^= 1;
+        fs::write(snapshot[0].path(), bytes).unwrap();
+        drop(snapshot);
+        compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
+        assert_eq!(read_all(&f.catalogue.snapshot()[0]), (parts.concat(), Vec::new()));
+    }
+
+    #[test]
+    fn a_cancelled_compaction_changes_nothing() {
+        let parts: Vec<_> = (0..4).map(|n| records(1, n * 20, n * 20 + 20)).collect();
+        let f = fixture(&parts, SMALL);
+        let result = compact(&f.catalogue, &limits(), SMALL, &AtomicBool::new(true));
+        assert!(matches!(result, Err(CompactionError::Cancelled)));
+        assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 4);
+        assert_eq!(contents(&f.catalogue), parts.concat());
+    }
+}

@@ -1,0 +1,401 @@
+//! Carries out what [`Gather`] decides, in one thread, against the ingest side and the catalogue
+//! of this process. Copies to other stores are not carried yet: with a replication factor above
+//! one the machine waits for stores that nobody announces.
+//!
+//! Invariants: the segment is published into the catalogue before the inputs are committed, so
+//! that a query that looks at the ingest side first sees each record at least once; an input of
+//! which records could not be read is set aside after what could be read was published.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::chunk::Part;
+use crate::damage::Damage;
+
+use super::catalogue::Catalogue;
+use super::footer::Inputs;
+use super::gather::{Action, Available, Event, Gather, GatherLimits, GatherNumber, GatherState};
+use super::merge::{MergeError, MergeInput, merge};
+use super::segment::SegmentMeta;
+use super::writer::{SealedSegment, SegmentWriter, WriteError, WriterOptions};
+
+/// An ingest segment that was claimed.
+#[derive(Clone)]
+pub struct ClaimedInput {
+    /// Its identity.
+    pub id: u128,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its records.
+    pub part: Arc<dyn Part>,
+}
+
+/// The ingest side, as gathering sees it.
+pub trait IngestSource: Send + Sync {
+    /// What waits to be claimed.
+    fn available(&self, now_ms: u64) -> Available;
+    /// Claims the oldest segments: at most so many bytes and segments, but at least one if there
+    /// is one.
+    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64)
+    -> io::Result<Vec<ClaimedInput>>;
+    /// Their records are in the store: they may go. What cannot be removed is the source's to
+    /// retry.
+    fn commit(&self, inputs: &[u128], now_ms: u64);
+    /// They are free to be claimed again.
+    fn fail(&self, inputs: &[u128], now_ms: u64);
+    /// What of it could be read is in the store; the file is kept under another name.
+    fn set_aside(&self, input: u128, damage: &[Damage]);
+}
+
+/// Why a gather did not succeed.
+#[derive(Debug)]
+pub enum GatherError {
+    /// The inputs could not be claimed.
+    Claim(io::Error),
+    /// The segment could not be written.
+    Write(WriteError),
+    /// It was cancelled.
+    Cancelled,
+}
+
+impl fmt::Display for GatherError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Claim(error) => write!(f, "cannot claim ingest segments: {error}"),
+            Self::Write(error) => error.fmt(f),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+impl std::error::Error for GatherError {}
+
+/// What a turn did, for logs and metrics.
+#[derive(Debug, Default)]
+pub struct Turn {
+    /// When to turn again at the latest, milliseconds; `None`: when there is news.
+    pub wait_until_ms: Option<u64>,
+    /// Segments that were published, with how many inputs each.
+    pub published: Vec<(SegmentMeta, usize)>,
+    /// Records that were there more than once.
+    pub duplicate_count: u64,
+    /// What could not be read.
+    pub damage: Vec<Damage>,
+    /// Why the last gather of this turn failed, if it did.
+    pub error: Option<GatherError>,
+}
+
+/// See the module page.
+pub struct GatherRun {
+    machine: Gather,
+    source: Arc<dyn IngestSource>,
+    catalogue: Arc<Catalogue>,
+    options: WriterOptions,
+    cancel: Arc<AtomicBool>,
+    claimed: Vec<ClaimedInput>,
+    damage: HashMap<u128, Vec<Damage>>,
+    sealed: Option<SealedSegment>,
+}
+
+impl GatherRun {
+    /// Ready to turn. `cancel` ends a merge between two chunks.
+    pub fn new(
+        limits: GatherLimits,
+        source: Arc<dyn IngestSource>,
+        catalogue: Arc<Catalogue>,
+        cancel: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
+            machine: Gather::new(limits),
+            source,
+            catalogue,
+            options: WriterOptions::default(),
+            cancel,
+            claimed: Vec::new(),
+            damage: HashMap::new(),
+            sealed: None,
+        }
+    }
+
+    /// What it is doing.
+    pub const fn state(&self) -> GatherState {
+        self.machine.state()
+    }
+
+    /// Gathers for as long as there is enough to gather. `clock` gives monotonic milliseconds.
+    pub fn turn(&mut self, clock: &dyn Fn() -> u64) -> Turn {
+        let mut turn = Turn::default();
+        loop {
+            let now_ms = clock();
+            if self.machine.state() != GatherState::Busy {
+                let available = self.source.available(now_ms);
+                self.machine.handle(now_ms, Event::Available(available));
+            }
+            let event = match self.machine.next_action(now_ms) {
+                Action::Wait(until_ms) => {
+                    turn.wait_until_ms = until_ms;
+                    return turn;
+                }
+                Action::Claim { gather, bytes_max, count_max } => {
+                    match self.source.claim(bytes_max, count_max, now_ms) {
+                        Ok(claimed) => {
+                            let inputs = claimed.iter().map(|input| input.id).collect();
+                            self.claimed = claimed;
+                            Event::Claimed(gather, inputs)
+                        }
+                        Err(error) => {
+                            turn.error = Some(GatherError::Claim(error));
+                            Event::ClaimFailed(gather)
+                        }
+                    }
+                }
+                Action::Merge(gather, _) => self.merge(gather, &mut turn),
+                Action::Replicate(gather, store) => Event::ReplicateFailed(gather, store),
+                Action::Publish(gather) => self.publish(gather, &mut turn),
+                Action::Commit { gather, whole, damaged } => {
+                    self.source.commit(&whole, clock());
+                    for input in damaged {
+                        let damage = self.damage.remove(&input).unwrap_or_default();
+                        self.source.set_aside(input, &damage);
+                    }
+                    self.clear();
+                    Event::Committed(gather)
+                }
+                Action::Fail(gather, inputs) => {
+                    self.clear();
+                    self.source.fail(&inputs, clock());
+                    Event::Failed(gather)
+                }
+            };
+            self.machine.handle(clock(), event);
+        }
+    }
+
+    fn clear(&mut self) {
+        self.sealed = None;
+        self.claimed.clear();
+        self.damage.clear();
+    }
+
+    fn merge(&mut self, gather: GatherNumber, turn: &mut Turn) -> Event {
+        match self.try_merge(turn) {
+            Ok(sealed) => {
+                let is_empty = sealed.is_none();
+                self.sealed = sealed;
+                // A damage that costs no record is told, but the input is whole.
+                self.damage.retain(|_, damage| damage.iter().any(Damage::loses_records));
+                let damaged = self.damage.keys().copied().collect();
+                Event::Merged { gather, damaged, is_empty }
+            }
+            Err(error) => {
+                turn.error = Some(match error {
+                    MergeError::Cancelled => GatherError::Cancelled,
+                    MergeError::Write(error) => GatherError::Write(error),
+                });
+                Event::MergeFailed(gather)
+            }
+        }
+    }
+
+    fn try_merge(&mut self, turn: &mut Turn) -> Result<Option<SealedSegment>, MergeError> {
+        let mut writer = SegmentWriter::new(self.catalogue.directory(), self.options);
+        let (mut inputs, mut ids) = (Vec::new(), Vec::new());
+        for claimed in &self.claimed {
+            match claimed.part.open() {
+                Ok(part) => {
+                    inputs.push(MergeInput { part, path: claimed.path.clone() });
+                    ids.push(claimed.id);
+                }
+                Err(damage) => self.damage.entry(claimed.id).or_default().push(damage),
+            }
+        }
+        let report = merge(inputs, &mut writer, &self.cancel)?;
+        for (number, damage) in report.damage {
+            self.damage.entry(ids[number]).or_default().push(damage);
+        }
+        let ingest = self.claimed.iter().map(|input| input.id).collect();
+        let sealed = writer.seal(Inputs { ingest, store: Vec::new() })?;
+        turn.duplicate_count += report.duplicate_count;
+        turn.damage.extend(self.damage.values().flatten().cloned());
+        Ok(sealed)
+    }
+
+    fn publish(&mut self, gather: GatherNumber, turn: &mut Turn) -> Event {
+        let Some(sealed) = self.sealed.take() else { return Event::PublishFailed(gather) };
+        match sealed.publish() {
+            Ok(segment) => {
+                turn.published.push((*segment.meta(), self.claimed.len()));
+                self.catalogue.publish(vec![segment], &[]);
+                Event::Published(gather)
+            }
+            Err(error) => {
+                turn.error = Some(GatherError::Write(error));
+                Event::PublishFailed(gather)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+    use crate::ulid::Ulid;
+    use std::fs;
+    use std::sync::Mutex;
+
+    /// Store segments in another directory play the ingest segments.
+    #[derive(Default)]
+    struct Source {
+        waiting: Mutex<Vec<ClaimedInput>>,
+        claimed: Mutex<Vec<ClaimedInput>>,
+        log: Mutex<Vec<String>>,
+    }
+
+    impl Source {
+        fn take(&self, ids: &[u128], what: &str) -> Vec<ClaimedInput> {
+            self.log.lock().unwrap().push(format!("{what} {ids:?}"));
+            let mut claimed = self.claimed.lock().unwrap();
+            let (taken, kept) = claimed.drain(..).partition(|c| ids.contains(&c.id));
+            *claimed = kept;
+            taken
+        }
+    }
+
+    impl IngestSource for Source {
+        fn available(&self, _: u64) -> Available {
+            let count = self.waiting.lock().unwrap().len();
+            Available { count, bytes: 0, oldest_age_ms: 3_000 }
+        }
+        fn claim(&self, _: u64, count_max: usize, _: u64) -> io::Result<Vec<ClaimedInput>> {
+            let mut waiting = self.waiting.lock().unwrap();
+            let count = count_max.min(waiting.len());
+            let claimed: Vec<_> = waiting.drain(..count).collect();
+            self.claimed.lock().unwrap().extend(claimed.iter().cloned());
+            Ok(claimed)
+        }
+        fn commit(&self, inputs: &[u128], _: u64) {
+            self.take(inputs, "commit");
+        }
+        fn fail(&self, inputs: &[u128], _: u64) {
+            let returned = self.take(inputs, "fail");
+            self.waiting.lock().unwrap().extend(returned);
+        }
+        fn set_aside(&self, input: u128, damage: &[Damage]) {
+            assert!(!damage.is_empty());
+            self.take(&[input], "set aside");
+        }
+    }
+
+    struct Fixture {
+        temp: tempfile::TempDir,
+        source: Arc<Source>,
+        catalogue: Arc<Catalogue>,
+        run: GatherRun,
+        cancel: Arc<AtomicBool>,
+    }
+
+    fn fixture() -> Fixture {
+        let temp = tempfile::tempdir().unwrap();
+        for name in ["ingest", "store"] {
+            fs::create_dir(temp.path().join(name)).unwrap();
+        }
+        let source = Arc::new(Source::default());
+        let store = directory(&temp.path().join("store"));
+        let catalogue = Arc::new(Catalogue::new(store, Vec::new(), Ulid::MIN));
+        let cancel = Arc::new(AtomicBool::new(false));
+        let limits = GatherLimits { replication_factor: 1, ..GatherLimits::default() };
+        let of_run = Arc::clone(&source) as Arc<dyn IngestSource>;
+        let run = GatherRun::new(limits, of_run, Arc::clone(&catalogue), Arc::clone(&cancel));
+        Fixture { temp, source, catalogue, run, cancel }
+    }
+
+    impl Fixture {
+        fn add(&self, id: u128, records: &[Record]) -> PathBuf {
+            let ingest = directory(&self.temp.path().join("ingest"));
+            // Identities by input, since each directory value counts anew.
+            for _ in 0..id {
+                ingest.ids.next_id();
+            }
+            let segment = write(&ingest, SMALL, records);
+            let path = segment.path().to_owned();
+            let input = ClaimedInput { id, path: path.clone(), part: segment };
+            self.source.waiting.lock().unwrap().push(input);
+            path
+        }
+
+        fn stored(&self) -> Vec<Record> {
+            self.catalogue.snapshot().iter().flat_map(|s| read_all(s).0).collect()
+        }
+
+        fn log(&self) -> Vec<String> {
+            std::mem::take(&mut self.source.log.lock().unwrap())
+        }
+    }
+
+    fn records(from: u64, to: u64) -> Vec<Record> {
+        (from..to).map(|n| record(1, n)).collect()
+    }
+
+    #[test]
+    fn inputs_become_one_segment_and_are_committed() {
+        let mut f = fixture();
+        f.add(1, &records(0, 20));
+        f.add(2, &records(10, 40));
+        let turn = f.run.turn(&|| 0);
+        assert_eq!(f.stored(), records(0, 40));
+        assert_eq!((turn.published.len(), turn.duplicate_count), (1, 10));
+        assert_eq!(turn.wait_until_ms, None);
+        assert_eq!(f.log(), ["commit [1, 2]"]);
+        let snapshot = f.catalogue.snapshot();
+        let loaded =
+            crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
+        assert_eq!(loaded.unwrap().inputs.ingest, [1, 2]);
+    }
+
+    #[test]
+    fn what_can_be_read_of_a_damaged_input_goes_on_and_the_input_is_set_aside() {
+        let mut f = fixture();
+        let path = f.add(1, &records(0, 20));
+        f.add(2, &records(20, 30));
+        let missing = f.add(3, &records(30, 40));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[230] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        fs::remove_file(missing).unwrap();
+        let turn = f.run.turn(&|| 0);
+        assert_eq!(turn.damage.len(), 2);
+        let stored = f.stored();
+        assert!(stored.len() > 20 && stored.iter().all(|r| records(0, 30).contains(r)));
+        let mut log = f.log();
+        log[1..].sort();
+        assert_eq!(log, ["commit [2]", "set aside [1]", "set aside [3]"]);
+    }
+
+    #[test]
+    fn a_gather_that_fails_returns_its_inputs_and_leaves_no_file() {
+        let mut f = fixture();
+        f.add(1, &records(0, 20));
+        f.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        let turn = f.run.turn(&|| 0);
+        assert!(matches!(turn.error, Some(GatherError::Cancelled)));
+        assert_eq!((turn.wait_until_ms, f.log()), (Some(250), vec!["fail [1]".to_owned()]));
+        f.cancel.store(false, std::sync::atomic::Ordering::Relaxed);
+
+        let store = f.temp.path().join("store");
+        fs::remove_dir(&store).unwrap();
+        let turn = f.run.turn(&|| 250);
+        assert!(matches!(turn.error, Some(GatherError::Write(WriteError::Io { .. }))));
+        assert_eq!(f.log(), ["fail [1]"]);
+        assert_eq!(f.run.state(), GatherState::BackingOff);
+
+        fs::create_dir(&store).unwrap();
+        assert!(f.run.turn(&|| 750).error.is_none());
+        assert_eq!(f.stored(), records(0, 20));
+        assert_eq!(fs::read_dir(&store).unwrap().count(), 1);
+    }
+}

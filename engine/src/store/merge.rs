@@ -1,0 +1,256 @@
+//! Merges parts into one store segment: sorted by ULID, each record once. It moves runs, not
+//! lines: a run's text is copied as it lies, cut only where copies of the same records overlap.
+//!
+//! Invariants: at most one chunk per input is open; a record is skipped only if it was written
+//! already (its ULID is not above the last one written, which is exact because a run's ULIDs are
+//! consecutive); a chunk's bytes are believed only if, after they were copied, its text is not
+//! poisoned; what cannot be read is told per input and costs the chunk it is in.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::chunk::{Chunk, OpenPart};
+use crate::damage::{Damage, DamageKind};
+use crate::run_table::{Run, offset_after};
+use crate::ulid::Ulid;
+
+use super::writer::{Piece, SegmentWriter, TopicCache, WriteError};
+
+/// An open part and the file it lies in (for damages; empty for one in memory).
+pub struct MergeInput {
+    /// Its chunks.
+    pub part: Box<dyn OpenPart>,
+    /// Its file.
+    pub path: PathBuf,
+}
+
+/// What a merge did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MergeReport {
+    /// Records written.
+    pub record_count: u64,
+    /// Records that were there more than once.
+    pub duplicate_count: u64,
+    /// What could not be read, by the input's place in the list.
+    pub damage: Vec<(usize, Damage)>,
+}
+
+/// Why a merge ended early. The writer is to be dropped; the inputs are untouched.
+#[derive(Debug)]
+pub enum MergeError {
+    /// It was cancelled.
+    Cancelled,
+    /// The output could not be written.
+    Write(WriteError),
+}
+
+impl fmt::Display for MergeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Write(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for MergeError {}
+
+impl From<WriteError> for MergeError {
+    fn from(error: WriteError) -> Self {
+        Self::Write(error)
+    }
+}
+
+/// Merges all inputs into the writer. `cancel` is asked before each chunk is read.
+pub fn merge(
+    inputs: Vec<MergeInput>,
+    writer: &mut SegmentWriter,
+    cancel: &AtomicBool,
+) -> Result<MergeReport, MergeError> {
+    let mut report = MergeReport::default();
+    let mut cursors: Vec<Cursor> = inputs.into_iter().map(Cursor::new).collect();
+    let mut heap = BinaryHeap::with_capacity(cursors.len());
+    for (number, cursor) in cursors.iter().enumerate() {
+        report.damage.extend(cursor.input.part.damage().iter().map(|d| (number, d.clone())));
+        heap.extend(cursor.head().map(|head| Reverse((head, number))));
+    }
+    while let Some(Reverse((_, number))) = heap.pop() {
+        let cursor = &mut cursors[number];
+        let limit = heap.peek().map_or(Ulid::MAX, |Reverse((head, _))| *head);
+        if cursor.open.is_none() {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(MergeError::Cancelled);
+            }
+            cursor.load();
+        }
+        cursor.write_up_to(limit, writer, &mut report)?;
+        report.damage.extend(cursor.damage.drain(..).map(|d| (number, d)));
+        heap.extend(cursor.head().map(|head| Reverse((head, number))));
+    }
+    Ok(report)
+}
+
+struct OpenChunk {
+    chunk: Chunk,
+    topics: TopicCache,
+    run: usize,
+    /// Where the run's text starts.
+    offset: usize,
+}
+
+/// One input: what of it comes next.
+struct Cursor {
+    input: MergeInput,
+    next_chunk: usize,
+    open: Option<OpenChunk>,
+    /// The chunk was already read a second time.
+    is_retried: bool,
+    /// Last record of the chunk before: the next one has to come after it.
+    previous: Option<Ulid>,
+    damage: Vec<Damage>,
+}
+
+impl Cursor {
+    const fn new(input: MergeInput) -> Self {
+        let damage = Vec::new();
+        Self { input, next_chunk: 0, open: None, is_retried: false, previous: None, damage }
+    }
+
+    /// The next record, as far as is known without reading; `None` at the end.
+    fn head(&self) -> Option<Ulid> {
+        match &self.open {
+            Some(open) => open.chunk.table.runs.get(open.run).map(|run| run.first),
+            None => self.input.part.chunks().get(self.next_chunk).map(|meta| meta.first),
+        }
+    }
+
+    /// Reads the next chunk; damaged, it is told and passed over.
+    fn load(&mut self) {
+        let number = self.next_chunk;
+        let Some(meta) = self.input.part.chunks().get(number) else { return };
+        match self.input.part.read(number) {
+            // The heap relied on the range that the part claimed, and skipping copies relies on
+            // the order of its chunks.
+            Ok(chunk)
+                if chunk.table.range().is_some_and(|(first, _)| {
+                    first >= meta.first && self.previous.is_none_or(|last| last < first)
+                }) =>
+            {
+                let topics = TopicCache::default();
+                self.open = Some(OpenChunk { chunk, topics, run: 0, offset: 0 });
+            }
+            Ok(_) => self.pass_over(DamageKind::Malformed("order of chunks")),
+            Err(damage) => {
+                self.damage.push(damage);
+                self.next();
+            }
+        }
+    }
+
+    fn next(&mut self) {
+        self.next_chunk += 1;
+        if let Some((_, last)) = self.open.take().and_then(|open| open.chunk.table.range()) {
+            self.previous = Some(last);
+        }
+        self.is_retried = false;
+    }
+
+    /// Gives up what is left of the chunk.
+    fn pass_over(&mut self, kind: DamageKind) {
+        if let Some(meta) = self.input.part.chunks().get(self.next_chunk) {
+            let left = self.open.as_ref().map_or(u64::from(meta.record_count), |open| {
+                open.chunk.table.runs[open.run..].iter().map(|r| u64::from(r.count)).sum()
+            });
+            self.damage.push(Damage {
+                path: self.input.path.clone(),
+                offset: 0,
+                len_bytes: 0,
+                range: Some((self.head().unwrap_or(meta.first), meta.last)),
+                records: Some(left),
+                kind,
+            });
+        }
+        self.next();
+    }
+
+    /// Writes the open chunk's runs that start at or before `limit`, the next record of any
+    /// other input. A run that reaches beyond it is still written whole: whatever else lies
+    /// between its ULIDs is a copy of it.
+    fn write_up_to(
+        &mut self,
+        limit: Ulid,
+        writer: &mut SegmentWriter,
+        report: &mut MergeReport,
+    ) -> Result<(), WriteError> {
+        loop {
+            let Some(open) = &mut self.open else { return Ok(()) };
+            let Some(run) = open.chunk.table.runs.get(open.run).copied() else {
+                self.next();
+                return Ok(());
+            };
+            if run.first > limit {
+                return Ok(());
+            }
+            match open.write_run(&run, writer, report) {
+                Ok(()) => {}
+                // Once more from the file; what was written of it is skipped as a copy.
+                Err(WriteError::Unreadable) if !self.is_retried => {
+                    self.is_retried = true;
+                    self.open = None;
+                    self.load_again();
+                }
+                Err(WriteError::Unreadable) => self.pass_over(DamageKind::Truncated("chunk")),
+                Err(WriteError::NotLines) => self.pass_over(DamageKind::Malformed("text")),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn load_again(&mut self) {
+        self.load();
+        // `load` may have passed over the chunk, which forgets that it was retried.
+        self.is_retried = self.open.is_some();
+    }
+}
+
+impl OpenChunk {
+    fn write_run(
+        &mut self,
+        run: &Run,
+        writer: &mut SegmentWriter,
+        report: &mut MergeReport,
+    ) -> Result<(), WriteError> {
+        let end = self.offset + run.text_len as usize;
+        let text = self.chunk.text.get(self.offset..end).ok_or(WriteError::NotLines)?;
+        let skip = match writer.last() {
+            Some(last) if last >= run.first => last.0 - run.first.0 + 1,
+            _ => 0,
+        };
+        if skip < u128::from(run.count) {
+            let skip = skip as u32;
+            let believed = || !self.chunk.text.is_poisoned();
+            let Some(cut_at) = offset_after(text, u64::from(skip)) else {
+                return Err(if believed() { WriteError::NotLines } else { WriteError::Unreadable });
+            };
+            let rest =
+                Run { first: run.first.plus(u64::from(skip)), count: run.count - skip, ..*run };
+            let topics = &self.chunk.table.topics;
+            let piece = Piece { run: rest, text: &text[cut_at..], topics, believed: &believed };
+            writer.append(&piece, &mut self.topics)?;
+            report.record_count += u64::from(rest.count);
+            report.duplicate_count += u64::from(skip);
+        } else {
+            report.duplicate_count += u64::from(run.count);
+        }
+        self.run += 1;
+        self.offset = end;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;

@@ -1,0 +1,154 @@
+//! Names and identities of store segments: `<FIRST>-<LAST>-<ID>.flushed`, and `<ID>.writing`
+//! while one is being written. FIRST and LAST are ULIDs as text, ID is 16 hexadecimal digits.
+//!
+//! Invariants: parsing accepts exactly what formatting makes, so that a file with a name that is
+//! nearly one of ours is never taken for ours.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ulid::Ulid;
+
+/// Extension of a published segment.
+pub const FLUSHED: &str = "flushed";
+/// Extension of a segment that is being written.
+pub const WRITING: &str = "writing";
+/// The lock file of a data directory.
+pub const LOCK_NAME: &str = "LOCK";
+
+/// A store segment's random identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentId(pub u64);
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl SegmentId {
+    fn parse(text: &str) -> Option<Self> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if text.len() != 16 || !text.bytes().all(hex) {
+            return None;
+        }
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
+/// A file name of the store directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// A published segment.
+    Flushed {
+        /// Its first record.
+        first: Ulid,
+        /// Its last record.
+        last: Ulid,
+        /// Its identity.
+        id: SegmentId,
+    },
+    /// A segment that was being written.
+    Writing(SegmentId),
+    /// The directory's lock.
+    Lock,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flushed { first, last, id } => write!(f, "{first}-{last}-{id}.{FLUSHED}"),
+            Self::Writing(id) => write!(f, "{id}.{WRITING}"),
+            Self::Lock => f.write_str(LOCK_NAME),
+        }
+    }
+}
+
+impl Name {
+    /// What this name means here; `None` when it is none of ours.
+    pub fn parse(name: &str) -> Option<Self> {
+        if name == LOCK_NAME {
+            return Some(Self::Lock);
+        }
+        let parsed = match name.rsplit_once('.')? {
+            (id, WRITING) => Self::Writing(SegmentId::parse(id)?),
+            (stem, FLUSHED) => {
+                let mut parts = stem.split('-');
+                let (first, last, id) = (parts.next()?, parts.next()?, parts.next()?);
+                let id = SegmentId::parse(id)?;
+                Self::Flushed { first: first.parse().ok()?, last: last.parse().ok()?, id }
+            }
+            _ => return None,
+        };
+        (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+/// Where new identities come from.
+#[derive(Debug)]
+pub struct IdSource {
+    next: AtomicU64,
+    key: Option<RandomState>,
+}
+
+impl IdSource {
+    /// Identities that nobody can foresee (keyed by what the operating system gives).
+    pub fn random() -> Self {
+        Self { next: AtomicU64::new(0), key: Some(RandomState::new()) }
+    }
+
+    /// The same identities for the same seed, for tests.
+    pub const fn seeded(seed: u64) -> Self {
+        Self { next: AtomicU64::new(seed), key: None }
+    }
+
+    /// The next identity.
+    pub fn next_id(&self) -> u64 {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = &self.key {
+            return key.hash_one(n);
+        }
+        // SplitMix64's finalizer, <https://prng.di.unimi.it/splitmix64.c>.
+        let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_near_names_are_not_ours() {
+        let (first, last) = (Ulid::from_parts(5, 0xfff, 1), Ulid::from_parts(9, 1, 7));
+        let flushed = Name::Flushed { first, last, id: SegmentId(0xabc) };
+        for name in [flushed, Name::Writing(SegmentId(1)), Name::Lock] {
+            assert_eq!(Name::parse(&name.to_string()), Some(name));
+        }
+        let text = flushed.to_string();
+        let near = [
+            text.to_lowercase(),
+            text.replace("flushed", "Flushed"),
+            text.replace("abc", "ABC"),
+            format!("{text}~"),
+            format!(".{text}"),
+            text.replace(".flushed", "-1.flushed"),
+            "abc.writing".into(),
+            "x.flushed".into(),
+            "-00000000000000000000000000000abc.writing".into(),
+            String::new(),
+        ];
+        for name in near {
+            assert_eq!(Name::parse(&name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn random_sources_differ_and_seeded_ones_repeat() {
+        assert_ne!(IdSource::random().next_id(), IdSource::random().next_id());
+        assert_eq!(IdSource::seeded(7).next_id(), IdSource::seeded(7).next_id());
+    }
+}

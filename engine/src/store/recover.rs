@@ -1,0 +1,373 @@
+//! Opens a store directory after a start, an orderly one or not.
+//!
+//! Invariants: it always succeeds if the directory can be listed; nothing is removed but what is
+//! provably ours and superfluous (a segment that was being written; a segment that another one
+//! replaces, after every byte of that other one was verified); everything unknown, unreadable or
+//! damaged stays as it is and is told once.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::chunk::Part;
+use crate::damage::Damage;
+use crate::storage::Open;
+use crate::ulid::Ulid;
+
+use super::StoreDirectory;
+use super::catalogue::Catalogue;
+use super::name::{Name, SegmentId};
+use super::segment::{Loaded, StoreSegment};
+use super::slab::SLAB_MAGIC;
+
+/// What was found in a directory beside whole segments.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is or what was done with it.
+    pub kind: NoteKind,
+}
+
+/// The kinds of notes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NoteKind {
+    /// Not a file of ours: left alone.
+    Unknown,
+    /// A name of ours, but not a file, or its contents are not ours: left alone.
+    NotOurs,
+    /// A segment whose name or identity is not what its footer says; it is used.
+    Misnamed,
+    /// A segment that was being written when the process ended: removed.
+    UnfinishedRemoved,
+    /// A segment that another one replaces: removed.
+    ReplacedRemoved,
+    /// A segment that another one claims to replace, but not provably: both are used.
+    ReplacedKept,
+    /// A superfluous file that could not be removed.
+    NotRemoved(io::ErrorKind),
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.path.display())?;
+        match self.kind {
+            NoteKind::Unknown => f.write_str("not a file of ours, left alone"),
+            NoteKind::NotOurs => f.write_str("named like a file of ours but is none, left alone"),
+            NoteKind::Misnamed => f.write_str("its name is not what its footer says"),
+            NoteKind::UnfinishedRemoved => f.write_str("was not finished, removed"),
+            NoteKind::ReplacedRemoved => f.write_str("was replaced by another segment, removed"),
+            NoteKind::ReplacedKept => {
+                f.write_str("is kept, the segment that replaces it is not whole")
+            }
+            NoteKind::NotRemoved(kind) => write!(f, "superfluous, but cannot be removed: {kind}"),
+        }
+    }
+}
+
+/// The directory cannot be used at all.
+#[derive(Debug)]
+pub struct RecoverError {
+    /// The directory.
+    pub path: PathBuf,
+    /// Why.
+    pub error: io::Error,
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot open the store directory {}: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+/// A store that was opened.
+pub struct Recovered {
+    /// Its segments.
+    pub catalogue: Catalogue,
+    /// Its newest record: stamps go on from there.
+    pub newest: Ulid,
+    /// What is damaged, as far as indexes and footers show it.
+    pub damage: Vec<Damage>,
+    /// What else was found.
+    pub notes: Vec<Note>,
+    replaced_ingest: HashMap<u128, Arc<StoreSegment>>,
+}
+
+impl Recovered {
+    /// Which of these ingest segments, found on disk, are superfluous because their records are
+    /// in the store: their commit was interrupted. The store segments that say so are verified
+    /// in full first.
+    pub fn superfluous_ingest(&self, found: &[u128]) -> HashSet<u128> {
+        let mut verified: HashMap<SegmentId, bool> = HashMap::new();
+        let mut is_whole = |segment: &Arc<StoreSegment>| {
+            *verified.entry(segment.meta().id).or_insert_with(|| is_whole(segment))
+        };
+        let replaced = |id: &&u128| self.replaced_ingest.get(id).is_some_and(&mut is_whole);
+        found.iter().filter(replaced).copied().collect()
+    }
+}
+
+/// Opens a store directory, which is made if it is not there.
+pub fn recover(directory: &Arc<StoreDirectory>) -> Result<Recovered, RecoverError> {
+    let failed = |error| RecoverError { path: directory.path.clone(), error };
+    directory.storage.create_dir_all(&directory.path).map_err(failed)?;
+    let mut entries = directory.storage.list(&directory.path).map_err(failed)?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut recovery = Recovery { directory, loaded: Vec::new(), damage: vec![], notes: vec![] };
+    for entry in entries {
+        let Some(text) = entry.name else {
+            recovery.note(directory.path.join("(a name that is not UTF-8)"), NoteKind::Unknown);
+            continue;
+        };
+        let path = directory.path.join(&text);
+        match Name::parse(&text) {
+            None => recovery.note(path, NoteKind::Unknown),
+            Some(Name::Lock) => {}
+            Some(_) if !entry.is_file || entry.len_bytes == 0 => {
+                recovery.note(path, NoteKind::NotOurs);
+            }
+            Some(Name::Writing(_)) => recovery.unfinished(path),
+            Some(Name::Flushed { last, .. }) => recovery.segment(path, last),
+        }
+    }
+    Ok(recovery.finish())
+}
+
+struct Recovery<'a> {
+    directory: &'a Arc<StoreDirectory>,
+    /// Segments with the last record that their names give.
+    loaded: Vec<(Loaded, Ulid)>,
+    damage: Vec<Damage>,
+    notes: Vec<Note>,
+}
+
+impl Recovery<'_> {
+    fn note(&mut self, path: PathBuf, kind: NoteKind) {
+        self.notes.push(Note { path, kind });
+    }
+
+    /// Removes a superfluous file and notes it.
+    fn remove(&mut self, path: &Path, kind: NoteKind) -> bool {
+        let result = self.directory.storage.remove(path);
+        let kind = match &result {
+            Ok(()) => kind,
+            Err(e) => NoteKind::NotRemoved(e.kind()),
+        };
+        self.note(path.to_owned(), kind);
+        result.is_ok()
+    }
+
+    fn unfinished(&mut self, path: PathBuf) {
+        let mut start = [0; SLAB_MAGIC.len()];
+        let file = self.directory.storage.open(&path, Open::Read);
+        match file.and_then(|file| file.read_exact_at(&mut start, 0)) {
+            Ok(()) if start == SLAB_MAGIC => {
+                self.remove(&path, NoteKind::UnfinishedRemoved);
+            }
+            _ => self.note(path, NoteKind::NotOurs),
+        }
+    }
+
+    fn segment(&mut self, path: PathBuf, named_last: Ulid) {
+        match StoreSegment::load(self.directory, &path) {
+            Ok(loaded) => {
+                if loaded.misnamed {
+                    self.note(path, NoteKind::Misnamed);
+                }
+                self.damage.extend(loaded.damage.iter().cloned());
+                self.loaded.push((loaded, named_last));
+            }
+            Err(damage) => self.damage.push(damage),
+        }
+    }
+
+    /// Removes the segments that others replace.
+    fn remove_replaced(&mut self) {
+        let mut removed: HashSet<SegmentId> = HashSet::new();
+        let by: Vec<_> = self
+            .loaded
+            .iter()
+            .filter(|(loaded, _)| !loaded.inputs.store.is_empty())
+            .map(|(loaded, _)| (Arc::clone(&loaded.segment), loaded.inputs.store.clone()))
+            .collect();
+        for (segment, replaced) in by {
+            let there: Vec<PathBuf> = self
+                .loaded
+                .iter()
+                .map(|(loaded, _)| &loaded.segment)
+                .filter(|s| replaced.contains(&s.meta().id) && s.meta().id != segment.meta().id)
+                .filter(|s| !removed.contains(&s.meta().id))
+                .map(|s| s.path().to_owned())
+                .collect();
+            // Reading all of it is worth it only here, after an interrupted compaction.
+            let whole = !there.is_empty() && is_whole(&segment);
+            for path in there {
+                if !whole {
+                    self.note(path, NoteKind::ReplacedKept);
+                } else if self.remove(&path, NoteKind::ReplacedRemoved) {
+                    removed.extend(self.loaded.iter().filter_map(|(loaded, _)| {
+                        (loaded.segment.path() == path).then_some(loaded.segment.meta().id)
+                    }));
+                }
+            }
+        }
+        self.loaded.retain(|(loaded, _)| !removed.contains(&loaded.segment.meta().id));
+    }
+
+    fn finish(mut self) -> Recovered {
+        let newest = |(loaded, named): &(Loaded, Ulid)| {
+            // A segment that is cut held records up to the one that its name gives.
+            let cut = loaded.segment.is_damaged() && !loaded.misnamed;
+            if cut { loaded.segment.meta().last.max(*named) } else { loaded.segment.meta().last }
+        };
+        let newest = self.loaded.iter().map(newest).max().unwrap_or(Ulid::MIN);
+        self.remove_replaced();
+        let mut replaced_ingest = HashMap::new();
+        let mut segments = Vec::with_capacity(self.loaded.len());
+        for (loaded, _) in self.loaded {
+            for id in loaded.inputs.ingest {
+                replaced_ingest.insert(id, Arc::clone(&loaded.segment));
+            }
+            segments.push(loaded.segment);
+        }
+        let catalogue = Catalogue::new(Arc::clone(self.directory), segments, newest);
+        let (damage, notes) = (self.damage, self.notes);
+        Recovered { catalogue, newest, damage, notes, replaced_ingest }
+    }
+}
+
+/// Whether every byte of a segment that means something verifies.
+fn is_whole(segment: &Arc<StoreSegment>) -> bool {
+    let Ok(open) = segment.open() else { return false };
+    open.damage().is_empty() && (0..open.chunks().len()).all(|i| open.verify(i).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::footer::Inputs;
+    use crate::store::testing::{Record, SMALL, append_all, directory, read_all, record, write};
+    use crate::store::writer::SegmentWriter;
+    use std::fs;
+
+    fn records(from: u64, to: u64) -> Vec<Record> {
+        (from..to).map(|n| record(1, n)).collect()
+    }
+
+    fn contents(recovered: &Recovered) -> Vec<Record> {
+        let snapshot = recovered.catalogue.snapshot();
+        snapshot.iter().flat_map(|segment| read_all(segment).0).collect()
+    }
+
+    fn kinds(recovered: &Recovered) -> Vec<&NoteKind> {
+        recovered.notes.iter().map(|note| &note.kind).collect()
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_empty_store() {
+        let temp = tempfile::tempdir().unwrap();
+        let recovered = recover(&directory(&temp.path().join("data/store"))).unwrap();
+        assert_eq!(recovered.catalogue.totals().segment_count, 0);
+        assert_eq!(recovered.newest, Ulid::MIN);
+    }
+
+    #[test]
+    fn segments_come_back_and_unfinished_ones_go() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        write(&directory, SMALL, &records(20, 40));
+        write(&directory, SMALL, &records(0, 20));
+        let mut writer = SegmentWriter::new(&directory, SMALL);
+        append_all(&mut writer, &records(40, 60));
+        let sealed = writer.seal(Inputs::default()).unwrap().unwrap();
+        let unfinished = sealed.path().to_owned();
+        std::mem::forget(sealed);
+        fs::write(temp.path().join("LOCK"), "1\n").unwrap();
+
+        let recovered = recover(&directory).unwrap();
+        assert_eq!(contents(&recovered), records(0, 40));
+        assert_eq!(recovered.newest, record(1, 39).ulid);
+        assert_eq!(kinds(&recovered), [&NoteKind::UnfinishedRemoved]);
+        assert!(!unfinished.exists());
+        assert_eq!(recovered.damage, Vec::new());
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone_and_told_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 20));
+        let ulid = Ulid::from_parts(1, 1, 1);
+        let ours = |id: u64| Name::Flushed { first: ulid, last: ulid, id: SegmentId(id) };
+        let files = [
+            ("notes.txt".to_owned(), "x"),
+            ("junk.flushed".to_owned(), "x"),
+            ("x.writing".to_owned(), ""),
+            (Name::Writing(SegmentId(1)).to_string(), "not a segment"),
+            (Name::Writing(SegmentId(2)).to_string(), ""),
+            (ours(3).to_string(), ""),
+            (ours(4).to_string(), "not a segment"),
+        ];
+        for (name, text) in &files {
+            fs::write(temp.path().join(name), text).unwrap();
+        }
+        fs::create_dir(temp.path().join(ours(5).to_string())).unwrap();
+        let before = fs::read_dir(temp.path()).unwrap().count();
+        let recovered = recover(&directory).unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), before);
+        assert_eq!(contents(&recovered), records(0, 20));
+        assert_eq!(recovered.newest, segment.meta().last);
+        assert_eq!(recovered.notes.len(), 7);
+        assert_eq!(recovered.damage.len(), 1);
+        assert!(recovered.damage[0].path.ends_with(ours(4).to_string()));
+    }
+
+    #[test]
+    fn a_replaced_segment_goes_only_if_its_replacement_is_whole() {
+        for break_at in [None, Some(230)] {
+            let temp = tempfile::tempdir().unwrap();
+            let directory = directory(temp.path());
+            let a = write(&directory, SMALL, &records(0, 20));
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records(0, 30));
+            let inputs = Inputs { ingest: vec![77, 78], store: vec![a.meta().id] };
+            let b = writer.finish(inputs).unwrap().unwrap();
+            if let Some(at) = break_at {
+                let mut bytes = fs::read(b.path()).unwrap();
+                bytes[at] ^= 1;
+                fs::write(b.path(), bytes).unwrap();
+            }
+            let recovered = recover(&directory).unwrap();
+            let superfluous = recovered.superfluous_ingest(&[5, 77, 78]);
+            if break_at.is_some() {
+                assert_eq!(kinds(&recovered), [&NoteKind::ReplacedKept]);
+                assert_eq!(recovered.catalogue.totals().segment_count, 2);
+                assert!(superfluous.is_empty());
+            } else {
+                assert_eq!(kinds(&recovered), [&NoteKind::ReplacedRemoved]);
+                assert_eq!(contents(&recovered), records(0, 30));
+                assert!(!a.path().exists());
+                assert_eq!(superfluous, HashSet::from([77, 78]));
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_without_its_end_is_used_and_told_and_stamps_go_on_behind_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 30));
+        let bytes = fs::read(segment.path()).unwrap();
+        fs::write(segment.path(), &bytes[..bytes.len() / 2]).unwrap();
+        let recovered = recover(&directory).unwrap();
+        let back = contents(&recovered);
+        assert!(!back.is_empty() && back == records(0, back.len() as u64));
+        assert_eq!(recovered.newest, record(1, 29).ulid);
+        assert_eq!(recovered.catalogue.totals().damaged_count, 1);
+        assert!(recovered.damage.iter().any(Damage::loses_records));
+    }
+}

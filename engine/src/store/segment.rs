@@ -1,0 +1,474 @@
+//! A published store segment: what is kept in memory of it while it is not in use, and how it is
+//! read.
+//!
+//! Invariants: nothing of a segment that is not open stays in memory but its totals and one bit
+//! per block; a block's checksums are verified before its first use and again whenever the file
+//! may have changed (its version stamp differs); an open segment stays readable after its file's
+//! name is gone; a file that is cut underneath costs the blocks that are gone.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
+use crate::damage::{Damage, DamageKind};
+use crate::limits::DICTIONARY_TOPICS_MAX;
+use crate::run_table::RunTable;
+use crate::storage::{File, Map, Open, Storage};
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+use super::StoreDirectory;
+use super::block::{BLOCK_HEADER_LEN, BlockHeader};
+use super::footer::{Footer, Inputs};
+use super::index::TopicStats;
+use super::name::{Name, SegmentId};
+use super::open::{self, Found};
+use super::slab::SlabTrailer;
+
+/// What planning needs to know of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentMeta {
+    /// Its identity.
+    pub id: SegmentId,
+    /// Its first record.
+    pub first: Ulid,
+    /// Its last record.
+    pub last: Ulid,
+    /// Its records.
+    pub record_count: u64,
+    /// Their text, LFs included, bytes.
+    pub text_bytes: u64,
+    /// Its file, bytes.
+    pub file_bytes: u64,
+}
+
+/// A published segment.
+pub struct StoreSegment {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+    meta: SegmentMeta,
+    is_damaged: AtomicBool,
+    cached: Mutex<Cached>,
+}
+
+#[derive(Default)]
+struct Cached {
+    stamp: u128,
+    verified: Arc<Bitmap>,
+    open: Weak<OpenSegment>,
+}
+
+/// A segment as it was found when the store was opened.
+pub struct Loaded {
+    /// The segment.
+    pub segment: Arc<StoreSegment>,
+    /// What it replaces; nothing when the footer is damaged.
+    pub inputs: Inputs,
+    /// What its footer or name says of it that is not so, in words.
+    pub misnamed: bool,
+    /// What is damaged, as far as its structure shows it.
+    pub damage: Vec<Damage>,
+}
+
+impl StoreSegment {
+    /// A segment that was just written.
+    pub(super) fn of_footer(
+        directory: &StoreDirectory,
+        path: PathBuf,
+        footer: &Footer,
+        file_bytes: u64,
+    ) -> Arc<Self> {
+        let (first, last) = footer.range().unwrap_or((Ulid::MAX, Ulid::MIN));
+        let meta = SegmentMeta {
+            id: footer.id,
+            first,
+            last,
+            record_count: footer.record_count(),
+            text_bytes: footer.text_bytes(),
+            file_bytes,
+        };
+        Self::new(Arc::clone(&directory.storage), path, meta, false)
+    }
+
+    fn new(
+        storage: Arc<dyn Storage>,
+        path: PathBuf,
+        meta: SegmentMeta,
+        is_damaged: bool,
+    ) -> Arc<Self> {
+        let is_damaged = AtomicBool::new(is_damaged);
+        Arc::new(Self { storage, path, meta, is_damaged, cached: Mutex::default() })
+    }
+
+    /// Opens a file that was found, named as a segment of ours. An error: none of it is readable.
+    pub fn load(directory: &StoreDirectory, path: &Path) -> Result<Loaded, Damage> {
+        let open = OpenSegment::open(&directory.storage, path, &Mutex::default())?;
+        let whole = |kind| damage_of_file(path, kind, None);
+        let (Some(first), Some(last)) = (open.chunks.first(), open.chunks.last()) else {
+            return Err(whole(DamageKind::Malformed("store segment")));
+        };
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(Name::parse);
+        let Some(Name::Flushed { first: named_first, last: named_last, id }) = name else {
+            return Err(whole(DamageKind::Malformed("file name")));
+        };
+        let meta = SegmentMeta {
+            id,
+            first: first.first,
+            last: last.last,
+            record_count: open.chunks.iter().map(|c| u64::from(c.record_count)).sum(),
+            text_bytes: open.chunks.iter().map(|c| u64::from(c.text_len)).sum(),
+            file_bytes: open.file_bytes,
+        };
+        let footer = open.footer();
+        let misnamed = footer.as_ref().is_some_and(|footer| {
+            footer.id != id || footer.range() != Some((named_first, named_last))
+        });
+        let inputs = footer.filter(|_| !misnamed).map(|f| f.inputs).unwrap_or_default();
+        let damage = open.damage.clone();
+        let lossy = damage.iter().any(Damage::loses_records);
+        let storage = Arc::clone(&directory.storage);
+        let segment = Self::new(storage, path.to_owned(), meta, lossy);
+        Ok(Loaded { segment, inputs, misnamed, damage })
+    }
+
+    /// Its totals.
+    pub const fn meta(&self) -> &SegmentMeta {
+        &self.meta
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether records of it are known to be lost: it is kept as it is and never compacted.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that records of it are lost.
+    pub fn mark_damaged(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Opens it, or shares it with those who have it open.
+    pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
+        OpenSegment::open(&self.storage, &self.path, &self.cached).map_err(|mut damage| {
+            damage.range = Some((self.meta.first, self.meta.last));
+            damage.records = Some(self.meta.record_count);
+            damage
+        })
+    }
+
+    /// Totals per topic, from the footer or, where that is damaged, from the indexes.
+    pub fn topic_stats(&self) -> Result<Vec<TopicStats>, Damage> {
+        Ok(self.open_shared()?.topic_stats())
+    }
+}
+
+impl Part for StoreSegment {
+    fn range(&self) -> (Ulid, Ulid) {
+        (self.meta.first, self.meta.last)
+    }
+
+    fn records(&self) -> u64 {
+        self.meta.record_count
+    }
+
+    fn text_bytes(&self) -> u64 {
+        self.meta.text_bytes
+    }
+
+    fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
+        let segment = self.open_shared()?;
+        let blocks = 0..segment.chunks.len();
+        Ok(Box::new(SegmentView { segment, blocks }))
+    }
+
+    fn is_stored(&self) -> bool {
+        true
+    }
+}
+
+/// One bit per block: verified under the present stamp.
+#[derive(Debug, Default)]
+struct Bitmap(Vec<AtomicU64>);
+
+impl Bitmap {
+    fn new(len: usize) -> Self {
+        Self((0..len.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn get(&self, index: usize) -> bool {
+        self.0[index / 64].load(Ordering::Acquire) & (1 << (index % 64)) != 0
+    }
+
+    fn set(&self, index: usize) {
+        self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct BlockPlace {
+    /// Where its header starts in the file, bytes.
+    offset: u64,
+    header: BlockHeader,
+}
+
+/// A slab of an open segment.
+#[derive(Debug, Clone)]
+pub struct OpenSlab {
+    /// Where it starts in the file, bytes.
+    pub offset: u64,
+    /// What its trailer says; `None` when trailer and footer are damaged.
+    pub trailer: Option<SlabTrailer>,
+    /// Which of the segment's chunks it holds.
+    pub blocks: Range<usize>,
+    /// Whether its index is whole.
+    pub is_indexed: bool,
+}
+
+/// An open segment, shared by those who read it.
+pub struct OpenSegment {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    file_bytes: u64,
+    map: Mutex<Arc<Map>>,
+    verified: Arc<Bitmap>,
+    chunks: Vec<ChunkMeta>,
+    places: Vec<BlockPlace>,
+    slabs: Vec<OpenSlab>,
+    topics: Vec<Topic>,
+    stats: Vec<TopicStats>,
+    damage: Vec<Damage>,
+}
+
+impl OpenSegment {
+    fn open(
+        storage: &Arc<dyn Storage>,
+        path: &Path,
+        cached: &Mutex<Cached>,
+    ) -> Result<Arc<Self>, Damage> {
+        let unreadable = |e: std::io::Error| damage_of_file(path, DamageKind::Io(e.kind()), None);
+        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = storage.open(path, Open::Read).map_err(unreadable)?;
+        let stamp = file.version_stamp().map_err(unreadable)?;
+        if stamp == cached.stamp
+            && let Some(open) = cached.open.upgrade()
+        {
+            return Ok(open);
+        }
+        let map = Arc::new(file.map().map_err(unreadable)?);
+        let found = open::find(path, &map);
+        let mut this = Self::of_found(path, file, map, found);
+        if stamp == cached.stamp && cached.verified.0.len() == this.verified.0.len() {
+            this.verified = Arc::clone(&cached.verified);
+        }
+        let this = Arc::new(this);
+        *cached =
+            Cached { stamp, verified: Arc::clone(&this.verified), open: Arc::downgrade(&this) };
+        Ok(this)
+    }
+
+    fn of_found(path: &Path, file: Arc<dyn File>, map: Arc<Map>, found: Found) -> Self {
+        let mut this = Self {
+            path: path.to_owned(),
+            file,
+            file_bytes: map.len() as u64,
+            map: Mutex::new(map),
+            verified: Arc::default(),
+            chunks: Vec::new(),
+            places: Vec::new(),
+            slabs: Vec::new(),
+            topics: Vec::new(),
+            stats: Vec::new(),
+            damage: found.damage,
+        };
+        let mut numbers = std::collections::HashMap::new();
+        for slab in found.slabs {
+            // The slab's dictionary in terms of the part's; `None` when that is full.
+            let mut known = Vec::with_capacity(slab.index.topics.len());
+            for stats in &slab.index.topics {
+                let next = this.topics.len();
+                let number = *numbers.entry(stats.topic.clone()).or_insert(next);
+                if number == next {
+                    this.topics.push(stats.topic.clone());
+                    this.stats.push(stats.clone());
+                } else {
+                    this.stats[number].add(stats);
+                }
+                known.push((number < DICTIONARY_TOPICS_MAX).then_some(number as u16));
+            }
+            let start = this.chunks.len();
+            for block in slab.index.blocks {
+                let topics = block.topics.iter().map(|&t| known[usize::from(t)]).collect();
+                this.chunks.push(ChunkMeta {
+                    first: block.header.first,
+                    last: block.header.last,
+                    record_count: block.header.record_count,
+                    text_len: block.header.text_len,
+                    topics: Option::unwrap_or_default(topics),
+                });
+                let place = BlockPlace { offset: slab.offset + block.offset, header: block.header };
+                this.places.push(place);
+            }
+            this.slabs.push(OpenSlab {
+                offset: slab.offset,
+                trailer: slab.trailer,
+                blocks: start..this.chunks.len(),
+                is_indexed: slab.is_indexed,
+            });
+        }
+        this.verified = Arc::new(Bitmap::new(this.chunks.len()));
+        this
+    }
+
+    /// Its slabs in ULID order.
+    pub fn slabs(&self) -> &[OpenSlab] {
+        &self.slabs
+    }
+
+    /// First and last record of a slab; `None` if it has no block.
+    pub fn range_of(&self, slab: &OpenSlab) -> Option<(Ulid, Ulid)> {
+        let chunks = &self.chunks[slab.blocks.clone()];
+        Some((chunks.first()?.first, chunks.last()?.last))
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What was found damaged while opening.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// Totals per topic, from the indexes that are whole.
+    pub fn topic_stats(&self) -> Vec<TopicStats> {
+        self.stats.clone()
+    }
+
+    fn footer(&self) -> Option<Footer> {
+        open::read_footer(&self.map().ok()?).ok()
+    }
+
+    /// The mapped file; mapped anew after a fault, so that a part that is gone or unreadable
+    /// costs nobody else.
+    pub fn map(&self) -> Result<Arc<Map>, Damage> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.is_poisoned() {
+            let fresh = self.file.map();
+            *map = Arc::new(
+                fresh.map_err(|e| damage_of_file(&self.path, DamageKind::Io(e.kind()), None))?,
+            );
+        }
+        Ok(Arc::clone(&map))
+    }
+
+    fn damage_of(&self, place: &BlockPlace, kind: DamageKind) -> Damage {
+        Damage {
+            path: self.path.clone(),
+            offset: place.offset,
+            len_bytes: place.header.stored_len(),
+            range: Some((place.header.first, place.header.last)),
+            records: Some(u64::from(place.header.record_count)),
+            kind,
+        }
+    }
+
+    /// Runs `read` on the mapped file, once more if the map was found to be faulty meanwhile.
+    fn with_map<T>(
+        &self,
+        index: usize,
+        read: impl Fn(&Arc<Map>, &BlockPlace) -> Result<T, DamageKind>,
+    ) -> Result<T, Damage> {
+        let place = &self.places[index];
+        let mut map = self.map()?;
+        let mut result = read(&map, place);
+        if map.is_poisoned() {
+            map = self.map()?;
+            result = read(&map, place);
+        }
+        result.map_err(|kind| self.damage_of(place, kind))
+    }
+
+    fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
+        self.with_map(index, |map, place| {
+            let (table, text) = spans(map, place)?;
+            let table = place.header.decode_table(&map[table])?;
+            if !self.verified.get(index) {
+                place.header.check_text(&map[text.clone()])?;
+                self.verified.set(index);
+            }
+            Ok(Chunk { table, text: Text::Mapped(Arc::clone(map), text) })
+        })
+    }
+}
+
+/// Where table and text lie in the file, if it is long enough.
+fn spans(bytes: &[u8], place: &BlockPlace) -> Result<(Range<usize>, Range<usize>), DamageKind> {
+    let start = place.offset as usize + BLOCK_HEADER_LEN;
+    let text_start = start + place.header.table_len as usize;
+    let end = text_start + place.header.encoded_len as usize;
+    if end > bytes.len() {
+        return Err(DamageKind::Truncated("block"));
+    }
+    Ok((start..text_start, text_start..end))
+}
+
+fn damage_of_file(path: &Path, kind: DamageKind, records: Option<u64>) -> Damage {
+    Damage { path: path.to_owned(), offset: 0, len_bytes: 0, range: None, records, kind }
+}
+
+/// Consecutive blocks of an open segment: all of them, or those of one slab.
+pub struct SegmentView {
+    segment: Arc<OpenSegment>,
+    blocks: Range<usize>,
+}
+
+impl SegmentView {
+    /// The blocks of one slab.
+    pub fn of_slab(segment: &Arc<OpenSegment>, slab: &OpenSlab) -> Self {
+        Self { segment: Arc::clone(segment), blocks: slab.blocks.clone() }
+    }
+}
+
+impl OpenPart for SegmentView {
+    fn chunks(&self) -> &[ChunkMeta] {
+        &self.segment.chunks[self.blocks.clone()]
+    }
+
+    fn topics(&self) -> &[Topic] {
+        &self.segment.topics
+    }
+
+    fn damage(&self) -> &[Damage] {
+        &self.segment.damage
+    }
+
+    fn read(&self, index: usize) -> Result<Chunk, Damage> {
+        self.segment.read_block(self.blocks.start + index)
+    }
+
+    fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
+        self.segment.with_map(self.blocks.start + index, |map, place| {
+            let (table, _) = spans(map, place)?;
+            place.header.decode_table(&map[table])
+        })
+    }
+
+    fn verify(&self, index: usize) -> Result<(), Damage> {
+        self.segment.with_map(self.blocks.start + index, |map, place| {
+            let (table, text) = spans(map, place)?;
+            place.header.decode_table(&map[table])?;
+            place.header.check_text(&map[text])
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "segment_tests.rs"]
+mod tests;

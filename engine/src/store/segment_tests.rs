@@ -1,0 +1,313 @@
+//! Segments written and read back, whole, broken in every byte and cut at every length.
+
+use std::collections::HashSet;
+use std::fs;
+
+use super::*;
+use crate::store::footer::Inputs;
+use crate::store::slab::SlabTrailer;
+use crate::store::testing::{
+    Record, SMALL, append_all, directory, read_all, read_open, record, write,
+};
+use crate::store::writer::{Piece, SegmentWriter, TopicCache, WriteError, WriterOptions};
+
+fn records(n: u64) -> Vec<Record> {
+    (0..n).map(|n| record(7, n)).collect()
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = directory(temp.path());
+    let records = records(60);
+    let segment = write(&directory, SMALL, &records);
+    let open = segment.open_shared().unwrap();
+    assert!(open.slabs().len() >= 3 && open.chunks.len() > 6, "several slabs and blocks");
+    assert!(open.chunks.iter().all(|c| c.text_len <= 100));
+    assert_eq!(read_all(&segment), (records.clone(), Vec::new()));
+    let bytes: usize = records.iter().map(|r| r.line.len() + 1).sum();
+    assert_eq!((segment.records(), segment.text_bytes()), (60, bytes as u64));
+    assert_eq!(segment.range(), (records[0].ulid, records[59].ulid));
+    assert_eq!(segment.meta().file_bytes, fs::metadata(segment.path()).unwrap().len());
+
+    let loaded = StoreSegment::load(&directory, segment.path()).unwrap();
+    assert_eq!(loaded.segment.meta(), segment.meta());
+    assert!(!loaded.misnamed && loaded.damage.is_empty() && !loaded.segment.is_damaged());
+    for stats in segment.topic_stats().unwrap() {
+        let of: Vec<_> = records.iter().filter(|r| r.topic == stats.topic.as_str()).collect();
+        assert_eq!(stats.record_count, of.len() as u64);
+        assert_eq!((stats.first_ms, stats.last_ms), (of[0].ulid.ms(), of[of.len() - 1].ulid.ms()));
+    }
+    for chunk in &open.chunks {
+        let named: HashSet<_> =
+            chunk.topics.iter().map(|&t| open.topics[usize::from(t)].as_str()).collect();
+        let inside = |r: &&Record| (chunk.first..=chunk.last).contains(&r.ulid);
+        let real: HashSet<_> = records.iter().filter(inside).map(|r| r.topic.as_str()).collect();
+        assert_eq!(named, real);
+    }
+}
+
+#[test]
+fn a_record_longer_than_a_block_is_a_block_of_its_own() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut records = records(9);
+    records[4].line = vec![b'x'; 1000];
+    let segment = write(&directory(temp.path()), SMALL, &records);
+    let open = segment.open_shared().unwrap();
+    let long = open.chunks.iter().find(|c| c.text_len > 100).unwrap();
+    assert_eq!((long.record_count, long.text_len), (1, 1001));
+    assert_eq!(read_all(&segment), (records, Vec::new()));
+}
+
+#[test]
+fn a_run_is_cut_at_line_boundaries_only_where_a_block_is_full() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = directory(temp.path());
+    let text: Vec<u8> = (0..40u8).flat_map(|i| [vec![i; 8], vec![b'\n']].concat()).collect();
+    // Line 10 holds line feeds only.
+    assert!(memchr::memchr_iter(b'\n', &text).count() > 40);
+    let lines = text.split_inclusive(|&b| b == b'\n').count() as u32;
+    let topics = [Topic::new(b"t").unwrap()];
+    let first = Ulid::from_parts(5, 5, 100);
+    let run = crate::run_table::Run { first, count: lines, text_len: 0, topic: 0 };
+    let piece = Piece { run, text: &text, topics: &topics, believed: &|| true };
+    let mut writer = SegmentWriter::new(&directory, SMALL);
+    writer.append(&piece, &mut TopicCache::default()).unwrap();
+    let segment = writer.finish(Inputs::default()).unwrap().unwrap();
+    let open = segment.open_shared().unwrap();
+    assert!(
+        open.chunks.iter().all(|c| c.text_len > 90 || c.last == first.plus(u64::from(lines) - 1))
+    );
+    assert!(open.places.iter().all(|p| p.header.run_count == 1));
+    let all: Vec<u8> =
+        (0..open.chunks.len()).flat_map(|i| open.read_block(i).unwrap().text.to_vec()).collect();
+    assert_eq!(all, text);
+}
+
+#[test]
+fn what_cannot_be_appended_leaves_the_segment_as_it_was() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = directory(temp.path());
+    let records = records(5);
+    let mut writer = SegmentWriter::new(&directory, WriterOptions::default());
+    append_all(&mut writer, &records);
+    let topics = [Topic::new(b"a").unwrap()];
+    let mut cache = TopicCache::default();
+    let mut append = |writer: &mut SegmentWriter, n: u64, text: &[u8], believed: bool| {
+        let first = record(7, n).ulid;
+        let run = crate::run_table::Run { first, count: 2, text_len: 0, topic: 0 };
+        let piece = Piece { run, text, topics: &topics, believed: &|| believed };
+        writer.append(&piece, &mut cache)
+    };
+    assert!(matches!(append(&mut writer, 4, b"a\nb\n", true), Err(WriteError::OutOfOrder)));
+    assert!(matches!(append(&mut writer, 9, b"a\n", true), Err(WriteError::NotLines)));
+    assert!(matches!(append(&mut writer, 9, b"a\nb\nc", true), Err(WriteError::NotLines)));
+    assert!(matches!(append(&mut writer, 9, b"a\nb\n", false), Err(WriteError::Unreadable)));
+    let segment = writer.finish(Inputs::default()).unwrap().unwrap();
+    assert_eq!(read_all(&segment), (records, Vec::new()));
+}
+
+#[test]
+fn a_segment_without_records_is_no_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let writer = SegmentWriter::new(&directory(temp.path()), SMALL);
+    assert!(writer.finish(Inputs::default()).unwrap().is_none());
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_segment_that_is_not_published_leaves_no_file() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut writer = SegmentWriter::new(&directory(temp.path()), SMALL);
+    append_all(&mut writer, &records(50));
+    let sealed = writer.seal(Inputs::default()).unwrap().unwrap();
+    assert!(sealed.path().exists());
+    drop(sealed);
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_that_changes_is_verified_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let segment = write(&directory(temp.path()), SMALL, &records(30));
+    let first = segment.open_shared().unwrap();
+    assert!(Arc::ptr_eq(&first, &segment.open_shared().unwrap()), "shared while it is open");
+    assert!(first.read_block(0).is_ok());
+    let mut bytes = fs::read(segment.path()).unwrap();
+    let (_, text) = spans(&bytes, &first.places[0]).unwrap();
+    bytes[text.start] ^= 1;
+    // Another file under the same name: what is open stays as it was.
+    let path = segment.path().to_owned();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &bytes).unwrap();
+    assert!(first.read_block(0).is_ok());
+    let again = segment.open_shared().unwrap();
+    let damage = again.read_block(0).unwrap_err();
+    assert_eq!(damage.kind, DamageKind::Checksum("text of a block"));
+    assert_eq!(damage.records, Some(u64::from(again.chunks[0].record_count)));
+}
+
+#[test]
+fn a_file_cut_under_an_open_segment_costs_what_is_gone() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = WriterOptions { block_text_target: 16 << 10, slab_blocks_max: 100 };
+    let mut all = records(64);
+    for record in &mut all {
+        record.line.resize(4000, b'z');
+    }
+    let segment = write(&directory(temp.path()), options, &all);
+    let open = segment.open().unwrap();
+    assert_eq!(read_open(&*open), (all.clone(), Vec::new()));
+    let shared = segment.open_shared().unwrap();
+    let old = open.read(shared.chunks.len() - 1).unwrap().text;
+    let keep = shared.places[4].offset;
+    fs::OpenOptions::new().write(true).open(segment.path()).unwrap().set_len(keep).unwrap();
+    assert!(old.iter().all(|&b| b == 0) && old.is_poisoned(), "gone is told, not invented");
+    let (kept, damage) = read_open(&*open);
+    let whole = all.iter().filter(|r| r.ulid < shared.chunks[4].first).count();
+    assert_eq!(kept, all[..whole]);
+    assert_eq!(damage.len(), shared.chunks.len() - 4);
+}
+
+/// A segment of at least two slabs with several blocks each, and what each block holds.
+struct Broken {
+    temp: tempfile::TempDir,
+    directory: Arc<StoreDirectory>,
+    path: PathBuf,
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+    blocks: Vec<(Range<usize>, Ulid, Ulid)>,
+}
+
+impl Broken {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let records = records(26);
+        let segment = write(&directory, SMALL, &records);
+        let open = segment.open_shared().unwrap();
+        assert!(open.slabs().len() >= 2 && open.chunks.len() >= 5);
+        let span = |p: &BlockPlace| {
+            let start = p.offset as usize;
+            (start..start + p.header.used_len() as usize, p.header.first, p.header.last)
+        };
+        let blocks = open.places.iter().map(span).collect();
+        let (path, bytes) = (segment.path().to_owned(), fs::read(segment.path()).unwrap());
+        Self { temp, directory, path, bytes, records, blocks }
+    }
+
+    /// Reads the file with these bytes instead of its own.
+    fn read(&self, bytes: &[u8]) -> (Vec<Record>, Vec<Damage>) {
+        let _ = fs::remove_file(&self.path);
+        fs::write(&self.path, bytes).unwrap();
+        match StoreSegment::load(&self.directory, &self.path) {
+            Ok(loaded) => {
+                let (records, damage) = read_all(&loaded.segment);
+                assert_eq!(loaded.damage, damage[..loaded.damage.len()], "told at once");
+                (records, damage)
+            }
+            Err(damage) => (Vec::new(), vec![damage]),
+        }
+    }
+
+    /// Checks that exactly the records of blocks that `hurt` says are hurt may be missing.
+    fn check(&self, bytes: &[u8], hurt: impl Fn(&Range<usize>) -> bool, what: &str) {
+        let (records, damage) = self.read(bytes);
+        let mut expected = Vec::new();
+        for record in &self.records {
+            let block = self.blocks.iter().find(|(_, a, b)| (a..=b).contains(&&record.ulid));
+            let is_back = records.contains(record);
+            assert!(is_back || hurt(&block.unwrap().0), "{what}: {:?} is missing", record.ulid);
+            if is_back {
+                expected.push(record.clone());
+            }
+        }
+        assert_eq!(records, expected, "{what}: nothing is invented, and all in order");
+        if records.len() < self.records.len() {
+            assert!(damage.iter().any(Damage::loses_records), "{what}: a loss that is not told");
+        }
+    }
+}
+
+#[test]
+fn every_flipped_byte_costs_at_most_the_block_it_is_in() {
+    let broken = Broken::new();
+    for at in 0..broken.bytes.len() {
+        for flip in [0xff, 0x01] {
+            let mut bytes = broken.bytes.clone();
+            bytes[at] ^= flip;
+            broken.check(&bytes, |block| block.contains(&at), &format!("byte {at} ^ {flip}"));
+        }
+    }
+    drop(broken.temp);
+}
+
+#[test]
+fn every_truncation_costs_at_most_the_blocks_that_are_cut() {
+    let broken = Broken::new();
+    for len in 0..broken.bytes.len() {
+        broken.check(&broken.bytes[..len], |block| block.end > len, &format!("cut at {len}"));
+    }
+}
+
+#[test]
+fn without_a_footer_a_flipped_byte_still_costs_at_most_its_block() {
+    let broken = Broken::new();
+    for at in 0..broken.bytes.len() - 1 {
+        let mut bytes = broken.bytes[..broken.bytes.len() - 1].to_vec();
+        bytes[at] ^= 0xff;
+        let what = format!("byte {at}, no footer");
+        broken.check(&bytes, |block| block.contains(&at), &what);
+    }
+}
+
+#[test]
+fn only_repairable_damage_is_told_when_an_index_or_the_footer_is_flipped() {
+    let broken = Broken::new();
+    let opened = open::find(&broken.path, &broken.bytes);
+    let trailer: SlabTrailer = opened.slabs[0].trailer.unwrap();
+    let footer_at = opened.footer.unwrap().offset() as usize;
+    for (at, part) in
+        [(trailer.index.offset as usize + 9, "block index"), (footer_at + 30, "footer")]
+    {
+        let mut bytes = broken.bytes.clone();
+        bytes[at] ^= 4;
+        let (records, damage) = broken.read(&bytes);
+        assert_eq!(records, broken.records);
+        assert_eq!(damage.len(), 1);
+        assert_eq!(damage[0].kind, DamageKind::Repairable(part));
+        assert!(damage[0].to_string().contains("no record is lost"));
+    }
+}
+
+#[test]
+fn text_that_looks_like_a_block_is_never_taken_for_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = directory(temp.path());
+    // The fake: a whole segment of somebody else's as lines, at every alignment.
+    let others: Vec<Record> = (0..8).map(|n| record(9, 100 + n)).collect();
+    let fake = write(&directory, SMALL, &others);
+    let fake_bytes = fs::read(fake.path()).unwrap();
+    let mut text = Vec::new();
+    for shift in 0..64 {
+        text.resize((text.len() + 1).next_multiple_of(64) + shift, b'-');
+        text.extend_from_slice(&fake_bytes);
+    }
+    let lines = text.split(|&b| b == b'\n').enumerate();
+    let forged: Vec<Record> =
+        lines.map(|(n, line)| Record { line: line.to_vec(), ..record(9, n as u64) }).collect();
+    let segment = write(&directory, WriterOptions::default(), &forged);
+    let bytes = fs::read(segment.path()).unwrap();
+    // The block header and all that says where blocks are is gone.
+    let path = segment.path().to_owned();
+    for cut in [bytes.len(), bytes.len() - 300] {
+        let mut bytes = bytes[..cut].to_vec();
+        bytes[70] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(loaded) = StoreSegment::load(&directory, &path) {
+            let (records, _) = read_all(&loaded.segment);
+            assert!(records.iter().all(|r| forged.contains(r)));
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Writes one store segment, front to back, from runs in ULID order and from whole slabs.
+//!
+//! Invariants: nothing is kept in memory but the open block, the open slab's index and the
+//! footer; records come in strictly rising ULID order (checked); a run is cut only at a line
+//! boundary and only because its block is full; until [`SealedSegment::publish`] there is
+//! nothing but a temporary file, which is removed on every error.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::damage::Damage;
+use crate::limits::{
+    BLOCK_TEXT_TARGET, DICTIONARY_TOPICS_MAX, FOOTER_TOPICS_MAX, SEGMENT_SLABS_MAX,
+    SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX,
+};
+use crate::run_table::Run;
+use crate::storage::Map;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+use super::StoreDirectory;
+use super::footer::{Footer, Inputs, SlabEntry};
+use super::index::{Block, SlabIndex, TopicStats};
+use super::name::{Name, SegmentId};
+use super::open::verify_slab;
+use super::open_block::OpenBlock;
+pub use super::open_block::TopicCache;
+use super::output::Output;
+use super::segment::StoreSegment;
+use super::slab::{Section, SlabTrailer, TRAILER_LEN, encode_slab_header};
+
+/// Sizes that tests make small.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterOptions {
+    /// Text after which a block ends, bytes.
+    pub block_text_target: usize,
+    /// Blocks after which a slab ends.
+    pub slab_blocks_max: usize,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { block_text_target: BLOCK_TEXT_TARGET, slab_blocks_max: SLAB_BLOCKS_MAX }
+    }
+}
+
+/// Why a segment could not be written. The temporary file is gone and the inputs are untouched.
+#[derive(Debug)]
+pub enum WriteError {
+    /// The storage refused.
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The records do not follow those already written.
+    OutOfOrder,
+    /// The text is not as many lines as the run claims. Nothing was taken.
+    NotLines,
+    /// The text became unreadable while it was copied. What came before it was taken.
+    Unreadable,
+    /// A slab that was to be copied is damaged.
+    Damaged(Damage),
+    /// The segment has as many slabs as a segment may have.
+    Full,
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { action, path, error } => {
+                write!(f, "cannot {action} {}: {error}", path.display())
+            }
+            Self::OutOfOrder => f.write_str("records out of order"),
+            Self::NotLines => f.write_str("a run's text is not as many lines as it claims"),
+            Self::Unreadable => f.write_str("text became unreadable while it was copied"),
+            Self::Damaged(damage) => damage.fmt(f),
+            Self::Full => f.write_str("too many slabs for one segment"),
+        }
+    }
+}
+
+impl std::error::Error for WriteError {}
+
+/// Records to append: (part of) a run of some source.
+#[derive(Clone, Copy)]
+pub struct Piece<'a> {
+    /// First ULID, record count and the topic's index in `topics`; its text length is not used.
+    pub run: Run,
+    /// As many lines as the run counts.
+    pub text: &'a [u8],
+    /// The source's topic dictionary.
+    pub topics: &'a [Topic],
+    /// Whether the text may still be believed; asked after it was copied.
+    pub believed: &'a dyn Fn() -> bool,
+}
+
+#[derive(Debug, Default)]
+struct OpenSlab {
+    id: u64,
+    offset: u64,
+    index: SlabIndex,
+    topics: HashMap<Topic, u16>,
+    block_topics: usize,
+}
+
+/// A segment being written.
+pub struct SegmentWriter {
+    options: WriterOptions,
+    output: Output,
+    id: SegmentId,
+    block: OpenBlock,
+    slab: Option<OpenSlab>,
+    slabs: Vec<SlabEntry>,
+    topics: BTreeMap<Topic, TopicStats>,
+    topics_complete: bool,
+    last: Option<Ulid>,
+}
+
+impl SegmentWriter {
+    /// Starts a segment; the file is made by the first write.
+    pub fn new(directory: &Arc<StoreDirectory>, options: WriterOptions) -> Self {
+        let id = SegmentId(directory.ids.next_id());
+        let path = directory.path.join(Name::Writing(id).to_string());
+        Self {
+            options,
+            output: Output::new(Arc::clone(directory), path),
+            id,
+            block: OpenBlock::new(),
+            slab: None,
+            slabs: Vec::new(),
+            topics: BTreeMap::new(),
+            topics_complete: true,
+            last: None,
+        }
+    }
+
+    /// The last record taken.
+    pub const fn last(&self) -> Option<Ulid> {
+        self.last
+    }
+
+    /// Bytes of the file so far, about.
+    pub fn written_bytes(&self) -> u64 {
+        self.output.position() + self.block.text.len() as u64
+    }
+
+    /// Appends records. Those before an `Unreadable` span were taken ([`SegmentWriter::last`]).
+    pub fn append(&mut self, piece: &Piece<'_>, cache: &mut TopicCache) -> Result<(), WriteError> {
+        if self.last.is_some_and(|last| last >= piece.run.first) {
+            return Err(WriteError::OutOfOrder);
+        }
+        if count_lines(piece.text) != Some(u64::from(piece.run.count)) {
+            let believed = (piece.believed)();
+            return Err(if believed { WriteError::NotLines } else { WriteError::Unreadable });
+        }
+        let (mut run, mut text) = (piece.run, piece.text);
+        while !text.is_empty() {
+            let target = self.options.block_text_target;
+            let room = target.saturating_sub(self.block.text.len());
+            let (cut_at, count) = match fitting(text, room) {
+                Some(_) if text.len() <= room => (text.len(), run.count),
+                Some(cut_at) => (cut_at, count_lines(&text[..cut_at]).unwrap_or(0) as u32),
+                None if !self.block.is_empty() => {
+                    self.finish_block()?;
+                    continue;
+                }
+                // A record longer than a block is a block of its own.
+                None => (memchr::memchr(b'\n', text).map_or(text.len(), |at| at + 1), 1),
+            };
+            let topic = self.block.topic_index(piece.topics, piece.run.topic, cache);
+            let Some(topic) = topic else {
+                self.finish_block()?;
+                continue;
+            };
+            let taken = Run { first: run.first, count, text_len: cut_at as u32, topic };
+            // A count that does not add up means that the text changed since it was counted.
+            let all = text.len() == cut_at;
+            let adds_up = count > 0 && (count < run.count) != all && (count <= run.count);
+            if !adds_up || !self.block.push(taken, &text[..cut_at], piece.believed) {
+                return Err(WriteError::Unreadable);
+            }
+            self.last = Some(taken.last());
+            text = &text[cut_at..];
+            run.count -= count;
+            run.first = run.first.plus(u64::from(count));
+            if self.block.text.len() >= target {
+                self.finish_block()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a slab as it is, after verifying every byte of it. `source` is the file it lies in.
+    pub fn copy_slab(
+        &mut self,
+        source: &Map,
+        path: &Path,
+        entry: &SlabEntry,
+    ) -> Result<(), WriteError> {
+        let trailer = entry.trailer;
+        if self.last.is_some_and(|last| last >= trailer.first) {
+            return Err(WriteError::OutOfOrder);
+        }
+        let damaged = |kind| {
+            let range = Some((trailer.first, trailer.last));
+            let (offset, len_bytes) = (entry.offset, trailer.len);
+            let path = path.to_owned();
+            WriteError::Damaged(Damage { path, offset, len_bytes, range, records: None, kind })
+        };
+        let span = entry.offset as usize..entry.offset.saturating_add(trailer.len) as usize;
+        let truncated = || damaged(crate::damage::DamageKind::Truncated("slab"));
+        let bytes = source.get(span).ok_or_else(truncated)?;
+        let index = verify_slab(bytes, &trailer).map_err(damaged)?;
+        self.finish_block()?;
+        self.finish_slab()?;
+        self.push_slab(SlabEntry { offset: self.output.position(), trailer })?;
+        self.output.put(bytes)?;
+        if source.is_poisoned() {
+            return Err(WriteError::Unreadable);
+        }
+        self.add_topics(&index.topics);
+        self.last = Some(trailer.last);
+        Ok(())
+    }
+
+    fn push_slab(&mut self, entry: SlabEntry) -> Result<(), WriteError> {
+        if self.slabs.len() >= SEGMENT_SLABS_MAX {
+            return Err(WriteError::Full);
+        }
+        self.slabs.push(entry);
+        Ok(())
+    }
+
+    fn add_topics(&mut self, stats: &[TopicStats]) {
+        for stats in stats {
+            if let Some(known) = self.topics.get_mut(&stats.topic) {
+                known.add(stats);
+            } else if self.topics.len() < FOOTER_TOPICS_MAX {
+                self.topics.insert(stats.topic.clone(), stats.clone());
+            } else {
+                self.topics_complete = false;
+            }
+        }
+    }
+
+    /// The slab that the open block goes to: the open one if the block's topics fit.
+    fn slab_for_block(&mut self) -> Result<OpenSlab, WriteError> {
+        let topics = &self.block.table.topics;
+        let fits = self.slab.as_ref().is_some_and(|slab| {
+            let new = topics.iter().filter(|t| !slab.topics.contains_key(*t)).count();
+            slab.topics.len() + new <= DICTIONARY_TOPICS_MAX
+                && slab.block_topics + topics.len() <= SLAB_BLOCK_TOPICS_MAX
+        });
+        if !fits {
+            self.finish_slab()?;
+        }
+        if let Some(slab) = self.slab.take() {
+            return Ok(slab);
+        }
+        let id = self.output.directory().ids.next_id();
+        let slab = OpenSlab { id, offset: self.output.position(), ..OpenSlab::default() };
+        self.output.put(&encode_slab_header(id))?;
+        Ok(slab)
+    }
+
+    fn finish_block(&mut self) -> Result<(), WriteError> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        let mut slab = self.slab_for_block()?;
+        let (header, table) = self.block.seal(slab.id, slab.index.blocks.len() as u32);
+        let offset = self.output.position() - slab.offset;
+        self.output.put(&header.encode())?;
+        self.output.put(&table)?;
+        self.output.put(&self.block.text)?;
+        self.output.pad()?;
+        let mut topics = Vec::with_capacity(self.block.table.topics.len());
+        for stats in self.block.topic_stats() {
+            let next = slab.index.topics.len() as u16;
+            let number = *slab.topics.entry(stats.topic.clone()).or_insert(next);
+            topics.push(number);
+            match slab.index.topics.get_mut(usize::from(number)) {
+                Some(known) => known.add(&stats),
+                None => slab.index.topics.push(stats),
+            }
+        }
+        topics.sort_unstable();
+        slab.block_topics += topics.len();
+        slab.index.blocks.push(Block { offset, header, topics });
+        let full = slab.index.blocks.len() >= self.options.slab_blocks_max.min(SLAB_BLOCKS_MAX);
+        self.slab = Some(slab);
+        self.block.clear();
+        if full { self.finish_slab() } else { Ok(()) }
+    }
+
+    /// Ends the open slab; the open block, if any, goes to the next one.
+    fn finish_slab(&mut self) -> Result<(), WriteError> {
+        let Some(slab) = self.slab.take() else { return Ok(()) };
+        let blocks = &slab.index.blocks;
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return Ok(()) };
+        let (first, last) = (first.header.first, last.header.last);
+        let bytes = slab.index.to_bytes(slab.id);
+        let index = Section {
+            offset: self.output.position() - slab.offset,
+            len: bytes.len() as u64,
+            crc: crc32fast::hash(&bytes),
+        };
+        self.output.put(&bytes)?;
+        self.output.pad()?;
+        let end = self.output.position() - slab.offset;
+        let trailer = SlabTrailer {
+            slab_id: slab.id,
+            len: end + TRAILER_LEN as u64,
+            block_count: blocks.len() as u32,
+            flags: 0,
+            record_count: blocks.iter().map(|b| u64::from(b.header.record_count)).sum(),
+            text_bytes: blocks.iter().map(|b| u64::from(b.header.text_len)).sum(),
+            first,
+            last,
+            index,
+            signatures: Section { offset: end, len: 0, crc: 0 },
+            ..SlabTrailer::default()
+        };
+        self.output.put(&trailer.encode())?;
+        self.add_topics(&slab.index.topics);
+        self.push_slab(SlabEntry { offset: slab.offset, trailer })
+    }
+
+    /// Ends the segment and syncs it under its temporary name. `None`: it holds no record, and no
+    /// file is left.
+    pub fn seal(mut self, inputs: Inputs) -> Result<Option<SealedSegment>, WriteError> {
+        self.finish_block()?;
+        self.finish_slab()?;
+        let footer = Footer {
+            id: self.id,
+            slabs: self.slabs,
+            topics: self.topics.into_values().collect(),
+            topics_complete: self.topics_complete,
+            inputs,
+        };
+        let Some((first, last)) = footer.range() else { return Ok(None) };
+        self.output.put(&footer.encode())?;
+        self.output.sync()?;
+        let name = Name::Flushed { first, last, id: footer.id };
+        Ok(Some(SealedSegment { output: self.output, name, footer }))
+    }
+
+    /// Ends, syncs and publishes the segment.
+    pub fn finish(self, inputs: Inputs) -> Result<Option<Arc<StoreSegment>>, WriteError> {
+        self.seal(inputs)?.map(SealedSegment::publish).transpose()
+    }
+}
+
+/// A segment that is complete and durable but has no name yet. Dropping it removes it.
+pub struct SealedSegment {
+    output: Output,
+    name: Name,
+    footer: Footer,
+}
+
+impl SealedSegment {
+    /// The temporary file: what is copied to other stores.
+    pub fn path(&self) -> &Path {
+        self.output.path()
+    }
+
+    /// What it holds and replaces.
+    pub const fn footer(&self) -> &Footer {
+        &self.footer
+    }
+
+    /// Renames it and makes the name durable: from now on it survives.
+    pub fn publish(self) -> Result<Arc<StoreSegment>, WriteError> {
+        let directory = Arc::clone(self.output.directory());
+        let path = directory.path.join(self.name.to_string());
+        let file_bytes = self.output.position();
+        self.output.publish(&path)?;
+        Ok(StoreSegment::of_footer(&directory, path, &self.footer, file_bytes))
+    }
+}
+
+/// How many bytes of whole lines fit into `room`; `None` when not even one line does.
+fn fitting(text: &[u8], room: usize) -> Option<usize> {
+    if text.len() <= room {
+        return Some(text.len());
+    }
+    memchr::memrchr(b'\n', &text[..room]).map(|at| at + 1)
+}
+
+/// Lines of a text; `None` when the last one has no end.
+fn count_lines(text: &[u8]) -> Option<u64> {
+    (text.last() == Some(&b'\n')).then(|| memchr::memchr_iter(b'\n', text).count() as u64)
+}
