@@ -52,6 +52,39 @@ pub const RECYCLE_POOL_BYTES_MAX: u64 = 64 << 20;
 /// Largest store segment that compaction makes, bytes.
 pub const STORE_SEGMENT_SIZE_MAX: u64 = 2 << 30;
 
+/// Longest expression of a query, bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 64 << 10;
+
+/// Largest compiled form of a regular expression, bytes: what `rg` and `regex` allow by default.
+pub const EXPRESSION_COMPILED_BYTES_MAX: usize = 10 << 20;
+
+/// Most Unicode classes (`\w`, `\pL` …) in an expression: some kilobytes each before any other limit
+/// applies.
+pub const EXPRESSION_CLASSES_MAX: usize = 1000;
+
+/// Memory of one scan thread for the lazy automaton of one query, bytes, per direction.
+pub const EXPRESSION_CACHE_BYTES_MAX: usize = 1 << 20;
+
+/// Unread output of a query after which it is parked, bytes.
+pub const PIPE_BYTES_MAX: usize = 128 << 10;
+
+/// Output that is handed to the pipe at once, bytes.
+pub const OUTPUT_PIECE_BYTES: usize = 64 << 10;
+
+/// Spans that an answer lists as missing; further ones are counted only.
+pub const QUERY_MISSING_MAX: usize = 1024;
+
+/// Text that a scan thread searches for one query before it turns to the next, bytes.
+pub const SCAN_SLICE_BYTES: u64 = 4 << 20;
+
+/// Hits that a query holds in memory over all chunks it works on; 32 bytes each.
+pub const QUERY_HITS_MAX: usize = 16 << 10;
+
+/// Fewest hits that one chunk may return at a time, however many chunks a query works on.
+pub const BATCH_HITS_MIN: usize = 256;
+
+/// Most buckets of a histogram.
+pub const HISTOGRAM_BUCKETS_MAX: usize = 10_000;
 /// Most bytes of an encoded run table in one ingest frame: a thousand topic names of full length
 /// and some thousand runs; a frame whose table is full is written early.
 pub const FRAME_TABLE_BYTES_MAX: usize = 128 << 10;

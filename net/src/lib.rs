@@ -1,1 +1,13 @@
-//! net
+//! Sockets around the engine: the shard's ring and connections, and the HTTP server.
+//!
+//! [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
+//! shards on it take lines in; [`metrics`] is what all of them count.
+//!
+//! Invariants: decisions live in `engine` (or in pure modules here) and are tested without a
+//! socket; this crate moves bytes. Nothing here blocks a shard or a control thread.
+
+pub mod backend;
+pub mod http;
+pub mod limits;
+pub mod metrics;
+pub mod ring;

@@ -1,1 +1,32 @@
-//! tests
+//! End-to-end tests through the real binary, real sockets and real kills; this library starts
+//! nodes, speaks to them and compares what they say with plain models.
+//!
+//! Invariants: every node runs in a temporary directory on ports that the kernel chose, and is
+//! killed with its test; all traffic is on 127.0.0.1. Nothing here waits for a fixed time: tests
+//! wait for conditions, with a deadline that only a broken node reaches.
+
+pub mod http;
+pub mod lines;
+pub mod node;
+pub mod sender;
+pub mod tools;
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before a test gives up: generous, for slow shared machines.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Polls until `condition` holds; panics with `what` after the deadline.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < DEADLINE, "gave up waiting until {what}");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// Says, so that nobody overlooks it in a log, that a test could not run here.
+pub fn skipped(test: &str, why: &str) {
+    eprintln!("\n*** SKIPPED: {test}: {why} ***\n");
+}

@@ -290,6 +290,12 @@ fn aligned_zeros(len: usize) -> (Arc<[u8]>, usize) {
     (bytes, if start < MEMORY_ALIGNMENT { start } else { 0 })
 }
 
+impl AsRef<[u8]> for FrameBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
 impl FrameBuffer {
     /// An empty buffer for `text_capacity` bytes of text; allocates and touches its memory once.
     pub fn new(text_capacity: usize) -> Self {

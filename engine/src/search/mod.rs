@@ -1,1 +1,41 @@
-//! search
+//! Finding records: a query pins a [`Snapshot`] of everything that may hold its answer and sweeps
+//! it in ULID order.
+//!
+//! The way of a query: times become ULIDs ([`window`]), the text becomes a compiled
+//! [`Expression`], both a [`QuerySpec`]; the [`Searcher`] cuts it into scans of chunks that its
+//! threads do out of order, merges the hits by ULID, drops copies, and hands formatted bytes to a
+//! [`PipeReader`].
+//!
+//! Invariants: a record is shown once, in ULID order, and only after its chunk's checksum was
+//! verified; what could not be read is told ([`Missing`]), never skipped in silence; memory of a
+//! query does not depend on the size of its result nor on the length of a record; a reader that
+//! stalls holds no thread.
+//!
+//! Not here: sockets and HTTP (`net`), where snapshots come from (`ingest`, `store`), the clock.
+
+mod consumer;
+pub mod expression;
+mod feed;
+pub mod format;
+mod matcher;
+pub mod pipe;
+mod pool;
+mod scan;
+mod searcher;
+pub mod spec;
+mod sweep;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod ticket;
+pub mod window;
+
+pub use consumer::{Histogram, TopicSummary, Topics};
+pub use expression::{Expression, ExpressionError};
+pub use pipe::{Ender, Head, PipeReader};
+pub use pool::ThreadHook;
+pub use searcher::{Plan, Searcher, SearcherOptions};
+pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Snapshot, Stats};
+pub use ticket::Ticket;
+pub use window::{Window, WindowError};

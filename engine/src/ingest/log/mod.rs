@@ -539,6 +539,13 @@ impl ShardLog {
         MemoryPart::new(flights.filter_map(|f| f.frame.as_deref()), &self.staging)
     }
 
+    /// Text that is in memory and in no segment that a registry's snapshot shows, bytes.
+    pub fn unpublished_text_bytes(&self) -> u64 {
+        let flights = self.flights.values().filter(|f| f.state != FlightState::Published);
+        let frames = flights.filter_map(|f| f.frame.as_deref()).map(|f| f.text().len());
+        (frames.sum::<usize>() + self.staging.text().len()) as u64
+    }
+
     /// Write out and seal everything; nothing is appended any more.
     pub const fn shut_down(&mut self) {
         self.is_shutting_down = true;

@@ -1,0 +1,296 @@
+//! From arguments and environment to one checked command.
+//!
+//! Invariants: a pure function of what is passed in; it neither prints nor exits. Flags come from
+//! [`crate::flag_table`] alone; the parser behind it only knows `--name[=value]`, because
+//! [`crate::arguments`] has rewritten every other form.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::arguments::normalise;
+use crate::config::NodeConfig;
+use crate::exit::Exit;
+use crate::flag_table::{FSCK, NODE, QUERY, TESTSVC};
+use crate::flags::{Flag, Kind};
+use crate::query_command::QueryConfig;
+use crate::settings::{Settings, SettingsError, Sources};
+use crate::testsvc::TestServiceConfig;
+
+const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
+const HELP_ALL: &str = "help-all";
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Run a node in this role.
+    Node { role: Role, config: Box<NodeConfig> },
+    /// Ask a node.
+    Query(QueryConfig),
+    /// Emit synthetic records.
+    TestService(TestServiceConfig),
+    /// Check a data directory.
+    Fsck { path: PathBuf, json: bool },
+    /// Print the version.
+    Version,
+}
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Ingest,
+    Store,
+    IngestStore,
+}
+
+/// Nothing to do but to print this and exit.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    /// What to print.
+    pub(crate) text: String,
+    /// Help that was asked for goes to standard output with `Done`, the rest to standard error.
+    pub(crate) exit: Exit,
+}
+
+impl From<SettingsError> for Stop {
+    fn from(error: SettingsError) -> Self {
+        usage(&error.to_string())
+    }
+}
+
+fn usage(words: &str) -> Stop {
+    Stop { text: format!("error: {words}\n"), exit: Exit::Usage }
+}
+
+/// One row of the command table.
+struct CommandRow {
+    name: &'static str,
+    about: &'static str,
+    flags: &'static [Flag],
+    path: bool,
+}
+
+const COMMANDS: [CommandRow; 7] = [
+    CommandRow {
+        name: "ingeststore",
+        about: "Run a node that takes records in, keeps and searches them",
+        flags: NODE,
+        path: false,
+    },
+    CommandRow {
+        name: "ingest",
+        about: "Run a node that takes records in (needs the network part, not in this version)",
+        flags: NODE,
+        path: false,
+    },
+    CommandRow {
+        name: "store",
+        about: "Run a node that keeps and searches records (needs the network part, not in this version)",
+        flags: NODE,
+        path: false,
+    },
+    CommandRow { name: "query", about: "Print matching records", flags: QUERY, path: false },
+    CommandRow {
+        name: "testsvc",
+        about: "Emit synthetic records on standard output",
+        flags: TESTSVC,
+        path: false,
+    },
+    CommandRow {
+        name: "fsck",
+        about: "Check every file of a data directory, without changing any",
+        flags: FSCK,
+        path: true,
+    },
+    CommandRow { name: "version", about: "Print the version", flags: &[], path: false },
+];
+
+/// Reads the arguments behind the program's name.
+pub(crate) fn parse(
+    arguments: &[String],
+    environment: &[(String, String)],
+) -> Result<Command, Stop> {
+    let row = arguments.first().and_then(|word| COMMANDS.iter().find(|row| row.name == word));
+    let mut line = vec!["oklogd".to_owned()];
+    match row {
+        Some(row) => {
+            line.push(row.name.to_owned());
+            line.extend(normalise(row.flags, &arguments[1..]));
+        }
+        None => line.extend_from_slice(arguments),
+    }
+    let show_all = line.iter().any(|argument| argument == "--help-all");
+    let matches = parser(show_all).try_get_matches_from(line).map_err(|error| Stop {
+        text: error.render().to_string(),
+        exit: if error.use_stderr() { Exit::Usage } else { Exit::Done },
+    })?;
+    let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
+    let row =
+        COMMANDS.iter().find(|row| row.name == name).ok_or_else(|| usage("unknown command"))?;
+    let settings =
+        Settings::resolve(row.flags, &Sources { given: given(row.flags, matches), environment })?;
+    command(row, matches, &settings)
+}
+
+fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Result<Command, Stop> {
+    let node = |role| {
+        let config = Box::new(NodeConfig::from_settings(settings)?);
+        Ok(Command::Node { role, config })
+    };
+    match row.name {
+        "ingeststore" => node(Role::IngestStore),
+        "ingest" => node(Role::Ingest),
+        "store" => node(Role::Store),
+        "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
+        "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
+        "fsck" if settings.bool("repair") => {
+            Err(usage("fsck --repair is not available in this version; fsck only reads"))
+        }
+        "fsck" => {
+            let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
+            Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })
+        }
+        _ => Ok(Command::Version),
+    }
+}
+
+/// The texts that stand on the command line, by flag name.
+fn given(flags: &[Flag], matches: &ArgMatches) -> HashMap<&'static str, Vec<String>> {
+    let texts = |flag: &Flag| matches.get_many::<String>(flag.name).map(|v| v.cloned().collect());
+    flags.iter().filter_map(|flag| Some((flag.name, texts(flag)?))).collect()
+}
+
+/// The parser; with `show_all` its help hides no flag.
+fn parser(show_all: bool) -> clap::Command {
+    let root = clap::Command::new("oklogd")
+        .about(ABOUT)
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .arg(help_all());
+    COMMANDS.iter().fold(root, |root, row| {
+        let mut sub = clap::Command::new(row.name).about(row.about).arg(help_all());
+        if row.path {
+            sub = sub.arg(Arg::new("PATH").required(true).help("The data directory"));
+        }
+        if row.flags.iter().any(|flag| !flag.common) && !show_all {
+            sub = sub.after_help("--help-all shows every flag.");
+        }
+        root.subcommand(row.flags.iter().fold(sub, |sub, flag| sub.arg(arg(flag, show_all))))
+    })
+}
+
+fn help_all() -> Arg {
+    Arg::new(HELP_ALL).long(HELP_ALL).action(ArgAction::Help).help("Print help with every flag")
+}
+
+fn arg(flag: &Flag, show_all: bool) -> Arg {
+    let help = match flag.default {
+        Some(default) if !default.is_empty() && flag.kind != Kind::Bool => {
+            format!("{} [default: {default}]", flag.help)
+        }
+        _ => flag.help.to_owned(),
+    };
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .value_name(flag.kind.placeholder())
+        .action(ArgAction::Append)
+        .allow_hyphen_values(true)
+        .help(help)
+        .hide(!flag.common && !show_all);
+    let arg = match flag.short {
+        Some(letter) => arg.short(letter),
+        None => arg,
+    };
+    if flag.takes_value() {
+        arg
+    } else {
+        arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &[&str]) -> Result<Command, Stop> {
+        parse(&line.iter().map(|&s| s.to_owned()).collect::<Vec<_>>(), &[])
+    }
+
+    #[test]
+    fn the_command_lines_of_the_predecessors_readme_are_read() {
+        let node = run(&["ingeststore", "-store.segment-replication-factor", "1"]).unwrap();
+        let Command::Node { role: Role::IngestStore, config } = node else { panic!("{node:?}") };
+        assert_eq!(config.store.replication_factor, 1);
+
+        let cases: &[(&[&str], (&str, Option<&str>, &str, bool))] = &[
+            (&["query", "-from", "5m", "-q", "Hello"], ("5m", None, "Hello", false)),
+            (
+                &["query", "-from", "2h", "-to", "1h", "-q", "myservice.*(WARN|ERROR)", "-regex"],
+                ("2h", Some("1h"), "myservice.*(WARN|ERROR)", true),
+            ),
+            (
+                &["query", "-from", "1h", "-q", "/api/v1/login"],
+                ("1h", None, "/api/v1/login", false),
+            ),
+        ];
+        for (line, (from, to, q, regex)) in cases {
+            let Command::Query(query) = run(line).unwrap() else { panic!("{line:?}") };
+            let read = (query.from.as_str(), query.to.as_deref(), query.q.as_str(), query.regex);
+            assert_eq!(read, (*from, *to, *q, *regex));
+        }
+    }
+
+    #[test]
+    fn wrong_lines_are_usage_errors_that_name_what_is_wrong() {
+        let cases: &[(&[&str], &str)] = &[
+            (&[], "Usage"),
+            (&["nonsense"], "nonsense"),
+            (&["forward"], "forward"),
+            (&["ingeststore", "--nonsense"], "--nonsense"),
+            (&["ingeststore", "-peer", "x"], "--peer"),
+            (&["ingeststore", "--cores", "many"], "--cores"),
+            (&["ingeststore", "extra"], "extra"),
+            (&["ingeststore", "--cores"], "--cores"),
+            (&["query", "--regex=maybe"], "--regex"),
+            (&["query", "--order", "up"], "asc, desc"),
+            (&["query", "--topic", "a b"], "--topic"),
+            (&["query", "--limit", "-1"], "--limit"),
+            (&["fsck"], "PATH"),
+            (&["fsck", "x", "--repair"], "--repair"),
+            (&["testsvc", "--rate", "0"], "--rate"),
+            (&["testsvc", "--size", "8"], "--size"),
+        ];
+        for (line, part) in cases {
+            let stop = run(line).unwrap_err();
+            assert_eq!(stop.exit, Exit::Usage, "{line:?}");
+            assert!(stop.text.contains(part), "{line:?}: {}", stop.text);
+        }
+    }
+
+    #[test]
+    fn help_shows_what_matters_and_help_all_everything_with_defaults() {
+        let short = run(&["ingeststore", "--help"]).unwrap_err();
+        let long = run(&["ingeststore", "--help-all"]).unwrap_err();
+        assert_eq!((short.exit, long.exit), (Exit::Done, Exit::Done));
+        for flag in NODE {
+            let name = format!("--{}", flag.name);
+            assert!(long.text.contains(&name), "{name}");
+            let shown = [' ', '['].iter().any(|end| short.text.contains(&format!("{name}{end}")));
+            assert_eq!(shown, flag.common, "{name}");
+            assert!(flag.default.is_none_or(|d| flag.kind == Kind::Bool || long.text.contains(d)));
+        }
+    }
+
+    #[test]
+    fn switches_take_a_value_behind_an_equals_sign() {
+        for (argument, on) in [("-regex", true), ("--regex=true", true), ("-regex=false", false)] {
+            let Ok(Command::Query(query)) = run(&["query", argument, "-q", "x"]) else {
+                panic!("{argument}")
+            };
+            assert_eq!(query.regex, on, "{argument}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What a node is told to do, as typed values that fit each other.
+//!
+//! Invariants: made once at start from checked settings; nothing in it changes afterwards. Does
+//! not look at the machine (cores, disks, limits): the node does that.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use engine::topic::{DEFAULT_TOPIC, Topic};
+
+use crate::logging::LogConfig;
+use crate::settings::{Settings, SettingsError};
+use crate::units::Endpoint;
+
+/// Ports of the listeners that name none.
+const API_PORT: u16 = 7650;
+const FAST_PORT: u16 = 7651;
+const DURABLE_PORT: u16 = 7652;
+
+/// How records get their topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TopicMode {
+    /// Every record has this one.
+    Static(Topic),
+    /// The first word of the line is its topic.
+    Dynamic,
+}
+
+/// Everything that a node is told.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeConfig {
+    /// Listener of HTTP.
+    pub(crate) api: Endpoint,
+    /// Shards and cores to use; `None`: what affinity and cgroup quota leave.
+    pub(crate) cores: Option<usize>,
+    /// Time to finish work after a signal.
+    pub(crate) shutdown_timeout: Duration,
+    /// The ingest side.
+    pub(crate) ingest: IngestConfig,
+    /// The store side.
+    pub(crate) store: StoreConfig,
+    /// The search side.
+    pub(crate) query: QueryConfig,
+    /// What is logged.
+    pub(crate) log: LogConfig,
+    /// What the operator should be told at start; one line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The ingest side of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct IngestConfig {
+    /// Listener of fast mode.
+    pub(crate) fast: Endpoint,
+    /// Listener of durable mode.
+    pub(crate) durable: Endpoint,
+    /// Directory of ingest segments.
+    pub(crate) path: PathBuf,
+    /// How records get their topic.
+    pub(crate) topic_mode: TopicMode,
+    /// Distinct topics before further ones become `invalid`.
+    pub(crate) topics_max: usize,
+    /// What a killed process may lose in fast mode.
+    pub(crate) flush_interval: Duration,
+    /// Longest record without its LF, bytes.
+    pub(crate) max_record_size_bytes: usize,
+    /// What may wait for the store before senders are slowed down, bytes.
+    pub(crate) backlog_max_bytes: u64,
+    /// Size at which a segment is flushed, bytes.
+    pub(crate) segment_flush_size_bytes: u64,
+    /// Age at which a segment is flushed.
+    pub(crate) segment_flush_age: Duration,
+    /// How long a claim lasts without a commit.
+    pub(crate) segment_pending_timeout: Duration,
+}
+
+/// The store side of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreConfig {
+    /// Directory of store segments.
+    pub(crate) path: PathBuf,
+    /// Copies of each segment.
+    pub(crate) replication_factor: usize,
+    /// Gathers that run at a time.
+    pub(crate) segment_consumers: usize,
+    /// Size up to which a gather collects, bytes.
+    pub(crate) segment_target_size_bytes: u64,
+    /// Time for which a gather collects.
+    pub(crate) segment_target_age: Duration,
+    /// Time between looks for flushed segments.
+    pub(crate) segment_delay: Duration,
+}
+
+/// The search side of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryConfig {
+    /// Queries that run at a time.
+    pub(crate) max_concurrent: usize,
+    /// What all queries may hold together, bytes.
+    pub(crate) memory_max_bytes: u64,
+}
+
+impl NodeConfig {
+    /// Makes it of settings that were resolved with [`crate::flag_table::NODE`].
+    pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        let listen = settings.text("listen");
+        let endpoint = |name, port| settings.address(name).or(&listen, port);
+        let config = Self {
+            api: endpoint("api", API_PORT),
+            cores: settings.optional_number("cores").map(|cores| cores as usize),
+            shutdown_timeout: settings.duration("shutdown-timeout"),
+            ingest: IngestConfig {
+                fast: endpoint("ingest.fast", FAST_PORT),
+                durable: endpoint("ingest.durable", DURABLE_PORT),
+                path: settings.text("ingest.path").into(),
+                topic_mode: topic_mode(settings),
+                topics_max: settings.number("ingest.topics-max") as usize,
+                flush_interval: settings.duration("ingest.flush-interval"),
+                max_record_size_bytes: settings.number("ingest.max-record-size") as usize,
+                backlog_max_bytes: settings.number("ingest.backlog-max-size"),
+                segment_flush_size_bytes: settings.number("ingest.segment-flush-size"),
+                segment_flush_age: settings.duration("ingest.segment-flush-age"),
+                segment_pending_timeout: settings.duration("ingest.segment-pending-timeout"),
+            },
+            store: StoreConfig {
+                path: settings.text("store.path").into(),
+                replication_factor: settings.number("store.segment-replication-factor") as usize,
+                segment_consumers: settings.number("store.segment-consumers") as usize,
+                segment_target_size_bytes: settings.number("store.segment-target-size"),
+                segment_target_age: settings.duration("store.segment-target-age"),
+                segment_delay: settings.duration("store.segment-delay"),
+            },
+            query: QueryConfig {
+                max_concurrent: settings.number("query.max-concurrent") as usize,
+                memory_max_bytes: settings.number("query.memory-max"),
+            },
+            log: LogConfig::from_settings(settings),
+            warnings: settings.warnings.clone(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let listeners = [
+            ("api", &self.api),
+            ("ingest.fast", &self.ingest.fast),
+            ("ingest.durable", &self.ingest.durable),
+        ];
+        for (at, (name, endpoint)) in listeners.iter().enumerate() {
+            for (other_name, other) in &listeners[..at] {
+                if endpoint == other && endpoint.port != 0 {
+                    return Err(SettingsError::Conflict(format!(
+                        "--{other_name} and --{name} are both {endpoint}: each listener needs a \
+                         port of its own"
+                    )));
+                }
+            }
+        }
+        if self.ingest.path == self.store.path {
+            return Err(SettingsError::Conflict(format!(
+                "--ingest.path and --store.path are both {}: each needs a directory of its own",
+                self.store.path.display()
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn topic_mode(settings: &Settings) -> TopicMode {
+    if settings.text("ingest.topic-mode") == "dynamic" {
+        return TopicMode::Dynamic;
+    }
+    let topic = Topic::new(settings.text("ingest.topic").as_bytes())
+        .or_else(|_| Topic::new(DEFAULT_TOPIC.as_bytes()));
+    TopicMode::Static(topic.expect("the default topic is a topic"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn config(line: &[&str]) -> Result<NodeConfig, String> {
+        let arguments: Vec<_> = ["ingeststore"].iter().chain(line).map(|&s| s.to_owned()).collect();
+        match parse(&arguments, &[]) {
+            Ok(Command::Node { config, .. }) => Ok(*config),
+            Ok(_) => panic!("not a node"),
+            Err(stop) => Err(stop.text),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_predecessor() {
+        let config = config(&["-store.segment-replication-factor", "1"]).unwrap();
+        assert_eq!(config.api.to_string(), "127.0.0.1:7650");
+        assert_eq!(config.ingest.fast.to_string(), "127.0.0.1:7651");
+        assert_eq!(config.ingest.durable.to_string(), "127.0.0.1:7652");
+        assert_eq!(config.ingest.path, PathBuf::from("data/ingest"));
+        assert_eq!(config.ingest.segment_flush_size_bytes, 16 << 20);
+        assert_eq!(config.ingest.segment_flush_age, Duration::from_secs(3));
+        assert_eq!(config.ingest.segment_pending_timeout, Duration::from_secs(60));
+        assert_eq!(config.store.path, PathBuf::from("data/store"));
+        assert_eq!(config.store.replication_factor, 1);
+        assert_eq!(config.store.segment_target_size_bytes, 128 << 20);
+        assert_eq!(config.store.segment_delay, Duration::from_millis(100));
+        assert_eq!(config.cores, None);
+    }
+
+    #[test]
+    fn listen_gives_the_host_where_none_is_named() {
+        let config =
+            config(&["--listen", "::1", "--api=tcp://0.0.0.0", "--ingest.fast=:9"]).unwrap();
+        assert_eq!(config.api.to_string(), "0.0.0.0:7650");
+        assert_eq!(config.ingest.fast.to_string(), "[::1]:9");
+    }
+
+    #[test]
+    fn values_that_do_not_fit_each_other_are_refused() {
+        assert!(config(&["--api=:7651"]).unwrap_err().contains("--ingest.fast"));
+        assert!(config(&["--store.path=data/ingest"]).unwrap_err().contains("--store.path"));
+        assert!(config(&["--api=:0", "--ingest.fast=:0", "--ingest.durable=:0"]).is_ok());
+    }
+}

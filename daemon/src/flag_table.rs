@@ -1,0 +1,266 @@
+//! The rows of the flag table; what a row means is in [`crate::flags`].
+
+use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR};
+
+use crate::flags::{Flag, Kind};
+
+const DAY_MS: u64 = 86_400_000;
+const GIB: u64 = 1 << 30;
+
+/// A flag that `--help` shows.
+const fn common(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, short: None, kind, default: Some(default), repeatable: false, common: true, help }
+}
+
+/// A flag that only `--help-all` shows.
+const fn rare(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
+    Flag { name, short: None, kind, default: Some(default), repeatable: false, common: false, help }
+}
+
+/// A flag whose absence means something that no value says.
+const fn optional(name: &'static str, kind: Kind, help: &'static str) -> Flag {
+    Flag { name, short: None, kind, default: None, repeatable: false, common: true, help }
+}
+
+const fn short(letter: char, flag: Flag) -> Flag {
+    Flag { short: Some(letter), ..flag }
+}
+
+/// Where settings come from; every command takes it.
+pub(crate) const CONFIG: Flag = optional(
+    "config",
+    Kind::Text("FILE"),
+    "Read further settings from this TOML file; its keys are flag names, quoted where they hold a dot",
+);
+
+/// Flags of `ingest`, `store` and `ingeststore`.
+pub(crate) const NODE: &[Flag] = &[
+    common("listen", Kind::Text("HOST"), "127.0.0.1", "Host of every listener that names none"),
+    common("api", Kind::Address, ":7650", "Listen here for HTTP"),
+    common("ingest.fast", Kind::Address, ":7651", "Listen here for records, fast mode"),
+    common("ingest.durable", Kind::Address, ":7652", "Listen here for records, durable mode"),
+    common(
+        "ingest.path",
+        Kind::Text("DIR"),
+        "data/ingest",
+        "Keep what was taken in here until it is stored",
+    ),
+    common(
+        "ingest.topic-mode",
+        Kind::Choice(&["static", "dynamic"]),
+        "static",
+        "static: every record gets --ingest.topic; dynamic: the first word of a line is its topic",
+    ),
+    common("ingest.topic", Kind::Topic, "default", "Topic of records in static mode"),
+    common(
+        "ingest.flush-interval",
+        Kind::Duration(1, 10_000),
+        "20ms",
+        "Fast mode: a killed process loses at most what came in for this long",
+    ),
+    common(
+        "ingest.max-record-size",
+        Kind::Size(RECORD_SIZE_FLOOR as u64, RECORD_SIZE_CEILING as u64),
+        "1MiB",
+        "Longer lines are cut into records of this size",
+    ),
+    common(
+        "ingest.backlog-max-size",
+        Kind::Size(64 << 20, 1 << 50),
+        "2GiB",
+        "Bytes that may wait for the store before senders are slowed down",
+    ),
+    common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
+    common(
+        "store.segment-replication-factor",
+        Kind::Count(1, 16),
+        "2",
+        "Copies of each segment; 1 for a node on its own",
+    ),
+    common(
+        "query.max-concurrent",
+        Kind::Count(1, 10_000),
+        "64",
+        "Queries that run at a time; further ones are told to come again",
+    ),
+    common(
+        "query.memory-max",
+        Kind::Size(8 << 20, 1 << 40),
+        "64MiB",
+        "Memory that all queries may hold together",
+    ),
+    optional(
+        "cores",
+        Kind::Count(1, 1024),
+        "Use this many cores (default: what affinity and cgroup quota leave)",
+    ),
+    common(
+        "shutdown-timeout",
+        Kind::Duration(0, DAY_MS),
+        "30s",
+        "Time to finish work after SIGINT or SIGTERM",
+    ),
+    common(
+        "log-level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        "info",
+        "Log this and worse",
+    ),
+    common(
+        "log-format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "Form of log lines on standard error",
+    ),
+    common("debug", Kind::Bool, "false", "Same as --log-level debug"),
+    CONFIG,
+    rare(
+        "ingest.topics-max",
+        Kind::Count(1, 65_535),
+        "1024",
+        "Distinct topics; records of further ones are kept as 'invalid'",
+    ),
+    rare(
+        "ingest.segment-flush-size",
+        Kind::Size(1 << 20, GIB),
+        "16MiB",
+        "Flush an ingest segment at this size",
+    ),
+    rare(
+        "ingest.segment-flush-age",
+        Kind::Duration(10, DAY_MS),
+        "3s",
+        "Flush an ingest segment at this age",
+    ),
+    rare(
+        "ingest.segment-pending-timeout",
+        Kind::Duration(100, DAY_MS),
+        "1m",
+        "A claimed segment that is not committed for this long is available again",
+    ),
+    rare(
+        "store.segment-consumers",
+        Kind::Count(1, 64),
+        "1",
+        "Gather this many batches of segments at a time",
+    ),
+    rare(
+        "store.segment-target-size",
+        Kind::Size(1 << 20, 2 * GIB),
+        "128MiB",
+        "Gather until a store segment has this size",
+    ),
+    rare(
+        "store.segment-target-age",
+        Kind::Duration(10, DAY_MS),
+        "3s",
+        "Gather for this long at most before a store segment is written",
+    ),
+    rare(
+        "store.segment-delay",
+        Kind::Duration(1, DAY_MS),
+        "100ms",
+        "Wait this long between looks for segments",
+    ),
+];
+
+/// Flags of `query`.
+pub(crate) const QUERY: &[Flag] = &[
+    common("store", Kind::Address, "localhost:7650", "Ask this node"),
+    common("from", Kind::Text("TIME"), "1h", "RFC 3339, ULID, now, or a duration ago; inclusive"),
+    optional(
+        "to",
+        Kind::Text("TIME"),
+        "RFC 3339, ULID, now, or a duration ago; inclusive (default: no bound)",
+    ),
+    short(
+        'q',
+        common(
+            "q",
+            Kind::Text("EXPR"),
+            "",
+            "Print records that contain this; all records without it",
+        ),
+    ),
+    common("regex", Kind::Bool, "false", "-q is a regular expression"),
+    short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
+    Flag {
+        repeatable: true,
+        ..optional(
+            "topic",
+            Kind::Topic,
+            "Only records of this topic; repeatable (default: every topic)",
+        )
+    },
+    optional("limit", Kind::Count(0, u64::MAX), "Stop after this many records (default: none)"),
+    common("order", Kind::Choice(&["asc", "desc"]), "asc", "asc: oldest first; desc: newest first"),
+    common(
+        "stats",
+        Kind::Bool,
+        "false",
+        "Print what the query costs and finds as a table, no records",
+    ),
+    common("ulid", Kind::Bool, "false", "Print the ULID before each record"),
+    common("time", Kind::Bool, "false", "Print the time before each record"),
+    common(
+        "json",
+        Kind::Bool,
+        "false",
+        "Print one JSON object per record, and a last one for the whole",
+    ),
+    common("fail-empty", Kind::Bool, "false", "Exit with 5 when nothing matched"),
+    common("nocopy", Kind::Bool, "false", "Run the query and read the answer, but print no record"),
+    short('v', common("verbose", Kind::Bool, "false", "Tell on standard error how the query went")),
+    CONFIG,
+];
+
+/// Flags of `testsvc`.
+pub(crate) const TESTSVC: &[Flag] = &[
+    common("id", Kind::Text("ID"), "foo", "Name of this service in each record"),
+    common("size", Kind::Size(1, 1 << 30), "512", "Bytes of a record, its newline included"),
+    common("rate", Kind::Count(1, 10_000_000), "5", "Records per second"),
+    CONFIG,
+];
+
+/// Flags of `fsck`.
+pub(crate) const FSCK: &[Flag] = &[
+    common("json", Kind::Bool, "false", "Print one JSON object"),
+    common("repair", Kind::Bool, "false", "Not available in this version"),
+    CONFIG,
+];
+
+/// Every table; names that occur twice are the same setting.
+pub(crate) const ALL: &[&[Flag]] = &[NODE, QUERY, TESTSVC, FSCK];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_default_passes_its_own_check_and_names_are_unique_per_command() {
+        for table in ALL {
+            let mut names = HashSet::new();
+            for flag in *table {
+                assert!(names.insert(flag.name), "{} twice", flag.name);
+                assert!(
+                    flag.default.is_none_or(|text| flag.kind.read(text).is_ok()),
+                    "{}",
+                    flag.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_of_a_node_shows_twenty_flags() {
+        assert_eq!(NODE.iter().filter(|flag| flag.common).count(), 20);
+    }
+
+    #[test]
+    fn different_names_have_different_variables() {
+        let names: HashSet<_> = ALL.iter().flat_map(|t| t.iter()).map(|f| f.name).collect();
+        let variables: HashSet<_> = ALL.iter().flat_map(|t| t.iter()).map(Flag::variable).collect();
+        assert_eq!(names.len(), variables.len());
+    }
+}

@@ -1,0 +1,137 @@
+//! Every flag of every command as one table: the command line, the environment, the configuration
+//! file, the help pages and the tuning page are all derived from it.
+//!
+//! Invariants: a name means one thing wherever it occurs; a default passes the check of its own
+//! kind. What values mean together (which directory, which port) is decided in
+//! [`crate::config`], not here.
+
+use std::time::Duration;
+
+use crate::units::{Address, parse_duration, parse_size};
+
+/// What a flag takes and how its text is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `true` or `false`; given without a value it is `true`.
+    Bool,
+    /// `host`, `host:port` or `:port`.
+    Address,
+    /// Bytes within the bounds, inclusive.
+    Size(u64, u64),
+    /// A time span within the bounds, milliseconds, inclusive.
+    Duration(u64, u64),
+    /// A whole number within the bounds, inclusive.
+    Count(u64, u64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A topic name.
+    Topic,
+    /// Anything; the word names it in help.
+    Text(&'static str),
+}
+
+/// One flag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flag {
+    /// The long name without dashes; also the key of the configuration file.
+    pub(crate) name: &'static str,
+    /// The one-letter form.
+    pub(crate) short: Option<char>,
+    /// What it takes.
+    pub(crate) kind: Kind,
+    /// What holds when nothing is given; `None`: decided at start, as the help says.
+    pub(crate) default: Option<&'static str>,
+    /// Whether it may be given several times, all of which count.
+    pub(crate) repeatable: bool,
+    /// Whether `--help` shows it; `--help-all` shows every one.
+    pub(crate) common: bool,
+    /// One sentence for the operator.
+    pub(crate) help: &'static str,
+}
+
+/// A checked value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    Bool(bool),
+    Address(Address),
+    /// Bytes or a count.
+    Number(u64),
+    Duration(Duration),
+    Text(String),
+}
+
+impl Kind {
+    /// Reads `text`; the error says what is valid.
+    pub(crate) fn read(self, text: &str) -> Result<Value, String> {
+        match self {
+            Self::Bool => match text {
+                "true" => Ok(Value::Bool(true)),
+                "false" => Ok(Value::Bool(false)),
+                _ => Err("true or false is expected".to_owned()),
+            },
+            Self::Address => Ok(Value::Address(Address::parse(text)?)),
+            Self::Size(min, max) => bounded(parse_size(text)?, min, max, crate::units::format_size),
+            Self::Duration(min, max) => {
+                let duration = parse_duration(text)?;
+                let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                bounded(ms, min, max, |ms| {
+                    crate::units::format_duration(Duration::from_millis(ms))
+                })?;
+                Ok(Value::Duration(duration))
+            }
+            Self::Count(min, max) => {
+                let number = text
+                    .parse()
+                    .map_err(|_| format!("a whole number from {min} to {max} is expected"))?;
+                bounded(number, min, max, |n| n.to_string())
+            }
+            Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+            Self::Choice(words) => Err(format!("one of {} is expected", words.join(", "))),
+            Self::Topic => match engine::topic::Topic::new(text.as_bytes()) {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(why) => Err(why.to_string()),
+            },
+            Self::Text(_) => Ok(Value::Text(text.to_owned())),
+        }
+    }
+
+    /// The word that stands for the value in help.
+    pub(crate) fn placeholder(self) -> String {
+        match self {
+            Self::Bool => "true|false".to_owned(),
+            Self::Address => "ADDRESS".to_owned(),
+            Self::Size(..) => "SIZE".to_owned(),
+            Self::Duration(..) => "DURATION".to_owned(),
+            Self::Count(..) => "N".to_owned(),
+            Self::Choice(words) => words.join("|"),
+            Self::Topic => "TOPIC".to_owned(),
+            Self::Text(word) => word.to_owned(),
+        }
+    }
+}
+
+/// `number` if it lies within the bounds; otherwise words that name them.
+fn bounded(
+    number: u64,
+    min: u64,
+    max: u64,
+    words: impl Fn(u64) -> String,
+) -> Result<Value, String> {
+    if (min..=max).contains(&number) {
+        Ok(Value::Number(number))
+    } else {
+        Err(format!("from {} to {} is expected", words(min), words(max)))
+    }
+}
+
+impl Flag {
+    /// The environment variable that sets it.
+    pub(crate) fn variable(&self) -> String {
+        format!("OKLOGD_{}", self.name.to_ascii_uppercase().replace(['.', '-'], "_"))
+    }
+
+    /// Whether its value stands in the next argument when there is no `=`.
+    pub(crate) fn takes_value(&self) -> bool {
+        self.kind != Kind::Bool
+    }
+}

@@ -1,0 +1,371 @@
+//! What was set, and where: flag, else environment, else configuration file, else default.
+//!
+//! Invariants: every value was checked by its flag's kind, and a refusal names where the value
+//! stood; an unknown key of the file is an error, unknown `OKLOGD_*` variables are one warning.
+//! Does not read the process's environment or arguments itself: they are passed in.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::flag_table;
+use crate::flags::{Flag, Value};
+use crate::units::Address;
+
+/// Why settings were refused. Each is a usage error.
+#[derive(Debug)]
+pub(crate) enum SettingsError {
+    /// A value is not valid for its flag.
+    Value { origin: Origin, text: String, reason: String },
+    /// The configuration file cannot be read.
+    File { path: PathBuf, error: std::io::Error },
+    /// The configuration file is not TOML.
+    Syntax { path: PathBuf, error: String },
+    /// The configuration file holds a key that is no flag.
+    Key { path: PathBuf, key: String, hint: &'static str },
+    /// Values do not fit each other.
+    Conflict(String),
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value { origin, text, reason } => {
+                write!(f, "{origin}: {text:?} is not valid: {reason}")
+            }
+            Self::File { path, error } => {
+                write!(f, "--config {}: cannot be read: {error}", path.display())
+            }
+            Self::Syntax { path, error } => {
+                write!(f, "--config {}: not valid TOML: {error}", path.display())
+            }
+            Self::Key { path, key, hint } => {
+                write!(f, "--config {}: unknown key {key:?}{hint}", path.display())
+            }
+            Self::Conflict(words) => f.write_str(words),
+        }
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+/// Where a value stood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// On the command line; names the flag.
+    Flag(&'static str),
+    /// In this variable.
+    Variable(String),
+    /// In this file under this key.
+    File(PathBuf, &'static str),
+    /// Nowhere.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Variable(name) => f.write_str(name),
+            Self::File(path, key) => write!(f, "--config {}: key {key:?}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// Checked values by flag name.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    values: HashMap<&'static str, (Origin, Vec<Value>)>,
+    /// What the operator should know; one line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The three places outside the table from which values come.
+pub(crate) struct Sources<'a> {
+    /// Texts given on the command line, by flag name.
+    pub(crate) given: HashMap<&'static str, Vec<String>>,
+    /// The environment.
+    pub(crate) environment: &'a [(String, String)],
+}
+
+impl Settings {
+    /// Resolves every flag of one command.
+    pub(crate) fn resolve(flags: &[Flag], sources: &Sources<'_>) -> Result<Self, SettingsError> {
+        let mut settings = Self::default();
+        settings.warn_of_unknown_variables(sources.environment);
+        let variable = |flag: &Flag| {
+            let name = flag.variable();
+            let found = sources.environment.iter().find(|(known, _)| *known == name);
+            found.map(|(_, text)| (name, text.clone()))
+        };
+        let config_path = sources
+            .given
+            .get(flag_table::CONFIG.name)
+            .and_then(|texts| texts.last().cloned())
+            .or_else(|| variable(&flag_table::CONFIG).map(|(_, text)| text));
+        let file = match config_path {
+            Some(path) => read_file(Path::new(&path))?,
+            None => HashMap::new(),
+        };
+        for flag in flags {
+            let (origin, texts) = if let Some(texts) = sources.given.get(flag.name) {
+                (Origin::Flag(flag.name), texts.clone())
+            } else if let Some((name, text)) = variable(flag) {
+                (Origin::Variable(name), split_list(flag, &text))
+            } else if let Some((path, texts)) = file.get(flag.name) {
+                (Origin::File(path.clone(), flag.name), texts.clone())
+            } else if let Some(text) = flag.default {
+                (Origin::Default, vec![text.to_owned()])
+            } else {
+                continue;
+            };
+            settings.set(flag, origin, &texts)?;
+        }
+        Ok(settings)
+    }
+
+    fn set(&mut self, flag: &Flag, origin: Origin, texts: &[String]) -> Result<(), SettingsError> {
+        let values = texts
+            .iter()
+            .map(|text| {
+                flag.kind.read(text).map_err(|reason| SettingsError::Value {
+                    origin: origin.clone(),
+                    text: text.clone(),
+                    reason,
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        self.values.insert(flag.name, (origin, values));
+        Ok(())
+    }
+
+    fn warn_of_unknown_variables(&mut self, environment: &[(String, String)]) {
+        let unknown: Vec<_> = environment
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.starts_with("OKLOGD_"))
+            .filter(|name| !known_flags().any(|flag| flag.variable() == *name))
+            .collect();
+        if !unknown.is_empty() {
+            self.warnings
+                .push(format!("unknown environment variables are ignored: {}", unknown.join(", ")));
+        }
+    }
+
+    /// The last value of a flag, if it has one.
+    fn last(&self, name: &str) -> Option<&Value> {
+        self.values.get(name).and_then(|(_, values)| values.last())
+    }
+
+    /// Where the value of a flag stood.
+    pub(crate) fn origin(&self, name: &str) -> &Origin {
+        self.values.get(name).map_or(&Origin::Default, |(origin, _)| origin)
+    }
+
+    /// Whether a switch is on.
+    pub(crate) fn bool(&self, name: &str) -> bool {
+        matches!(self.last(name), Some(Value::Bool(true)))
+    }
+
+    /// A size in bytes or a count; 0 without a value.
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        self.optional_number(name).unwrap_or(0)
+    }
+
+    /// A size in bytes or a count.
+    pub(crate) fn optional_number(&self, name: &str) -> Option<u64> {
+        match self.last(name) {
+            Some(Value::Number(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// A time span; none without a value.
+    pub(crate) fn duration(&self, name: &str) -> Duration {
+        match self.last(name) {
+            Some(Value::Duration(duration)) => *duration,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// A text; empty without a value.
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.optional_text(name).unwrap_or_default()
+    }
+
+    /// A text.
+    pub(crate) fn optional_text(&self, name: &str) -> Option<String> {
+        match self.last(name) {
+            Some(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// Every text of a repeatable flag.
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
+        let values = self.values.get(name).map_or(&[][..], |(_, values)| values);
+        values
+            .iter()
+            .filter_map(|value| match value {
+                Value::Text(text) => Some(text.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// An address with both halves open.
+    pub(crate) fn address(&self, name: &str) -> Address {
+        match self.last(name) {
+            Some(Value::Address(address)) => address.clone(),
+            _ => Address { host: None, port: None },
+        }
+    }
+}
+
+/// Every flag of every command.
+fn known_flags() -> impl Iterator<Item = &'static Flag> {
+    flag_table::ALL.iter().flat_map(|table| table.iter())
+}
+
+/// A variable that stands for a repeatable flag holds a list.
+fn split_list(flag: &Flag, text: &str) -> Vec<String> {
+    if flag.repeatable {
+        text.split(',').map(|part| part.trim().to_owned()).collect()
+    } else {
+        vec![text.to_owned()]
+    }
+}
+
+type FileValues = HashMap<&'static str, (PathBuf, Vec<String>)>;
+
+/// Reads a configuration file into texts by flag name.
+fn read_file(path: &Path) -> Result<FileValues, SettingsError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        SettingsError::Syntax { path: path.to_owned(), error: error.to_string() }
+    })?;
+    let mut values = HashMap::new();
+    for (key, value) in table {
+        let unknown = |hint| SettingsError::Key { path: path.to_owned(), key: key.clone(), hint };
+        let Some(flag) = known_flags().find(|flag| flag.name == key) else {
+            return Err(unknown(match value {
+                toml::Value::Table(_) => {
+                    "; keys are whole flag names, quoted where they hold a dot"
+                }
+                _ => "; keys are flag names without dashes, see --help-all",
+            }));
+        };
+        let texts = match value {
+            toml::Value::Array(items) if flag.repeatable => items.iter().map(as_text).collect(),
+            value => vec![as_text(&value)],
+        };
+        values.insert(flag.name, (path.to_owned(), texts));
+    }
+    Ok(values)
+}
+
+/// The text that the flag's kind checks: what would stand on the command line.
+fn as_text(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag_table::{NODE, QUERY};
+
+    fn resolve(
+        flags: &'static [Flag],
+        given: &[(&'static str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Result<Settings, String> {
+        let mut by_name: HashMap<&'static str, Vec<String>> = HashMap::new();
+        for (name, text) in given {
+            by_name.entry(*name).or_default().push((*text).to_owned());
+        }
+        let environment: Vec<_> =
+            environment.iter().map(|&(n, t)| (n.to_owned(), t.to_owned())).collect();
+        Settings::resolve(flags, &Sources { given: by_name, environment: &environment })
+            .map_err(|error| error.to_string())
+    }
+
+    fn file(text: &str) -> (tempfile::TempDir, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("oklogd.toml");
+        std::fs::write(&path, text).unwrap();
+        (directory, path.display().to_string())
+    }
+
+    #[test]
+    fn flag_beats_environment_beats_file_beats_default() {
+        let (_keep, path) = file("'ingest.flush-interval' = '4s'\ncores = 3\ndebug = true");
+        let config = ("config", path.as_str());
+        let variable = ("OKLOGD_INGEST_FLUSH_INTERVAL", "3s");
+        let cases: &[(&[(&str, &str)], &[(&str, &str)], u64)] = &[
+            (&[], &[], 20),
+            (&[config], &[], 4_000),
+            (&[config], &[variable], 3_000),
+            (&[config, ("ingest.flush-interval", "2s")], &[variable], 2_000),
+            (&[], &[("OKLOGD_CONFIG", &path)], 4_000),
+        ];
+        for (given, environment, expected_ms) in cases {
+            let given: Vec<(&'static str, &str)> = given
+                .iter()
+                .map(|&(name, text)| (NODE.iter().find(|f| f.name == name).unwrap().name, text))
+                .collect();
+            let settings = resolve(NODE, &given, environment).unwrap();
+            let got = settings.duration("ingest.flush-interval");
+            assert_eq!(got, Duration::from_millis(*expected_ms), "{given:?} {environment:?}");
+        }
+        let settings = resolve(NODE, &[config], &[]).unwrap();
+        assert_eq!((settings.optional_number("cores"), settings.bool("debug")), (Some(3), true));
+    }
+
+    #[test]
+    fn the_last_of_several_wins_and_repeatable_ones_add_up() {
+        let settings =
+            resolve(QUERY, &[("q", "a"), ("q", "b"), ("topic", "x"), ("topic", "y")], &[]).unwrap();
+        assert_eq!(settings.text("q"), "b");
+        assert_eq!(settings.texts("topic"), ["x", "y"]);
+        let settings = resolve(QUERY, &[], &[("OKLOGD_TOPIC", "x, y")]).unwrap();
+        assert_eq!(settings.texts("topic"), ["x", "y"]);
+    }
+
+    #[test]
+    fn refusals_name_the_place_and_what_is_valid() {
+        let (_keep, bad_value) = file("'store.segment-replication-factor' = 'x'");
+        let (_keep2, bad_key) = file("nonsense = 1");
+        let (_keep3, nested) = file("ingest.path = 'x'");
+        let (_keep4, broken) = file("x = = 1");
+        let cases: &[(&[(&'static str, &str)], &[(&str, &str)], &[&str])] = &[
+            (&[("cores", "0")], &[], &["--cores", "\"0\"", "1 to 1024"]),
+            (&[], &[("OKLOGD_API", "a b")], &["OKLOGD_API", "HOST:PORT"]),
+            (&[("ingest.flush-interval", "20")], &[], &["--ingest.flush-interval", "100ms"]),
+            (&[("config", &bad_value)], &[], &["oklogd.toml", "replication-factor", "1 to 16"]),
+            (&[("config", &bad_key)], &[], &["oklogd.toml", "unknown key", "nonsense"]),
+            (&[("config", &nested)], &[], &["unknown key", "quoted"]),
+            (&[("config", &broken)], &[], &["not valid TOML"]),
+            (&[("config", "/does/not/exist")], &[], &["/does/not/exist", "cannot be read"]),
+        ];
+        for (given, environment, parts) in cases {
+            let error = resolve(NODE, given, environment).unwrap_err();
+            for part in *parts {
+                assert!(error.contains(part), "{error}: no {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_variables_are_one_warning() {
+        let environment = [("OKLOGD_X", "1"), ("OKLOGD_Y", "2"), ("OKLOGD_Q", "z"), ("HOME", "/")];
+        let settings = resolve(NODE, &[], &environment).unwrap();
+        assert_eq!(settings.warnings.len(), 1);
+        assert!(settings.warnings[0].contains("OKLOGD_X, OKLOGD_Y"));
+    }
+}

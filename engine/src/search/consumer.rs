@@ -1,0 +1,328 @@
+//! What becomes of the hits that a sweep brings: text into a pipe, or counts into a ticket.
+//!
+//! Invariants: runs under the lock of its query, on a scan thread; never blocks; text that turned
+//! out unreadable is taken back before it reaches the pipe, or, where its beginning is sent
+//! already, the output is aborted.
+
+use std::collections::BTreeMap;
+
+use super::format::RecordWriter;
+use super::pipe::{Head as PipeHead, PipeWriter, Room};
+use super::scan::Hit;
+use super::spec::{Format, Order, Outcome, Stats};
+use super::sweep::{Head, Sweep};
+use super::ticket::TicketSender;
+use crate::limits::OUTPUT_PIECE_BYTES;
+use crate::topic::Topic;
+
+/// How a consumer stands after it took what there was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Drained {
+    /// It has taken all; more is welcome.
+    All,
+    /// Its reader has to take something first; the hook will be called.
+    Full,
+    /// Nobody wants the result.
+    Unwanted,
+    /// Somebody ended the query, for this reason.
+    Ended(String),
+    /// The output broke inside a record.
+    Aborted,
+}
+
+/// Takes hits.
+pub(super) trait Consumer: Send {
+    /// Takes what the sweep has.
+    fn drain(&mut self, sweep: &mut Sweep) -> Drained;
+    /// Whether a consumer that was full could go on.
+    fn has_room(&self) -> bool;
+    /// Whether it takes no notice of text.
+    fn counts_only(&self) -> bool;
+    /// Delivers the result.
+    fn finish(self: Box<Self>, stats: Stats, aborted: bool);
+}
+
+/// Writes records into a pipe.
+pub(super) struct Output {
+    pipe: PipeWriter,
+    writer: RecordWriter,
+    order: Order,
+    out: Vec<u8>,
+    /// Part of the record being written has left `out`.
+    record_is_sent: bool,
+    /// Where the record being written starts in `out`, if that is all of it.
+    record_start: usize,
+}
+
+impl Output {
+    pub(super) fn new(pipe: PipeWriter, format: Format, order: Order) -> Self {
+        let writer = RecordWriter::new(format);
+        Self { pipe, writer, order, out: Vec::new(), record_is_sent: false, record_start: 0 }
+    }
+
+    /// Hands what is written to the pipe.
+    fn push(&mut self, stats: &Stats) {
+        let head = PipeHead { complete: stats.complete, missing_count: stats.missing_count };
+        self.pipe.push(std::mem::take(&mut self.out), head);
+        self.record_is_sent = self.writer.is_inside_a_record();
+    }
+
+    /// Writes records of the head until they end or the buffer is full; how many, and their bytes.
+    fn write(&mut self, head: &Head<'_>) -> (u32, u64) {
+        // Sweeps for output always bring text.
+        let Some(text) = head.text else { return (head.records_max as u32, 0) };
+        let mut left = text.get(head.hit.span()).unwrap_or_default();
+        let (mut records, mut bytes) = (0, 0);
+        while u64::from(records) < head.records_max && self.out.len() < OUTPUT_PIECE_BYTES {
+            let (record, id) = match self.order {
+                Order::Asc => {
+                    let len = memchr::memchr(b'\n', left).map_or(left.len(), |lf| lf + 1);
+                    let (record, rest) = left.split_at(len);
+                    left = rest;
+                    (record, head.hit.first.plus(u64::from(records)))
+                }
+                Order::Desc => {
+                    let body = &left[..left.len().saturating_sub(1)];
+                    let start = memchr::memrchr(b'\n', body).map_or(0, |lf| lf + 1);
+                    let (rest, record) = left.split_at(start);
+                    left = rest;
+                    (record, head.hit.first.plus(u64::from(head.hit.count - 1 - records)))
+                }
+            };
+            let line = record.strip_suffix(b"\n").unwrap_or(record);
+            let written = (id, head.topic.as_str(), line);
+            let start = self.out.len();
+            let is_new = !self.writer.is_inside_a_record();
+            if !self.writer.write(&mut self.out, OUTPUT_PIECE_BYTES, written) {
+                if is_new {
+                    self.record_start = start;
+                }
+                break;
+            }
+            records += 1;
+            bytes += record.len() as u64;
+        }
+        (records, bytes)
+    }
+}
+
+impl Consumer for Output {
+    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
+        loop {
+            let full = self.out.len() >= OUTPUT_PIECE_BYTES;
+            match self.pipe.room() {
+                Room::Gone => return Drained::Unwanted,
+                Room::Ended(_) if self.record_is_sent => return Drained::Aborted,
+                Room::Ended(reason) => {
+                    if self.writer.is_inside_a_record() {
+                        self.out.truncate(self.record_start);
+                        self.writer.reset();
+                    }
+                    return Drained::Ended(reason);
+                }
+                Room::Full if full => return Drained::Full,
+                Room::Some | Room::Empty if full => self.push(&sweep.stats),
+                Room::Full | Room::Some | Room::Empty => {}
+            }
+            while self.out.len() < OUTPUT_PIECE_BYTES && sweep.prepare() {
+                let mark = self.out.len();
+                let Some(head) = sweep.head() else { break };
+                let (records, bytes) = self.write(&head);
+                if let Some(damage) = sweep.head_is_unreadable() {
+                    self.out.truncate(mark);
+                    self.writer.reset();
+                    sweep.drop_head(&damage);
+                    if self.record_is_sent {
+                        return Drained::Aborted;
+                    }
+                    continue;
+                }
+                if records > 0 {
+                    self.record_is_sent = false;
+                }
+                sweep.advance(records, bytes);
+            }
+            if self.out.len() < OUTPUT_PIECE_BYTES {
+                break;
+            }
+        }
+        // A reader that waits gets what there is; one that is busy gets whole pieces.
+        if !self.out.is_empty() && (sweep.is_over() || self.pipe.room() == Room::Empty) {
+            self.push(&sweep.stats);
+        }
+        Drained::All
+    }
+
+    fn has_room(&self) -> bool {
+        self.pipe.room() != Room::Full
+    }
+
+    fn counts_only(&self) -> bool {
+        false
+    }
+
+    fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
+        if !aborted {
+            self.writer.end(&mut self.out, &stats);
+        }
+        self.push(&stats);
+        self.pipe.finish(Outcome { stats, aborted });
+    }
+}
+
+/// Counts hits without looking at their text.
+pub(super) trait Tally: Send {
+    /// What it becomes.
+    type Result: Send;
+    /// Counts one hit.
+    fn count(&mut self, topic: &Topic, hit: &Hit);
+    /// The result.
+    fn result(self, stats: Stats) -> Self::Result;
+}
+
+/// A tally and the ticket that waits for it.
+pub(super) struct Counting<T: Tally> {
+    pub(super) tally: T,
+    pub(super) sender: TicketSender<T::Result>,
+}
+
+impl<T: Tally> Consumer for Counting<T> {
+    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
+        if self.sender.is_cancelled() {
+            return Drained::Unwanted;
+        }
+        while sweep.prepare() {
+            let Some(head) = sweep.head() else { break };
+            let hit = head.hit;
+            self.tally.count(head.topic, &hit);
+            sweep.advance(hit.count, u64::from(hit.end - hit.start));
+        }
+        Drained::All
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn counts_only(&self) -> bool {
+        true
+    }
+
+    fn finish(self: Box<Self>, stats: Stats, _aborted: bool) {
+        let Self { tally, sender } = *self;
+        sender.send(tally.result(stats));
+    }
+}
+
+/// Counts nothing beyond what the sweep counts itself.
+pub(super) struct StatsTally;
+
+impl Tally for StatsTally {
+    type Result = Stats;
+
+    fn count(&mut self, _topic: &Topic, _hit: &Hit) {}
+
+    fn result(self, stats: Stats) -> Stats {
+        stats
+    }
+}
+
+/// Matching records over time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    /// First millisecond of the first bucket.
+    pub from_ms: u64,
+    /// Last millisecond that was asked for.
+    pub to_ms: u64,
+    /// Width of a bucket, milliseconds, at least 1; the last bucket may reach beyond `to_ms`.
+    pub interval_ms: u64,
+    /// Matching records of each bucket.
+    pub counts: Vec<u64>,
+    /// What it cost and what is missing.
+    pub stats: Stats,
+}
+
+impl Histogram {
+    /// An empty one of `buckets` buckets, at least 1.
+    pub(super) fn new(from_ms: u64, to_ms: u64, buckets: usize) -> Self {
+        let buckets = buckets.max(1);
+        let to_ms = to_ms.max(from_ms);
+        let interval_ms = (to_ms - from_ms + 1).div_ceil(buckets as u64);
+        Self { from_ms, to_ms, interval_ms, counts: vec![0; buckets], stats: Stats::default() }
+    }
+}
+
+impl Tally for Histogram {
+    type Result = Self;
+
+    fn count(&mut self, _topic: &Topic, hit: &Hit) {
+        // A run never spans milliseconds, so a hit has one.
+        let bucket = hit.first.ms().saturating_sub(self.from_ms) / self.interval_ms;
+        if let Some(count) = self.counts.get_mut(bucket as usize) {
+            *count += u64::from(hit.count);
+        }
+    }
+
+    fn result(mut self, stats: Stats) -> Self {
+        self.stats = stats;
+        self
+    }
+}
+
+/// What is held of one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSummary {
+    /// Its name.
+    pub topic: Topic,
+    /// Its records, each counted once.
+    pub records: u64,
+    /// Their text with LFs, bytes.
+    pub bytes: u64,
+    /// Millisecond of its first record.
+    pub first_ms: u64,
+    /// Millisecond of its last record.
+    pub last_ms: u64,
+}
+
+/// What is held of every topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// By name.
+    pub topics: Vec<TopicSummary>,
+    /// What it cost and what is missing.
+    pub stats: Stats,
+}
+
+/// Sums hits up by topic.
+#[derive(Default)]
+pub(super) struct TopicTally {
+    topics: BTreeMap<Topic, TopicSummary>,
+}
+
+impl Tally for TopicTally {
+    type Result = Topics;
+
+    fn count(&mut self, topic: &Topic, hit: &Hit) {
+        let ms = hit.first.ms();
+        if !self.topics.contains_key(topic) {
+            let empty = TopicSummary {
+                topic: topic.clone(),
+                records: 0,
+                bytes: 0,
+                first_ms: ms,
+                last_ms: ms,
+            };
+            self.topics.insert(topic.clone(), empty);
+        }
+        if let Some(summary) = self.topics.get_mut(topic) {
+            summary.records += u64::from(hit.count);
+            summary.bytes += u64::from(hit.end - hit.start);
+            summary.first_ms = summary.first_ms.min(ms);
+            summary.last_ms = summary.last_ms.max(ms);
+        }
+    }
+
+    fn result(self, stats: Stats) -> Topics {
+        Topics { topics: self.topics.into_values().collect(), stats }
+    }
+}

@@ -1,0 +1,333 @@
+//! What a record must match, compiled: `rg --text --encoding none --no-crlf` on one record a line.
+//!
+//! A record is its own haystack, but whole blocks are searched at once. For that the parsed
+//! expression is rewritten so that no match can contain LF (it leaves every class; a literal LF is
+//! refused) and the edges of the haystack become the edges of a line: on a block it then matches
+//! where it would match in some record. Where looking at neighbouring bytes would tell a record
+//! in a block from a record alone (CRLF anchors, `\B` beside invalid UTF-8), records are matched
+//! one by one.
+//!
+//! Invariants: length, nesting, compiled size and the automaton's memory are bounded; the
+//! expression is shared by all scan threads, each of which takes a cache of its own.
+//!
+//! Not here: finding the record around a match ([`super::matcher`]). Compiling can take tens of
+//! milliseconds, so callers keep it off threads that serve sockets.
+
+use std::fmt;
+use std::sync::Arc;
+
+use memchr::memmem;
+use regex_automata::meta;
+use regex_automata::util::syntax as automata_syntax;
+use regex_syntax::ast::{self, Ast, ClassSetItem};
+use regex_syntax::hir::{self, Hir, HirKind, Look};
+
+use super::matcher::CachePool;
+use crate::limits::{
+    EXPRESSION_BYTES_MAX, EXPRESSION_CACHE_BYTES_MAX, EXPRESSION_CLASSES_MAX,
+    EXPRESSION_COMPILED_BYTES_MAX,
+};
+
+/// Fewest bytes of a required literal that make searching for it first worth while.
+const REQUIRED_BYTES_MIN: usize = 3;
+
+/// A compiled expression. Cheap to clone.
+#[derive(Clone)]
+pub struct Expression {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    text: String,
+    compiled: Compiled,
+    caches: CachePool,
+}
+
+/// How records are matched.
+pub(super) enum Compiled {
+    /// Every record matches.
+    All,
+    /// Records that contain these bytes.
+    Literal(Box<memmem::Finder<'static>>),
+    /// Safe to be run over many records at once.
+    Block(meta::Regex),
+    /// To be run where these bytes are, which every match contains. The regex engine picks such
+    /// a literal too, but the first in the pattern rather than the longest, be it a lone dot.
+    Required(meta::Regex, Box<memmem::Finder<'static>>),
+    /// To be run on each record by itself.
+    Record(meta::Regex),
+}
+
+/// Why an expression cannot be used; its text says what would be valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpressionError {
+    /// Too many bytes.
+    TooLong {
+        /// How many.
+        len_bytes: usize,
+    },
+    /// It contains a newline, and no record does.
+    Newline,
+    /// The regex parser's own words.
+    Syntax(String),
+    /// Its compiled form is too large.
+    TooLarge,
+}
+
+impl fmt::Display for ExpressionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { len_bytes } => {
+                write!(
+                    f,
+                    "expression of {len_bytes} bytes; at most {EXPRESSION_BYTES_MAX} are valid"
+                )
+            }
+            Self::Newline => f.write_str(
+                "expression contains a newline; records are single lines, so only expressions \
+                 without one are valid",
+            ),
+            Self::Syntax(message) => write!(
+                f,
+                "{message}; valid is a regular expression as in \
+                 https://docs.rs/regex/latest/regex/#syntax, or a literal without the regex option"
+            ),
+            Self::TooLarge => write!(
+                f,
+                "expression compiles to more than {EXPRESSION_COMPILED_BYTES_MAX} bytes; use \
+                 smaller repetitions or fewer classes"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ExpressionError {}
+
+impl fmt::Debug for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Expression({:?})", self.inner.text)
+    }
+}
+
+impl Expression {
+    /// Compiles a literal, or a regular expression if `regex`. The empty one matches every record.
+    pub fn new(text: &str, regex: bool, case_insensitive: bool) -> Result<Self, ExpressionError> {
+        if text.len() > EXPRESSION_BYTES_MAX {
+            return Err(ExpressionError::TooLong { len_bytes: text.len() });
+        }
+        if text.contains('\n') {
+            return Err(ExpressionError::Newline);
+        }
+        let compiled = match (text, regex, case_insensitive) {
+            ("", _, _) => Compiled::All,
+            (_, false, false) => {
+                Compiled::Literal(Box::new(memmem::Finder::new(text).into_owned()))
+            }
+            (_, false, true) => compile(&regex_syntax::escape(text), true)?,
+            (_, true, _) => compile(text, case_insensitive)?,
+        };
+        let caches = CachePool::default();
+        Ok(Self { inner: Arc::new(Inner { text: text.to_owned(), compiled, caches }) })
+    }
+
+    /// The expression that every record matches.
+    pub fn all() -> Self {
+        let inner =
+            Inner { text: String::new(), compiled: Compiled::All, caches: CachePool::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// As it was given.
+    pub fn text(&self) -> &str {
+        &self.inner.text
+    }
+
+    /// Whether it is known to match every record, so that no record needs to be looked at.
+    pub fn matches_all(&self) -> bool {
+        matches!(self.inner.compiled, Compiled::All)
+    }
+
+    pub(super) fn compiled(&self) -> &Compiled {
+        &self.inner.compiled
+    }
+
+    pub(super) fn caches(&self) -> &CachePool {
+        &self.inner.caches
+    }
+}
+
+fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, ExpressionError> {
+    let syntax = automata_syntax::Config::new();
+    let ast = ast::parse::ParserBuilder::new()
+        .nest_limit(syntax.get_nest_limit())
+        .build()
+        .parse(pattern)
+        .map_err(|e| ExpressionError::Syntax(regex_syntax::Error::from(e).to_string()))?;
+    ast::visit(&ast, Check::default())?;
+    let hir = hir::translate::TranslatorBuilder::new()
+        .utf8(false)
+        .case_insensitive(case_insensitive)
+        .build()
+        .translate(pattern, &ast)
+        .map_err(|e| ExpressionError::Syntax(regex_syntax::Error::from(e).to_string()))?;
+    if matches!(hir.kind(), HirKind::Empty) {
+        return Ok(Compiled::All);
+    }
+    let by_record = needs_record_alone(&hir);
+    let config = meta::Config::new()
+        .utf8_empty(false)
+        .nfa_size_limit(Some(EXPRESSION_COMPILED_BYTES_MAX))
+        .hybrid_cache_capacity(EXPRESSION_CACHE_BYTES_MAX);
+    let hir = within_a_record(hir, by_record)?;
+    let required = required_literal(&hir).filter(|bytes| bytes.len() >= REQUIRED_BYTES_MIN);
+    let regex =
+        meta::Builder::new().configure(config).build_from_hir(&hir).map_err(|error| match error
+            .size_limit()
+        {
+            Some(_) => ExpressionError::TooLarge,
+            None => ExpressionError::Syntax(error.to_string()),
+        })?;
+    Ok(match required {
+        _ if by_record => Compiled::Record(regex),
+        Some(bytes) => Compiled::Required(regex, Box::new(memmem::Finder::new(bytes).into_owned())),
+        None => Compiled::Block(regex),
+    })
+}
+
+/// The longest run of bytes that every match must contain.
+fn required_literal(hir: &Hir) -> Option<&[u8]> {
+    match hir.kind() {
+        HirKind::Literal(hir::Literal(bytes)) => Some(bytes),
+        HirKind::Repetition(repetition) if repetition.min > 0 => required_literal(&repetition.sub),
+        HirKind::Capture(capture) => required_literal(&capture.sub),
+        HirKind::Concat(parts) => parts.iter().filter_map(required_literal).max_by_key(|b| b.len()),
+        _ => None,
+    }
+}
+
+/// Whether a look-around could see the difference between a record alone and one in a block:
+/// CRLF anchors treat CR LF as one end, and the two Unicode look-arounds that insist on valid
+/// UTF-8 before them take a neighbouring LF for such.
+fn needs_record_alone(hir: &Hir) -> bool {
+    let looks = hir.properties().look_set();
+    looks.contains_anchor_crlf()
+        || looks.contains(Look::WordUnicodeNegate)
+        || looks.contains(Look::WordStartHalfUnicode)
+}
+
+/// The same expression on lines: LF taken out of all classes, text anchors made line anchors
+/// (unless each record will be a haystack of its own). A literal LF is an error.
+fn within_a_record(hir: Hir, by_record: bool) -> Result<Hir, ExpressionError> {
+    let each = |parts: Vec<Hir>| -> Result<Vec<Hir>, ExpressionError> {
+        parts.into_iter().map(|part| within_a_record(part, by_record)).collect()
+    };
+    Ok(match hir.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(hir::Literal(bytes)) => {
+            if bytes.contains(&b'\n') {
+                return Err(ExpressionError::Newline);
+            }
+            Hir::literal(bytes)
+        }
+        HirKind::Class(hir::Class::Unicode(mut class)) => {
+            class.difference(&hir::ClassUnicode::new([hir::ClassUnicodeRange::new('\n', '\n')]));
+            Hir::class(hir::Class::Unicode(class))
+        }
+        HirKind::Class(hir::Class::Bytes(mut class)) => {
+            class.difference(&hir::ClassBytes::new([hir::ClassBytesRange::new(b'\n', b'\n')]));
+            Hir::class(hir::Class::Bytes(class))
+        }
+        HirKind::Look(look) if by_record => Hir::look(look),
+        HirKind::Look(Look::Start) => Hir::look(Look::StartLF),
+        HirKind::Look(Look::End) => Hir::look(Look::EndLF),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Repetition(mut repetition) => {
+            *repetition.sub = within_a_record(*repetition.sub, by_record)?;
+            Hir::repetition(repetition)
+        }
+        HirKind::Capture(capture) => within_a_record(*capture.sub, by_record)?,
+        HirKind::Concat(parts) => Hir::concat(each(parts)?),
+        HirKind::Alternation(parts) => Hir::alternation(each(parts)?),
+    })
+}
+
+/// Refuses a literal newline, also where the translation would fold it into a class (`x|\n`), and
+/// so many Unicode classes that the translation alone (some kilobytes a class, before any size
+/// limit applies) would take too much memory.
+#[derive(Default)]
+struct Check {
+    classes: usize,
+}
+
+impl Check {
+    fn count(&mut self) -> Result<(), ExpressionError> {
+        self.classes += 1;
+        if self.classes > EXPRESSION_CLASSES_MAX { Err(ExpressionError::TooLarge) } else { Ok(()) }
+    }
+}
+
+impl ast::Visitor for Check {
+    type Output = ();
+    type Err = ExpressionError;
+
+    fn finish(self) -> Result<(), ExpressionError> {
+        Ok(())
+    }
+
+    fn visit_pre(&mut self, ast: &Ast) -> Result<(), ExpressionError> {
+        match ast {
+            Ast::Literal(literal) if literal.c == '\n' => Err(ExpressionError::Newline),
+            Ast::ClassUnicode(_) | Ast::ClassPerl(_) => self.count(),
+            _ => Ok(()),
+        }
+    }
+
+    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), ExpressionError> {
+        match item {
+            ClassSetItem::Unicode(_) | ClassSetItem::Perl(_) => self.count(),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newline_is_refused_wherever_it_stands_as_itself() {
+        for (text, regex) in
+            [("a\nb", false), ("\n", true), (r"a\nb", true), (r"[\n]", true), (r"(x|\x0A)?", true)]
+        {
+            assert_eq!(Expression::new(text, regex, false).unwrap_err(), ExpressionError::Newline);
+        }
+        // A literal backslash and letter, and classes that only include LF among others, are not
+        // newlines.
+        for (text, regex) in
+            [(r"a\nb", false), (r"[^\n]", true), (r"\s", true), (r"(?s).", true), (r"[^a]", true)]
+        {
+            assert!(Expression::new(text, regex, false).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_expressions_are_refused_with_words() {
+        let error = |text: &str| Expression::new(text, true, false).unwrap_err();
+        assert!(error("(").to_string().contains("unclosed group"));
+        assert!(error("(?=a)").to_string().contains("look-around"));
+        assert_eq!(error(r"\pL{1000}{1000}"), ExpressionError::TooLarge);
+        assert_eq!(error(&r"\w".repeat(30_000)), ExpressionError::TooLarge);
+        assert!(matches!(error(&"(".repeat(5_000)), ExpressionError::Syntax(_)));
+        let long = "x".repeat(EXPRESSION_BYTES_MAX + 1);
+        let long = Expression::new(&long, false, false).unwrap_err();
+        assert_eq!(long, ExpressionError::TooLong { len_bytes: EXPRESSION_BYTES_MAX + 1 });
+    }
+
+    #[test]
+    fn the_empty_expression_needs_no_matching() {
+        for regex in [false, true] {
+            assert!(Expression::new("", regex, true).unwrap().matches_all());
+        }
+        assert!(!Expression::new("^$", true, false).unwrap().matches_all());
+    }
+}

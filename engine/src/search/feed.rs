@@ -1,0 +1,158 @@
+//! Which chunk is to be scanned next: the chunks of all parts by their first key, parts opened
+//! only when it is their turn.
+//!
+//! A *key* is a ULID such that the query's order is ascending: the ULID itself, or its complement
+//! for a descending query. All merging is done on keys, so that both orders are one code.
+//!
+//! Invariants: what comes from here is at or behind [`Feed::next_key`], which never goes back
+//! except through [`Feed::opened`] of a part whose key the caller has kept.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::scan::Filter;
+use super::spec::Order;
+use crate::chunk::{ChunkMeta, OpenPart, Part};
+use crate::ulid::Ulid;
+
+/// The key of a ULID.
+pub(super) const fn key(order: Order, id: Ulid) -> u128 {
+    match order {
+        Order::Asc => id.0,
+        Order::Desc => !id.0,
+    }
+}
+
+/// The key of the record that comes first of those between two ULIDs.
+pub(super) const fn first_key(order: Order, first: Ulid, last: Ulid) -> u128 {
+    match order {
+        Order::Asc => first.0,
+        Order::Desc => !last.0,
+    }
+}
+
+/// Chunks of an open part that have not been handed out.
+struct Cursor {
+    part: Arc<dyn OpenPart>,
+    left: Range<usize>,
+    /// Which of the part's topics are wanted; empty when that cannot be told.
+    wanted: Vec<bool>,
+}
+
+/// What to do next.
+pub(super) enum Next {
+    /// Open this part, then say so with [`Feed::opened`].
+    Open(Arc<dyn Part>),
+    /// Scan this chunk.
+    Chunk(Arc<dyn OpenPart>, usize),
+}
+
+/// See the page of the module.
+pub(super) struct Feed {
+    order: Order,
+    low: Ulid,
+    high: Ulid,
+    /// By key, the next one last.
+    unopened: Vec<Arc<dyn Part>>,
+    cursors: Vec<Option<Cursor>>,
+    /// Next key of each cursor that has chunks left.
+    heads: BinaryHeap<Reverse<(u128, usize)>>,
+    /// Chunks that time or topics ruled out.
+    pub(super) blocks_skipped: u64,
+}
+
+impl Feed {
+    pub(super) fn new(order: Order, low: Ulid, high: Ulid, parts: Vec<Arc<dyn Part>>) -> Self {
+        let mut unopened = parts;
+        unopened.retain(|part| {
+            let (first, last) = part.range();
+            first <= high && last >= low
+        });
+        unopened.sort_by_key(|part| Reverse(part_key(order, part.as_ref())));
+        let (cursors, heads) = (Vec::new(), BinaryHeap::new());
+        Self { order, low, high, unopened, cursors, heads, blocks_skipped: 0 }
+    }
+
+    /// Nothing that is still to come has a smaller key; `None` when nothing is.
+    pub(super) fn next_key(&self) -> Option<u128> {
+        let part = self.unopened.last().map(|part| part_key(self.order, part.as_ref()));
+        let chunk = self.heads.peek().map(|Reverse((key, _))| *key);
+        match (part, chunk) {
+            (Some(part), Some(chunk)) => Some(part.min(chunk)),
+            (part, chunk) => part.or(chunk),
+        }
+    }
+
+    /// Takes what is next, with its key.
+    pub(super) fn next(&mut self) -> Option<(u128, Next)> {
+        let next_key = self.next_key()?;
+        if let Some(part) = self.unopened.pop_if(|p| part_key(self.order, p.as_ref()) == next_key) {
+            return Some((next_key, Next::Open(part)));
+        }
+        let Reverse((_, slot)) = self.heads.pop()?;
+        let cursor = self.cursors.get_mut(slot)?.as_mut()?;
+        let index = match self.order {
+            Order::Asc => cursor.left.next(),
+            Order::Desc => cursor.left.next_back(),
+        }?;
+        let part = Arc::clone(&cursor.part);
+        self.requeue(slot);
+        Some((next_key, Next::Chunk(part, index)))
+    }
+
+    /// A part that was taken is open: its chunks are merged in.
+    pub(super) fn opened(&mut self, part: Arc<dyn OpenPart>, filter: &Filter) {
+        let chunks = part.chunks();
+        let start = chunks.partition_point(|chunk| chunk.last < self.low);
+        let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
+        self.blocks_skipped += (chunks.len() - (end - start)) as u64;
+        let wanted = if filter.topics.is_empty() {
+            Vec::new()
+        } else {
+            part.topics().iter().map(|topic| filter.wants(topic)).collect()
+        };
+        let cursor = Cursor { part, left: start..end, wanted };
+        let slot = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());
+        if slot == self.cursors.len() {
+            self.cursors.push(None);
+        }
+        self.cursors[slot] = Some(cursor);
+        self.requeue(slot);
+    }
+
+    /// Enters the cursor's next chunk that can hold a match; lets go of the part behind its last.
+    fn requeue(&mut self, slot: usize) {
+        let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return };
+        while !cursor.left.is_empty() {
+            let index = match self.order {
+                Order::Asc => cursor.left.start,
+                Order::Desc => cursor.left.end - 1,
+            };
+            let meta = &cursor.part.chunks()[index];
+            if may_match(meta, &cursor.wanted) {
+                let key = first_key(self.order, meta.first, meta.last);
+                self.heads.push(Reverse((key, slot)));
+                return;
+            }
+            self.blocks_skipped += 1;
+            match self.order {
+                Order::Asc => cursor.left.start += 1,
+                Order::Desc => cursor.left.end -= 1,
+            }
+        }
+        self.cursors[slot] = None;
+    }
+}
+
+fn may_match(meta: &ChunkMeta, wanted: &[bool]) -> bool {
+    wanted.is_empty()
+        || meta.topics.is_empty()
+        || meta.topics.iter().any(|&topic| wanted.get(usize::from(topic)).is_none_or(|&w| w))
+}
+
+fn part_key(order: Order, part: &dyn Part) -> u128 {
+    let (first, last) = part.range();
+    first_key(order, first, last)
+}

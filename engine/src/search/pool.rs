@@ -1,0 +1,261 @@
+//! The scan threads and how queries share them.
+//!
+//! A query that has work stands in one queue. A thread takes the first, puts it back at the end
+//! while there is more work than its own, so that others can help, and works on it for a slice of
+//! [`SCAN_SLICE_BYTES`]. A query without work (its reader is behind, or others do all there is to
+//! do) is in no queue and comes back when that changes.
+//!
+//! Invariants: a lock is never held while a chunk is read or searched; the order of locks is query,
+//! then queue; a thread that finds nothing to do sleeps on the condition variable; a query that
+//! is over is let go of at once, pins included, whatever its reader does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::consumer::{Consumer, Drained};
+use super::spec::Stats;
+use super::sweep::{Done, Sweep};
+use crate::limits::SCAN_SLICE_BYTES;
+
+/// What a piece of work counts at least towards a slice, bytes: opening a part or reading a run
+/// table searches nothing and yet takes time.
+const WORK_BYTES_MIN: u64 = 64 << 10;
+
+/// A query on its way.
+pub(super) struct Job {
+    id: u64,
+    started: Instant,
+    state: Mutex<Option<JobState>>,
+}
+
+struct JobState {
+    sweep: Sweep,
+    consumer: Box<dyn Consumer>,
+}
+
+/// What a thread does after a slice.
+enum Turn {
+    /// There may be more to do.
+    Again,
+    /// Nothing to do for now; the query has left the queue.
+    Idle,
+    /// The query is over.
+    Over,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Arc<Job>>,
+    /// Every job that is not over: a parked one is held by nothing else.
+    live: Vec<Arc<Job>>,
+    stopping: bool,
+}
+
+/// What threads and callers share.
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    work: Condvar,
+    next_job: AtomicU64,
+}
+
+/// The threads. Dropping it ends all queries and waits for the threads.
+pub(super) struct Pool {
+    pub(super) shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Called first on each scan thread, with its number.
+pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
+
+impl Pool {
+    pub(super) fn start(threads: usize, on_thread_start: &ThreadHook) -> io::Result<Self> {
+        let queue = Mutex::default();
+        let shared = Arc::new(Shared { queue, work: Condvar::new(), next_job: AtomicU64::new(0) });
+        let mut pool = Self { shared, threads: Vec::new() };
+        for index in 0..threads.max(1) {
+            let (shared, hook) = (Arc::clone(&pool.shared), Arc::clone(on_thread_start));
+            let body = move || {
+                hook(index);
+                shared.run_thread();
+            };
+            // A failure drops the pool, which stops the threads that did start.
+            let thread = std::thread::Builder::new().name(format!("scan-{index}")).spawn(body)?;
+            pool.threads.push(thread);
+        }
+        Ok(pool)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        queue.stopping = true;
+        queue.ready.clear();
+        let live = std::mem::take(&mut queue.live);
+        drop(queue);
+        self.shared.work.notify_all();
+        for job in live {
+            job.finish_early("the node is shutting down");
+        }
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Jobs that are not over.
+    pub(super) fn live_count(&self) -> usize {
+        self.lock().live.len()
+    }
+
+    /// The number that [`Shared::wake`] will know the next job by.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_job.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes a job in.
+    pub(super) fn submit(&self, id: u64, sweep: Sweep, consumer: Box<dyn Consumer>) {
+        let state = Mutex::new(Some(JobState { sweep, consumer }));
+        let job = Arc::new(Job { id, started: Instant::now(), state });
+        let mut queue = self.lock();
+        if queue.stopping {
+            drop(queue);
+            job.finish_early("the node is shutting down");
+            return;
+        }
+        queue.live.push(Arc::clone(&job));
+        queue.ready.push_back(job);
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    /// Something happened that may give the job work: its reader has drained or gone.
+    pub(super) fn wake(&self, id: u64) {
+        let mut queue = self.lock();
+        if queue.ready.iter().any(|job| job.id == id) {
+            return;
+        }
+        let Some(job) = queue.live.iter().find(|job| job.id == id).map(Arc::clone) else { return };
+        queue.ready.push_back(job);
+        drop(queue);
+        self.work.notify_one();
+    }
+
+    fn park(&self, id: u64) {
+        self.lock().ready.retain(|job| job.id != id);
+    }
+
+    fn remove(&self, id: u64) {
+        let mut queue = self.lock();
+        queue.ready.retain(|job| job.id != id);
+        queue.live.retain(|job| job.id != id);
+    }
+
+    fn run_thread(&self) {
+        while let Some(job) = self.next_job() {
+            match self.slice(&job) {
+                Turn::Again => self.wake(job.id),
+                Turn::Idle => {}
+                Turn::Over => self.remove(job.id),
+            }
+        }
+    }
+
+    /// The job whose turn it is; it stays in the queue for the other threads. `None`: stop.
+    fn next_job(&self) -> Option<Arc<Job>> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return None;
+            }
+            if let Some(job) = queue.ready.pop_front() {
+                return Some(job);
+            }
+            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Works on a job until its slice is used up or nothing is left to do.
+    fn slice(&self, job: &Job) -> Turn {
+        let mut done: Option<Done> = None;
+        let mut worked_bytes = 0;
+        loop {
+            let mut slot = job.lock();
+            let Some(state) = slot.as_mut() else { return Turn::Over };
+            if let Some(done) = done.take() {
+                state.sweep.complete(done);
+            }
+            let drained = state.consumer.drain(&mut state.sweep);
+            let may_take = match drained {
+                Drained::All if state.sweep.is_over() => return job.finish(slot, false),
+                Drained::All => true,
+                Drained::Full => false,
+                Drained::Ended(reason) => {
+                    state.sweep.end(&reason);
+                    return job.finish(slot, false);
+                }
+                Drained::Aborted => return job.finish(slot, true),
+                Drained::Unwanted => {
+                    *slot = None;
+                    return Turn::Over;
+                }
+            };
+            if worked_bytes >= SCAN_SLICE_BYTES {
+                return Turn::Again;
+            }
+            let Some(work) = state.sweep.next_work(may_take) else {
+                // Under the job's lock, so that whoever changes this finds the job parked.
+                self.park(job.id);
+                // Readers drain without the job's lock: one may just have been missed.
+                if !may_take && state.consumer.has_room() {
+                    self.wake(job.id);
+                }
+                return Turn::Idle;
+            };
+            if state.sweep.has_work() {
+                self.wake(job.id);
+            }
+            drop(slot);
+            let result = work.run();
+            worked_bytes += result.bytes_scanned().max(WORK_BYTES_MIN);
+            done = Some(result);
+        }
+    }
+}
+
+impl Job {
+    fn lock(&self) -> MutexGuard<'_, Option<JobState>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of all that the query held, then delivers its result.
+    fn finish(&self, mut slot: MutexGuard<'_, Option<JobState>>, aborted: bool) -> Turn {
+        if let Some(JobState { sweep, consumer }) = slot.take() {
+            let mut stats: Stats = sweep.into_stats();
+            stats.duration = self.started.elapsed();
+            if aborted {
+                stats.complete = false;
+            }
+            consumer.finish(stats, aborted);
+        }
+        Turn::Over
+    }
+
+    fn finish_early(&self, reason: &str) {
+        let mut slot = self.lock();
+        if let Some(state) = slot.as_mut() {
+            state.sweep.end(reason);
+        }
+        self.finish(slot, true);
+    }
+}

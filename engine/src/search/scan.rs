@@ -1,0 +1,358 @@
+//! Scans one chunk: which of its records match. Runs on scan threads, without a lock, and is a
+//! pure function of the chunk and the filter.
+//!
+//! Invariants: hits are in ULID order and at most `hits_max`; where there would be more, `rest`
+//! says where to go on; a hit of a chunk whose text is going to be shown is returned only after
+//! the chunk's checksum was verified; time and topics are settled on run tables before any text is
+//! looked at.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::expression::Expression;
+use super::matcher::Matcher;
+use super::spec::Order;
+use crate::chunk::{OpenPart, Text};
+use crate::damage::{Damage, DamageKind};
+use crate::run_table::{RunTable, offset_after};
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// What all scans of a query have in common.
+#[derive(Debug)]
+pub(super) struct Filter {
+    pub(super) expression: Expression,
+    pub(super) topics: Vec<Topic>,
+    pub(super) order: Order,
+    /// Only counts are wanted: with an expression that matches all, run tables tell them.
+    pub(super) counts_only: bool,
+}
+
+impl Filter {
+    fn tables_suffice(&self) -> bool {
+        self.counts_only && self.expression.matches_all()
+    }
+
+    pub(super) fn wants(&self, topic: &Topic) -> bool {
+        self.topics.is_empty() || self.topics.contains(topic)
+    }
+}
+
+/// Matching records that follow each other in one run: their ULIDs count up, their text is one
+/// span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hit {
+    pub(super) first: Ulid,
+    pub(super) count: u32,
+    /// Where their text starts and ends in the chunk's text, bytes.
+    pub(super) start: u32,
+    pub(super) end: u32,
+    /// Index into the chunk's topics.
+    pub(super) topic: u16,
+}
+
+impl Hit {
+    pub(super) const fn last(&self) -> Ulid {
+        self.first.plus(self.count as u64 - 1)
+    }
+
+    pub(super) const fn span(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    /// Takes the first `records` off, which are `bytes` long.
+    pub(super) const fn cut_front(&mut self, records: u32, bytes: u32) {
+        self.first = self.first.plus(records as u64);
+        self.count -= records;
+        self.start += bytes;
+    }
+}
+
+/// One scan.
+pub(super) struct Scan {
+    pub(super) part: Arc<dyn OpenPart>,
+    pub(super) index: usize,
+    /// Records outside these two are not wanted.
+    pub(super) low: Ulid,
+    pub(super) high: Ulid,
+    pub(super) hits_max: usize,
+    /// What an earlier scan has read and verified.
+    pub(super) known: Option<Known>,
+}
+
+/// What a scan found.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) hits: VecDeque<Hit>,
+    pub(super) topics: Vec<Topic>,
+    /// Absent where only counts are wanted.
+    pub(super) text: Option<Text>,
+    pub(super) rest: Option<Rest>,
+    pub(super) bytes_scanned: u64,
+}
+
+/// Where the next scan of the same chunk goes on.
+pub(super) struct Rest {
+    pub(super) low: Ulid,
+    pub(super) high: Ulid,
+    pub(super) known: Known,
+}
+
+/// A chunk that was read; without its text where only counts are wanted.
+pub(super) struct Known {
+    table: RunTable,
+    text: Option<Text>,
+}
+
+impl Scan {
+    /// Scans; an error costs the whole chunk.
+    pub(super) fn run(mut self, filter: &Filter) -> Result<Found, Damage> {
+        let verified = self.known.is_some();
+        let Known { table, text } = match self.known.take() {
+            Some(known) => known,
+            None => self.read(filter)?,
+        };
+        let pieces = self.pieces(&table, text.as_deref(), filter)?;
+        let mut collector = Collector {
+            hits: VecDeque::new(),
+            max: self.hits_max.max(1),
+            order: filter.order,
+            more: false,
+        };
+        let mut bytes_scanned = 0;
+        match &text {
+            Some(text) if !filter.expression.matches_all() => {
+                bytes_scanned = search(text, &pieces, &filter.expression, &mut collector);
+            }
+            _ => {
+                for &piece in &pieces {
+                    if !collector.add(piece) {
+                        break;
+                    }
+                    bytes_scanned += u64::from(piece.end - piece.start);
+                }
+            }
+        }
+        let Collector { hits, more, .. } = collector;
+        if let Some(text) = &text
+            && (text.is_poisoned() || (!hits.is_empty() && !verified))
+        {
+            // Zeros may have been searched in place of text; or hits are about to be shown.
+            self.verify(&table, text)?;
+        }
+        let known = Known { table, text };
+        Ok(self.found(hits, more, known, filter.order, bytes_scanned))
+    }
+
+    fn found(
+        &self,
+        hits: VecDeque<Hit>,
+        more: bool,
+        known: Known,
+        order: Order,
+        bytes_scanned: u64,
+    ) -> Found {
+        let bytes_scanned = if known.text.is_some() { bytes_scanned } else { 0 };
+        let (Some(first), Some(last)) = (hits.front(), hits.back()) else {
+            return Found { bytes_scanned, ..Found::default() };
+        };
+        let (low, high) = match order {
+            Order::Asc => (Ulid(last.last().0.saturating_add(1)), self.high),
+            Order::Desc => (self.low, Ulid(first.first.0.saturating_sub(1))),
+        };
+        let (topics, text) = (known.table.topics.clone(), known.text.clone());
+        let rest = more.then_some(Rest { low, high, known });
+        Found { hits, topics, text, rest, bytes_scanned }
+    }
+
+    /// Checks that the text is what was written and has the lines that the table claims.
+    fn verify(&self, table: &RunTable, text: &[u8]) -> Result<(), Damage> {
+        self.part.verify(self.index)?;
+        let lines = memchr::memchr_iter(b'\n', text).count() as u64;
+        if lines == table.record_count() {
+            Ok(())
+        } else {
+            Err(malformed(self.part.as_ref(), self.index))
+        }
+    }
+
+    /// The table, and the text unless the table alone answers.
+    fn read(&self, filter: &Filter) -> Result<Known, Damage> {
+        if filter.tables_suffice() {
+            let table = self.part.read_table(self.index)?;
+            let cut = |first: Ulid, last: Ulid| {
+                (first < self.low && last >= self.low) || (last > self.high && first <= self.high)
+            };
+            if !table.runs.iter().any(|run| cut(run.first, run.last())) {
+                return Ok(Known { table, text: None });
+            }
+        }
+        let chunk = self.part.read(self.index)?;
+        Ok(Known { table: chunk.table, text: Some(chunk.text) })
+    }
+
+    /// Runs that time and topics admit, cut to the bounds; in order of ULID and of text.
+    fn pieces(
+        &self,
+        table: &RunTable,
+        text: Option<&[u8]>,
+        filter: &Filter,
+    ) -> Result<Vec<Hit>, Damage> {
+        let wanted: Vec<bool> = table.topics.iter().map(|topic| filter.wants(topic)).collect();
+        let mut pieces = Vec::new();
+        for (run, span) in table.spans() {
+            if run.last() < self.low || !wanted.get(usize::from(run.topic)).is_some_and(|&w| w) {
+                continue;
+            }
+            if run.first > self.high {
+                break;
+            }
+            let mut piece = Hit {
+                first: run.first,
+                count: run.count,
+                start: span.start as u32,
+                end: span.end as u32,
+                topic: run.topic,
+            };
+            let keep_to = run.last().min(self.high);
+            let skip = self.low.0.saturating_sub(run.first.0) as u32;
+            if skip > 0 || keep_to < run.last() {
+                let text = text.and_then(|text| text.get(span)).unwrap_or_default();
+                let count = (keep_to.0 - run.first.0 + 1) as u32 - skip;
+                piece = cut(piece, text, skip, count)
+                    .ok_or_else(|| malformed(self.part.as_ref(), self.index))?;
+            }
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+}
+
+/// The run table of a chunk and its text contradict each other.
+pub(super) fn malformed(part: &dyn OpenPart, index: usize) -> Damage {
+    Damage {
+        path: std::path::PathBuf::from(format!("chunk {index}")),
+        offset: 0,
+        len_bytes: 0,
+        range: part.chunks().get(index).map(|meta| (meta.first, meta.last)),
+        records: None,
+        kind: DamageKind::Malformed("run table"),
+    }
+}
+
+/// `count` records of a hit, behind the first `skip`; `text` is the hit's own. `None` if the text
+/// has fewer lines.
+pub(super) fn cut(hit: Hit, text: &[u8], skip: u32, count: u32) -> Option<Hit> {
+    let skip_bytes = offset_after(text, u64::from(skip))?;
+    let len = if skip + count == hit.count {
+        text.len() - skip_bytes
+    } else {
+        offset_after(&text[skip_bytes..], u64::from(count))?
+    };
+    let start = hit.start + skip_bytes as u32;
+    Some(Hit {
+        first: hit.first.plus(u64::from(skip)),
+        count,
+        start,
+        end: start + len as u32,
+        ..hit
+    })
+}
+
+/// Takes hits in ULID order and keeps the `max` that come first in the query's order.
+struct Collector {
+    hits: VecDeque<Hit>,
+    max: usize,
+    order: Order,
+    /// Whether hits were left out.
+    more: bool,
+}
+
+impl Collector {
+    /// Whether further hits are of use.
+    fn add(&mut self, hit: Hit) -> bool {
+        if let Some(last) = self.hits.back_mut() {
+            let follows = last.last().0 + 1 == hit.first.0 && last.end == hit.start;
+            if follows && last.topic == hit.topic && last.first.ms() == hit.first.ms() {
+                last.count += hit.count;
+                last.end = hit.end;
+                return true;
+            }
+        }
+        if self.hits.len() >= self.max {
+            self.more = true;
+            if self.order == Order::Asc {
+                return false;
+            }
+            self.hits.pop_front();
+        }
+        self.hits.push_back(hit);
+        true
+    }
+}
+
+/// Searches the text of the pieces, neighbouring ones as one buffer; says how many bytes.
+fn search(text: &[u8], pieces: &[Hit], expression: &Expression, out: &mut Collector) -> u64 {
+    let mut matcher = Matcher::new(expression);
+    let mut bytes_scanned = 0;
+    let mut at = 0;
+    while at < pieces.len() {
+        let start = pieces[at].start as usize;
+        let mut behind = at + 1;
+        while behind < pieces.len() && pieces[behind].start == pieces[behind - 1].end {
+            behind += 1;
+        }
+        let end = pieces[behind - 1].end as usize;
+        let Some(buffer) = text.get(start..end) else { return bytes_scanned };
+        let mut locator =
+            Locator { text, pieces: &pieces[at..behind], counted_to: start, records: 0 };
+        let mut from = 0;
+        while let Some(record) = matcher.next(buffer, from) {
+            from = record.end;
+            let Some(hit) = locator.locate(start + record.start..start + record.end) else {
+                return bytes_scanned;
+            };
+            if !out.add(hit) {
+                return bytes_scanned + from as u64;
+            }
+        }
+        bytes_scanned += (end - start) as u64;
+        at = behind;
+    }
+    bytes_scanned
+}
+
+/// Numbers records: counts line feeds from hit to hit, and only in pieces that have hits.
+struct Locator<'a> {
+    text: &'a [u8],
+    /// The first one is where the last hit was.
+    pieces: &'a [Hit],
+    counted_to: usize,
+    /// Records of the first piece before `counted_to`.
+    records: u32,
+}
+
+impl Locator<'_> {
+    /// The hit that is this record; records are asked for in order. `None` where the run table
+    /// and the text contradict each other.
+    fn locate(&mut self, record: Range<usize>) -> Option<Hit> {
+        let mut piece = self.pieces.first()?;
+        while piece.end as usize <= record.start {
+            self.pieces = &self.pieces[1..];
+            piece = self.pieces.first()?;
+            self.counted_to = piece.start as usize;
+            self.records = 0;
+        }
+        let between = self.text.get(self.counted_to..record.start)?;
+        self.records += memchr::memchr_iter(b'\n', between).count() as u32;
+        self.counted_to = record.start;
+        (self.records < piece.count).then(|| Hit {
+            first: piece.first.plus(u64::from(self.records)),
+            count: 1,
+            start: record.start as u32,
+            end: record.end as u32,
+            topic: piece.topic,
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! The face of search: queries, counts, histograms and topics over a snapshot.
+//!
+//! Everything returned here is polled with a waker and cancelled by being dropped; all work is
+//! done on the scan threads.
+
+use std::io;
+use std::sync::Arc;
+
+use super::consumer::{
+    Consumer, Counting, Histogram, Output, StatsTally, Tally, TopicTally, Topics,
+};
+use super::expression::Expression;
+use super::pipe::{PipeReader, pipe};
+use super::pool::{Pool, ThreadHook};
+use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
+use super::sweep::{Sweep, SweepOptions};
+use super::ticket::{Ticket, ticket};
+use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HITS_MAX};
+use crate::ulid::{MS_MAX, Ulid};
+
+/// How to search.
+#[derive(Clone)]
+pub struct SearcherOptions {
+    /// Scan threads, at least 1.
+    pub threads: usize,
+    /// Name of this node in what is told as missing.
+    pub node: String,
+    /// Called first on each scan thread with its number, to pin or renice it.
+    pub on_thread_start: ThreadHook,
+}
+
+/// What a query will look at, from indexes alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Parts whose time range meets the query's.
+    pub segments: u64,
+    /// Their text, bytes: the most that has to be searched.
+    pub data_set_bytes_max: u64,
+    /// Whether nothing of the range is known to be missing.
+    pub complete: bool,
+    /// Spans known to be missing.
+    pub missing_count: u64,
+}
+
+/// Runs queries on threads of its own. Dropping it ends them.
+pub struct Searcher {
+    pool: Pool,
+    threads: usize,
+    node: String,
+}
+
+impl Searcher {
+    /// Starts the scan threads.
+    pub fn start(options: SearcherOptions) -> io::Result<Self> {
+        let threads = options.threads.max(1);
+        let pool = Pool::start(threads, &options.on_thread_start)?;
+        Ok(Self { pool, threads, node: options.node })
+    }
+
+    /// Queries that are running or parked.
+    pub fn running(&self) -> usize {
+        self.pool.shared.live_count()
+    }
+
+    /// What a query will look at; reads no text.
+    pub fn plan(&self, spec: &QuerySpec, snapshot: &Snapshot) -> Plan {
+        let mut plan =
+            Plan { segments: 0, data_set_bytes_max: 0, complete: true, missing_count: 0 };
+        let Some((low, high)) = spec.bounds() else { return plan };
+        for part in &snapshot.parts {
+            let (first, last) = part.range();
+            if first <= high && last >= low {
+                plan.segments += 1;
+                plan.data_set_bytes_max += part.text_bytes();
+            }
+        }
+        let missed = snapshot.missing.iter().filter(|m| m.from <= high && m.to >= low);
+        plan.missing_count = missed.count() as u64;
+        plan.complete = plan.missing_count == 0;
+        plan
+    }
+
+    /// Starts a query.
+    pub fn query(&self, spec: QuerySpec, snapshot: Snapshot, format: Format) -> PipeReader {
+        let id = self.pool.shared.next_id();
+        let (writer, reader) = pipe(self.waker(id));
+        let output = Output::new(writer, format, spec.order);
+        self.submit(id, spec, snapshot, Box::new(output));
+        reader
+    }
+
+    /// Counts matching records. The limit is not applied.
+    pub fn stats(&self, spec: QuerySpec, snapshot: Snapshot) -> Ticket<Stats> {
+        self.count(StatsTally, spec, snapshot)
+    }
+
+    /// Counts matching records in buckets of equal width over the query's time range, which ends
+    /// with the newest record where it is not bounded. The limit is not applied.
+    pub fn histogram(
+        &self,
+        spec: QuerySpec,
+        snapshot: Snapshot,
+        buckets: usize,
+    ) -> Ticket<Histogram> {
+        let from_ms = spec.from.ms();
+        let newest = snapshot.parts.iter().map(|part| part.range().1.ms()).max();
+        let to_ms = match spec.to.ms() {
+            MS_MAX => newest.unwrap_or(from_ms).max(from_ms),
+            to_ms => to_ms,
+        };
+        let tally = Histogram::new(from_ms, to_ms, buckets.min(HISTOGRAM_BUCKETS_MAX));
+        self.count(tally, spec, snapshot)
+    }
+
+    /// What is held of each topic. Reads every run table of the snapshot (no text, except where
+    /// copies of records overlap in part), so that records held twice are counted once.
+    pub fn topics(&self, snapshot: Snapshot) -> Ticket<Topics> {
+        let spec = QuerySpec {
+            from: Ulid::MIN,
+            to: Ulid::MAX,
+            after: None,
+            expression: Expression::all(),
+            topics: Vec::new(),
+            order: Order::Asc,
+            limit: None,
+        };
+        self.count(TopicTally::default(), spec, snapshot)
+    }
+
+    fn count<T: Tally + 'static>(
+        &self,
+        tally: T,
+        mut spec: QuerySpec,
+        snapshot: Snapshot,
+    ) -> Ticket<T::Result> {
+        let id = self.pool.shared.next_id();
+        let (sender, ticket) = ticket(self.waker(id));
+        spec.limit = None;
+        self.submit(id, spec, snapshot, Box::new(Counting { tally, sender }));
+        ticket
+    }
+
+    fn submit(&self, id: u64, spec: QuerySpec, snapshot: Snapshot, consumer: Box<dyn Consumer>) {
+        let options = SweepOptions {
+            window: 2 * self.threads + 2,
+            node: self.node.clone(),
+            hits_max: QUERY_HITS_MAX,
+            counts_only: consumer.counts_only(),
+        };
+        self.pool.shared.submit(id, Sweep::new(spec, snapshot, options), consumer);
+    }
+
+    fn waker(&self, id: u64) -> Arc<dyn Fn() + Send + Sync> {
+        let shared = Arc::clone(&self.pool.shared);
+        Arc::new(move || shared.wake(id))
+    }
+}

@@ -1,0 +1,148 @@
+//! What is asked, of what, and what became of it. Values only.
+
+use std::time::Duration;
+
+use super::expression::Expression;
+use crate::chunk::Part;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+use std::sync::Arc;
+
+/// The pinned view that a query reads: pinned parts stay readable while it lives.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    /// Every part that may hold matching records, in any order. Copies of a record in several
+    /// parts are shown once.
+    pub parts: Vec<Arc<dyn Part>>,
+    /// What is known to be unreadable before the query starts.
+    pub missing: Vec<Missing>,
+}
+
+/// A span of the answer that could not be searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// Its first ULID.
+    pub from: Ulid,
+    /// Its last ULID.
+    pub to: Ulid,
+    /// The node that should have it.
+    pub node: String,
+    /// Why it could not be searched.
+    pub reason: String,
+}
+
+/// Which end of the time range comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Oldest first.
+    #[default]
+    Asc,
+    /// Newest first.
+    Desc,
+}
+
+/// How records are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Format {
+    /// `ULID SP record LF`.
+    #[default]
+    Text,
+    /// One JSON object a line, and an `end` object as the last line.
+    Ndjson,
+}
+
+/// A query: every condition must hold.
+#[derive(Debug, Clone)]
+pub struct QuerySpec {
+    /// First ULID, inclusive.
+    pub from: Ulid,
+    /// Last ULID, inclusive.
+    pub to: Ulid,
+    /// Resume behind this ULID, exclusive: later ones in ascending, earlier ones in descending
+    /// order.
+    pub after: Option<Ulid>,
+    /// What the record must match.
+    pub expression: Expression,
+    /// Topics of which the record must have one; empty: any.
+    pub topics: Vec<Topic>,
+    /// Which end comes first.
+    pub order: Order,
+    /// Most records to show. Counts (stats, histogram) take no notice of it.
+    pub limit: Option<u64>,
+}
+
+impl QuerySpec {
+    /// First and last ULID that can be in the answer, `after` applied; `None` when none can.
+    pub fn bounds(&self) -> Option<(Ulid, Ulid)> {
+        let (mut low, mut high) = (self.from, self.to);
+        match (self.after, self.order) {
+            (Some(after), Order::Asc) => low = low.max(Ulid(after.0.checked_add(1)?)),
+            (Some(after), Order::Desc) => high = high.min(Ulid(after.0.checked_sub(1)?)),
+            (None, _) => {}
+        }
+        (low <= high).then_some((low, high))
+    }
+}
+
+/// What a query found and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// Matching records, each counted once.
+    pub records: u64,
+    /// Their text with LFs, bytes.
+    pub bytes: u64,
+    /// Parts that were opened.
+    pub segments: u64,
+    /// Chunks of which text or run table were read.
+    pub blocks_read: u64,
+    /// Chunks of opened parts that time or topics ruled out.
+    pub blocks_skipped: u64,
+    /// Text that was read, bytes.
+    pub bytes_scanned: u64,
+    /// From the start of the query to its end.
+    pub duration: Duration,
+    /// Whether everything in the range could be searched.
+    pub complete: bool,
+    /// What could not; at most [`crate::limits::QUERY_MISSING_MAX`] entries.
+    pub missing: Vec<Missing>,
+    /// How many spans could not, listed or not.
+    pub missing_count: u64,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            records: 0,
+            bytes: 0,
+            segments: 0,
+            blocks_read: 0,
+            blocks_skipped: 0,
+            bytes_scanned: 0,
+            duration: Duration::ZERO,
+            complete: true,
+            missing: Vec::new(),
+            missing_count: 0,
+        }
+    }
+}
+
+impl Stats {
+    /// Notes a span that could not be searched.
+    pub(super) fn miss(&mut self, missing: Missing) {
+        self.complete = false;
+        self.missing_count += 1;
+        if self.missing.len() < crate::limits::QUERY_MISSING_MAX {
+            self.missing.push(missing);
+        }
+    }
+}
+
+/// How a query ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Outcome {
+    /// What it found and cost.
+    pub stats: Stats,
+    /// The output stops inside a record, because its file became unreadable while it was being
+    /// sent: the answer must not be ended as if it were whole.
+    pub aborted: bool,
+}

@@ -1,0 +1,523 @@
+//! Merges the hits of many chunks, which are scanned out of order, into one stream by ULID.
+//!
+//! A *track* is a part being opened or a chunk from the moment its scan is handed out until its
+//! last hit is taken. The frontier is the smallest key that an unfinished track or a chunk not
+//! handed out may still bring: hits up to there can be taken. A hit whose ULIDs were taken before
+//! is a copy and dropped, in part or whole. Since a hit's ULIDs count up without a gap, nothing
+//! can belong between them, so a hit may be taken whole once its first record may.
+//!
+//! Invariants: single-threaded and free of effects but for opening nothing and reading nothing:
+//! [`Work`] is handed out and its result handed back; at most [`Sweep::window`] tracks are alive,
+//! and more only while none of them can go on otherwise (more parts overlap than that), so that a
+//! sweep always moves; results may come back in any order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::feed::{Feed, Next, first_key, key};
+use super::scan::{Filter, Found, Hit, Rest, Scan, cut};
+use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
+use crate::chunk::{OpenPart, Part, Text};
+use crate::damage::Damage;
+use crate::limits::BATCH_HITS_MIN;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// Work for a scan thread.
+pub(super) struct Work {
+    track: u64,
+    filter: Arc<Filter>,
+    job: WorkKind,
+}
+
+enum WorkKind {
+    Open(Arc<dyn Part>),
+    Scan(Scan),
+}
+
+/// The result of [`Work`].
+pub(super) struct Done {
+    track: u64,
+    result: DoneKind,
+}
+
+enum DoneKind {
+    Opened(Result<Box<dyn OpenPart>, Damage>),
+    Scanned(Result<Found, Damage>),
+}
+
+impl Work {
+    /// Does it. Opens, reads and searches: for scan threads only.
+    pub(super) fn run(self) -> Done {
+        let result = match self.job {
+            WorkKind::Open(part) => DoneKind::Opened(part.open()),
+            WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.filter)),
+        };
+        Done { track: self.track, result }
+    }
+}
+
+impl Done {
+    /// Text that was searched, bytes.
+    pub(super) fn bytes_scanned(&self) -> u64 {
+        match &self.result {
+            DoneKind::Scanned(Ok(found)) => found.bytes_scanned,
+            _ => 0,
+        }
+    }
+}
+
+struct Track {
+    id: u64,
+    /// Nothing it still brings has a smaller key, hits that are here aside.
+    bound: u128,
+    /// Its scan or opening is handed out.
+    running: bool,
+    /// ULIDs it may hold: what is missing if it fails.
+    range: (Ulid, Ulid),
+    /// `None` while a part is being opened.
+    chunk: Option<(Arc<dyn OpenPart>, usize)>,
+    hits: VecDeque<Hit>,
+    topics: Vec<Topic>,
+    text: Option<Text>,
+    rest: Option<Rest>,
+}
+
+/// The hit to take next.
+pub(super) struct Head<'a> {
+    pub(super) hit: Hit,
+    /// Most of its records that are wanted.
+    pub(super) records_max: u64,
+    pub(super) topic: &'a Topic,
+    /// Its chunk's text; absent where only counts are wanted.
+    pub(super) text: Option<&'a Text>,
+}
+
+/// See the page of the module.
+pub(super) struct Sweep {
+    filter: Arc<Filter>,
+    low: Ulid,
+    high: Ulid,
+    limit: Option<u64>,
+    node: String,
+    feed: Feed,
+    tracks: Vec<Track>,
+    window: usize,
+    hits_max: usize,
+    next_track: u64,
+    /// Key of the last record taken.
+    taken: Option<u128>,
+    /// Track that is being taken from, and the key up to which no other comes first.
+    current: Option<(u64, u128)>,
+    over: bool,
+    pub(super) stats: Stats,
+}
+
+/// How a query is to be swept.
+pub(super) struct SweepOptions {
+    /// Tracks alive at a time.
+    pub(super) window: usize,
+    /// Name of this node, for what is missing.
+    pub(super) node: String,
+    /// Hits in memory over all tracks, at least 1.
+    pub(super) hits_max: usize,
+    /// No text is wanted and no limit holds.
+    pub(super) counts_only: bool,
+}
+
+impl Sweep {
+    pub(super) fn new(spec: QuerySpec, snapshot: Snapshot, options: SweepOptions) -> Self {
+        let bounds = spec.bounds();
+        let (low, high) = bounds.unwrap_or((Ulid::MAX, Ulid::MIN));
+        let parts = if bounds.is_some() { snapshot.parts } else { Vec::new() };
+        let filter = Filter {
+            expression: spec.expression,
+            topics: spec.topics,
+            order: spec.order,
+            counts_only: options.counts_only,
+        };
+        let mut sweep = Self {
+            filter: Arc::new(filter),
+            low,
+            high,
+            limit: spec.limit.filter(|_| !options.counts_only),
+            node: options.node,
+            feed: Feed::new(spec.order, low, high, parts),
+            tracks: Vec::new(),
+            window: options.window.max(1),
+            hits_max: options.hits_max,
+            next_track: 0,
+            taken: None,
+            current: None,
+            over: false,
+            stats: Stats::default(),
+        };
+        for missing in snapshot.missing {
+            if missing.from <= high && missing.to >= low {
+                sweep.stats.miss(missing);
+            }
+        }
+        sweep
+    }
+
+    /// Whether nothing more will come.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+            || self.records_left() == 0
+            || (self.tracks.is_empty() && self.feed.next_key().is_none())
+    }
+
+    /// Ends the sweep early: what was not taken is told as missing.
+    pub(super) fn end(&mut self, reason: &str) {
+        let (low, high) = match (self.taken, self.filter.order) {
+            (None, _) => (self.low, self.high),
+            (Some(taken), Order::Asc) => (Ulid(taken.saturating_add(1)), self.high),
+            (Some(taken), Order::Desc) => (self.low, Ulid((!taken).saturating_sub(1))),
+        };
+        self.miss((low, high), reason.to_owned());
+        self.over = true;
+        self.tracks.clear();
+    }
+
+    /// What was found and what it cost; `duration` is the caller's.
+    pub(super) fn into_stats(mut self) -> Stats {
+        self.stats.blocks_skipped = self.feed.blocks_skipped;
+        self.stats
+    }
+
+    fn records_left(&self) -> u64 {
+        self.limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.stats.records))
+    }
+
+    /// Whether [`Sweep::next_work`] would find work inside the window.
+    pub(super) fn has_work(&self) -> bool {
+        !self.is_over()
+            && (self.tracks.iter().any(Track::wants_scan)
+                || (self.tracks.len() < self.window && self.feed.next_key().is_some()))
+    }
+
+    /// Work for one thread, if there is some now. `may_take`: the caller takes hits as they come,
+    /// so that what is here and was not taken cannot be taken before more was scanned.
+    pub(super) fn next_work(&mut self, may_take: bool) -> Option<Work> {
+        if self.is_over() {
+            return None;
+        }
+        if let Some(at) = self.tracks.iter().position(Track::wants_scan) {
+            return self.rescan(at);
+        }
+        let stuck = may_take && !self.tracks.iter().any(|track| track.running);
+        if self.tracks.len() >= self.window && !stuck {
+            return None;
+        }
+        let (bound, next) = self.feed.next()?;
+        let id = self.next_track;
+        self.next_track += 1;
+        let (range, chunk, job) = match next {
+            Next::Open(part) => (part.range(), None, WorkKind::Open(part)),
+            Next::Chunk(part, index) => {
+                let meta = &part.chunks()[index];
+                let range = (meta.first, meta.last);
+                let scan = Scan {
+                    part: Arc::clone(&part),
+                    index,
+                    low: self.low,
+                    high: self.high,
+                    hits_max: self.batch_max(),
+                    known: None,
+                };
+                self.stats.blocks_read += 1;
+                (range, Some((part, index)), WorkKind::Scan(scan))
+            }
+        };
+        self.tracks.push(Track {
+            id,
+            bound,
+            running: true,
+            range,
+            chunk,
+            hits: VecDeque::new(),
+            topics: Vec::new(),
+            text: None,
+            rest: None,
+        });
+        Some(Work { track: id, filter: Arc::clone(&self.filter), job })
+    }
+
+    /// Work for the rest of a chunk.
+    fn rescan(&mut self, at: usize) -> Option<Work> {
+        let hits_max = self.batch_max();
+        let track = &mut self.tracks[at];
+        let (rest, (part, index)) = (track.rest.take()?, track.chunk.clone()?);
+        track.running = true;
+        track.text = None;
+        let (low, high, known) = (rest.low, rest.high, Some(rest.known));
+        let scan = Scan { part, index, low, high, hits_max, known };
+        let filter = Arc::clone(&self.filter);
+        Some(Work { track: track.id, filter, job: WorkKind::Scan(scan) })
+    }
+
+    fn batch_max(&self) -> usize {
+        let share = self.hits_max / self.window.max(self.tracks.len());
+        let wanted = usize::try_from(self.records_left()).unwrap_or(usize::MAX);
+        share.max(BATCH_HITS_MIN.min(self.hits_max)).min(wanted)
+    }
+
+    /// Takes a result in.
+    pub(super) fn complete(&mut self, done: Done) {
+        let order = self.filter.order;
+        let Some(at) = self.tracks.iter().position(|track| track.id == done.track) else { return };
+        match done.result {
+            DoneKind::Opened(result) => {
+                let track = self.tracks.swap_remove(at);
+                match result {
+                    Ok(part) => self.opened(Arc::from(part), track.range),
+                    Err(damage) => self.miss_damage(&damage, track.range),
+                }
+            }
+            DoneKind::Scanned(Ok(found)) => {
+                self.stats.bytes_scanned += found.bytes_scanned;
+                let track = &mut self.tracks[at];
+                track.running = false;
+                track.hits = found.hits;
+                track.topics = found.topics;
+                track.text = found.text;
+                if let Some(rest) = &found.rest {
+                    track.bound = first_key(order, rest.low, rest.high);
+                }
+                track.rest = found.rest;
+                if track.is_spent() {
+                    self.tracks.swap_remove(at);
+                }
+            }
+            DoneKind::Scanned(Err(damage)) => {
+                let track = self.tracks.swap_remove(at);
+                self.miss_damage(&damage, track.range);
+            }
+        }
+    }
+
+    fn opened(&mut self, part: Arc<dyn OpenPart>, range: (Ulid, Ulid)) {
+        self.stats.segments += 1;
+        for damage in part.damage().iter().filter(|damage| damage.loses_records()) {
+            self.miss_damage(damage, range);
+        }
+        self.feed.opened(part, &self.filter);
+    }
+
+    fn miss_damage(&mut self, damage: &Damage, range: (Ulid, Ulid)) {
+        self.miss(damage.range.unwrap_or(range), damage.to_string());
+    }
+
+    /// Tells that a span is missing, as far as it was asked for.
+    fn miss(&mut self, (from, to): (Ulid, Ulid), reason: String) {
+        let (from, to) = (from.max(self.low), to.min(self.high));
+        if from <= to {
+            self.stats.miss(Missing { from, to, node: self.node.clone(), reason });
+        }
+    }
+
+    /// Finds the hit that is to be taken next; `false` if none can be now.
+    pub(super) fn prepare(&mut self) -> bool {
+        while !self.over && self.records_left() > 0 {
+            let Some(at) = self.select() else { return false };
+            if self.drop_copies(at) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The track whose first hit comes before all else, if it is certain which.
+    fn select(&mut self) -> Option<usize> {
+        let order = self.filter.order;
+        if let Some((id, bound)) = self.current {
+            let at = self.tracks.iter().position(|track| track.id == id);
+            let first = |at: usize| self.tracks[at].head_key(order).is_some_and(|key| key <= bound);
+            if let Some(at) = at.filter(|&at| first(at)) {
+                return Some(at);
+            }
+        }
+        self.current = None;
+        let mut best: Option<(u128, usize)> = None;
+        let mut bound = self.feed.next_key().unwrap_or(u128::MAX);
+        for (at, track) in self.tracks.iter().enumerate() {
+            match (track.head_key(order), best) {
+                (None, _) => bound = bound.min(track.bound),
+                (Some(head), Some((key, _))) if head >= key => bound = bound.min(head),
+                (Some(head), _) => {
+                    bound = bound.min(best.map_or(u128::MAX, |(key, _)| key));
+                    best = Some((head, at));
+                }
+            }
+        }
+        let (_, at) = best.filter(|&(head, _)| head <= bound)?;
+        self.current = Some((self.tracks[at].id, bound));
+        Some(at)
+    }
+
+    /// Takes records off the track's first hit that were taken from another; whether one is left.
+    fn drop_copies(&mut self, at: usize) -> bool {
+        let order = self.filter.order;
+        let track = &mut self.tracks[at];
+        let Some(hit) = track.hits.front_in(order) else {
+            self.current = None;
+            return false;
+        };
+        let Some(taken) = self.taken else { return true };
+        // `taken` is a key: in descending order the complement of the lowest ULID taken.
+        let copies = match order {
+            Order::Asc => taken.saturating_add(1).saturating_sub(hit.first.0),
+            Order::Desc => hit.last().0.saturating_add(1).saturating_sub(!taken),
+        };
+        if copies == 0 {
+            return true;
+        }
+        if copies >= u128::from(hit.count) {
+            track.hits.pop_front_in(order);
+            self.retire(at);
+            return false;
+        }
+        let left = hit.count - copies as u32;
+        let skip = if order == Order::Asc { copies as u32 } else { 0 };
+        match track.cut(*hit, skip, left) {
+            Ok(hit) => {
+                track.hits.replace_front_in(order, hit);
+                true
+            }
+            Err(damage) => {
+                let track = self.tracks.swap_remove(at);
+                self.current = None;
+                self.miss_damage(&damage, track.range);
+                false
+            }
+        }
+    }
+
+    /// Lets go of a track that has brought all it had.
+    fn retire(&mut self, at: usize) {
+        if self.tracks[at].is_spent() {
+            self.tracks.swap_remove(at);
+            self.current = None;
+        }
+    }
+
+    /// The hit that [`Sweep::prepare`] found.
+    pub(super) fn head(&self) -> Option<Head<'_>> {
+        let (id, _) = self.current?;
+        let track = self.tracks.iter().find(|track| track.id == id)?;
+        let hit = *track.hits.front_in(self.filter.order)?;
+        let topic = track.topics.get(usize::from(hit.topic))?;
+        let records_max = u64::from(hit.count).min(self.records_left());
+        Some(Head { hit, records_max, topic, text: track.text.as_ref() })
+    }
+
+    /// The head's first `records` (in the query's order) are taken; they were `bytes` long.
+    pub(super) fn advance(&mut self, records: u32, bytes: u64) {
+        let order = self.filter.order;
+        let Some((id, _)) = self.current.filter(|_| records > 0) else { return };
+        let Some(at) = self.tracks.iter().position(|track| track.id == id) else { return };
+        let track = &mut self.tracks[at];
+        let Some(mut hit) = track.hits.pop_front_in(order) else { return };
+        let last = match order {
+            Order::Asc => hit.first.plus(u64::from(records) - 1),
+            Order::Desc => hit.first.plus(u64::from(hit.count - records)),
+        };
+        self.taken = Some(key(order, last));
+        self.stats.records += u64::from(records);
+        self.stats.bytes += bytes;
+        if records < hit.count {
+            match order {
+                Order::Asc => hit.cut_front(records, bytes as u32),
+                Order::Desc => {
+                    hit.count -= records;
+                    hit.end -= bytes as u32;
+                }
+            }
+            track.hits.push_front_in(order, hit);
+        }
+        self.retire(at);
+    }
+
+    /// Whether the head's text has become unreadable: what was made of it must be thrown away.
+    pub(super) fn head_is_unreadable(&self) -> Option<Damage> {
+        let (id, _) = self.current?;
+        let track = self.tracks.iter().find(|track| track.id == id)?;
+        if !track.text.as_ref().is_some_and(Text::is_poisoned) {
+            return None;
+        }
+        // The mark is on the whole file; only the checksum tells whether this chunk is hit.
+        let (part, index) = track.chunk.as_ref()?;
+        part.verify(*index).err()
+    }
+
+    /// Gives up the head's chunk.
+    pub(super) fn drop_head(&mut self, damage: &Damage) {
+        let Some((id, _)) = self.current.take() else { return };
+        let Some(at) = self.tracks.iter().position(|track| track.id == id) else { return };
+        let track = self.tracks.swap_remove(at);
+        self.miss_damage(damage, track.range);
+    }
+}
+
+impl Track {
+    /// The rest of its chunk is to be scanned.
+    fn wants_scan(&self) -> bool {
+        !self.running && self.hits.is_empty() && self.rest.is_some()
+    }
+
+    fn is_spent(&self) -> bool {
+        !self.running && self.hits.is_empty() && self.rest.is_none()
+    }
+
+    fn head_key(&self, order: Order) -> Option<u128> {
+        self.hits.front_in(order).map(|hit| first_key(order, hit.first, hit.last()))
+    }
+
+    /// Cuts a hit; the text is read for it where only counts were wanted.
+    fn cut(&self, hit: Hit, skip: u32, count: u32) -> Result<Hit, Damage> {
+        let Some((part, index)) = &self.chunk else { return Ok(hit) };
+        let read;
+        let text = if let Some(text) = &self.text {
+            text
+        } else {
+            read = part.read(*index)?.text;
+            &read
+        };
+        let own = text.get(hit.span()).unwrap_or_default();
+        cut(hit, own, skip, count).ok_or_else(|| super::scan::malformed(part.as_ref(), *index))
+    }
+}
+
+/// A queue of hits in ULID order, seen from the end that comes first in the query's order.
+trait FrontIn {
+    fn front_in(&self, order: Order) -> Option<&Hit>;
+    fn pop_front_in(&mut self, order: Order) -> Option<Hit>;
+    fn push_front_in(&mut self, order: Order, hit: Hit);
+    fn replace_front_in(&mut self, order: Order, hit: Hit) {
+        self.pop_front_in(order);
+        self.push_front_in(order, hit);
+    }
+}
+
+impl FrontIn for VecDeque<Hit> {
+    fn front_in(&self, order: Order) -> Option<&Hit> {
+        match order {
+            Order::Asc => self.front(),
+            Order::Desc => self.back(),
+        }
+    }
+
+    fn pop_front_in(&mut self, order: Order) -> Option<Hit> {
+        match order {
+            Order::Asc => self.pop_front(),
+            Order::Desc => self.pop_back(),
+        }
+    }
+
+    fn push_front_in(&mut self, order: Order, hit: Hit) {
+        match order {
+            Order::Asc => self.push_front(hit),
+            Order::Desc => self.push_back(hit),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the servers ask of the node behind them.
+//!
+//! Invariants: nothing here blocks its caller's thread; a future may be dropped at any time and
+//! leaves nothing behind but records that were already taken. Knows neither HTTP nor rings: the
+//! node implements [`Backend`] once, tests implement it over memory.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::search::{Searcher, Snapshot};
+use engine::topic::Topic;
+use engine::ulid::Ulid;
+
+use crate::metrics::NodeMetrics;
+
+/// A future that the control thread polls.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A node, as its servers see it.
+pub trait Backend: Send + Sync + 'static {
+    /// Pins everything that a query which starts now may have to search: memory of the shards
+    /// first, then ingest segments, then store segments.
+    fn pin(&self) -> Pending<Snapshot>;
+
+    /// The search threads.
+    fn searcher(&self) -> &Searcher;
+
+    /// Milliseconds of the newest ULID held, 0 when there is none. With the wall clock it makes
+    /// `now`.
+    fn newest_ms(&self) -> u64;
+
+    /// Begins to take the records of one request; all of them go to one shard. `None` leaves the
+    /// topic to the node's configuration.
+    fn appender(&self, topic: Option<Topic>) -> Result<Box<dyn Appender>, AppendError>;
+
+    /// Longest record without its LF, bytes; longer lines are cut before they are appended.
+    fn max_record_size_bytes(&self) -> usize;
+
+    /// Whether the process turns; what is wrong otherwise.
+    fn health(&self) -> Health;
+
+    /// Whether it can take its role's work; what is missing otherwise.
+    fn readiness(&self) -> Health;
+
+    /// What `/_segmentstate` shows.
+    fn segment_state(&self) -> SegmentState;
+
+    /// Counters of the node.
+    fn metrics(&self) -> &Arc<NodeMetrics>;
+}
+
+/// Takes the records of one request.
+pub trait Appender: Send {
+    /// Takes whole lines, each with its LF and none longer than the maximum; resolves once they
+    /// are numbered, which is the promise of fast mode. Waits while the backlog is full.
+    fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>>;
+
+    /// Resolves once everything that was appended is on disk and synced.
+    fn durable(&mut self) -> Pending<Result<(), AppendError>>;
+}
+
+/// What became of one batch of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// How many records it made.
+    pub records: u64,
+    /// Its first record.
+    pub first: Ulid,
+    /// Its last record.
+    pub last: Ulid,
+}
+
+/// Why records were not taken, or their promise cannot be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppendError {
+    /// The disk has no room; waiting may help.
+    DiskFull,
+    /// The backlog did not drain in time; waiting helps.
+    Overloaded,
+    /// The node is stopping.
+    ShuttingDown,
+    /// The disk refused; names what failed.
+    Storage(String),
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskFull => f.write_str("the disk of the node is full"),
+            Self::Overloaded => f.write_str("the node has more waiting than it may hold"),
+            Self::ShuttingDown => f.write_str("the node is stopping"),
+            Self::Storage(what) => write!(f, "the disk of the node failed: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for AppendError {}
+
+/// `ok` when there is no reason not to be; each reason is a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Health {
+    /// Whether requests that rely on it are to be sent elsewhere (503).
+    pub failing: bool,
+    /// What is not as it should be.
+    pub reasons: Vec<String>,
+}
+
+/// How many segments of one kind there are, and their size on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct SegmentCount {
+    /// Files.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// What `/_segmentstate` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct SegmentState {
+    /// The ingest side, by state.
+    pub ingest: IngestSegments,
+    /// The store side.
+    pub store: StoreSegments,
+}
+
+/// The ingest side of [`SegmentState`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct IngestSegments {
+    /// Being written.
+    pub active: SegmentCount,
+    /// Complete and available.
+    pub flushed: SegmentCount,
+    /// Claimed by a consumer.
+    pub pending: SegmentCount,
+    /// Set aside because part of them cannot be read.
+    pub damaged: SegmentCount,
+    /// Prepared or recycled, waiting for their next life.
+    pub prepared: SegmentCount,
+}
+
+/// The store side of [`SegmentState`].
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct StoreSegments {
+    /// Published.
+    pub flushed: SegmentCount,
+    /// Records in them.
+    pub records: u64,
+    /// What the gather is doing, in words.
+    pub gather: String,
+}

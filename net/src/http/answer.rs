@@ -1,0 +1,69 @@
+//! Answers that are not streams: JSON objects and refusals.
+
+use axum::body::Body;
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::parameters::BadParameter;
+use crate::limits::RETRY_AFTER_SECONDS;
+
+/// A refusal: its status and its reason, which names what is wrong and what is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) reason: String,
+    /// Records of the request for which its promise holds nevertheless.
+    pub(super) kept: Option<u64>,
+    /// Whether the same request may succeed later.
+    pub(super) retry: bool,
+}
+
+impl Refusal {
+    /// Without anything kept and without hope of success later.
+    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into(), kept: None, retry: false }
+    }
+
+    /// Says that waiting helps.
+    pub(super) fn retry_later(self) -> Self {
+        Self { retry: true, ..self }
+    }
+
+    /// As an answer.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let mut object = json!({ "error": self.reason });
+        if let Some(kept) = self.kept {
+            object["kept"] = kept.into();
+        }
+        let mut response = json(self.status, &object);
+        if self.retry {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        response
+    }
+}
+
+impl From<BadParameter> for Refusal {
+    fn from(bad: BadParameter) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, bad.0)
+    }
+}
+
+/// One JSON object and a newline.
+pub(super) fn json(status: StatusCode, object: &Value) -> Response<Body> {
+    bytes(status, "application/json", format!("{object}\n"))
+}
+
+/// Bytes of a known kind.
+pub(super) fn bytes(
+    status: StatusCode,
+    kind: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}

@@ -1,0 +1,197 @@
+//! Content codings of request bodies, decoded in bounded steps.
+//!
+//! Invariants: one step puts out at most [`DECODE_STEP_BYTES`] whatever the input claims, so a
+//! small body that unpacks to a huge one never occupies more than a step; a body that ends
+//! inside its coding is an error.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use flate2::write::MultiGzDecoder;
+use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
+
+use crate::limits::{DECODE_STEP_BYTES, ZSTD_WINDOW_LOG_MAX};
+
+/// Decodes one body.
+pub(super) enum BodyDecoder {
+    Identity,
+    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
+    Zstd { decoder: Box<Decoder<'static>>, frame_is_open: bool },
+}
+
+/// Why a body cannot be decoded.
+#[derive(Debug)]
+pub(super) enum DecodeError {
+    /// The coding is not one of ours; names it.
+    Unknown(String),
+    /// The bytes are not of the coding.
+    Broken(&'static str, io::Error),
+    /// The body ends too early.
+    Truncated(&'static str),
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(name) => {
+                write!(f, "Content-Encoding: {name:?} is not valid; valid is identity, gzip or zstd")
+            }
+            Self::Broken(name, error) => write!(f, "the body is not valid {name}: {error}"),
+            Self::Truncated(name) => write!(f, "the body ends before its {name} stream does"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl BodyDecoder {
+    /// For the value of `Content-Encoding`.
+    pub(super) fn new(coding: &str) -> Result<Self, DecodeError> {
+        match coding.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => Ok(Self::Identity),
+            "gzip" | "x-gzip" => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
+            "zstd" => {
+                let broken = |error| DecodeError::Broken("zstd", error);
+                let mut decoder = Decoder::new().map_err(broken)?;
+                decoder
+                    .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
+                    .map_err(broken)?;
+                Ok(Self::Zstd { decoder: Box::new(decoder), frame_is_open: false })
+            }
+            _ => Err(DecodeError::Unknown(coding.chars().take(80).collect())),
+        }
+    }
+
+    /// Decodes some of `input`, removes that from it, and leaves the result in `out`, which is
+    /// cleared first. To be called until `input` is empty and `out` stays empty.
+    pub(super) fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        out.clear();
+        match self {
+            Self::Identity => {
+                let (now, later) = input.split_at(input.len().min(DECODE_STEP_BYTES));
+                out.extend_from_slice(now);
+                *input = later;
+            }
+            Self::Gzip(decoder) => {
+                let broken = |error| DecodeError::Broken("gzip", error);
+                // Each write inflates at most the 32 KiB that its inner buffer holds; with no
+                // input left, flushing brings what is still inside.
+                if input.is_empty() {
+                    decoder.flush().map_err(broken)?;
+                } else {
+                    let used = decoder.write(input).map_err(broken)?;
+                    *input = &input[used..];
+                }
+                std::mem::swap(out, decoder.get_mut());
+            }
+            Self::Zstd { decoder, frame_is_open } => {
+                out.resize(DECODE_STEP_BYTES, 0);
+                let mut source = InBuffer::around(input);
+                let mut target = OutBuffer::around(out.as_mut_slice());
+                if !source.src.is_empty() || *frame_is_open {
+                    let hint = decoder
+                        .run(&mut source, &mut target)
+                        .map_err(|error| DecodeError::Broken("zstd", error))?;
+                    *frame_is_open = hint != 0;
+                }
+                let (used, made) = (source.pos(), target.pos());
+                out.truncate(made);
+                *input = &input[used..];
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the body is whole.
+    pub(super) fn finish(self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        out.clear();
+        match self {
+            Self::Identity | Self::Zstd { frame_is_open: false, .. } => Ok(()),
+            Self::Zstd { .. } => Err(DecodeError::Truncated("zstd")),
+            Self::Gzip(mut decoder) => {
+                decoder.try_finish().map_err(|_| DecodeError::Truncated("gzip"))?;
+                std::mem::swap(out, decoder.get_mut());
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn encode(coding: &str, bytes: &[u8]) -> Vec<u8> {
+        match coding {
+            "gzip" => gzip(bytes),
+            "zstd" => zstd::encode_all(bytes, 1).unwrap(),
+            _ => bytes.to_vec(),
+        }
+    }
+
+    fn decode(coding: &str, body: &[u8], piece_len: usize) -> Result<Vec<u8>, DecodeError> {
+        let mut decoder = BodyDecoder::new(coding)?;
+        let (mut all, mut out) = (Vec::new(), Vec::new());
+        for mut piece in body.chunks(piece_len) {
+            loop {
+                decoder.step(&mut piece, &mut out)?;
+                assert!(out.len() <= DECODE_STEP_BYTES, "{coding}: {}", out.len());
+                all.extend_from_slice(&out);
+                if piece.is_empty() && out.is_empty() {
+                    break;
+                }
+            }
+        }
+        decoder.finish(&mut out)?;
+        all.extend_from_slice(&out);
+        Ok(all)
+    }
+
+    #[test]
+    fn bodies_come_back_whatever_their_coding_and_pieces() {
+        let plain: Vec<u8> = (0..300_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for coding in ["", "identity", "gzip", "zstd"] {
+            for piece_len in [1 << 20, 1000, 7] {
+                let body = encode(coding, &plain[..if piece_len == 7 { 20_000 } else { plain.len() }]);
+                let expected = &plain[..if piece_len == 7 { 20_000 } else { plain.len() }];
+                assert_eq!(decode(coding, &body, piece_len).unwrap(), expected, "{coding}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_members_or_frames_are_one_body() {
+        for coding in ["gzip", "zstd"] {
+            let body = [encode(coding, b"one\n"), encode(coding, b""), encode(coding, b"two\n")];
+            assert_eq!(decode(coding, &body.concat(), 5).unwrap(), b"one\ntwo\n", "{coding}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_comes_out_in_steps() {
+        let plain = vec![b'\n'; 20 << 20];
+        for coding in ["gzip", "zstd"] {
+            assert_eq!(decode(coding, &encode(coding, &plain), 1 << 20).unwrap().len(), plain.len());
+        }
+    }
+
+    #[test]
+    fn cut_and_broken_bodies_are_refused_at_every_length() {
+        for coding in ["gzip", "zstd"] {
+            let body = encode(coding, b"some lines\nof text\n");
+            for len in 1..body.len() {
+                assert!(decode(coding, &body[..len], 4).is_err(), "{coding} {len}");
+            }
+            assert!(decode(coding, b"neither of both", 4).is_err());
+        }
+        assert!(matches!(BodyDecoder::new("br"), Err(DecodeError::Unknown(_))));
+    }
+}

@@ -1,0 +1,82 @@
+//! The HTTP server: queries, `POST /records`, and what operators look at.
+//!
+//! Runs on the control thread's single-threaded runtime. A request's way: [`server`] accepts and
+//! bounds connections, [`router`] picks who answers, [`parameters`] reads the query string;
+//! [`query`] turns it into a query whose bytes come out of [`pipe_body`], [`records`] decodes a
+//! body ([`body_decoder`]) into batches of lines ([`line_batches`]) for the node.
+//!
+//! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
+//! takes long happens on other threads; memory per connection is bounded.
+
+mod answer;
+mod body_decoder;
+mod line_batches;
+mod parameters;
+mod pipe_body;
+mod query;
+mod query_request;
+mod records;
+mod router;
+mod server;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Semaphore;
+
+pub use self::server::serve;
+use crate::backend::Backend;
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, RECORDS_REQUESTS_MAX};
+
+/// Bounds of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpOptions {
+    /// Queries at a time; further ones get 429.
+    pub queries_max: usize,
+    /// Connections at a time; further ones get 503 and are closed.
+    pub connections_max: usize,
+    /// Longest body of `POST /records` as decoded, bytes; longer ones get 413.
+    pub body_bytes_max: u64,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            queries_max: 64,
+            connections_max: HTTP_CONNECTIONS_MAX,
+            body_bytes_max: HTTP_BODY_BYTES_MAX,
+        }
+    }
+}
+
+/// What every request is answered with.
+struct App {
+    backend: Arc<dyn Backend>,
+    options: HttpOptions,
+    /// Requests that bring records at a time.
+    intakes: Semaphore,
+}
+
+impl App {
+    fn new(backend: Arc<dyn Backend>, options: HttpOptions) -> Self {
+        Self { backend, options, intakes: Semaphore::new(RECORDS_REQUESTS_MAX) }
+    }
+}
+
+/// The wall clock, milliseconds since 1970.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// RFC 3339 in UTC with milliseconds; a time beyond the year 9999 is cut to it.
+fn rfc3339(ms: u64) -> String {
+    let time = i64::try_from(ms)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .unwrap_or(jiff::Timestamp::MAX);
+    format!("{time:.3}")
+}

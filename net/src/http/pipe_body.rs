@@ -1,0 +1,146 @@
+//! The body of a query's answer: what comes out of the search pipe, then trailers.
+//!
+//! Invariants: holds nothing but the pipe; is polled only when the connection has room, so a slow
+//! client slows its own query and nobody else; dropping it ends the query. An answer whose gaps
+//! became known only behind its headers ends with an error, which leaves the final chunk out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use engine::search::{Head, Outcome, PipeReader};
+use http_body::{Body, Frame};
+use hyper::HeaderMap;
+
+use crate::metrics::NodeMetrics;
+
+/// Counts one query from its beginning to its last byte or its reader's going.
+pub(super) struct QueryWatch {
+    pub(super) kind: &'static str,
+    pub(super) start: Instant,
+    pub(super) metrics: Arc<NodeMetrics>,
+}
+
+impl QueryWatch {
+    /// A query begins.
+    pub(super) fn start(kind: &'static str, metrics: &Arc<NodeMetrics>) -> Self {
+        metrics.count_query(kind);
+        metrics.query.running.inc();
+        Self { kind, start: Instant::now(), metrics: Arc::clone(metrics) }
+    }
+
+    /// What it found and cost.
+    pub(super) fn count(&self, stats: &engine::search::Stats) {
+        self.metrics.query.records.inc_by(stats.records);
+        self.metrics.query.bytes_scanned.inc_by(stats.bytes_scanned);
+        if !stats.complete {
+            self.metrics.query.incomplete.inc();
+        }
+    }
+}
+
+impl Drop for QueryWatch {
+    fn drop(&mut self) {
+        self.metrics.query.running.dec();
+        self.metrics.observe_query(self.kind, self.start.elapsed().as_secs_f64());
+    }
+}
+
+/// When the reader last took something, milliseconds since the query began.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU64);
+
+impl Progress {
+    /// Milliseconds since the query began.
+    pub(super) fn last_ms(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// See the module page.
+pub(super) struct PipeBody {
+    reader: PipeReader,
+    watch: QueryWatch,
+    progress: Arc<Progress>,
+    /// What the headers said.
+    head: Head,
+    /// Whether the format tells gaps by itself.
+    tells_gaps: bool,
+    ended: bool,
+}
+
+/// Some of the answer could not be searched, which the headers could not tell.
+#[derive(Debug)]
+pub(super) struct Incomplete;
+
+impl std::fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("part of the range could not be searched")
+    }
+}
+
+impl std::error::Error for Incomplete {}
+
+impl PipeBody {
+    /// `tells_gaps`: the format ends with a line that says what is missing.
+    pub(super) fn new(reader: PipeReader, head: Head, tells_gaps: bool, watch: QueryWatch) -> Self {
+        let progress = Arc::new(Progress::default());
+        Self { reader, watch, progress, head, tells_gaps, ended: false }
+    }
+
+    /// Follows the reader.
+    pub(super) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, Incomplete>> {
+        self.ended = true;
+        let outcome = self.reader.outcome().unwrap_or_default();
+        self.watch.count(&outcome.stats);
+        let untold = outcome.stats.missing_count > self.head.missing_count && !self.tells_gaps;
+        // What the headers called incomplete may turn out more so; it was told.
+        if outcome.aborted || (untold && self.head.complete) {
+            return Some(Err(Incomplete));
+        }
+        Some(Ok(Frame::trailers(trailers(&outcome))))
+    }
+}
+
+/// Sent only where the client said `TE: trailers`; hyper sees to that.
+fn trailers(outcome: &Outcome) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-oklog-records", outcome.stats.records.into());
+    trailers.insert("x-oklog-bytes-scanned", outcome.stats.bytes_scanned.into());
+    trailers.insert("x-oklog-blocks-skipped", outcome.stats.blocks_skipped.into());
+    trailers
+}
+
+impl Body for PipeBody {
+    type Data = Bytes;
+    type Error = Incomplete;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let elapsed_ms = u64::try_from(self.watch.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match self.reader.poll_next(cx) {
+            // Where nothing is ready the reader waits for the search, not the search for it.
+            Poll::Pending => {
+                self.progress.0.store(u64::MAX, Relaxed);
+                Poll::Pending
+            }
+            Poll::Ready(Some(piece)) => {
+                self.progress.0.store(elapsed_ms, Relaxed);
+                Poll::Ready(Some(Ok(Frame::data(piece.into()))))
+            }
+            Poll::Ready(None) => Poll::Ready(self.end()),
+        }
+    }
+}

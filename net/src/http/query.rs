@@ -1,0 +1,357 @@
+//! `/query`, `/query?stats`, `/query/histogram` and `/topics`.
+//!
+//! Invariants: this thread neither compiles an expression nor reads data; a query is pinned
+//! after its request was read, so everything acknowledged before is in it; a client that goes
+//! ends its query, because what it waited for is dropped.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use engine::search::{Expression, Format, Head, Plan, QuerySpec, Snapshot, Stats};
+use engine::ulid::Ulid;
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::answer::{self, Refusal};
+use super::parameters::{Known, Parameters};
+use super::pipe_body::{PipeBody, Progress, QueryWatch};
+use super::query_request::QueryRequest;
+use super::{App, now_ms, rfc3339};
+use crate::limits::{QUERY_AGE_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+
+/// A request whose query is compiled, pinned and planned.
+struct Prepared {
+    request: QueryRequest,
+    spec: QuerySpec,
+    snapshot: Snapshot,
+    plan: Plan,
+    watch: QueryWatch,
+}
+
+/// `GET /query`.
+pub(super) async fn get(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    let answer = async {
+        let read = QueryRequest::parse(request.uri().query(), app.now_ms())?;
+        if read.stats {
+            let prepared = prepare(&app, read, "stats").await?;
+            return stats(&app, prepared).await;
+        }
+        let prepared = prepare(&app, read, "records").await?;
+        Ok(records(&app, prepared, request.headers()).await?)
+    };
+    answer.await.unwrap_or_else(Refusal::into_response)
+}
+
+/// `HEAD /query`: headers from indexes alone.
+pub(super) async fn head(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    let answer = async {
+        let read = QueryRequest::parse(request.uri().query(), app.now_ms())?;
+        let prepared = prepare(&app, read, "head").await?;
+        let mut response = Response::new(Body::empty());
+        describe(response.headers_mut(), &prepared, known_head(&prepared));
+        let kind = content_type(format(request.headers()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(response)
+    };
+    answer.await.unwrap_or_else(Refusal::into_response)
+}
+
+/// `GET /query/histogram`.
+pub(super) async fn histogram(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    let answer = async {
+        let read = QueryRequest::parse_histogram(request.uri().query(), app.now_ms())?;
+        let prepared = prepare(&app, read, "histogram").await?;
+        let Prepared { request, spec, snapshot, watch, .. } = prepared;
+        let ticket = app.backend.searcher().histogram(spec, snapshot, request.buckets);
+        let found = ticket.await.ok_or_else(stopping)?;
+        watch.count(&found.stats);
+        let object = json!({
+            "from": rfc3339(found.from_ms),
+            "to": rfc3339(found.to_ms),
+            "interval_ms": found.interval_ms,
+            "counts": found.counts,
+            "complete": found.stats.complete,
+            "missing": missing(&found.stats),
+        });
+        Ok(answer::json(StatusCode::OK, &object))
+    };
+    answer.await.unwrap_or_else(Refusal::into_response)
+}
+
+/// `GET /topics`.
+pub(super) async fn topics(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    let answer = async {
+        Parameters::parse(request.uri().query(), Known { single: &[], repeated: &[] })?;
+        let watch = begin(&app, "topics")?;
+        let snapshot = app.backend.pin().await;
+        let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
+        watch.count(&found.stats);
+        let topics: Vec<_> = found
+            .topics
+            .iter()
+            .map(|topic| {
+                json!({
+                    "topic": topic.topic.as_str(),
+                    "records": topic.records,
+                    "bytes": topic.bytes,
+                    "from": rfc3339(topic.first_ms),
+                    "to": rfc3339(topic.last_ms),
+                })
+            })
+            .collect();
+        let complete = found.stats.complete;
+        let object =
+            json!({ "topics": topics, "complete": complete, "missing": missing(&found.stats) });
+        Ok(answer::json(StatusCode::OK, &object))
+    };
+    answer.await.unwrap_or_else(Refusal::into_response)
+}
+
+/// Counts a query in, unless too many run.
+fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
+    let running = app.backend.searcher().running();
+    if running >= app.options.queries_max {
+        app.backend.metrics().query.refused.inc();
+        return Err(Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("{running} queries run, which is as many as may (--query.max-concurrent)"),
+        )
+        .retry_later());
+    }
+    Ok(QueryWatch::start(kind, app.backend.metrics()))
+}
+
+async fn prepare(app: &App, request: QueryRequest, kind: &'static str) -> Result<Prepared, Refusal> {
+    let watch = begin(app, kind)?;
+    let expression = compile(&request).await?;
+    let snapshot = app.backend.pin().await;
+    let spec = request.spec(expression);
+    let plan = app.backend.searcher().plan(&spec, &snapshot);
+    let prepared = Prepared { request, spec, snapshot, plan, watch };
+    if prepared.request.deny_partial && !prepared.plan.complete {
+        return Err(denied(prepared.plan.missing_count));
+    }
+    Ok(prepared)
+}
+
+async fn compile(request: &QueryRequest) -> Result<Expression, Refusal> {
+    if !request.source.is_costly() {
+        return Ok(request.source.compile()?);
+    }
+    let source = request.source.clone();
+    let compiled = tokio::task::spawn_blocking(move || source.compile()).await;
+    Ok(compiled.map_err(|_| stopping())??)
+}
+
+async fn records(
+    app: &App,
+    prepared: Prepared,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Refusal> {
+    let format = format(headers);
+    let mut response = Response::new(Body::empty());
+    let deny_partial = prepared.request.deny_partial;
+    let told = Described::of(&prepared);
+    let Prepared { spec, snapshot, watch, .. } = prepared;
+    let mut reader = app.backend.searcher().query(spec, snapshot, format);
+    let head = poll_fn(|cx| reader.poll_head(cx)).await;
+    if deny_partial && !head.complete {
+        return Err(denied(head.missing_count));
+    }
+    told.write(response.headers_mut(), head, watch.start);
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
+    if wants_trailers(headers) {
+        let names = "X-Oklog-Records, X-Oklog-Bytes-Scanned, X-Oklog-Blocks-Skipped";
+        fields.insert(TRAILER, HeaderValue::from_static(names));
+    }
+    let ender = reader.ender();
+    let start = watch.start;
+    let body = PipeBody::new(reader, head, format == Format::Ndjson, watch);
+    tokio::spawn(give_up(Arc::downgrade(&body.progress()), start, ender));
+    *response.body_mut() = Body::new(body);
+    Ok(response)
+}
+
+/// Ends a query whose reader takes nothing, or that has become too old: it pins files.
+async fn give_up(progress: Weak<Progress>, start: Instant, ender: engine::search::Ender) {
+    loop {
+        tokio::time::sleep(QUERY_WATCH_INTERVAL).await;
+        let Some(progress) = progress.upgrade() else { return };
+        let age = start.elapsed();
+        let stalled = age.saturating_sub(Duration::from_millis(progress.last_ms()));
+        if stalled > QUERY_STALL_MAX {
+            ender.end("the reader took nothing for too long");
+            return;
+        }
+        if age > QUERY_AGE_MAX {
+            ender.end("the query has run for too long");
+            return;
+        }
+    }
+}
+
+async fn stats(app: &App, prepared: Prepared) -> Result<Response<Body>, Refusal> {
+    let deny_partial = prepared.request.deny_partial;
+    let told = Described::of(&prepared);
+    let Prepared { spec, snapshot, watch, .. } = prepared;
+    let stats =
+        app.backend.searcher().stats(spec, snapshot).await.ok_or_else(stopping)?;
+    watch.count(&stats);
+    if deny_partial && !stats.complete {
+        return Err(denied(stats.missing_count));
+    }
+    let object = json!({
+        "records": stats.records,
+        "bytes": stats.bytes,
+        "segments": stats.segments,
+        "blocks_read": stats.blocks_read,
+        "blocks_skipped": stats.blocks_skipped,
+        "bytes_scanned": stats.bytes_scanned,
+        "nodes": 1,
+        "seconds": watch.start.elapsed().as_secs_f64(),
+        "complete": stats.complete,
+        "missing": missing(&stats),
+    });
+    let mut response = answer::json(StatusCode::OK, &object);
+    let head = Head { complete: stats.complete, missing_count: stats.missing_count };
+    told.write(response.headers_mut(), head, watch.start);
+    Ok(response)
+}
+
+fn missing(stats: &Stats) -> Value {
+    let span = |missing: &engine::search::Missing| {
+        json!({
+            "from": missing.from.to_string(),
+            "to": missing.to.to_string(),
+            "node": missing.node,
+            "reason": missing.reason,
+        })
+    };
+    stats.missing.iter().map(span).collect()
+}
+
+fn stopping() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping").retry_later()
+}
+
+fn denied(missing_count: u64) -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("partial: denied, and {missing_count} spans of the range cannot be searched"),
+    )
+}
+
+fn known_head(prepared: &Prepared) -> Head {
+    Head { complete: prepared.plan.complete, missing_count: prepared.plan.missing_count }
+}
+
+fn describe(headers: &mut HeaderMap, prepared: &Prepared, head: Head) {
+    Described::of(prepared).write(headers, head, prepared.watch.start);
+}
+
+/// What the `X-Oklog-…` headers say of a request.
+struct Described {
+    from: String,
+    to: String,
+    q: String,
+    regex: bool,
+    segments: u64,
+    data_set_bytes_max: u64,
+}
+
+impl Described {
+    fn of(prepared: &Prepared) -> Self {
+        let window = prepared.request.window;
+        Self {
+            from: edge(window.from, Ulid::first_of_ms(window.from.ms())),
+            to: edge(window.to, Ulid::last_of_ms(window.to.ms())),
+            q: visible(&prepared.request.source.q),
+            regex: prepared.request.source.regex,
+            segments: prepared.plan.segments,
+            data_set_bytes_max: prepared.plan.data_set_bytes_max,
+        }
+    }
+
+    fn write(&self, headers: &mut HeaderMap, head: Head, start: Instant) {
+        let duration = format!("{:.6}s", start.elapsed().as_secs_f64());
+        for (name, value) in [
+            ("x-oklog-from", self.from.clone()),
+            ("x-oklog-to", self.to.clone()),
+            ("x-oklog-q", self.q.clone()),
+            ("x-oklog-regex", self.regex.to_string()),
+            ("x-oklog-nodes-queried", "1".to_owned()),
+            ("x-oklog-segments-queried", self.segments.to_string()),
+            ("x-oklog-max-data-set-size", self.data_set_bytes_max.to_string()),
+            ("x-oklog-error-count", head.missing_count.to_string()),
+            ("x-oklog-complete", head.complete.to_string()),
+            ("x-oklog-duration", duration),
+        ] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// An end of the range as `from` and `to` would take it: its time where it is a whole
+/// millisecond of our era, else its ULID.
+fn edge(id: Ulid, of_ms: Ulid) -> String {
+    /// The year 10000 begins here.
+    const RFC3339_MS_END: u64 = 253_402_300_800_000;
+    if id == of_ms && id.ms() < RFC3339_MS_END { rfc3339(id.ms()) } else { id.to_string() }
+}
+
+/// The expression as a header can carry it: bytes that are not visible ASCII become `%XX`.
+fn visible(q: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(q.len());
+    for byte in q.bytes() {
+        if (0x20..0x7F).contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn format(headers: &HeaderMap) -> Format {
+    let ndjson = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| {
+            text.split(',').any(|kind| {
+                let kind = kind.split(';').next().unwrap_or_default().trim();
+                kind.eq_ignore_ascii_case("application/x-ndjson")
+            })
+        })
+    };
+    if headers.get_all(ACCEPT).iter().any(ndjson) { Format::Ndjson } else { Format::Text }
+}
+
+fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Text => "text/plain; charset=utf-8",
+        Format::Ndjson => "application/x-ndjson",
+    }
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|text| {
+        text.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    })
+}
+
+impl App {
+    /// The later of the wall clock and the newest record.
+    fn now_ms(&self) -> u64 {
+        now_ms().max(self.backend.newest_ms())
+    }
+}

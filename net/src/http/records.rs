@@ -1,0 +1,240 @@
+//! `POST /records`: newline-delimited lines in a request body.
+//!
+//! Invariants: 200 is sent only once the mode's promise holds for every record of the body; a
+//! refusal in the middle says for how many records it holds; memory of a request is at most a
+//! batch, a record and a decoding step, whatever its length; lines are taken as on the TCP ports.
+//! An unfinished last line is kept, unless the body itself is cut short: then its sender cannot
+//! have seen an answer and will send it again.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::State;
+use bytes::Bytes;
+use engine::topic::Topic;
+use engine::ulid::Ulid;
+use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use serde_json::json;
+
+use super::answer::{self, Refusal};
+use super::body_decoder::{BodyDecoder, DecodeError};
+use super::line_batches::LineBatches;
+use super::parameters::{BadParameter, Known, Parameters};
+use super::App;
+use crate::backend::{AppendError, Appender};
+use crate::limits::{
+    APPEND_BATCH_BYTES_MAX, DECODE_STEP_BYTES, HTTP_BODY_IDLE, RECORDS_REQUEST_WAIT,
+};
+
+const PARAMETERS: Known = Known { single: &["topic", "mode"], repeated: &[] };
+
+/// When a record counts as kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Fast,
+    Durable,
+}
+
+/// Takes records on behalf of one request.
+struct Intake {
+    appender: Box<dyn Appender>,
+    mode: Mode,
+    records: u64,
+    first: Option<Ulid>,
+    last: Option<Ulid>,
+    taken_bytes: u64,
+}
+
+/// `POST /records`.
+pub(super) async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    match take(&app, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn take(app: &App, request: Request<Body>) -> Result<Response<Body>, Refusal> {
+    let (topic, mode) = read_parameters(request.uri().query())?;
+    let decoder = decoder(request.headers())?;
+    let body_bytes_max = app.options.body_bytes_max;
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|bytes: u64| bytes > body_bytes_max) {
+        return Err(Refusal { kept: Some(0), ..too_large(body_bytes_max) });
+    }
+    let permit = tokio::time::timeout(RECORDS_REQUEST_WAIT, app.intakes.acquire()).await;
+    let Ok(Ok(_permit)) = permit else {
+        return Err(Refusal::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests bring records at the same time",
+        )
+        .retry_later());
+    };
+    let appender = app.backend.appender(topic).map_err(|error| refused(&error))?;
+    let mut intake =
+        Intake { appender, mode, records: 0, first: None, last: None, taken_bytes: 0 };
+    let taken = intake.take_body(app, request.into_body(), decoder).await;
+    // What was taken before a failure is kept, so its promise is made good before it is told.
+    let kept = if mode == Mode::Durable && intake.records > 0 {
+        intake.appender.durable().await
+    } else {
+        Ok(())
+    };
+    app.backend.metrics().ingest.taken_bytes.inc_by(intake.taken_bytes);
+    match (taken, kept) {
+        (Ok(()), Ok(())) => {
+            let text = |id: Option<Ulid>| id.map(|id| id.to_string());
+            let (first, last) = (text(intake.first), text(intake.last));
+            let object = json!({ "records": intake.records, "first": first, "last": last });
+            Ok(answer::json(StatusCode::OK, &object))
+        }
+        (Err(refusal), Ok(())) => Err(Refusal { kept: Some(intake.records), ..refusal }),
+        (_, Err(error)) => Err(Refusal { kept: Some(0), ..refused(&error) }),
+    }
+}
+
+impl Intake {
+    async fn take_body(
+        &mut self,
+        app: &App,
+        mut body: Body,
+        mut decoder: BodyDecoder,
+    ) -> Result<(), Refusal> {
+        let mut batches =
+            LineBatches::new(app.backend.max_record_size_bytes(), APPEND_BATCH_BYTES_MAX);
+        let mut out = Vec::with_capacity(DECODE_STEP_BYTES);
+        let outcome = loop {
+            let piece = match next_piece(&mut body).await {
+                Ok(Some(piece)) => piece,
+                Ok(None) => break Ok(()),
+                Err(refusal) => break Err(refusal),
+            };
+            let mut input = &piece[..];
+            let step = loop {
+                if let Err(error) = decoder.step(&mut input, &mut out) {
+                    break Err(undecodable(&error));
+                }
+                if input.is_empty() && out.is_empty() {
+                    break Ok(());
+                }
+                self.taken_bytes += out.len() as u64;
+                if self.taken_bytes > app.options.body_bytes_max {
+                    break Err(too_large(app.options.body_bytes_max));
+                }
+                self.append_lines(&mut batches, &out).await?;
+            };
+            if let Err(refusal) = step {
+                break Err(refusal);
+            }
+        };
+        let outcome = match outcome {
+            Ok(()) => match decoder.finish(&mut out) {
+                Ok(()) => self.append_lines(&mut batches, &out).await,
+                Err(error) => Err(undecodable(&error)),
+            },
+            refused => refused,
+        };
+        app.backend.metrics().ingest.cut_records.inc_by(batches.cut_records);
+        if let Some(batch) = batches.finish(outcome.is_ok()) {
+            self.append(batch).await?;
+        }
+        outcome
+    }
+
+    async fn append_lines(
+        &mut self,
+        batches: &mut LineBatches,
+        mut input: &[u8],
+    ) -> Result<(), Refusal> {
+        while let Some(batch) = batches.take(&mut input) {
+            self.append(batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, batch: Bytes) -> Result<(), Refusal> {
+        let appended = self.appender.append(batch).await.map_err(|error| refused(&error))?;
+        self.records += appended.records;
+        self.first = self.first.or(Some(appended.first));
+        self.last = Some(appended.last);
+        Ok(())
+    }
+}
+
+/// The next bytes of the body; `None` at its end.
+async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
+        let frame = tokio::time::timeout(HTTP_BODY_IDLE, frame).await.map_err(|_| {
+            let seconds = HTTP_BODY_IDLE.as_secs();
+            let words = format!("the body brought nothing for {seconds} s");
+            Refusal::new(StatusCode::REQUEST_TIMEOUT, words)
+        })?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => {
+                let words = format!("the body cannot be read to its end: {error}");
+                return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
+            }
+            // Trailers of a request say nothing that is asked here.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn read_parameters(query: Option<&str>) -> Result<(Option<Topic>, Mode), BadParameter> {
+    let parameters = Parameters::parse(query, PARAMETERS)?;
+    let topic = parameters.get("topic").map(|name| {
+        Topic::new(name.as_bytes()).map_err(|_| {
+            let valid = "1 to 64 letters, digits, '_' or '-', the first one a letter or digit";
+            BadParameter::value("topic", name, valid)
+        })
+    });
+    let mode = match parameters.word("mode", &["durable", "fast", "bulk"])? {
+        "fast" => Mode::Fast,
+        "bulk" => {
+            return Err(BadParameter(
+                "mode: bulk needs stores to replicate to, and this version has none; valid are \
+                 fast and durable"
+                    .to_owned(),
+            ));
+        }
+        _ => Mode::Durable,
+    };
+    Ok((topic.transpose()?, mode))
+}
+
+fn decoder(headers: &HeaderMap) -> Result<BodyDecoder, Refusal> {
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let coding = codings.next().map(|value| value.to_str().unwrap_or("?")).unwrap_or_default();
+    let coding = if codings.next().is_some() { "several" } else { coding };
+    BodyDecoder::new(coding)
+        .map_err(|error| Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, error.to_string()))
+}
+
+fn undecodable(error: &DecodeError) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
+}
+
+fn too_large(body_bytes_max: u64) -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("the body is longer than {body_bytes_max} bytes; send it in several requests"),
+    )
+}
+
+fn refused(error: &AppendError) -> Refusal {
+    let refusal = |status| Refusal::new(status, error.to_string());
+    match error {
+        AppendError::Overloaded => refusal(StatusCode::TOO_MANY_REQUESTS).retry_later(),
+        AppendError::DiskFull | AppendError::ShuttingDown => {
+            refusal(StatusCode::SERVICE_UNAVAILABLE).retry_later()
+        }
+        AppendError::Storage(_) => refusal(StatusCode::SERVICE_UNAVAILABLE),
+    }
+}

@@ -1,0 +1,55 @@
+//! `/health`, `/ready`, `/metrics` and `/_segmentstate`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use hyper::{Request, Response, StatusCode};
+use serde_json::json;
+
+use super::answer::{self, Refusal};
+use super::parameters::{Known, Parameters};
+use super::{App, now_ms, rfc3339};
+use crate::backend::Health;
+
+const NONE: Known = Known { single: &[], repeated: &[] };
+
+/// The process turns.
+pub(super) async fn health(State(app): State<Arc<App>>) -> Response<Body> {
+    tell(&app.backend.health())
+}
+
+/// It can take its role's work.
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
+    tell(&app.backend.readiness())
+}
+
+fn tell(health: &Health) -> Response<Body> {
+    let status = if health.failing { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let word = if health.failing || !health.reasons.is_empty() { "degraded" } else { "ok" };
+    let object = json!({
+        "status": word,
+        "service": "oklogd",
+        "timestamp": rfc3339(now_ms()),
+        "reasons": health.reasons,
+    });
+    answer::json(status, &object)
+}
+
+/// Everything that is counted.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    answer::bytes(StatusCode::OK, kind, app.backend.metrics().encode())
+}
+
+/// How many segments there are in which state.
+pub(super) async fn segment_state(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Response<Body> {
+    if let Err(bad) = Parameters::parse(request.uri().query(), NONE) {
+        return Refusal::from(bad).into_response();
+    }
+    let state = app.backend.segment_state();
+    answer::json(StatusCode::OK, &json!({ "ingest": state.ingest, "store": state.store }))
+}

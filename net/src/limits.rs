@@ -1,0 +1,69 @@
+//! Every bound of the network side, with its unit and its reason.
+
+use std::time::Duration;
+
+/// Most HTTP connections at a time; further ones get 503 and are closed.
+pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+
+/// Largest request head, bytes; larger ones get 431. Expressions of 8 KiB, percent-encoded,
+/// fit three times over.
+pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Most header fields of a request.
+pub const HTTP_HEADERS_MAX: usize = 100;
+
+/// A request head that is not complete after this time closes its connection; so does an idle
+/// connection.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request body that brings nothing for this long ends with 408: a sender that waits must not
+/// hold a connection for ever.
+pub const HTTP_BODY_IDLE: Duration = Duration::from_secs(60);
+
+/// Largest request body as decoded, bytes; more gets 413. Larger inputs belong on the TCP ports,
+/// or into several requests.
+pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 30;
+
+/// Largest query string, bytes.
+pub const HTTP_QUERY_BYTES_MAX: usize = 32 << 10;
+
+/// Whole lines handed to a shard at a time, bytes: enough to reach its speed, little enough for
+/// many requests at a time. A longer single line goes as a batch of its own.
+pub const APPEND_BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Decoded bytes taken from one piece of a compressed body at a time.
+pub const DECODE_STEP_BYTES: usize = 64 << 10;
+
+/// Largest zstd window that a body may ask for, as a power of two of bytes: 8 MiB, what RFC 9659
+/// allows in content codings.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Values of one repeated parameter.
+pub const QUERY_TOPICS_MAX: usize = 256;
+
+/// Buckets of a histogram that names none.
+pub const HISTOGRAM_BUCKETS_DEFAULT: u64 = 100;
+
+/// What a client is told to wait where waiting helps, seconds.
+pub const RETRY_AFTER_SECONDS: u64 = 1;
+
+/// How long open requests may go on once the server is told to stop.
+pub const HTTP_DRAIN: Duration = Duration::from_secs(5);
+
+/// Requests that bring records at a time: each holds up to a record, a batch and a step.
+pub const RECORDS_REQUESTS_MAX: usize = 64;
+
+/// How long a request that brings records waits for its turn before it gets 429.
+pub const RECORDS_REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// A query whose reader takes nothing for this long is ended: it pins files.
+pub const QUERY_STALL_MAX: Duration = Duration::from_secs(60);
+
+/// A query older than this is ended, for the same reason.
+pub const QUERY_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// How often the two above are looked at.
+pub const QUERY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long accepting pauses after it failed for want of descriptors or memory.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,0 +1,307 @@
+//! The counters of a node: plain atomics that any thread updates without a lock, written as
+//! OpenMetrics text when scraped.
+//!
+//! Names of the predecessor are kept (prefix `oklog_`; counters end in `_total`); the table old →
+//! new is in `docs/metrics.md`. Invariants: label values come from fixed sets or from the number
+//! of shards, never from input.
+
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+pub use self::distribution::Distribution;
+
+mod distribution;
+mod export;
+
+/// One label: its name and its value.
+pub(crate) type Label = [(&'static str, String); 1];
+pub(crate) type Labels = Vec<(&'static str, String)>;
+
+/// Metrics of taking records in.
+#[derive(Debug, Default, Clone)]
+pub struct IngestMetrics {
+    /// Bytes of records written to segments, LFs included.
+    pub bytes_written: Counter,
+    /// Records written to segments.
+    pub records_written: Counter,
+    /// Bytes taken from clients.
+    pub taken_bytes: Counter,
+    /// Syncs of segments.
+    pub syncs: Counter,
+    /// How long writing a frame took.
+    pub flush_seconds: Distribution,
+    /// How long a sync took.
+    pub sync_seconds: Distribution,
+    /// Segments that were flushed because of their size.
+    pub flushes_by_size: Counter,
+    /// Segments that were flushed because of their age.
+    pub flushes_by_age: Counter,
+    /// Segments that were flushed because the node stopped.
+    pub flushes_by_shutdown: Counter,
+    /// Segments that were given up after a failed write or sync.
+    pub flushes_by_failure: Counter,
+    /// Age of segments when flushed.
+    pub flush_age_seconds: Distribution,
+    /// Size of segments when flushed.
+    pub flush_size_bytes: Distribution,
+    /// Claimed segments that went back to flushed.
+    pub failed_segments: Counter,
+    /// Segments of which the store has everything.
+    pub committed_segments: Counter,
+    /// Their text, bytes.
+    pub committed_bytes: Counter,
+    /// Bytes that wait for the store.
+    pub backlog_bytes: Gauge,
+    /// Bytes that may wait before senders are slowed down.
+    pub backlog_limit_bytes: Gauge,
+    /// Bytes that no index covers yet: in shard memory and in ingest segments.
+    pub unindexed_bytes: Gauge,
+    /// Records that were cut from longer lines.
+    pub cut_records: Counter,
+    /// Lines that were cut early because partial lines had used up their budget.
+    pub partial_lines_cut: Counter,
+    /// Unfinished lines that were kept as records when their connection ended.
+    pub partial_lines_kept: Counter,
+    /// Unfinished lines of acknowledged connections that were discarded.
+    pub partial_lines_discarded: Counter,
+    /// Partial lines in memory, bytes.
+    pub partial_line_bytes: Gauge,
+    /// Records whose topic is missing, malformed or one too many.
+    pub invalid_topic_records: Counter,
+    /// Times that reading from clients was stopped because the backlog or the buffers were full.
+    pub pauses: Counter,
+}
+
+/// Metrics of keeping records.
+#[derive(Debug, Default, Clone)]
+pub struct StoreMetrics {
+    /// Ingest segments that were gathered.
+    pub consumed_segments: Counter,
+    /// Their text, bytes.
+    pub consumed_bytes: Counter,
+    /// Store segments published.
+    pub replicated_segments: Counter,
+    /// Their text, bytes.
+    pub replicated_bytes: Counter,
+    /// How long compactions of overlapping segments took.
+    pub compact_overlapping_seconds: Distribution,
+    /// How long compactions of segments in sequence took.
+    pub compact_sequential_seconds: Distribution,
+    /// Compactions that failed.
+    pub compact_failures: Counter,
+    /// Published segments.
+    pub segments: Gauge,
+    /// Their files, bytes.
+    pub bytes: Gauge,
+    /// Copies that segments lack because there are not enough stores.
+    pub replicas_missing: Gauge,
+}
+
+/// Metrics of finding records.
+#[derive(Debug, Default, Clone)]
+pub struct QueryMetrics {
+    /// Queries by kind: records, head, stats, histogram, topics.
+    pub queries: Family<Label, Counter>,
+    /// How long they took to their last byte, by kind.
+    pub seconds: Family<Label, Distribution>,
+    /// Queries that run.
+    pub running: Gauge,
+    /// Queries that were refused because too many ran.
+    pub refused: Counter,
+    /// Queries of which some part could not be searched.
+    pub incomplete: Counter,
+    /// Records found.
+    pub records: Counter,
+    /// Text searched, bytes.
+    pub bytes_scanned: Counter,
+}
+
+/// Everything that a node counts.
+#[derive(Debug)]
+pub struct NodeMetrics {
+    /// Taking records in.
+    pub ingest: IngestMetrics,
+    /// Keeping them.
+    pub store: StoreMetrics,
+    /// Finding them.
+    pub query: QueryMetrics,
+    /// Bytes handed to the disk as frames of ingest segments.
+    pub disk_written_frames: Counter,
+    /// Bytes handed to the page cache as tail chunks.
+    pub disk_written_tail: Counter,
+    /// Bytes handed to the disk as store segments.
+    pub disk_written_store: Counter,
+    /// Free bytes of the file system that holds the data.
+    pub disk_free_bytes: Gauge,
+    /// Damaged spans found.
+    pub damage: Counter,
+    /// Records known to be lost in them.
+    pub damage_records_lost: Counter,
+    /// How far stamps are ahead of the wall clock, milliseconds.
+    pub clock_ahead_ms: Gauge,
+    /// By shard: how late its loop's tick came.
+    pub shard_loop_lag: Vec<Distribution>,
+    /// By shard: turns of its loop. One that stands still has stopped.
+    pub shard_turns: Vec<Counter>,
+    pub(crate) connected: Family<Label, Gauge>,
+    pub(crate) connections: Family<Label, Counter>,
+    pub(crate) connections_refused: Family<Label, Counter>,
+    pub(crate) queue_depth: Family<Label, Gauge>,
+    pub(crate) api_seconds: Family<Labels, Distribution>,
+}
+
+impl NodeMetrics {
+    /// All at zero, for a node of so many shards.
+    pub fn new(shards: usize) -> Self {
+        Self {
+            ingest: IngestMetrics {
+                flush_size_bytes: Distribution::of_bytes(),
+                ..IngestMetrics::default()
+            },
+            store: StoreMetrics::default(),
+            query: QueryMetrics::default(),
+            disk_written_frames: Counter::default(),
+            disk_written_tail: Counter::default(),
+            disk_written_store: Counter::default(),
+            disk_free_bytes: Gauge::default(),
+            damage: Counter::default(),
+            damage_records_lost: Counter::default(),
+            clock_ahead_ms: Gauge::default(),
+            shard_loop_lag: (0..shards).map(|_| Distribution::default()).collect(),
+            shard_turns: (0..shards).map(|_| Counter::default()).collect(),
+            connected: Family::default(),
+            connections: Family::default(),
+            connections_refused: Family::default(),
+            queue_depth: Family::default(),
+            api_seconds: Family::default(),
+        }
+    }
+
+    /// The gauge of open connections of a kind: `fast`, `durable` or `http`. Kept by the caller.
+    pub fn connected_clients(&self, modality: &'static str) -> Gauge {
+        self.connected.get_or_create_owned(&label("modality", modality))
+    }
+
+    /// The counter of connections of a kind.
+    pub fn connections(&self, modality: &'static str) -> Counter {
+        self.connections.get_or_create_owned(&label("modality", modality))
+    }
+
+    /// The counter of connections of a kind that were refused because there are too many.
+    pub fn connections_refused(&self, modality: &'static str) -> Counter {
+        self.connections_refused.get_or_create_owned(&label("modality", modality))
+    }
+
+    /// The gauge of what waits in a queue.
+    pub fn queue_depth(&self, queue: &'static str) -> Gauge {
+        self.queue_depth.get_or_create_owned(&label("queue", queue))
+    }
+
+    /// Counts an answered request; `path` is a route, not what the client wrote.
+    pub fn observe_request(
+        &self,
+        method: &'static str,
+        path: &'static str,
+        status: u16,
+        seconds: f64,
+    ) {
+        let labels = vec![
+            ("method", method.to_owned()),
+            ("path", path.to_owned()),
+            ("status_code", status.to_string()),
+        ];
+        self.api_seconds.get_or_create_owned(&labels).observe(seconds);
+    }
+
+    /// Counts the beginning of a query.
+    pub fn count_query(&self, kind: &'static str) {
+        self.query.queries.get_or_create_owned(&label("kind", kind)).inc();
+    }
+
+    /// Counts the end of a query.
+    pub fn observe_query(&self, kind: &'static str, seconds: f64) {
+        self.query.seconds.get_or_create_owned(&label("kind", kind)).observe(seconds);
+    }
+
+    /// OpenMetrics text of everything.
+    pub fn encode(self: &Arc<Self>) -> String {
+        let mut registry = Registry::with_prefix("oklog");
+        registry.register_collector(Box::new(Arc::clone(self)));
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}
+
+fn label(name: &'static str, value: &str) -> Label {
+    [(name, value.to_owned())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Arc<NodeMetrics> {
+        Arc::new(NodeMetrics::new(2))
+    }
+
+    #[test]
+    fn every_name_of_the_predecessor_is_there() {
+        let metrics = metrics();
+        metrics.connected_clients("fast").inc();
+        metrics.observe_request("GET", "/query", 200, 0.02);
+        let text = metrics.encode();
+        for line in [
+            "oklog_connected_clients{modality=\"fast\"} 1",
+            "oklog_ingest_writer_bytes_written_total 0",
+            "oklog_ingest_writer_records_written_total 0",
+            "oklog_ingest_writer_syncs_total 0",
+            "oklog_ingest_writer_flushes_total{reason=\"age\"} 0",
+            "oklog_ingest_segment_flush_age_seconds_count 0",
+            "oklog_ingest_segment_flush_size_bytes_count 0",
+            "oklog_ingest_failed_segments_total 0",
+            "oklog_ingest_committed_segments_total 0",
+            "oklog_ingest_committed_bytes_total 0",
+            "oklog_store_compact_duration_seconds_count{kind=\"Overlapping\"} 0",
+            "oklog_store_consumed_segments_total 0",
+            "oklog_store_consumed_bytes_total 0",
+            "oklog_store_replicated_segments_total{direction=\"egress\"} 0",
+            "oklog_store_replicated_bytes_total{direction=\"egress\"} 0",
+            "oklog_store_trashed_segments_total{success=\"true\"} 0",
+            "oklog_store_purged_segments_total{success=\"true\"} 0",
+            "oklog_cluster_size 1",
+            "oklog_api_request_duration_seconds_count{method=\"GET\",path=\"/query\",status_code=\"200\"} 1",
+            "oklog_shard_loop_lag_seconds_count{shard=\"1\"} 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn written_bytes_are_set_against_taken_ones() {
+        let metrics = metrics();
+        metrics.ingest.taken_bytes.inc_by(100);
+        metrics.disk_written_frames.inc_by(110);
+        metrics.disk_written_store.inc_by(105);
+        let text = metrics.encode();
+        assert!(text.contains("oklog_bytes_written_per_byte_taken 2.15\n"), "{text}");
+    }
+
+    #[test]
+    fn each_family_is_described_once() {
+        let text = metrics().encode();
+        let mut names: Vec<_> = text.lines().filter(|l| l.starts_with("# TYPE ")).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(count > 50, "{count}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Which metric is told under which name.
+
+use std::fmt::Error;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+
+use super::{Distribution, IngestMetrics, NodeMetrics, QueryMetrics, StoreMetrics, label};
+
+/// Writes families one after the other.
+struct Writer<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Writer<'_> {
+    fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> Result<(), Error> {
+        metric.encode(self.encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) -> Result<(), Error> {
+        self.one(name, help, counter)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, gauge: &Gauge) -> Result<(), Error> {
+        self.one(name, help, gauge)
+    }
+
+    /// A family of fixed label values.
+    fn labelled<M: EncodeMetric>(
+        &mut self,
+        (name, help): (&str, &str),
+        label_name: &'static str,
+        members: &[(String, &M)],
+    ) -> Result<(), Error> {
+        let kind = members.first().map_or(MetricType::Unknown, |(_, metric)| metric.metric_type());
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for (value, metric) in members {
+            metric.encode(encoder.encode_family(&label(label_name, value))?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for NodeMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let mut writer = Writer { encoder };
+        ingest_totals(&mut writer, &self.ingest)?;
+        ingest_lines(&mut writer, &self.ingest)?;
+        store(&mut writer, &self.store)?;
+        query(&mut writer, &self.query)?;
+        node(&mut writer, self)?;
+        shards_and_connections(&mut writer, self)
+    }
+}
+
+fn ingest_totals(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
+    w.counter(
+        "ingest_writer_bytes_written",
+        "Bytes of records written to segments.",
+        &m.bytes_written,
+    )?;
+    w.counter("ingest_writer_records_written", "Records written to segments.", &m.records_written)?;
+    w.counter("ingest_writer_syncs", "Syncs of segments.", &m.syncs)?;
+    w.labelled(
+        ("ingest_writer_flushes", "Segments flushed, by reason."),
+        "reason",
+        &[
+            ("size".to_owned(), &m.flushes_by_size),
+            ("age".to_owned(), &m.flushes_by_age),
+            ("shutdown".to_owned(), &m.flushes_by_shutdown),
+            ("failure".to_owned(), &m.flushes_by_failure),
+        ],
+    )?;
+    w.one(
+        "ingest_segment_flush_age_seconds",
+        "Age of segments when flushed.",
+        &m.flush_age_seconds,
+    )?;
+    w.one(
+        "ingest_segment_flush_size_bytes",
+        "Size of segments when flushed.",
+        &m.flush_size_bytes,
+    )?;
+    w.one("ingest_flush_duration_seconds", "Time to write a frame.", &m.flush_seconds)?;
+    w.one("ingest_sync_duration_seconds", "Time to sync a segment.", &m.sync_seconds)?;
+    w.counter(
+        "ingest_failed_segments",
+        "Claimed segments that went back to flushed.",
+        &m.failed_segments,
+    )?;
+    w.counter(
+        "ingest_committed_segments",
+        "Segments of which the store has everything.",
+        &m.committed_segments,
+    )?;
+    w.counter("ingest_committed_bytes", "Text of committed segments.", &m.committed_bytes)
+}
+
+fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
+    w.counter("ingest_taken_bytes", "Bytes taken from clients.", &m.taken_bytes)?;
+    w.counter("ingest_cut_records", "Records cut from longer lines.", &m.cut_records)?;
+    w.counter(
+        "ingest_partial_lines_cut",
+        "Lines cut early for want of memory for partial lines.",
+        &m.partial_lines_cut,
+    )?;
+    w.counter(
+        "ingest_partial_lines_kept",
+        "Unfinished lines kept when their connection ended.",
+        &m.partial_lines_kept,
+    )?;
+    w.counter(
+        "ingest_partial_lines_discarded",
+        "Unfinished lines of acknowledged connections discarded.",
+        &m.partial_lines_discarded,
+    )?;
+    w.counter(
+        "ingest_invalid_topic_records",
+        "Records whose topic is missing, malformed or one too many.",
+        &m.invalid_topic_records,
+    )?;
+    w.counter("ingest_pauses", "Times that reading from clients was stopped.", &m.pauses)?;
+    w.gauge("ingest_partial_line_bytes", "Partial lines in memory.", &m.partial_line_bytes)?;
+    w.gauge("ingest_backlog_bytes", "Bytes that wait for the store.", &m.backlog_bytes)?;
+    w.gauge(
+        "ingest_backlog_limit_bytes",
+        "Bytes that may wait before senders are slowed down.",
+        &m.backlog_limit_bytes,
+    )?;
+    w.gauge("unindexed_bytes", "Bytes that no index covers yet.", &m.unindexed_bytes)
+}
+
+fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
+    let zero: Counter = Counter::default();
+    w.counter("store_consumed_segments", "Ingest segments gathered.", &m.consumed_segments)?;
+    w.counter("store_consumed_bytes", "Text of gathered segments.", &m.consumed_bytes)?;
+    let egress = |counter| [("egress".to_owned(), counter)];
+    w.labelled(
+        ("store_replicated_segments", "Store segments published, by direction."),
+        "direction",
+        &egress(&m.replicated_segments),
+    )?;
+    w.labelled(
+        ("store_replicated_bytes", "Text of published segments, by direction."),
+        "direction",
+        &egress(&m.replicated_bytes),
+    )?;
+    w.labelled::<Distribution>(
+        ("store_compact_duration_seconds", "Time of compactions, by kind."),
+        "kind",
+        &[
+            ("Overlapping".to_owned(), &m.compact_overlapping_seconds),
+            ("Sequential".to_owned(), &m.compact_sequential_seconds),
+        ],
+    )?;
+    w.counter("store_compact_failures", "Compactions that failed.", &m.compact_failures)?;
+    // Nothing expires in this version: the families stay, so that dashboards do.
+    let both = [("true".to_owned(), &zero), ("false".to_owned(), &zero)];
+    w.labelled(("store_trashed_segments", "Segments moved to trash."), "success", &both)?;
+    w.labelled(("store_purged_segments", "Segments purged from trash."), "success", &both)?;
+    w.gauge("store_segments", "Published segments.", &m.segments)?;
+    w.gauge("store_bytes", "Files of published segments.", &m.bytes)?;
+    w.gauge("store_replicas_missing", "Copies that segments lack.", &m.replicas_missing)
+}
+
+fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
+    w.one("queries", "Queries, by kind.", &m.queries)?;
+    w.one("query_duration_seconds", "Time of queries to their last byte, by kind.", &m.seconds)?;
+    w.gauge("queries_running", "Queries that run.", &m.running)?;
+    w.counter("queries_refused", "Queries refused because too many ran.", &m.refused)?;
+    w.counter(
+        "queries_incomplete",
+        "Queries of which some part could not be searched.",
+        &m.incomplete,
+    )?;
+    w.counter("query_records", "Records found.", &m.records)?;
+    w.counter("query_bytes_scanned", "Text searched.", &m.bytes_scanned)
+}
+
+fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
+    w.labelled(
+        (
+            "disk_written_bytes",
+            "Bytes written: frames and store segments to the disk, tail chunks to the page cache.",
+        ),
+        "kind",
+        &[
+            ("frames".to_owned(), &m.disk_written_frames),
+            ("tail".to_owned(), &m.disk_written_tail),
+            ("store".to_owned(), &m.disk_written_store),
+        ],
+    )?;
+    let taken = m.ingest.taken_bytes.get();
+    let written = m.disk_written_frames.get() + m.disk_written_store.get();
+    let ratio = if taken == 0 { 0.0 } else { written as f64 / taken as f64 };
+    w.one(
+        "bytes_written_per_byte_taken",
+        "Bytes written to the disk for each byte taken, since start.",
+        &ConstGauge::new(ratio),
+    )?;
+    w.gauge("disk_free_bytes", "Free bytes of the file system of the data.", &m.disk_free_bytes)?;
+    w.counter("damage", "Damaged spans found in files.", &m.damage)?;
+    w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
+    w.gauge("clock_ahead_ms", "How far stamps are ahead of the clock.", &m.clock_ahead_ms)?;
+    w.one("cluster_size", "Nodes known, this one included.", &ConstGauge::new(1_i64))?;
+    w.one("queue_depth", "What waits in a queue.", &m.queue_depth)
+}
+
+fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
+    fn numbered<M>(members: &[M]) -> Vec<(String, &M)> {
+        members.iter().enumerate().map(|(shard, metric)| (shard.to_string(), metric)).collect()
+    }
+    w.labelled(
+        ("shard_loop_lag_seconds", "How late the tick of a shard's loop came."),
+        "shard",
+        &numbered(&m.shard_loop_lag),
+    )?;
+    w.labelled(("shard_turns", "Turns of a shard's loop."), "shard", &numbered(&m.shard_turns))?;
+    w.one("connected_clients", "Open connections, by modality.", &m.connected)?;
+    w.one("connections", "Connections accepted, by modality.", &m.connections)?;
+    w.one("connections_refused", "Connections refused, by modality.", &m.connections_refused)?;
+    w.one("api_request_duration_seconds", "Time of HTTP requests.", &m.api_seconds)
+}

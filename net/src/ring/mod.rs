@@ -1,0 +1,357 @@
+//! One io_uring per shard: accept, receive, write, sync and a wake-up, as safe calls and events.
+//!
+//! This is the crate's one home of `unsafe`. It carries no policy: which connection to read, what
+//! to write where and when to sync is decided by [`crate::shard`] and `engine::ingest`.
+//!
+//! Invariants:
+//! - memory that the kernel reads or fills stays put until its completion is seen: bytes being
+//!   written are kept alive in [`Ring::writes`], received bytes land in [`buffers::Buffers`],
+//!   which live as long as the ring;
+//! - a ring that is dropped with operations under way gives their memory up for good rather than
+//!   hand it to somebody else;
+//! - the ring is used by the one thread that made it.
+
+#![allow(unsafe_code)]
+
+mod buffers;
+mod probe;
+
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+
+use buffers::Buffers;
+pub use buffers::Received;
+pub use probe::{RingRefused, probe};
+
+/// Submission entries; further ones are submitted in rounds.
+const SUBMISSION_ENTRIES: u32 = 256;
+/// Completion entries; more wait in the kernel.
+const COMPLETION_ENTRIES: u32 = 4096;
+/// The one group of provided buffers.
+const BUFFER_GROUP: u16 = 0;
+
+/// Bytes to be written, kept alive by the ring until the kernel is done with them.
+pub type WriteBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// What has happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A listener has a new connection. `more` is false when the listener must be armed again.
+    Accepted {
+        /// As given to [`Ring::accept`].
+        listener: u32,
+        /// The connection.
+        result: io::Result<OwnedFd>,
+        /// Whether further ones will follow by themselves.
+        more: bool,
+    },
+    /// A connection has bytes, or came to its end.
+    Received {
+        /// As given to [`Ring::receive`].
+        key: u64,
+        /// What came.
+        outcome: Receive,
+        /// Whether more will follow by itself; otherwise [`Ring::receive`] arms it again.
+        more: bool,
+    },
+    /// A write is complete.
+    Written {
+        /// As given to [`Ring::write`].
+        token: u64,
+        /// Bytes written.
+        result: io::Result<usize>,
+    },
+    /// A sync is complete.
+    Synced {
+        /// As given to [`Ring::sync`].
+        token: u64,
+        /// Whether the data is on the disk.
+        result: io::Result<()>,
+    },
+    /// Somebody signalled the event descriptor.
+    Woken,
+}
+
+/// What a receive brought.
+#[derive(Debug)]
+pub enum Receive {
+    /// Bytes; hand them back with [`Ring::recycle`].
+    Data(Received),
+    /// The peer has finished sending.
+    End,
+    /// No buffer was free: arm again after some were recycled.
+    Starved,
+    /// The connection failed.
+    Failed(io::Error),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Accept = 1,
+    Receive,
+    Write,
+    Sync,
+    Wake,
+    Cancel,
+}
+
+const KIND_SHIFT: u32 = 56;
+const VALUE_MASK: u64 = (1 << KIND_SHIFT) - 1;
+
+/// A shard's ring. See the module page.
+pub struct Ring {
+    ring: ManuallyDrop<IoUring>,
+    buffers: ManuallyDrop<Buffers>,
+    /// Bytes under way to a file, by slot; the token travels beside them.
+    writes: ManuallyDrop<Vec<Option<(u64, WriteBytes)>>>,
+    wake: OwnedFd,
+    under_way: usize,
+}
+
+impl Ring {
+    /// Makes a ring whose receives fill `buffer_count` (a power of two) buffers of
+    /// `buffer_bytes`, and which reports [`Event::Woken`] when `wake` (an eventfd) is signalled.
+    pub fn new(buffer_count: u16, buffer_bytes: usize, wake: OwnedFd) -> io::Result<Self> {
+        let ring = build()?;
+        let buffers = Buffers::new(buffer_count, buffer_bytes);
+        // SAFETY: the entries are page-aligned, hold `buffer_count` elements and live in
+        // `buffers`, which is kept until the ring is gone.
+        unsafe {
+            ring.submitter().register_buf_ring_with_flags(
+                buffers.ring_address(),
+                buffer_count,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        let mut ring = Self {
+            ring: ManuallyDrop::new(ring),
+            buffers: ManuallyDrop::new(buffers),
+            writes: ManuallyDrop::new(Vec::new()),
+            wake,
+            under_way: 0,
+        };
+        ring.arm_wake();
+        Ok(ring)
+    }
+
+    /// Accepts on `listener` until told otherwise. The descriptor must stay open meanwhile.
+    pub fn accept(&mut self, listener: BorrowedFd<'_>, id: u32) {
+        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd()))
+            .flags(libc::SOCK_CLOEXEC)
+            .build();
+        self.push(entry, Kind::Accept, u64::from(id));
+    }
+
+    /// Receives from a connection until it ends or buffers run out. `key` has at most 56 bits.
+    pub fn receive(&mut self, connection: BorrowedFd<'_>, key: u64) {
+        let entry = opcode::RecvMulti::new(types::Fd(connection.as_raw_fd()), BUFFER_GROUP).build();
+        self.push(entry, Kind::Receive, key);
+    }
+
+    /// The bytes of a receive.
+    pub fn received(&self, received: &Received) -> &[u8] {
+        self.buffers.bytes(received)
+    }
+
+    /// Gives a buffer back to the kernel.
+    pub fn recycle(&mut self, received: Received) {
+        self.buffers.recycle(received);
+    }
+
+    /// Writes `bytes` at `offset_bytes`; `token` comes back with [`Event::Written`].
+    pub fn write(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset_bytes: u64,
+        bytes: WriteBytes,
+        token: u64,
+    ) {
+        let span: &[u8] = (*bytes).as_ref();
+        let len = u32::try_from(span.len()).expect("a frame is far below 4 GiB");
+        let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), span.as_ptr(), len)
+            .offset(offset_bytes)
+            .build();
+        let slot = self.writes.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.writes.push(None);
+            self.writes.len() - 1
+        });
+        self.writes[slot] = Some((token, bytes));
+        self.push(entry, Kind::Write, slot as u64);
+    }
+
+    /// Makes a file's data durable (fdatasync); `token` (56 bits) comes with [`Event::Synced`].
+    pub fn sync(&mut self, file: BorrowedFd<'_>, token: u64) {
+        let entry = opcode::Fsync::new(types::Fd(file.as_raw_fd()))
+            .flags(types::FsyncFlags::DATASYNC)
+            .build();
+        self.push(entry, Kind::Sync, token);
+    }
+
+    /// Stops accepting and receiving everywhere; writes and syncs run to their end.
+    pub fn cancel_sockets(&mut self, accepting: &[u32], receiving: &[u64]) {
+        let targets = accepting.iter().map(|&id| (Kind::Accept, u64::from(id)));
+        for (kind, value) in targets.chain(receiving.iter().map(|&key| (Kind::Receive, key))) {
+            let entry = opcode::AsyncCancel::new(user_data(kind, value)).build();
+            self.push(entry, Kind::Cancel, 0);
+        }
+    }
+
+    /// Submits what was pushed and waits until something happens or the time is over; what has
+    /// happened is appended to `events`.
+    pub fn wait(&mut self, timeout: Duration, events: &mut Vec<Event>) -> io::Result<()> {
+        let time = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
+        let args = types::SubmitArgs::new().timespec(&time);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {
+            }
+            Err(e) => return Err(e),
+        }
+        self.collect(events);
+        Ok(())
+    }
+
+    /// Operations whose completion was not seen yet, the wake-up included.
+    pub const fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    fn push(&mut self, entry: squeue::Entry, kind: Kind, value: u64) {
+        let entry = entry.user_data(user_data(kind, value));
+        self.under_way += 1;
+        loop {
+            // SAFETY: what the entry points to outlives the operation (see the module page), and
+            // descriptors are kept open by the shard until their last event.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // The queue is full: make room. A failure here repeats itself in `wait`, which tells.
+            let _ = self.ring.submit();
+        }
+    }
+
+    fn arm_wake(&mut self) {
+        let entry = opcode::PollAdd::new(types::Fd(self.wake.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build();
+        self.push(entry, Kind::Wake, 0);
+    }
+
+    fn collect(&mut self, events: &mut Vec<Event>) {
+        loop {
+            let Some(entry) = self.ring.completion().next() else { return };
+            let more = cqueue::more(entry.flags());
+            if !more {
+                self.under_way -= 1;
+            }
+            let value = entry.user_data() & VALUE_MASK;
+            let result = entry.result();
+            match kind_of(entry.user_data()) {
+                Some(Kind::Accept) => events.push(Event::Accepted {
+                    listener: value as u32,
+                    // SAFETY: a fresh descriptor that nobody else owns.
+                    result: outcome(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
+                    more,
+                }),
+                Some(Kind::Receive) => {
+                    let outcome = self.receive_outcome(result, entry.flags());
+                    events.push(Event::Received { key: value, outcome, more });
+                }
+                Some(Kind::Write) => {
+                    let slot = self.writes.get_mut(value as usize).and_then(Option::take);
+                    if let Some((token, _bytes)) = slot {
+                        events.push(Event::Written { token, result: outcome(result) });
+                    }
+                }
+                Some(Kind::Sync) => {
+                    events.push(Event::Synced { token: value, result: outcome(result).map(drop) });
+                }
+                Some(Kind::Wake) => {
+                    let mut count = [0; 8];
+                    // Only resets the counter; nothing to read is as good.
+                    let _ = rustix::io::read(&self.wake, &mut count);
+                    if !more {
+                        self.arm_wake();
+                    }
+                    events.push(Event::Woken);
+                }
+                Some(Kind::Cancel) | None => {}
+            }
+        }
+    }
+
+    fn receive_outcome(&self, result: i32, flags: u32) -> Receive {
+        match (outcome(result), cqueue::buffer_select(flags)) {
+            (Ok(0), Some(id)) => {
+                // An empty buffer came back with the end of the stream.
+                self.buffers.give_back(id);
+                Receive::End
+            }
+            (Ok(0), None) => Receive::End,
+            (Ok(len), Some(id)) => Receive::Data(Received::new(id, len)),
+            (Ok(_), None) => Receive::Failed(io::Error::other("receive without a buffer")),
+            (Err(e), _) if e.raw_os_error() == Some(libc::ENOBUFS) => Receive::Starved,
+            (Err(e), _) => Receive::Failed(e),
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The wake-up poll uses no memory of ours; anything else might.
+        let idle = self.under_way <= 1;
+        // SAFETY: each is dropped once, the ring before the memory it refers to, and never used
+        // again.
+        unsafe {
+            ManuallyDrop::drop(&mut self.ring);
+            if idle {
+                ManuallyDrop::drop(&mut self.buffers);
+                ManuallyDrop::drop(&mut self.writes);
+            }
+        }
+    }
+}
+
+fn build() -> io::Result<IoUring> {
+    let newest = IoUring::builder()
+        .setup_clamp()
+        .setup_cqsize(COMPLETION_ENTRIES)
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .build(SUBMISSION_ENTRIES);
+    match newest {
+        // Before Linux 6.1.
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => IoUring::builder()
+            .setup_clamp()
+            .setup_cqsize(COMPLETION_ENTRIES)
+            .build(SUBMISSION_ENTRIES),
+        other => other,
+    }
+}
+
+const fn user_data(kind: Kind, value: u64) -> u64 {
+    ((kind as u64) << KIND_SHIFT) | (value & VALUE_MASK)
+}
+
+const fn kind_of(user_data: u64) -> Option<Kind> {
+    Some(match (user_data >> KIND_SHIFT) as u8 {
+        1 => Kind::Accept,
+        2 => Kind::Receive,
+        3 => Kind::Write,
+        4 => Kind::Sync,
+        5 => Kind::Wake,
+        6 => Kind::Cancel,
+        _ => return None,
+    })
+}
+
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
