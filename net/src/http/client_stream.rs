@@ -61,6 +61,11 @@ impl ClientStream {
         Self { stream: TokioIo::new(stream), flushes }
     }
 
+    /// The socket itself.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     /// Whether these bytes are the library's own answer, which is then replaced.
     fn replaces(&mut self, bytes: &[u8]) -> bool {
         if self.flushes.served.load(SeqCst) {

@@ -123,16 +123,17 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Bo
 
 /// Counts a query in, unless too many run.
 fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let running = app.backend.searcher().running();
+    let metrics = app.backend.metrics();
+    let running = usize::try_from(metrics.query.running.get()).unwrap_or(0);
     if running >= app.options.queries_max {
-        app.backend.metrics().query.refused.inc();
+        metrics.query.refused.inc();
         return Err(Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
             format!("{running} queries run, which is as many as may (--query.max-concurrent)"),
         )
         .retry_later());
     }
-    Ok(QueryWatch::start(kind, app.backend.metrics()))
+    Ok(QueryWatch::start(kind, metrics))
 }
 
 async fn prepare(

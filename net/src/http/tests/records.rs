@@ -88,6 +88,10 @@ fn a_body_that_is_too_long_is_refused_and_what_was_kept_is_told() {
     let answer = post(server.address, "/records", &body);
     assert_eq!((answer.status, &answer.json()["kept"]), (413, &0.into()));
 
+    // A long body is refused before it has come, and its sender reads that nevertheless.
+    let answer = post(server.address, "/records", &vec![b'x'; 20 << 20]);
+    assert_eq!((answer.status, answer.whole), (413, true));
+
     // Where the length is not announced, it is found out on the way.
     let packed = zstd::encode_all(&vec![b'\n'; 50 << 20][..], 1).unwrap();
     let headers = [("Content-Encoding", "zstd")];
