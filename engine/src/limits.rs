@@ -112,6 +112,7 @@ pub const SESSION_LEN_MAX: usize = 64;
 
 /// Longest time that a shard waits before it writes again after failed writes, microseconds.
 pub const WRITE_RETRY_US_MAX: u64 = 5_000_000;
+
 /// Most topic entries that the block index of one slab lists over all its blocks; the slab ends
 /// before. Bounds the index at a few MiB.
 pub const SLAB_BLOCK_TOPICS_MAX: usize = 1 << 20;

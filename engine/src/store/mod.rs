@@ -26,6 +26,8 @@ pub mod slab;
 pub mod writer;
 
 mod fields;
+#[cfg(test)]
+mod golden_tests;
 mod open_block;
 mod output;
 #[cfg(test)]

@@ -1,0 +1,160 @@
+//! Which calls of the simulated disk fail, and how.
+
+use std::io;
+use std::path::Path;
+
+use super::random::Random;
+
+/// The calls of [`crate::storage::Storage`] and [`crate::storage::File`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // each is named after its call
+pub enum Call {
+    Open,
+    Create,
+    Len,
+    Read,
+    Write,
+    Allocate,
+    SetLen,
+    Sync,
+    Map,
+    VersionStamp,
+    Rename,
+    Remove,
+    List,
+    CreateDir,
+    SyncDir,
+    Space,
+}
+
+impl Call {
+    /// Whether the call changes what is found after a crash: the crash points worth trying.
+    pub const fn changes_disk(self) -> bool {
+        use Call::{Allocate, Create, CreateDir, Remove, Rename, SetLen, Sync, SyncDir, Write};
+        matches!(
+            self,
+            Create | Write | Allocate | SetLen | Sync | Rename | Remove | CreateDir | SyncDir
+        )
+    }
+}
+
+/// What a failing call returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultError {
+    /// EIO: the medium failed.
+    Io,
+    /// ENOSPC: no room. A write leaves a part of its bytes behind.
+    NoSpace,
+}
+
+impl FaultError {
+    pub(super) fn error(self) -> io::Error {
+        io::Error::from_raw_os_error(match self {
+            Self::Io => libc::EIO,
+            Self::NoSpace => libc::ENOSPC,
+        })
+    }
+}
+
+/// When a fault strikes, among the calls that it matches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum When {
+    /// The n-th from now (the first is 1), once.
+    Nth(u64),
+    /// Each with this probability.
+    Probability(f64),
+}
+
+/// A rule by which calls fail.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// When it strikes.
+    pub when: When,
+    /// Which call it matches; `None`: every one.
+    pub call: Option<Call>,
+    /// What the path has to contain; for a file the path it was opened under. Empty: anything.
+    pub path_part: String,
+    /// What the call returns.
+    pub error: FaultError,
+}
+
+impl Fault {
+    /// The n-th call from now fails, whatever it is.
+    pub const fn nth(n: u64, error: FaultError) -> Self {
+        Self { when: When::Nth(n), call: None, path_part: String::new(), error }
+    }
+
+    /// Every call of a kind fails with this probability.
+    pub const fn random(call: Call, probability: f64, error: FaultError) -> Self {
+        let when = When::Probability(probability);
+        Self { when, call: Some(call), path_part: String::new(), error }
+    }
+
+    fn strikes(&mut self, call: Call, path: &Path, random: &mut Random) -> bool {
+        let matches = self.call.is_none_or(|wanted| wanted == call)
+            && path.to_string_lossy().contains(&self.path_part);
+        match &mut self.when {
+            _ if !matches => false,
+            When::Probability(probability) => random.chance(*probability),
+            When::Nth(left) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+        }
+    }
+}
+
+/// The rules in force.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Faults {
+    pub(super) rules: Vec<Fault>,
+    /// The machine stops at this call.
+    pub(super) stop_at: Option<u64>,
+    /// Every call so far.
+    pub(super) trace: Vec<Call>,
+}
+
+impl Faults {
+    pub(super) fn has_stopped(&self) -> bool {
+        self.stop_at.is_some_and(|at| self.trace.len() as u64 >= at)
+    }
+
+    /// Counts a call and says whether it may go on.
+    pub(super) fn admit(
+        &mut self,
+        call: Call,
+        path: &Path,
+        random: &mut Random,
+    ) -> Result<(), Refusal> {
+        self.trace.push(call);
+        if self.has_stopped() {
+            return Err(Refusal::Stopped);
+        }
+        for index in 0..self.rules.len() {
+            if self.rules[index].strikes(call, path, random) {
+                let error = self.rules[index].error;
+                if matches!(self.rules[index].when, When::Nth(_)) {
+                    self.rules.remove(index);
+                }
+                return Err(Refusal::Fault(error));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a call fails.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Refusal {
+    Stopped,
+    Fault(FaultError),
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Stopped => Self::other("the simulated machine has stopped"),
+            Refusal::Fault(error) => error.error(),
+        }
+    }
+}
