@@ -1,11 +1,138 @@
 //! `oklogd fsck PATH`: tells what the engine's check found.
+//!
+//! Invariants: reads only. Text goes to standard output, one line per damaged span and per file
+//! that is none of ours, then a summary; `--json` is one object that lists every file.
 
+use std::io::{self, Write};
 use std::path::Path;
+
+use engine::damage::Damage;
+use engine::fsck::{FileKind, FileReport, Report, check};
+use engine::storage::OsStorage;
+use serde_json::{Value, json};
 
 use crate::exit::Exit;
 
 /// Checks a data directory, prints what was found, and says by its exit code whether it is whole.
-pub(crate) fn run(path: &Path, json: bool) -> Exit {
-    let _ = (path, json);
-    Exit::Error
+pub(crate) fn run(path: &Path, as_json: bool) -> Exit {
+    let report = match check(&OsStorage, path) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("error: {}: cannot be checked: {error}", path.display());
+            return Exit::Error;
+        }
+    };
+    let words = if as_json { format!("{}\n", object(&report)) } else { text(path, &report) };
+    match io::stdout().write_all(words.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: standard output: {error}");
+            Exit::Error
+        }
+        _ if report.is_clean() => Exit::Done,
+        _ => Exit::Damage,
+    }
+}
+
+fn text(path: &Path, report: &Report) -> String {
+    let mut lines: Vec<String> = report.damage().map(|damage| format!("{damage}\n")).collect();
+    let unknown = report.files.iter().filter(|file| file.kind == FileKind::Unknown);
+    lines.extend(unknown.map(|file| format!("{}: no file of ours\n", file.path.display())));
+    let damaged = report.files.iter().filter(|file| !file.damage.is_empty()).count();
+    let lost: u64 = report.damage().filter_map(|damage| damage.records).sum();
+    let uncounted = report.damage().any(|d| d.loses_records() && d.records.is_none());
+    let at_least = if uncounted { "at least " } else { "" };
+    lines.push(format!(
+        "{}: {} files, {} records; {damaged} files are damaged, {at_least}{lost} records are lost\n",
+        path.display(),
+        report.files.len(),
+        report.record_count(),
+    ));
+    lines.concat()
+}
+
+fn object(report: &Report) -> Value {
+    json!({
+        "clean": report.is_clean(),
+        "records": report.record_count(),
+        "files": report.files.iter().map(file).collect::<Vec<_>>(),
+    })
+}
+
+fn file(file: &FileReport) -> Value {
+    json!({
+        "path": file.path.to_string_lossy(),
+        "kind": file.kind.to_string(),
+        "bytes": file.file_bytes,
+        "records": file.record_count,
+        "damage": file.damage.iter().map(span).collect::<Vec<_>>(),
+    })
+}
+
+fn span(damage: &Damage) -> Value {
+    json!({
+        "offset": damage.offset,
+        "bytes": damage.len_bytes,
+        "what": damage.kind.to_string(),
+        "loses_records": damage.loses_records(),
+        "records": damage.records,
+        "from": damage.range.map(|(first, _)| first.to_string()),
+        "to": damage.range.map(|(_, last)| last.to_string()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::damage::DamageKind;
+    use engine::ulid::Ulid;
+
+    fn report() -> Report {
+        let damage = Damage {
+            path: "d/store/x.flushed".into(),
+            offset: 64,
+            len_bytes: 100,
+            range: Some((Ulid::from_parts(1, 2, 3), Ulid::from_parts(1, 2, 4))),
+            records: Some(2),
+            kind: DamageKind::Checksum("block text"),
+        };
+        let store = FileReport {
+            path: "d/store/x.flushed".into(),
+            kind: FileKind::StoreSegment,
+            file_bytes: 4096,
+            record_count: 7,
+            damage: vec![damage],
+        };
+        let unknown = FileReport {
+            path: "d/notes".into(),
+            kind: FileKind::Unknown,
+            damage: Vec::new(),
+            ..store.clone()
+        };
+        Report { files: vec![unknown, store] }
+    }
+
+    #[test]
+    fn the_text_names_file_offset_and_loss() {
+        let text = text(Path::new("d"), &report());
+        assert!(text.contains("d/store/x.flushed: offset 64, 100 bytes: checksum"), "{text}");
+        assert!(text.contains("d/notes: no file of ours"));
+        assert!(text.ends_with("1 files are damaged, 2 records are lost\n"), "{text}");
+    }
+
+    #[test]
+    fn the_object_lists_every_file() {
+        let object = object(&report());
+        assert_eq!(object["clean"], false);
+        assert_eq!(object["files"].as_array().unwrap().len(), 2);
+        let damage = &object["files"][1]["damage"][0];
+        assert_eq!((&damage["offset"], &damage["records"]), (&64.into(), &2.into()));
+        assert_eq!(damage["from"], Ulid::from_parts(1, 2, 3).to_string());
+    }
+
+    #[test]
+    fn exit_codes_tell_whole_damaged_and_absent_apart() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(run(directory.path(), false), Exit::Done);
+        assert_eq!(run(&directory.path().join("absent"), true), Exit::Error);
+    }
 }

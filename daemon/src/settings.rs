@@ -77,7 +77,7 @@ impl fmt::Display for Origin {
 /// Checked values by flag name.
 #[derive(Debug, Default)]
 pub(crate) struct Settings {
-    values: HashMap<&'static str, (Origin, Vec<Value>)>,
+    values: HashMap<&'static str, Vec<Value>>,
     /// What the operator should know; one line each.
     pub(crate) warnings: Vec<String>,
 }
@@ -121,12 +121,12 @@ impl Settings {
             } else {
                 continue;
             };
-            settings.set(flag, origin, &texts)?;
+            settings.set(flag, &origin, &texts)?;
         }
         Ok(settings)
     }
 
-    fn set(&mut self, flag: &Flag, origin: Origin, texts: &[String]) -> Result<(), SettingsError> {
+    fn set(&mut self, flag: &Flag, origin: &Origin, texts: &[String]) -> Result<(), SettingsError> {
         let values = texts
             .iter()
             .map(|text| {
@@ -137,7 +137,7 @@ impl Settings {
                 })
             })
             .collect::<Result<_, _>>()?;
-        self.values.insert(flag.name, (origin, values));
+        self.values.insert(flag.name, values);
         Ok(())
     }
 
@@ -156,12 +156,7 @@ impl Settings {
 
     /// The last value of a flag, if it has one.
     fn last(&self, name: &str) -> Option<&Value> {
-        self.values.get(name).and_then(|(_, values)| values.last())
-    }
-
-    /// Where the value of a flag stood.
-    pub(crate) fn origin(&self, name: &str) -> &Origin {
-        self.values.get(name).map_or(&Origin::Default, |(origin, _)| origin)
+        self.values.get(name).and_then(|values| values.last())
     }
 
     /// Whether a switch is on.
@@ -205,7 +200,7 @@ impl Settings {
 
     /// Every text of a repeatable flag.
     pub(crate) fn texts(&self, name: &str) -> Vec<String> {
-        let values = self.values.get(name).map_or(&[][..], |(_, values)| values);
+        let values = self.values.get(name).map_or(&[][..], Vec::as_slice);
         values
             .iter()
             .filter_map(|value| match value {

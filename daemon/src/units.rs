@@ -83,14 +83,14 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, &'static str> {
 /// Writes a duration as days, hours, minutes, seconds and milliseconds without the zero ones.
 pub(crate) fn format_duration(duration: Duration) -> String {
     let mut rest_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (unit, factor_ms) in DURATION_UNITS {
         if rest_ms >= factor_ms {
-            text += &format!("{}{unit}", rest_ms / factor_ms);
+            parts.push(format!("{}{unit}", rest_ms / factor_ms));
             rest_ms %= factor_ms;
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
 }
 
 /// An address as written: either half may be left to a default.

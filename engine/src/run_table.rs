@@ -106,6 +106,16 @@ impl RunTable {
         })
     }
 
+    /// Whether `text` is made of as many lines per run as the runs count.
+    pub fn describes(&self, text: &[u8]) -> bool {
+        self.text_len() == text.len() as u64
+            && self.spans().all(|(run, span)| {
+                let text = &text[span];
+                text.last() == Some(&b'\n')
+                    && memchr::memchr_iter(b'\n', text).count() == run.count as usize
+            })
+    }
+
     /// Appends the encoded table to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         varint::put(out, self.topics.len() as u64);
@@ -321,6 +331,18 @@ mod tests {
         let mut bytes = Vec::new();
         table.encode(&mut bytes);
         assert!(bytes.len() as u64 * 10 <= table.text_len(), "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn a_table_describes_only_text_with_its_lines() {
+        let mut table = RunTable::default();
+        let topic = table.topic_index(&Topic::new(b"t").unwrap()).unwrap();
+        table.push(Run { first: Ulid::from_parts(7, 1, 0), count: 2, text_len: 4, topic });
+        table.push(Run { first: Ulid::from_parts(8, 1, 2), count: 1, text_len: 2, topic });
+        assert!(table.describes(b"a\nb\nc\n"));
+        for other in [&b"a\nb\nc"[..], b"a\nb\nc\n\n", b"a\nbc\n\n", b"a\n\n\nc\n", b""] {
+            assert!(!table.describes(other), "{other:?}");
+        }
     }
 
     #[test]

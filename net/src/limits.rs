@@ -9,6 +9,9 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1024;
 /// fit three times over.
 pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that a connection buffers in each direction before it waits.
+pub const HTTP_BUFFER_BYTES_MAX: usize = 128 << 10;
+
 /// Most header fields of a request.
 pub const HTTP_HEADERS_MAX: usize = 100;
 
@@ -67,3 +70,10 @@ pub const QUERY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long accepting pauses after it failed for want of descriptors or memory.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a closed connection still takes what its client is sending, so that the client comes
+/// to read the answer.
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// How much of that, bytes.
+pub const LINGER_BYTES_MAX: u64 = 64 << 20;

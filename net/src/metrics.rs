@@ -148,6 +148,10 @@ pub struct NodeMetrics {
     pub shard_loop_lag: Vec<Distribution>,
     /// By shard: turns of its loop. One that stands still has stopped.
     pub shard_turns: Vec<Counter>,
+    /// Received buffers and appends that wait for room in a shard's log.
+    pub shard_deferred: Gauge,
+    /// Text in shard memory that no segment holds yet, bytes.
+    pub shard_memory_bytes: Gauge,
     pub(crate) connected: Family<Label, Gauge>,
     pub(crate) connections: Family<Label, Counter>,
     pub(crate) connections_refused: Family<Label, Counter>,
@@ -174,6 +178,8 @@ impl NodeMetrics {
             clock_ahead_ms: Gauge::default(),
             shard_loop_lag: (0..shards).map(|_| Distribution::default()).collect(),
             shard_turns: (0..shards).map(|_| Counter::default()).collect(),
+            shard_deferred: Gauge::default(),
+            shard_memory_bytes: Gauge::default(),
             connected: Family::default(),
             connections: Family::default(),
             connections_refused: Family::default(),

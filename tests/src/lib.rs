@@ -8,6 +8,7 @@
 pub mod http;
 pub mod lines;
 pub mod node;
+pub mod seccomp;
 pub mod sender;
 pub mod tools;
 

@@ -119,9 +119,7 @@ impl Node {
 
     /// Waits until everything is in the store.
     pub fn settle(&self) {
-        wait_until("everything is in the store", || {
-            self.metric("oklog_ingest_unstored_records") == 0.0
-        });
+        wait_until("everything is in the store", || self.metric("oklog_unindexed_bytes") == 0.0);
     }
 
     /// Kills it without warning.

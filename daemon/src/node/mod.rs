@@ -1,28 +1,298 @@
 //! The node: shards, keeper, store work, search and HTTP, wired together.
+//!
+//! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
+//!   what a start needs;
+//! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
+//! - [`store_work`]: gathering and compaction; [`backend`]: the node as HTTP sees it;
+//! - [`control`]: the thread of HTTP and signals.
+//!
+//! Invariants: everything that can fail at a start fails before the first record is taken, with
+//! one line that says what to change. On a signal: no new connections, shards write out, the store
+//! takes what it can in the time it is given, then the process ends.
+
+mod backend;
+mod control;
+mod data;
+mod host;
+mod keeper;
+mod listeners;
+mod lock;
+mod shards;
+mod store_work;
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use engine::search::{Searcher, SearcherOptions};
+use engine::store::gather::GatherLimits;
+use net::metrics::NodeMetrics;
+use net::ring::RingRefused;
+use net::shard::inbox::Message;
+use net::shard::{Clock, Gate, Placement};
+
+use self::backend::NodeBackend;
+use self::data::{Data, DataError};
+use self::listeners::{ListenError, Listeners};
+use self::store_work::{LocalIngest, StopFlag, StoreParts};
 use crate::config::NodeConfig;
+
+/// Ingest connections that a node takes where the limit of open files allows it.
+const CONNECTIONS_WANTED: usize = 16_384;
 
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
 pub(crate) enum NodeError {
-    /// This program was built without the node runtime.
-    NoRuntime,
+    /// No io_uring.
+    Ring(RingRefused),
+    /// A directory cannot be used.
+    Data(DataError),
+    /// A port cannot be listened on.
+    Listen(ListenError),
+    /// The kernel refused a thread or a descriptor.
+    Resources(&'static str, io::Error),
+    /// A shard's ring failed while running.
+    Shard(usize, io::Error),
 }
 
 impl fmt::Display for NodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRuntime => f.write_str("this build has no node runtime"),
+            Self::Ring(error) => error.fmt(f),
+            Self::Data(error) => error.fmt(f),
+            Self::Listen(error) => error.fmt(f),
+            Self::Resources(what, error) => write!(f, "the system refused {what}: {error}"),
+            Self::Shard(shard, error) => write!(
+                f,
+                "shard {shard} cannot go on: {error}; the node stops, and a restart takes up \
+                 everything that was written"
+            ),
         }
     }
 }
 
 impl std::error::Error for NodeError {}
 
+impl From<DataError> for NodeError {
+    fn from(error: DataError) -> Self {
+        Self::Data(error)
+    }
+}
+
+impl From<ListenError> for NodeError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
+    }
+}
+
+/// What makes the main thread end the node.
+enum Ending {
+    Signal(&'static str),
+    ShardFailed(usize, io::Error),
+}
+
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
 pub(crate) fn run(config: NodeConfig) -> Result<(), NodeError> {
-    tracing::debug!(?config, "configuration");
-    Err(NodeError::NoRuntime)
+    net::ring::probe().map_err(NodeError::Ring)?;
+    let cores = host::cores(config.cores);
+    let clock = Clock::start();
+    let metrics = Arc::new(NodeMetrics::new(cores.len()));
+    let data = data::open(&config, &metrics, clock.now().wall_ms)?;
+    let listeners = Listeners::bind(&config, cores.len())?;
+    let node = Node::start(config, cores, clock, metrics, data, listeners)?;
+    node.run()
 }
+
+/// A running node.
+struct Node {
+    config: NodeConfig,
+    placement: Placement,
+    stopping: Arc<AtomicBool>,
+    control: control::Control,
+    shards: Vec<JoinHandle<()>>,
+    keeper: Arc<keeper::KeeperHandle>,
+    keeper_thread: JoinHandle<()>,
+    store: StoreParts,
+    store_threads: Vec<JoinHandle<()>>,
+    endings: Receiver<Ending>,
+    _locks: [lock::DirectoryLock; 2],
+}
+
+impl Node {
+    fn start(
+        config: NodeConfig,
+        cores: Vec<usize>,
+        clock: Clock,
+        metrics: Arc<NodeMetrics>,
+        data: Data,
+        listeners: Listeners,
+    ) -> Result<Self, NodeError> {
+        let refused = |what| move |error| NodeError::Resources(what, error);
+        let (connections_max, advice) = host::connections_max(CONNECTIONS_WANTED);
+        if let Some(advice) = advice {
+            tracing::warn!("{advice}");
+        }
+        let (ended, endings) = channel();
+        let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
+        let (gate, starved) = (Gate::default(), Arc::new(AtomicBool::new(false)));
+        let (keeper, keeper_thread) = keeper::spawn(keeper::KeeperParts {
+            registry: Arc::clone(&data.registry),
+            placement: placement.clone(),
+            gate: gate.clone(),
+            clock,
+            backlog_max_bytes: config.ingest.backlog_max_bytes,
+            starved: Arc::clone(&starved),
+            metrics: Arc::clone(&metrics),
+        })
+        .map_err(refused("a thread"))?;
+
+        let store = store_parts(&config, &data, &metrics, clock);
+        let store_threads = store_work::spawn(config.store.segment_consumers, &store)
+            .map_err(refused("a thread"))?;
+        let searcher = Searcher::start(SearcherOptions {
+            threads: cores.len(),
+            node: "local".into(),
+            on_thread_start: Arc::new(|_| {}),
+        })
+        .map_err(refused("a thread"))?;
+
+        let stopping = Arc::new(AtomicBool::new(false));
+        let backend = NodeBackend {
+            placement: placement.clone(),
+            registry: Arc::clone(&data.registry),
+            catalogue: Arc::clone(&data.catalogue),
+            searcher,
+            metrics: Arc::clone(&metrics),
+            gate: gate.clone(),
+            clock,
+            record_size_max: config.ingest.max_record_size_bytes,
+            backlog_max_bytes: config.ingest.backlog_max_bytes,
+            newest_at_start_ms: data.newest_ms,
+            starved,
+            replicas_missing: Arc::clone(&store.replicas_missing),
+            stopping: Arc::clone(&stopping),
+            appends: NodeBackend::append_permits(),
+            next_shard: AtomicUsize::new(0),
+        };
+        listeners.tell(&config);
+        let wiring = shards::Wiring {
+            config: &config,
+            cores: &cores,
+            connections_max,
+            newest_ms: data.newest_ms,
+            alignment_bytes: data.alignment_bytes,
+            keeper: Arc::clone(&keeper),
+            placement: placement.clone(),
+            gate,
+            metrics,
+            clock,
+        };
+        let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
+            .map_err(refused("a shard"))?;
+        let control =
+            control::spawn(listeners.api, Arc::new(backend), config.query.max_concurrent, ended)
+                .map_err(refused("the control thread"))?;
+        Ok(Self {
+            config,
+            placement,
+            stopping,
+            control,
+            shards,
+            keeper,
+            keeper_thread,
+            store,
+            store_threads,
+            endings,
+            _locks: data.locks,
+        })
+    }
+
+    fn run(self) -> Result<(), NodeError> {
+        match self.endings.recv() {
+            Ok(Ending::ShardFailed(shard, error)) => Err(NodeError::Shard(shard, error)),
+            Ok(Ending::Signal(signal)) => {
+                tracing::info!(signal, "stopping");
+                self.shut_down();
+                Ok(())
+            }
+            Err(_) => {
+                self.shut_down();
+                Ok(())
+            }
+        }
+    }
+
+    fn shut_down(self) {
+        let start = Instant::now();
+        let deadline = start + self.config.shutdown_timeout;
+        self.stopping.store(true, Ordering::Release);
+        self.control.stop();
+        for seat in self.placement.seats() {
+            seat.inbox.send(Message::ShutDown);
+        }
+        for shard in self.shards {
+            join_until(shard, deadline);
+        }
+        // Everything that shards have sealed is flushed once the keeper has ended.
+        self.keeper.stop();
+        join_until(self.keeper_thread, deadline);
+        self.store.stop.set();
+        for thread in self.store_threads {
+            join_until(thread, deadline);
+        }
+        store_work::drain(&self.store, deadline);
+        store_work::sweep(&self.store);
+        self.store.cancel.store(true, Ordering::Release);
+        let waiting = self.store.source.registry.backlog_bytes();
+        tracing::info!(
+            seconds = start.elapsed().as_secs_f64(),
+            waiting_bytes = waiting,
+            "stopped; what waits is on disk and is taken up at the next start"
+        );
+    }
+}
+
+fn store_parts(
+    config: &NodeConfig,
+    data: &Data,
+    metrics: &Arc<NodeMetrics>,
+    clock: Clock,
+) -> StoreParts {
+    let limits = GatherLimits {
+        target_bytes: config.store.segment_target_size_bytes,
+        target_age_ms: config.store.segment_target_age.as_millis() as u64,
+        replication_factor: config.store.replication_factor,
+        ..GatherLimits::default()
+    };
+    StoreParts {
+        source: Arc::new(LocalIngest::new(Arc::clone(&data.registry), Arc::clone(metrics), clock)),
+        catalogue: Arc::clone(&data.catalogue),
+        limits,
+        delay: config.store.segment_delay,
+        metrics: Arc::clone(metrics),
+        clock,
+        replicas_missing: Arc::new(AtomicBool::new(false)),
+        stop: Arc::new(StopFlag::default()),
+        cancel: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+/// Waits for a thread that should be ending; one that does not is left to the end of the process.
+fn join_until(thread: JoinHandle<()>, deadline: Instant) {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            tracing::warn!(thread = thread.thread().name(), "did not end in time");
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    // It has ended; a panic would have ended the process.
+    let _ = thread.join();
+}
+
+/// How threads tell the main thread that the node has to end.
+type Endings = Sender<Ending>;

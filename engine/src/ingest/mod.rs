@@ -11,6 +11,7 @@
 //! the registry's part reaches files through [`crate::storage::Storage`] only. Formats are in
 //! `docs/format-ingest.md`.
 
+pub mod check;
 pub mod frame;
 pub mod hello;
 pub mod lines;
@@ -23,3 +24,6 @@ pub mod stamp;
 pub mod tail;
 pub mod topics;
 mod walk;
+
+#[cfg(test)]
+mod tests;

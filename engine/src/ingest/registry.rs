@@ -545,6 +545,11 @@ impl Registry {
         self.backlog().oldest_ms
     }
 
+    /// Prepared files that wait for a taker.
+    pub fn pool_segments(&self) -> usize {
+        self.lock().pool.len()
+    }
+
     /// Prepared files that wait for a taker, bytes.
     pub fn pool_bytes(&self) -> u64 {
         self.lock().pool.iter().map(|file| file.len_bytes).sum()

@@ -10,8 +10,9 @@ use super::format::RecordWriter;
 use super::pipe::{Head as PipeHead, PipeWriter, Room};
 use super::scan::Hit;
 use super::spec::{Format, Order, Outcome, Stats};
-use super::sweep::{Head, Sweep};
+use super::sweep::{Head, HeadText, Sweep};
 use super::ticket::TicketSender;
+use crate::chunk::ChunkMeta;
 use crate::limits::OUTPUT_PIECE_BYTES;
 use crate::topic::Topic;
 
@@ -125,17 +126,19 @@ impl Consumer for Output {
                 Room::Full | Room::Some | Room::Empty => {}
             }
             while self.out.len() < OUTPUT_PIECE_BYTES && sweep.prepare() {
-                let mark = self.out.len();
+                let (mark, stage) = (self.out.len(), self.writer.stage());
                 let Some(head) = sweep.head() else { break };
                 let (records, bytes) = self.write(&head);
-                if let Some(damage) = sweep.head_is_unreadable() {
-                    self.out.truncate(mark);
-                    self.writer.reset();
-                    sweep.drop_head(&damage);
-                    if self.record_is_sent {
-                        return Drained::Aborted;
+                match sweep.check_head() {
+                    HeadText::Intact => {}
+                    text => {
+                        self.out.truncate(mark);
+                        self.writer.restore(stage);
+                        if text == HeadText::Lost && self.record_is_sent {
+                            return Drained::Aborted;
+                        }
+                        continue;
                     }
-                    continue;
                 }
                 if records > 0 {
                     self.record_is_sent = false;
@@ -176,6 +179,8 @@ pub(super) trait Tally: Send {
     type Result: Send;
     /// Counts one hit.
     fn count(&mut self, topic: &Topic, hit: &Hit);
+    /// Counts a whole chunk from its index entry, if that says enough; `topic` is its only one.
+    fn count_chunk(&mut self, topic: Option<&Topic>, chunk: &ChunkMeta) -> bool;
     /// The result.
     fn result(self, stats: Stats) -> Self::Result;
 }
@@ -197,6 +202,7 @@ impl<T: Tally> Consumer for Counting<T> {
             self.tally.count(head.topic, &hit);
             sweep.advance(hit.count, u64::from(hit.end - hit.start));
         }
+        sweep.count_lone_chunks(&mut |chunk, topic| self.tally.count_chunk(topic, chunk));
         Drained::All
     }
 
@@ -221,6 +227,10 @@ impl Tally for StatsTally {
     type Result = Stats;
 
     fn count(&mut self, _topic: &Topic, _hit: &Hit) {}
+
+    fn count_chunk(&mut self, _topic: Option<&Topic>, _chunk: &ChunkMeta) -> bool {
+        true
+    }
 
     fn result(self, stats: Stats) -> Stats {
         stats
@@ -250,6 +260,10 @@ impl Histogram {
         let interval_ms = (to_ms - from_ms + 1).div_ceil(buckets as u64);
         Self { from_ms, to_ms, interval_ms, counts: vec![0; buckets], stats: Stats::default() }
     }
+
+    fn bucket(&self, ms: u64) -> usize {
+        (ms.saturating_sub(self.from_ms) / self.interval_ms) as usize
+    }
 }
 
 impl Tally for Histogram {
@@ -257,10 +271,21 @@ impl Tally for Histogram {
 
     fn count(&mut self, _topic: &Topic, hit: &Hit) {
         // A run never spans milliseconds, so a hit has one.
-        let bucket = hit.first.ms().saturating_sub(self.from_ms) / self.interval_ms;
-        if let Some(count) = self.counts.get_mut(bucket as usize) {
+        let bucket = self.bucket(hit.first.ms());
+        if let Some(count) = self.counts.get_mut(bucket) {
             *count += u64::from(hit.count);
         }
+    }
+
+    fn count_chunk(&mut self, _topic: Option<&Topic>, chunk: &ChunkMeta) -> bool {
+        let bucket = self.bucket(chunk.first.ms());
+        if bucket != self.bucket(chunk.last.ms()) {
+            return false;
+        }
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count += u64::from(chunk.record_count);
+        }
+        true
     }
 
     fn result(mut self, stats: Stats) -> Self {
@@ -299,27 +324,34 @@ pub(super) struct TopicTally {
     topics: BTreeMap<Topic, TopicSummary>,
 }
 
+impl TopicTally {
+    fn add(&mut self, topic: &Topic, records: u64, bytes: u64, (first_ms, last_ms): (u64, u64)) {
+        if let Some(summary) = self.topics.get_mut(topic) {
+            summary.records += records;
+            summary.bytes += bytes;
+            summary.first_ms = summary.first_ms.min(first_ms);
+            summary.last_ms = summary.last_ms.max(last_ms);
+        } else {
+            let topic = topic.clone();
+            let summary = TopicSummary { topic: topic.clone(), records, bytes, first_ms, last_ms };
+            self.topics.insert(topic, summary);
+        }
+    }
+}
+
 impl Tally for TopicTally {
     type Result = Topics;
 
     fn count(&mut self, topic: &Topic, hit: &Hit) {
-        let ms = hit.first.ms();
-        if !self.topics.contains_key(topic) {
-            let empty = TopicSummary {
-                topic: topic.clone(),
-                records: 0,
-                bytes: 0,
-                first_ms: ms,
-                last_ms: ms,
-            };
-            self.topics.insert(topic.clone(), empty);
-        }
-        if let Some(summary) = self.topics.get_mut(topic) {
-            summary.records += u64::from(hit.count);
-            summary.bytes += u64::from(hit.end - hit.start);
-            summary.first_ms = summary.first_ms.min(ms);
-            summary.last_ms = summary.last_ms.max(ms);
-        }
+        let span = (hit.first.ms(), hit.last().ms());
+        self.add(topic, u64::from(hit.count), u64::from(hit.end - hit.start), span);
+    }
+
+    fn count_chunk(&mut self, topic: Option<&Topic>, chunk: &ChunkMeta) -> bool {
+        let Some(topic) = topic else { return false };
+        let span = (chunk.first.ms(), chunk.last.ms());
+        self.add(topic, u64::from(chunk.record_count), u64::from(chunk.text_len), span);
+        true
     }
 
     fn result(self, stats: Stats) -> Topics {

@@ -10,7 +10,7 @@
 //! Invariants: length, nesting, compiled size and the automaton's memory are bounded; the
 //! expression is shared by all scan threads, each of which takes a cache of its own.
 //!
-//! Not here: finding the record around a match ([`super::matcher`]). Compiling can take tens of
+//! Not here: finding the record around a match (the `matcher` module). Compiling can take tens of
 //! milliseconds, so callers keep it off threads that serve sockets.
 
 use std::fmt;

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::scan::Filter;
 use super::spec::Order;
 use crate::chunk::{ChunkMeta, OpenPart, Part};
+use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 /// The key of a ULID.
@@ -33,12 +34,39 @@ pub(super) const fn first_key(order: Order, first: Ulid, last: Ulid) -> u128 {
     }
 }
 
+/// The key of the record that comes last of those between two ULIDs.
+pub(super) const fn last_key(order: Order, first: Ulid, last: Ulid) -> u128 {
+    match order {
+        Order::Asc => last.0,
+        Order::Desc => !first.0,
+    }
+}
+
 /// Chunks of an open part that have not been handed out.
 struct Cursor {
     part: Arc<dyn OpenPart>,
     left: Range<usize>,
     /// Which of the part's topics are wanted; empty when that cannot be told.
     wanted: Vec<bool>,
+}
+
+impl Cursor {
+    /// The next chunk in the query's order.
+    fn peek(&self, order: Order) -> Option<&ChunkMeta> {
+        let left = self.part.chunks().get(self.left.clone())?;
+        match order {
+            Order::Asc => left.first(),
+            Order::Desc => left.last(),
+        }
+    }
+
+    /// Goes on to the one behind it.
+    fn skip(&mut self, order: Order) -> Option<usize> {
+        match order {
+            Order::Asc => self.left.next(),
+            Order::Desc => self.left.next_back(),
+        }
+    }
 }
 
 /// What to do next.
@@ -54,8 +82,9 @@ pub(super) struct Feed {
     order: Order,
     low: Ulid,
     high: Ulid,
-    /// By key, the next one last.
-    unopened: Vec<Arc<dyn Part>>,
+    /// By key, the next one last. The keys are those of the beginning: a part that is still being
+    /// written grows, and what it grows by is not asked for.
+    unopened: Vec<(u128, Arc<dyn Part>)>,
     cursors: Vec<Option<Cursor>>,
     /// Next key of each cursor that has chunks left.
     heads: BinaryHeap<Reverse<(u128, usize)>>,
@@ -65,19 +94,19 @@ pub(super) struct Feed {
 
 impl Feed {
     pub(super) fn new(order: Order, low: Ulid, high: Ulid, parts: Vec<Arc<dyn Part>>) -> Self {
-        let mut unopened = parts;
-        unopened.retain(|part| {
+        let keyed = parts.into_iter().filter_map(|part| {
             let (first, last) = part.range();
-            first <= high && last >= low
+            (first <= high && last >= low).then(|| (first_key(order, first, last), part))
         });
-        unopened.sort_by_key(|part| Reverse(part_key(order, part.as_ref())));
+        let mut unopened: Vec<_> = keyed.collect();
+        unopened.sort_by_key(|(key, _)| Reverse(*key));
         let (cursors, heads) = (Vec::new(), BinaryHeap::new());
         Self { order, low, high, unopened, cursors, heads, blocks_skipped: 0 }
     }
 
     /// Nothing that is still to come has a smaller key; `None` when nothing is.
     pub(super) fn next_key(&self) -> Option<u128> {
-        let part = self.unopened.last().map(|part| part_key(self.order, part.as_ref()));
+        let part = self.unopened.last().map(|(key, _)| *key);
         let chunk = self.heads.peek().map(|Reverse((key, _))| *key);
         match (part, chunk) {
             (Some(part), Some(chunk)) => Some(part.min(chunk)),
@@ -88,18 +117,54 @@ impl Feed {
     /// Takes what is next, with its key.
     pub(super) fn next(&mut self) -> Option<(u128, Next)> {
         let next_key = self.next_key()?;
-        if let Some(part) = self.unopened.pop_if(|p| part_key(self.order, p.as_ref()) == next_key) {
+        if let Some((_, part)) = self.unopened.pop_if(|(key, _)| *key == next_key) {
             return Some((next_key, Next::Open(part)));
         }
         let Reverse((_, slot)) = self.heads.pop()?;
         let cursor = self.cursors.get_mut(slot)?.as_mut()?;
-        let index = match self.order {
-            Order::Asc => cursor.left.next(),
-            Order::Desc => cursor.left.next_back(),
-        }?;
+        let index = cursor.skip(self.order)?;
         let part = Arc::clone(&cursor.part);
         self.requeue(slot);
         Some((next_key, Next::Chunk(part, index)))
+    }
+
+    /// Takes the next chunk without its being read, if nothing that is still to come overlaps it,
+    /// all of it is asked for, and `count` agrees; `count` is told the chunk's only topic, where it
+    /// has but one.
+    pub(super) fn take_lone(
+        &mut self,
+        count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
+    ) -> bool {
+        let Some(Reverse((first, slot))) = self.heads.pop() else { return false };
+        let other = self.next_key();
+        if self.is_lone(slot, other, count) {
+            if let Some(Some(cursor)) = self.cursors.get_mut(slot) {
+                cursor.skip(self.order);
+            }
+            self.requeue(slot);
+            return true;
+        }
+        self.heads.push(Reverse((first, slot)));
+        false
+    }
+
+    fn is_lone(
+        &self,
+        slot: usize,
+        other: Option<u128>,
+        count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
+    ) -> bool {
+        let Some(Some(cursor)) = self.cursors.get(slot) else { return false };
+        let Some(meta) = cursor.peek(self.order) else { return false };
+        let topic = match meta.topics[..] {
+            [topic] => cursor.part.topics().get(usize::from(topic)),
+            _ => None,
+        };
+        other.is_none_or(|other| other > last_key(self.order, meta.first, meta.last))
+            && meta.first >= self.low
+            && meta.last <= self.high
+            && (cursor.wanted.is_empty() || topic.is_some())
+            && count(meta, topic)
     }
 
     /// A part that was taken is open: its chunks are merged in.
@@ -125,22 +190,14 @@ impl Feed {
     /// Enters the cursor's next chunk that can hold a match; lets go of the part behind its last.
     fn requeue(&mut self, slot: usize) {
         let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return };
-        while !cursor.left.is_empty() {
-            let index = match self.order {
-                Order::Asc => cursor.left.start,
-                Order::Desc => cursor.left.end - 1,
-            };
-            let meta = &cursor.part.chunks()[index];
+        while let Some(meta) = cursor.peek(self.order) {
             if may_match(meta, &cursor.wanted) {
                 let key = first_key(self.order, meta.first, meta.last);
                 self.heads.push(Reverse((key, slot)));
                 return;
             }
             self.blocks_skipped += 1;
-            match self.order {
-                Order::Asc => cursor.left.start += 1,
-                Order::Desc => cursor.left.end -= 1,
-            }
+            cursor.skip(self.order);
         }
         self.cursors[slot] = None;
     }
@@ -150,9 +207,4 @@ fn may_match(meta: &ChunkMeta, wanted: &[bool]) -> bool {
     wanted.is_empty()
         || meta.topics.is_empty()
         || meta.topics.iter().any(|&topic| wanted.get(usize::from(topic)).is_none_or(|&w| w))
-}
-
-fn part_key(order: Order, part: &dyn Part) -> u128 {
-    let (first, last) = part.range();
-    first_key(order, first, last)
 }

@@ -18,7 +18,7 @@ const STEP_BYTES: usize = 6 << 10;
 
 /// Where the writing of a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// Nothing of it is written.
     Start,
     /// Bytes of it that are written, and whether they go as they are (UTF-8 for JSON).
@@ -43,8 +43,18 @@ impl RecordWriter {
         self.stage != Stage::Start
     }
 
+    /// Where the writing stands, to be restored when what is written next is taken back.
+    pub(super) const fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Goes back to where the writing stood.
+    pub(super) const fn restore(&mut self, stage: Stage) {
+        self.stage = stage;
+    }
+
     /// Forgets the record that was begun.
-    pub(super) fn reset(&mut self) {
+    pub(super) const fn reset(&mut self) {
         self.stage = Stage::Start;
     }
 
@@ -176,17 +186,15 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(rest);
 }
 
-/// Where the first byte is that JSON wants escaped. Steps of 32 bytes become vector instructions.
+/// Where the first byte is that JSON wants escaped. Steps of 32 bytes without a way out become
+/// vector instructions.
 fn first_special(bytes: &[u8]) -> Option<usize> {
     const STEP: usize = 32;
-    let is_special = |&b: &u8| (b < 0x20) | (b == b'"') | (b == b'\\');
+    let is_special = |byte: u8| matches!(byte, 0..0x20 | b'"' | b'\\');
+    let count = |step: &[u8; STEP]| step.iter().map(|&b| u8::from(is_special(b))).sum::<u8>();
     let (steps, _) = bytes.as_chunks::<STEP>();
-    let plain = steps
-        .iter()
-        .take_while(|step| !step.iter().fold(false, |any, b| any | is_special(b)))
-        .count();
-    let at = plain * STEP;
-    bytes[at..].iter().position(is_special).map(|found| at + found)
+    let at = steps.iter().take_while(|step| count(step) == 0).count() * STEP;
+    bytes[at..].iter().position(|&b| is_special(b)).map(|found| at + found)
 }
 
 fn encode_base64(out: &mut Vec<u8>, bytes: &[u8]) {

@@ -13,11 +13,14 @@ use std::sync::Arc;
 use super::expression::Expression;
 use super::matcher::Matcher;
 use super::spec::Order;
-use crate::chunk::{OpenPart, Text};
+use crate::chunk::{Chunk, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::{RunTable, offset_after};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
+
+/// How often a chunk is read at most while the map underneath turns out faulty.
+pub(super) const READS_MAX: u8 = 3;
 
 /// What all scans of a query have in common.
 #[derive(Debug)]
@@ -30,7 +33,8 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    fn tables_suffice(&self) -> bool {
+    /// Whether no text has to be looked at.
+    pub(super) fn tables_suffice(&self) -> bool {
         self.counts_only && self.expression.matches_all()
     }
 
@@ -109,51 +113,48 @@ impl Scan {
     /// Scans; an error costs the whole chunk.
     pub(super) fn run(mut self, filter: &Filter) -> Result<Found, Damage> {
         let verified = self.known.is_some();
-        let Known { table, text } = match self.known.take() {
+        let mut known = match self.known.take() {
             Some(known) => known,
             None => self.read(filter)?,
         };
-        let pieces = self.pieces(&table, text.as_deref(), filter)?;
-        let mut collector = Collector {
-            hits: VecDeque::new(),
-            max: self.hits_max.max(1),
-            order: filter.order,
-            more: false,
-        };
         let mut bytes_scanned = 0;
-        match &text {
-            Some(text) if !filter.expression.matches_all() => {
-                bytes_scanned = search(text, &pieces, &filter.expression, &mut collector);
+        for _ in 0..READS_MAX {
+            let mut collector = Collector::new(self.hits_max, filter.order);
+            bytes_scanned += self.collect(&known, filter, &mut collector)?;
+            let Some(text) = &known.text else {
+                return Ok(self.found(collector, known, filter.order, 0));
+            };
+            // Zeros may have been searched in place of text.
+            if let Some(fresh) = reread_if_poisoned(self.part.as_ref(), self.index, text)? {
+                known = Known { table: fresh.table, text: Some(fresh.text) };
+                continue;
             }
-            _ => {
-                for &piece in &pieces {
-                    if !collector.add(piece) {
-                        break;
-                    }
-                    bytes_scanned += u64::from(piece.end - piece.start);
-                }
+            if !collector.hits.is_empty() && !verified {
+                self.verify(&known.table, text)?;
             }
+            return Ok(self.found(collector, known, filter.order, bytes_scanned));
         }
-        let Collector { hits, more, .. } = collector;
-        if let Some(text) = &text
-            && (text.is_poisoned() || (!hits.is_empty() && !verified))
-        {
-            // Zeros may have been searched in place of text; or hits are about to be shown.
-            self.verify(&table, text)?;
-        }
-        let known = Known { table, text };
-        Ok(self.found(hits, more, known, filter.order, bytes_scanned))
+        Err(unreadable(self.part.as_ref(), self.index))
     }
 
-    fn found(
-        &self,
-        hits: VecDeque<Hit>,
-        more: bool,
-        known: Known,
-        order: Order,
-        bytes_scanned: u64,
-    ) -> Found {
-        let bytes_scanned = if known.text.is_some() { bytes_scanned } else { 0 };
+    /// Collects the hits of a chunk that was read; says how many bytes of text that took.
+    fn collect(&self, known: &Known, filter: &Filter, out: &mut Collector) -> Result<u64, Damage> {
+        let pieces = self.pieces(&known.table, known.text.as_deref(), filter)?;
+        if let Some(text) = known.text.as_ref().filter(|_| !filter.expression.matches_all()) {
+            return Ok(search(text, &pieces, &filter.expression, out));
+        }
+        let mut bytes = 0;
+        for piece in pieces {
+            if !out.add(piece) {
+                break;
+            }
+            bytes += u64::from(piece.end - piece.start);
+        }
+        Ok(bytes)
+    }
+
+    fn found(&self, collector: Collector, known: Known, order: Order, bytes_scanned: u64) -> Found {
+        let Collector { hits, more, .. } = collector;
         let (Some(first), Some(last)) = (hits.front(), hits.back()) else {
             return Found { bytes_scanned, ..Found::default() };
         };
@@ -229,15 +230,46 @@ impl Scan {
     }
 }
 
+/// After `text` of a chunk was used: `None` if what was read of it is what was written; otherwise
+/// the chunk read again, to be used in its place; an error if it cannot be.
+///
+/// The poison mark is on a whole map, whichever page is gone. Where the part has mapped its file
+/// anew, the new map has to be read; where it has not, pages that are gone stay gone, so that the
+/// checksum of the same map tells whether this chunk has lost any.
+pub(super) fn reread_if_poisoned(
+    part: &dyn OpenPart,
+    index: usize,
+    text: &Text,
+) -> Result<Option<Chunk>, Damage> {
+    if !text.is_poisoned() {
+        return Ok(None);
+    }
+    let fresh = part.read(index)?;
+    part.verify(index)?;
+    match (text, &fresh.text) {
+        (Text::Mapped(old, _), Text::Mapped(new, _)) if Arc::ptr_eq(old, new) => Ok(None),
+        _ => Ok(Some(fresh)),
+    }
+}
+
 /// The run table of a chunk and its text contradict each other.
 pub(super) fn malformed(part: &dyn OpenPart, index: usize) -> Damage {
+    damage(part, index, DamageKind::Malformed("run table"))
+}
+
+/// A chunk faults each time it is read.
+pub(super) fn unreadable(part: &dyn OpenPart, index: usize) -> Damage {
+    damage(part, index, DamageKind::Io(std::io::ErrorKind::Other))
+}
+
+fn damage(part: &dyn OpenPart, index: usize, kind: DamageKind) -> Damage {
     Damage {
         path: std::path::PathBuf::from(format!("chunk {index}")),
         offset: 0,
         len_bytes: 0,
         range: part.chunks().get(index).map(|meta| (meta.first, meta.last)),
         records: None,
-        kind: DamageKind::Malformed("run table"),
+        kind,
     }
 }
 
@@ -270,6 +302,10 @@ struct Collector {
 }
 
 impl Collector {
+    fn new(max: usize, order: Order) -> Self {
+        Self { hits: VecDeque::new(), max: max.max(1), order, more: false }
+    }
+
     /// Whether further hits are of use.
     fn add(&mut self, hit: Hit) -> bool {
         if let Some(last) = self.hits.back_mut() {

@@ -112,8 +112,9 @@ impl Searcher {
         self.count(tally, spec, snapshot)
     }
 
-    /// What is held of each topic. Reads every run table of the snapshot (no text, except where
-    /// copies of records overlap in part), so that records held twice are counted once.
+    /// What is held of each topic, records held twice counted once. Chunks of one topic that
+    /// overlap no other are counted from indexes; of the others the run tables are read, and text
+    /// only where copies overlap in part.
     pub fn topics(&self, snapshot: Snapshot) -> Ticket<Topics> {
         let spec = QuerySpec {
             from: Ulid::MIN,

@@ -93,7 +93,7 @@ pub struct Stats {
     pub bytes: u64,
     /// Parts that were opened.
     pub segments: u64,
-    /// Chunks of which text or run table were read.
+    /// Chunks of which text or run table were read (some are counted from indexes alone).
     pub blocks_read: u64,
     /// Chunks of opened parts that time or topics ruled out.
     pub blocks_skipped: u64,

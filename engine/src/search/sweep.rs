@@ -6,18 +6,20 @@
 //! is a copy and dropped, in part or whole. Since a hit's ULIDs count up without a gap, nothing
 //! can belong between them, so a hit may be taken whole once its first record may.
 //!
-//! Invariants: single-threaded and free of effects but for opening nothing and reading nothing:
-//! [`Work`] is handed out and its result handed back; at most [`Sweep::window`] tracks are alive,
-//! and more only while none of them can go on otherwise (more parts overlap than that), so that a
-//! sweep always moves; results may come back in any order.
+//! Invariants: single-threaded and free of effects, but that the text of a copy may have to be
+//! read to cut it; [`Work`] is handed out and its result handed back; at most `window` tracks are
+//! alive, and more only while none of them can go on otherwise (more parts overlap than that), so
+//! that a sweep always moves; results may come back in any order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::feed::{Feed, Next, first_key, key};
-use super::scan::{Filter, Found, Hit, Rest, Scan, cut};
+use super::feed::{Feed, Next, first_key, key, last_key};
+use super::scan::{
+    Filter, Found, Hit, READS_MAX, Rest, Scan, cut, malformed, reread_if_poisoned, unreadable,
+};
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
-use crate::chunk::{OpenPart, Part, Text};
+use crate::chunk::{ChunkMeta, OpenPart, Part, Text};
 use crate::damage::Damage;
 use crate::limits::BATCH_HITS_MIN;
 use crate::topic::Topic;
@@ -81,6 +83,8 @@ struct Track {
     topics: Vec<Topic>,
     text: Option<Text>,
     rest: Option<Rest>,
+    /// How often the text was read again because its map turned out faulty.
+    rereads: u8,
 }
 
 /// The hit to take next.
@@ -91,6 +95,17 @@ pub(super) struct Head<'a> {
     pub(super) topic: &'a Topic,
     /// Its chunk's text; absent where only counts are wanted.
     pub(super) text: Option<&'a Text>,
+}
+
+/// What has become of the head's text while it was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeadText {
+    /// It was what was written.
+    Intact,
+    /// It was not, but was read again: what was made of it must be made again.
+    Replaced,
+    /// It is gone, and the head with it: what was made of it must be thrown away.
+    Lost,
 }
 
 /// See the page of the module.
@@ -239,6 +254,7 @@ impl Sweep {
             topics: Vec::new(),
             text: None,
             rest: None,
+            rereads: 0,
         });
         Some(Work { track: id, filter: Arc::clone(&self.filter), job })
     }
@@ -260,6 +276,32 @@ impl Sweep {
         let share = self.hits_max / self.window.max(self.tracks.len());
         let wanted = usize::try_from(self.records_left()).unwrap_or(usize::MAX);
         share.max(BATCH_HITS_MIN.min(self.hits_max)).min(wanted)
+    }
+
+    /// Counts chunks that overlap no other from what indexes tell of them, where `count` agrees.
+    /// In any order: nothing else can hold copies of their records.
+    pub(super) fn count_lone_chunks(
+        &mut self,
+        count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
+    ) {
+        let order = self.filter.order;
+        if !self.filter.tables_suffice() || self.over {
+            return;
+        }
+        // What is being read, and what was taken: a chunk behind all of it overlaps none of it.
+        let ends = self.tracks.iter().map(|track| last_key(order, track.range.0, track.range.1));
+        let known_to = ends.max().max(self.taken);
+        let stats = &mut self.stats;
+        let mut checked = |meta: &ChunkMeta, topic: Option<&Topic>| {
+            let first = first_key(order, meta.first, meta.last);
+            if known_to.is_some_and(|known_to| known_to >= first) || !count(meta, topic) {
+                return false;
+            }
+            stats.records += u64::from(meta.record_count);
+            stats.bytes += u64::from(meta.text_len);
+            true
+        };
+        while self.feed.take_lone(&mut checked) {}
     }
 
     /// Takes a result in.
@@ -438,20 +480,36 @@ impl Sweep {
         self.retire(at);
     }
 
-    /// Whether the head's text has become unreadable: what was made of it must be thrown away.
-    pub(super) fn head_is_unreadable(&self) -> Option<Damage> {
-        let (id, _) = self.current?;
-        let track = self.tracks.iter().find(|track| track.id == id)?;
-        if !track.text.as_ref().is_some_and(Text::is_poisoned) {
-            return None;
+    /// To be asked after the head's text was used.
+    pub(super) fn check_head(&mut self) -> HeadText {
+        let Some((id, _)) = self.current else { return HeadText::Intact };
+        let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
+            return HeadText::Intact;
+        };
+        let (Some(text), Some((part, index))) = (&track.text, &track.chunk) else {
+            return HeadText::Intact;
+        };
+        match reread_if_poisoned(part.as_ref(), *index, text) {
+            Ok(None) => HeadText::Intact,
+            Ok(Some(fresh)) if track.rereads < READS_MAX => {
+                track.rereads += 1;
+                track.text = Some(fresh.text);
+                HeadText::Replaced
+            }
+            Ok(Some(_)) => {
+                let damage = unreadable(part.as_ref(), *index);
+                self.drop_head(&damage);
+                HeadText::Lost
+            }
+            Err(damage) => {
+                self.drop_head(&damage);
+                HeadText::Lost
+            }
         }
-        // The mark is on the whole file; only the checksum tells whether this chunk is hit.
-        let (part, index) = track.chunk.as_ref()?;
-        part.verify(*index).err()
     }
 
     /// Gives up the head's chunk.
-    pub(super) fn drop_head(&mut self, damage: &Damage) {
+    fn drop_head(&mut self, damage: &Damage) {
         let Some((id, _)) = self.current.take() else { return };
         let Some(at) = self.tracks.iter().position(|track| track.id == id) else { return };
         let track = self.tracks.swap_remove(at);
@@ -484,7 +542,7 @@ impl Track {
             &read
         };
         let own = text.get(hit.span()).unwrap_or_default();
-        cut(hit, own, skip, count).ok_or_else(|| super::scan::malformed(part.as_ref(), *index))
+        cut(hit, own, skip, count).ok_or_else(|| malformed(part.as_ref(), *index))
     }
 }
 

@@ -9,6 +9,13 @@ use super::sweep::{Done, Sweep, SweepOptions};
 use super::testing::{TestPart, TestRecord};
 use super::*;
 use crate::chunk::Part;
+use crate::run_table::Run;
+use crate::storage::OsStorage;
+use crate::store::StoreDirectory;
+use crate::store::footer::Inputs;
+use crate::store::name::IdSource;
+use crate::store::segment::StoreSegment;
+use crate::store::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -242,6 +249,9 @@ proptest! {
         let histogram = searcher.histogram(spec.clone(), snapshot(&parts), buckets);
         let histogram = histogram.wait_blocking().unwrap();
         prop_assert_eq!(histogram.counts.len(), buckets);
+        let stats = searcher.stats(spec.clone(), snapshot(&parts)).wait_blocking().unwrap();
+        let bytes = expected.iter().map(|r| r.2.len() as u64 + 1).sum::<u64>();
+        prop_assert_eq!((stats.records, stats.bytes), (expected.len() as u64, bytes));
         for (i, &count) in histogram.counts.iter().enumerate() {
             let start = histogram.from_ms + i as u64 * histogram.interval_ms;
             let span = start..start + histogram.interval_ms;
@@ -270,6 +280,19 @@ fn searcher(threads: usize) -> Searcher {
     Searcher::start(SearcherOptions { threads, node: "here".into(), on_thread_start }).unwrap()
 }
 
+#[test]
+fn a_histogram_reads_only_the_chunks_that_buckets_divide() {
+    let part = TestPart::new(&series(0, 1000, |_| b"x".to_vec()), 10);
+    for threads in [1, 3] {
+        let searcher = searcher(threads);
+        let spec = QuerySpec { from: Ulid::first_of_ms(MS), ..spec("") };
+        let histogram = searcher.histogram(spec, snapshot(std::slice::from_ref(&part)), 7);
+        let histogram = histogram.wait_blocking().unwrap();
+        assert_eq!(histogram.counts, [143, 143, 143, 143, 143, 143, 142]);
+        assert_eq!(histogram.stats.blocks_read, 6, "of 100");
+    }
+}
+
 /// `count` records, one a millisecond.
 fn series(first: u64, count: u64, text: impl Fn(u64) -> Vec<u8>) -> Vec<TestRecord> {
     (first..first + count).map(|i| (Ulid::from_parts(MS + i, 1, i), topic("a"), text(i))).collect()
@@ -296,6 +319,10 @@ fn counting_everything_reads_no_text() {
     let searcher = searcher(1);
     let stats =
         searcher.stats(spec(""), snapshot(std::slice::from_ref(&part))).wait_blocking().unwrap();
+    assert_eq!((stats.records, stats.bytes, stats.bytes_scanned), (100, 200, 0));
+    assert_eq!(stats.blocks_read, 0, "chunks that overlap nothing are counted from the index");
+    let copies = [part.clone(), part.clone()];
+    let stats = searcher.stats(spec(""), snapshot(&copies)).wait_blocking().unwrap();
     assert_eq!((stats.records, stats.bytes, stats.bytes_scanned), (100, 200, 0));
     assert_eq!(part.texts_read.load(Ordering::Relaxed), 0);
 }
@@ -353,7 +380,7 @@ fn a_record_longer_than_the_pipe_comes_through_whole() {
 /// The same part with its text in a mapped file.
 fn mapped(part: &TestPart, file: &tempfile::NamedTempFile) -> TestPart {
     use crate::chunk::Text;
-    use crate::storage::{Open, OsStorage, Storage};
+    use crate::storage::{Open, Storage};
     let texts: Vec<u8> = part.chunks.iter().flat_map(|chunk| chunk.text.to_vec()).collect();
     std::fs::write(file.path(), texts).unwrap();
     let map = Arc::new(OsStorage.open(file.path(), Open::Read).unwrap().map().unwrap());
@@ -512,4 +539,63 @@ fn threads_say_who_they_are_before_they_work() {
     let options = SearcherOptions { threads: 3, node: String::new(), on_thread_start };
     drop(Searcher::start(options).unwrap());
     assert_eq!(started.load(Ordering::Relaxed), 0x01_01_01);
+}
+
+/// A store segment on disk, in small blocks.
+fn stored(directory: &std::path::Path, records: &[TestRecord]) -> Arc<StoreSegment> {
+    let directory = Arc::new(StoreDirectory {
+        storage: Arc::new(OsStorage),
+        path: directory.to_owned(),
+        ids: IdSource::seeded(7),
+    });
+    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 5 };
+    let mut writer = SegmentWriter::new(&directory, options);
+    let mut cache = TopicCache::default();
+    for (id, topic, record) in records {
+        let mut text = record.clone();
+        text.push(b'\n');
+        let run = Run { first: *id, count: 1, text_len: text.len() as u32, topic: 0 };
+        let topics = std::slice::from_ref(topic);
+        writer.append(&Piece { run, text: &text, topics, believed: &|| true }, &mut cache).unwrap();
+    }
+    writer.finish(Inputs::default()).unwrap().unwrap()
+}
+
+#[test]
+fn a_damaged_store_segment_never_shows_what_was_not_written_and_tells_what_it_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let ask = |searcher: &Searcher, pattern: &str| {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let snapshot = Snapshot { parts, missing: Vec::new() };
+        let reader = searcher.query(spec(pattern), snapshot, Format::Text);
+        let (text, outcome) = reader.read_all_blocking();
+        let lines = text.split_inclusive(|&b| b == b'\n').map(<[u8]>::to_vec);
+        (lines.collect::<Vec<_>>(), outcome.stats)
+    };
+    let searcher = searcher(2);
+    let (whole, stats) = ask(&searcher, "");
+    assert_eq!((whole.len(), stats.complete), (300, true));
+    let bytes = std::fs::read(segment.path()).unwrap();
+    let step = bytes.len() / 150;
+    for at in (0..bytes.len()).step_by(step) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x20;
+        std::fs::write(segment.path(), &flipped).unwrap();
+        for pattern in ["", "record [0-9]*7 "] {
+            let (lines, stats) = ask(&searcher, pattern);
+            let pattern = regex::bytes::Regex::new(pattern).unwrap();
+            let mut expected = whole.iter().filter(|line| pattern.is_match(line));
+            let count = expected.clone().count();
+            assert!(lines.iter().all(|line| expected.any(|e| e == line)), "invented, byte {at}");
+            assert!(lines.len() == count || !stats.complete, "untold, byte {at}");
+        }
+    }
+    for cut in (0..bytes.len()).step_by(step * 5) {
+        std::fs::write(segment.path(), &bytes[..cut]).unwrap();
+        let (lines, stats) = ask(&searcher, "");
+        assert!(lines.len() == whole.len() || !stats.complete, "cut at {cut}");
+        assert!(lines.iter().all(|line| whole.contains(line)));
+    }
 }

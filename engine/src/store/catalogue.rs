@@ -40,7 +40,8 @@ pub struct Totals {
 pub struct Sweep {
     /// Files removed.
     pub removed_count: u64,
-    /// Files that could not be removed; the next sweep tries again.
+    /// Files that could not be removed (the next sweep tries again), or the directory if the
+    /// removals could not be made durable.
     pub failed: Vec<(PathBuf, io::Error)>,
 }
 
@@ -115,6 +116,13 @@ impl Catalogue {
             }
             false
         });
+        drop(obsolete);
+        if sweep.removed_count > 0
+            && let Err(e) = self.directory.storage.sync_dir(&self.directory.path)
+        {
+            // A name that comes back after a power loss is found to be replaced, or merged again.
+            sweep.failed.push((self.directory.path.clone(), e));
+        }
         sweep
     }
 

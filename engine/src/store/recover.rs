@@ -226,6 +226,8 @@ impl Recovery<'_> {
         };
         let newest = self.loaded.iter().map(newest).max().unwrap_or(Ulid::MIN);
         self.remove_replaced();
+        // Best effort: what comes back after a power loss is removed again.
+        let _ = self.directory.storage.sync_dir(&self.directory.path);
         let mut replaced_ingest = HashMap::new();
         let mut segments = Vec::with_capacity(self.loaded.len());
         for (loaded, _) in self.loaded {

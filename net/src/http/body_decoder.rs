@@ -34,7 +34,10 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(name) => {
-                write!(f, "Content-Encoding: {name:?} is not valid; valid is identity, gzip or zstd")
+                write!(
+                    f,
+                    "Content-Encoding: {name:?} is not valid; valid is identity, gzip or zstd"
+                )
             }
             Self::Broken(name, error) => write!(f, "the body is not valid {name}: {error}"),
             Self::Truncated(name) => write!(f, "the body ends before its {name} stream does"),
@@ -160,7 +163,8 @@ mod tests {
         let plain: Vec<u8> = (0..300_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
         for coding in ["", "identity", "gzip", "zstd"] {
             for piece_len in [1 << 20, 1000, 7] {
-                let body = encode(coding, &plain[..if piece_len == 7 { 20_000 } else { plain.len() }]);
+                let body =
+                    encode(coding, &plain[..if piece_len == 7 { 20_000 } else { plain.len() }]);
                 let expected = &plain[..if piece_len == 7 { 20_000 } else { plain.len() }];
                 assert_eq!(decode(coding, &body, piece_len).unwrap(), expected, "{coding}");
             }
@@ -179,7 +183,10 @@ mod tests {
     fn a_bomb_comes_out_in_steps() {
         let plain = vec![b'\n'; 20 << 20];
         for coding in ["gzip", "zstd"] {
-            assert_eq!(decode(coding, &encode(coding, &plain), 1 << 20).unwrap().len(), plain.len());
+            assert_eq!(
+                decode(coding, &encode(coding, &plain), 1 << 20).unwrap().len(),
+                plain.len()
+            );
         }
     }
 

@@ -35,7 +35,7 @@ impl LineBatches {
             let room = self.record_bytes_max + 1 - partial;
             let window = &input[..input.len().min(room)];
             let line_end = memchr(window);
-            let line_len = partial + line_end.map_or(window.len(), |at| at + 1);
+            let line_len = partial + line_end.map_or(window.len() + 1, |at| at + 1);
             if self.whole > 0 && self.whole + line_len > self.batch_bytes_max {
                 return Some(self.hand_out());
             }
@@ -133,7 +133,7 @@ mod tests {
             prop_assert_eq!((batches.concat(), cut), model(&pieces.concat(), record_max));
             for batch in batches {
                 prop_assert!(batch.ends_with(b"\n"));
-                let lines = batch.iter().filter(|&&b| b == b'\n').count();
+                let lines = memchr::memchr_iter(b'\n', &batch).count();
                 prop_assert!(batch.len() <= batch_max || lines == 1, "{:?}", batch);
             }
         }

@@ -1,7 +1,7 @@
 //! The HTTP server: queries, `POST /records`, and what operators look at.
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: [`server`] accepts and
-//! bounds connections, [`router`] picks who answers, [`parameters`] reads the query string;
+//! bounds connections ([`client_stream`]), [`router`] picks who answers, [`parameters`] reads the query string;
 //! [`query`] turns it into a query whose bytes come out of [`pipe_body`], [`records`] decodes a
 //! body ([`body_decoder`]) into batches of lines ([`line_batches`]) for the node.
 //!
@@ -10,6 +10,7 @@
 
 mod answer;
 mod body_decoder;
+mod client_stream;
 mod line_batches;
 mod parameters;
 mod pipe_body;

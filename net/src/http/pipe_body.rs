@@ -2,7 +2,8 @@
 //!
 //! Invariants: holds nothing but the pipe; is polled only when the connection has room, so a slow
 //! client slows its own query and nobody else; dropping it ends the query. An answer whose gaps
-//! became known only behind its headers ends with an error, which leaves the final chunk out.
+//! became known only behind its headers ends with an error, which leaves the final chunk out; all
+//! that was found goes out before.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use engine::search::{Head, Outcome, PipeReader};
+use engine::search::{Format, Head, Outcome, PipeReader};
 use http_body::{Body, Frame};
 use hyper::HeaderMap;
 
+use super::client_stream::Flushes;
 use crate::metrics::NodeMetrics;
 
 /// Counts one query from its beginning to its last byte or its reader's going.
@@ -67,9 +69,20 @@ pub(super) struct PipeBody {
     progress: Arc<Progress>,
     /// What the headers said.
     head: Head,
-    /// Whether the format tells gaps by itself.
-    tells_gaps: bool,
-    ended: bool,
+    format: Format,
+    flushes: Arc<Flushes>,
+    stage: Stage,
+}
+
+/// Where the body stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Bytes come.
+    Data,
+    /// It ends with an error once what was given is handed on; holds the count of flushes before.
+    Broken(u64),
+    /// Nothing follows.
+    Ended,
 }
 
 /// Some of the answer could not be searched, which the headers could not tell.
@@ -85,10 +98,15 @@ impl std::fmt::Display for Incomplete {
 impl std::error::Error for Incomplete {}
 
 impl PipeBody {
-    /// `tells_gaps`: the format ends with a line that says what is missing.
-    pub(super) fn new(reader: PipeReader, head: Head, tells_gaps: bool, watch: QueryWatch) -> Self {
+    /// `head` is what the headers said; the flushes are those of the connection.
+    pub(super) fn new(
+        reader: PipeReader,
+        head: Head,
+        format: Format,
+        (watch, flushes): (QueryWatch, Arc<Flushes>),
+    ) -> Self {
         let progress = Arc::new(Progress::default());
-        Self { reader, watch, progress, head, tells_gaps, ended: false }
+        Self { reader, watch, progress, head, format, flushes, stage: Stage::Data }
     }
 
     /// Follows the reader.
@@ -96,16 +114,18 @@ impl PipeBody {
         Arc::clone(&self.progress)
     }
 
-    fn end(&mut self) -> Option<Result<Frame<Bytes>, Incomplete>> {
-        self.ended = true;
+    /// The pipe is empty for good: trailers, or the stage becomes `Broken`.
+    fn end(&mut self) -> Option<Frame<Bytes>> {
         let outcome = self.reader.outcome().unwrap_or_default();
         self.watch.count(&outcome.stats);
-        let untold = outcome.stats.missing_count > self.head.missing_count && !self.tells_gaps;
-        // What the headers called incomplete may turn out more so; it was told.
-        if outcome.aborted || (untold && self.head.complete) {
-            return Some(Err(Incomplete));
+        // NDJSON has told it in its last line; what the headers called incomplete was told.
+        let untold = self.head.complete && !outcome.stats.complete && self.format == Format::Text;
+        if outcome.aborted || untold {
+            self.stage = Stage::Broken(self.flushes.count());
+            return None;
         }
-        Some(Ok(Frame::trailers(trailers(&outcome))))
+        self.stage = Stage::Ended;
+        Some(Frame::trailers(trailers(&outcome)))
     }
 }
 
@@ -126,21 +146,32 @@ impl Body for PipeBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
-        if self.ended {
-            return Poll::Ready(None);
+        if self.stage == Stage::Data {
+            let elapsed_ms = self.watch.start.elapsed().as_millis();
+            let elapsed_ms = u64::try_from(elapsed_ms).unwrap_or(u64::MAX);
+            match self.reader.poll_next(cx) {
+                // Where nothing is ready the reader waits for the search, not it for the reader.
+                Poll::Pending => {
+                    self.progress.0.store(u64::MAX, Relaxed);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(piece)) => {
+                    self.progress.0.store(elapsed_ms, Relaxed);
+                    return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
+                }
+                Poll::Ready(None) => {
+                    if let Some(trailers) = self.end() {
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
+                }
+            }
         }
-        let elapsed_ms = u64::try_from(self.watch.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match self.reader.poll_next(cx) {
-            // Where nothing is ready the reader waits for the search, not the search for it.
-            Poll::Pending => {
-                self.progress.0.store(u64::MAX, Relaxed);
-                Poll::Pending
-            }
-            Poll::Ready(Some(piece)) => {
-                self.progress.0.store(elapsed_ms, Relaxed);
-                Poll::Ready(Some(Ok(Frame::data(piece.into()))))
-            }
-            Poll::Ready(None) => Poll::Ready(self.end()),
+        match self.stage {
+            Stage::Broken(seen) => self.flushes.poll_beyond(seen, cx).map(|()| {
+                self.stage = Stage::Ended;
+                Some(Err(Incomplete))
+            }),
+            Stage::Data | Stage::Ended => Poll::Ready(None),
         }
     }
 }

@@ -9,14 +9,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use engine::search::{Expression, Format, Head, Plan, QuerySpec, Snapshot, Stats};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::answer::{self, Refusal};
+use super::client_stream::Flushes;
 use super::parameters::{Known, Parameters};
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::QueryRequest;
@@ -33,27 +34,36 @@ struct Prepared {
 }
 
 /// `GET /query`.
-pub(super) async fn get(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    Extension(flushes): Extension<Arc<Flushes>>,
+) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse(request.uri().query(), app.now_ms())?;
+        let read = QueryRequest::parse(uri.query(), app.now_ms())?;
         if read.stats {
             let prepared = prepare(&app, read, "stats").await?;
             return stats(&app, prepared).await;
         }
         let prepared = prepare(&app, read, "records").await?;
-        Ok(records(&app, prepared, request.headers()).await?)
+        records(&app, prepared, &headers, flushes).await
     };
     answer.await.unwrap_or_else(Refusal::into_response)
 }
 
 /// `HEAD /query`: headers from indexes alone.
-pub(super) async fn head(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn head(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse(request.uri().query(), app.now_ms())?;
+        let read = QueryRequest::parse(uri.query(), app.now_ms())?;
         let prepared = prepare(&app, read, "head").await?;
         let mut response = Response::new(Body::empty());
         describe(response.headers_mut(), &prepared, known_head(&prepared));
-        let kind = content_type(format(request.headers()));
+        let kind = content_type(format(&headers));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         Ok(response)
     };
@@ -61,12 +71,9 @@ pub(super) async fn head(State(app): State<Arc<App>>, request: Request<Body>) ->
 }
 
 /// `GET /query/histogram`.
-pub(super) async fn histogram(
-    State(app): State<Arc<App>>,
-    request: Request<Body>,
-) -> Response<Body> {
+pub(super) async fn histogram(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse_histogram(request.uri().query(), app.now_ms())?;
+        let read = QueryRequest::parse_histogram(uri.query(), app.now_ms())?;
         let prepared = prepare(&app, read, "histogram").await?;
         let Prepared { request, spec, snapshot, watch, .. } = prepared;
         let ticket = app.backend.searcher().histogram(spec, snapshot, request.buckets);
@@ -86,9 +93,9 @@ pub(super) async fn histogram(
 }
 
 /// `GET /topics`.
-pub(super) async fn topics(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
     let answer = async {
-        Parameters::parse(request.uri().query(), Known { single: &[], repeated: &[] })?;
+        Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
         let watch = begin(&app, "topics")?;
         let snapshot = app.backend.pin().await;
         let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
@@ -116,19 +123,24 @@ pub(super) async fn topics(State(app): State<Arc<App>>, request: Request<Body>) 
 
 /// Counts a query in, unless too many run.
 fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let running = app.backend.searcher().running();
+    let metrics = app.backend.metrics();
+    let running = usize::try_from(metrics.query.running.get()).unwrap_or(0);
     if running >= app.options.queries_max {
-        app.backend.metrics().query.refused.inc();
+        metrics.query.refused.inc();
         return Err(Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
             format!("{running} queries run, which is as many as may (--query.max-concurrent)"),
         )
         .retry_later());
     }
-    Ok(QueryWatch::start(kind, app.backend.metrics()))
+    Ok(QueryWatch::start(kind, metrics))
 }
 
-async fn prepare(app: &App, request: QueryRequest, kind: &'static str) -> Result<Prepared, Refusal> {
+async fn prepare(
+    app: &App,
+    request: QueryRequest,
+    kind: &'static str,
+) -> Result<Prepared, Refusal> {
     let watch = begin(app, kind)?;
     let expression = compile(&request).await?;
     let snapshot = app.backend.pin().await;
@@ -154,6 +166,7 @@ async fn records(
     app: &App,
     prepared: Prepared,
     headers: &HeaderMap,
+    flushes: Arc<Flushes>,
 ) -> Result<Response<Body>, Refusal> {
     let format = format(headers);
     let mut response = Response::new(Body::empty());
@@ -174,7 +187,7 @@ async fn records(
     }
     let ender = reader.ender();
     let start = watch.start;
-    let body = PipeBody::new(reader, head, format == Format::Ndjson, watch);
+    let body = PipeBody::new(reader, head, format, (watch, flushes));
     tokio::spawn(give_up(Arc::downgrade(&body.progress()), start, ender));
     *response.body_mut() = Body::new(body);
     Ok(response)
@@ -202,8 +215,7 @@ async fn stats(app: &App, prepared: Prepared) -> Result<Response<Body>, Refusal>
     let deny_partial = prepared.request.deny_partial;
     let told = Described::of(&prepared);
     let Prepared { spec, snapshot, watch, .. } = prepared;
-    let stats =
-        app.backend.searcher().stats(spec, snapshot).await.ok_or_else(stopping)?;
+    let stats = app.backend.searcher().stats(spec, snapshot).await.ok_or_else(stopping)?;
     watch.count(&stats);
     if deny_partial && !stats.complete {
         return Err(denied(stats.missing_count));
@@ -344,9 +356,11 @@ fn content_type(format: Format) -> &'static str {
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).any(|text| {
-        text.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
-    })
+    headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|text| text.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
 }
 
 impl App {

@@ -14,9 +14,7 @@ use crate::limits::{HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX};
 
 /// Parameters of `/query`.
 const QUERY: Known = Known {
-    single: &[
-        "from", "to", "q", "regex", "i", "limit", "order", "after", "partial", "stats",
-    ],
+    single: &["from", "to", "q", "regex", "i", "limit", "order", "after", "partial", "stats"],
     repeated: &["topic"],
 };
 /// Parameters of `/query/histogram`.
@@ -197,13 +195,25 @@ mod tests {
     #[test]
     fn refusals_begin_with_the_name_of_the_parameter() {
         for (query, name) in [
-            ("from=x", "from"), ("to=1", "to"), ("from=1h&to=2h", "from"), ("regex=2", "regex"),
-            ("i=y", "i"), ("topic=", "topic"), ("topic=a.b", "topic"), ("limit=-1", "limit"),
-            ("order=up", "order"), ("after=1", "after"), ("partial=no", "partial"), ("stats=x", "stats"),
+            ("from=x", "from"),
+            ("to=1", "to"),
+            ("from=1h&to=2h", "from"),
+            ("regex=2", "regex"),
+            ("i=y", "i"),
+            ("topic=", "topic"),
+            ("topic=a.b", "topic"),
+            ("limit=-1", "limit"),
+            ("order=up", "order"),
+            ("after=1", "after"),
+            ("partial=no", "partial"),
+            ("stats=x", "stats"),
             ("after=8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "after"),
         ] {
             let error = QueryRequest::parse(Some(query), NOW_MS).unwrap_err().0;
-            assert!(error.starts_with(&format!("{name}: ")) && error.contains("valid"), "{query}: {error}");
+            assert!(
+                error.starts_with(&format!("{name}: ")) && error.contains("valid"),
+                "{query}: {error}"
+            );
         }
         for query in ["buckets=0", "buckets=10001", "buckets=x"] {
             let error = QueryRequest::parse_histogram(Some(query), NOW_MS).unwrap_err().0;

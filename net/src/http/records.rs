@@ -15,14 +15,14 @@ use bytes::Bytes;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 
+use super::App;
 use super::answer::{self, Refusal};
 use super::body_decoder::{BodyDecoder, DecodeError};
 use super::line_batches::LineBatches;
 use super::parameters::{BadParameter, Known, Parameters};
-use super::App;
 use crate::backend::{AppendError, Appender};
 use crate::limits::{
     APPEND_BATCH_BYTES_MAX, DECODE_STEP_BYTES, HTTP_BODY_IDLE, RECORDS_REQUEST_WAIT,
@@ -40,7 +40,6 @@ enum Mode {
 /// Takes records on behalf of one request.
 struct Intake {
     appender: Box<dyn Appender>,
-    mode: Mode,
     records: u64,
     first: Option<Ulid>,
     last: Option<Ulid>,
@@ -48,18 +47,28 @@ struct Intake {
 }
 
 /// `POST /records`.
-pub(super) async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
-    match take(&app, request).await {
+pub(super) async fn post(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Response<Body> {
+    match take(&app, &uri, &headers, body).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn take(app: &App, request: Request<Body>) -> Result<Response<Body>, Refusal> {
-    let (topic, mode) = read_parameters(request.uri().query())?;
-    let decoder = decoder(request.headers())?;
+async fn take(
+    app: &App,
+    uri: &Uri,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response<Body>, Refusal> {
+    let (topic, mode) = read_parameters(uri.query())?;
+    let decoder = decoder(headers)?;
     let body_bytes_max = app.options.body_bytes_max;
-    let declared = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if declared.is_some_and(|bytes: u64| bytes > body_bytes_max) {
         return Err(Refusal { kept: Some(0), ..too_large(body_bytes_max) });
     }
@@ -72,9 +81,8 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response<Body>, Refus
         .retry_later());
     };
     let appender = app.backend.appender(topic).map_err(|error| refused(&error))?;
-    let mut intake =
-        Intake { appender, mode, records: 0, first: None, last: None, taken_bytes: 0 };
-    let taken = intake.take_body(app, request.into_body(), decoder).await;
+    let mut intake = Intake { appender, records: 0, first: None, last: None, taken_bytes: 0 };
+    let taken = intake.take_body(app, body, decoder).await;
     // What was taken before a failure is kept, so its promise is made good before it is told.
     let kept = if mode == Mode::Durable && intake.records > 0 {
         intake.appender.durable().await

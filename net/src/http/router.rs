@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::routing::{get, post};
 use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
@@ -80,9 +80,10 @@ fn has_foreign_origin(headers: &HeaderMap) -> bool {
 
 /// `/store/query` is `/query`.
 fn strip_alias(uri: &mut Uri) {
-    let Some(rest) = ALIASES.iter().find_map(|alias| {
-        uri.path().strip_prefix(alias).filter(|rest| rest.starts_with('/'))
-    }) else {
+    let Some(rest) = ALIASES
+        .iter()
+        .find_map(|alias| uri.path().strip_prefix(alias).filter(|rest| rest.starts_with('/')))
+    else {
         return;
     };
     let path_and_query = match uri.query() {
@@ -124,7 +125,7 @@ async fn count(
         Method::POST => "POST",
         _ => "other",
     };
-    let path = request.extensions().get::<MatchedPath>().map_or("other", |path| known(path.as_str()));
+    let path = known(request.uri().path());
     let response = next.run(request).await;
     let status = response.status().as_u16();
     app.backend.metrics().observe_request(method, path, status, start.elapsed().as_secs_f64());

@@ -5,26 +5,29 @@
 //! after [`HTTP_DRAIN`]. An error of one connection never reaches another.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::client_stream::{ClientStream, Flushes};
 use super::router::{answer, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
 use crate::limits::{
-    ACCEPT_PAUSE, HTTP_DRAIN, HTTP_HEADERS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
+    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
+    HTTP_HEADERS_MAX, LINGER, LINGER_BYTES_MAX,
 };
 
 /// Said to a connection too many.
@@ -101,27 +104,49 @@ async fn pause_after(error: &io::Error) {
 async fn connection(stream: TcpStream, router: axum::Router, mut stopping: watch::Receiver<()>) {
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let flushes = Arc::new(Flushes::default());
+    let stream = ClientStream::new(stream, Arc::clone(&flushes));
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let router = router.clone();
-        async move {
+        flushes.serve();
+        request.extensions_mut().insert(Arc::clone(&flushes));
+        Box::pin(async move {
             Ok::<Response<Body>, Infallible>(answer(router, request.map(Body::new)).await)
-        }
+        })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Some(HTTP_HEAD_TIMEOUT))
         .max_headers(HTTP_HEADERS_MAX)
-        .max_buf_size(HTTP_HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        _ = stopping.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        .max_header_size(HTTP_HEAD_BYTES_MAX)
+        .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+        .serve_connection(stream, service);
+    let mut told = false;
+    let mut stop = std::pin::pin!(stopping.changed());
+    let ended = poll_fn(|cx| {
+        if !told && stop.as_mut().poll(cx).is_ready() {
+            told = true;
+            Pin::new(&mut connection).graceful_shutdown();
         }
-    };
-    if let Err(error) = ended {
+        connection.poll_without_shutdown(cx)
+    });
+    if let Err(error) = ended.await {
         tracing::debug!(%error, "HTTP connection ended early");
     }
+    linger(connection.into_parts().io.into_inner()).await;
+}
+
+/// Closes a connection whose client may still be sending, so that it can read the answer: closed
+/// at once, the system would answer what comes with a reset, and that discards the answer.
+async fn linger(stream: TcpStream) {
+    let read_out = async {
+        let mut stream = stream;
+        stream.shutdown().await?;
+        let mut rest = (&mut stream).take(LINGER_BYTES_MAX);
+        let mut sink = [0; 16 << 10];
+        while rest.read(&mut sink).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    // A client that is gone, or that goes on sending, has had its chance.
+    let _ = tokio::time::timeout(LINGER, read_out).await;
 }

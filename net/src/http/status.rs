@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode, Uri};
 use serde_json::json;
 
 use super::answer::{self, Refusal};
@@ -43,11 +43,8 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
 }
 
 /// How many segments there are in which state.
-pub(super) async fn segment_state(
-    State(app): State<Arc<App>>,
-    request: Request<Body>,
-) -> Response<Body> {
-    if let Err(bad) = Parameters::parse(request.uri().query(), NONE) {
+pub(super) async fn segment_state(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+    if let Err(bad) = Parameters::parse(uri.query(), NONE) {
         return Refusal::from(bad).into_response();
     }
     let state = app.backend.segment_state();

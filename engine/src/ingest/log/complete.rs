@@ -98,6 +98,7 @@ impl ShardLog {
     /// The completion of [`Effect::WriteTail`], with the bytes written.
     pub fn on_tail_written(&mut self, token: Token, result: io::Result<usize>) {
         let (_, len) = self.tail.in_flight.take_if(|(t, _)| *t == token).expect("a token of ours");
+        self.tail.clearing = None;
         if whole(result, len as u64).is_err() {
             self.stats.tail_errors += 1;
             self.tail.is_broken = true;

@@ -32,8 +32,7 @@ impl ShardLog {
     pub fn next_deadline_us(&self) -> Option<u64> {
         let flush = self.untailed_since_us.map(|at| at + self.options.flush_interval_us);
         let roll = if self.is_rolling { None } else { self.roll_at_us() };
-        let resume = (!self.queued.is_empty()).then_some(self.resume_us);
-        let all = [flush, roll, resume].into_iter().flatten();
+        let all = [flush, roll, Some(self.resume_us)].into_iter().flatten();
         // What was due at the last call and not done waits for something else.
         all.filter(|&at| at > self.last_now_us).min()
     }
@@ -51,18 +50,36 @@ impl ShardLog {
             |w: &Work| w.failure.is_none() && w.unpublished.is_empty() && w.unsynced.is_empty();
         let at = self.closing.iter().position(is_done)?;
         let incarnation = self.closing[at].segment.incarnation();
+        if self.tail.clearing == Some(incarnation) {
+            return None;
+        }
         // What the tail file holds of it must not come back when its file is gone.
         if let Some(slot) = self.tail.owners.iter().position(|&o| o == Some(incarnation)) {
-            if self.tail.in_flight.is_some() {
+            let is_needed = self.is_slot_needed(slot) && self.current.is_some();
+            if self.tail.in_flight.is_some() || is_needed {
                 return None;
             }
             self.tail.owners[slot] = None;
-            if !self.tail.is_broken {
+            if !self.tail.is_broken && !self.is_slot_needed(slot) {
+                self.tail.clearing = Some(incarnation);
                 return Some(self.write_tail(tail::slot_offset(slot), vec![0; HEADER_BYTES]));
             }
         }
         let work = self.closing.remove(at);
         Some(Effect::Seal { segment: work.segment, len_bytes: work.next_offset })
+    }
+
+    /// Whether a slot backs records that are in no segment yet.
+    fn is_slot_needed(&self, slot: usize) -> bool {
+        let is_staged = self.tail.slot == slot && !self.staging.is_empty();
+        is_staged || self.is_frame_backed(slot)
+    }
+
+    /// Whether a slot backs a frame that is not written.
+    fn is_frame_backed(&self, slot: usize) -> bool {
+        self.flights.values().any(|f| {
+            f.slot == Some(slot) && matches!(f.state, FlightState::Queued | FlightState::Writing)
+        })
     }
 
     /// Takes the next segment into use, asks for another in time, gives unused ones back.
@@ -226,7 +243,6 @@ impl ShardLog {
     pub(super) fn unbind_tail(&mut self) {
         if self.tail.bound.is_some() {
             self.tail.restart_slot();
-            self.tail.owners[self.tail.slot] = None;
             self.untailed_since_us = self.staging_first_us;
         }
     }
@@ -242,11 +258,7 @@ impl ShardLog {
         let bound = (work.segment.incarnation(), number);
         let slot = self.tail.slot;
         if self.tail.bound != Some(bound) {
-            let is_backed = |f: &Flight| {
-                f.slot == Some(slot)
-                    && matches!(f.state, FlightState::Queued | FlightState::Writing)
-            };
-            if self.flights.values().any(is_backed) {
+            if self.is_frame_backed(slot) {
                 return None;
             }
             self.tail.restart_slot();

@@ -236,6 +236,8 @@ struct Work {
 #[derive(Debug, Default)]
 struct TailState {
     in_flight: Option<(Token, usize)>,
+    /// Whose chunks are being cleared.
+    clearing: Option<u64>,
     /// The staging's slot; each frame takes the next.
     slot: usize,
     /// Incarnation and number of the frame that the staging's chunks carry.

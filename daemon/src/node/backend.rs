@@ -1,0 +1,266 @@
+//! The node as its HTTP server sees it: snapshots, appends, health.
+//!
+//! Invariants: a snapshot pins the shards' memory first, then the ingest segments, then the store
+//! segments, because records move in that order: each is seen at least once, and once after copies
+//! are dropped by ULID. A shard that does not answer is told as missing, never waited for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::chunk::Part;
+use engine::ingest::registry::Registry;
+use engine::ingest::segment::SegmentState as IngestState;
+use engine::search::{Missing, Searcher, Snapshot};
+use engine::store::catalogue::Catalogue;
+use engine::topic::Topic;
+use engine::ulid::Ulid;
+use net::backend::{
+    AppendError, Appended, Appender, Backend, Health, Pending, SegmentCount, SegmentState,
+};
+use net::metrics::NodeMetrics;
+use net::shard::inbox::{Append, Message};
+use net::shard::{Clock, Gate, Placement};
+use tokio::sync::{Semaphore, oneshot};
+
+/// How long a shard may take to say what it holds.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an append waits for room before the client is told to come again.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of HTTP appends on their way to the shards.
+const APPEND_BYTES_MAX: usize = 32 << 20;
+
+/// What the node shares with its servers.
+pub(super) struct NodeBackend {
+    pub(super) placement: Placement,
+    pub(super) registry: Arc<Registry>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) searcher: Searcher,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) gate: Gate,
+    pub(super) clock: Clock,
+    pub(super) record_size_max: usize,
+    pub(super) backlog_max_bytes: u64,
+    /// Newest stamp found on disk at the start, ms.
+    pub(super) newest_at_start_ms: u64,
+    /// No ingest segment can be made.
+    pub(super) starved: Arc<AtomicBool>,
+    pub(super) replicas_missing: Arc<AtomicBool>,
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) appends: Arc<Semaphore>,
+    pub(super) next_shard: AtomicUsize,
+}
+
+impl NodeBackend {
+    /// Permits for [`NodeBackend::appends`], one per byte.
+    pub(super) fn append_permits() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(APPEND_BYTES_MAX))
+    }
+
+    fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.starved.load(Ordering::Acquire) {
+            reasons.push("no ingest segment can be written: the disk is full or failing".into());
+        }
+        if self.gate.is_closed() {
+            reasons.push("the backlog is full: senders wait for the store".into());
+        }
+        if self.replicas_missing.load(Ordering::Acquire) {
+            reasons.push(
+                "replicas are missing: the replication factor is larger than the number of \
+                 stores; records stay on the ingest side"
+                    .into(),
+            );
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            reasons.push("the node is stopping".into());
+        }
+        reasons
+    }
+}
+
+impl Backend for NodeBackend {
+    fn pin(&self) -> Pending<Snapshot> {
+        let replies: Vec<_> = self
+            .placement
+            .seats()
+            .iter()
+            .map(|seat| {
+                let (reply, memory) = oneshot::channel();
+                seat.inbox.send(Message::Snapshot(reply));
+                memory
+            })
+            .collect();
+        let (registry, catalogue) = (Arc::clone(&self.registry), Arc::clone(&self.catalogue));
+        Box::pin(async move {
+            let mut snapshot = Snapshot::default();
+            for (shard, reply) in replies.into_iter().enumerate() {
+                match tokio::time::timeout(SNAPSHOT_TIMEOUT, reply).await {
+                    Ok(Ok(memory)) if memory.is_empty() => {}
+                    Ok(Ok(memory)) => snapshot.parts.push(Arc::new(memory)),
+                    Ok(Err(_)) | Err(_) => snapshot.missing.push(Missing {
+                        from: Ulid::MIN,
+                        to: Ulid::MAX,
+                        node: "local".into(),
+                        reason: format!("shard {shard} does not say what it holds in memory"),
+                    }),
+                }
+            }
+            // In this order; see the module page.
+            let ingest = registry.snapshot();
+            let store = catalogue.snapshot();
+            snapshot.parts.extend(ingest.into_iter().map(|s| s as Arc<dyn Part>));
+            snapshot.parts.extend(store.iter().map(|s| Arc::clone(s) as Arc<dyn Part>));
+            snapshot
+        })
+    }
+
+    fn searcher(&self) -> &Searcher {
+        &self.searcher
+    }
+
+    fn newest_ms(&self) -> u64 {
+        let shards = self.placement.seats().iter().map(|s| s.newest_ms.load(Ordering::Acquire));
+        shards.max().unwrap_or(0).max(self.newest_at_start_ms)
+    }
+
+    fn appender(&self, topic: Option<Topic>) -> Result<Box<dyn Appender>, AppendError> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(AppendError::ShuttingDown);
+        }
+        if self.starved.load(Ordering::Acquire) {
+            return Err(AppendError::DiskFull);
+        }
+        let shards = self.placement.seats().len();
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % shards;
+        Ok(Box::new(ShardAppender {
+            placement: self.placement.clone(),
+            shard,
+            topic,
+            end: Arc::default(),
+            appends: Arc::clone(&self.appends),
+            starved: Arc::clone(&self.starved),
+        }))
+    }
+
+    fn max_record_size_bytes(&self) -> usize {
+        self.record_size_max
+    }
+
+    fn health(&self) -> Health {
+        Health { failing: false, reasons: self.reasons() }
+    }
+
+    fn readiness(&self) -> Health {
+        let failing = self.starved.load(Ordering::Acquire) || self.stopping.load(Ordering::Acquire);
+        Health { failing, reasons: self.reasons() }
+    }
+
+    fn segment_state(&self) -> SegmentState {
+        let mut state = SegmentState::default();
+        for segment in self.registry.list() {
+            let count = match segment.state {
+                IngestState::Active => &mut state.ingest.active,
+                IngestState::Flushed => &mut state.ingest.flushed,
+                IngestState::Pending => &mut state.ingest.pending,
+                IngestState::Damaged => &mut state.ingest.damaged,
+            };
+            count.segments += 1;
+            count.bytes += segment.len_bytes;
+        }
+        state.ingest.prepared = SegmentCount {
+            segments: self.registry.pool_segments() as u64,
+            bytes: self.registry.pool_bytes(),
+        };
+        let totals = self.catalogue.totals();
+        state.store.flushed =
+            SegmentCount { segments: totals.segment_count, bytes: totals.file_bytes };
+        state.store.records = totals.record_count;
+        state.store.gather = if self.replicas_missing.load(Ordering::Acquire) {
+            "replicas missing".into()
+        } else {
+            "working".into()
+        };
+        state
+    }
+
+    fn metrics(&self) -> &Arc<NodeMetrics> {
+        // Levels are read in the order in which records move, so that none is overlooked.
+        let memory = self.metrics.shard_memory_bytes.get();
+        let held = self.registry.snapshot();
+        let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
+        let ingest = &self.metrics.ingest;
+        ingest.backlog_bytes.set(self.registry.backlog_bytes() as i64);
+        ingest.backlog_limit_bytes.set(self.backlog_max_bytes as i64);
+        ingest.unindexed_bytes.set(memory + unstored as i64);
+        let totals = self.catalogue.totals();
+        self.metrics.store.segments.set(totals.segment_count as i64);
+        self.metrics.store.bytes.set(totals.file_bytes as i64);
+        self.metrics
+            .store
+            .replicas_missing
+            .set(i64::from(self.replicas_missing.load(Ordering::Acquire)));
+        let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
+        self.metrics.clock_ahead_ms.set(ahead as i64);
+        self.metrics.query.running.set(self.searcher.running() as i64);
+        &self.metrics
+    }
+}
+
+/// Takes the records of one request into one shard.
+struct ShardAppender {
+    placement: Placement,
+    shard: usize,
+    topic: Option<Topic>,
+    /// Log position behind the last append that was answered.
+    end: Arc<AtomicU64>,
+    appends: Arc<Semaphore>,
+    starved: Arc<AtomicBool>,
+}
+
+/// Why nothing came of it in time.
+fn late(starved: &AtomicBool) -> AppendError {
+    if starved.load(Ordering::Acquire) { AppendError::DiskFull } else { AppendError::Overloaded }
+}
+
+impl Appender for ShardAppender {
+    fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>> {
+        let (placement, shard, topic) = (self.placement.clone(), self.shard, self.topic.clone());
+        let (end, starved) = (Arc::clone(&self.end), Arc::clone(&self.starved));
+        let appends = Arc::clone(&self.appends);
+        Box::pin(async move {
+            let work = async {
+                let bytes = u32::try_from(lines.len().min(APPEND_BYTES_MAX)).unwrap_or(u32::MAX);
+                let _permit = appends.acquire_many(bytes).await.ok()?;
+                let (reply, stamped) = oneshot::channel();
+                let message = Message::Append(Append { lines, topic, reply });
+                placement.seats()[shard].inbox.send(message);
+                stamped.await.ok()
+            };
+            match tokio::time::timeout(APPEND_TIMEOUT, work).await {
+                Ok(Some(stamped)) => {
+                    end.store(stamped.end, Ordering::Release);
+                    let (records, first, last) = (stamped.records, stamped.first, stamped.last);
+                    Ok(Appended { records, first, last })
+                }
+                Ok(None) => Err(AppendError::ShuttingDown),
+                Err(_) => Err(late(&starved)),
+            }
+        })
+    }
+
+    fn durable(&mut self) -> Pending<Result<(), AppendError>> {
+        let (reply, done) = oneshot::channel();
+        let end = self.end.load(Ordering::Acquire);
+        self.placement.seats()[self.shard].inbox.send(Message::Durable(end, reply));
+        let starved = Arc::clone(&self.starved);
+        Box::pin(async move {
+            match tokio::time::timeout(APPEND_TIMEOUT, done).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) => Err(AppendError::ShuttingDown),
+                Err(_) => Err(late(&starved)),
+            }
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! The data directories: made, locked, recovered. Blocking, before anything else starts.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use engine::damage::Damage;
+use engine::ingest::registry::{Registry, RegistryOptions};
+use engine::ingest::segment::parse_file_name;
+use engine::limits::FRAME_ALIGNMENT;
+use engine::storage::{OsStorage, Storage};
+use engine::store::StoreDirectory;
+use engine::store::catalogue::Catalogue;
+use engine::store::name::IdSource;
+use net::metrics::NodeMetrics;
+
+use super::lock::{DirectoryLock, LOCK_FILE, LockError};
+use crate::config::NodeConfig;
+
+/// Both sides' data, locked for this process.
+pub(super) struct Data {
+    pub(super) registry: Arc<Registry>,
+    pub(super) catalogue: Arc<Catalogue>,
+    /// The newest stamp on disk, ms.
+    pub(super) newest_ms: u64,
+    /// What direct I/O asks of the ingest directory, bytes.
+    pub(super) alignment_bytes: usize,
+    pub(super) locks: [DirectoryLock; 2],
+}
+
+/// Why the data cannot be used.
+#[derive(Debug)]
+pub(crate) enum DataError {
+    /// A directory cannot be made or read.
+    Directory {
+        /// Which flag names it.
+        flag: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Another process uses it, or it cannot be locked.
+    Lock(LockError),
+}
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory { flag, path, error } => write!(
+                f,
+                "{} cannot be used ({flag}): {error}; it must be a directory that this user may \
+                 write",
+                path.display()
+            ),
+            Self::Lock(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DataError {}
+
+/// Opens both directories; what is found damaged or strange is told, once.
+pub(super) fn open(
+    config: &NodeConfig,
+    metrics: &NodeMetrics,
+    now_ms: u64,
+) -> Result<Data, DataError> {
+    let storage: Arc<dyn Storage> = Arc::new(OsStorage);
+    let ingest_path = config.ingest.path.clone();
+    let store_path = config.store.path.clone();
+    let ingest_lock = prepare("--ingest.path", &ingest_path)?;
+    let store_lock = prepare("--store.path", &store_path)?;
+    let failed =
+        |flag, path: &Path, error| DataError::Directory { flag, path: path.to_owned(), error };
+
+    let store = Arc::new(StoreDirectory {
+        storage: Arc::clone(&storage),
+        path: store_path.clone(),
+        ids: IdSource::random(),
+    });
+    let recovered = engine::store::recover::recover(&store)
+        .map_err(|e| failed("--store.path", &store_path, e.error))?;
+    tell_damage(&recovered.damage, metrics);
+    for note in &recovered.notes {
+        tracing::warn!("{note}");
+    }
+    let entries =
+        storage.list(&ingest_path).map_err(|e| failed("--ingest.path", &ingest_path, e))?;
+    let found: Vec<u128> = entries
+        .iter()
+        .filter_map(|entry| Some(parse_file_name(entry.name.as_deref()?)?.0.0))
+        .collect();
+    let stored = recovered.superfluous_ingest(&found);
+
+    let alignment_bytes = direct_alignment(&ingest_path);
+    let options = RegistryOptions {
+        alignment_bytes,
+        flush_size_bytes: config.ingest.segment_flush_size_bytes,
+        pending_timeout_ms: config.ingest.segment_pending_timeout.as_millis() as u64,
+        record_size_max: config.ingest.max_record_size_bytes,
+        ..RegistryOptions::new(storage, ingest_path.clone(), random_seed())
+    };
+    let ingest = engine::ingest::recover::recover(options, &stored, now_ms)
+        .map_err(|e| failed("--ingest.path", &ingest_path, e.error))?;
+    tell_damage(&ingest.report, metrics);
+    for note in &ingest.notes {
+        tracing::warn!("{note}");
+    }
+    tracing::info!(
+        tail_records = ingest.tail_records,
+        torn_bytes = ingest.torn_bytes,
+        store_segments = recovered.catalogue.snapshot().len(),
+        ingest_segments = ingest.registry.snapshot().len(),
+        "opened"
+    );
+    Ok(Data {
+        registry: Arc::new(ingest.registry),
+        newest_ms: ingest.newest_ms.max(recovered.newest.ms()),
+        alignment_bytes,
+        catalogue: Arc::new(recovered.catalogue),
+        locks: [ingest_lock, store_lock],
+    })
+}
+
+fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> {
+    std::fs::create_dir_all(path).map_err(|error| DataError::Directory {
+        flag,
+        path: path.to_owned(),
+        error,
+    })?;
+    DirectoryLock::take(path).map_err(DataError::Lock)
+}
+
+/// Alignment that the file system reports for direct I/O (`statx(2)`, Linux 6.1), where it does.
+fn direct_alignment(directory: &Path) -> usize {
+    let Ok(lock) = std::fs::File::open(directory.join(LOCK_FILE)) else {
+        return FRAME_ALIGNMENT;
+    };
+    let wanted = rustix::fs::StatxFlags::DIOALIGN;
+    let found = rustix::fs::statx(&lock, "", rustix::fs::AtFlags::EMPTY_PATH, wanted);
+    let alignment = found.map_or(0, |stat| stat.stx_dio_offset_align as usize);
+    if alignment.is_power_of_two() { alignment.max(FRAME_ALIGNMENT) } else { FRAME_ALIGNMENT }
+}
+
+/// Tells each damaged span, and counts it.
+pub(super) fn tell_damage(damages: &[Damage], metrics: &NodeMetrics) {
+    for damage in damages {
+        tracing::error!("{damage}");
+        metrics.damage.inc();
+        metrics.damage_records_lost.inc_by(damage.records.unwrap_or(0));
+    }
+}
+
+/// Random bits of the operating system's, for names and streams.
+pub(super) fn random_seed() -> u64 {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    if filled == Ok(bytes.len()) {
+        return u64::from_ne_bytes(bytes);
+    }
+    // Only before the kernel's generator is ready: still unlike any other process.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| d.as_nanos() as u64) ^ (u64::from(std::process::id()) << 48)
+}

@@ -1,0 +1,86 @@
+//! What this process may use of its host: cores by affinity and cgroup quota, open files.
+
+use std::fs;
+use std::path::Path;
+
+/// Descriptors that are kept for files, HTTP and peers, beside ingest connections.
+const DESCRIPTORS_RESERVED: u64 = 512;
+
+/// The cores that shards and scan threads are pinned to, at least one.
+pub(super) fn cores(wanted: Option<usize>) -> Vec<usize> {
+    let mut cores = rustix::thread::sched_getaffinity(None).map_or_else(
+        |_| vec![0],
+        |set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|&c| set.is_set(c)).collect(),
+    );
+    let count = wanted.unwrap_or_else(|| quota().unwrap_or(usize::MAX)).max(1);
+    cores.truncate(count);
+    if cores.is_empty() {
+        cores.push(0);
+    }
+    cores
+}
+
+/// Whole cores that the cgroup quota leaves, if there is one (version 2, then version 1).
+fn quota() -> Option<usize> {
+    let v2 = fs::read_to_string("/sys/fs/cgroup/cpu.max").ok().and_then(|t| parse_cpu_max(&t));
+    v2.or_else(|| {
+        let read = |name: &str| {
+            let path = Path::new("/sys/fs/cgroup/cpu").join(name);
+            fs::read_to_string(path).ok()?.trim().parse::<i64>().ok()
+        };
+        whole_cores(read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?)
+    })
+}
+
+fn parse_cpu_max(text: &str) -> Option<usize> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    whole_cores(quota.parse().ok()?, period.parse().ok()?)
+}
+
+/// A quota of 1.5 cores is worth two threads that share it; none is worth less than one.
+fn whole_cores(quota_us: i64, period_us: i64) -> Option<usize> {
+    if quota_us <= 0 || period_us <= 0 {
+        return None;
+    }
+    usize::try_from((quota_us + period_us - 1) / period_us).ok()
+}
+
+/// Raises the limit of open files as far as it goes and says how many connections fit.
+pub(super) fn connections_max(wanted: usize) -> (usize, Option<String>) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let have = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let room = have.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(16);
+    if room >= wanted as u64 {
+        return (wanted, None);
+    }
+    let advice = format!(
+        "the limit of open files leaves room for {room} ingest connections, not {wanted}: raise \
+         it (ulimit -n, or LimitNOFILE=) to {}",
+        wanted as u64 + DESCRIPTORS_RESERVED
+    );
+    (room as usize, Some(advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_quota_is_rounded_up_to_whole_cores() {
+        assert_eq!(parse_cpu_max("150000 100000\n"), Some(2));
+        assert_eq!(parse_cpu_max("50000 100000\n"), Some(1));
+        assert_eq!(parse_cpu_max("max 100000\n"), None);
+        assert_eq!(whole_cores(-1, 100_000), None);
+    }
+
+    #[test]
+    fn there_is_always_a_core_and_never_more_than_asked_for() {
+        assert!(!cores(None).is_empty());
+        assert_eq!(cores(Some(1)).len(), 1);
+    }
+}

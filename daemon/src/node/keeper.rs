@@ -1,0 +1,256 @@
+//! The keeper looks after ingest segment files so that shards never do: it prepares segments ahead
+//! of need, seals those that are full, lets go of those that are stored, and closes the gate while
+//! the backlog is full.
+//!
+//! Invariants: a segment is handed to a shard only when its name is durable; a request stays open
+//! until a segment can be made; file errors are told once per change of state, not per try.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use engine::ingest::registry::{FileError, Registry};
+use engine::ingest::segment::Segment;
+use net::metrics::NodeMetrics;
+use net::shard::inbox::Message;
+use net::shard::{Clock, Gate, Keeper, Placement};
+
+/// Time between looks at timeouts, pins and the backlog.
+const BEAT: Duration = Duration::from_millis(20);
+/// Time between tries while no segment can be made.
+const RETRY: Duration = Duration::from_millis(500);
+/// Segments prepared at a time, so that their names share one directory sync.
+const PREPARED_AT_A_TIME: usize = 2;
+
+enum Job {
+    WantSegment(usize),
+    Seal(Arc<Segment>, u64),
+    Abandon(Arc<Segment>, u64, io::Error),
+    Stop,
+}
+
+/// What the keeper works with.
+pub(super) struct KeeperParts {
+    pub(super) registry: Arc<Registry>,
+    pub(super) placement: Placement,
+    pub(super) gate: Gate,
+    pub(super) clock: Clock,
+    pub(super) backlog_max_bytes: u64,
+    /// Set while no segment can be made: the node cannot take records.
+    pub(super) starved: Arc<AtomicBool>,
+    pub(super) metrics: Arc<NodeMetrics>,
+}
+
+/// The shards' side.
+pub(super) struct KeeperHandle {
+    jobs: Sender<Job>,
+}
+
+impl Keeper for KeeperHandle {
+    fn want_segment(&self, shard: usize) {
+        self.leave(Job::WantSegment(shard));
+    }
+
+    fn seal(&self, segment: Arc<Segment>, len_bytes: u64) {
+        self.leave(Job::Seal(segment, len_bytes));
+    }
+
+    fn abandon(&self, segment: Arc<Segment>, len_bytes: u64, error: io::Error) {
+        self.leave(Job::Abandon(segment, len_bytes, error));
+    }
+}
+
+impl KeeperHandle {
+    /// Ends the thread after everything that was asked before.
+    pub(super) fn stop(&self) {
+        self.leave(Job::Stop);
+    }
+
+    fn leave(&self, job: Job) {
+        // The keeper outlives its shards; a job after its end has nobody to serve.
+        let _ = self.jobs.send(job);
+    }
+}
+
+/// Starts the keeper's thread.
+pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHandle<()>)> {
+    let (sender, jobs) = channel();
+    let worker = Worker {
+        parts,
+        jobs,
+        ready: Vec::new(),
+        waiting: Vec::new(),
+        direct_refused: false,
+        next_try_us: 0,
+    };
+    let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || worker.run())?;
+    Ok((Arc::new(KeeperHandle { jobs: sender }), thread))
+}
+
+struct Worker {
+    parts: KeeperParts,
+    jobs: Receiver<Job>,
+    ready: Vec<Arc<Segment>>,
+    waiting: Vec<usize>,
+    direct_refused: bool,
+    next_try_us: u64,
+}
+
+impl Worker {
+    fn run(mut self) {
+        self.prepare();
+        loop {
+            match self.jobs.recv_timeout(BEAT) {
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(job) => self.take(job),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.serve();
+            self.look_after();
+        }
+        self.tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
+    }
+
+    fn tell(&self, errors: Vec<FileError>) {
+        for error in errors {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::WantSegment(shard) => self.waiting.push(shard),
+            Job::Seal(segment, len_bytes) => self.seal(&segment, len_bytes),
+            Job::Abandon(segment, len_bytes, error) => {
+                tracing::error!(
+                    segment = %segment.path().display(),
+                    "writing failed: {error}; the segment is closed after {len_bytes} good bytes \
+                     and what was not acknowledged goes to another"
+                );
+                self.seal(&segment, len_bytes);
+            }
+            Job::Stop => {}
+        }
+    }
+
+    fn seal(&self, segment: &Arc<Segment>, len_bytes: u64) {
+        let wall_ms = self.parts.clock.now().wall_ms;
+        let ingest = &self.parts.metrics.ingest;
+        ingest.flush_size_bytes.observe(len_bytes as f64);
+        let oldest_ms = segment.content().range.map_or(wall_ms, |(first, _)| first.ms());
+        let age_ms = wall_ms.saturating_sub(oldest_ms);
+        ingest.flush_age_seconds.observe(age_ms as f64 / 1e3);
+        if let Err(error) = self.parts.registry.flush(segment, len_bytes, wall_ms) {
+            tracing::error!(
+                segment = %segment.path().display(),
+                "cannot be marked as flushed: {error}; its records stay readable and are taken up \
+                 at the next start"
+            );
+        }
+    }
+
+    /// Hands segments to the shards that wait.
+    fn serve(&mut self) {
+        while !self.waiting.is_empty() {
+            if self.ready.is_empty() {
+                self.prepare();
+            }
+            let Some(segment) = self.ready.pop() else { break };
+            match self.open(&segment.path()) {
+                Ok(file) => {
+                    let shard = self.waiting.remove(0);
+                    let message = Message::Segment(segment, file);
+                    self.parts.placement.seats()[shard].inbox.send(message);
+                }
+                Err(error) => {
+                    tracing::error!(
+                        segment = %segment.path().display(),
+                        "cannot be opened for writing: {error}"
+                    );
+                    break;
+                }
+            }
+        }
+        if self.ready.is_empty() && self.waiting.is_empty() {
+            self.prepare();
+        }
+    }
+
+    fn prepare(&mut self) {
+        let now = self.parts.clock.now();
+        if now.monotonic_us < self.next_try_us {
+            return;
+        }
+        let count = PREPARED_AT_A_TIME.max(self.waiting.len());
+        match self.parts.registry.prepare(count, now.wall_ms) {
+            Ok(prepared) => {
+                self.ready.extend(prepared);
+                if self.parts.starved.swap(false, Ordering::AcqRel) {
+                    tracing::info!("ingest segments can be made again; senders go on");
+                }
+            }
+            Err(error) => {
+                self.next_try_us = now.monotonic_us + RETRY.as_micros() as u64;
+                if !self.parts.starved.swap(true, Ordering::AcqRel) {
+                    tracing::error!(
+                        "no ingest segment can be made: {error}; senders wait until that works \
+                         again (free disk space, or give --ingest.path another disk)"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Opens for direct writing, or for buffered writing where the file system refuses that.
+    fn open(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true);
+        if !self.direct_refused {
+            match options.custom_flags(libc::O_DIRECT).open(path) {
+                Ok(file) => return Ok(file.into()),
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    self.direct_refused = true;
+                    tracing::warn!(
+                        "the file system of --ingest.path refuses direct I/O: writes go through \
+                         the page cache, which costs processor time and memory"
+                    );
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let mut options = std::fs::OpenOptions::new();
+        Ok(options.write(true).open(path)?.into())
+    }
+
+    fn look_after(&mut self) {
+        let now = self.parts.clock.now();
+        let (expired, errors) = self.parts.registry.expire(now.monotonic_us / 1000);
+        for segment in expired {
+            tracing::warn!(
+                %segment,
+                "was claimed and not committed in time; it is available again"
+            );
+        }
+        self.tell(errors);
+        self.tell(self.parts.registry.sweep(now.wall_ms));
+        let backlog = self.parts.registry.backlog_bytes();
+        let full = backlog >= self.parts.backlog_max_bytes;
+        // Opens again a sixteenth below, so that it does not flutter.
+        let open = backlog < self.parts.backlog_max_bytes - self.parts.backlog_max_bytes / 16;
+        if full && self.parts.gate.set_closed(true) {
+            tracing::warn!(
+                backlog_bytes = backlog,
+                "the backlog is full: senders wait until the store has caught up \
+                 (--ingest.backlog-max-size)"
+            );
+        } else if open && self.parts.gate.set_closed(false) {
+            tracing::info!(backlog_bytes = backlog, "the backlog has room again");
+        }
+    }
+}

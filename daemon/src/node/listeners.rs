@@ -1,0 +1,145 @@
+//! Listening sockets. The ingest ports are bound once per shard with SO_REUSEPORT; the first bind
+//! is made without it, so that a port that somebody else has is an error and not a shared port.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+
+use crate::config::NodeConfig;
+use crate::units::Endpoint;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// A silent connection is asked for a sign of life after this time, then every tenth of it.
+const KEEPALIVE: Duration = Duration::from_secs(120);
+
+/// A port that cannot be listened on.
+#[derive(Debug)]
+pub(crate) struct ListenError {
+    flag: &'static str,
+    address: String,
+    error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flag, address, error } = self;
+        write!(f, "cannot listen on {address} ({flag}): {error}")?;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                write!(f, "; another process has it: stop that one or choose another port")
+            }
+            io::ErrorKind::PermissionDenied => {
+                write!(f, "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher one")
+            }
+            io::ErrorKind::AddrNotAvailable => write!(f, "; this host does not have that address"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// All listeners of a node.
+pub(super) struct Listeners {
+    pub(super) api: TcpListener,
+    pub(super) fast: Vec<TcpListener>,
+    pub(super) durable: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds every port, the ingest ports once per shard.
+    pub(super) fn bind(config: &NodeConfig, shards: usize) -> Result<Self, ListenError> {
+        let mut api = bind("--api", &config.api, 1)?;
+        Ok(Self {
+            api: api.remove(0),
+            fast: bind("--ingest.fast", &config.ingest.fast, shards)?,
+            durable: bind("--ingest.durable", &config.ingest.durable, shards)?,
+        })
+    }
+
+    /// Says on one line each what is listened on and where data is kept.
+    pub(super) fn tell(&self, config: &NodeConfig) {
+        let listeners =
+            [("api", &self.api), ("fast", &self.fast[0]), ("durable", &self.durable[0])];
+        for (port, listener) in listeners {
+            let Ok(address) = listener.local_addr() else { continue };
+            tracing::info!(port, %address, "listening");
+            if !address.ip().is_loopback() {
+                tracing::warn!(
+                    port,
+                    %address,
+                    "anybody who can reach this address can use it: there is no authentication"
+                );
+            }
+        }
+        let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or(path.into());
+        tracing::info!(
+            ingest = %absolute(&config.ingest.path).display(),
+            store = %absolute(&config.store.path).display(),
+            "keeping data"
+        );
+    }
+}
+
+/// Resolves the address and binds `count` listeners to one port; port 0 chooses one that all of them share.
+fn bind(
+    flag: &'static str,
+    endpoint: &Endpoint,
+    count: usize,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let failed = |error| ListenError { flag, address: endpoint.to_string(), error };
+    // Before any thread is started: a slow resolver delays nothing but the start.
+    let address = (endpoint.host.as_str(), endpoint.port)
+        .to_socket_addrs()
+        .and_then(|mut found| found.next().ok_or(io::ErrorKind::AddrNotAvailable.into()))
+        .map_err(failed)?;
+    // Asks whether the port is free at all; closed again before anything can connect to it.
+    let free = socket(address, false)
+        .and_then(|s| s.local_addr())
+        .map_err(failed)?
+        .as_socket()
+        .unwrap_or(address);
+    (0..count)
+        .map(|_| {
+            let socket = socket(free, count > 1)?;
+            socket.listen(BACKLOG)?;
+            Ok(TcpListener::from(socket))
+        })
+        .collect::<io::Result<_>>()
+        .map_err(failed)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    // Inherited by accepted connections.
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 10).with_retries(5),
+    )?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_is_named_with_its_flag() {
+        let any = Endpoint { host: "127.0.0.1".into(), port: 0 };
+        let first = bind("--api", &any, 2).unwrap();
+        let taken = first[0].local_addr().unwrap();
+        assert_eq!(taken, first[1].local_addr().unwrap());
+        let error =
+            bind("--api", &Endpoint { port: taken.port(), ..any }, 2).unwrap_err().to_string();
+        assert!(error.contains("--api") && error.contains("another process"), "{error}");
+    }
+}

@@ -1,0 +1,103 @@
+//! One process per data directory: an advisory lock on its `LOCK` file, which holds the owner's
+//! pid as text so that a second process can name the first. The kernel drops the lock with the
+//! process, however it ends; the file stays.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+/// Name of the lock file.
+pub(super) const LOCK_FILE: &str = "LOCK";
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub(super) struct DirectoryLock {
+    _file: File,
+}
+
+/// Why a directory cannot be locked.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Another process has it.
+    Held {
+        /// The directory.
+        directory: PathBuf,
+        /// Its pid, where the file says it.
+        pid: Option<u32>,
+    },
+    /// The file cannot be made or locked.
+    Io(PathBuf, io::Error),
+}
+
+impl std::fmt::Display for LockError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Held { directory, pid: Some(pid) } => write!(
+                f,
+                "{} is in use by the process with pid {pid}: stop it first, or give this one \
+                 another directory (--ingest.path, --store.path)",
+                directory.display()
+            ),
+            Self::Held { directory, pid: None } => write!(
+                f,
+                "{} is in use by another process: stop it first, or give this one another \
+                 directory (--ingest.path, --store.path)",
+                directory.display()
+            ),
+            Self::Io(path, e) => write!(
+                f,
+                "{} cannot be locked: {e}; the directory must be writable for this user",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LockError {}
+
+impl DirectoryLock {
+    /// Takes the lock of `directory`, which must exist.
+    pub fn take(directory: &Path) -> Result<Self, LockError> {
+        let path = directory.join(LOCK_FILE);
+        let failed = |e: io::Error| LockError::Io(path.clone(), e);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                // The pid is a courtesy: without it the message is shorter.
+                let _ = (&file).take(32).read_to_string(&mut text);
+                let pid = text.trim().parse().ok();
+                return Err(LockError::Held { directory: directory.to_owned(), pid });
+            }
+            Err(e) => return Err(failed(e.into())),
+        }
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_owner_learns_the_pid_of_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::take(directory.path()).unwrap();
+        let error = DirectoryLock::take(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
+        drop(first);
+        DirectoryLock::take(directory.path()).unwrap();
+    }
+}

@@ -1,0 +1,93 @@
+//! Makes the shards: one per core, each with its log, its tail file and its listeners.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use engine::ingest::log::{ShardLog, ShardLogOptions};
+use engine::ingest::topics::{TopicChoice, TopicSet};
+use engine::ulid::PART_MAX;
+use net::metrics::NodeMetrics;
+use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
+
+use super::data::random_seed;
+use super::keeper::KeeperHandle;
+use super::{Ending, Endings};
+use crate::config::{NodeConfig, TopicMode};
+
+/// Bytes of unfinished lines that all shards hold together.
+const PARTIAL_BYTES_MAX: usize = 64 << 20;
+
+/// What all shards have in common.
+pub(super) struct Wiring<'a> {
+    pub(super) config: &'a NodeConfig,
+    pub(super) cores: &'a [usize],
+    pub(super) connections_max: usize,
+    pub(super) newest_ms: u64,
+    pub(super) alignment_bytes: usize,
+    pub(super) keeper: Arc<KeeperHandle>,
+    pub(super) placement: Placement,
+    pub(super) gate: Gate,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) clock: Clock,
+}
+
+/// Starts one shard per core, each with one listener of each port.
+pub(super) fn spawn(
+    wiring: &Wiring<'_>,
+    fast: Vec<TcpListener>,
+    durable: Vec<TcpListener>,
+    endings: &Endings,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let topics = Arc::new(TopicSet::new(wiring.config.ingest.topics_max));
+    let choice = match &wiring.config.ingest.topic_mode {
+        TopicMode::Static(topic) => TopicChoice::Static(topic.clone()),
+        TopicMode::Dynamic => TopicChoice::FirstWord,
+    };
+    let mut threads = Vec::new();
+    for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
+        let tail_path = wiring.config.ingest.path.join(format!("shard-{index}.tail"));
+        let tail: OwnedFd = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(tail_path)?
+            .into();
+        let ingest = &wiring.config.ingest;
+        let options = ShardLogOptions {
+            alignment_bytes: wiring.alignment_bytes,
+            record_size_max: ingest.max_record_size_bytes,
+            flush_interval_us: ingest.flush_interval.as_micros() as u64,
+            segment_flush_size_bytes: ingest.segment_flush_size_bytes,
+            segment_flush_age_us: ingest.segment_flush_age.as_micros() as u64,
+            topics: Arc::clone(&topics),
+        };
+        let parts = ShardParts {
+            index,
+            core: wiring.cores.get(index).copied(),
+            fast,
+            durable,
+            log: ShardLog::new(options, random_seed() & PART_MAX, wiring.newest_ms),
+            tail,
+            topics: choice.clone(),
+            record_size_max: ingest.max_record_size_bytes,
+            partial_bytes_max: PARTIAL_BYTES_MAX / wiring.cores.len(),
+            connections_max: wiring.connections_max,
+            keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
+            placement: wiring.placement.clone(),
+            gate: wiring.gate.clone(),
+            metrics: Arc::clone(&wiring.metrics),
+            clock: wiring.clock,
+        };
+        let endings = endings.clone();
+        threads.push(net::shard::spawn(parts, move |result| {
+            if let Err(error) = result {
+                // The main thread waits for this until the end.
+                let _ = endings.send(Ending::ShardFailed(index, error));
+            }
+        })?);
+    }
+    Ok(threads)
+}

@@ -1,0 +1,295 @@
+//! The store's threads: gathering what shards have flushed, and compacting what was gathered.
+//!
+//! Invariants: one turn's errors are told and counted, and the next turn goes on; told to stop,
+//! gathering first takes what has been flushed, for as long as it is given time.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use engine::chunk::Part;
+use engine::damage::Damage;
+use engine::ingest::registry::{ClaimLimits, Registry};
+use engine::ingest::segment::{Segment, SegmentState};
+use engine::store::catalogue::Catalogue;
+use engine::store::compaction::{CompactionLimits, Reason};
+use engine::store::compaction_run::{CompactionError, compact};
+use engine::store::gather::{Available, GatherLimits, GatherState};
+use engine::store::gather_run::{ClaimedInput, GatherRun, IngestSource, Turn};
+use engine::store::writer::WriterOptions;
+use engine::ulid::Ulid;
+use net::metrics::NodeMetrics;
+use net::shard::Clock;
+
+use super::data::tell_damage;
+
+/// Time between looks for something to compact.
+const COMPACTION_PAUSE: Duration = Duration::from_millis(500);
+/// Time before a failed compaction is tried again.
+const COMPACTION_BACK_OFF: Duration = Duration::from_secs(10);
+
+/// A flag that threads can wait on.
+#[derive(Default)]
+pub(super) struct StopFlag {
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl StopFlag {
+    /// Sets it and wakes everybody.
+    pub(super) fn set(&self) {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it is set or the time is over; says whether it is set.
+    pub(super) fn wait(&self, at_most: Duration) -> bool {
+        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(stopped, at_most, |stopped| !*stopped);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The ingest side of this process, as gathering sees it.
+pub(super) struct LocalIngest {
+    pub(super) registry: Arc<Registry>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) clock: Clock,
+    /// Since when something has been waiting to be gathered.
+    flushed_since_ms: Mutex<Option<u64>>,
+}
+
+impl LocalIngest {
+    pub(super) fn new(registry: Arc<Registry>, metrics: Arc<NodeMetrics>, clock: Clock) -> Self {
+        Self { registry, metrics, clock, flushed_since_ms: Mutex::default() }
+    }
+}
+
+impl IngestSource for LocalIngest {
+    fn available(&self, now_ms: u64) -> Available {
+        let rows = self.registry.list();
+        let flushed = rows.iter().filter(|row| row.state == SegmentState::Flushed);
+        let (count, bytes) =
+            flushed.fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.content.text_bytes));
+        let mut since = self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if count == 0 { None } else { since.or(Some(now_ms)) };
+        let oldest_age_ms = since.map_or(0, |since| now_ms.saturating_sub(since));
+        Available { count, bytes, oldest_age_ms }
+    }
+
+    fn claim(
+        &self,
+        bytes_max: u64,
+        count_max: usize,
+        now_ms: u64,
+    ) -> io::Result<Vec<ClaimedInput>> {
+        let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
+        let mut claim = self.registry.claim(limits, now_ms);
+        *self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if claim.segments.is_empty()
+            && let Some(error) = claim.errors.pop()
+        {
+            return Err(error.error);
+        }
+        for error in &claim.errors {
+            tracing::error!("{error}");
+        }
+        let input = |segment: Arc<Segment>| ClaimedInput {
+            id: segment.id().0,
+            path: segment.path(),
+            part: segment as Arc<dyn Part>,
+        };
+        Ok(claim.segments.into_iter().map(input).collect())
+    }
+
+    fn commit(&self, inputs: &[u128], _now_ms: u64) {
+        let ids: Vec<Ulid> = inputs.iter().map(|&id| Ulid(id)).collect();
+        let ingest = &self.metrics.ingest;
+        for segment in self.registry.snapshot() {
+            if ids.contains(&segment.id()) {
+                ingest.committed_segments.inc();
+                ingest.committed_bytes.inc_by(segment.content().text_bytes);
+            }
+        }
+        for error in self.registry.commit(&ids, self.clock.now().wall_ms) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn fail(&self, inputs: &[u128], _now_ms: u64) {
+        let ids: Vec<Ulid> = inputs.iter().map(|&id| Ulid(id)).collect();
+        self.metrics.ingest.failed_segments.inc_by(ids.len() as u64);
+        for error in self.registry.fail(&ids) {
+            tracing::error!("{error}");
+        }
+    }
+
+    fn set_aside(&self, input: u128, damage: &[Damage]) {
+        match self.registry.set_aside(Ulid(input)) {
+            Ok(()) => tracing::error!(
+                segment = %Ulid(input),
+                spans = damage.len(),
+                "what could be read of an ingest segment is stored; the file is kept as .damaged"
+            ),
+            Err(error) => tracing::error!("{error}"),
+        }
+    }
+}
+
+/// What gathering and compaction work with.
+#[derive(Clone)]
+pub(super) struct StoreParts {
+    pub(super) source: Arc<LocalIngest>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) limits: GatherLimits,
+    pub(super) delay: Duration,
+    pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) clock: Clock,
+    pub(super) replicas_missing: Arc<AtomicBool>,
+    pub(super) stop: Arc<StopFlag>,
+    /// Ends a merge between two chunks.
+    pub(super) cancel: Arc<AtomicBool>,
+}
+
+/// Starts the gathering threads and the compaction thread.
+pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<JoinHandle<()>>> {
+    let gathers = (0..consumers).map(|number| spawn_gather(number, parts.clone()));
+    gathers.chain([spawn_compaction(parts.clone())]).collect()
+}
+
+fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("compact".into()).spawn(move || {
+        let mut failing = false;
+        let mut pause = COMPACTION_PAUSE;
+        while !parts.stop.wait(pause) {
+            for (path, error) in parts.catalogue.sweep().failed {
+                tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
+            }
+            pause = match compact_once(&parts) {
+                // There may be more to do: look again at once.
+                Ok(true) => Duration::ZERO,
+                Ok(false) => COMPACTION_PAUSE,
+                Err(CompactionError::Cancelled) => continue,
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!("compaction failed: {error}; it is tried again later");
+                    }
+                    if let CompactionError::Damaged(damage) = &error {
+                        tell_damage(damage, &parts.metrics);
+                    }
+                    parts.metrics.store.compact_failures.inc();
+                    pause = COMPACTION_BACK_OFF;
+                    continue;
+                }
+            };
+            failing = false;
+        }
+    })
+}
+
+/// Whether there was something to compact.
+fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
+    let start = Instant::now();
+    let limits = CompactionLimits::default();
+    let options = WriterOptions::default();
+    let Some(done) = compact(&parts.catalogue, &limits, options, &parts.cancel)? else {
+        return Ok(false);
+    };
+    let store = &parts.metrics.store;
+    let spent = match done.plan.reason {
+        Reason::Overlap => &store.compact_overlapping_seconds,
+        Reason::Tier => &store.compact_sequential_seconds,
+    };
+    spent.observe(start.elapsed().as_secs_f64());
+    parts.metrics.disk_written_store.inc_by(done.output.file_bytes);
+    tracing::debug!(
+        inputs = done.plan.inputs.len(),
+        copied_slabs = done.copied_slab_count,
+        duplicates = done.duplicate_count,
+        file_bytes = done.output.file_bytes,
+        "compacted store segments"
+    );
+    Ok(true)
+}
+
+fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("gather-{number}")).spawn(move || {
+        let mut gather = GatherRun::new(
+            parts.limits,
+            Arc::clone(&parts.source) as Arc<dyn IngestSource>,
+            Arc::clone(&parts.catalogue),
+            Arc::clone(&parts.cancel),
+        );
+        let clock = || parts.clock.now().monotonic_us / 1000;
+        let mut failing = false;
+        while !parts.stop.wait(parts.delay) {
+            let turn = gather.turn(&clock);
+            tell(&parts, &turn, &mut failing);
+            let missing = gather.state() == GatherState::ReplicasMissing;
+            if parts.replicas_missing.swap(missing, Ordering::AcqRel) != missing && missing {
+                tracing::warn!(
+                    "replicas are missing: --store.segment-replication-factor is larger than the \
+                     number of stores, so records stay on the ingest side; queries are answered \
+                     from there"
+                );
+            }
+        }
+    })
+}
+
+fn tell(parts: &StoreParts, turn: &Turn, failing: &mut bool) {
+    let store = &parts.metrics.store;
+    for (segment, inputs) in &turn.published {
+        store.consumed_segments.inc_by(*inputs as u64);
+        store.consumed_bytes.inc_by(segment.text_bytes);
+        store.replicated_segments.inc();
+        store.replicated_bytes.inc_by(segment.text_bytes);
+        parts.metrics.disk_written_store.inc_by(segment.file_bytes);
+        tracing::debug!(
+            inputs,
+            records = segment.record_count,
+            text_bytes = segment.text_bytes,
+            "published a store segment"
+        );
+    }
+    tell_damage(&turn.damage, &parts.metrics);
+    if let Some(error) = &turn.error {
+        if !*failing {
+            tracing::error!("gathering failed: {error}; it is tried again with pauses");
+        }
+        *failing = true;
+    } else if !turn.published.is_empty() && std::mem::take(failing) {
+        tracing::info!("gathering works again");
+    }
+}
+
+/// Gathers everything that is flushed, until nothing is left or the time is over.
+pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
+    let limits = GatherLimits { target_bytes: 1, target_age_ms: 0, ..parts.limits };
+    let mut gather = GatherRun::new(
+        limits,
+        Arc::clone(&parts.source) as Arc<dyn IngestSource>,
+        Arc::clone(&parts.catalogue),
+        Arc::clone(&parts.cancel),
+    );
+    let clock = || parts.clock.now().monotonic_us / 1000;
+    let mut failing = false;
+    while Instant::now() < deadline && parts.source.available(clock()).count > 0 {
+        let turn = gather.turn(&clock);
+        tell(parts, &turn, &mut failing);
+        if turn.published.is_empty() {
+            break;
+        }
+    }
+}
+
+/// Lets go of the files of everything that is stored or replaced, now that nobody reads it.
+pub(super) fn sweep(parts: &StoreParts) {
+    for error in parts.source.registry.sweep(parts.clock.now().wall_ms) {
+        tracing::error!("{error}");
+    }
+    parts.catalogue.sweep();
+}

@@ -1,0 +1,89 @@
+//! The request line of a query.
+
+use super::{Print, QueryConfig};
+
+/// Path and query string, percent-encoded.
+pub(super) fn target(config: &QueryConfig) -> String {
+    let mut target = String::from("/query?from=");
+    encode(&mut target, &config.from);
+    let mut parameter = |name: &str, value: &str| {
+        target.push('&');
+        target.push_str(name);
+        target.push('=');
+        encode(&mut target, value);
+    };
+    if let Some(to) = &config.to {
+        parameter("to", to);
+    }
+    if !config.q.is_empty() {
+        parameter("q", &config.q);
+    }
+    for (name, on) in [
+        ("regex", config.regex),
+        ("i", config.ignore_case),
+        ("stats", matches!(config.print, Print::Stats | Print::StatsJson)),
+    ] {
+        if on {
+            parameter(name, "true");
+        }
+    }
+    for topic in &config.topics {
+        parameter("topic", topic);
+    }
+    if let Some(limit) = config.limit {
+        parameter("limit", &limit.to_string());
+    }
+    if config.order == "desc" {
+        parameter("order", "desc");
+    }
+    target
+}
+
+/// Appends `text`; everything but RFC 3986's unreserved characters becomes `%XX`.
+fn encode(out: &mut String, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Command, parse};
+
+    fn target(line: &[&str]) -> String {
+        let arguments: Vec<_> = ["query"].iter().chain(line).map(|&s| s.to_owned()).collect();
+        match parse(&arguments, &[]) {
+            Ok(Command::Query(config)) => super::target(&config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn everything_that_was_asked_is_in_the_target() {
+        for (line, expected) in [
+            (&[][..], "/query?from=1h"),
+            (
+                &["-from", "2h", "-to", "1h", "-q", "my.*(A|B)", "-regex"],
+                "/query?from=2h&to=1h&q=my.%2A%28A%7CB%29&regex=true",
+            ),
+            (&["-q", "100% a+b&c=ü"], "/query?from=1h&q=100%25%20a%2Bb%26c%3D%C3%BC"),
+            (
+                &["-i", "--topic", "x", "--topic", "y", "--limit", "3", "--order", "desc"],
+                "/query?from=1h&i=true&topic=x&topic=y&limit=3&order=desc",
+            ),
+            (
+                &["--stats", "--from", "2024-01-01T00:00:00+01:00"],
+                "/query?from=2024-01-01T00%3A00%3A00%2B01%3A00&stats=true",
+            ),
+        ] {
+            assert_eq!(target(line), expected);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Checks every byte that means something in a data directory, offline and read-only.
+//!
+//! Each kind of file has one function here that lists what it holds and what is damaged, with the
+//! offset and what is lost. Redundant parts (a block header that the index repeats, say) are
+//! checked too: their damage costs no record yet, and says so.
+//!
+//! Invariants: nothing is ever written; a file that is no file of ours is listed as unknown and
+//! is not an error; one unreadable file does not stop the check of the others.
+
+mod store;
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::damage::{Damage, DamageKind};
+use crate::ingest::check::{Checked, check_segment, check_tail};
+use crate::ingest::segment::{SegmentState, parse_file_name};
+use crate::ingest::tail;
+use crate::storage::{Open, Storage};
+use crate::store::name::Name;
+
+use store::SegmentCheck;
+
+/// Directories that a data directory holds.
+const SUBDIRECTORIES: [&str; 2] = ["ingest", "store"];
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// An ingest segment, and its state.
+    IngestSegment(SegmentState),
+    /// The tail file of a shard.
+    IngestTail,
+    /// A published store segment.
+    StoreSegment,
+    /// A store segment that was being written: the next start removes it.
+    StoreUnfinished,
+    /// The lock of a directory.
+    Lock,
+    /// Not a file of ours.
+    Unknown,
+}
+
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IngestSegment(SegmentState::Active) => "active ingest segment",
+            Self::IngestSegment(SegmentState::Flushed) => "flushed ingest segment",
+            Self::IngestSegment(SegmentState::Pending) => "pending ingest segment",
+            Self::IngestSegment(SegmentState::Damaged) => "ingest segment that was set aside",
+            Self::IngestTail => "tail file",
+            Self::StoreSegment => "store segment",
+            Self::StoreUnfinished => "unfinished store segment",
+            Self::Lock => "lock",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// What was found out about one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileReport {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: FileKind,
+    /// Its length, bytes.
+    pub file_bytes: u64,
+    /// Records in it that are whole.
+    pub record_count: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+}
+
+/// What was found out about all files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Per file, by path.
+    pub files: Vec<FileReport>,
+}
+
+impl Report {
+    /// Whether nothing is damaged.
+    pub fn is_clean(&self) -> bool {
+        self.files.iter().all(|file| file.damage.is_empty())
+    }
+
+    /// All damages.
+    pub fn damage(&self) -> impl Iterator<Item = &Damage> {
+        self.files.iter().flat_map(|file| &file.damage)
+    }
+
+    /// Whole records in all files; copies count each.
+    pub fn record_count(&self) -> u64 {
+        self.files.iter().map(|file| file.record_count).sum()
+    }
+}
+
+/// Checks a data directory, one of its directories, or one file. An error: there is no such path
+/// or it cannot be listed.
+pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Report> {
+    let mut report = Report::default();
+    match storage.list(path) {
+        Ok(_) => check_directory(storage, path, &SUBDIRECTORIES, &mut report)?,
+        Err(not_a_directory) => match storage.open(path, Open::Read).and_then(|f| f.len()) {
+            Ok(len_bytes) => report.files.push(check_file(storage, path.to_owned(), len_bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
+            Err(_) => return Err(not_a_directory),
+        },
+    }
+    report.files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(report)
+}
+
+fn check_directory(
+    storage: &dyn Storage,
+    path: &Path,
+    subdirectories: &[&str],
+    report: &mut Report,
+) -> io::Result<()> {
+    for entry in storage.list(path)? {
+        let Some(name) = entry.name else {
+            let path = path.join("(a name that is not UTF-8)");
+            report.files.push(unknown(path, entry.len_bytes));
+            continue;
+        };
+        let path = path.join(&name);
+        if entry.is_file {
+            report.files.push(check_file(storage, path, entry.len_bytes));
+        } else if subdirectories.contains(&name.as_str()) {
+            check_directory(storage, &path, &[], report)?;
+        } else {
+            report.files.push(unknown(path, entry.len_bytes));
+        }
+    }
+    Ok(())
+}
+
+const fn unknown(path: PathBuf, file_bytes: u64) -> FileReport {
+    let damage = Vec::new();
+    FileReport { path, kind: FileKind::Unknown, file_bytes, record_count: 0, damage }
+}
+
+fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileReport {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some((id, state)) = parse_file_name(name) {
+        let checked = check_segment(storage, &path, id, state);
+        return ingest_file(path, file_bytes, FileKind::IngestSegment(state), checked);
+    }
+    if tail::is_file_name(name) {
+        let checked = check_tail(storage, &path);
+        return ingest_file(path, file_bytes, FileKind::IngestTail, checked);
+    }
+    match Name::parse(name) {
+        Some(Name::Flushed { .. }) => check_store_segment(storage, path, file_bytes),
+        Some(Name::Writing(_)) => {
+            FileReport { kind: FileKind::StoreUnfinished, ..unknown(path, file_bytes) }
+        }
+        Some(Name::Lock) => FileReport { kind: FileKind::Lock, ..unknown(path, file_bytes) },
+        None => unknown(path, file_bytes),
+    }
+}
+
+/// Reports on a file of the ingest side.
+fn ingest_file(
+    path: PathBuf,
+    file_bytes: u64,
+    kind: FileKind,
+    checked: io::Result<Checked>,
+) -> FileReport {
+    match checked {
+        Ok(checked) => {
+            let (record_count, damage) = (checked.record_count, checked.damage);
+            FileReport { path, kind, file_bytes, record_count, damage }
+        }
+        Err(e) => {
+            let damage = vec![SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind()))];
+            FileReport { path, kind, file_bytes, record_count: 0, damage }
+        }
+    }
+}
+
+/// Checks a published store segment.
+fn check_store_segment(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileReport {
+    let mut report =
+        FileReport { kind: FileKind::StoreSegment, ..unknown(path.clone(), file_bytes) };
+    let map = match storage.open(&path, Open::Read).and_then(|file| file.map()) {
+        Ok(map) => map,
+        Err(e) => {
+            report.damage.push(SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind())));
+            return report;
+        }
+    };
+    let mut check = SegmentCheck::new(&path, &map);
+    check.run();
+    if map.is_poisoned() {
+        check.damage.push(check.whole(DamageKind::Io(io::ErrorKind::Other)));
+    }
+    (report.record_count, report.damage) = (check.record_count, check.damage);
+    report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::OsStorage;
+    use crate::store::footer::Inputs;
+    use crate::store::testing::{Record, SMALL, append_all, directory, record, write};
+    use crate::store::writer::SegmentWriter;
+    use crate::ulid::Ulid;
+    use std::fs;
+
+    fn records(to: u64) -> Vec<Record> {
+        (0..to).map(|n| record(1, n)).collect()
+    }
+
+    #[test]
+    fn a_whole_data_directory_is_clean_and_every_file_is_named() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = temp.path().join("store");
+        for path in [&store, &temp.path().join("ingest"), &temp.path().join("else")] {
+            fs::create_dir(path).unwrap();
+        }
+        let directory = directory(&store);
+        let segment = write(&directory, SMALL, &records(40));
+        let mut writer = SegmentWriter::new(&directory, SMALL);
+        append_all(&mut writer, &records(40));
+        let sealed = writer.seal(Inputs::default()).unwrap().unwrap();
+        fs::write(store.join("LOCK"), "1\n").unwrap();
+        fs::write(store.join("notes"), "mine\n").unwrap();
+
+        let report = check(&OsStorage, temp.path()).unwrap();
+        assert!(report.is_clean());
+        assert_eq!(report.record_count(), 40);
+        let mut found: Vec<_> = report.files.iter().map(|f| (f.path.clone(), f.kind)).collect();
+        let mut expected = vec![
+            (segment.path().to_owned(), FileKind::StoreSegment),
+            (sealed.path().to_owned(), FileKind::StoreUnfinished),
+            (store.join("LOCK"), FileKind::Lock),
+            (store.join("notes"), FileKind::Unknown),
+            (temp.path().join("else"), FileKind::Unknown),
+        ];
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        expected.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(found, expected);
+
+        let one = check(&OsStorage, segment.path()).unwrap();
+        assert_eq!((one.files.len(), one.record_count()), (1, 40));
+        assert!(check(&OsStorage, &temp.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    fn a_segment_under_a_wrong_name_and_an_unreadable_one_are_told() {
+        let temp = tempfile::tempdir().unwrap();
+        let segment = write(&directory(temp.path()), SMALL, &records(10));
+        let name = Name::parse(segment.path().file_name().unwrap().to_str().unwrap()).unwrap();
+        let Name::Flushed { first, last, id } = name else { panic!() };
+        let last = Ulid(last.0 + 1);
+        let other = temp.path().join(Name::Flushed { first, last, id }.to_string());
+        fs::rename(segment.path(), &other).unwrap();
+        let report = check(&OsStorage, &other).unwrap();
+        let kinds: Vec<_> = report.damage().map(|d| d.kind.clone()).collect();
+        assert_eq!(kinds, [DamageKind::Repairable("file name")]);
+        fs::write(&other, "").unwrap();
+        let report = check(&OsStorage, &other).unwrap();
+        assert!(report.damage().any(Damage::loses_records));
+    }
+}

@@ -1,0 +1,238 @@
+//! The check of one store segment: all that its bytes say, against each other.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::damage::{Damage, DamageKind};
+use crate::run_table::RunTable;
+use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
+use crate::store::index::{Block, TopicStats};
+use crate::store::name::Name;
+use crate::store::open::{self, Found, FoundSlab};
+use crate::store::slab::{SLAB_HEADER_LEN, SlabTrailer, TRAILER_LEN, decode_slab_header};
+use crate::topic::Topic;
+
+/// The check of one store segment's bytes.
+pub(super) struct SegmentCheck<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    pub(super) record_count: u64,
+    pub(super) damage: Vec<Damage>,
+    /// What the run tables say per topic, for comparison with indexes and footer.
+    slab_topics: BTreeMap<Topic, TopicStats>,
+    topics: BTreeMap<Topic, TopicStats>,
+}
+
+impl<'a> SegmentCheck<'a> {
+    pub(super) const fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
+        Self {
+            path,
+            bytes,
+            record_count: 0,
+            damage: Vec::new(),
+            slab_topics: BTreeMap::new(),
+            topics: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn whole(&self, kind: DamageKind) -> Damage {
+        let path = self.path.to_owned();
+        let len_bytes = self.bytes.len() as u64;
+        Damage { path, offset: 0, len_bytes, range: None, records: None, kind }
+    }
+
+    /// Tells of a part that others can replace.
+    fn repairable(&mut self, span: Range<u64>, part: &'static str) {
+        self.damage.push(Damage {
+            path: self.path.to_owned(),
+            offset: span.start,
+            len_bytes: span.end - span.start,
+            range: None,
+            records: Some(0),
+            kind: DamageKind::Repairable(part),
+        });
+    }
+
+    pub(super) fn run(&mut self) {
+        let Found { footer, slabs, damage } = open::find(self.path, self.bytes);
+        self.damage = damage;
+        let mut all_readable = self.damage.iter().all(|damage| !damage.loses_records());
+        for slab in &slabs {
+            all_readable &= self.slab(slab);
+        }
+        let Some(footer) = footer else { return };
+        let name = self.path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
+        let named = match name {
+            Some(Name::Flushed { first, last, id }) => Some((id, Some((first, last)))),
+            _ => None,
+        };
+        let span = footer.offset()..self.bytes.len() as u64;
+        if named != Some((footer.id, footer.range())) {
+            self.repairable(0..0, "file name");
+        }
+        let agrees = footer.topics.iter().eq(self.topics.values());
+        if all_readable && footer.topics_complete && !agrees {
+            self.repairable(span, "topic list of the footer");
+        }
+    }
+
+    /// Checks a slab; says whether all its blocks are readable.
+    fn slab(&mut self, slab: &FoundSlab) -> bool {
+        let start = slab.offset;
+        let bytes = &self.bytes[start as usize..];
+        let id = slab.index.blocks.first().map(|block| block.header.slab_id);
+        if decode_slab_header(bytes).ok() != id {
+            self.repairable(start..start + SLAB_HEADER_LEN as u64, "slab header");
+        }
+        self.slab_topics.clear();
+        let mut all_readable = true;
+        for block in &slab.index.blocks {
+            all_readable &= self.block(slab.offset, block);
+        }
+        if let Some(trailer) = slab.trailer {
+            self.sections(slab, &trailer);
+            let mut indexed: Vec<_> = slab.index.topics.iter().collect();
+            indexed.sort_by(|a, b| a.topic.cmp(&b.topic));
+            if slab.is_indexed && all_readable && !indexed.into_iter().eq(self.slab_topics.values())
+            {
+                let section = trailer.index;
+                let span = start + section.offset..start + section.offset + section.len;
+                self.repairable(span, "topic list of the block index");
+            }
+        }
+        for (topic, stats) in std::mem::take(&mut self.slab_topics) {
+            let known = self.topics.entry(topic);
+            known.and_modify(|known| known.add(&stats)).or_insert(stats);
+        }
+        all_readable
+    }
+
+    /// Checks what lies behind the blocks of a slab.
+    fn sections(&mut self, slab: &FoundSlab, trailer: &SlabTrailer) {
+        let start = slab.offset;
+        let at = start + trailer.len - TRAILER_LEN as u64;
+        let stored = self.bytes.get(at as usize..).map(SlabTrailer::decode);
+        if stored != Some(Ok(*trailer)) {
+            self.repairable(at..at + TRAILER_LEN as u64, "slab trailer");
+        }
+        let section = trailer.signatures;
+        let span = start + section.offset..start + section.offset + section.len;
+        let bytes = self.bytes.get(span.start as usize..span.end as usize);
+        if bytes.map(crc32fast::hash) != Some(section.crc) {
+            self.repairable(span, "signature matrix");
+        }
+        let index_end = trailer.index.offset + trailer.index.len;
+        self.zeros(start + index_end..start + section.offset);
+    }
+
+    /// Checks a block; says whether its records are readable.
+    fn block(&mut self, slab_start: u64, block: &Block) -> bool {
+        let (start, header) = (slab_start + block.offset, &block.header);
+        let bytes = &self.bytes[start as usize..];
+        if BlockHeader::decode(bytes).as_ref() != Ok(header) {
+            self.repairable(start..start + BLOCK_HEADER_LEN as u64, "block header");
+        }
+        match read_block(bytes, header) {
+            Ok(table) => {
+                self.record_count += u64::from(header.record_count);
+                self.count_topics(&table);
+                self.zeros(start + header.used_len()..start + header.stored_len());
+                true
+            }
+            Err(kind) => {
+                self.damage.push(Damage {
+                    path: self.path.to_owned(),
+                    offset: start,
+                    len_bytes: header.stored_len(),
+                    range: Some((header.first, header.last)),
+                    records: Some(u64::from(header.record_count)),
+                    kind,
+                });
+                false
+            }
+        }
+    }
+
+    fn count_topics(&mut self, table: &RunTable) {
+        for run in &table.runs {
+            let topic = &table.topics[usize::from(run.topic)];
+            let ms = run.first.ms();
+            let stats = TopicStats {
+                topic: topic.clone(),
+                record_count: u64::from(run.count),
+                text_bytes: u64::from(run.text_len),
+                first_ms: ms,
+                last_ms: ms,
+            };
+            let known = self.slab_topics.entry(topic.clone());
+            known.and_modify(|known| known.add(&stats)).or_insert(stats);
+        }
+    }
+
+    fn zeros(&mut self, span: Range<u64>) {
+        let end = span.end.min(self.bytes.len() as u64);
+        let bytes = self.bytes.get(span.start as usize..end as usize);
+        if bytes.is_some_and(|bytes| bytes.iter().any(|&b| b != 0)) {
+            self.repairable(span, "padding");
+        }
+    }
+}
+
+/// Verifies a block's table and text, and that each run is as many lines as it claims.
+fn read_block(bytes: &[u8], header: &BlockHeader) -> Result<RunTable, DamageKind> {
+    let payload = bytes
+        .get(BLOCK_HEADER_LEN..header.used_len() as usize)
+        .ok_or(DamageKind::Truncated("block"))?;
+    let (table, text) = payload.split_at(header.table_len as usize);
+    header.check_text(text)?;
+    let table = header.decode_table(table)?;
+    if table.describes(text) { Ok(table) } else { Err(DamageKind::Malformed("text of a block")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Record, SMALL, directory, record, write};
+    use std::fs;
+
+    fn records(to: u64) -> Vec<Record> {
+        (0..to).map(|n| record(1, n)).collect()
+    }
+
+    #[test]
+    fn every_flipped_byte_is_found_and_every_lost_record_is_counted() {
+        let temp = tempfile::tempdir().unwrap();
+        let segment = write(&directory(temp.path()), SMALL, &records(26));
+        let bytes = fs::read(segment.path()).unwrap();
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0x10;
+            let mut check = SegmentCheck::new(segment.path(), &bytes);
+            check.run();
+            assert!(!check.damage.is_empty(), "byte {at}");
+            let lost: u64 = check.damage.iter().filter_map(|damage| damage.records).sum();
+            assert_eq!(check.record_count + lost, 26, "byte {at}: {:?}", check.damage);
+            let lossy = check.damage.iter().any(Damage::loses_records);
+            assert_eq!(lossy, check.record_count < 26, "byte {at}: {:?}", check.damage);
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_found_and_never_called_harmless_when_it_is_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let segment = write(&directory(temp.path()), SMALL, &records(26));
+        let bytes = fs::read(segment.path()).unwrap();
+        for len in 0..bytes.len() {
+            let mut check = SegmentCheck::new(segment.path(), &bytes[..len]);
+            check.run();
+            assert!(!check.damage.is_empty(), "cut at {len}");
+            let lossy = check.damage.iter().any(Damage::loses_records);
+            assert!(lossy || check.record_count == 26, "cut at {len}: {:?}", check.damage);
+            if lossy {
+                let reach = check.damage.iter().filter_map(|d| d.range).map(|range| range.1).max();
+                assert_eq!(reach, Some(segment.meta().last));
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A client's socket as the HTTP library sees it, with two things that the library cannot do.
+//!
+//! It tells when everything written so far has been handed to the system ([`Flushes`]): a body
+//! that must end with an error waits for that, because the library drops what it still buffers.
+//! And it replaces the bare answers that the library gives to requests it cannot parse by ones
+//! that say what is wrong and carry the headers of every other answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// How often everything written was handed on. Shared by a connection and its answers.
+#[derive(Debug, Default)]
+pub(super) struct Flushes {
+    count: AtomicU64,
+    waiting: Mutex<Option<Waker>>,
+    /// A request of this connection was parsed.
+    served: AtomicBool,
+}
+
+impl Flushes {
+    /// A number that has grown once all bytes that were written before are handed on.
+    pub(super) fn count(&self) -> u64 {
+        self.count.load(SeqCst)
+    }
+
+    /// Ready once the count is beyond `seen`.
+    pub(super) fn poll_beyond(&self, seen: u64, cx: &Context<'_>) -> Poll<()> {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        if self.count() > seen { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// From here on the library's answers are those of our service.
+    pub(super) fn serve(&self) {
+        self.served.store(true, SeqCst);
+    }
+
+    fn flushed(&self) {
+        self.count.fetch_add(1, SeqCst);
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+}
+
+/// See the module page.
+pub(super) struct ClientStream {
+    stream: TokioIo<TcpStream>,
+    flushes: Arc<Flushes>,
+}
+
+impl ClientStream {
+    pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>) -> Self {
+        Self { stream: TokioIo::new(stream), flushes }
+    }
+
+    /// The socket itself.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
+    /// Whether these bytes are the library's own answer, which is then replaced.
+    fn replaces(&mut self, bytes: &[u8]) -> bool {
+        if self.flushes.served.load(SeqCst) {
+            return false;
+        }
+        let (status, words) = match bytes.get(9..12) {
+            Some(b"431") => ("431 Request Header Fields Too Large", "the request head is too long"),
+            Some(b"414") => ("414 URI Too Long", "the request target is too long"),
+            _ => ("400 Bad Request", "this is no HTTP/1.1 request"),
+        };
+        let body = format!("{{\"error\":\"{words}\"}}\n");
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             X-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        // The first bytes of a connection always find room; if not, closing says enough.
+        let _ = self.stream.inner().try_write(answer.as_bytes());
+        true
+    }
+}
+
+impl Read for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl Write for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.replaces(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+        if self.replaces(first) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if let Poll::Ready(Ok(())) = flushed {
+            self.flushes.flushed();
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,200 @@
+//! A node in memory, and a server in front of it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use engine::search::testing::{TestPart, TestRecord};
+use engine::search::{Missing, Searcher, SearcherOptions, Snapshot};
+use engine::topic::Topic;
+use engine::ulid::Ulid;
+use tokio::sync::oneshot;
+
+use super::super::{HttpOptions, serve};
+use crate::backend::{AppendError, Appended, Appender, Backend, Health, Pending, SegmentState};
+use crate::metrics::NodeMetrics;
+
+/// When the records of the tests were written.
+pub(super) const BASE_MS: u64 = 1_700_000_000_000;
+
+/// What tests set and look at.
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) records: Mutex<Vec<TestRecord>>,
+    /// Parts beside the records.
+    pub(super) parts: Mutex<Vec<TestPart>>,
+    pub(super) missing: Mutex<Vec<Missing>>,
+    pub(super) batches: Mutex<Vec<usize>>,
+    /// Appends fail once this many records are held.
+    pub(super) fail_at: Mutex<Option<(usize, AppendError)>>,
+    pub(super) fail_durable: Mutex<Option<AppendError>>,
+    pub(super) syncs: AtomicU64,
+    pub(super) unready: AtomicBool,
+}
+
+pub(super) struct Fake {
+    pub(super) inner: Arc<Inner>,
+    searcher: Searcher,
+    metrics: Arc<NodeMetrics>,
+}
+
+pub(super) fn topic(name: &str) -> Topic {
+    Topic::new(name.as_bytes()).unwrap()
+}
+
+impl Inner {
+    pub(super) fn push(&self, topic: Topic, record: &[u8]) -> Result<Ulid, AppendError> {
+        let mut records = self.records.lock().unwrap();
+        if let Some((at, error)) = &*self.fail_at.lock().unwrap()
+            && records.len() >= *at
+        {
+            return Err(error.clone());
+        }
+        let n = records.len() as u64;
+        let id = Ulid::from_parts(BASE_MS + n, 1, n);
+        records.push((id, topic, record.to_vec()));
+        Ok(id)
+    }
+}
+
+impl Backend for Fake {
+    fn pin(&self) -> Pending<Snapshot> {
+        let records = self.inner.records.lock().unwrap().clone();
+        let mut snapshot = Snapshot::default();
+        if !records.is_empty() {
+            snapshot.parts.push(Arc::new(TestPart::new(&records, 10)));
+        }
+        for part in self.inner.parts.lock().unwrap().iter() {
+            snapshot.parts.push(Arc::new(part.clone()));
+        }
+        snapshot.missing.clone_from(&self.inner.missing.lock().unwrap());
+        Box::pin(std::future::ready(snapshot))
+    }
+
+    fn searcher(&self) -> &Searcher {
+        &self.searcher
+    }
+
+    fn newest_ms(&self) -> u64 {
+        0
+    }
+
+    fn appender(&self, topic: Option<Topic>) -> Result<Box<dyn Appender>, AppendError> {
+        let topic = topic.unwrap_or_else(|| self::topic("default"));
+        Ok(Box::new(FakeAppender { inner: Arc::clone(&self.inner), topic }))
+    }
+
+    fn max_record_size_bytes(&self) -> usize {
+        1 << 20
+    }
+
+    fn health(&self) -> Health {
+        Health::default()
+    }
+
+    fn readiness(&self) -> Health {
+        let failing = self.inner.unready.load(SeqCst);
+        let reasons = if failing { vec!["the disk is full".to_owned()] } else { Vec::new() };
+        Health { failing, reasons }
+    }
+
+    fn segment_state(&self) -> SegmentState {
+        SegmentState::default()
+    }
+
+    fn metrics(&self) -> &Arc<NodeMetrics> {
+        &self.metrics
+    }
+}
+
+struct FakeAppender {
+    inner: Arc<Inner>,
+    topic: Topic,
+}
+
+impl FakeAppender {
+    fn take(&self, lines: &[u8]) -> Result<Appended, AppendError> {
+        self.inner.batches.lock().unwrap().push(lines.len());
+        let lines = lines.strip_suffix(b"\n").expect("whole lines");
+        let ids = lines
+            .split(|&b| b == b'\n')
+            .map(|line| self.inner.push(self.topic.clone(), line))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Appended { records: ids.len() as u64, first: ids[0], last: ids[ids.len() - 1] })
+    }
+}
+
+impl Appender for FakeAppender {
+    fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>> {
+        Box::pin(std::future::ready(self.take(&lines)))
+    }
+
+    fn durable(&mut self) -> Pending<Result<(), AppendError>> {
+        self.inner.syncs.fetch_add(1, SeqCst);
+        let failure = self.inner.fail_durable.lock().unwrap().clone();
+        Box::pin(std::future::ready(failure.map_or(Ok(()), Err)))
+    }
+}
+
+/// A running server; stops when dropped.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    pub(super) inner: Arc<Inner>,
+    pub(super) metrics: Arc<NodeMetrics>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn start() -> Self {
+        Self::with(HttpOptions::default())
+    }
+
+    pub(super) fn with(options: HttpOptions) -> Self {
+        let searcher = Searcher::start(SearcherOptions {
+            threads: 2,
+            node: "test".to_owned(),
+            on_thread_start: Arc::new(|_| {}),
+        })
+        .unwrap();
+        let metrics = Arc::new(NodeMetrics::new(1));
+        let inner = Arc::new(Inner::default());
+        let backend =
+            Arc::new(Fake { inner: Arc::clone(&inner), searcher, metrics: Arc::clone(&metrics) });
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (stop, stopped) = oneshot::channel();
+
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let stop = async { drop(stopped.await) };
+                serve(listener, backend, options, stop).await;
+            });
+        });
+        Self { address, inner, metrics, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// A server that holds these lines, a millisecond apart.
+    pub(super) fn with_lines(lines: &[&str]) -> Self {
+        let server = Self::start();
+        for line in lines {
+            server.inner.push(topic("default"), line.as_bytes()).unwrap();
+        }
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the server panicked");
+        }
+    }
+}

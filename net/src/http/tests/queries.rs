@@ -1,0 +1,217 @@
+//! `/query` and its relatives, over the wire.
+
+use std::io::{Read, Write};
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use engine::search::Missing;
+use engine::search::testing::TestPart;
+use engine::ulid::Ulid;
+
+use super::fake::{BASE_MS, Server, topic};
+use super::wire::{connect, get, request};
+
+const FROM: &str = "from=2023-11-14T00:00:00Z";
+
+#[test]
+fn records_come_in_order_with_their_ulids_and_headers() {
+    let server = Server::with_lines(&["one", "two three", "three"]);
+    let answer = get(server.address, &format!("/query?{FROM}&q=three"));
+    assert_eq!((answer.status, answer.whole), (200, true));
+    let expected: Vec<_> = [(1, "two three"), (2, "three")]
+        .map(|(n, line)| format!("{} {line}\n", Ulid::from_parts(BASE_MS + n, 1, n)))
+        .into();
+    assert_eq!(answer.text(), expected.concat());
+    for (name, value) in [
+        ("content-type", "text/plain; charset=utf-8"),
+        ("x-content-type-options", "nosniff"),
+        ("x-oklog-from", "2023-11-14T00:00:00.000Z"),
+        ("x-oklog-q", "three"),
+        ("x-oklog-regex", "false"),
+        ("x-oklog-nodes-queried", "1"),
+        ("x-oklog-segments-queried", "1"),
+        ("x-oklog-max-data-set-size", "20"),
+        ("x-oklog-error-count", "0"),
+        ("x-oklog-complete", "true"),
+    ] {
+        assert_eq!(answer.header(name), value, "{name}");
+    }
+    assert!(answer.header("x-oklog-duration").ends_with('s'));
+    assert_eq!(answer.header("x-oklog-to"), Ulid::MAX.to_string());
+}
+
+#[test]
+fn every_parameter_has_its_effect() {
+    let server = Server::with_lines(&["Alpha", "beta", "alphabet"]);
+    server.inner.push(topic("web"), b"gamma").unwrap();
+    let after = Ulid::from_parts(BASE_MS + 1, 1, 1);
+    for (parameters, expected) in [
+        (String::new(), &["Alpha", "beta", "alphabet", "gamma"][..]),
+        ("&q=alpha".into(), &["alphabet"]),
+        ("&q=alpha&i".into(), &["Alpha", "alphabet"]),
+        ("&q=alpha&i=0".into(), &["alphabet"]),
+        ("&q=^a.*t$&regex=true".into(), &["alphabet"]),
+        ("&q=a.%2Aa".into(), &[]),
+        ("&topic=web".into(), &["gamma"]),
+        ("&topic=web&topic=default&limit=2".into(), &["Alpha", "beta"]),
+        ("&order=desc&limit=3".into(), &["gamma", "alphabet", "beta"]),
+        (format!("&after={after}"), &["alphabet", "gamma"]),
+        (format!("&after={after}&order=desc"), &["Alpha"]),
+        ("&limit=0".into(), &[]),
+        ("&to=2023-11-14T22:13:20Z".into(), &["Alpha"]),
+    ] {
+        let answer = get(server.address, &format!("/query?{FROM}{parameters}"));
+        assert_eq!(answer.status, 200, "{parameters}");
+        assert_eq!(answer.records(), expected, "{parameters}");
+    }
+    for alias in ["/store/query", "/ingest/query"] {
+        assert_eq!(get(server.address, &format!("{alias}?{FROM}&q=beta")).records(), ["beta"]);
+    }
+    // The default begins an hour ago.
+    assert!(get(server.address, "/query").records().is_empty());
+}
+
+#[test]
+fn ndjson_ends_with_a_line_about_the_whole() {
+    let server = Server::with_lines(&["a \"quoted\" line"]);
+    server.inner.push(topic("default"), b"\xFF").unwrap();
+    let accept = [("Accept", "text/html, application/x-ndjson;q=0.9")];
+    let answer = request(server.address, "GET", &format!("/query?{FROM}"), &accept, b"");
+    assert_eq!(answer.header("content-type"), "application/x-ndjson");
+    let lines: Vec<serde_json::Value> =
+        answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[0]["record"], "a \"quoted\" line");
+    assert_eq!(lines[0]["time"], "2023-11-14T22:13:20.000Z");
+    assert_eq!(lines[1]["record_b64"], "/w==");
+    assert_eq!(lines[2]["end"]["records"], 2);
+    assert_eq!(lines[2]["end"]["complete"], true);
+}
+
+#[test]
+fn trailers_are_sent_to_those_who_ask() {
+    let server = Server::with_lines(&["x", "xy"]);
+    let target = format!("/query?{FROM}&q=y");
+    let asked = [("TE", "trailers"), ("Connection", "close, TE")];
+    let answer = request(server.address, "GET", &target, &asked, b"");
+    assert_eq!(answer.trailers["x-oklog-records"], "1");
+    assert_eq!(answer.trailers["x-oklog-bytes-scanned"], "5");
+    assert!(answer.trailers.contains_key("x-oklog-blocks-skipped"));
+    assert!(get(server.address, &target).trailers.is_empty());
+}
+
+#[test]
+fn head_reads_no_text() {
+    let server = Server::start();
+    let records: Vec<_> = (0..50)
+        .map(|n| (Ulid::from_parts(BASE_MS + n, 1, n), topic("default"), b"line".to_vec()))
+        .collect();
+    let part = TestPart::new(&records, 10);
+    server.inner.parts.lock().unwrap().push(part.clone());
+    let answer = request(server.address, "HEAD", &format!("/query?{FROM}&q=line"), &[], b"");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("x-oklog-segments-queried"), "1");
+    assert_eq!(answer.header("x-oklog-max-data-set-size"), "250");
+    assert_eq!((part.opened.load(SeqCst), part.texts_read.load(SeqCst)), (0, 0));
+}
+
+#[test]
+fn stats_histogram_and_topics_are_objects() {
+    let server = Server::with_lines(&["a", "b", "a"]);
+    server.inner.push(topic("web"), b"a").unwrap();
+    let stats = get(server.address, &format!("/query?stats&{FROM}&q=a")).json();
+    assert_eq!((&stats["records"], &stats["nodes"]), (&3.into(), &1.into()));
+    assert_eq!((&stats["bytes"], &stats["complete"]), (&6.into(), &true.into()));
+
+    let range = "from=2023-11-14T22:13:20Z&to=2023-11-14T22:13:20.003Z";
+    let answer = get(server.address, &format!("/query/histogram?{range}&q=a&buckets=2")).json();
+    assert_eq!(answer["counts"], serde_json::json!([1, 2]));
+    assert_eq!(answer["interval_ms"], 2);
+    assert_eq!(answer["from"], "2023-11-14T22:13:20.000Z");
+
+    let topics = get(server.address, "/topics").json();
+    let names: Vec<_> = topics["topics"].as_array().unwrap().iter().map(|t| &t["topic"]).collect();
+    assert_eq!(names, ["default", "web"]);
+    assert_eq!(topics["topics"][0]["records"], 3);
+    assert_eq!(topics["topics"][1]["from"], "2023-11-14T22:13:20.003Z");
+}
+
+#[test]
+fn what_is_known_to_be_missing_is_told_before_the_records() {
+    let server = Server::with_lines(&["here"]);
+    server.inner.missing.lock().unwrap().push(Missing {
+        from: Ulid::first_of_ms(BASE_MS),
+        to: Ulid::last_of_ms(BASE_MS),
+        node: "other".to_owned(),
+        reason: "gone".to_owned(),
+    });
+    let target = format!("/query?{FROM}");
+    let answer = get(server.address, &target);
+    assert_eq!((answer.status, answer.whole), (200, true));
+    assert_eq!(answer.header("x-oklog-complete"), "false");
+    assert_eq!(answer.header("x-oklog-error-count"), "1");
+    assert_eq!(answer.records(), ["here"]);
+    for path in ["/query", "/query/histogram"] {
+        let denied = get(server.address, &format!("{path}?{FROM}&partial=deny"));
+        assert_eq!(denied.status, 503);
+        assert!(denied.json()["error"].as_str().unwrap().contains("partial"));
+    }
+    let head = request(server.address, "HEAD", &target, &[], b"");
+    assert_eq!(head.header("x-oklog-complete"), "false");
+}
+
+/// Many records, of which the last chunk cannot be read.
+fn server_with_late_damage() -> Server {
+    let server = Server::start();
+    let records: Vec<_> = (0..4000)
+        .map(|n| (Ulid::from_parts(BASE_MS + n, 1, n), topic("default"), vec![b'x'; 1000]))
+        .collect();
+    let mut part = TestPart::new(&records, 100);
+    part.unreadable = vec![39];
+    server.inner.parts.lock().unwrap().push(part);
+    server
+}
+
+#[test]
+fn what_turns_out_missing_later_leaves_the_text_without_its_end() {
+    let server = server_with_late_damage();
+    let answer = get(server.address, &format!("/query?{FROM}"));
+    assert_eq!((answer.status, answer.whole), (200, false));
+    assert_eq!(answer.header("x-oklog-complete"), "true");
+    assert_eq!(answer.records().len(), 3900);
+
+    let accept = [("Accept", "application/x-ndjson")];
+    let answer = request(server.address, "GET", &format!("/query?{FROM}"), &accept, b"");
+    assert!(answer.whole);
+    let last: serde_json::Value =
+        serde_json::from_str(answer.text().lines().last().unwrap()).unwrap();
+    assert_eq!(last["end"]["complete"], false);
+    assert_eq!(last["end"]["missing"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_query_and_a_slow_one_holds_nobody_up() {
+    let server = server_with_late_damage();
+    let mut slow = connect(server.address);
+    slow.write_all(format!("GET /query?{FROM} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+    let mut some = [0; 1000];
+    slow.read_exact(&mut some).unwrap();
+    assert_eq!(server.metrics.query.running.get(), 1);
+    // It takes no more; others are answered meanwhile.
+    let stats = get(server.address, &format!("/query?stats&{FROM}")).json();
+    assert_eq!(stats["records"], 3900);
+    drop(slow);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while server.metrics.query.running.get() > 0 {
+        assert!(Instant::now() < deadline, "the query goes on");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn queries_beyond_the_limit_are_told_to_come_again() {
+    let options = super::super::HttpOptions { queries_max: 0, ..Default::default() };
+    let server = Server::with(options);
+    let answer = get(server.address, "/query");
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
+}

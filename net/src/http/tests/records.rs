@@ -1,0 +1,167 @@
+//! `POST /records`, over the wire.
+
+use std::io::Write as _;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::fake::Server;
+use super::wire::{connect, post, request};
+use crate::backend::AppendError;
+use crate::http::HttpOptions;
+use crate::limits::APPEND_BATCH_BYTES_MAX;
+
+fn held(server: &Server) -> Vec<String> {
+    let records = server.inner.records.lock().unwrap();
+    records.iter().map(|(_, _, text)| String::from_utf8_lossy(text).into_owned()).collect()
+}
+
+#[test]
+fn records_are_taken_byte_for_byte_and_told_once_they_are_safe() {
+    let server = Server::start();
+    let answer = post(server.address, "/records?topic=web&mode=durable", b"a\r\n\nb\0\xFFc");
+    assert_eq!(answer.status, 200);
+    let (records, ids) = {
+        let records = server.inner.records.lock().unwrap();
+        let ids: Vec<_> = records.iter().map(|(id, ..)| id.to_string()).collect();
+        (records.iter().map(|(_, _, text)| text.clone()).collect::<Vec<_>>(), ids)
+    };
+    assert_eq!(records, [&b"a\r"[..], b"", b"b\0\xFFc"]);
+    let expected = serde_json::json!({ "records": 3, "first": ids[0], "last": ids[2] });
+    assert_eq!(answer.json(), expected);
+    assert_eq!(server.inner.syncs.load(SeqCst), 1);
+    assert_eq!(server.inner.records.lock().unwrap()[0].1.as_str(), "web");
+
+    assert_eq!(post(server.address, "/ingest/records?mode=fast", b"d").json()["records"], 1);
+    assert_eq!(server.inner.syncs.load(SeqCst), 1);
+    // Without a mode the stronger promise holds.
+    assert_eq!(post(server.address, "/records", b"e\n").status, 200);
+    assert_eq!(server.inner.syncs.load(SeqCst), 2);
+}
+
+#[test]
+fn an_empty_body_is_no_record() {
+    let server = Server::start();
+    let answer = post(server.address, "/records", b"").json();
+    assert_eq!(answer, serde_json::json!({ "records": 0, "first": null, "last": null }));
+    assert!(held(&server).is_empty());
+}
+
+#[test]
+fn bodies_may_be_chunked_and_compressed() {
+    let server = Server::start();
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(b"from gzip\n").unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = zstd::encode_all(&b"from zstd\n"[..], 1).unwrap();
+    for (coding, body) in [("gzip", &gzip[..]), ("zstd", &zstd), ("identity", b"plain")] {
+        let headers = [("Content-Encoding", coding)];
+        let answer = request(server.address, "POST", "/records", &headers, body);
+        assert_eq!(answer.json()["records"], 1, "{coding}: {answer:?}");
+    }
+    let headers = [("Transfer-Encoding", "chunked")];
+    let body = b"5\r\nchu\nn\r\n4\r\nked\n\r\n0\r\n\r\n";
+    let answer = request(server.address, "POST", "/records", &headers, body);
+    assert_eq!(answer.json()["records"], 2);
+    assert_eq!(held(&server), ["from gzip", "from zstd", "plain", "chu", "nked"]);
+}
+
+#[test]
+fn long_bodies_go_in_batches_of_whole_lines_and_long_lines_are_cut() {
+    let server = Server::start();
+    let line = "x".repeat(999) + "\n";
+    let body = line.repeat(2000) + &"y".repeat((2 << 20) + 5);
+    assert_eq!(post(server.address, "/records", body.as_bytes()).json()["records"], 2003);
+    let batches = server.inner.batches.lock().unwrap();
+    let (small, large): (Vec<_>, Vec<_>) =
+        batches.iter().partition(|&&len| len <= APPEND_BATCH_BYTES_MAX);
+    assert!(small.iter().filter(|&&&len| len > APPEND_BATCH_BYTES_MAX / 2).count() >= 7);
+    assert_eq!(large, [&((1 << 20) + 1), &((1 << 20) + 1)]);
+    assert_eq!(held(&server).last().unwrap().len(), 5);
+    assert_eq!(server.metrics.ingest.cut_records.get(), 2);
+}
+
+#[test]
+fn a_body_that_is_too_long_is_refused_and_what_was_kept_is_told() {
+    let server = Server::with(HttpOptions { body_bytes_max: 1_000_000, ..Default::default() });
+    let body = vec![b'\n'; 1_000_001];
+    let answer = post(server.address, "/records", &body);
+    assert_eq!((answer.status, &answer.json()["kept"]), (413, &0.into()));
+
+    // A long body is refused before it has come, and its sender reads that nevertheless.
+    let answer = post(server.address, "/records", &vec![b'x'; 20 << 20]);
+    assert_eq!((answer.status, answer.whole), (413, true));
+
+    // Where the length is not announced, it is found out on the way.
+    let packed = zstd::encode_all(&vec![b'\n'; 50 << 20][..], 1).unwrap();
+    let headers = [("Content-Encoding", "zstd")];
+    let answer = request(server.address, "POST", "/records", &headers, &packed);
+    assert_eq!(answer.status, 413);
+    let kept = answer.json()["kept"].as_u64().unwrap() as usize;
+    assert_eq!(kept, held(&server).len());
+    assert!(kept > 0 && kept <= 1_000_000);
+}
+
+#[test]
+fn refusals_name_what_is_wrong() {
+    let server = Server::start();
+    for (target, headers, body, status, part) in [
+        ("/records?mode=bulk", &[][..], &b"x"[..], 400, "replicate"),
+        ("/records?mode=x", &[], b"x", 400, "durable or fast"),
+        ("/records?topic=-", &[], b"x", 400, "topic: "),
+        ("/records?nonsense", &[], b"x", 400, "topic, mode"),
+        ("/records", &[("Content-Encoding", "br")], b"x", 415, "gzip or zstd"),
+        ("/records", &[("Content-Encoding", "gzip")], b"not gzip", 400, "gzip"),
+        ("/records", &[("Content-Encoding", "zstd")], b"not zstd at all", 400, "zstd"),
+        ("/records", &[("Transfer-Encoding", "chunked")], b"zz\r\n", 400, "body"),
+        ("/records", &[("Origin", "http://elsewhere")], b"x", 403, "Origin"),
+    ] {
+        let answer = request(server.address, "POST", target, headers, body);
+        assert_eq!(answer.status, status, "{target} {headers:?}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(part), "{target}: {error}");
+    }
+    assert!(held(&server).is_empty());
+}
+
+#[test]
+fn a_failure_of_the_node_tells_for_how_many_the_promise_holds() {
+    for (error, status, retry) in [
+        (AppendError::DiskFull, 503, "1"),
+        (AppendError::Overloaded, 429, "1"),
+        (AppendError::ShuttingDown, 503, "1"),
+        (AppendError::Storage("EIO".to_owned()), 503, ""),
+    ] {
+        let server = Server::start();
+        *server.inner.fail_at.lock().unwrap() = Some((300, error.clone()));
+        let line = "x".repeat(999) + "\n";
+        let answer = post(server.address, "/records", line.repeat(1000).as_bytes());
+        assert_eq!((answer.status, answer.header("retry-after")), (status, retry), "{error:?}");
+        // One whole batch came through.
+        assert_eq!(answer.json()["kept"], APPEND_BATCH_BYTES_MAX / 1000);
+        assert_eq!(server.inner.syncs.load(SeqCst), 1);
+
+        let server = Server::start();
+        *server.inner.fail_durable.lock().unwrap() = Some(error);
+        let answer = post(server.address, "/records", b"x\n");
+        assert_eq!((answer.status, &answer.json()["kept"]), (status, &0.into()));
+        assert_eq!(post(server.address, "/records?mode=fast", b"x\n").status, 200);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_keeps_the_whole_lines_and_drops_the_partial_one() {
+    let server = Server::start();
+    let mut stream = connect(server.address);
+    let head = "POST /records HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nwhole\npart";
+    stream.write_all(head.as_bytes()).unwrap();
+    drop(stream);
+    // The next request on the same thread is answered behind the broken one, or soon after.
+    for _ in 0..1000 {
+        if held(&server) == ["whole"] {
+            return;
+        }
+        let _ = super::wire::get(server.address, "/health");
+    }
+    panic!("{:?}", held(&server));
+}

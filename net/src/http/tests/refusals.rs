@@ -1,0 +1,147 @@
+//! Bad input on the wire: every answer is a 4xx that says what is valid, or the connection is
+//! closed; the server goes on.
+
+use proptest::prelude::*;
+
+use super::fake::Server;
+use super::wire::{connect, exchange, get, post, read, request};
+use crate::http::HttpOptions;
+use crate::limits::HTTP_HEAD_BYTES_MAX;
+
+#[test]
+fn bad_parameters_are_named() {
+    let server = Server::start();
+    for (target, part) in [
+        ("/query?from=yesterday", "from: "),
+        ("/query?from=1h&to=2h", "from: "),
+        ("/query?q=(&regex", "q: "),
+        ("/query?q=%0A", "q: "),
+        ("/query?limit=99999999999999999999999", "limit: "),
+        ("/query?nonsense=1", "valid are from, to, q"),
+        ("/query?q=a&q=b", "q: given twice"),
+        ("/query?q=%GG", "q: "),
+        ("/query?buckets=3", "buckets"),
+        ("/query/histogram?buckets=0", "buckets: "),
+        ("/query/histogram?limit=1", "limit"),
+        ("/topics?x", "takes none"),
+        ("/_segmentstate?x=1", "takes none"),
+    ] {
+        let answer = get(server.address, target);
+        assert_eq!(answer.status, 400, "{target}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(part), "{target}: {error}");
+    }
+    let deep = format!("/query?regex&q={}", "(".repeat(5000));
+    assert_eq!(get(server.address, &deep).status, 400);
+    let wide = "/query?regex&q=(%5CpL%7B1000%7D)%7B1000%7D";
+    assert_eq!(get(server.address, wide).status, 400);
+}
+
+#[test]
+fn unknown_paths_and_wrong_methods_are_told_apart() {
+    let server = Server::start();
+    let later = ["/stream", "/ui", "/log", "/logs", "/api/logs", "/ws/live", "/_clusterstate"];
+    for path in ["/", "/nonsense", "/query/", "//", "/%00", "/store"].iter().chain(&later) {
+        let answer = get(server.address, path);
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(answer.json()["error"].as_str().unwrap().contains("/query"));
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    }
+    for (method, path, allow) in [
+        ("POST", "/query", "GET,HEAD"),
+        ("DELETE", "/records", "POST"),
+        ("GET", "/records", "POST"),
+        ("PUT", "/health", "GET,HEAD"),
+        ("OPTIONS", "/query", "GET,HEAD"),
+        ("NONSENSE", "/topics", "GET,HEAD"),
+    ] {
+        let answer = request(server.address, method, path, &[], b"");
+        assert_eq!((answer.status, answer.header("allow")), (405, allow), "{method} {path}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    }
+}
+
+#[test]
+fn what_operators_look_at_is_there() {
+    let server = Server::with_lines(&["x"]);
+    let health = get(server.address, "/health");
+    assert_eq!((health.status, &health.json()["status"]), (200, &"ok".into()));
+    assert_eq!(health.json()["service"], "oklogd");
+    assert_eq!(get(server.address, "/ready").status, 200);
+    server.inner.unready.store(true, std::sync::atomic::Ordering::SeqCst);
+    let ready = get(server.address, "/ready");
+    assert_eq!((ready.status, &ready.json()["status"]), (503, &"degraded".into()));
+    assert_eq!(ready.json()["reasons"][0], "the disk is full");
+    let state = get(server.address, "/store/_segmentstate").json();
+    assert_eq!(state["ingest"]["flushed"]["segments"], 0);
+    let metrics = get(server.address, "/metrics");
+    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    let line = "oklog_api_request_duration_seconds_count\
+                {method=\"GET\",path=\"/ready\",status_code=\"503\"} 1";
+    assert!(metrics.text().lines().any(|l| l == line), "{}", metrics.text());
+}
+
+#[test]
+fn oversized_heads_are_refused() {
+    let server = Server::start();
+    let long = "x".repeat(HTTP_HEAD_BYTES_MAX + 10);
+    let answer = request(server.address, "GET", "/query", &[("X-Long", &long)], b"");
+    assert_eq!(answer.status, 431);
+    let many: Vec<_> = (0..200).map(|_| ("X-Many", "1")).collect();
+    assert_eq!(request(server.address, "GET", "/query", &many, b"").status, 431);
+    let target = format!("/query?q={}", &long[..40_000]);
+    assert_eq!(get(server.address, &target).status, 414);
+    let answer = read(&exchange(server.address, b"nonsense\r\n\r\n"), false);
+    assert_eq!((answer.status, answer.whole), (400, true));
+    assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert!(answer.json()["error"].as_str().is_some());
+}
+
+#[test]
+fn connections_beyond_the_limit_are_told_and_closed() {
+    let server = Server::with(HttpOptions { connections_max: 1, ..Default::default() });
+    let held = connect(server.address);
+    // The first is served once its slot is taken, which the second's refusal shows.
+    let answer = read(&exchange(server.address, b""), false);
+    assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
+    assert!(answer.whole, "{answer:?}");
+    drop(held);
+    for _ in 0..1000 {
+        let bytes = exchange(server.address, b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n");
+        if bytes.starts_with(b"HTTP/1.1 200") {
+            return;
+        }
+    }
+    panic!("the slot did not come back");
+}
+
+#[test]
+fn requests_of_one_connection_follow_each_other() {
+    let server = Server::with_lines(&["x"]);
+    let both = b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n\
+                 GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    let text = String::from_utf8(exchange(server.address, both)).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn random_bytes_never_get_a_500(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        shaped in "(GET|POST|HEAD|CONNECT|X) [ -~]{0,40} HTTP/1.[01]\r\n([A-Za-z-]{1,20}: ?[ -~]{0,20}\r\n){0,3}\r\n[ -~]{0,20}",
+    ) {
+        let server = Server::start();
+        for input in [&bytes[..], shaped.as_bytes()] {
+            let mut stream = connect(server.address);
+            let _ = std::io::Write::write_all(&mut stream, input);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            let mut answer = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+            prop_assert!(!answer.starts_with(b"HTTP/1.1 5"), "{:?}", String::from_utf8_lossy(&answer));
+        }
+        prop_assert_eq!(post(server.address, "/records", b"x").status, 200);
+    }
+}

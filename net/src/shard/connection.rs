@@ -1,0 +1,266 @@
+//! One sender: its unfinished line, whether it asked for acknowledgements, and what it is owed.
+//!
+//! Invariants: a client that did not say hello is never sent a byte and loses none; a client that
+//! did gets cumulative counts, each only when the port's promise holds for all records counted.
+//! No event is lost by waiting: what is owed is a pure function of the log's durable end.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use engine::ingest::hello::{self, Opening};
+use engine::ingest::lines::LineSplitter;
+use engine::ingest::topics::TopicChoice;
+
+use super::intake::Intake;
+
+/// Which promise a port makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Port {
+    /// The bytes are in this node's hands.
+    Fast,
+    /// The records are on this node's disk.
+    Durable,
+}
+
+impl Port {
+    /// Its name in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Durable => "durable",
+        }
+    }
+}
+
+/// How far the reading side is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Open,
+    /// Nothing more will come; what is owed is still sent.
+    Ended,
+    /// The connection failed: nothing can be sent.
+    Failed,
+    /// What the client asked for cannot be obeyed: it is hung up on.
+    Refused,
+}
+
+/// A connection of a shard.
+pub(super) struct Connection {
+    socket: OwnedFd,
+    port: Port,
+    generation: u32,
+    /// First bytes while they may become a hello; `None` once that is decided.
+    opening: Option<Vec<u8>>,
+    /// Whether the client is to be told.
+    acknowledges: bool,
+    topic: Option<TopicChoice>,
+    splitter: LineSplitter,
+    side: Side,
+    /// Records of this connection so far.
+    records: u64,
+    /// Log positions and the connection's records up to them, not promised yet.
+    pending: VecDeque<(u64, u64)>,
+    /// Records for which the promise holds.
+    promised: u64,
+    /// The reply under way and how much of it is sent.
+    reply: ([u8; 8], usize),
+    /// The count of the last whole reply.
+    replied: u64,
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: OwnedFd,
+        port: Port,
+        generation: u32,
+        record_size_max: usize,
+    ) -> Self {
+        Self {
+            socket,
+            port,
+            generation,
+            opening: Some(Vec::new()),
+            acknowledges: false,
+            topic: None,
+            splitter: LineSplitter::new(record_size_max),
+            side: Side::Open,
+            records: 0,
+            pending: VecDeque::new(),
+            promised: 0,
+            reply: ([0; 8], 8),
+            replied: 0,
+        }
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(super) const fn port(&self) -> Port {
+        self.port
+    }
+
+    pub(super) const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    pub(super) fn partial_len(&self) -> usize {
+        self.splitter.partial_len()
+    }
+
+    /// Takes received bytes; their whole lines go to the log.
+    pub(super) fn on_bytes(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
+        if self.side != Side::Open {
+            return;
+        }
+        let Some(mut held) = self.opening.take() else {
+            return self.take_lines(bytes, intake);
+        };
+        if held.is_empty() && bytes.first() != Some(&0) {
+            return self.take_lines(bytes, intake);
+        }
+        held.extend_from_slice(bytes);
+        match hello::read(&held) {
+            Opening::Undecided => self.opening = Some(held),
+            Opening::Plain => self.take_lines(&held, intake),
+            Opening::Hello { hello, used } => {
+                self.acknowledges = true;
+                self.topic = hello.topic.map(TopicChoice::Static);
+                self.take_lines(&held[used..], intake);
+            }
+            Opening::Refused(reason) => {
+                intake.tell_refused(reason);
+                self.side = Side::Refused;
+            }
+        }
+    }
+
+    fn take_lines(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
+        let cuts_before = self.splitter.cuts();
+        let Self { splitter, topic, records, pending, .. } = self;
+        splitter.feed(bytes, &mut append_to(intake, topic.as_ref(), records, pending));
+        intake.tally.cut_records += self.splitter.cuts() - cuts_before;
+        self.after_append(intake);
+    }
+
+    fn after_append(&mut self, intake: &mut Intake<'_>) {
+        match self.port {
+            Port::Fast => {
+                self.pending.clear();
+                self.promised = self.records;
+            }
+            Port::Durable if self.pending.is_empty() => {}
+            Port::Durable => {
+                intake.log.want_durable();
+                if !self.acknowledges {
+                    // Nobody waits for these but the end of the connection, for the last one.
+                    self.pending.drain(..self.pending.len() - 1);
+                }
+            }
+        }
+    }
+
+    /// The peer has finished sending: a last line without LF is a record like any other.
+    pub(super) fn on_end(&mut self, intake: &mut Intake<'_>) {
+        if self.side == Side::Open {
+            self.side = Side::Ended;
+            self.flush_partial(intake);
+        }
+    }
+
+    /// The connection failed inside a line: the line is kept, unless its sender knows that it was
+    /// not acknowledged and will send it again.
+    pub(super) fn on_reset(&mut self, intake: &mut Intake<'_>) {
+        if self.side != Side::Open {
+            return;
+        }
+        self.side = Side::Failed;
+        if self.acknowledges {
+            intake.tally.partials_discarded += u64::from(self.splitter.discard() > 0);
+        } else {
+            intake.tally.partials_kept += u64::from(self.flush_partial(intake));
+        }
+    }
+
+    /// Makes a record of the unfinished line although its end is not known yet.
+    pub(super) fn cut_partial(&mut self, intake: &mut Intake<'_>) {
+        let Self { splitter, topic, records, pending, .. } = self;
+        splitter.cut_partial(&mut append_to(intake, topic.as_ref(), records, pending));
+        self.after_append(intake);
+    }
+
+    /// Whether there was an unfinished line.
+    fn flush_partial(&mut self, intake: &mut Intake<'_>) -> bool {
+        if let Some(held) = self.opening.take() {
+            // An unfinished hello is text like any other.
+            self.take_lines(&held, intake);
+        }
+        let Self { splitter, topic, records, pending, .. } = self;
+        let any = splitter.finish(&mut append_to(intake, topic.as_ref(), records, pending));
+        self.after_append(intake);
+        any
+    }
+
+    /// Notes what is durable by now and sends what the client may be told; never blocks.
+    pub(super) fn acknowledge(&mut self, durable_end: u64) {
+        while let Some(&(end, records)) = self.pending.front()
+            && end <= durable_end
+        {
+            self.promised = records;
+            self.pending.pop_front();
+        }
+        if !self.acknowledges || matches!(self.side, Side::Failed | Side::Refused) {
+            return;
+        }
+        loop {
+            if self.reply.1 == 8 {
+                if self.promised == self.replied {
+                    return;
+                }
+                self.replied = self.promised;
+                self.reply = (self.promised.to_le_bytes(), 0);
+            }
+            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+            match rustix::net::send(&self.socket, &self.reply.0[self.reply.1..], flags) {
+                Ok(sent) => self.reply.1 += sent,
+                Err(e) if io::Error::from(e).kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => {
+                    // The receive side will tell the same.
+                    self.acknowledges = false;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether something remains to be promised or sent, or the connection to be closed.
+    pub(super) fn is_owed(&self) -> bool {
+        let to_tell = self.acknowledges && (self.reply.1 < 8 || self.promised != self.replied);
+        self.side != Side::Open || !self.pending.is_empty() || to_tell
+    }
+
+    /// Whether it can be closed: nothing more comes, and everything is promised and told.
+    pub(super) fn is_finished(&self) -> bool {
+        let told = !self.acknowledges || (self.reply.1 == 8 && self.promised == self.replied);
+        match self.side {
+            Side::Open => false,
+            Side::Ended => self.pending.is_empty() && told,
+            Side::Failed | Side::Refused => true,
+        }
+    }
+}
+
+/// Hands whole lines to the log and notes where their promise will hold.
+fn append_to(
+    intake: &mut Intake<'_>,
+    topic: Option<&TopicChoice>,
+    records: &mut u64,
+    pending: &mut VecDeque<(u64, u64)>,
+) -> impl FnMut(&[u8]) {
+    move |lines| {
+        let stamped = intake.append(lines, topic);
+        *records += stamped.records;
+        pending.push_back((stamped.end, *records));
+    }
+}

@@ -1,0 +1,77 @@
+//! How other threads speak to a shard: a queue and an event descriptor that the shard's ring
+//! watches.
+//!
+//! Invariants: a sender never waits for the shard and holds the queue's lock for a push only; the
+//! shard takes everything at once. The queue is bounded by its senders: one snapshot per running
+//! query, appended bytes by permits of the HTTP side, connections by the connection limit.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use engine::ingest::log::Stamped;
+use engine::ingest::memory::MemoryPart;
+use engine::ingest::segment::Segment;
+use engine::topic::Topic;
+use rustix::event::{EventfdFlags, eventfd};
+use tokio::sync::oneshot;
+
+use super::connection::Port;
+
+/// What a shard can be asked to do.
+pub enum Message {
+    /// Take over an accepted connection.
+    Adopt(OwnedFd, Port),
+    /// Append records that came over HTTP.
+    Append(Append),
+    /// Sync what was appended up to this end ([`Stamped::end`]), and say so.
+    Durable(u64, oneshot::Sender<()>),
+    /// Say what is in memory.
+    Snapshot(oneshot::Sender<MemoryPart>),
+    /// The segment that was asked for, open for direct writing.
+    Segment(Arc<Segment>, OwnedFd),
+    /// Stop accepting, write out what is there, end.
+    ShutDown,
+}
+
+/// Whole lines to be appended.
+pub struct Append {
+    /// Records, each with its LF.
+    pub lines: Bytes,
+    /// Their topic; `None` for the node's own choice.
+    pub topic: Option<Topic>,
+    /// Where the answer goes once they are numbered; a receiver that is gone takes the request
+    /// back.
+    pub reply: oneshot::Sender<Stamped>,
+}
+
+/// A shard's inbox.
+pub struct Inbox {
+    queue: Mutex<Vec<Message>>,
+    wake: OwnedFd,
+}
+
+impl Inbox {
+    /// An empty inbox.
+    pub fn new() -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { queue: Mutex::new(Vec::new()), wake })
+    }
+
+    /// Leaves a message and wakes the shard.
+    pub fn send(&self, message: Message) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        // A full counter means that the shard is about to wake anyway.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Takes all messages, oldest first.
+    pub(super) fn take(&self, into: &mut Vec<Message>) {
+        into.append(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The descriptor that a ring watches.
+    pub(super) fn wake_descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.wake.try_clone()
+    }
+}

@@ -1,0 +1,36 @@
+//! The way from a connection (or an HTTP body) into the log, counted.
+
+use engine::ingest::log::{Now, ShardLog, Stamped};
+use engine::ingest::topics::TopicChoice;
+
+use super::ShardParts;
+use super::tally::Tally;
+
+/// What a connection needs in order to hand its lines over.
+pub(super) struct Intake<'a> {
+    pub(super) log: &'a mut ShardLog,
+    pub(super) tally: &'a mut Tally,
+    topics: &'a TopicChoice,
+    now: Now,
+}
+
+impl<'a> Intake<'a> {
+    pub(super) fn of(parts: &'a mut ShardParts, tally: &'a mut Tally, now: Now) -> Self {
+        Self { log: &mut parts.log, tally, topics: &parts.topics, now }
+    }
+
+    /// Appends whole lines under `topic`, or under the node's own choice.
+    pub(super) fn append(&mut self, lines: &[u8], topic: Option<&TopicChoice>) -> Stamped {
+        let stamped = self.log.append(lines, topic.unwrap_or(self.topics), self.now);
+        self.tally.records += stamped.records;
+        self.tally.newest_ms = stamped.last.ms();
+        self.tally.invalid_topics += stamped.invalid_topics;
+        stamped
+    }
+
+    /// Tells the operator of a client whose hello cannot be obeyed.
+    #[expect(clippy::unused_self, reason = "connections tell what they have to tell through it")]
+    pub(super) fn tell_refused(&self, reason: &str) {
+        tracing::warn!("a sender was hung up on: {reason}");
+    }
+}

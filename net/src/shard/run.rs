@@ -1,0 +1,464 @@
+//! The shard's loop: wait on the ring, hand bytes to connections and their lines to the log, carry
+//! the log's effects to the ring, tell senders what is safe.
+//!
+//! Invariants:
+//! - received bytes are taken in the order they came, per connection; what cannot be taken now
+//!   (the log or the backlog is full) waits in `deferred`, which holds at most the ring's buffers:
+//!   then the kernel's socket buffers fill and senders feel it;
+//! - an acknowledgement is sent only for records below the log's durable end (durable port) or in
+//!   the log (fast port);
+//! - a connection's descriptor is closed only after the last event of its receive.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use engine::ingest::log::{Effect, Now};
+use engine::ingest::topics::TopicChoice;
+use tokio::sync::oneshot;
+
+use super::ShardParts;
+use super::connection::{Connection, Port};
+use super::inbox::{Append, Message};
+use super::intake::Intake;
+use super::tally::Tally;
+use crate::ring::{Event, Receive, Received, Ring};
+
+/// Receive buffers per shard and their size, bytes.
+const BUFFERS: u16 = 64;
+const BUFFER_BYTES: usize = 64 << 10;
+/// Longest wait: the beat of the watchdog and of everything that has no event of its own.
+const WAIT_MAX_US: u64 = 100_000;
+/// Wait while reading is stopped or an acknowledgement could not be sent.
+const WAIT_STOPPED_US: u64 = 5_000;
+
+const LISTENER_FAST: u32 = 0;
+const LISTENER_DURABLE: u32 = 1;
+
+/// Something that waits for room in the log.
+enum Deferred {
+    Data(Received),
+    End,
+    Failed,
+}
+
+/// What is under way on a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Frame,
+    Tail,
+    Sync,
+}
+
+pub(super) struct Shard {
+    parts: ShardParts,
+    ring: Ring,
+    connections: Vec<Option<Connection>>,
+    free: Vec<usize>,
+    generation: u32,
+    deferred: VecDeque<(u64, Deferred)>,
+    starved: Vec<u64>,
+    appends: VecDeque<Append>,
+    /// Ends of the log that somebody waits for.
+    waiters: Vec<(u64, oneshot::Sender<()>)>,
+    /// Connections that may be owed an acknowledgement or a close.
+    owed: Vec<usize>,
+    segments: Vec<(Arc<engine::ingest::segment::Segment>, OwnedFd)>,
+    /// Operations under way: token, start in µs, and what they are.
+    under_way: Vec<(u64, u64, Operation)>,
+    listeners_to_arm: Vec<u32>,
+    tally: Tally,
+    stopped: bool,
+    shutting_down: bool,
+}
+
+impl Shard {
+    pub(super) fn new(parts: ShardParts) -> io::Result<Self> {
+        let wake = parts.placement.seats()[parts.index].inbox.wake_descriptor()?;
+        let ring = Ring::new(BUFFERS, BUFFER_BYTES, wake)?;
+        Ok(Self {
+            parts,
+            ring,
+            connections: Vec::new(),
+            free: Vec::new(),
+            generation: 0,
+            deferred: VecDeque::new(),
+            starved: Vec::new(),
+            appends: VecDeque::new(),
+            waiters: Vec::new(),
+            owed: Vec::new(),
+            segments: Vec::new(),
+            under_way: Vec::new(),
+            listeners_to_arm: vec![LISTENER_FAST, LISTENER_DURABLE],
+            tally: Tally::default(),
+            stopped: false,
+            shutting_down: false,
+        })
+    }
+
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let mut events = Vec::new();
+        let mut messages = Vec::new();
+        let mut now = self.parts.clock.now();
+        loop {
+            self.arm_listeners();
+            let timeout = Duration::from_micros(self.wait_us(now));
+            self.ring.wait(timeout, &mut events)?;
+            now = self.parts.clock.now();
+            for event in events.drain(..) {
+                self.on_event(event, now);
+            }
+            self.parts.placement.seats()[self.parts.index].inbox.take(&mut messages);
+            for message in messages.drain(..) {
+                self.on_message(message, now);
+            }
+            self.take_deferred(now);
+            self.carry_effects(now);
+            self.acknowledge();
+            self.count_turn(now);
+            if self.shutting_down && self.parts.log.is_idle() && self.waiters.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait_us(&self, now: Now) -> u64 {
+        let mut wait = WAIT_MAX_US;
+        if let Some(deadline) = self.parts.log.next_deadline_us() {
+            wait = wait.min(deadline.saturating_sub(now.monotonic_us));
+        }
+        if self.stopped || !self.owed.is_empty() {
+            wait = wait.min(WAIT_STOPPED_US);
+        }
+        wait
+    }
+
+    fn arm_listeners(&mut self) {
+        for id in std::mem::take(&mut self.listeners_to_arm) {
+            let listener = if id == LISTENER_FAST { &self.parts.fast } else { &self.parts.durable };
+            self.ring.accept(listener.as_fd(), id);
+        }
+    }
+
+    fn on_event(&mut self, event: Event, now: Now) {
+        match event {
+            Event::Accepted { listener, result, more } => {
+                if let Ok(socket) = result {
+                    self.on_accepted(listener, socket);
+                }
+                if !more && !self.shutting_down {
+                    self.listeners_to_arm.push(listener);
+                }
+            }
+            Event::Received { key, outcome, more } => self.on_received(key, outcome, more, now),
+            Event::Written { token, result } => self.on_written(token, result, now),
+            Event::Synced { token, result } => {
+                self.finish(token, now);
+                self.tally.syncs += 1;
+                self.parts.log.on_synced(token, result);
+            }
+            Event::Woken => {}
+        }
+    }
+
+    fn on_accepted(&mut self, listener: u32, socket: OwnedFd) {
+        let port = if listener == LISTENER_FAST { Port::Fast } else { Port::Durable };
+        let place = self.parts.placement.take_place(self.parts.index, self.parts.connections_max);
+        match place {
+            Some(shard) if shard == self.parts.index => self.adopt(socket, port),
+            Some(shard) => {
+                self.parts.placement.seats()[shard].inbox.send(Message::Adopt(socket, port));
+            }
+            None => {
+                self.parts.metrics.connections_refused(port.name()).inc();
+            }
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd, port: Port) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(None);
+            self.connections.len() - 1
+        });
+        self.generation = self.generation.wrapping_add(1);
+        let connection = Connection::new(socket, port, self.generation, self.parts.record_size_max);
+        self.parts.metrics.connections(port.name()).inc();
+        self.parts.metrics.connected_clients(port.name()).inc();
+        self.ring.receive(connection.socket(), key_of(index, self.generation));
+        self.connections[index] = Some(connection);
+    }
+
+    fn on_received(&mut self, key: u64, outcome: Receive, more: bool, now: Now) {
+        let deferred = match outcome {
+            Receive::Data(received) => {
+                if !more {
+                    self.starved.push(key);
+                }
+                Deferred::Data(received)
+            }
+            Receive::Starved => {
+                self.starved.push(key);
+                return;
+            }
+            Receive::End => Deferred::End,
+            Receive::Failed(_) => Deferred::Failed,
+        };
+        if self.deferred.is_empty() && self.may_read() {
+            self.take(key, deferred, now);
+        } else {
+            self.deferred.push_back((key, deferred));
+        }
+    }
+
+    /// Whether the log has room; the gate counts for new data, but never while shutting down.
+    fn may_read(&self) -> bool {
+        self.parts.log.can_accept() && (self.shutting_down || !self.parts.gate.is_closed())
+    }
+
+    fn take_deferred(&mut self, now: Now) {
+        while self.may_read() {
+            if let Some((key, deferred)) = self.deferred.pop_front() {
+                self.take(key, deferred, now);
+            } else if let Some(append) = self.appends.pop_front() {
+                self.append(append, now);
+            } else {
+                break;
+            }
+            if !self.parts.log.can_accept() {
+                self.carry_effects(now);
+            }
+        }
+        let stopped = !self.may_read();
+        if stopped && !self.stopped {
+            self.tally.pauses += 1;
+        }
+        self.stopped = stopped;
+        self.tally.deferred = self.deferred.len() + self.appends.len();
+        if self.deferred.is_empty() && !self.shutting_down {
+            for key in std::mem::take(&mut self.starved) {
+                let (index, generation) = split_key(key);
+                if let Some(Some(connection)) = self.connections.get(index)
+                    && connection.generation() == generation
+                {
+                    self.ring.receive(connection.socket(), key);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, key: u64, deferred: Deferred, now: Now) {
+        let (index, generation) = split_key(key);
+        let slot = self.connections.get_mut(index).and_then(Option::as_mut);
+        let Some(connection) = slot.filter(|c| c.generation() == generation) else {
+            if let Deferred::Data(received) = deferred {
+                self.ring.recycle(received);
+            }
+            return;
+        };
+        let partial_before = connection.partial_len();
+        let mut intake = Intake::of(&mut self.parts, &mut self.tally, now);
+        match deferred {
+            Deferred::Data(received) => {
+                let bytes = self.ring.received(&received);
+                intake.tally.taken_bytes += bytes.len() as u64;
+                connection.on_bytes(bytes, &mut intake);
+                self.ring.recycle(received);
+            }
+            Deferred::End => connection.on_end(&mut intake),
+            Deferred::Failed => connection.on_reset(&mut intake),
+        }
+        let partial_after = connection.partial_len();
+        if connection.is_owed() {
+            self.owed.push(index);
+        }
+        self.tally.partial_bytes = self.tally.partial_bytes + partial_after - partial_before;
+        if self.tally.partial_bytes > self.parts.partial_bytes_max {
+            self.cut_largest_partial(now);
+        }
+    }
+
+    fn cut_largest_partial(&mut self, now: Now) {
+        let largest = self.connections.iter_mut().flatten().max_by_key(|c| c.partial_len());
+        if let Some(connection) = largest {
+            self.tally.partial_bytes -= connection.partial_len();
+            connection.cut_partial(&mut Intake::of(&mut self.parts, &mut self.tally, now));
+            self.tally.partials_cut += 1;
+        }
+    }
+
+    fn on_message(&mut self, message: Message, now: Now) {
+        match message {
+            Message::Adopt(socket, port) if self.shutting_down => {
+                drop((socket, port));
+                self.parts.placement.leave(self.parts.index);
+            }
+            Message::Adopt(socket, port) => self.adopt(socket, port),
+            Message::Durable(end, reply) => {
+                self.parts.log.want_durable();
+                self.waiters.push((end, reply));
+            }
+            Message::Append(append) => {
+                if self.appends.is_empty() && self.deferred.is_empty() && self.may_read() {
+                    self.append(append, now);
+                } else {
+                    self.appends.push_back(append);
+                }
+            }
+            // The query may have gone meanwhile.
+            Message::Snapshot(reply) => {
+                let _ = reply.send(self.parts.log.memory());
+            }
+            Message::Segment(segment, file) => {
+                self.segments.push((Arc::clone(&segment), file));
+                self.parts.log.on_segment(segment);
+            }
+            Message::ShutDown => self.shut_down(),
+        }
+    }
+
+    fn append(&mut self, append: Append, now: Now) {
+        if append.reply.is_closed() {
+            return;
+        }
+        let mut intake = Intake::of(&mut self.parts, &mut self.tally, now);
+        let topic = append.topic.clone().map(TopicChoice::Static);
+        let stamped = intake.append(&append.lines, topic.as_ref());
+        self.tally.taken_bytes += append.lines.len() as u64;
+        // The client may have gone meanwhile; its records stay.
+        let _ = append.reply.send(stamped);
+    }
+
+    fn carry_effects(&mut self, now: Now) {
+        while let Some(effect) = self.parts.log.next_effect(now) {
+            match effect {
+                Effect::WantSegment => self.parts.keeper.want_segment(self.parts.index),
+                Effect::Write { token, segment, offset_bytes, frame } => {
+                    self.under_way.push((token, now.monotonic_us, Operation::Frame));
+                    if let Some(file) = file_of(&self.segments, &segment) {
+                        self.ring.write(file.as_fd(), offset_bytes, frame, token);
+                    }
+                }
+                Effect::WriteTail { token, offset_bytes, bytes } => {
+                    self.under_way.push((token, now.monotonic_us, Operation::Tail));
+                    self.ring.write(self.parts.tail.as_fd(), offset_bytes, bytes, token);
+                }
+                Effect::Sync { token, segment } => {
+                    self.under_way.push((token, now.monotonic_us, Operation::Sync));
+                    if let Some(file) = file_of(&self.segments, &segment) {
+                        self.ring.sync(file.as_fd(), token);
+                    }
+                }
+                Effect::Seal { segment, len_bytes } => {
+                    self.segments.retain(|(s, _)| !Arc::ptr_eq(s, &segment));
+                    self.parts.keeper.seal(segment, len_bytes);
+                }
+                Effect::Abandon { segment, len_bytes, error } => {
+                    self.segments.retain(|(s, _)| !Arc::ptr_eq(s, &segment));
+                    self.parts.keeper.abandon(segment, len_bytes, error);
+                }
+            }
+        }
+    }
+
+    fn on_written(&mut self, token: u64, result: io::Result<usize>, now: Now) {
+        let is_tail = self.finish(token, now) == Some(Operation::Tail);
+        let bytes = *result.as_ref().unwrap_or(&0) as u64;
+        if is_tail {
+            self.tally.tail_bytes += bytes;
+            self.parts.log.on_tail_written(token, result);
+        } else {
+            self.tally.frame_bytes += bytes;
+            self.parts.log.on_written(token, result);
+        }
+    }
+
+    /// Notes how long an operation took, and says which it was.
+    fn finish(&mut self, token: u64, now: Now) -> Option<Operation> {
+        let at = self.under_way.iter().position(|&(t, ..)| t == token)?;
+        let (_, started_us, operation) = self.under_way.swap_remove(at);
+        let ingest = &self.parts.metrics.ingest;
+        let spent = match operation {
+            Operation::Frame => &ingest.flush_seconds,
+            Operation::Sync => &ingest.sync_seconds,
+            Operation::Tail => return Some(operation),
+        };
+        spent.observe(now.monotonic_us.saturating_sub(started_us) as f64 / 1e6);
+        Some(operation)
+    }
+
+    /// The time that work kept the loop from waiting is the delay that others see.
+    fn count_turn(&mut self, start: Now) {
+        let metrics = &self.parts.metrics;
+        let spent_us = self.parts.clock.now().monotonic_us - start.monotonic_us;
+        metrics.shard_loop_lag[self.parts.index].observe(spent_us as f64 / 1e6);
+        metrics.shard_turns[self.parts.index].inc();
+        self.tally.memory_bytes = self.parts.log.unpublished_text_bytes();
+        let seat = &self.parts.placement.seats()[self.parts.index];
+        seat.newest_ms.store(self.tally.newest_ms, Ordering::Release);
+        self.tally.publish(metrics);
+    }
+
+    fn acknowledge(&mut self) {
+        let durable_end = self.parts.log.durable_end();
+        for (_, reply) in self.waiters.extract_if(.., |(end, _)| *end <= durable_end) {
+            // The client may have gone meanwhile.
+            let _ = reply.send(());
+        }
+        self.owed.sort_unstable();
+        self.owed.dedup();
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.retain(|&index| {
+            let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
+                return false;
+            };
+            connection.acknowledge(durable_end);
+            if connection.is_finished() {
+                self.close(index);
+                return false;
+            }
+            connection.is_owed()
+        });
+        self.owed = owed;
+    }
+
+    fn close(&mut self, index: usize) {
+        if let Some(connection) = self.connections[index].take() {
+            self.parts.metrics.connected_clients(connection.port().name()).dec();
+            self.parts.placement.leave(self.parts.index);
+            self.free.push(index);
+        }
+    }
+
+    /// Unfinished lines of clients that were not promised anything become records; everything
+    /// taken so far is written and synced. What clients have sent but we have not read is theirs.
+    fn shut_down(&mut self) {
+        self.shutting_down = true;
+        let now = self.parts.clock.now();
+        self.take_deferred(now);
+        self.ring.cancel_sockets(&[LISTENER_FAST, LISTENER_DURABLE], &[]);
+        for connection in self.connections.iter_mut().flatten() {
+            connection.on_reset(&mut Intake::of(&mut self.parts, &mut self.tally, now));
+        }
+        self.parts.log.want_durable();
+        self.parts.log.shut_down();
+    }
+}
+
+fn file_of<'a>(
+    files: &'a [(Arc<engine::ingest::segment::Segment>, OwnedFd)],
+    segment: &Arc<engine::ingest::segment::Segment>,
+) -> Option<&'a OwnedFd> {
+    files.iter().find(|(s, _)| Arc::ptr_eq(s, segment)).map(|(_, file)| file)
+}
+
+/// Connection slot and generation in the 56 bits that travel with a receive.
+const fn key_of(index: usize, generation: u32) -> u64 {
+    ((index as u64) << 32) | generation as u64
+}
+
+const fn split_key(key: u64) -> (usize, u32) {
+    ((key >> 32) as usize, key as u32)
+}

@@ -1,0 +1,114 @@
+//! The command line as operators of the predecessor know it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use tests::node::Node;
+use tests::tools::{self, text};
+
+fn run(node: &Node, line: &[&str]) -> (i32, String, String) {
+    let api = node.api.to_string();
+    let mut arguments = vec!["query", "-store", &api];
+    arguments.extend(line);
+    let output = tools::oklogd(&arguments);
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn query_lines_of_the_predecessors_readme_run_as_they_stand() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let login = r#"{"path":"/api/v1/login","status_code":500}"#;
+    let lines = format!("Hello world\nmyservice: WARN x\nother: ERROR\n{login}\n");
+    tests::sender::send(node.durable, lines.as_bytes());
+    assert_eq!(run(&node, &["-from", "5m", "-q", "Hello"]), (0, "Hello world\n".into(), "".into()));
+    let regex = ["-from", "2h", "-q", "myservice.*(WARN|ERROR)", "-regex"];
+    assert_eq!(run(&node, &regex), (0, "myservice: WARN x\n".into(), "".into()));
+    let past = ["-from", "2h", "-to", "1h", "-q", "myservice.*(WARN|ERROR)", "-regex"];
+    assert_eq!(run(&node, &past), (0, "".into(), "".into()));
+    let found = run(&node, &["-from", "1h", "-q", "/api/v1/login"]);
+    assert_eq!(found, (0, format!("{login}\n"), "".into()));
+}
+
+#[test]
+fn flags_of_query_do_what_they_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    tests::sender::send(node.durable, b"one\ntwo\nthree\nTWO\n");
+    assert_eq!(run(&node, &["--limit", "1", "--order", "desc"]).1, "TWO\n");
+    assert_eq!(run(&node, &["-q", "two", "-i"]).1, "two\nTWO\n");
+    let with_ulid = run(&node, &["-q", "one", "--ulid"]).1;
+    assert!(with_ulid.len() == 31 && with_ulid.ends_with(" one\n"), "{with_ulid}");
+    let json = run(&node, &["-q", "one", "--json"]).1;
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["record"], &first["topic"]), (&"one".into(), &"default".into()));
+    assert!(run(&node, &["--stats"]).1.contains('4'));
+    assert_eq!(run(&node, &["-q", "absent"]).0, 0);
+    assert_eq!(run(&node, &["-q", "absent", "--fail-empty"]).0, 5);
+    assert_eq!(run(&node, &["-q", "(", "--regex"]).0, 2);
+    assert_eq!(run(&node, &["-q", "-regex"]), (0, "".into(), "".into()));
+    assert_eq!(run(&node, &["--nocopy"]).1, "");
+    assert!(run(&node, &["--time", "-q", "one"]).1.contains("one"));
+}
+
+#[test]
+fn a_closed_pipe_ends_a_query_silently() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    tests::sender::send(node.durable, "a line\n".repeat(200_000).as_bytes());
+    let mut child = Command::new(tools::binary("oklogd"))
+        .args(["query", "--store", &node.api.to_string()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((line.as_str(), text(&output.stderr).as_str()), ("a line\n", ""));
+}
+
+#[test]
+fn a_store_that_is_not_there_is_one_clear_line() {
+    let output = tools::oklogd(&["query", "--store", "127.0.0.1:1"]);
+    let said = text(&output.stderr);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("127.0.0.1:1"), "{said}");
+}
+
+#[test]
+fn testsvc_speaks_until_nobody_listens() {
+    let mut child = Command::new(tools::binary("oklogd"))
+        .args(["testsvc", "-id", "svc", "-size", "100", "-rate", "1000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..10 {
+        assert!(lines.next().unwrap().unwrap().contains("svc"));
+    }
+    drop(lines);
+    let mut ended = false;
+    tests::wait_until("testsvc ends", || {
+        ended = child.try_wait().unwrap().is_some();
+        ended
+    });
+}
+
+#[test]
+fn fsck_finds_nothing_wrong_with_a_healthy_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    tests::sender::send(node.durable, b"one\ntwo\n");
+    node.settle();
+    let mut stream = std::net::TcpStream::connect(node.fast).unwrap();
+    stream.write_all(b"still in an ingest segment\n").unwrap();
+    tests::wait_until("it is there", || node.all_lines().len() == 3);
+    node.kill();
+    let data = directory.path().join("data");
+    let output = tools::oklogd(&["fsck", data.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let json = tools::oklogd(&["fsck", data.to_str().unwrap(), "--json"]);
+    serde_json::from_slice::<serde_json::Value>(&json.stdout).expect("fsck --json prints JSON");
+    assert_eq!(tools::oklogd(&["fsck", "/no/such/place"]).status.code(), Some(1));
+}
