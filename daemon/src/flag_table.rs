@@ -67,7 +67,7 @@ pub(crate) const NODE: &[Flag] = &[
     common(
         "ingest.backlog-max-size",
         Kind::Size(64 << 20, 1 << 50),
-        "2GiB",
+        "4GiB",
         "Bytes that may wait for the store before senders are slowed down",
     ),
     common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
