@@ -194,7 +194,7 @@ impl Node {
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
         let control =
-            control::spawn(listeners.api, Arc::new(backend), config.query.max_concurrent, ended)
+            control::spawn(listeners.api, Arc::new(backend), config.query.queries_max(), ended)
                 .map_err(refused("the control thread"))?;
         Ok(Self {
             config,
