@@ -15,6 +15,8 @@ use super::tail;
 use super::topics::{TopicChoice, TopicSet};
 use crate::chunk::Part;
 use crate::damage::Damage;
+use crate::limits::{FRAME_TABLE_BYTES_MAX, TAIL_SLOT_BYTES};
+use crate::run_table::{Run, RunTable};
 use crate::storage::{Open, OsStorage, Storage};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -633,6 +635,27 @@ fn every_flipped_byte_and_cut_of_a_tail_file_invents_nothing_and_keeps_the_segme
         }
     }
     assert_eq!(best, 2, "a whole first chunk survives damage to the second");
+}
+
+#[test]
+fn a_tail_slot_full_of_runs_is_saved_whole() {
+    let directory = scratch();
+    let mut table = RunTable::default();
+    let mut text = Vec::new();
+    for i in 0..14_000u64 {
+        let name = format!("t{}", i % 700);
+        let topic = table.topic_index(&Topic::new(name.as_bytes()).unwrap()).unwrap();
+        // Each from a stream of its own: no shard does that, but a file may say so.
+        table.push(Run { first: Ulid::from_parts(5, i, 0), count: 1, text_len: 1, topic });
+        text.push(b'\n');
+    }
+    let place = tail::ChunkPlace { incarnation: 1, frame_number: 0, chunk_number: 0 };
+    let chunk = tail::encode_chunk(&place, &table, &text);
+    assert!(chunk.len() > FRAME_TABLE_BYTES_MAX && chunk.len() < TAIL_SLOT_BYTES);
+    fs::write(directory.path().join(tail::file_name(3)), &chunk).unwrap();
+    let found = recovered(directory.path());
+    assert_eq!(found.tail_records, 14_000);
+    assert_eq!(read_all(&found.registry).len(), 14_000);
 }
 
 #[test]

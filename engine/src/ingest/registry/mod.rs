@@ -114,6 +114,11 @@ impl Registry {
         segment
     }
 
+    /// A sweep is to give this segment the state flushed, since recovery could not.
+    pub(super) fn flush_later(&self, segment: Arc<Segment>, len_bytes: u64) {
+        self.lock().unflushed.push((segment, len_bytes));
+    }
+
     /// Enters a prepared file that was found unused.
     pub(super) fn adopt_unused(&self, id: Ulid, len_bytes: u64) -> Result<(), FileError> {
         self.retire(id, SegmentState::Active, len_bytes, id.ms())
@@ -192,6 +197,9 @@ impl Registry {
         now_ms: u64,
     ) -> Result<(), FileError> {
         let _operation = self.lock_operation();
+        if segment.state() != SegmentState::Active {
+            return Ok(());
+        }
         self.flush_file(segment, len_bytes, now_ms)
     }
 
@@ -201,9 +209,6 @@ impl Registry {
         len_bytes: u64,
         now_ms: u64,
     ) -> Result<(), FileError> {
-        if segment.state() != SegmentState::Active {
-            return Ok(());
-        }
         if len_bytes == 0 || segment.content().records == 0 {
             let unused = self.lock().segments.remove(&segment.id()).is_some();
             if unused {
@@ -218,7 +223,8 @@ impl Registry {
             }
             return Err(error);
         }
-        if len_bytes < segment.file_len() / 2 {
+        // What recovery found may be damaged: its bytes stay.
+        if len_bytes < segment.file_len() / 2 && segment.is_written_here() {
             self.lock().untrimmed.push_back((now_ms, segment.id()));
         }
         Ok(())
