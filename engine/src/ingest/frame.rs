@@ -254,8 +254,8 @@ pub struct FramePlace {
     pub alignment_bytes: usize,
 }
 
-/// Room for one frame at an address that direct I/O accepts. Filled with [`FrameBuffer::push`],
-/// completed with [`FrameBuffer::finish`], then written as it stands.
+/// Room for one frame at an address that direct I/O accepts. Filled with `push`,
+/// completed with `finish`, then written as it stands.
 #[derive(Debug, Clone)]
 pub struct FrameBuffer {
     bytes: Arc<[u8]>,
@@ -442,7 +442,7 @@ impl FrameBuffer {
         self.len = len;
     }
 
-    /// The finished frame, padding included; empty before [`FrameBuffer::finish`].
+    /// The finished frame, padding included; empty before `finish`.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }

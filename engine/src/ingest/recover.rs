@@ -67,6 +67,7 @@ impl fmt::Display for Note {
 
 /// Recovers the directory of `options`, made if it is missing. `already_stored` are segments that
 /// the store has replaced. An error means that the directory itself cannot be used.
+#[expect(clippy::implicit_hasher, reason = "one caller, one hasher")]
 pub fn recover(
     options: RegistryOptions,
     already_stored: &HashSet<u128>,
@@ -239,11 +240,11 @@ impl Recovery<'_> {
         self.found.report.extend(walk.damage);
         let flushed = self.directory().join(file_name(id, SegmentState::Flushed));
         let mut now_in = SegmentState::Flushed;
-        if state != SegmentState::Flushed {
-            if let Err(error) = self.storage.rename(path, &flushed) {
-                self.fail("rename", path.to_path_buf(), error);
-                now_in = state;
-            }
+        if state != SegmentState::Flushed
+            && let Err(error) = self.storage.rename(path, &flushed)
+        {
+            self.fail("rename", path.to_path_buf(), error);
+            now_in = state;
         }
         let file = SegmentFile {
             id,

@@ -13,7 +13,7 @@ use super::registry::{ClaimLimits, Registry, RegistryOptions};
 use super::segment::{SegmentState, file_name, parse_file_name};
 use super::tail;
 use super::topics::{TopicChoice, TopicSet};
-use crate::chunk::{OpenPart, Part};
+use crate::chunk::Part;
 use crate::damage::Damage;
 use crate::storage::{Open, OsStorage, Storage};
 use crate::topic::Topic;
@@ -158,7 +158,8 @@ impl Shard {
 }
 
 fn lines(count: usize, len: usize) -> String {
-    (0..count).map(|i| format!("{i:0len$}\n")).collect()
+    let lines: Vec<String> = (0..count).map(|i| format!("{i:0len$}\n")).collect();
+    lines.concat()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -346,6 +347,71 @@ fn a_segment_whose_file_was_deleted_is_told_once_and_costs_no_other() {
 }
 
 #[test]
+fn a_small_segment_that_waits_gives_its_unused_space_back() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("small\n");
+    shard.stop(&registry);
+    let flushed_ms = shard.now.wall_ms;
+    let segment = registry.snapshot().remove(0);
+    let len = || fs::metadata(segment.path()).unwrap().len();
+    assert_eq!(len(), registry.options().file_bytes());
+    registry.sweep(flushed_ms + 9_999);
+    assert_eq!(len(), registry.options().file_bytes());
+    drop(registry.claim(ALL, 5));
+    registry.sweep(flushed_ms + 10_000);
+    assert_eq!(len(), registry.options().file_bytes(), "somebody is about to store it");
+    registry.fail(&[segment.id()]);
+    registry.sweep(flushed_ms + 20_000);
+    assert_eq!(len(), segment.written_len());
+    assert_eq!(read_all(&registry), shard.appended);
+}
+
+#[test]
+fn a_flush_that_failed_is_tried_again() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("one\n");
+    shard.work(&registry);
+    let active = directory
+        .path()
+        .join(names(directory.path()).into_iter().find(|n| n.ends_with(".active")).unwrap());
+    let id = parse_file_name(active.file_name().unwrap().to_str().unwrap()).unwrap().0;
+    // A folder in the way of the new name, with something in it, refuses the rename.
+    let obstacle = directory.path().join(file_name(id, SegmentState::Flushed));
+    fs::create_dir_all(obstacle.join("x")).unwrap();
+    shard.log.shut_down();
+    let mut sealed = None;
+    while let Some(effect) = shard.log.next_effect(shard.now) {
+        match effect {
+            Effect::Write { token, segment, offset_bytes, frame } => {
+                let file = OsStorage.open(&segment.path(), Open::Write).unwrap();
+                file.write_all_at(frame.as_bytes(), offset_bytes).unwrap();
+                shard.log.on_written(token, Ok(frame.as_bytes().len()));
+            }
+            Effect::Sync { token, .. } => shard.log.on_synced(token, Ok(())),
+            Effect::Seal { segment, len_bytes } if len_bytes > 0 => {
+                sealed = Some((segment, len_bytes));
+            }
+            Effect::WriteTail { token, bytes, .. } => {
+                shard.log.on_tail_written(token, Ok(bytes.len()));
+            }
+            _ => {}
+        }
+    }
+    let (segment, len_bytes) = sealed.unwrap();
+    assert!(registry.flush(&segment, len_bytes, 1).is_err());
+    assert_eq!(registry.sweep(2).len(), 1);
+    assert_eq!(read_all(&registry), shard.appended, "it stays readable meanwhile");
+    fs::remove_dir_all(&obstacle).unwrap();
+    assert_eq!(registry.sweep(3).len(), 0);
+    assert_eq!(segment.state(), SegmentState::Flushed);
+    assert_eq!(registry.claim(ALL, 4).segments.len(), 1);
+}
+
+#[test]
 fn a_damaged_segment_is_set_aside_and_stays_through_restarts() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;
@@ -483,12 +549,11 @@ fn check_damaged(specimen: &Specimen, bytes: &[u8], state: SegmentState, what: &
     for (payload, _, records) in &specimen.frames {
         let is_intact = bytes.get(payload.clone()) == Some(&specimen.bytes[payload.clone()]);
         for (ulid, record) in records {
-            match left.remove(ulid) {
-                Some(found) => assert_eq!(&found, record, "{what}"),
-                None => {
-                    assert!(!is_intact, "{what}: a record of an undamaged frame is lost");
-                    lost += 1;
-                }
+            if let Some(found) = left.remove(ulid) {
+                assert_eq!(&found, record, "{what}");
+            } else {
+                assert!(!is_intact, "{what}: a record of an undamaged frame is lost");
+                lost += 1;
             }
         }
     }

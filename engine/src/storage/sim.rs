@@ -115,6 +115,11 @@ impl SimStorage {
         self.lock().faults.rules.clear();
     }
 
+    /// Whether a rule is in force.
+    pub fn has_faults(&self) -> bool {
+        !self.lock().faults.rules.is_empty()
+    }
+
     /// The machine stops at call number `call` (the first of all is 1): it and all later ones
     /// fail. The test then looks at [`SimStorage::crash`] or [`SimStorage::kill`].
     pub fn crash_at(&self, call: u64) {

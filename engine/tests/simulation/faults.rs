@@ -1,0 +1,1 @@
+//! EIO and ENOSPC.

@@ -1,0 +1,11 @@
+//! Whole nodes on a simulated disk: one thread, one seed, time as a value. What is broken is
+//! reported with the seed that shows it; `OKLOGD_SEEDS=N` tries the first N seeds instead of the
+//! default number.
+
+#![allow(clippy::unwrap_used)] // all of this is test code
+
+mod clock;
+mod crash;
+mod faults;
+mod model;
+mod node;

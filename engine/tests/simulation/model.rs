@@ -1,0 +1,134 @@
+//! What a node has to remember, as plain sets; and everything that can be read of its parts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use engine::chunk::Part;
+use engine::damage::Damage;
+use engine::ulid::Ulid;
+
+/// A record as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) topic: String,
+    pub(crate) line: Vec<u8>,
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// The process was killed: the page cache stays.
+    Kill,
+    /// The machine lost power.
+    PowerLoss,
+}
+
+/// What was sent and what was promised.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    /// Every record that may be found.
+    pub(crate) sent: BTreeMap<Ulid, Record>,
+    /// Those that survive a power loss.
+    pub(crate) durable: BTreeSet<Ulid>,
+    /// Those that survive a kill.
+    pub(crate) written: BTreeSet<Ulid>,
+}
+
+impl Model {
+    /// Nothing that has to be there is missing, nothing is invented or altered.
+    pub(crate) fn check(&self, found: &Found, required: &BTreeSet<Ulid>) {
+        for (ulid, record) in &found.records {
+            match self.sent.get(ulid) {
+                Some(sent) => assert_eq!(sent, record, "{ulid:?} was altered"),
+                None => panic!("{ulid:?} was invented, or came back after it was lost: {record:?}"),
+            }
+        }
+        let is_missing = |ulid: &&Ulid| !found.records.contains_key(ulid);
+        let missing: Vec<&Ulid> = required.iter().filter(is_missing).collect();
+        assert!(
+            missing.is_empty(),
+            "{} records are lost, the first {:?}; damage: {:#?}",
+            missing.len(),
+            missing[0],
+            found.damage
+        );
+    }
+
+    /// Everything sent is there.
+    pub(crate) fn check_all(&self, found: &Found) {
+        self.check(found, &self.sent.keys().copied().collect());
+    }
+
+    /// A node has recovered: what it found is what there is from now on.
+    pub(crate) fn recovered(&mut self, death: Death, found: &Found) {
+        match death {
+            Death::Kill => self.check(found, &self.written),
+            Death::PowerLoss => {
+                self.check(found, &self.durable);
+                // It was read from the disk, so the disk has it.
+                self.durable = found.records.keys().copied().collect();
+            }
+        }
+        self.sent.retain(|ulid, _| found.records.contains_key(ulid));
+        self.written = found.records.keys().copied().collect();
+    }
+}
+
+/// What can be read of parts.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) records: BTreeMap<Ulid, Record>,
+    pub(crate) damage: Vec<Damage>,
+}
+
+impl Found {
+    /// Reads everything; copies of a record must be equal, and a part must be in order.
+    pub(crate) fn in_parts(parts: &[Arc<dyn Part>]) -> Self {
+        let mut found = Self::default();
+        for part in parts {
+            found.read(&**part);
+        }
+        found
+    }
+
+    fn read(&mut self, part: &dyn Part) {
+        let open = match part.open() {
+            Ok(open) => open,
+            Err(damage) => {
+                self.damage.push(damage);
+                return;
+            }
+        };
+        self.damage.extend_from_slice(open.damage());
+        let mut last = None;
+        for index in 0..open.chunks().len() {
+            let chunk = match open.read(index) {
+                Ok(chunk) => chunk,
+                Err(damage) => {
+                    self.damage.push(damage);
+                    continue;
+                }
+            };
+            for (run, span) in chunk.table.spans() {
+                let topic = chunk.table.topics[usize::from(run.topic)].as_str();
+                let lines = chunk.text[span].split_inclusive(|&b| b == b'\n');
+                for (n, line) in lines.enumerate() {
+                    let ulid = run.first.plus(n as u64);
+                    assert!(last < Some(ulid), "{ulid:?} is out of order in its part");
+                    last = Some(ulid);
+                    self.add(ulid, topic, &line[..line.len() - 1]);
+                }
+                assert_eq!(last, Some(run.last()), "as many lines as the run says");
+            }
+        }
+    }
+
+    fn add(&mut self, ulid: Ulid, topic: &str, line: &[u8]) {
+        let record = Record { topic: topic.to_owned(), line: line.to_vec() };
+        if let Some(other) = self.records.get(&ulid) {
+            assert_eq!(other, &record, "two records with the ULID {ulid:?}");
+            return;
+        }
+        self.records.insert(ulid, record);
+    }
+}
