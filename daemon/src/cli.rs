@@ -225,7 +225,8 @@ mod tests {
         let Command::Node { role: Role::IngestStore, config } = node else { panic!("{node:?}") };
         assert_eq!(config.store.replication_factor, 1);
 
-        let cases: &[(&[&str], (&str, Option<&str>, &str, bool))] = &[
+        type Read<'a> = (&'a str, Option<&'a str>, &'a str, bool);
+        let cases: &[(&[&str], Read<'_>)] = &[
             (&["query", "-from", "5m", "-q", "Hello"], ("5m", None, "Hello", false)),
             (
                 &["query", "-from", "2h", "-to", "1h", "-q", "myservice.*(WARN|ERROR)", "-regex"],

@@ -227,9 +227,9 @@ mod tests {
     #[test]
     fn queries_are_bounded_by_number_and_by_memory() {
         let queries = |line: &[&str]| config(line).unwrap().query.queries_max();
-        assert_eq!(queries(&[]), 64);
+        assert_eq!(queries(&[]), 256);
         assert_eq!(queries(&["--query.max-concurrent=5"]), 5);
-        assert_eq!(queries(&["--query.memory-max=8MiB"]), 8);
+        assert_eq!(queries(&["--query.memory-max=8MiB"]), 16);
     }
 
     #[test]

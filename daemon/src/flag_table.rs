@@ -80,13 +80,13 @@ pub(crate) const NODE: &[Flag] = &[
     common(
         "query.max-concurrent",
         Kind::Count(1, 10_000),
-        "64",
+        "256",
         "Queries that run at a time; further ones are told to come again",
     ),
     common(
         "query.memory-max",
         Kind::Size(8 << 20, 1 << 40),
-        "64MiB",
+        "128MiB",
         "Memory that all queries may hold together",
     ),
     optional(

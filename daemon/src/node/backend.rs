@@ -203,7 +203,6 @@ impl Backend for NodeBackend {
             .set(i64::from(self.replicas_missing.load(Ordering::Acquire)));
         let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
         self.metrics.clock_ahead_ms.set(ahead as i64);
-        self.metrics.query.running.set(self.searcher.running() as i64);
         &self.metrics
     }
 }
