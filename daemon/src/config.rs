@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::topic::{DEFAULT_TOPIC, Topic};
+use net::limits::QUERY_BYTES_MAX;
 
 use crate::logging::LogConfig;
 use crate::settings::{Settings, SettingsError};
@@ -98,6 +99,14 @@ pub(crate) struct QueryConfig {
     pub(crate) max_concurrent: usize,
     /// What all queries may hold together, bytes.
     pub(crate) memory_max_bytes: u64,
+}
+
+impl QueryConfig {
+    /// Queries that may run at a time: as many as were asked for, if their memory holds them.
+    pub(crate) fn queries_max(&self) -> usize {
+        let by_memory = usize::try_from(self.memory_max_bytes).unwrap_or(usize::MAX);
+        self.max_concurrent.min((by_memory / QUERY_BYTES_MAX).max(1))
+    }
 }
 
 impl NodeConfig {
@@ -213,6 +222,14 @@ mod tests {
             config(&["--listen", "::1", "--api=tcp://0.0.0.0", "--ingest.fast=:9"]).unwrap();
         assert_eq!(config.api.to_string(), "0.0.0.0:7650");
         assert_eq!(config.ingest.fast.to_string(), "[::1]:9");
+    }
+
+    #[test]
+    fn queries_are_bounded_by_number_and_by_memory() {
+        let queries = |line: &[&str]| config(line).unwrap().query.queries_max();
+        assert_eq!(queries(&[]), 64);
+        assert_eq!(queries(&["--query.max-concurrent=5"]), 5);
+        assert_eq!(queries(&["--query.memory-max=8MiB"]), 8);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) const NODE: &[Flag] = &[
     common(
         "ingest.backlog-max-size",
         Kind::Size(64 << 20, 1 << 50),
-        "2GiB",
+        "4GiB",
         "Bytes that may wait for the store before senders are slowed down",
     ),
     common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
@@ -255,6 +255,41 @@ mod tests {
     #[test]
     fn the_help_of_a_node_shows_twenty_flags() {
         assert_eq!(NODE.iter().filter(|flag| flag.common).count(), 20);
+    }
+
+    /// The page of all flags, made of the tables.
+    fn page() -> String {
+        let mut page = String::from(
+            "# Flags\n\nMade from the table in `daemon/src/flag_table.rs`; a test keeps it \
+             current. A flag beats its variable, which beats its key in the `--config` file (the \
+             flag's name, quoted where it holds a dot), which beats the default.\n",
+        );
+        let commands =
+            [("ingeststore", NODE), ("query", QUERY), ("testsvc", TESTSVC), ("fsck", FSCK)];
+        for (command, table) in commands {
+            let row = |flag: &Flag| {
+                let (name, value, help) = (flag.name, flag.kind.placeholder(), flag.help);
+                let default = flag.default.filter(|text| !text.is_empty()).unwrap_or("–");
+                let value = value.replace('|', "\\|");
+                format!("| `--{name}` | {value} | {default} | `{}` | {help} |\n", flag.variable())
+            };
+            let rows: String = table.iter().map(row).collect();
+            page += "\n## oklogd ";
+            page += command;
+            page += "\n\n| flag | value | default | variable | meaning |\n|---|---|---|---|---|\n";
+            page += &rows;
+        }
+        page
+    }
+
+    #[test]
+    fn the_page_of_flags_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/flags.md");
+        if std::env::var_os("UPDATE_PAGES").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap();
+        assert!(written == page(), "run this test with UPDATE_PAGES=1 to write {path}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::config::NodeConfig;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
-    let arguments = std::env::args_os().skip(1).map(|text| text.into_string());
+    let arguments = std::env::args_os().skip(1).map(std::ffi::OsString::into_string);
     let arguments = match arguments.collect::<Result<Vec<_>, _>>() {
         Ok(arguments) => arguments,
         Err(text) => {

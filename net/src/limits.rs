@@ -77,3 +77,7 @@ pub const LINGER: Duration = Duration::from_secs(2);
 
 /// How much of that, bytes.
 pub const LINGER_BYTES_MAX: u64 = 64 << 20;
+
+/// What one query may hold, bytes: unread output in the pipe and on the connection, hits in
+/// order, caches of its expression. Divides `--query.memory-max` into queries.
+pub const QUERY_BYTES_MAX: usize = 1 << 20;

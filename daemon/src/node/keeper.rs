@@ -114,13 +114,7 @@ impl Worker {
             self.serve();
             self.look_after();
         }
-        self.tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
-    }
-
-    fn tell(&self, errors: Vec<FileError>) {
-        for error in errors {
-            tracing::error!("{error}");
-        }
+        tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
     }
 
     fn take(&mut self, job: Job) {
@@ -237,8 +231,8 @@ impl Worker {
                 "was claimed and not committed in time; it is available again"
             );
         }
-        self.tell(errors);
-        self.tell(self.parts.registry.sweep(now.wall_ms));
+        tell(errors);
+        tell(self.parts.registry.sweep(now.wall_ms));
         let backlog = self.parts.registry.backlog_bytes();
         let full = backlog >= self.parts.backlog_max_bytes;
         // Opens again a sixteenth below, so that it does not flutter.
@@ -252,5 +246,11 @@ impl Worker {
         } else if open && self.parts.gate.set_closed(false) {
             tracing::info!(backlog_bytes = backlog, "the backlog has room again");
         }
+    }
+}
+
+fn tell(errors: Vec<FileError>) {
+    for error in errors {
+        tracing::error!("{error}");
     }
 }

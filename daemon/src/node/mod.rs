@@ -3,7 +3,7 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`store_work`]: gathering and compaction; [`backend`]: the node as HTTP sees it;
+//! - [`store_work`]: gathering and compaction, held back by [`pressure`]; [`backend`]: the node as HTTP sees it;
 //! - [`control`]: the thread of HTTP and signals.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
@@ -17,6 +17,7 @@ mod host;
 mod keeper;
 mod listeners;
 mod lock;
+mod pressure;
 mod shards;
 mod store_work;
 
@@ -194,7 +195,7 @@ impl Node {
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
         let control =
-            control::spawn(listeners.api, Arc::new(backend), config.query.max_concurrent, ended)
+            control::spawn(listeners.api, Arc::new(backend), config.query.queries_max(), ended)
                 .map_err(refused("the control thread"))?;
         Ok(Self {
             config,
@@ -273,6 +274,7 @@ fn store_parts(
         catalogue: Arc::clone(&data.catalogue),
         limits,
         delay: config.store.segment_delay,
+        backlog_max_bytes: config.ingest.backlog_max_bytes,
         metrics: Arc::clone(metrics),
         clock,
         replicas_missing: Arc::new(AtomicBool::new(false)),

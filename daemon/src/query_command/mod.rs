@@ -253,10 +253,16 @@ async fn refused(
     let status = response.status();
     let body = client::read_short(&mut response.into_body(), SHORT_ANSWER_BYTES_MAX).await;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let words = match object["error"].as_str() {
+        Some(words) => words.as_bytes(),
+        None => &body[..body.len().min(200)],
+    };
+    // Lines stay: what is wrong with a regular expression is shown by several.
     let mut reason = Vec::new();
-    match object["error"].as_str() {
-        Some(words) => escape(&mut reason, words.as_bytes()),
-        None => escape(&mut reason, &body[..body.len().min(200)]),
+    for line in words.trim_ascii_end().split_inclusive(|&byte| byte == b'\n') {
+        let (line, end) = line.strip_suffix(b"\n").map_or((line, &[][..]), |line| (line, b"\n"));
+        escape(&mut reason, line);
+        reason.extend_from_slice(end);
     }
     let reason = String::from_utf8_lossy(&reason);
     let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Error };

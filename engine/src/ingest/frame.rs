@@ -254,8 +254,8 @@ pub struct FramePlace {
     pub alignment_bytes: usize,
 }
 
-/// Room for one frame at an address that direct I/O accepts. Filled with [`FrameBuffer::push`],
-/// completed with [`FrameBuffer::finish`], then written as it stands.
+/// Room for one frame at an address that direct I/O accepts. Filled with `push`,
+/// completed with `finish`, then written as it stands.
 #[derive(Debug, Clone)]
 pub struct FrameBuffer {
     bytes: Arc<[u8]>,
@@ -306,6 +306,23 @@ impl FrameBuffer {
     pub(super) fn end_mark(alignment_bytes: usize) -> Self {
         let frame_bytes = HEADER_BYTES.next_multiple_of(alignment_bytes);
         Self::with_memory(0, frame_bytes + MEMORY_ALIGNMENT)
+    }
+
+    /// A frame of records that were read elsewhere, ready to be finished. There is room for their
+    /// table, however long it is.
+    pub(super) fn of(table: &RunTable, text: &[u8]) -> Self {
+        let mut encoded = Vec::new();
+        table.encode(&mut encoded);
+        let frame_bytes = HEADER_BYTES + text.len() + encoded.len();
+        let mut frame =
+            Self::with_memory(text.len(), frame_bytes + ALIGNMENT_MAX + MEMORY_ALIGNMENT);
+        let at = frame.start + HEADER_BYTES;
+        frame.bytes_mut()[at..at + text.len()].copy_from_slice(text);
+        frame.text_len = text.len();
+        frame.record_count = table.record_count();
+        frame.table = table.clone();
+        frame.table_bound = FRAME_TABLE_BYTES_MAX;
+        frame
     }
 
     fn with_memory(text_capacity: usize, bytes: usize) -> Self {
@@ -414,10 +431,10 @@ impl FrameBuffer {
         if !self.is_empty() {
             self.table.encode(&mut table);
         }
-        assert!(table.len() <= FRAME_TABLE_BYTES_MAX, "the bound of the table holds");
         let (first, last) = self.table.range().unwrap_or_default();
         let payload = HEADER_BYTES + self.text_len + table.len();
         let len = payload.next_multiple_of(place.alignment_bytes);
+        assert!(self.start + len <= self.bytes.len(), "the bound of the table holds");
         let header = FrameHeader {
             incarnation: place.incarnation,
             number: place.number,
@@ -442,7 +459,7 @@ impl FrameBuffer {
         self.len = len;
     }
 
-    /// The finished frame, padding included; empty before [`FrameBuffer::finish`].
+    /// The finished frame, padding included; empty before `finish`.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.start + self.len]
     }

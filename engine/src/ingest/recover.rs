@@ -67,6 +67,7 @@ impl fmt::Display for Note {
 
 /// Recovers the directory of `options`, made if it is missing. `already_stored` are segments that
 /// the store has replaced. An error means that the directory itself cannot be used.
+#[expect(clippy::implicit_hasher, reason = "one caller, one hasher")]
 pub fn recover(
     options: RegistryOptions,
     already_stored: &HashSet<u128>,
@@ -239,11 +240,11 @@ impl Recovery<'_> {
         self.found.report.extend(walk.damage);
         let flushed = self.directory().join(file_name(id, SegmentState::Flushed));
         let mut now_in = SegmentState::Flushed;
-        if state != SegmentState::Flushed {
-            if let Err(error) = self.storage.rename(path, &flushed) {
-                self.fail("rename", path.to_path_buf(), error);
-                now_in = state;
-            }
+        if state != SegmentState::Flushed
+            && let Err(error) = self.storage.rename(path, &flushed)
+        {
+            self.fail("rename", path.to_path_buf(), error);
+            now_in = state;
         }
         let file = SegmentFile {
             id,
@@ -253,7 +254,10 @@ impl Recovery<'_> {
             written_len: walk.end,
             content,
         };
-        self.found.registry.adopt(file);
+        let segment = self.found.registry.adopt(file);
+        if now_in != SegmentState::Flushed {
+            self.found.registry.flush_later(segment, walk.end);
+        }
     }
 
     fn saw(&mut self, content: Content) {
@@ -322,13 +326,7 @@ impl Recovery<'_> {
     /// touched, and the order of records inside each segment stays.
     fn save_tail(&mut self, slot: &SlotContent) -> Result<(), FileError> {
         let id = self.found.registry.new_id(self.now_ms);
-        let mut frame = FrameBuffer::new(slot.text.len());
-        for topic in &slot.table.topics {
-            frame.add_topic(topic);
-        }
-        for (run, span) in slot.table.spans() {
-            frame.push(&slot.text[span], *run);
-        }
+        let mut frame = FrameBuffer::of(&slot.table, &slot.text);
         let alignment_bytes = self.found.registry.options().alignment_bytes;
         let place =
             FramePlace { incarnation: incarnation(id), number: 0, is_last: true, alignment_bytes };

@@ -159,6 +159,11 @@ impl Segment {
         incarnation(self.id)
     }
 
+    /// Whether this process wrote it, and so knows its length.
+    pub(super) fn is_written_here(&self) -> bool {
+        self.extent == Extent::Published
+    }
+
     /// Its state.
     pub fn state(&self) -> SegmentState {
         *lock(&self.state)

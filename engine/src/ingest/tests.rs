@@ -13,8 +13,10 @@ use super::registry::{ClaimLimits, Registry, RegistryOptions};
 use super::segment::{SegmentState, file_name, parse_file_name};
 use super::tail;
 use super::topics::{TopicChoice, TopicSet};
-use crate::chunk::{OpenPart, Part};
+use crate::chunk::Part;
 use crate::damage::Damage;
+use crate::limits::{FRAME_TABLE_BYTES_MAX, TAIL_SLOT_BYTES};
+use crate::run_table::{Run, RunTable};
 use crate::storage::{Open, OsStorage, Storage};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -158,7 +160,8 @@ impl Shard {
 }
 
 fn lines(count: usize, len: usize) -> String {
-    (0..count).map(|i| format!("{i:0len$}\n")).collect()
+    let lines: Vec<String> = (0..count).map(|i| format!("{i:0len$}\n")).collect();
+    lines.concat()
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -346,6 +349,71 @@ fn a_segment_whose_file_was_deleted_is_told_once_and_costs_no_other() {
 }
 
 #[test]
+fn a_small_segment_that_waits_gives_its_unused_space_back() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("small\n");
+    shard.stop(&registry);
+    let flushed_ms = shard.now.wall_ms;
+    let segment = registry.snapshot().remove(0);
+    let len = || fs::metadata(segment.path()).unwrap().len();
+    assert_eq!(len(), registry.options().file_bytes());
+    registry.sweep(flushed_ms + 9_999);
+    assert_eq!(len(), registry.options().file_bytes());
+    drop(registry.claim(ALL, 5));
+    registry.sweep(flushed_ms + 10_000);
+    assert_eq!(len(), registry.options().file_bytes(), "somebody is about to store it");
+    registry.fail(&[segment.id()]);
+    registry.sweep(flushed_ms + 20_000);
+    assert_eq!(len(), segment.written_len());
+    assert_eq!(read_all(&registry), shard.appended);
+}
+
+#[test]
+fn a_flush_that_failed_is_tried_again() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("one\n");
+    shard.work(&registry);
+    let active = directory
+        .path()
+        .join(names(directory.path()).into_iter().find(|n| n.ends_with(".active")).unwrap());
+    let id = parse_file_name(active.file_name().unwrap().to_str().unwrap()).unwrap().0;
+    // A folder in the way of the new name, with something in it, refuses the rename.
+    let obstacle = directory.path().join(file_name(id, SegmentState::Flushed));
+    fs::create_dir_all(obstacle.join("x")).unwrap();
+    shard.log.shut_down();
+    let mut sealed = None;
+    while let Some(effect) = shard.log.next_effect(shard.now) {
+        match effect {
+            Effect::Write { token, segment, offset_bytes, frame } => {
+                let file = OsStorage.open(&segment.path(), Open::Write).unwrap();
+                file.write_all_at(frame.as_bytes(), offset_bytes).unwrap();
+                shard.log.on_written(token, Ok(frame.as_bytes().len()));
+            }
+            Effect::Sync { token, .. } => shard.log.on_synced(token, Ok(())),
+            Effect::Seal { segment, len_bytes } if len_bytes > 0 => {
+                sealed = Some((segment, len_bytes));
+            }
+            Effect::WriteTail { token, bytes, .. } => {
+                shard.log.on_tail_written(token, Ok(bytes.len()));
+            }
+            _ => {}
+        }
+    }
+    let (segment, len_bytes) = sealed.unwrap();
+    assert!(registry.flush(&segment, len_bytes, 1).is_err());
+    assert_eq!(registry.sweep(2).len(), 1);
+    assert_eq!(read_all(&registry), shard.appended, "it stays readable meanwhile");
+    fs::remove_dir_all(&obstacle).unwrap();
+    assert_eq!(registry.sweep(3).len(), 0);
+    assert_eq!(segment.state(), SegmentState::Flushed);
+    assert_eq!(registry.claim(ALL, 4).segments.len(), 1);
+}
+
+#[test]
 fn a_damaged_segment_is_set_aside_and_stays_through_restarts() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;
@@ -483,12 +551,11 @@ fn check_damaged(specimen: &Specimen, bytes: &[u8], state: SegmentState, what: &
     for (payload, _, records) in &specimen.frames {
         let is_intact = bytes.get(payload.clone()) == Some(&specimen.bytes[payload.clone()]);
         for (ulid, record) in records {
-            match left.remove(ulid) {
-                Some(found) => assert_eq!(&found, record, "{what}"),
-                None => {
-                    assert!(!is_intact, "{what}: a record of an undamaged frame is lost");
-                    lost += 1;
-                }
+            if let Some(found) = left.remove(ulid) {
+                assert_eq!(&found, record, "{what}");
+            } else {
+                assert!(!is_intact, "{what}: a record of an undamaged frame is lost");
+                lost += 1;
             }
         }
     }
@@ -568,6 +635,27 @@ fn every_flipped_byte_and_cut_of_a_tail_file_invents_nothing_and_keeps_the_segme
         }
     }
     assert_eq!(best, 2, "a whole first chunk survives damage to the second");
+}
+
+#[test]
+fn a_tail_slot_full_of_runs_is_saved_whole() {
+    let directory = scratch();
+    let mut table = RunTable::default();
+    let mut text = Vec::new();
+    for i in 0..14_000u64 {
+        let name = format!("t{}", i % 700);
+        let topic = table.topic_index(&Topic::new(name.as_bytes()).unwrap()).unwrap();
+        // Each from a stream of its own: no shard does that, but a file may say so.
+        table.push(Run { first: Ulid::from_parts(5, i, 0), count: 1, text_len: 1, topic });
+        text.push(b'\n');
+    }
+    let place = tail::ChunkPlace { incarnation: 1, frame_number: 0, chunk_number: 0 };
+    let chunk = tail::encode_chunk(&place, &table, &text);
+    assert!(chunk.len() > FRAME_TABLE_BYTES_MAX && chunk.len() < TAIL_SLOT_BYTES);
+    fs::write(directory.path().join(tail::file_name(3)), &chunk).unwrap();
+    let found = recovered(directory.path());
+    assert_eq!(found.tail_records, 14_000);
+    assert_eq!(read_all(&found.registry).len(), 14_000);
 }
 
 #[test]

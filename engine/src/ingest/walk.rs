@@ -15,6 +15,9 @@ use crate::damage::{Damage, DamageKind};
 use crate::storage::{File, Map};
 use crate::ulid::Ulid;
 
+/// Bytes of a file that are read at once to look at a header: small frames lie close together.
+const HEADER_WINDOW_BYTES: usize = 16 << 10;
+
 /// Bytes that the search behind a bad frame reads at once.
 const SEARCH_WINDOW_BYTES: usize = 1 << 20;
 
@@ -55,6 +58,30 @@ impl Source {
     /// Whether what was read may have been zeros in place of the file's bytes.
     pub(super) fn is_poisoned(&self) -> bool {
         matches!(self, Self::Mapped(map) if map.is_poisoned())
+    }
+}
+
+/// Header bytes of a source, read ahead where reading is a system call.
+struct Headers<'a> {
+    source: &'a Source,
+    window: Vec<u8>,
+    start: u64,
+}
+
+impl Headers<'_> {
+    /// The bytes of a header at `offset`; fewer where the file ends.
+    fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
+        if let Source::Mapped(map) = self.source {
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(map.len());
+            return Ok(&map[start..(start + HEADER_BYTES).min(map.len())]);
+        }
+        let end = self.start + self.window.len() as u64;
+        if offset < self.start || offset + HEADER_BYTES as u64 > end {
+            self.window = self.source.read(offset, HEADER_WINDOW_BYTES)?.into_owned();
+            self.start = offset;
+        }
+        let at = (offset - self.start) as usize;
+        Ok(&self.window[at..(at + HEADER_BYTES).min(self.window.len())])
     }
 }
 
@@ -114,15 +141,16 @@ pub(super) fn damage_kind(error: NotAFrame) -> DamageKind {
 /// Walks the file. An error is one of reading.
 pub(super) fn walk(source: &Source, options: &WalkOptions<'_>) -> io::Result<Walk> {
     let mut found = Walk::default();
+    let mut headers = Headers { source, window: Vec::new(), start: 0 };
     while found.end < options.limit && !found.is_complete {
-        let bad = match frame_at(source, options, &found, found.end)? {
+        let bad = match frame_at(&mut headers, options, &found, found.end)? {
             Ok(frame) => {
                 accept(&mut found, frame);
                 continue;
             }
             Err(error) => error,
         };
-        let Some(next) = search(source, options, &found)? else {
+        let Some(next) = search(&mut headers, options, &found)? else {
             end_badly(&mut found, options, damage_kind(bad));
             return Ok(found);
         };
@@ -144,13 +172,12 @@ fn accept(found: &mut Walk, frame: FrameAt) {
 
 /// The frame at `offset`, if it is one that may come next.
 fn frame_at(
-    source: &Source,
+    headers: &mut Headers<'_>,
     options: &WalkOptions<'_>,
     found: &Walk,
     offset: u64,
 ) -> io::Result<Result<FrameAt, NotAFrame>> {
-    let header_bytes = source.read(offset, HEADER_BYTES)?;
-    let header = match FrameHeader::decode(&header_bytes) {
+    let header = match FrameHeader::decode(headers.at(offset)?) {
         Ok(header) => header,
         Err(e) => return Ok(Err(e)),
     };
@@ -170,7 +197,7 @@ fn frame_at(
         return Ok(Err(NotAFrame::Truncated("frame text")));
     }
     if options.check_payloads {
-        let bytes = source.read(offset, payload)?;
+        let bytes = headers.source.read(offset, payload)?;
         if let Err(e) = header.check_payload(&bytes) {
             return Ok(Err(e));
         }
@@ -179,7 +206,12 @@ fn frame_at(
 }
 
 /// The next frame of this life behind a bad one at `found.end`.
-fn search(source: &Source, options: &WalkOptions<'_>, found: &Walk) -> io::Result<Option<FrameAt>> {
+fn search(
+    headers: &mut Headers<'_>,
+    options: &WalkOptions<'_>,
+    found: &Walk,
+) -> io::Result<Option<FrameAt>> {
+    let source = headers.source;
     let step = ALIGNMENT_MIN as u64;
     let mut window_start = found.end + step;
     while window_start < options.limit {
@@ -190,7 +222,7 @@ fn search(source: &Source, options: &WalkOptions<'_>, found: &Walk) -> io::Resul
                 continue;
             }
             let offset = window_start + at as u64;
-            if let Ok(frame) = frame_at(source, options, found, offset)? {
+            if let Ok(frame) = frame_at(headers, options, found, offset)? {
                 return Ok(Some(frame));
             }
         }

@@ -4,7 +4,7 @@
 //!
 //! Invariants: a rename is durable only after [`Storage::sync_dir`]; bytes are durable only after
 //! [`File::sync`]; a failed sync is final for that file (its data may be gone from the cache), so
-//! callers abandon the file and never retry the sync. The simulated disk ([`sim`]) enforces all
+//! callers abandon the file and never retry the sync. The simulated disk (`sim`) enforces all
 //! of this.
 
 mod map;

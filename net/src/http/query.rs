@@ -4,12 +4,16 @@
 //! after its request was read, so everything acknowledged before is in it; a client that goes
 //! ends its query, because what it waited for is dropped.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
+use bytes::Bytes;
 use engine::search::{Expression, Format, Head, Plan, QuerySpec, Snapshot, Stats};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
@@ -61,7 +65,7 @@ pub(super) async fn head(
     let answer = async {
         let read = QueryRequest::parse(uri.query(), app.now_ms())?;
         let prepared = prepare(&app, read, "head").await?;
-        let mut response = Response::new(Body::empty());
+        let mut response = Response::new(Body::new(OfUnknownLength));
         describe(response.headers_mut(), &prepared, known_head(&prepared));
         let kind = content_type(format(&headers));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -259,6 +263,22 @@ fn denied(missing_count: u64) -> Refusal {
         StatusCode::SERVICE_UNAVAILABLE,
         format!("partial: denied, and {missing_count} spans of the range cannot be searched"),
     )
+}
+
+/// Nothing, of which that is not known beforehand: the answer to HEAD must not claim that GET's
+/// would be empty.
+struct OfUnknownLength;
+
+impl http_body::Body for OfUnknownLength {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Ready(None)
+    }
 }
 
 fn known_head(prepared: &Prepared) -> Head {

@@ -43,6 +43,7 @@ struct Intake {
     records: u64,
     first: Option<Ulid>,
     last: Option<Ulid>,
+    /// Of the body as decoded.
     taken_bytes: u64,
 }
 
@@ -89,7 +90,6 @@ async fn take(
     } else {
         Ok(())
     };
-    app.backend.metrics().ingest.taken_bytes.inc_by(intake.taken_bytes);
     match (taken, kept) {
         (Ok(()), Ok(())) => {
             let text = |id: Option<Ulid>| id.map(|id| id.to_string());

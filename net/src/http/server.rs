@@ -143,7 +143,7 @@ async fn linger(stream: TcpStream) {
         let mut stream = stream;
         stream.shutdown().await?;
         let mut rest = (&mut stream).take(LINGER_BYTES_MAX);
-        let mut sink = [0; 16 << 10];
+        let mut sink = vec![0; 16 << 10];
         while rest.read(&mut sink).await? > 0 {}
         Ok::<(), io::Error>(())
     };

@@ -111,14 +111,13 @@ impl ShardLog {
         let syncing = self.sync.as_ref().map(|sync| sync.segment);
         let is_settled =
             |w: &Work| w.failure.is_some() && w.writing == 0 && syncing != Some(w.segment.id());
-        let work = match self.closing.iter().position(is_settled) {
-            Some(at) => self.closing.remove(at),
-            None => {
-                let work = self.current.take_if(|w| is_settled(w))?;
-                self.is_rolling = false;
-                self.unbind_tail();
-                work
-            }
+        let work = if let Some(at) = self.closing.iter().position(is_settled) {
+            self.closing.remove(at)
+        } else {
+            let work = self.current.take_if(|w| is_settled(w))?;
+            self.is_rolling = false;
+            self.unbind_tail();
+            work
         };
         let Work { segment, unsynced, unpublished, failure, .. } = work;
         for sequence in unsynced.into_iter().chain(unpublished) {

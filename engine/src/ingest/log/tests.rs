@@ -10,6 +10,7 @@ use crate::chunk::{OpenPart, Part};
 use crate::ingest::frame::HEADER_BYTES;
 use crate::ingest::segment::{Extent, SegmentFile, SegmentState};
 use crate::ingest::tail;
+use crate::ingest::topics::TopicSet;
 use crate::ingest::walk::{self, Ending, Source, WalkOptions};
 use crate::run_table::RunTable;
 use crate::storage::{Map, OsStorage};

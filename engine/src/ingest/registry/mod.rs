@@ -9,142 +9,24 @@
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::frame;
-use super::segment::{Content, Extent, Segment, SegmentFile, SegmentState, file_name};
-use super::stamp::split_mix;
-use crate::limits::{FRAME_TEXT_TARGET, RECYCLE_POOL_BYTES_MAX};
-use crate::storage::{Open, Storage};
+use crate::ingest::segment::{Content, Extent, Segment, SegmentFile, SegmentState, file_name};
+use crate::ingest::stamp::split_mix;
+use crate::storage::Open;
 use crate::ulid::{MS_MAX, Ulid};
 
-/// What a registry works with.
-#[derive(Clone)]
-pub struct RegistryOptions {
-    /// Where the files are.
-    pub storage: Arc<dyn Storage>,
-    /// The ingest directory.
-    pub directory: PathBuf,
-    /// Size from which a shard seals a segment, bytes.
-    pub flush_size_bytes: u64,
-    /// Longest record, bytes, without LF.
-    pub record_size_max: usize,
-    /// Direct-I/O alignment, bytes.
-    pub alignment_bytes: usize,
-    /// How long a consumer may hold a segment, milliseconds.
-    pub pending_timeout_ms: u64,
-    /// Most bytes of recycled files that wait for their next life.
-    pub pool_bytes_max: u64,
-    /// Random, new for every start: segment ids come from it.
-    pub seed: u64,
-}
+pub use values::{
+    Backlog, Claim, ClaimLimits, FileError, RegistryOptions, SegmentInfo, text_capacity,
+};
 
-impl RegistryOptions {
-    /// Options with the defaults of the flags.
-    pub fn new(storage: Arc<dyn Storage>, directory: PathBuf, seed: u64) -> Self {
-        Self {
-            storage,
-            directory,
-            flush_size_bytes: crate::limits::SEGMENT_FLUSH_SIZE,
-            record_size_max: crate::limits::RECORD_SIZE_MAX,
-            alignment_bytes: crate::limits::FRAME_ALIGNMENT,
-            pending_timeout_ms: 60_000,
-            pool_bytes_max: RECYCLE_POOL_BYTES_MAX,
-            seed,
-        }
-    }
-
-    /// Length of a prepared file: the last frame may begin right below the flush size, and an end
-    /// mark may follow it.
-    pub fn file_bytes(&self) -> u64 {
-        let text_capacity = text_capacity(self.record_size_max);
-        let slack = frame::frame_len_max(text_capacity, self.alignment_bytes) as u64;
-        (self.flush_size_bytes + slack + self.alignment_bytes as u64).next_multiple_of(4096)
-    }
-}
-
-/// Text that a frame has room for: the target, or one longest record with its LF.
-pub const fn text_capacity(record_size_max: usize) -> usize {
-    if record_size_max + 1 > FRAME_TEXT_TARGET { record_size_max + 1 } else { FRAME_TEXT_TARGET }
-}
-
-/// A file operation of the registry failed. State and name are as they were before.
-#[derive(Debug)]
-pub struct FileError {
-    /// What was tried.
-    pub operation: &'static str,
-    /// On which file or directory.
-    pub path: PathBuf,
-    /// What the system said.
-    pub error: io::Error,
-}
-
-impl FileError {
-    /// Whether the disk (or quota) is full: it can be tried again when space returns.
-    pub fn is_full_disk(&self) -> bool {
-        matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {} {}: {}", self.operation, self.path.display(), self.error)
-    }
-}
-
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-/// How much a consumer takes at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClaimLimits {
-    /// Most segments.
-    pub segments_max: usize,
-    /// Most bytes of text; one segment is always allowed.
-    pub text_bytes_max: u64,
-}
-
-/// What a claim brought.
-#[derive(Debug, Default)]
-pub struct Claim {
-    /// Claimed, oldest records first.
-    pub segments: Vec<Arc<Segment>>,
-    /// Files that could not be claimed; they stay flushed.
-    pub errors: Vec<FileError>,
-}
-
-/// A row of the state listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SegmentInfo {
-    /// Id.
-    pub id: Ulid,
-    /// State.
-    pub state: SegmentState,
-    /// Bytes of frames.
-    pub len_bytes: u64,
-    /// Records and text.
-    pub content: Content,
-    /// When a consumer claimed it, milliseconds since 1970.
-    pub claimed_ms: Option<u64>,
-}
-
-/// Segments that wait for a consumer or are held by one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Backlog {
-    /// Segments flushed or pending.
-    pub segments: u64,
-    /// Frames of all segments that are not gone, active ones included, bytes.
-    pub len_bytes: u64,
-    /// Stamp of the oldest record, milliseconds since 1970.
-    pub oldest_ms: Option<u64>,
-}
+/// How long a flushed file keeps its full length although it uses less than half, milliseconds.
+const TRIM_AFTER_MS: u64 = 10_000;
 
 #[derive(Default)]
 struct Inner {
@@ -154,6 +36,10 @@ struct Inner {
     queue: BTreeSet<(Ulid, Ulid)>,
     /// Committed, but a reader still held them.
     sweep: Vec<Arc<Segment>>,
+    /// Sealed, but the rename failed; with their lengths.
+    unflushed: Vec<(Arc<Segment>, u64)>,
+    /// Flushed files that use less than half of their length, and when they were flushed.
+    untrimmed: VecDeque<(u64, Ulid)>,
     /// Prepared files for the next takers.
     pool: Vec<PooledFile>,
     /// Whether a pooled file's name is not durable yet.
@@ -183,7 +69,7 @@ pub struct Registry {
 
 impl Registry {
     /// A registry of an ingest directory with nothing in it; see
-    /// [`recover`](super::recover::recover) for one that may hold files.
+    /// [`recover`](crate::ingest::recover::recover) for one that may hold files.
     pub fn new(options: RegistryOptions) -> Self {
         let inner = Inner { random: options.seed, ..Inner::default() };
         Self { options, operation: Mutex::default(), inner: Mutex::new(inner) }
@@ -226,6 +112,11 @@ impl Registry {
         let mut inner = self.lock();
         enter(&mut inner, &segment);
         segment
+    }
+
+    /// A sweep is to give this segment the state flushed, since recovery could not.
+    pub(super) fn flush_later(&self, segment: Arc<Segment>, len_bytes: u64) {
+        self.lock().unflushed.push((segment, len_bytes));
     }
 
     /// Enters a prepared file that was found unused.
@@ -298,7 +189,7 @@ impl Registry {
     }
 
     /// A shard has sealed a segment at `len_bytes`: it is complete and available. Nothing in it:
-    /// its file goes back to the pool.
+    /// its file goes back to the pool. After an error [`Registry::sweep`] tries again.
     pub fn flush(
         &self,
         segment: &Arc<Segment>,
@@ -309,6 +200,15 @@ impl Registry {
         if segment.state() != SegmentState::Active {
             return Ok(());
         }
+        self.flush_file(segment, len_bytes, now_ms)
+    }
+
+    fn flush_file(
+        &self,
+        segment: &Arc<Segment>,
+        len_bytes: u64,
+        now_ms: u64,
+    ) -> Result<(), FileError> {
         if len_bytes == 0 || segment.content().records == 0 {
             let unused = self.lock().segments.remove(&segment.id()).is_some();
             if unused {
@@ -316,17 +216,52 @@ impl Registry {
             }
             return Ok(());
         }
-        self.move_segment(segment, SegmentState::Flushed, "flush")?;
-        let file_len = segment.file_len();
-        if len_bytes < file_len / 2 {
+        if let Err(error) = self.move_segment(segment, SegmentState::Flushed, "flush") {
+            let mut inner = self.lock();
+            if inner.segments.contains_key(&segment.id()) {
+                inner.unflushed.push((Arc::clone(segment), len_bytes));
+            }
+            return Err(error);
+        }
+        // What recovery found may be damaged: its bytes stay.
+        if len_bytes < segment.file_len() / 2 && segment.is_written_here() {
+            self.lock().untrimmed.push_back((now_ms, segment.id()));
+        }
+        Ok(())
+    }
+
+    /// Cuts flushed files that nobody has claimed for a while to what they use. Not at once: a
+    /// file of full length can be used again as it is, which costs the disk less.
+    fn trim_files(&self, now_ms: u64) {
+        loop {
+            let mut inner = self.lock();
+            let is_due = |at: u64| now_ms.saturating_sub(at) >= TRIM_AFTER_MS;
+            let Some(&(at, id)) = inner.untrimmed.front() else { return };
+            if !is_due(at) {
+                return;
+            }
+            inner.untrimmed.pop_front();
+            let Some(held) = inner.segments.get(&id) else { continue };
+            let segment = Arc::clone(&held.segment);
+            if segment.state() == SegmentState::Pending {
+                inner.untrimmed.push_back((now_ms, id));
+                continue;
+            }
+            drop(inner);
+            let len_bytes = segment.written_len();
+            let file = self.options.storage.open(&segment.path(), Open::Write);
             // Space only: a failure costs some of it until the segment is gone.
-            let path = self.path(segment.id(), SegmentState::Flushed);
-            let cut = self.options.storage.open(&path, Open::Write);
-            if cut.and_then(|file| file.set_len(len_bytes)).is_ok() {
+            if file.and_then(|file| file.set_len(len_bytes)).is_ok() {
                 segment.set_file_len(len_bytes);
             }
         }
-        Ok(())
+    }
+
+    /// Tries the renames again that failed when their segments were sealed.
+    fn flush_again(&self, now_ms: u64) -> Vec<FileError> {
+        let unflushed = std::mem::take(&mut self.lock().unflushed);
+        let again = unflushed.iter().map(|(s, len_bytes)| self.flush_file(s, *len_bytes, now_ms));
+        again.filter_map(Result::err).collect()
     }
 
     /// Renames, then enters the new state.
@@ -409,20 +344,24 @@ impl Registry {
         let mut inner = self.lock();
         for &id in ids {
             let Some(held) = inner.segments.get(&id) else { continue };
-            if held.segment.state() == SegmentState::Pending {
-                if let Some(held) = inner.segments.remove(&id) {
-                    inner.sweep.push(held.segment);
-                }
+            if held.segment.state() == SegmentState::Pending
+                && let Some(held) = inner.segments.remove(&id)
+            {
+                inner.sweep.push(held.segment);
             }
         }
         drop(inner);
         self.sweep_files(now_ms)
     }
 
-    /// Recycles or removes what was committed while readers held it.
+    /// To be called now and then: recycles or removes what was committed while readers held it,
+    /// flushes what could not be flushed before, gives unused space of waiting files back.
     pub fn sweep(&self, now_ms: u64) -> Vec<FileError> {
         let _operation = self.lock_operation();
-        self.sweep_files(now_ms)
+        let mut errors = self.flush_again(now_ms);
+        self.trim_files(now_ms);
+        errors.extend(self.sweep_files(now_ms));
+        errors
     }
 
     fn sweep_files(&self, now_ms: u64) -> Vec<FileError> {
