@@ -157,7 +157,7 @@ impl Node {
         let searcher = Searcher::start(SearcherOptions {
             threads: cores.len(),
             node: "local".into(),
-            on_thread_start: Arc::new(|_| {}),
+            on_thread_start: Arc::new(|_| host::yield_to_shards()),
         })
         .map_err(refused("a thread"))?;
 
