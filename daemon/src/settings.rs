@@ -275,6 +275,9 @@ mod tests {
     use super::*;
     use crate::flag_table::{NODE, QUERY};
 
+    /// Flags on the command line.
+    type Given<'a> = &'a [(&'static str, &'a str)];
+
     fn resolve(
         flags: &'static [Flag],
         given: &[(&'static str, &str)],
@@ -338,7 +341,7 @@ mod tests {
         let (_keep2, bad_key) = file("nonsense = 1");
         let (_keep3, nested) = file("ingest.path = 'x'");
         let (_keep4, broken) = file("x = = 1");
-        let cases: &[(&[(&'static str, &str)], &[(&str, &str)], &[&str])] = &[
+        let cases: &[(Given<'_>, &[(&str, &str)], &[&str])] = &[
             (&[("cores", "0")], &[], &["--cores", "\"0\"", "1 to 1024"]),
             (&[], &[("OKLOGD_API", "a b")], &["OKLOGD_API", "HOST:PORT"]),
             (&[("ingest.flush-interval", "20")], &[], &["--ingest.flush-interval", "100ms"]),
