@@ -2,8 +2,7 @@
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
 //! bounds connections (`client_stream`), `router` picks who answers, `parameters` reads the query
-//! string;
-//! `query` turns it into a query whose bytes come out of `pipe_body`, `records` decodes a
+//! string; `query` turns it into a query whose bytes come out of `pipe_body`, `records` decodes a
 //! body (`body_decoder`) into batches of lines (`line_batches`) for the node.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
