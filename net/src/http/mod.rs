@@ -1,9 +1,9 @@
 //! The HTTP server: queries, `POST /records`, and what operators look at.
 //!
-//! Runs on the control thread's single-threaded runtime. A request's way: [`server`] accepts and
-//! bounds connections ([`client_stream`]), [`router`] picks who answers, [`parameters`] reads the query string;
-//! [`query`] turns it into a query whose bytes come out of [`pipe_body`], [`records`] decodes a
-//! body ([`body_decoder`]) into batches of lines ([`line_batches`]) for the node.
+//! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
+//! bounds connections (`client_stream`), `router` picks who answers, `parameters` reads the query
+//! string; `query` turns it into a query whose bytes come out of `pipe_body`, `records` decodes a
+//! body (`body_decoder`) into batches of lines (`line_batches`) for the node.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
