@@ -139,6 +139,7 @@ impl Node {
         }
         let (ended, endings) = channel();
         let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
+        let stopping = Arc::new(AtomicBool::new(false));
         let (gate, starved) = (Gate::default(), Arc::new(AtomicBool::new(false)));
         let (keeper, keeper_thread) = keeper::spawn(keeper::KeeperParts {
             registry: Arc::clone(&data.registry),
@@ -148,6 +149,8 @@ impl Node {
             backlog_max_bytes: config.ingest.backlog_max_bytes,
             starved: Arc::clone(&starved),
             metrics: Arc::clone(&metrics),
+            flush_size_bytes: config.ingest.segment_flush_size_bytes,
+            stopping: Arc::clone(&stopping),
         })
         .map_err(refused("a thread"))?;
 
@@ -161,7 +164,6 @@ impl Node {
         })
         .map_err(refused("a thread"))?;
 
-        let stopping = Arc::new(AtomicBool::new(false));
         let backend = NodeBackend {
             placement: placement.clone(),
             registry: Arc::clone(&data.registry),
