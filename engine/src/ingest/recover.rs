@@ -28,7 +28,7 @@ pub const LOCK_FILE: &str = "LOCK";
 
 /// What was found.
 pub struct Recovered {
-    /// Every segment with records, flushed; unused files in the pool.
+    /// Every segment with records, flushed.
     pub registry: Registry,
     /// The newest stamp on disk, milliseconds since 1970; 0 if there is no record.
     pub newest_ms: u64,
@@ -126,7 +126,7 @@ enum Verdict {
     /// It has records.
     Records(Box<Walk>, u64),
     /// It is ours, but without a record.
-    Unused(u64),
+    Unused,
     /// It does not look like ours.
     Foreign,
 }
@@ -167,13 +167,14 @@ impl Recovery<'_> {
             Ok(Verdict::Records(walk, file_len)) => {
                 self.keep_segment(id, state, &path, *walk, file_len);
             }
-            Ok(Verdict::Unused(len)) if state == SegmentState::Active => {
-                if let Err(error) = self.found.registry.adopt_unused(id, len) {
-                    self.found.notes.push(Note::Failed(error));
+            // Not used again: a sync of it may have failed before the stop.
+            Ok(Verdict::Unused) if state == SegmentState::Active => {
+                if let Err(error) = self.storage.remove(&path) {
+                    self.fail("remove", path, error);
                 }
             }
             // A flushed segment had records once.
-            Ok(Verdict::Unused(_)) => {
+            Ok(Verdict::Unused) => {
                 self.found.report.push(whole_file_damage(path, DamageKind::Malformed("segment")));
             }
             Ok(Verdict::Foreign) => self.found.notes.push(Note::Unknown(path)),
@@ -204,7 +205,7 @@ impl Recovery<'_> {
         let is_ours = start == [0; HEADER_BYTES] || FrameHeader::decode(&start).is_ok();
         Ok(match (has_records, is_ours) {
             (true, _) => Verdict::Records(Box::new(walk), file_len),
-            (false, true) => Verdict::Unused(file_len),
+            (false, true) => Verdict::Unused,
             (false, false) => Verdict::Foreign,
         })
     }

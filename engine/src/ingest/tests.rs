@@ -226,7 +226,8 @@ fn a_clean_stop_seals_everything_and_leaves_no_unused_file_behind() {
     let found = recovered(directory.path());
     assert_eq!((found.tail_records, found.torn_bytes), (0, 0));
     assert_eq!(read_all(&found.registry), all);
-    assert_eq!(found.registry.pool_bytes(), registry.pool_bytes());
+    assert_eq!(found.registry.pool_bytes(), 0);
+    assert!(!states(directory.path()).contains(&SegmentState::Active), "unused files are removed");
 }
 
 #[test]
@@ -278,6 +279,52 @@ fn a_segment_lives_from_prepared_to_recycled() {
     let found = recovered(directory.path());
     assert!(found.registry.snapshot().is_empty());
     assert!(found.notes.is_empty() && found.report.is_empty());
+}
+
+#[test]
+fn a_file_in_which_a_sync_failed_or_that_was_found_at_start_is_not_used_again() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("one\n");
+    shard.log.want_durable();
+    let mut abandoned = None;
+    while abandoned.is_none() {
+        match shard.log.next_effect(shard.now).expect("the failure is dealt with") {
+            Effect::WantSegment => {
+                let made = registry.prepare(1, 1).unwrap();
+                shard.log.on_segment(made.into_iter().next().unwrap());
+            }
+            Effect::Write { token, segment, offset_bytes, frame } => {
+                let file = OsStorage.open(&segment.path(), Open::Write).unwrap();
+                file.write_all_at(frame.as_bytes(), offset_bytes).unwrap();
+                shard.log.on_written(token, Ok(frame.as_bytes().len()));
+            }
+            Effect::Sync { token, .. } => {
+                shard.log.on_synced(token, Err(std::io::ErrorKind::Other.into()));
+            }
+            Effect::Abandon { segment, len_bytes, .. } => {
+                registry.flush(&segment, len_bytes, 1).unwrap();
+                abandoned = Some(segment.id());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let id = abandoned.unwrap();
+    assert_eq!(registry.claim(ALL, 1).segments.len(), 1);
+    let pooled = registry.pool_bytes();
+    assert!(registry.commit(&[id], 1).is_empty());
+    assert_eq!(registry.pool_bytes(), pooled);
+    assert!(!states(directory.path()).contains(&SegmentState::Pending), "it is gone");
+    // The record is rewritten elsewhere.
+    shard.advance(6_000_000);
+    shard.stop(&registry);
+    let found = recovered(directory.path());
+    assert_eq!(read_all(&found.registry), shard.appended);
+    let ids: Vec<Ulid> = found.registry.list().iter().map(|row| row.id).collect();
+    drop(found.registry.claim(ALL, 1));
+    assert!(found.registry.commit(&ids, 1).is_empty());
+    assert_eq!((found.registry.list().len(), found.registry.pool_bytes()), (0, 0));
 }
 
 #[test]
