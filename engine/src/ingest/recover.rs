@@ -14,10 +14,10 @@ use std::sync::Arc;
 use super::frame::{ALIGNMENT_MIN, FrameBuffer, FrameHeader, FramePlace, HEADER_BYTES};
 use super::registry::{FileError, Registry, RegistryOptions};
 use super::segment::{
-    Content, Extent, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
+    Content, Extent, Segment, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
 };
 use super::tail::{self, SlotContent, SlotState};
-use super::walk::{self, Ending, Source, Walk, WalkOptions};
+use super::walk::{self, Ending, FrameAt, Source, Walk, WalkOptions};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::TAIL_SLOT_BYTES;
 use crate::storage::{Entry, File, Open, Storage};
@@ -107,10 +107,28 @@ pub fn recover(
     Ok(recovery.found)
 }
 
-/// A segment file on disk and the frames that are whole in it.
+/// A segment that was found and its frames, as their headers say.
 struct Life {
-    incarnation: u64,
-    frames: Vec<FrameHeader>,
+    segment: Arc<Segment>,
+    frames: Vec<FrameAt>,
+}
+
+impl Life {
+    /// Whether it holds what a tail slot holds. The frame's payload is read: a write that failed
+    /// may have brought its header to the disk and no more.
+    fn holds(&self, content: &SlotContent) -> bool {
+        let Some((first, last)) = content.table.range() else { return true };
+        let mut frames = self.frames.iter().filter(|f| f.header.number == content.frame_number);
+        self.segment.incarnation() == content.incarnation
+            && frames.any(|frame| {
+                let FrameAt { offset, header } = frame;
+                let mut bytes = vec![0; header.table_span().end];
+                let file = self.segment.open_file();
+                let read = file.and_then(|file| file.read_exact_at(&mut bytes, *offset));
+                let has_range = header.first <= first && last <= header.last;
+                has_range && read.is_ok() && header.check_payload(&bytes).is_ok()
+            })
+    }
 }
 
 struct Recovery<'a> {
@@ -226,10 +244,6 @@ impl Recovery<'_> {
                 content.add(u64::from(header.record_count), u64::from(header.text_len), range);
             }
         }
-        self.lives.push(Life {
-            incarnation: incarnation(id),
-            frames: walk.frames.iter().map(|f| f.header).collect(),
-        });
         self.saw(content);
         if state == SegmentState::Active {
             match end_segment(&*self.storage, path, id, &walk) {
@@ -257,8 +271,9 @@ impl Recovery<'_> {
         };
         let segment = self.found.registry.adopt(file);
         if now_in != SegmentState::Flushed {
-            self.found.registry.flush_later(segment, walk.end);
+            self.found.registry.flush_later(Arc::clone(&segment), walk.end);
         }
+        self.lives.push(Life { segment, frames: walk.frames });
     }
 
     fn saw(&mut self, content: Content) {
@@ -314,13 +329,7 @@ impl Recovery<'_> {
     /// Whether the frame that a slot backs is missing from its segment, or holds other records.
     fn is_needed(&self, content: &SlotContent) -> bool {
         let is_stored = self.already_stored.iter().any(|&id| id as u64 == content.incarnation);
-        let mut lives = self.lives.iter().filter(|l| l.incarnation == content.incarnation);
-        let range = content.table.range();
-        let holds_it = |frame: &FrameHeader| {
-            frame.number == content.frame_number
-                && range.is_some_and(|(first, last)| frame.first <= first && last <= frame.last)
-        };
-        !is_stored && !lives.any(|life| life.frames.iter().any(holds_it))
+        !is_stored && !self.lives.iter().any(|life| life.holds(content))
     }
 
     /// Writes a slot's records as a segment of their own: no file that was written before is

@@ -17,7 +17,7 @@ use super::walk::{self, Ending, FrameAt, Source, WalkOptions};
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::RunTable;
-use crate::storage::{Open, Storage};
+use crate::storage::{File, Open, Storage};
 use crate::topic::Topic;
 use crate::ulid::{ULID_TEXT_LEN, Ulid};
 
@@ -235,8 +235,14 @@ impl Segment {
         }
     }
 
-    fn source(&self) -> io::Result<(Source, u64, Ending)> {
+    /// Opens its file, whatever its name is.
+    pub(super) fn open_file(&self) -> io::Result<Arc<dyn File>> {
         // Held so that the name stays while the file is opened.
+        let state = lock(&self.state);
+        self.storage.open(&self.path_in(*state), Open::Read)
+    }
+
+    fn source(&self) -> io::Result<(Source, u64, Ending)> {
         let state = lock(&self.state);
         let file = self.storage.open(&self.path_in(*state), Open::Read)?;
         let written = self.written_len();

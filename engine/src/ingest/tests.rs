@@ -685,6 +685,31 @@ fn every_flipped_byte_and_cut_of_a_tail_file_invents_nothing_and_keeps_the_segme
 }
 
 #[test]
+fn a_tail_slot_counts_when_its_frame_got_no_further_than_its_header() {
+    let directory = scratch();
+    let specimen = specimen(directory.path());
+    let (_, span, records) = &specimen.frames[1];
+    let mut bytes = specimen.bytes.clone();
+    let header = FrameHeader::decode(&bytes[span.clone()]).unwrap();
+    let table = header.check_payload(&bytes[span.clone()]).unwrap();
+    let text = bytes[span.clone()][header.text_span()].to_vec();
+    bytes[span.start + HEADER_BYTES] ^= 1;
+    fs::write(&specimen.path, &bytes).unwrap();
+    let (incarnation, frame_number) = (header.incarnation, header.number);
+    let place = tail::ChunkPlace { incarnation, frame_number, chunk_number: 0 };
+    let tail_path = directory.path().join(tail::file_name(0));
+    fs::write(&tail_path, tail::encode_chunk(&place, &table, &text)).unwrap();
+    let found = recovered(directory.path());
+    assert_eq!(found.tail_records, records.len() as u64);
+    let mut left = Records::new();
+    for segment in found.registry.snapshot() {
+        left.extend(read_part(&*segment).0);
+    }
+    let all: Records = specimen.frames.iter().flat_map(|(_, _, own)| own.clone()).collect();
+    assert_eq!(left, all);
+}
+
+#[test]
 fn a_tail_slot_full_of_runs_is_saved_whole() {
     let directory = scratch();
     let mut table = RunTable::default();
