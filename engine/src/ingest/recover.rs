@@ -87,6 +87,7 @@ pub fn recover(
         already_stored,
         now_ms,
         lives: Vec::new(),
+        superfluous: Vec::new(),
         found: Recovered {
             registry: Registry::new(options),
             newest_ms: 0,
@@ -103,6 +104,7 @@ pub fn recover(
     for name in tails {
         recovery.take_tail(&name);
     }
+    recovery.remove_superfluous();
     recovery.storage.sync_dir(&directory).map_err(failed("sync the directory"))?;
     Ok(recovery.found)
 }
@@ -136,6 +138,8 @@ struct Recovery<'a> {
     already_stored: &'a HashSet<u128>,
     now_ms: u64,
     lives: Vec<Life>,
+    /// Files of segments that the store has. They go last: they tell which tail slots it has too.
+    superfluous: Vec<PathBuf>,
     found: Recovered,
 }
 
@@ -175,10 +179,8 @@ impl Recovery<'_> {
     fn take_segment(&mut self, id: Ulid, state: SegmentState) {
         let path = self.directory().join(file_name(id, state));
         if self.already_stored.contains(&id.0) {
-            match self.storage.remove(&path) {
-                Ok(()) => self.found.notes.push(Note::AlreadyStored(path)),
-                Err(error) => self.fail("remove", path, error),
-            }
+            self.take_stored(id, state, &path);
+            self.superfluous.push(path);
             return;
         }
         match self.examine(id, state, &path) {
@@ -198,6 +200,30 @@ impl Recovery<'_> {
             Ok(Verdict::Foreign) => self.found.notes.push(Note::Unknown(path)),
             Err(error) => {
                 self.found.report.push(whole_file_damage(path, DamageKind::Io(error.kind())));
+            }
+        }
+    }
+
+    /// The store has what is in this segment: remembers just which frames that is.
+    fn take_stored(&mut self, id: Ulid, state: SegmentState, path: &Path) {
+        let Ok(Verdict::Records(walk, file_len)) = self.examine(id, state, path) else { return };
+        let file = SegmentFile {
+            id,
+            state,
+            extent: Extent::Found,
+            file_len,
+            written_len: walk.end,
+            content: Content::default(),
+        };
+        let segment = Segment::new(Arc::clone(&self.storage), self.directory(), file);
+        self.lives.push(Life { segment: Arc::new(segment), frames: walk.frames });
+    }
+
+    fn remove_superfluous(&mut self) {
+        for path in std::mem::take(&mut self.superfluous) {
+            match self.storage.remove(&path) {
+                Ok(()) => self.found.notes.push(Note::AlreadyStored(path)),
+                Err(error) => self.fail("remove", path, error),
             }
         }
     }
@@ -304,7 +330,7 @@ impl Recovery<'_> {
             match slot {
                 Ok(content) if self.is_needed(&content) => {
                     if let Err(error) = self.save_tail(&content) {
-                        // The file keeps it for the next start.
+                        // The file keeps it for the next start, and is not used until then.
                         self.found.notes.push(Note::Failed(error));
                         return;
                     }
@@ -319,17 +345,18 @@ impl Recovery<'_> {
                 }
             }
         }
-        for slot in 0..tail::SLOTS {
-            if let Err(error) = file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot)) {
-                self.fail("empty", path.clone(), error);
-            }
+        // Synced, so that a loss of power does not bring back what was there before.
+        let emptied = (0..tail::SLOTS)
+            .try_for_each(|slot| file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot)))
+            .and_then(|()| file.sync());
+        if let Err(error) = emptied {
+            self.fail("empty", path, error);
         }
     }
 
     /// Whether the frame that a slot backs is missing from its segment, or holds other records.
     fn is_needed(&self, content: &SlotContent) -> bool {
-        let is_stored = self.already_stored.iter().any(|&id| id as u64 == content.incarnation);
-        !is_stored && !self.lives.iter().any(|life| life.holds(content))
+        !self.lives.iter().any(|life| life.holds(content))
     }
 
     /// Writes a slot's records as a segment of their own: no file that was written before is

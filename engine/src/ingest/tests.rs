@@ -522,11 +522,16 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
 }
 
 #[test]
-fn segments_and_tails_that_the_store_has_are_not_brought_back() {
+fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;
     let mut shard = Shard::start(&registry, 0, 5);
-    shard.append(&lines(2000, 99));
+    shard.append("old\n");
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    let with_old_in_it = fs::read(directory.path().join(tail::file_name(0))).unwrap();
+    shard.append(&lines(900, 99));
     shard.work(&registry);
     shard.advance(20_000);
     shard.work(&registry);
@@ -534,11 +539,31 @@ fn segments_and_tails_that_the_store_has_are_not_brought_back() {
     shard.advance(20_000);
     shard.work(&registry);
     let stored: HashSet<u128> = registry.list().iter().map(|row| row.id.0).collect();
+    // The slot of the frame that has become part of the segment, once more.
+    let tail_path = directory.path().join(tail::file_name(0));
+    let mut bytes = fs::read(&tail_path).unwrap();
+    bytes[..TAIL_SLOT_BYTES].copy_from_slice(&with_old_in_it[..TAIL_SLOT_BYTES]);
+    fs::write(&tail_path, bytes).unwrap();
     let found = recover(options(directory.path()), &stored, 5).unwrap();
-    assert!(found.registry.snapshot().is_empty());
-    assert_eq!(found.tail_records, 0);
+    let left: Vec<Vec<u8>> = read_all(&found.registry).into_values().collect();
+    assert_eq!(left, [b"young\n"], "which was in no frame that the store could take");
     assert!(found.notes.iter().all(|n| matches!(n, Note::AlreadyStored(_))));
-    assert!(states(directory.path()).is_empty());
+    assert_eq!(found.notes.len(), stored.len());
+    assert_eq!(states(directory.path()), [SegmentState::Flushed]);
+}
+
+#[test]
+fn a_tail_file_with_records_that_could_not_be_saved_is_not_emptied() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("young\n");
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    assert!(tail::prepare(&OsStorage, directory.path(), 0).is_err());
+    assert_eq!(recovered(directory.path()).tail_records, 1);
+    assert!(tail::prepare(&OsStorage, directory.path(), 0).is_ok());
 }
 
 /// A flushed file of three frames, its bytes, and each frame's span and records.
