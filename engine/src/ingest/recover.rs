@@ -157,6 +157,12 @@ impl Recovery<'_> {
     fn take_segment(&mut self, id: Ulid, state: SegmentState) {
         let path = self.directory().join(file_name(id, state));
         if self.already_stored.contains(&id.0) {
+            // What tail files back is compared with its frames, as with those of any other: frames
+            // that were to come behind them are in no store.
+            if let Ok(Verdict::Records(walk, _)) = self.examine(id, state, &path) {
+                let frames = walk.frames.iter().map(|f| f.header).collect();
+                self.lives.push(Life { incarnation: incarnation(id), frames });
+            }
             match self.storage.remove(&path) {
                 Ok(()) => self.found.notes.push(Note::AlreadyStored(path)),
                 Err(error) => self.fail("remove", path, error),
@@ -312,14 +318,13 @@ impl Recovery<'_> {
 
     /// Whether the frame that a slot backs is missing from its segment, or holds other records.
     fn is_needed(&self, content: &SlotContent) -> bool {
-        let is_stored = self.already_stored.iter().any(|&id| id as u64 == content.incarnation);
         let mut lives = self.lives.iter().filter(|l| l.incarnation == content.incarnation);
         let range = content.table.range();
         let holds_it = |frame: &FrameHeader| {
             frame.number == content.frame_number
                 && range.is_some_and(|(first, last)| frame.first <= first && last <= frame.last)
         };
-        !is_stored && !lives.any(|life| life.frames.iter().any(holds_it))
+        !lives.any(|life| life.frames.iter().any(holds_it))
     }
 
     /// Writes a slot's records as a segment of their own: no file that was written before is
