@@ -121,6 +121,18 @@ pub(crate) const NODE: &[Flag] = &[
         "Distinct topics; records of further ones are kept as 'invalid'",
     ),
     rare(
+        "ingest.connections-max",
+        Kind::Count(1, 1_000_000),
+        "16384",
+        "Ingest connections at a time; further ones are closed at once",
+    ),
+    rare(
+        "ingest.partial-max-size",
+        Kind::Size(1 << 20, 1 << 40),
+        "64MiB",
+        "Memory for unfinished lines; beyond it the longest is cut early",
+    ),
+    rare(
         "ingest.segment-flush-size",
         Kind::Size(1 << 20, GIB),
         "16MiB",

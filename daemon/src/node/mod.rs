@@ -42,9 +42,6 @@ use self::listeners::{ListenError, Listeners};
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
 use crate::config::NodeConfig;
 
-/// Ingest connections that a node takes where the limit of open files allows it.
-const CONNECTIONS_WANTED: usize = 16_384;
-
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
 pub(crate) enum NodeError {
@@ -133,7 +130,7 @@ impl Node {
         listeners: Listeners,
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
-        let (connections_max, advice) = host::connections_max(CONNECTIONS_WANTED);
+        let (connections_max, advice) = host::connections_max(config.ingest.connections_max);
         if let Some(advice) = advice {
             tracing::warn!("{advice}");
         }
