@@ -14,10 +14,10 @@ use std::sync::Arc;
 use super::frame::{ALIGNMENT_MIN, FrameBuffer, FrameHeader, FramePlace, HEADER_BYTES};
 use super::registry::{FileError, Registry, RegistryOptions};
 use super::segment::{
-    Content, Extent, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
+    Content, Extent, Segment, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
 };
 use super::tail::{self, SlotContent, SlotState};
-use super::walk::{self, Ending, Source, Walk, WalkOptions};
+use super::walk::{self, Ending, FrameAt, Source, Walk, WalkOptions};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::TAIL_SLOT_BYTES;
 use crate::storage::{Entry, File, Open, Storage};
@@ -28,7 +28,7 @@ pub const LOCK_FILE: &str = "LOCK";
 
 /// What was found.
 pub struct Recovered {
-    /// Every segment with records, flushed; unused files in the pool.
+    /// Every segment with records, flushed.
     pub registry: Registry,
     /// The newest stamp on disk, milliseconds since 1970; 0 if there is no record.
     pub newest_ms: u64,
@@ -87,6 +87,7 @@ pub fn recover(
         already_stored,
         now_ms,
         lives: Vec::new(),
+        superfluous: Vec::new(),
         found: Recovered {
             registry: Registry::new(options),
             newest_ms: 0,
@@ -103,14 +104,33 @@ pub fn recover(
     for name in tails {
         recovery.take_tail(&name);
     }
+    recovery.remove_superfluous();
     recovery.storage.sync_dir(&directory).map_err(failed("sync the directory"))?;
     Ok(recovery.found)
 }
 
-/// A segment file on disk and the frames that are whole in it.
+/// A segment that was found and its frames, as their headers say.
 struct Life {
-    incarnation: u64,
-    frames: Vec<FrameHeader>,
+    segment: Arc<Segment>,
+    frames: Vec<FrameAt>,
+}
+
+impl Life {
+    /// Whether it holds what a tail slot holds. The frame's payload is read: a write that failed
+    /// may have brought its header to the disk and no more.
+    fn holds(&self, content: &SlotContent) -> bool {
+        let Some((first, last)) = content.table.range() else { return true };
+        let mut frames = self.frames.iter().filter(|f| f.header.number == content.frame_number);
+        self.segment.incarnation() == content.incarnation
+            && frames.any(|frame| {
+                let FrameAt { offset, header } = frame;
+                let mut bytes = vec![0; header.table_span().end];
+                let file = self.segment.open_file();
+                let read = file.and_then(|file| file.read_exact_at(&mut bytes, *offset));
+                let has_range = header.first <= first && last <= header.last;
+                has_range && read.is_ok() && header.check_payload(&bytes).is_ok()
+            })
+    }
 }
 
 struct Recovery<'a> {
@@ -118,6 +138,8 @@ struct Recovery<'a> {
     already_stored: &'a HashSet<u128>,
     now_ms: u64,
     lives: Vec<Life>,
+    /// Files of segments that the store has. They go last: they tell which tail slots it has too.
+    superfluous: Vec<PathBuf>,
     found: Recovered,
 }
 
@@ -126,7 +148,7 @@ enum Verdict {
     /// It has records.
     Records(Box<Walk>, u64),
     /// It is ours, but without a record.
-    Unused(u64),
+    Unused,
     /// It does not look like ours.
     Foreign,
 }
@@ -157,28 +179,51 @@ impl Recovery<'_> {
     fn take_segment(&mut self, id: Ulid, state: SegmentState) {
         let path = self.directory().join(file_name(id, state));
         if self.already_stored.contains(&id.0) {
-            match self.storage.remove(&path) {
-                Ok(()) => self.found.notes.push(Note::AlreadyStored(path)),
-                Err(error) => self.fail("remove", path, error),
-            }
+            self.take_stored(id, state, &path);
+            self.superfluous.push(path);
             return;
         }
         match self.examine(id, state, &path) {
             Ok(Verdict::Records(walk, file_len)) => {
                 self.keep_segment(id, state, &path, *walk, file_len);
             }
-            Ok(Verdict::Unused(len)) if state == SegmentState::Active => {
-                if let Err(error) = self.found.registry.adopt_unused(id, len) {
-                    self.found.notes.push(Note::Failed(error));
+            // Not used again: a sync of it may have failed before the stop.
+            Ok(Verdict::Unused) if state == SegmentState::Active => {
+                if let Err(error) = self.storage.remove(&path) {
+                    self.fail("remove", path, error);
                 }
             }
             // A flushed segment had records once.
-            Ok(Verdict::Unused(_)) => {
+            Ok(Verdict::Unused) => {
                 self.found.report.push(whole_file_damage(path, DamageKind::Malformed("segment")));
             }
             Ok(Verdict::Foreign) => self.found.notes.push(Note::Unknown(path)),
             Err(error) => {
                 self.found.report.push(whole_file_damage(path, DamageKind::Io(error.kind())));
+            }
+        }
+    }
+
+    /// The store has what is in this segment: remembers just which frames that is.
+    fn take_stored(&mut self, id: Ulid, state: SegmentState, path: &Path) {
+        let Ok(Verdict::Records(walk, file_len)) = self.examine(id, state, path) else { return };
+        let file = SegmentFile {
+            id,
+            state,
+            extent: Extent::Found,
+            file_len,
+            written_len: walk.end,
+            content: Content::default(),
+        };
+        let segment = Segment::new(Arc::clone(&self.storage), self.directory(), file);
+        self.lives.push(Life { segment: Arc::new(segment), frames: walk.frames });
+    }
+
+    fn remove_superfluous(&mut self) {
+        for path in std::mem::take(&mut self.superfluous) {
+            match self.storage.remove(&path) {
+                Ok(()) => self.found.notes.push(Note::AlreadyStored(path)),
+                Err(error) => self.fail("remove", path, error),
             }
         }
     }
@@ -204,7 +249,7 @@ impl Recovery<'_> {
         let is_ours = start == [0; HEADER_BYTES] || FrameHeader::decode(&start).is_ok();
         Ok(match (has_records, is_ours) {
             (true, _) => Verdict::Records(Box::new(walk), file_len),
-            (false, true) => Verdict::Unused(file_len),
+            (false, true) => Verdict::Unused,
             (false, false) => Verdict::Foreign,
         })
     }
@@ -225,10 +270,6 @@ impl Recovery<'_> {
                 content.add(u64::from(header.record_count), u64::from(header.text_len), range);
             }
         }
-        self.lives.push(Life {
-            incarnation: incarnation(id),
-            frames: walk.frames.iter().map(|f| f.header).collect(),
-        });
         self.saw(content);
         if state == SegmentState::Active {
             match end_segment(&*self.storage, path, id, &walk) {
@@ -256,8 +297,9 @@ impl Recovery<'_> {
         };
         let segment = self.found.registry.adopt(file);
         if now_in != SegmentState::Flushed {
-            self.found.registry.flush_later(segment, walk.end);
+            self.found.registry.flush_later(Arc::clone(&segment), walk.end);
         }
+        self.lives.push(Life { segment, frames: walk.frames });
     }
 
     fn saw(&mut self, content: Content) {
@@ -288,7 +330,7 @@ impl Recovery<'_> {
             match slot {
                 Ok(content) if self.is_needed(&content) => {
                     if let Err(error) = self.save_tail(&content) {
-                        // The file keeps it for the next start.
+                        // The file keeps it for the next start, and is not used until then.
                         self.found.notes.push(Note::Failed(error));
                         return;
                     }
@@ -303,23 +345,18 @@ impl Recovery<'_> {
                 }
             }
         }
-        for slot in 0..tail::SLOTS {
-            if let Err(error) = file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot)) {
-                self.fail("empty", path.clone(), error);
-            }
+        // Synced, so that a loss of power does not bring back what was there before.
+        let emptied = (0..tail::SLOTS)
+            .try_for_each(|slot| file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot)))
+            .and_then(|()| file.sync());
+        if let Err(error) = emptied {
+            self.fail("empty", path, error);
         }
     }
 
     /// Whether the frame that a slot backs is missing from its segment, or holds other records.
     fn is_needed(&self, content: &SlotContent) -> bool {
-        let is_stored = self.already_stored.iter().any(|&id| id as u64 == content.incarnation);
-        let mut lives = self.lives.iter().filter(|l| l.incarnation == content.incarnation);
-        let range = content.table.range();
-        let holds_it = |frame: &FrameHeader| {
-            frame.number == content.frame_number
-                && range.is_some_and(|(first, last)| frame.first <= first && last <= frame.last)
-        };
-        !is_stored && !lives.any(|life| life.frames.iter().any(holds_it))
+        !self.lives.iter().any(|life| life.holds(content))
     }
 
     /// Writes a slot's records as a segment of their own: no file that was written before is

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::{FrameHeader, HEADER_BYTES};
@@ -17,7 +17,7 @@ use super::walk::{self, Ending, FrameAt, Source, WalkOptions};
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::RunTable;
-use crate::storage::{Open, Storage};
+use crate::storage::{File, Open, Storage};
 use crate::topic::Topic;
 use crate::ulid::{ULID_TEXT_LEN, Ulid};
 
@@ -110,6 +110,7 @@ pub struct Segment {
     file_len: AtomicU64,
     /// Whole frames below it are readable.
     written_len: AtomicU64,
+    has_failed: AtomicBool,
     state: Mutex<SegmentState>,
     content: Mutex<Content>,
 }
@@ -144,6 +145,7 @@ impl Segment {
             extent: file.extent,
             file_len: AtomicU64::new(file.file_len),
             written_len: AtomicU64::new(file.written_len),
+            has_failed: AtomicBool::new(false),
             state: Mutex::new(file.state),
             content: Mutex::new(file.content),
         }
@@ -162,6 +164,16 @@ impl Segment {
     /// Whether this process wrote it, and so knows its length.
     pub(super) fn is_written_here(&self) -> bool {
         self.extent == Extent::Published
+    }
+
+    /// A write or sync in it has failed.
+    pub(super) fn mark_failed(&self) {
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Whether its file can be used again: what was asked of the disk for it was done.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.is_written_here() && !self.has_failed.load(Ordering::Acquire)
     }
 
     /// Its state.
@@ -223,8 +235,14 @@ impl Segment {
         }
     }
 
-    fn source(&self) -> io::Result<(Source, u64, Ending)> {
+    /// Opens its file, whatever its name is.
+    pub(super) fn open_file(&self) -> io::Result<Arc<dyn File>> {
         // Held so that the name stays while the file is opened.
+        let state = lock(&self.state);
+        self.storage.open(&self.path_in(*state), Open::Read)
+    }
+
+    fn source(&self) -> io::Result<(Source, u64, Ending)> {
         let state = lock(&self.state);
         let file = self.storage.open(&self.path_in(*state), Open::Read)?;
         let written = self.written_len();

@@ -37,14 +37,23 @@ pub const fn slot_offset(index: usize) -> u64 {
     (index * TAIL_SLOT_BYTES) as u64
 }
 
-/// Makes or empties the tail file of a shard, at its full length so that writing to it needs no
-/// space later. Only after recovery: what the file held is gone.
+/// Makes the tail file of a shard, at its full length so that writing to it needs no space later,
+/// and empties it. Only after recovery. An error: the shard has to do without; so it has when the
+/// file still holds records that recovery could not save.
 pub fn prepare(storage: &dyn Storage, directory: &Path, shard: usize) -> io::Result<PathBuf> {
     let path = directory.join(file_name(shard));
     let file = match storage.open(&path, Open::CreateNew) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => storage.open(&path, Open::Write)?,
         other => other?,
     };
+    let mut slot_bytes = vec![0; TAIL_SLOT_BYTES];
+    for slot in 0..SLOTS {
+        let whole = file.read_exact_at(&mut slot_bytes, slot_offset(slot));
+        if whole.is_ok() && decode_slot(&slot_bytes).is_ok() {
+            let what = format!("{} holds records that could not be saved", path.display());
+            return Err(io::Error::other(what));
+        }
+    }
     file.allocate(FILE_BYTES)?;
     for slot in 0..SLOTS {
         file.write_all_at(&[0; HEADER_BYTES], slot_offset(slot))?;

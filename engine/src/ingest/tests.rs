@@ -226,7 +226,8 @@ fn a_clean_stop_seals_everything_and_leaves_no_unused_file_behind() {
     let found = recovered(directory.path());
     assert_eq!((found.tail_records, found.torn_bytes), (0, 0));
     assert_eq!(read_all(&found.registry), all);
-    assert_eq!(found.registry.pool_bytes(), registry.pool_bytes());
+    assert_eq!(found.registry.pool_bytes(), 0);
+    assert!(!states(directory.path()).contains(&SegmentState::Active), "unused files are removed");
 }
 
 #[test]
@@ -278,6 +279,52 @@ fn a_segment_lives_from_prepared_to_recycled() {
     let found = recovered(directory.path());
     assert!(found.registry.snapshot().is_empty());
     assert!(found.notes.is_empty() && found.report.is_empty());
+}
+
+#[test]
+fn a_file_in_which_a_sync_failed_or_that_was_found_at_start_is_not_used_again() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("one\n");
+    shard.log.want_durable();
+    let mut abandoned = None;
+    while abandoned.is_none() {
+        match shard.log.next_effect(shard.now).expect("the failure is dealt with") {
+            Effect::WantSegment => {
+                let made = registry.prepare(1, 1).unwrap();
+                shard.log.on_segment(made.into_iter().next().unwrap());
+            }
+            Effect::Write { token, segment, offset_bytes, frame } => {
+                let file = OsStorage.open(&segment.path(), Open::Write).unwrap();
+                file.write_all_at(frame.as_bytes(), offset_bytes).unwrap();
+                shard.log.on_written(token, Ok(frame.as_bytes().len()));
+            }
+            Effect::Sync { token, .. } => {
+                shard.log.on_synced(token, Err(std::io::ErrorKind::Other.into()));
+            }
+            Effect::Abandon { segment, len_bytes, .. } => {
+                registry.flush(&segment, len_bytes, 1).unwrap();
+                abandoned = Some(segment.id());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let id = abandoned.unwrap();
+    assert_eq!(registry.claim(ALL, 1).segments.len(), 1);
+    let pooled = registry.pool_bytes();
+    assert!(registry.commit(&[id], 1).is_empty());
+    assert_eq!(registry.pool_bytes(), pooled);
+    assert!(!states(directory.path()).contains(&SegmentState::Pending), "it is gone");
+    // The record is rewritten elsewhere.
+    shard.advance(6_000_000);
+    shard.stop(&registry);
+    let found = recovered(directory.path());
+    assert_eq!(read_all(&found.registry), shard.appended);
+    let ids: Vec<Ulid> = found.registry.list().iter().map(|row| row.id).collect();
+    drop(found.registry.claim(ALL, 1));
+    assert!(found.registry.commit(&ids, 1).is_empty());
+    assert_eq!((found.registry.list().len(), found.registry.pool_bytes()), (0, 0));
 }
 
 #[test]
@@ -475,11 +522,16 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
 }
 
 #[test]
-fn segments_and_tails_that_the_store_has_are_not_brought_back() {
+fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;
     let mut shard = Shard::start(&registry, 0, 5);
-    shard.append(&lines(2000, 99));
+    shard.append("old\n");
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    let with_old_in_it = fs::read(directory.path().join(tail::file_name(0))).unwrap();
+    shard.append(&lines(900, 99));
     shard.work(&registry);
     shard.advance(20_000);
     shard.work(&registry);
@@ -487,11 +539,31 @@ fn segments_and_tails_that_the_store_has_are_not_brought_back() {
     shard.advance(20_000);
     shard.work(&registry);
     let stored: HashSet<u128> = registry.list().iter().map(|row| row.id.0).collect();
+    // The slot of the frame that has become part of the segment, once more.
+    let tail_path = directory.path().join(tail::file_name(0));
+    let mut bytes = fs::read(&tail_path).unwrap();
+    bytes[..TAIL_SLOT_BYTES].copy_from_slice(&with_old_in_it[..TAIL_SLOT_BYTES]);
+    fs::write(&tail_path, bytes).unwrap();
     let found = recover(options(directory.path()), &stored, 5).unwrap();
-    assert!(found.registry.snapshot().is_empty());
-    assert_eq!(found.tail_records, 0);
+    let left: Vec<Vec<u8>> = read_all(&found.registry).into_values().collect();
+    assert_eq!(left, [b"young\n"], "which was in no frame that the store could take");
     assert!(found.notes.iter().all(|n| matches!(n, Note::AlreadyStored(_))));
-    assert!(states(directory.path()).is_empty());
+    assert_eq!(found.notes.len(), stored.len());
+    assert_eq!(states(directory.path()), [SegmentState::Flushed]);
+}
+
+#[test]
+fn a_tail_file_with_records_that_could_not_be_saved_is_not_emptied() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("young\n");
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    assert!(tail::prepare(&OsStorage, directory.path(), 0).is_err());
+    assert_eq!(recovered(directory.path()).tail_records, 1);
+    assert!(tail::prepare(&OsStorage, directory.path(), 0).is_ok());
 }
 
 /// A flushed file of three frames, its bytes, and each frame's span and records.
@@ -635,6 +707,31 @@ fn every_flipped_byte_and_cut_of_a_tail_file_invents_nothing_and_keeps_the_segme
         }
     }
     assert_eq!(best, 2, "a whole first chunk survives damage to the second");
+}
+
+#[test]
+fn a_tail_slot_counts_when_its_frame_got_no_further_than_its_header() {
+    let directory = scratch();
+    let specimen = specimen(directory.path());
+    let (_, span, records) = &specimen.frames[1];
+    let mut bytes = specimen.bytes.clone();
+    let header = FrameHeader::decode(&bytes[span.clone()]).unwrap();
+    let table = header.check_payload(&bytes[span.clone()]).unwrap();
+    let text = bytes[span.clone()][header.text_span()].to_vec();
+    bytes[span.start + HEADER_BYTES] ^= 1;
+    fs::write(&specimen.path, &bytes).unwrap();
+    let (incarnation, frame_number) = (header.incarnation, header.number);
+    let place = tail::ChunkPlace { incarnation, frame_number, chunk_number: 0 };
+    let tail_path = directory.path().join(tail::file_name(0));
+    fs::write(&tail_path, tail::encode_chunk(&place, &table, &text)).unwrap();
+    let found = recovered(directory.path());
+    assert_eq!(found.tail_records, records.len() as u64);
+    let mut left = Records::new();
+    for segment in found.registry.snapshot() {
+        left.extend(read_part(&*segment).0);
+    }
+    let all: Records = specimen.frames.iter().flat_map(|(_, _, own)| own.clone()).collect();
+    assert_eq!(left, all);
 }
 
 #[test]

@@ -127,6 +127,7 @@ impl ShardLog {
         let pause_us = WRITE_RETRY_US_MIN << self.failures.min(16);
         self.resume_us = now.monotonic_us + pause_us.min(WRITE_RETRY_US_MAX);
         let error = failure.expect("the segment is a failed one");
+        segment.mark_failed();
         let len_bytes = segment.written_len();
         Some(Effect::Abandon { segment, len_bytes, error })
     }

@@ -53,17 +53,16 @@ impl ShardLog {
         if self.tail.clearing == Some(incarnation) {
             return None;
         }
-        // What the tail file holds of it must not come back when its file is gone.
-        if let Some(slot) = self.tail.owners.iter().position(|&o| o == Some(incarnation)) {
-            let is_needed = self.is_slot_needed(slot) && self.current.is_some();
-            if self.tail.in_flight.is_some() || is_needed {
+        // What the tail file holds of it must not come back when its file is gone; and records
+        // that were put there under its name, but go elsewhere, must not go with it.
+        let owned = self.tail.owners.iter().position(|&owner| owner == Some(incarnation));
+        if let Some(slot) = owned.filter(|_| !self.tail.is_broken) {
+            if self.tail.in_flight.is_some() || self.is_slot_needed(slot) {
                 return None;
             }
             self.tail.owners[slot] = None;
-            if !self.tail.is_broken && !self.is_slot_needed(slot) {
-                self.tail.clearing = Some(incarnation);
-                return Some(self.write_tail(tail::slot_offset(slot), vec![0; HEADER_BYTES]));
-            }
+            self.tail.clearing = Some(incarnation);
+            return Some(self.write_tail(tail::slot_offset(slot), vec![0; HEADER_BYTES]));
         }
         let work = self.closing.remove(at);
         Some(Effect::Seal { segment: work.segment, len_bytes: work.next_offset })

@@ -3,7 +3,9 @@
 //! Invariants: a file that is handed out has a durable name. A segment is in exactly one state at
 //! any moment, and a snapshot shows all of them: what is not gone is never missing from it. A
 //! committed file is reused or removed only when nobody else holds its handle; reuse gives it a new
-//! name and so a new incarnation. Damaged files are set aside, never deleted. A failed operation
+//! name and so a new incarnation. Only a file that this process made, and in which no write or sync
+//! has failed, is reused: after a failed sync the system may have dropped more of a file (its
+//! length, say) than a later sync that succeeds would bring to the disk. Damaged files are set aside, never deleted. A failed operation
 //! leaves state and name as they were; a segment whose file somebody deleted is forgotten and told.
 //!
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
@@ -40,10 +42,8 @@ struct Inner {
     unflushed: Vec<(Arc<Segment>, u64)>,
     /// Flushed files that use less than half of their length, and when they were flushed.
     untrimmed: VecDeque<(u64, Ulid)>,
-    /// Prepared files for the next takers.
+    /// Prepared files for the next takers; their names may not be durable yet.
     pool: Vec<PooledFile>,
-    /// Whether a pooled file's name is not durable yet.
-    pool_needs_sync: bool,
     /// State of the id generator.
     random: u64,
 }
@@ -114,14 +114,14 @@ impl Registry {
         segment
     }
 
-    /// A sweep is to give this segment the state flushed, since recovery could not.
+    /// Recovery could not give this segment the state flushed: a sweep or the expiry will.
     pub(super) fn flush_later(&self, segment: Arc<Segment>, len_bytes: u64) {
-        self.lock().unflushed.push((segment, len_bytes));
-    }
-
-    /// Enters a prepared file that was found unused.
-    pub(super) fn adopt_unused(&self, id: Ulid, len_bytes: u64) -> Result<(), FileError> {
-        self.retire(id, SegmentState::Active, len_bytes, id.ms())
+        let mut inner = self.lock();
+        if segment.state() == SegmentState::Active {
+            inner.unflushed.push((segment, len_bytes));
+        } else if let Some(held) = inner.segments.get_mut(&segment.id()) {
+            held.claimed_ms = Some(0);
+        }
     }
 
     /// Makes `count` files ready to be written, their names durable. Fewer are returned when the
@@ -140,14 +140,11 @@ impl Registry {
             return error.map_or(Ok(Vec::new()), Err);
         }
         if let Err(error) = self.options.storage.sync_dir(&self.options.directory) {
-            let mut inner = self.lock();
-            inner.pool.extend(files);
-            inner.pool_needs_sync = true;
+            self.lock().pool.extend(files);
             let path = self.options.directory.clone();
             return Err(FileError { operation: "sync the directory", path, error });
         }
         let mut inner = self.lock();
-        inner.pool_needs_sync = false;
         let made = files.into_iter().map(|file| {
             let file = SegmentFile {
                 id: file.id,
@@ -197,9 +194,6 @@ impl Registry {
         now_ms: u64,
     ) -> Result<(), FileError> {
         let _operation = self.lock_operation();
-        if segment.state() != SegmentState::Active {
-            return Ok(());
-        }
         self.flush_file(segment, len_bytes, now_ms)
     }
 
@@ -209,10 +203,13 @@ impl Registry {
         len_bytes: u64,
         now_ms: u64,
     ) -> Result<(), FileError> {
+        if segment.state() != SegmentState::Active {
+            return Ok(());
+        }
         if len_bytes == 0 || segment.content().records == 0 {
             let unused = self.lock().segments.remove(&segment.id()).is_some();
             if unused {
-                self.retire(segment.id(), SegmentState::Active, segment.file_len(), now_ms)?;
+                self.retire(segment, now_ms)?;
             }
             return Ok(());
         }
@@ -374,8 +371,7 @@ impl Registry {
                 stay.push(segment);
                 continue;
             }
-            let state = segment.state();
-            if let Err(error) = self.retire(segment.id(), state, segment.file_len(), now_ms) {
+            if let Err(error) = self.retire(&segment, now_ms) {
                 errors.push(error);
                 stay.push(segment);
             }
@@ -385,24 +381,17 @@ impl Registry {
     }
 
     /// Gives a file a new life in the pool, or removes it.
-    fn retire(
-        &self,
-        id: Ulid,
-        state: SegmentState,
-        len_bytes: u64,
-        now_ms: u64,
-    ) -> Result<(), FileError> {
-        let path = self.path(id, state);
+    fn retire(&self, segment: &Segment, now_ms: u64) -> Result<(), FileError> {
+        let (path, len_bytes) = (segment.path(), segment.file_len());
         let pooled: u64 = self.lock().pool.iter().map(|file| file.len_bytes).sum();
         let is_full_length = len_bytes == self.options.file_bytes();
-        if is_full_length && pooled + len_bytes <= self.options.pool_bytes_max {
+        let has_room = pooled + len_bytes <= self.options.pool_bytes_max;
+        if segment.is_reusable() && is_full_length && has_room {
             let new_id = self.new_id(now_ms);
             let renamed =
                 self.options.storage.rename(&path, &self.path(new_id, SegmentState::Active));
             renamed.map_err(|error| FileError { operation: "recycle", path, error })?;
-            let mut inner = self.lock();
-            inner.pool.push(PooledFile { id: new_id, len_bytes });
-            inner.pool_needs_sync = true;
+            self.lock().pool.push(PooledFile { id: new_id, len_bytes });
             return Ok(());
         }
         match self.options.storage.remove(&path) {
