@@ -17,9 +17,6 @@ use super::keeper::KeeperHandle;
 use super::{Ending, Endings};
 use crate::config::{NodeConfig, TopicMode};
 
-/// Bytes of unfinished lines that all shards hold together.
-const PARTIAL_BYTES_MAX: usize = 64 << 20;
-
 /// What all shards have in common.
 pub(super) struct Wiring<'a> {
     pub(super) config: &'a NodeConfig,
@@ -73,7 +70,7 @@ pub(super) fn spawn(
             tail,
             topics: choice.clone(),
             record_size_max: ingest.max_record_size_bytes,
-            partial_bytes_max: PARTIAL_BYTES_MAX / wiring.cores.len(),
+            partial_bytes_max: ingest.partial_max_bytes / wiring.cores.len(),
             connections_max: wiring.connections_max,
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: wiring.placement.clone(),

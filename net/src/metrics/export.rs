@@ -221,7 +221,6 @@ fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Err
         &numbered(&m.shard_loop_lag),
     )?;
     w.labelled(("shard_turns", "Turns of a shard's loop."), "shard", &numbered(&m.shard_turns))?;
-    w.gauge("shard_deferred", "What waits for room in a shard's log.", &m.shard_deferred)?;
     w.gauge("shard_memory_bytes", "Text that no segment holds yet.", &m.shard_memory_bytes)?;
     w.one("connected_clients", "Open connections, by modality.", &m.connected)?;
     w.one("connections", "Connections accepted, by modality.", &m.connections)?;
