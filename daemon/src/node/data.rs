@@ -105,12 +105,13 @@ pub(super) fn open(
     let ingest = engine::ingest::recover::recover(options, &stored, now_ms)
         .map_err(|e| failed("--ingest.path", &ingest_path, e.error))?;
     tell_damage(&ingest.report, metrics);
+    tell_torn(&ingest.torn, metrics);
     for note in &ingest.notes {
         tracing::warn!("{note}");
     }
     tracing::info!(
         tail_records = ingest.tail_records,
-        torn_bytes = ingest.torn_bytes,
+        torn_bytes = ingest.torn_bytes(),
         store_segments = recovered.catalogue.snapshot().len(),
         ingest_segments = ingest.registry.snapshot().len(),
         "opened"
@@ -150,6 +151,16 @@ pub(super) fn tell_damage(damages: &[Damage], metrics: &NodeMetrics) {
         tracing::error!("{damage}");
         metrics.damage.inc();
         metrics.damage_records_lost.inc_by(damage.records.unwrap_or(0));
+    }
+}
+
+/// Tells each unfinished or damaged last frame, and counts it: apart from damage, for the end of a
+/// process or of power may have cut it, and then nobody was promised what is in it.
+fn tell_torn(torn: &[Damage], metrics: &NodeMetrics) {
+    for frame in torn {
+        tracing::warn!("{frame}");
+        metrics.torn_frames.inc();
+        metrics.torn_bytes.inc_by(frame.len_bytes);
     }
 }
 

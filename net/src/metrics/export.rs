@@ -204,6 +204,8 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
     w.gauge("disk_free_bytes", "Free bytes of the file system of the data.", &m.disk_free_bytes)?;
     w.counter("damage", "Damaged spans found in files.", &m.damage)?;
     w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
+    w.counter("torn_frames", "Unfinished or damaged last frames found.", &m.torn_frames)?;
+    w.counter("torn_bytes", "Their length where it is known.", &m.torn_bytes)?;
     w.gauge("clock_ahead_ms", "How far stamps are ahead of the clock.", &m.clock_ahead_ms)?;
     w.one("cluster_size", "Nodes known, this one included.", &ConstGauge::new(1_i64))?;
     w.one("queue_depth", "What waits in a queue.", &m.queue_depth)
