@@ -148,7 +148,7 @@ pub struct NodeMetrics {
     pub torn_bytes: Counter,
     /// How far stamps are ahead of the wall clock, milliseconds.
     pub clock_ahead_ms: Gauge,
-    /// By shard: how late its loop's tick came.
+    /// By shard: how long a turn of its loop took, waiting excluded.
     pub shard_loop_lag: Vec<Distribution>,
     /// By shard: turns of its loop. One that stands still has stopped.
     pub shard_turns: Vec<Counter>,

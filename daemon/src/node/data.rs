@@ -134,15 +134,18 @@ fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> 
     DirectoryLock::take(path).map_err(DataError::Lock)
 }
 
+/// Alignment where the file system does not say: enough for any disk.
+const UNKNOWN_ALIGNMENT: usize = 4096;
+
 /// Alignment that the file system reports for direct I/O (`statx(2)`, Linux 6.1), where it does.
 fn direct_alignment(directory: &Path) -> usize {
     let Ok(lock) = std::fs::File::open(directory.join(LOCK_FILE)) else {
-        return FRAME_ALIGNMENT;
+        return UNKNOWN_ALIGNMENT;
     };
     let wanted = rustix::fs::StatxFlags::DIOALIGN;
     let found = rustix::fs::statx(&lock, "", rustix::fs::AtFlags::EMPTY_PATH, wanted);
     let alignment = found.map_or(0, |stat| stat.stx_dio_offset_align as usize);
-    if alignment.is_power_of_two() { alignment.max(FRAME_ALIGNMENT) } else { FRAME_ALIGNMENT }
+    if alignment.is_power_of_two() { alignment.max(FRAME_ALIGNMENT) } else { UNKNOWN_ALIGNMENT }
 }
 
 /// Tells each damaged span, and counts it.

@@ -168,7 +168,8 @@ impl Worker {
 
     /// Hands segments to the shards that wait.
     fn serve(&mut self) {
-        while !self.waiting.is_empty() {
+        let now_us = self.parts.clock.now().monotonic_us;
+        while !self.waiting.is_empty() && now_us >= self.next_try_us {
             if self.ready.is_empty() {
                 self.prepare();
             }
@@ -184,6 +185,9 @@ impl Worker {
                         segment = %segment.path().display(),
                         "cannot be opened for writing: {error}"
                     );
+                    // Back to its place, and no further try before the pause is over.
+                    self.ready.push(segment);
+                    self.next_try_us = now_us + RETRY.as_micros() as u64;
                     break;
                 }
             }

@@ -216,7 +216,7 @@ fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Err
         members.iter().enumerate().map(|(shard, metric)| (shard.to_string(), metric)).collect()
     }
     w.labelled(
-        ("shard_loop_lag_seconds", "How late the tick of a shard's loop came."),
+        ("shard_loop_lag_seconds", "Time of a turn of a shard's loop, waiting excluded."),
         "shard",
         &numbered(&m.shard_loop_lag),
     )?;
