@@ -22,6 +22,7 @@ mod server;
 mod status;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,6 +30,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 pub use self::server::serve;
+use self::told::Told;
 use crate::backend::Backend;
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, RECORDS_REQUESTS_MAX};
 use crate::metrics::NodeMetrics;
@@ -64,6 +66,8 @@ struct App {
     intakes: Semaphore,
     /// Queries at a time, whatever they wait for.
     queries: Arc<Semaphore>,
+    /// What queries could not search.
+    told: Arc<Told>,
 }
 
 impl App {
@@ -75,6 +79,7 @@ impl App {
             options,
             intakes: Semaphore::new(RECORDS_REQUESTS_MAX),
             queries: Arc::new(Semaphore::new(queries)),
+            told: Arc::default(),
         }
     }
 }

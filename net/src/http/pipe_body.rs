@@ -18,6 +18,7 @@ use hyper::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_stream::Flushes;
+use super::told::Told;
 use crate::metrics::NodeMetrics;
 
 /// Counts one query from its beginning to its last byte or its reader's going.
@@ -25,6 +26,7 @@ pub(super) struct QueryWatch {
     pub(super) kind: &'static str,
     pub(super) start: Instant,
     pub(super) metrics: Arc<NodeMetrics>,
+    told: Arc<Told>,
     /// Its place among those that may run.
     _permit: OwnedSemaphorePermit,
 }
@@ -34,11 +36,13 @@ impl QueryWatch {
     pub(super) fn start(
         kind: &'static str,
         metrics: &Arc<NodeMetrics>,
+        told: &Arc<Told>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         metrics.count_query(kind);
         metrics.query.running.inc();
-        Self { kind, start: Instant::now(), metrics: Arc::clone(metrics), _permit: permit }
+        let (metrics, told) = (Arc::clone(metrics), Arc::clone(told));
+        Self { kind, start: Instant::now(), metrics, told, _permit: permit }
     }
 
     /// What it found and cost.
@@ -47,6 +51,7 @@ impl QueryWatch {
         self.metrics.query.bytes_scanned.inc_by(stats.bytes_scanned);
         if !stats.complete {
             self.metrics.query.incomplete.inc();
+            self.told.tell(&stats.missing);
         }
     }
 }

@@ -137,7 +137,7 @@ fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
         )
         .retry_later());
     };
-    Ok(QueryWatch::start(kind, metrics, permit))
+    Ok(QueryWatch::start(kind, metrics, &app.told, permit))
 }
 
 async fn prepare(
