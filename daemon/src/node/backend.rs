@@ -24,6 +24,8 @@ use net::shard::inbox::{Append, Message};
 use net::shard::{Clock, Gate, Placement};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::losses::Losses;
+
 /// How long a shard may take to say what it holds.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an append waits for room before the client is told to come again.
@@ -36,6 +38,7 @@ pub(super) struct NodeBackend {
     pub(super) placement: Placement,
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
+    pub(super) losses: Arc<Losses>,
     pub(super) searcher: Searcher,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) gate: Gate,
@@ -93,6 +96,7 @@ impl Backend for NodeBackend {
             })
             .collect();
         let (registry, catalogue) = (Arc::clone(&self.registry), Arc::clone(&self.catalogue));
+        let losses = Arc::clone(&self.losses);
         Box::pin(async move {
             let mut snapshot = Snapshot::default();
             for (shard, reply) in replies.into_iter().enumerate() {
@@ -111,6 +115,7 @@ impl Backend for NodeBackend {
             let ingest = registry.snapshot();
             let store = catalogue.snapshot();
             snapshot.parts.extend(ingest.into_iter().map(|s| s as Arc<dyn Part>));
+            snapshot.missing.extend(losses.list());
             snapshot.parts.extend(store.iter().map(|s| Arc::clone(s) as Arc<dyn Part>));
             snapshot
         })

@@ -13,15 +13,20 @@ use engine::storage::{OsStorage, Storage};
 use engine::store::StoreDirectory;
 use engine::store::catalogue::Catalogue;
 use engine::store::name::IdSource;
+use engine::topic::Topic;
 use net::metrics::NodeMetrics;
 
 use super::lock::{DirectoryLock, LOCK_FILE, LockError};
+use super::losses::Losses;
 use crate::config::NodeConfig;
 
 /// Both sides' data, locked for this process.
 pub(super) struct Data {
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
+    pub(super) losses: Arc<Losses>,
+    /// Topics in the store.
+    pub(super) known_topics: Vec<Topic>,
     /// The newest stamp on disk, ms.
     pub(super) newest_ms: u64,
     /// What direct I/O asks of the ingest directory, bytes.
@@ -94,6 +99,10 @@ pub(super) fn open(
         .collect();
     let stored = recovered.superfluous_ingest(&found);
 
+    let segments = recovered.catalogue.snapshot();
+    let stats = segments.iter().filter_map(|segment| segment.topic_stats().ok());
+    let known_topics = stats.flatten().map(|stats| stats.topic).collect();
+    let losses = Arc::new(Losses::recover(&*storage, &ingest_path));
     let alignment_bytes = direct_alignment(&ingest_path);
     let options = RegistryOptions {
         alignment_bytes,
@@ -121,6 +130,8 @@ pub(super) fn open(
         newest_ms: ingest.newest_ms.max(recovered.newest.ms()),
         alignment_bytes,
         catalogue: Arc::new(recovered.catalogue),
+        losses,
+        known_topics,
         locks: [ingest_lock, store_lock],
     })
 }

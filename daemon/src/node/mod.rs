@@ -17,6 +17,7 @@ mod host;
 mod keeper;
 mod listeners;
 mod lock;
+mod losses;
 mod pressure;
 mod shards;
 mod store_work;
@@ -165,6 +166,7 @@ impl Node {
             placement: placement.clone(),
             registry: Arc::clone(&data.registry),
             catalogue: Arc::clone(&data.catalogue),
+            losses: Arc::clone(&data.losses),
             searcher,
             metrics: Arc::clone(&metrics),
             gate: gate.clone(),
@@ -184,6 +186,7 @@ impl Node {
             cores: &cores,
             connections_max,
             newest_ms: data.newest_ms,
+            known_topics: &data.known_topics,
             alignment_bytes: data.alignment_bytes,
             keeper: Arc::clone(&keeper),
             placement: placement.clone(),
@@ -269,7 +272,7 @@ fn store_parts(
         ..GatherLimits::default()
     };
     StoreParts {
-        source: Arc::new(LocalIngest::new(Arc::clone(&data.registry), Arc::clone(metrics), clock)),
+        source: Arc::new(LocalIngest::new(data, Arc::clone(metrics), clock)),
         catalogue: Arc::clone(&data.catalogue),
         limits,
         delay: config.store.segment_delay,

@@ -11,6 +11,7 @@ use engine::ingest::log::{ShardLog, ShardLogOptions};
 use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::storage::OsStorage;
+use engine::topic::Topic;
 use engine::ulid::PART_MAX;
 use net::metrics::NodeMetrics;
 use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
@@ -26,6 +27,8 @@ pub(super) struct Wiring<'a> {
     pub(super) cores: &'a [usize],
     pub(super) connections_max: usize,
     pub(super) newest_ms: u64,
+    /// Topics in the store: they count against the limit.
+    pub(super) known_topics: &'a [Topic],
     pub(super) alignment_bytes: usize,
     pub(super) keeper: Arc<KeeperHandle>,
     pub(super) placement: Placement,
@@ -59,6 +62,9 @@ pub(super) fn spawn(
     endings: &Endings,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let topics = Arc::new(TopicSet::new(wiring.config.ingest.topics_max));
+    for topic in wiring.known_topics {
+        topics.admit(topic.as_str().as_bytes());
+    }
     let choice = match &wiring.config.ingest.topic_mode {
         TopicMode::Static(topic) => TopicChoice::Static(topic.clone()),
         TopicMode::Dynamic => TopicChoice::FirstWord,

@@ -24,7 +24,8 @@ use engine::ulid::Ulid;
 use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
-use super::data::tell_damage;
+use super::data::{Data, tell_damage};
+use super::losses::Losses;
 use super::pressure::Pressure;
 
 /// Time between looks for something to compact.
@@ -59,13 +60,15 @@ pub(super) struct LocalIngest {
     pub(super) registry: Arc<Registry>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
+    losses: Arc<Losses>,
     /// Since when something has been waiting to be gathered.
     flushed_since_ms: Mutex<Option<u64>>,
 }
 
 impl LocalIngest {
-    pub(super) fn new(registry: Arc<Registry>, metrics: Arc<NodeMetrics>, clock: Clock) -> Self {
-        Self { registry, metrics, clock, flushed_since_ms: Mutex::default() }
+    pub(super) fn new(data: &Data, metrics: Arc<NodeMetrics>, clock: Clock) -> Self {
+        let (registry, losses) = (Arc::clone(&data.registry), Arc::clone(&data.losses));
+        Self { registry, metrics, clock, losses, flushed_since_ms: Mutex::default() }
     }
 }
 
@@ -129,6 +132,7 @@ impl IngestSource for LocalIngest {
     }
 
     fn set_aside(&self, input: u128, damage: &[Damage]) {
+        self.losses.add(Ulid(input), damage);
         match self.registry.set_aside(Ulid(input)) {
             Ok(()) => tracing::error!(
                 segment = %Ulid(input),
