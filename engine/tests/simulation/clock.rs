@@ -17,7 +17,7 @@ const START_MS: u64 = 1_700_000_000_000;
 fn append(node: &mut Node, model: &mut Model) -> Ulid {
     let choice = TopicChoice::Static(Topic::new(b"default").unwrap());
     let line = format!("line {}", model.sent.len()).into_bytes();
-    node.append(model, 0, &[line.clone()], &choice, true);
+    node.append(model, 0, std::slice::from_ref(&line), &choice, true);
     let made = model.sent.iter().find(|(_, record)| record.line == line);
     *made.expect("it was just appended").0
 }
