@@ -215,6 +215,9 @@ fn arg(flag: &Flag, show_all: bool) -> Arg {
 mod tests {
     use super::*;
 
+    /// From, to, expression, whether it is a regular one.
+    type Read<'a> = (&'a str, Option<&'a str>, &'a str, bool);
+
     fn run(line: &[&str]) -> Result<Command, Stop> {
         parse(&line.iter().map(|&s| s.to_owned()).collect::<Vec<_>>(), &[])
     }
@@ -225,7 +228,7 @@ mod tests {
         let Command::Node { role: Role::IngestStore, config } = node else { panic!("{node:?}") };
         assert_eq!(config.store.replication_factor, 1);
 
-        let cases: &[(&[&str], (&str, Option<&str>, &str, bool))] = &[
+        let cases: &[(&[&str], Read<'_>)] = &[
             (&["query", "-from", "5m", "-q", "Hello"], ("5m", None, "Hello", false)),
             (
                 &["query", "-from", "2h", "-to", "1h", "-q", "myservice.*(WARN|ERROR)", "-regex"],

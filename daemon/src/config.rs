@@ -65,6 +65,10 @@ pub(crate) struct IngestConfig {
     pub(crate) flush_interval: Duration,
     /// Longest record without its LF, bytes.
     pub(crate) max_record_size_bytes: usize,
+    /// Connections at a time on the ingest ports.
+    pub(crate) connections_max: usize,
+    /// Memory for unfinished lines, bytes.
+    pub(crate) partial_max_bytes: usize,
     /// What may wait for the store before senders are slowed down, bytes.
     pub(crate) backlog_max_bytes: u64,
     /// Size at which a segment is flushed, bytes.
@@ -126,6 +130,8 @@ impl NodeConfig {
                 topics_max: settings.number("ingest.topics-max") as usize,
                 flush_interval: settings.duration("ingest.flush-interval"),
                 max_record_size_bytes: settings.number("ingest.max-record-size") as usize,
+                connections_max: settings.number("ingest.connections-max") as usize,
+                partial_max_bytes: settings.number("ingest.partial-max-size") as usize,
                 backlog_max_bytes: settings.number("ingest.backlog-max-size"),
                 segment_flush_size_bytes: settings.number("ingest.segment-flush-size"),
                 segment_flush_age: settings.duration("ingest.segment-flush-age"),
@@ -227,9 +233,9 @@ mod tests {
     #[test]
     fn queries_are_bounded_by_number_and_by_memory() {
         let queries = |line: &[&str]| config(line).unwrap().query.queries_max();
-        assert_eq!(queries(&[]), 64);
+        assert_eq!(queries(&[]), 256);
         assert_eq!(queries(&["--query.max-concurrent=5"]), 5);
-        assert_eq!(queries(&["--query.memory-max=8MiB"]), 8);
+        assert_eq!(queries(&["--query.memory-max=8MiB"]), 16);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub(crate) const NODE: &[Flag] = &[
     common(
         "ingest.backlog-max-size",
         Kind::Size(64 << 20, 1 << 50),
-        "2GiB",
+        "4GiB",
         "Bytes that may wait for the store before senders are slowed down",
     ),
     common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
@@ -80,13 +80,13 @@ pub(crate) const NODE: &[Flag] = &[
     common(
         "query.max-concurrent",
         Kind::Count(1, 10_000),
-        "64",
+        "256",
         "Queries that run at a time; further ones are told to come again",
     ),
     common(
         "query.memory-max",
         Kind::Size(8 << 20, 1 << 40),
-        "64MiB",
+        "128MiB",
         "Memory that all queries may hold together",
     ),
     optional(
@@ -119,6 +119,18 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Count(1, 65_535),
         "1024",
         "Distinct topics; records of further ones are kept as 'invalid'",
+    ),
+    rare(
+        "ingest.connections-max",
+        Kind::Count(1, 1_000_000),
+        "16384",
+        "Ingest connections at a time; further ones are closed at once",
+    ),
+    rare(
+        "ingest.partial-max-size",
+        Kind::Size(1 << 20, 1 << 40),
+        "64MiB",
+        "Memory for unfinished lines; beyond it the longest is cut early",
     ),
     rare(
         "ingest.segment-flush-size",

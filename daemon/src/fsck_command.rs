@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use engine::damage::Damage;
+use engine::damage::{Damage, DamageKind};
 use engine::fsck::{FileKind, FileReport, Report, check};
 use engine::storage::OsStorage;
 use serde_json::{Value, json};
@@ -38,11 +38,17 @@ fn text(path: &Path, report: &Report) -> String {
     let unknown = report.files.iter().filter(|file| file.kind == FileKind::Unknown);
     lines.extend(unknown.map(|file| format!("{}: no file of ours\n", file.path.display())));
     let damaged = report.files.iter().filter(|file| !file.damage.is_empty()).count();
-    let lost: u64 = report.damage().filter_map(|damage| damage.records).sum();
+    let records = |unfinished: bool| -> u64 {
+        let which = report.damage().filter(|d| (d.kind == DamageKind::Unfinished) == unfinished);
+        which.filter_map(|damage| damage.records).sum()
+    };
+    let (lost, unfinished) = (records(false), records(true));
+    let maybe = if unfinished > 0 { format!(", {unfinished} may be") } else { String::new() };
     let uncounted = report.damage().any(|d| d.loses_records() && d.records.is_none());
     let at_least = if uncounted { "at least " } else { "" };
     lines.push(format!(
-        "{}: {} files, {} records; {damaged} files are damaged, {at_least}{lost} records are lost\n",
+        "{}: {} files, {} records; {damaged} files are damaged, {at_least}{lost} records are \
+         lost{maybe}\n",
         path.display(),
         report.files.len(),
         report.record_count(),
@@ -83,7 +89,6 @@ fn span(damage: &Damage) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::damage::DamageKind;
     use engine::ulid::Ulid;
 
     fn report() -> Report {

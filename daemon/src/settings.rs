@@ -275,6 +275,11 @@ mod tests {
     use super::*;
     use crate::flag_table::{NODE, QUERY};
 
+    /// Flags on the command line.
+    type Given<'a> = &'a [(&'static str, &'a str)];
+    /// The environment.
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
     fn resolve(
         flags: &'static [Flag],
         given: &[(&'static str, &str)],
@@ -302,7 +307,7 @@ mod tests {
         let (_keep, path) = file("'ingest.flush-interval' = '4s'\ncores = 3\ndebug = true");
         let config = ("config", path.as_str());
         let variable = ("OKLOGD_INGEST_FLUSH_INTERVAL", "3s");
-        let cases: &[(&[(&str, &str)], &[(&str, &str)], u64)] = &[
+        let cases: &[(Variables<'_>, Variables<'_>, u64)] = &[
             (&[], &[], 20),
             (&[config], &[], 4_000),
             (&[config], &[variable], 3_000),
@@ -338,7 +343,7 @@ mod tests {
         let (_keep2, bad_key) = file("nonsense = 1");
         let (_keep3, nested) = file("ingest.path = 'x'");
         let (_keep4, broken) = file("x = = 1");
-        let cases: &[(&[(&'static str, &str)], &[(&str, &str)], &[&str])] = &[
+        let cases: &[(Given<'_>, Variables<'_>, &[&str])] = &[
             (&[("cores", "0")], &[], &["--cores", "\"0\"", "1 to 1024"]),
             (&[], &[("OKLOGD_API", "a b")], &["OKLOGD_API", "HOST:PORT"]),
             (&[("ingest.flush-interval", "20")], &[], &["--ingest.flush-interval", "100ms"]),

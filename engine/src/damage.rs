@@ -34,6 +34,9 @@ pub enum DamageKind {
     Truncated(&'static str),
     /// The part can be rebuilt from others: nothing is lost; names the part.
     Repairable(&'static str),
+    /// The last frame of a segment that was being written is not whole: its process or the power
+    /// ended first, or it was damaged.
+    Unfinished,
     /// Bytes of a known kind but of a version that this program does not read.
     Version(u16),
     /// Whole, but it uses what this program does not read (a codec of a later version).
@@ -56,6 +59,7 @@ impl fmt::Display for DamageKind {
             Self::Malformed(part) => write!(f, "the {part} is malformed"),
             Self::Truncated(part) => write!(f, "the file ends inside the {part}"),
             Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
+            Self::Unfinished => f.write_str("the last frame is unfinished or damaged"),
             Self::Version(v) => write!(f, "version {v} is not known to this program"),
             Self::Unsupported(what) => {
                 write!(f, "uses {what}, which this program does not read: use a later version")
@@ -74,6 +78,10 @@ impl fmt::Display for Damage {
         write!(f, ": {}", self.kind)?;
         match self.records {
             Some(0) => write!(f, "; no record is lost")?,
+            // Nobody may have been promised them.
+            Some(n) if self.kind == DamageKind::Unfinished => {
+                write!(f, "; {n} records may be lost")?;
+            }
             Some(n) => write!(f, "; {n} records are lost")?,
             None if self.loses_records() => write!(f, "; records may be lost")?,
             None => {}

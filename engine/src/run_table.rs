@@ -2,7 +2,7 @@
 //!
 //! A *run* is consecutive records of one stream, one topic and one millisecond. A table is a topic
 //! dictionary, a stream dictionary and one small entry per run, all as variable-length integers
-//! with deltas; `docs/format.md` §2 has the grammar and a worked example. Stamping a batch of
+//! with deltas; `docs/format-ingest.md` §2 has the grammar and a worked example. Stamping a batch of
 //! lines costs one run, not one ULID per line.
 //!
 //! Invariants: runs are in ULID order and do not overlap; `count` ≥ 1; record and text totals are

@@ -48,7 +48,7 @@ pub trait Backend: Send + Sync + 'static {
     /// What `/_segmentstate` shows.
     fn segment_state(&self) -> SegmentState;
 
-    /// Counters of the node.
+    /// Counters of the node, always the same, gauges brought up to date: called at each scrape.
     fn metrics(&self) -> &Arc<NodeMetrics>;
 }
 

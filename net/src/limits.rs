@@ -10,7 +10,7 @@ pub const HTTP_CONNECTIONS_MAX: usize = 1024;
 pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes that a connection buffers in each direction before it waits.
-pub const HTTP_BUFFER_BYTES_MAX: usize = 128 << 10;
+pub const HTTP_BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// Most header fields of a request.
 pub const HTTP_HEADERS_MAX: usize = 100;
@@ -80,4 +80,4 @@ pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 
 /// What one query may hold, bytes: unread output in the pipe and on the connection, hits in
 /// order, caches of its expression. Divides `--query.memory-max` into queries.
-pub const QUERY_BYTES_MAX: usize = 1 << 20;
+pub const QUERY_BYTES_MAX: usize = 512 << 10;

@@ -142,9 +142,13 @@ pub struct NodeMetrics {
     pub damage: Counter,
     /// Records known to be lost in them.
     pub damage_records_lost: Counter,
+    /// Unfinished or damaged last frames found at the start.
+    pub torn_frames: Counter,
+    /// Their length where it is known, bytes.
+    pub torn_bytes: Counter,
     /// How far stamps are ahead of the wall clock, milliseconds.
     pub clock_ahead_ms: Gauge,
-    /// By shard: how late its loop's tick came.
+    /// By shard: how long a turn of its loop took, waiting excluded.
     pub shard_loop_lag: Vec<Distribution>,
     /// By shard: turns of its loop. One that stands still has stopped.
     pub shard_turns: Vec<Counter>,
@@ -175,6 +179,8 @@ impl NodeMetrics {
             disk_free_bytes: Gauge::default(),
             damage: Counter::default(),
             damage_records_lost: Counter::default(),
+            torn_frames: Counter::default(),
+            torn_bytes: Counter::default(),
             clock_ahead_ms: Gauge::default(),
             shard_loop_lag: (0..shards).map(|_| Distribution::default()).collect(),
             shard_turns: (0..shards).map(|_| Counter::default()).collect(),

@@ -157,3 +157,30 @@ fn first_words_are_topics_in_dynamic_mode() {
     let topics = node.get("/topics").json();
     assert!(topics.to_string().contains("\"web\""), "{topics}");
 }
+
+#[test]
+fn a_hello_that_cannot_be_obeyed_is_hung_up_on() {
+    let (_directory, node) = node();
+    let mut stream = TcpStream::connect(node.durable).unwrap();
+    stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+    stream.write_all(b"\0OKLOGD-ACK/2\n").unwrap();
+    let mut answer = Vec::new();
+    // A reset is as good an end as an orderly one.
+    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+    assert!(answer.is_empty());
+    let open = "oklog_connected_clients{modality=\"durable\"}";
+    wait_until("its place is free", || node.metric(open) == 0.0);
+    assert!(node.all_lines().is_empty());
+}
+
+#[test]
+fn a_node_that_stops_still_acknowledges_what_it_took() {
+    let (_directory, node) = node();
+    let mut sender = Acknowledged::connect(node.durable).unwrap();
+    sender.send(b"one\ntwo\nhalf").unwrap();
+    sender.wait_for(2).unwrap();
+    sender.send(b" a line\nfour\n").unwrap();
+    wait_until("it is taken", || node.all_lines().len() == 4);
+    assert!(node.stop().success());
+    assert_eq!(sender.finish().unwrap(), 4);
+}

@@ -201,9 +201,16 @@ impl Backend for NodeBackend {
             .store
             .replicas_missing
             .set(i64::from(self.replicas_missing.load(Ordering::Acquire)));
+        let waiting = APPEND_BYTES_MAX - self.appends.available_permits();
+        for (queue, depth) in [
+            ("shard_deferred", self.metrics.shard_deferred.get()),
+            ("http_append_bytes", waiting as i64),
+            ("flushed_segments", self.registry.backlog().segments as i64),
+        ] {
+            self.metrics.queue_depth(queue).set(depth);
+        }
         let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
         self.metrics.clock_ahead_ms.set(ahead as i64);
-        self.metrics.query.running.set(self.searcher.running() as i64);
         &self.metrics
     }
 }

@@ -12,6 +12,9 @@ use tokio::sync::watch;
 
 use super::{Ending, Endings};
 
+/// Threads that compile expressions and plan queries, so that the control thread never does.
+const BLOCKING_THREADS: usize = 4;
+
 /// The running control thread.
 pub(super) struct Control {
     stop: watch::Sender<bool>,
@@ -36,7 +39,10 @@ pub(super) fn spawn(
     queries_max: usize,
     endings: Endings,
 ) -> io::Result<Control> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
     let (stop, mut stopped) = watch::channel(false);
     let (listener, mut interrupt, mut terminate) = {
         let _context = runtime.enter();

@@ -105,12 +105,13 @@ pub(super) fn open(
     let ingest = engine::ingest::recover::recover(options, &stored, now_ms)
         .map_err(|e| failed("--ingest.path", &ingest_path, e.error))?;
     tell_damage(&ingest.report, metrics);
+    tell_torn(&ingest.torn, metrics);
     for note in &ingest.notes {
         tracing::warn!("{note}");
     }
     tracing::info!(
         tail_records = ingest.tail_records,
-        torn_bytes = ingest.torn_bytes,
+        torn_bytes = ingest.torn_bytes(),
         store_segments = recovered.catalogue.snapshot().len(),
         ingest_segments = ingest.registry.snapshot().len(),
         "opened"
@@ -133,15 +134,18 @@ fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> 
     DirectoryLock::take(path).map_err(DataError::Lock)
 }
 
+/// Alignment where the file system does not say: enough for any disk.
+const UNKNOWN_ALIGNMENT: usize = 4096;
+
 /// Alignment that the file system reports for direct I/O (`statx(2)`, Linux 6.1), where it does.
 fn direct_alignment(directory: &Path) -> usize {
     let Ok(lock) = std::fs::File::open(directory.join(LOCK_FILE)) else {
-        return FRAME_ALIGNMENT;
+        return UNKNOWN_ALIGNMENT;
     };
     let wanted = rustix::fs::StatxFlags::DIOALIGN;
     let found = rustix::fs::statx(&lock, "", rustix::fs::AtFlags::EMPTY_PATH, wanted);
     let alignment = found.map_or(0, |stat| stat.stx_dio_offset_align as usize);
-    if alignment.is_power_of_two() { alignment.max(FRAME_ALIGNMENT) } else { FRAME_ALIGNMENT }
+    if alignment.is_power_of_two() { alignment.max(FRAME_ALIGNMENT) } else { UNKNOWN_ALIGNMENT }
 }
 
 /// Tells each damaged span, and counts it.
@@ -150,6 +154,16 @@ pub(super) fn tell_damage(damages: &[Damage], metrics: &NodeMetrics) {
         tracing::error!("{damage}");
         metrics.damage.inc();
         metrics.damage_records_lost.inc_by(damage.records.unwrap_or(0));
+    }
+}
+
+/// Tells each unfinished or damaged last frame, and counts it: apart from damage, for the end of a
+/// process or of power may have cut it, and then nobody was promised what is in it.
+fn tell_torn(torn: &[Damage], metrics: &NodeMetrics) {
+    for frame in torn {
+        tracing::warn!("{frame}");
+        metrics.torn_frames.inc();
+        metrics.torn_bytes.inc_by(frame.len_bytes);
     }
 }
 

@@ -25,6 +25,8 @@ use net::shard::{Clock, Gate, Keeper, Placement};
 const BEAT: Duration = Duration::from_millis(20);
 /// Time between tries while no segment can be made.
 const RETRY: Duration = Duration::from_millis(500);
+/// Time between looks at the free space of the disk.
+const SPACE_BEAT: Duration = Duration::from_secs(1);
 /// Segments prepared at a time, so that their names share one directory sync.
 const PREPARED_AT_A_TIME: usize = 2;
 
@@ -45,6 +47,8 @@ pub(super) struct KeeperParts {
     /// Set while no segment can be made: the node cannot take records.
     pub(super) starved: Arc<AtomicBool>,
     pub(super) metrics: Arc<NodeMetrics>,
+    pub(super) flush_size_bytes: u64,
+    pub(super) stopping: Arc<AtomicBool>,
 }
 
 /// The shards' side.
@@ -88,6 +92,7 @@ pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHa
         waiting: Vec::new(),
         direct_refused: false,
         next_try_us: 0,
+        next_space_us: 0,
     };
     let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || worker.run())?;
     Ok((Arc::new(KeeperHandle { jobs: sender }), thread))
@@ -100,6 +105,7 @@ struct Worker {
     waiting: Vec<usize>,
     direct_refused: bool,
     next_try_us: u64,
+    next_space_us: u64,
 }
 
 impl Worker {
@@ -114,25 +120,30 @@ impl Worker {
             self.serve();
             self.look_after();
         }
-        self.tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
-    }
-
-    fn tell(&self, errors: Vec<FileError>) {
-        for error in errors {
-            tracing::error!("{error}");
-        }
+        tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
     }
 
     fn take(&mut self, job: Job) {
         match job {
             Job::WantSegment(shard) => self.waiting.push(shard),
-            Job::Seal(segment, len_bytes) => self.seal(&segment, len_bytes),
+            Job::Seal(segment, len_bytes) => {
+                let ingest = &self.parts.metrics.ingest;
+                if len_bytes >= self.parts.flush_size_bytes {
+                    ingest.flushes_by_size.inc();
+                } else if self.parts.stopping.load(Ordering::Acquire) {
+                    ingest.flushes_by_shutdown.inc();
+                } else {
+                    ingest.flushes_by_age.inc();
+                }
+                self.seal(&segment, len_bytes);
+            }
             Job::Abandon(segment, len_bytes, error) => {
                 tracing::error!(
                     segment = %segment.path().display(),
                     "writing failed: {error}; the segment is closed after {len_bytes} good bytes \
                      and what was not acknowledged goes to another"
                 );
+                self.parts.metrics.ingest.flushes_by_failure.inc();
                 self.seal(&segment, len_bytes);
             }
             Job::Stop => {}
@@ -157,7 +168,8 @@ impl Worker {
 
     /// Hands segments to the shards that wait.
     fn serve(&mut self) {
-        while !self.waiting.is_empty() {
+        let now_us = self.parts.clock.now().monotonic_us;
+        while !self.waiting.is_empty() && now_us >= self.next_try_us {
             if self.ready.is_empty() {
                 self.prepare();
             }
@@ -173,6 +185,9 @@ impl Worker {
                         segment = %segment.path().display(),
                         "cannot be opened for writing: {error}"
                     );
+                    // Back to its place, and no further try before the pause is over.
+                    self.ready.push(segment);
+                    self.next_try_us = now_us + RETRY.as_micros() as u64;
                     break;
                 }
             }
@@ -228,6 +243,17 @@ impl Worker {
         Ok(options.write(true).open(path)?.into())
     }
 
+    fn look_at_space(&mut self, now_us: u64) {
+        if now_us < self.next_space_us {
+            return;
+        }
+        self.next_space_us = now_us + SPACE_BEAT.as_micros() as u64;
+        let options = self.parts.registry.options();
+        if let Ok(space) = options.storage.space(&options.directory) {
+            self.parts.metrics.disk_free_bytes.set(space.free_bytes as i64);
+        }
+    }
+
     fn look_after(&mut self) {
         let now = self.parts.clock.now();
         let (expired, errors) = self.parts.registry.expire(now.monotonic_us / 1000);
@@ -237,8 +263,9 @@ impl Worker {
                 "was claimed and not committed in time; it is available again"
             );
         }
-        self.tell(errors);
-        self.tell(self.parts.registry.sweep(now.wall_ms));
+        tell(errors);
+        tell(self.parts.registry.sweep(now.wall_ms));
+        self.look_at_space(now.monotonic_us);
         let backlog = self.parts.registry.backlog_bytes();
         let full = backlog >= self.parts.backlog_max_bytes;
         // Opens again a sixteenth below, so that it does not flutter.
@@ -252,5 +279,11 @@ impl Worker {
         } else if open && self.parts.gate.set_closed(false) {
             tracing::info!(backlog_bytes = backlog, "the backlog has room again");
         }
+    }
+}
+
+fn tell(errors: Vec<FileError>) {
+    for error in errors {
+        tracing::error!("{error}");
     }
 }

@@ -59,7 +59,7 @@ impl std::error::Error for LockError {}
 
 impl DirectoryLock {
     /// Takes the lock of `directory`, which must exist.
-    pub fn take(directory: &Path) -> Result<Self, LockError> {
+    pub(super) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(LOCK_FILE);
         let failed = |e: io::Error| LockError::Io(path.clone(), e);
         let mut file = OpenOptions::new()

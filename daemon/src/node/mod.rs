@@ -3,7 +3,7 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`store_work`]: gathering and compaction; [`backend`]: the node as HTTP sees it;
+//! - [`store_work`]: gathering and compaction, held back by [`pressure`]; [`backend`]: the node as HTTP sees it;
 //! - [`control`]: the thread of HTTP and signals.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
@@ -17,6 +17,7 @@ mod host;
 mod keeper;
 mod listeners;
 mod lock;
+mod pressure;
 mod shards;
 mod store_work;
 
@@ -40,9 +41,6 @@ use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
 use crate::config::NodeConfig;
-
-/// Ingest connections that a node takes where the limit of open files allows it.
-const CONNECTIONS_WANTED: usize = 16_384;
 
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
@@ -132,12 +130,13 @@ impl Node {
         listeners: Listeners,
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
-        let (connections_max, advice) = host::connections_max(CONNECTIONS_WANTED);
+        let (connections_max, advice) = host::connections_max(config.ingest.connections_max);
         if let Some(advice) = advice {
             tracing::warn!("{advice}");
         }
         let (ended, endings) = channel();
         let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
+        let stopping = Arc::new(AtomicBool::new(false));
         let (gate, starved) = (Gate::default(), Arc::new(AtomicBool::new(false)));
         let (keeper, keeper_thread) = keeper::spawn(keeper::KeeperParts {
             registry: Arc::clone(&data.registry),
@@ -147,6 +146,8 @@ impl Node {
             backlog_max_bytes: config.ingest.backlog_max_bytes,
             starved: Arc::clone(&starved),
             metrics: Arc::clone(&metrics),
+            flush_size_bytes: config.ingest.segment_flush_size_bytes,
+            stopping: Arc::clone(&stopping),
         })
         .map_err(refused("a thread"))?;
 
@@ -156,11 +157,10 @@ impl Node {
         let searcher = Searcher::start(SearcherOptions {
             threads: cores.len(),
             node: "local".into(),
-            on_thread_start: Arc::new(|_| {}),
+            on_thread_start: Arc::new(|_| host::yield_to_shards()),
         })
         .map_err(refused("a thread"))?;
 
-        let stopping = Arc::new(AtomicBool::new(false));
         let backend = NodeBackend {
             placement: placement.clone(),
             registry: Arc::clone(&data.registry),
@@ -273,6 +273,7 @@ fn store_parts(
         catalogue: Arc::clone(&data.catalogue),
         limits,
         delay: config.store.segment_delay,
+        backlog_max_bytes: config.ingest.backlog_max_bytes,
         metrics: Arc::clone(metrics),
         clock,
         replicas_missing: Arc::new(AtomicBool::new(false)),

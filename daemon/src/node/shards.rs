@@ -3,11 +3,14 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use engine::ingest::log::{ShardLog, ShardLogOptions};
+use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
+use engine::storage::OsStorage;
 use engine::ulid::PART_MAX;
 use net::metrics::NodeMetrics;
 use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
@@ -16,9 +19,6 @@ use super::data::random_seed;
 use super::keeper::KeeperHandle;
 use super::{Ending, Endings};
 use crate::config::{NodeConfig, TopicMode};
-
-/// Bytes of unfinished lines that all shards hold together.
-const PARTIAL_BYTES_MAX: usize = 64 << 20;
 
 /// What all shards have in common.
 pub(super) struct Wiring<'a> {
@@ -32,6 +32,23 @@ pub(super) struct Wiring<'a> {
     pub(super) gate: Gate,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
+}
+
+/// A shard's tail file at its full length, so that writing to it needs no space later. Without one
+/// the shard writes small batches as frames, which costs the disk more and loses nothing.
+fn open_tail(directory: &Path, shard: usize) -> Option<OwnedFd> {
+    let opened = tail::prepare(&OsStorage, directory, shard)
+        .and_then(|path| std::fs::OpenOptions::new().write(true).open(path));
+    match opened {
+        Ok(file) => Some(file.into()),
+        Err(error) => {
+            tracing::warn!(
+                shard,
+                "no tail file: {error}; small batches are written to the segment at once"
+            );
+            None
+        }
+    }
 }
 
 /// Starts one shard per core, each with one listener of each port.
@@ -48,13 +65,7 @@ pub(super) fn spawn(
     };
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
-        let tail_path = wiring.config.ingest.path.join(format!("shard-{index}.tail"));
-        let tail: OwnedFd = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(tail_path)?
-            .into();
+        let tail = open_tail(&wiring.config.ingest.path, index);
         let ingest = &wiring.config.ingest;
         let options = ShardLogOptions {
             alignment_bytes: wiring.alignment_bytes,
@@ -73,7 +84,7 @@ pub(super) fn spawn(
             tail,
             topics: choice.clone(),
             record_size_max: ingest.max_record_size_bytes,
-            partial_bytes_max: PARTIAL_BYTES_MAX / wiring.cores.len(),
+            partial_bytes_max: ingest.partial_max_bytes / wiring.cores.len(),
             connections_max: wiring.connections_max,
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: wiring.placement.clone(),

@@ -25,6 +25,7 @@ use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
 use super::data::tell_damage;
+use super::pressure::Pressure;
 
 /// Time between looks for something to compact.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(500);
@@ -146,12 +147,22 @@ pub(super) struct StoreParts {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) limits: GatherLimits,
     pub(super) delay: Duration,
+    pub(super) backlog_max_bytes: u64,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) stop: Arc<StopFlag>,
     /// Ends a merge between two chunks.
     pub(super) cancel: Arc<AtomicBool>,
+}
+
+impl StoreParts {
+    fn holds_back(&self, pressure: &mut Pressure) -> bool {
+        let now_ms = self.clock.now().monotonic_us / 1000;
+        let pauses = self.metrics.ingest.pauses.get();
+        let backlog_bytes = self.source.registry.backlog_bytes();
+        pressure.holds_back(now_ms, pauses, backlog_bytes, self.backlog_max_bytes)
+    }
 }
 
 /// Starts the gathering threads and the compaction thread.
@@ -164,9 +175,14 @@ fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("compact".into()).spawn(move || {
         let mut failing = false;
         let mut pause = COMPACTION_PAUSE;
+        let mut pressure = Pressure::default();
         while !parts.stop.wait(pause) {
             for (path, error) in parts.catalogue.sweep().failed {
                 tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
+            }
+            if parts.holds_back(&mut pressure) {
+                pause = parts.delay;
+                continue;
             }
             pause = match compact_once(&parts) {
                 // There may be more to do: look again at once.
@@ -225,7 +241,11 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
         );
         let clock = || parts.clock.now().monotonic_us / 1000;
         let mut failing = false;
+        let mut pressure = Pressure::default();
         while !parts.stop.wait(parts.delay) {
+            if parts.holds_back(&mut pressure) {
+                continue;
+            }
             let turn = gather.turn(&clock);
             tell(&parts, &turn, &mut failing);
             let missing = gather.state() == GatherState::ReplicasMissing;

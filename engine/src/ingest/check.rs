@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::segment::{OpenSegment, SegmentState, incarnation};
-use super::tail::{self, SlotState};
+use super::tail::{self, SlotContent, SlotState};
+use super::torn::Torn;
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::chunk::OpenPart;
 use crate::damage::{Damage, DamageKind};
@@ -23,15 +24,42 @@ pub struct Checked {
     pub damage: Vec<Damage>,
 }
 
-/// Checks a segment. An unfinished frame at the end of one that was being written is no damage:
-/// nobody was promised what is in it.
+/// Checks a segment. An unfinished frame at the end of one that was being written is told, for it
+/// may be a damaged one; if a tail file beside it has its records, as one that loses nothing.
 pub fn check_segment(
     storage: &dyn Storage,
     path: &Path,
     id: Ulid,
     state: SegmentState,
 ) -> io::Result<Checked> {
-    check_segment_bytes(storage.open(path, Open::Read)?.map()?, path, id, state)
+    let map = storage.open(path, Open::Read)?.map()?;
+    let (mut checked, mut torn) = check_segment_bytes(map, path, id, state)?;
+    if !torn.is_empty() {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for slot in slots_in(storage, directory) {
+            for torn in &mut torn {
+                torn.restore(&slot);
+            }
+        }
+    }
+    checked.damage.extend(torn.into_iter().map(|torn| torn.damage));
+    Ok(checked)
+}
+
+/// What the tail files of a directory hold, those of them that can be read.
+fn slots_in(storage: &dyn Storage, directory: &Path) -> Vec<SlotContent> {
+    let entries = storage.list(directory).unwrap_or_default();
+    let names = entries.into_iter().filter_map(|entry| entry.name);
+    let tails = names.filter(|name| tail::is_file_name(name)).filter_map(|name| {
+        let map = storage.open(&directory.join(name), Open::Read).ok()?.map().ok()?;
+        let slots = tail_bytes(&map).chunks(TAIL_SLOT_BYTES);
+        Some(slots.filter_map(|slot| tail::decode_slot(slot).ok()).collect::<Vec<_>>())
+    });
+    tails.flatten().collect()
+}
+
+fn tail_bytes(map: &Map) -> &[u8] {
+    map.get(..tail::FILE_BYTES as usize).unwrap_or(map)
 }
 
 fn check_segment_bytes(
@@ -39,7 +67,7 @@ fn check_segment_bytes(
     path: &Path,
     id: Ulid,
     state: SegmentState,
-) -> io::Result<Checked> {
+) -> io::Result<(Checked, Vec<Torn>)> {
     let is_torn = state == SegmentState::Active;
     let options = WalkOptions {
         path,
@@ -69,15 +97,14 @@ fn check_segment_bytes(
             Err(damage) => checked.damage.push(damage),
         }
     }
-    Ok(checked)
+    Ok((checked, walk.torn))
 }
 
 /// Checks a tail file. Its records may be copies of what segments hold.
 pub fn check_tail(storage: &dyn Storage, path: &Path) -> io::Result<Checked> {
     let map = storage.open(path, Open::Read)?.map()?;
-    let bytes = map.get(..tail::FILE_BYTES as usize).unwrap_or(&map);
     let mut checked = Checked::default();
-    for (index, slot) in bytes.chunks(TAIL_SLOT_BYTES).enumerate() {
+    for (index, slot) in tail_bytes(&map).chunks(TAIL_SLOT_BYTES).enumerate() {
         match tail::decode_slot(slot) {
             Ok(content) if content.table.describes(&content.text) => {
                 checked.record_count += content.table.record_count();
@@ -130,7 +157,10 @@ mod tests {
     fn check(bytes: &[u8], state: SegmentState) -> Checked {
         let id = Ulid::from_parts(1_700_000_000_000, 77, 78);
         let path = Path::new("segment");
-        check_segment_bytes(Map::of_memory(bytes.to_vec()), path, id, state).unwrap()
+        let map = Map::of_memory(bytes.to_vec());
+        let (mut checked, torn) = check_segment_bytes(map, path, id, state).unwrap();
+        checked.damage.extend(torn.into_iter().map(|torn| torn.damage));
+        checked
     }
 
     fn whole() -> Vec<u8> {
@@ -166,16 +196,57 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_frame_of_a_segment_being_written_is_no_damage() {
+    fn no_record_of_a_segment_being_written_is_lost_in_silence() {
+        let whole = whole();
+        let zeros = |mut bytes: Vec<u8>| {
+            bytes.resize(bytes.len() + 2048, 0);
+            bytes
+        };
+        // The bytes that a header and its place do not tell from those of another file.
+        for at in 16..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x21;
+            for bytes in [zeros(flipped), whole[..at].to_vec()] {
+                let checked = check(&bytes, SegmentState::Active);
+                let lossy = checked.damage.iter().any(Damage::loses_records);
+                assert!(lossy || checked.record_count == 12, "byte {at}");
+            }
+        }
+        let open = whole[..1024].to_vec();
+        assert_eq!(check(&zeros(open), SegmentState::Active).damage, []);
+    }
+
+    #[test]
+    fn each_torn_frame_is_told_with_what_its_header_says() {
         let mut bytes = whole();
-        let len = bytes.len();
-        bytes[len - 512 + 100] ^= 1;
-        bytes.resize(len * 2, 0);
+        for frame in [1, 2] {
+            bytes[frame * 512 + 100] ^= 1;
+        }
         let checked = check(&bytes, SegmentState::Active);
-        assert_eq!(checked, Checked { record_count: 8, damage: Vec::new() });
-        bytes[512 + 100] ^= 1;
-        let restored = check(&bytes, SegmentState::Active);
-        assert_eq!(restored.record_count, 4, "nothing valid behind it: one torn end");
+        assert_eq!(checked.record_count, 4);
+        let told = checked.damage.iter().map(|d| (d.offset, d.len_bytes, d.records));
+        assert_eq!(told.collect::<Vec<_>>(), [(512, 512, Some(4)), (1024, 512, Some(4))]);
+        assert!(checked.damage.iter().all(|d| d.kind == DamageKind::Unfinished));
+        assert!(checked.damage[0].to_string().contains("; 4 records may be lost between"));
+        // With its header the place of the next one is lost too.
+        bytes[512 + 30] ^= 1;
+        let checked = check(&bytes, SegmentState::Active);
+        let told = checked.damage.iter().map(|d| (d.offset, d.len_bytes, d.records));
+        assert_eq!(told.collect::<Vec<_>>(), [(512, 0, None)]);
+    }
+
+    #[test]
+    fn an_earlier_life_behind_the_last_frame_is_nothing() {
+        let earlier = segment(Ulid::from_parts(1_600_000_000_000, 0xAB_CDEF_0123, 0x45_6789_ABCD));
+        for damaged in [false, true] {
+            let mut bytes = whole()[..1024].to_vec();
+            bytes.extend_from_slice(&earlier[1024..]);
+            if damaged {
+                bytes[1024 + 30] ^= 1;
+            }
+            let checked = check(&bytes, SegmentState::Active);
+            assert_eq!(checked, Checked { record_count: 8, damage: Vec::new() });
+        }
     }
 
     #[test]

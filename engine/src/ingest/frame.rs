@@ -27,6 +27,8 @@ pub const ALIGNMENT_MIN: usize = 512;
 /// Largest alignment, bytes: bounds the padding that a header may claim.
 pub const ALIGNMENT_MAX: usize = 1 << 16;
 
+/// Bytes of a header that are known beforehand: magic, incarnation and frame number.
+const KNOWN_BYTES: usize = 16;
 const FLAG_TAIL: u16 = 1;
 const FLAG_LAST: u16 = 2;
 /// Memory alignment of buffers: enough for every direct-I/O device that is known.
@@ -176,6 +178,18 @@ impl FrameHeader {
         Ok(header)
     }
 
+    /// Whether bytes that are not a header may have been this one: most of what it must say is
+    /// there. Nobody who sent an earlier life's text knew the incarnation, and half of it counts.
+    pub(super) fn is_likely(bytes: &[u8], incarnation: u64, number: u32) -> bool {
+        let mut known = [0; KNOWN_BYTES];
+        known[..4].copy_from_slice(&MAGIC);
+        known[4..12].copy_from_slice(&incarnation.to_le_bytes());
+        known[12..].copy_from_slice(&number.to_le_bytes());
+        let found = bytes.iter().take(4).chain(bytes.iter().skip(8).take(KNOWN_BYTES - 4));
+        let same = found.zip(&known).filter(|(found, known)| found == known).count();
+        same >= KNOWN_BYTES - 4
+    }
+
     fn check_sizes(&self) -> Result<(), &'static str> {
         let payload = u64::from(self.text_len) + u64::from(self.table_len) + HEADER_BYTES as u64;
         let len = u64::from(self.len_bytes);
@@ -310,7 +324,7 @@ impl FrameBuffer {
 
     /// A frame of records that were read elsewhere, ready to be finished. There is room for their
     /// table, however long it is.
-    pub(super) fn of(table: &RunTable, text: &[u8]) -> Self {
+    pub fn of(table: &RunTable, text: &[u8]) -> Self {
         let mut encoded = Vec::new();
         table.encode(&mut encoded);
         let frame_bytes = HEADER_BYTES + text.len() + encoded.len();

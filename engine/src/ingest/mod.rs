@@ -23,6 +23,7 @@ pub mod segment;
 pub mod stamp;
 pub mod tail;
 pub mod topics;
+mod torn;
 mod walk;
 
 #[cfg(test)]

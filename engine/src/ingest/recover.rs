@@ -17,6 +17,7 @@ use super::segment::{
     Content, Extent, Segment, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
 };
 use super::tail::{self, SlotContent, SlotState};
+use super::torn::Torn;
 use super::walk::{self, Ending, FrameAt, Source, Walk, WalkOptions};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::TAIL_SLOT_BYTES;
@@ -38,8 +39,16 @@ pub struct Recovered {
     pub notes: Vec<Note>,
     /// Records saved from tail files.
     pub tail_records: u64,
-    /// Bytes of unfinished frames that were cut off.
-    pub torn_bytes: u64,
+    /// Unfinished or damaged last frames of segments that were being written; they are cut off.
+    /// Those that a tail file restored have lost nothing.
+    pub torn: Vec<Damage>,
+}
+
+impl Recovered {
+    /// Bytes of unfinished frames, as far as their headers told.
+    pub fn torn_bytes(&self) -> u64 {
+        self.torn.iter().map(|torn| torn.len_bytes).sum()
+    }
 }
 
 /// Something that is not damage but should be told once.
@@ -94,8 +103,9 @@ pub fn recover(
             report: Vec::new(),
             notes: Vec::new(),
             tail_records: 0,
-            torn_bytes: 0,
+            torn: Vec::new(),
         },
+        torn: Vec::new(),
     };
     let mut tails = Vec::new();
     for entry in &entries {
@@ -106,6 +116,7 @@ pub fn recover(
     }
     recovery.remove_superfluous();
     recovery.storage.sync_dir(&directory).map_err(failed("sync the directory"))?;
+    recovery.found.torn = recovery.torn.into_iter().map(|torn| torn.damage).collect();
     Ok(recovery.found)
 }
 
@@ -140,6 +151,8 @@ struct Recovery<'a> {
     lives: Vec<Life>,
     /// Files of segments that the store has. They go last: they tell which tail slots it has too.
     superfluous: Vec<PathBuf>,
+    /// Until the tail files are read too, nobody knows what they cost.
+    torn: Vec<Torn>,
     found: Recovered,
 }
 
@@ -147,10 +160,10 @@ struct Recovery<'a> {
 enum Verdict {
     /// It has records.
     Records(Box<Walk>, u64),
-    /// It is ours, but without a record.
-    Unused,
-    /// It does not look like ours.
-    Foreign,
+    /// It is ours, but without a record that is whole.
+    Unused(Vec<Torn>),
+    /// It does not start like one of ours.
+    Foreign(Vec<Torn>),
 }
 
 impl Recovery<'_> {
@@ -187,16 +200,19 @@ impl Recovery<'_> {
                 self.keep_segment(id, state, &path, *walk, file_len);
             }
             // Not used again: a sync of it may have failed before the stop.
-            Ok(Verdict::Unused) if state == SegmentState::Active => {
+            Ok(Verdict::Unused(torn)) if state == SegmentState::Active => {
+                self.torn.extend(torn);
                 if let Err(error) = self.storage.remove(&path) {
                     self.fail("remove", path, error);
                 }
             }
             // A flushed segment had records once.
-            Ok(Verdict::Unused) => {
+            Ok(Verdict::Unused(_)) => {
                 self.found.report.push(whole_file_damage(path, DamageKind::Malformed("segment")));
             }
-            Ok(Verdict::Foreign) => self.found.notes.push(Note::Unknown(path)),
+            // Its first frame is the damaged one: told as what it is, and left alone too.
+            Ok(Verdict::Foreign(torn)) if !torn.is_empty() => self.torn.extend(torn),
+            Ok(Verdict::Foreign(_)) => self.found.notes.push(Note::Unknown(path)),
             Err(error) => {
                 self.found.report.push(whole_file_damage(path, DamageKind::Io(error.kind())));
             }
@@ -240,7 +256,7 @@ impl Recovery<'_> {
         let file_len = file.len()?;
         let mut start = [0; HEADER_BYTES];
         if file.read_exact_at(&mut start, 0).is_err() {
-            return Ok(Verdict::Foreign);
+            return Ok(Verdict::Foreign(Vec::new()));
         }
         let is_torn = state == SegmentState::Active;
         let options = WalkOptions {
@@ -256,8 +272,8 @@ impl Recovery<'_> {
         let is_ours = start == [0; HEADER_BYTES] || FrameHeader::decode(&start).is_ok();
         Ok(match (has_records, is_ours) {
             (true, _) => Verdict::Records(Box::new(walk), file_len),
-            (false, true) => Verdict::Unused,
-            (false, false) => Verdict::Foreign,
+            (false, true) => Verdict::Unused(walk.torn),
+            (false, false) => Verdict::Foreign(walk.torn),
         })
     }
 
@@ -279,12 +295,12 @@ impl Recovery<'_> {
         }
         self.saw(content);
         if state == SegmentState::Active {
-            match end_segment(&*self.storage, path, id, &walk) {
-                Ok(torn_bytes) => self.found.torn_bytes += torn_bytes,
-                // Readable as it is; the next start tries again.
-                Err(error) => self.fail("end", path.to_path_buf(), error),
+            // Readable as it is; the next start tries again.
+            if let Err(error) = end_segment(&*self.storage, path, id, &walk) {
+                self.fail("end", path.to_path_buf(), error);
             }
         }
+        self.torn.extend(walk.torn);
         self.found.report.extend(walk.damage);
         let flushed = self.directory().join(file_name(id, SegmentState::Flushed));
         let mut now_in = SegmentState::Flushed;
@@ -340,6 +356,9 @@ impl Recovery<'_> {
                         // The file keeps it for the next start, and is not used until then.
                         self.found.notes.push(Note::Failed(error));
                         return;
+                    }
+                    for torn in &mut self.torn {
+                        torn.restore(&content);
                     }
                 }
                 Ok(_) | Err(SlotState::Empty) => {}
@@ -421,29 +440,20 @@ fn whole_file_damage(path: PathBuf, kind: DamageKind) -> Damage {
 }
 
 /// Makes a segment that was being written complete and durable: an end mark goes behind the last
-/// whole frame, over the torn one if there is one. Says how many bytes the torn frame had.
-fn end_segment(storage: &dyn Storage, path: &Path, id: Ulid, walk: &Walk) -> io::Result<u64> {
+/// whole frame, over the torn one if there is one.
+fn end_segment(storage: &dyn Storage, path: &Path, id: Ulid, walk: &Walk) -> io::Result<()> {
     let file = storage.open(path, Open::Write)?;
-    let mut torn_bytes = 0;
     if !walk.is_complete {
-        let number = walk.frames.last().map_or(0, |f| f.header.number + 1);
-        let mut next = [0; HEADER_BYTES];
-        if file.read_exact_at(&mut next, walk.end).is_ok() {
-            let torn = FrameHeader::decode(&next).ok();
-            let torn = torn.filter(|h| h.incarnation == incarnation(id) && h.number == number);
-            torn_bytes = torn.map_or(0, |header| u64::from(header.len_bytes));
-        }
         let mut mark = FrameBuffer::end_mark(ALIGNMENT_MIN);
         mark.finish(FramePlace {
             incarnation: incarnation(id),
-            number,
+            number: walk.frames.last().map_or(0, |f| f.header.number.saturating_add(1)),
             is_last: true,
             alignment_bytes: ALIGNMENT_MIN,
         });
         file.write_all_at(mark.as_bytes(), walk.end)?;
     }
-    file.sync()?;
-    Ok(torn_bytes)
+    file.sync()
 }
 
 /// Both slots; a file that is shorter has fewer bytes in them.

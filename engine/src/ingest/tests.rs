@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::check::check_segment;
 use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES};
 use super::log::{Effect, Now, ShardLog, ShardLogOptions};
 use super::recover::{Note, Recovered, recover};
@@ -224,7 +225,7 @@ fn a_clean_stop_seals_everything_and_leaves_no_unused_file_behind() {
     assert_eq!(read_all(&registry), all);
     assert!(registry.list().iter().all(|row| row.state == SegmentState::Flushed));
     let found = recovered(directory.path());
-    assert_eq!((found.tail_records, found.torn_bytes), (0, 0));
+    assert_eq!((found.tail_records, found.torn_bytes()), (0, 0));
     assert_eq!(read_all(&found.registry), all);
     assert_eq!(found.registry.pool_bytes(), 0);
     assert!(!states(directory.path()).contains(&SegmentState::Active), "unused files are removed");
@@ -613,6 +614,7 @@ fn check_damaged(specimen: &Specimen, bytes: &[u8], state: SegmentState, what: &
     fs::write(directory.join(file_name(id, state)), bytes).unwrap();
     let found = recovered(directory);
     let mut damage = found.report;
+    damage.extend(found.torn);
     let mut left = Records::new();
     for segment in found.registry.snapshot() {
         let (records, more) = read_part(&*segment);
@@ -632,10 +634,8 @@ fn check_damaged(specimen: &Specimen, bytes: &[u8], state: SegmentState, what: &
         }
     }
     assert!(left.is_empty(), "{what}: records are invented");
-    if state != SegmentState::Active {
-        let is_told = !damage.is_empty() || !found.notes.is_empty();
-        assert!(lost == 0 || is_told, "{what}: {lost} records are lost and not told");
-    }
+    let is_told = !damage.is_empty() || !found.notes.is_empty();
+    assert!(lost == 0 || is_told, "{what}: {lost} records are lost and not told");
     for name in names(directory) {
         fs::remove_file(directory.join(name)).unwrap();
     }
@@ -772,7 +772,40 @@ fn a_torn_tail_is_cut_at_the_last_whole_frame_and_frames_of_an_earlier_life_stay
     fs::write(directory.path().join(file_name(id, SegmentState::Active)), &bytes).unwrap();
     let found = recovered(directory.path());
     assert_eq!(found.report, []);
-    assert_eq!(found.torn_bytes, second.len() as u64);
+    assert_eq!(found.torn_bytes(), second.len() as u64);
     assert_eq!(read_all(&found.registry), specimen.frames[0].2);
     assert_eq!(names(directory.path()), [file_name(id, SegmentState::Flushed)]);
+}
+
+#[test]
+fn a_torn_frame_whose_records_a_tail_file_has_loses_nothing() {
+    for (more, expected) in [("", Some(0)), ("not flushed\nto it\n", Some(2))] {
+        let directory = scratch();
+        let registry = recovered(directory.path()).registry;
+        let mut shard = Shard::start(&registry, 0, 5);
+        shard.append("one\ntwo\nthree\n");
+        shard.work(&registry);
+        shard.advance(20_000);
+        shard.work(&registry);
+        let saved = shard.appended.clone();
+        if !more.is_empty() {
+            shard.append(more);
+        }
+        shard.log.want_durable();
+        shard.work(&registry);
+        drop(shard);
+        let id = registry.snapshot()[0].id();
+        let path = directory.path().join(file_name(id, SegmentState::Active));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[HEADER_BYTES] ^= 1;
+        fs::write(&path, bytes).unwrap();
+
+        let checked = check_segment(&OsStorage, &path, id, SegmentState::Active).unwrap();
+        let found = recovered(directory.path());
+        assert_eq!(checked.damage, found.torn);
+        assert_eq!(found.torn.iter().map(|t| t.records).collect::<Vec<_>>(), [expected]);
+        assert_eq!(found.torn[0].loses_records(), expected != Some(0));
+        assert_eq!(read_all(&found.registry), saved);
+        assert_eq!(recovered(directory.path()).torn, [], "told once");
+    }
 }

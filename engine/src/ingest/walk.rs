@@ -3,7 +3,8 @@
 //!
 //! Invariants: only frames of the wanted incarnation with growing numbers and ULIDs count, so
 //! frames of a file's earlier life never come back. A bad span with a valid frame behind it is
-//! damage; a bad suffix is damage too unless the file was being written (a torn tail).
+//! damage; a bad suffix is damage too unless the file was being written (a torn tail; what of it
+//! is to be told is [`super::torn`]'s).
 
 use std::borrow::Cow;
 use std::io;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES, NotAFrame};
+use super::torn::{Place, Torn, behind};
 use crate::damage::{Damage, DamageKind};
 use crate::storage::{File, Map};
 use crate::ulid::Ulid;
@@ -110,6 +112,8 @@ pub(super) struct Walk {
     pub(super) frames: Vec<FrameAt>,
     /// Bad spans.
     pub(super) damage: Vec<Damage>,
+    /// Unfinished or damaged frames behind the last good one, if the file was being written.
+    pub(super) torn: Vec<Torn>,
     /// Where the next frame would start, bytes.
     pub(super) end: u64,
     /// Whether the last frame says that it is the last.
@@ -151,15 +155,15 @@ pub(super) fn walk(source: &Source, options: &WalkOptions<'_>) -> io::Result<Wal
             Err(error) => error,
         };
         let Some(next) = search(&mut headers, options, &found)? else {
-            end_badly(&mut found, options, damage_kind(bad));
+            end_badly(&mut headers, &mut found, options, damage_kind(bad))?;
             return Ok(found);
         };
         let hole = hole_before(&found, &next, options.path, damage_kind(bad));
         found.damage.push(hole);
         accept(&mut found, next);
     }
-    if options.ending == Ending::LastFrame && !found.is_complete {
-        end_badly(&mut found, options, DamageKind::Truncated("segment"));
+    if options.ending != Ending::Limit && !found.is_complete {
+        end_badly(&mut headers, &mut found, options, DamageKind::Truncated("segment"))?;
     }
     Ok(found)
 }
@@ -183,7 +187,7 @@ fn frame_at(
     };
     let last = found.frames.last().map(|f| f.header);
     // The expected number at the expected place; behind a bad span any later one.
-    let number_min = last.map_or(0, |l| l.number + 1);
+    let number_min = last.map_or(0, |l| l.number.saturating_add(1));
     let number_fits =
         if offset == found.end { header.number == number_min } else { header.number > number_min };
     if header.incarnation != options.incarnation || header.chunk.is_some() || !number_fits {
@@ -241,8 +245,8 @@ fn hole_before(found: &Walk, next: &FrameAt, path: &Path, kind: DamageKind) -> D
     let first = next.header.first;
     let has_records = next.header.record_count > 0;
     let records = before.filter(|b| has_records && b.header.last.stream() == first.stream());
-    let records = records.map(|b| (first.counter() - b.header.last.counter()).saturating_sub(1));
-    let from = before.map_or(Ulid::MIN, |b| b.header.last.plus(1));
+    let records = records.map(|b| first.counter().saturating_sub(b.header.last.counter() + 1));
+    let from = before.map_or(Ulid::MIN, |b| behind(b.header.last));
     let to = if has_records { Ulid(first.0.saturating_sub(1)) } else { Ulid::MAX };
     Damage {
         path: path.to_path_buf(),
@@ -254,11 +258,16 @@ fn hole_before(found: &Walk, next: &FrameAt, path: &Path, kind: DamageKind) -> D
     }
 }
 
-fn end_badly(found: &mut Walk, options: &WalkOptions<'_>, kind: DamageKind) {
+fn end_badly(
+    headers: &mut Headers<'_>,
+    found: &mut Walk,
+    options: &WalkOptions<'_>,
+    kind: DamageKind,
+) -> io::Result<()> {
     if options.ending == Ending::Torn {
-        return;
+        return find_torn(headers, found, options);
     }
-    let from = found.frames.last().map_or(Ulid::MIN, |f| f.header.last.plus(1));
+    let from = found.frames.last().map_or(Ulid::MIN, |f| behind(f.header.last));
     found.damage.push(Damage {
         path: options.path.to_path_buf(),
         offset: found.end,
@@ -267,4 +276,39 @@ fn end_badly(found: &mut Walk, options: &WalkOptions<'_>, kind: DamageKind) {
         records: None,
         kind,
     });
+    Ok(())
+}
+
+/// Follows unfinished frames as long as their headers say where the next one is: several may have
+/// been in flight.
+fn find_torn(
+    headers: &mut Headers<'_>,
+    found: &mut Walk,
+    options: &WalkOptions<'_>,
+) -> io::Result<()> {
+    let last = found.frames.last().map(|f| f.header);
+    let mut place = Place {
+        path: options.path,
+        offset: found.end,
+        incarnation: options.incarnation,
+        number: last.map_or(0, |l| l.number.saturating_add(1)),
+        after: last.map_or(Ulid::MIN, |l| behind(l.last)),
+    };
+    // A file is as long as it will ever be before a frame is in it.
+    let is_cut = last.is_some() && options.limit < found.end + HEADER_BYTES as u64;
+    if is_cut {
+        found.torn.push(Torn::of_cut_file(&place));
+        return Ok(());
+    }
+    while let Some(torn) = Torn::find(&place, headers.at(place.offset)?) {
+        let (len_bytes, range) = (torn.damage.len_bytes, torn.damage.range);
+        found.torn.push(torn);
+        if len_bytes == 0 {
+            break;
+        }
+        place.offset += len_bytes;
+        place.number = place.number.saturating_add(1);
+        place.after = range.map_or(place.after, |(_, last)| behind(last));
+    }
+    Ok(())
 }

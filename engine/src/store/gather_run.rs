@@ -217,7 +217,12 @@ impl GatherRun {
         for (number, damage) in report.damage {
             self.damage.entry(ids[number]).or_default().push(damage);
         }
-        let ingest = self.claimed.iter().map(|input| input.id).collect();
+        // An input that lost records is not replaced: after a crash before it is set aside recovery
+        // would delete it.
+        let is_whole = |input: &&ClaimedInput| {
+            !self.damage.get(&input.id).is_some_and(|d| d.iter().any(Damage::loses_records))
+        };
+        let ingest = self.claimed.iter().filter(is_whole).map(|input| input.id).collect();
         let sealed = writer.seal(Inputs { ingest, store: Vec::new() })?;
         turn.duplicate_count += report.duplicate_count;
         turn.damage.extend(self.damage.values().flatten().cloned());
@@ -374,6 +379,10 @@ mod tests {
         let mut log = f.log();
         log[1..].sort();
         assert_eq!(log, ["commit [2]", "set aside [1]", "set aside [3]"]);
+        let snapshot = f.catalogue.snapshot();
+        let loaded =
+            crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
+        assert_eq!(loaded.unwrap().inputs.ingest, [2], "the others may not be deleted");
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl Recovered {
 pub fn recover(directory: &Arc<StoreDirectory>) -> Result<Recovered, RecoverError> {
     let failed = |error| RecoverError { path: directory.path.clone(), error };
     directory.storage.create_dir_all(&directory.path).map_err(failed)?;
+    // A segment that was renamed right before a kill may not have a durable name yet: without one
+    // nothing may be removed because this segment replaces it.
+    directory.storage.sync_dir(&directory.path).map_err(failed)?;
     let mut entries = directory.storage.list(&directory.path).map_err(failed)?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut recovery = Recovery { directory, loaded: Vec::new(), damage: vec![], notes: vec![] };
@@ -251,7 +254,10 @@ fn is_whole(segment: &Arc<StoreSegment>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Storage;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::footer::Inputs;
+    use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, append_all, directory, read_all, record, write};
     use crate::store::writer::SegmentWriter;
     use std::fs;
@@ -355,6 +361,35 @@ mod tests {
                 assert!(!a.path().exists());
                 assert_eq!(superfluous, HashSet::from([77, 78]));
             }
+        }
+    }
+
+    #[test]
+    fn a_segment_renamed_right_before_a_kill_is_durable_once_it_was_recovered() {
+        let sim = SimStorage::new(1);
+        let path = Path::new("/store");
+        sim.create_dir_all(path).unwrap();
+        sim.sync_dir(Path::new("/")).unwrap();
+        let directory = |sim: &SimStorage| {
+            let (storage, ids) = (Arc::new(sim.clone()), IdSource::seeded(1));
+            Arc::new(StoreDirectory { storage, path: path.to_owned(), ids })
+        };
+        let mut writer = SegmentWriter::new(&directory(&sim), SMALL);
+        append_all(&mut writer, &records(0, 20));
+        let sealed = writer.seal(Inputs { ingest: vec![77], store: vec![] }).unwrap().unwrap();
+        // The rename is the last thing that happens.
+        sim.crash_at(sim.calls() + 2);
+        assert!(sealed.publish().is_err());
+
+        let killed = sim.kill();
+        killed.fail(Fault::random(Call::SyncDir, 1.0, FaultError::Io));
+        assert!(recover(&directory(&killed)).is_err(), "without a durable name nothing goes on");
+        killed.clear_faults();
+        let recovered = recover(&directory(&killed)).unwrap();
+        assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::from([77]));
+        for seed in 0..20 {
+            let recovered = recover(&directory(&killed.crash(seed))).unwrap();
+            assert_eq!(contents(&recovered), records(0, 20), "power loss {seed}");
         }
     }
 

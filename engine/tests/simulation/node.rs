@@ -29,7 +29,7 @@ use engine::store::recover::NoteKind;
 use engine::store::writer::WriterOptions;
 use engine::ulid::Ulid;
 
-use crate::model::{Found, Model, Record};
+use crate::model::{Found, Model};
 
 pub(crate) const INGEST: &str = "/data/ingest";
 pub(crate) const STORE: &str = "/data/store";
@@ -194,7 +194,7 @@ impl Node {
             ids: IdSource::seeded(settings.seed << 20),
         });
         let stored = engine::store::recover::recover(&store).map_err(|e| e.to_string())?;
-        let entries = storage.list(Path::new(INGEST)).map_err(|e| e.to_string())?;
+        let entries = storage.list(Path::new(INGEST)).map_err(|e| format!("{INGEST}: {e}"))?;
         let found: Vec<u128> = entries
             .iter()
             .filter_map(|entry| Some(parse_file_name(entry.name.as_deref()?)?.0.0))
@@ -342,11 +342,6 @@ impl Node {
         }
     }
 
-    /// Whether an effect is under way.
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.jobs.is_empty()
-    }
-
     /// Does one step of some effect under way.
     pub(crate) fn step(&mut self, model: &mut Model, random: &mut Random) {
         if self.jobs.is_empty() {
@@ -443,10 +438,10 @@ impl Node {
 
     /// Gathers what is flushed.
     pub(crate) fn gather(&mut self) {
-        let now_ms = self.now.wall_ms;
+        let now_ms = self.now.monotonic_us / 1000;
         self.gather.turn(&|| now_ms);
         self.registry.expire(now_ms);
-        self.registry.sweep(now_ms);
+        self.registry.sweep(self.now.wall_ms);
     }
 
     /// Does one compaction; says whether there was something to do.
@@ -548,11 +543,4 @@ pub(crate) fn lines(random: &mut Random) -> Vec<Vec<u8>> {
         if random.below(10) == 0 { Vec::new() } else { line }
     };
     (0..=random.below(count)).map(|_| line(random)).collect()
-}
-
-/// Record as sent, for messages.
-impl Record {
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.line).into_owned()
-    }
 }

@@ -1,9 +1,9 @@
 //! The HTTP server: queries, `POST /records`, and what operators look at.
 //!
-//! Runs on the control thread's single-threaded runtime. A request's way: [`server`] accepts and
-//! bounds connections ([`client_stream`]), [`router`] picks who answers, [`parameters`] reads the query string;
-//! [`query`] turns it into a query whose bytes come out of [`pipe_body`], [`records`] decodes a
-//! body ([`body_decoder`]) into batches of lines ([`line_batches`]) for the node.
+//! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
+//! bounds connections (`client_stream`), `router` picks who answers, `parameters` reads the query
+//! string; `query` turns it into a query whose bytes come out of `pipe_body`, `records` decodes a
+//! body (`body_decoder`) into batches of lines (`line_batches`) for the node.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 pub use self::server::serve;
 use crate::backend::Backend;
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, RECORDS_REQUESTS_MAX};
+use crate::metrics::NodeMetrics;
 
 /// Bounds of a server.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,7 @@ pub struct HttpOptions {
 impl Default for HttpOptions {
     fn default() -> Self {
         Self {
-            queries_max: 64,
+            queries_max: 256,
             connections_max: HTTP_CONNECTIONS_MAX,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
         }
@@ -56,14 +57,25 @@ impl Default for HttpOptions {
 /// What every request is answered with.
 struct App {
     backend: Arc<dyn Backend>,
+    /// Those of the backend, which it brings up to date when it is asked for them.
+    metrics: Arc<NodeMetrics>,
     options: HttpOptions,
     /// Requests that bring records at a time.
     intakes: Semaphore,
+    /// Queries at a time, whatever they wait for.
+    queries: Arc<Semaphore>,
 }
 
 impl App {
     fn new(backend: Arc<dyn Backend>, options: HttpOptions) -> Self {
-        Self { backend, options, intakes: Semaphore::new(RECORDS_REQUESTS_MAX) }
+        let queries = options.queries_max.min(Semaphore::MAX_PERMITS);
+        Self {
+            metrics: Arc::clone(backend.metrics()),
+            backend,
+            options,
+            intakes: Semaphore::new(RECORDS_REQUESTS_MAX),
+            queries: Arc::new(Semaphore::new(queries)),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use engine::search::{Format, Head, Outcome, PipeReader};
 use http_body::{Body, Frame};
 use hyper::HeaderMap;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_stream::Flushes;
 use crate::metrics::NodeMetrics;
@@ -24,14 +25,20 @@ pub(super) struct QueryWatch {
     pub(super) kind: &'static str,
     pub(super) start: Instant,
     pub(super) metrics: Arc<NodeMetrics>,
+    /// Its place among those that may run.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl QueryWatch {
     /// A query begins.
-    pub(super) fn start(kind: &'static str, metrics: &Arc<NodeMetrics>) -> Self {
+    pub(super) fn start(
+        kind: &'static str,
+        metrics: &Arc<NodeMetrics>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
         metrics.count_query(kind);
         metrics.query.running.inc();
-        Self { kind, start: Instant::now(), metrics: Arc::clone(metrics) }
+        Self { kind, start: Instant::now(), metrics: Arc::clone(metrics), _permit: permit }
     }
 
     /// What it found and cost.

@@ -127,17 +127,17 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Bo
 
 /// Counts a query in, unless too many run.
 fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let metrics = app.backend.metrics();
-    let running = usize::try_from(metrics.query.running.get()).unwrap_or(0);
-    if running >= app.options.queries_max {
+    let metrics = &app.metrics;
+    let Ok(permit) = Arc::clone(&app.queries).try_acquire_owned() else {
         metrics.query.refused.inc();
+        let running = app.options.queries_max;
         return Err(Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
             format!("{running} queries run, which is as many as may (--query.max-concurrent)"),
         )
         .retry_later());
-    }
-    Ok(QueryWatch::start(kind, metrics))
+    };
+    Ok(QueryWatch::start(kind, metrics, permit))
 }
 
 async fn prepare(

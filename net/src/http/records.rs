@@ -143,7 +143,7 @@ impl Intake {
             },
             refused => refused,
         };
-        app.backend.metrics().ingest.cut_records.inc_by(batches.cut_records);
+        app.metrics.ingest.cut_records.inc_by(batches.cut_records);
         if let Some(batch) = batches.finish(outcome.is_ok()) {
             self.append(batch).await?;
         }

@@ -128,7 +128,7 @@ async fn count(
     let path = known(request.uri().path());
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    app.backend.metrics().observe_request(method, path, status, start.elapsed().as_secs_f64());
+    app.metrics.observe_request(method, path, status, start.elapsed().as_secs_f64());
     response
 }
 

@@ -45,7 +45,7 @@ pub async fn serve(
 ) {
     let app = Arc::new(App::new(backend, options));
     let router = router(&app);
-    let metrics = Arc::clone(app.backend.metrics());
+    let metrics = Arc::clone(&app.metrics);
     let (connected, accepted, refused) = (
         metrics.connected_clients("http"),
         metrics.connections("http"),

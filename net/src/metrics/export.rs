@@ -204,6 +204,8 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
     w.gauge("disk_free_bytes", "Free bytes of the file system of the data.", &m.disk_free_bytes)?;
     w.counter("damage", "Damaged spans found in files.", &m.damage)?;
     w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
+    w.counter("torn_frames", "Unfinished or damaged last frames found.", &m.torn_frames)?;
+    w.counter("torn_bytes", "Their length where it is known.", &m.torn_bytes)?;
     w.gauge("clock_ahead_ms", "How far stamps are ahead of the clock.", &m.clock_ahead_ms)?;
     w.one("cluster_size", "Nodes known, this one included.", &ConstGauge::new(1_i64))?;
     w.one("queue_depth", "What waits in a queue.", &m.queue_depth)
@@ -214,12 +216,11 @@ fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Err
         members.iter().enumerate().map(|(shard, metric)| (shard.to_string(), metric)).collect()
     }
     w.labelled(
-        ("shard_loop_lag_seconds", "How late the tick of a shard's loop came."),
+        ("shard_loop_lag_seconds", "Time of a turn of a shard's loop, waiting excluded."),
         "shard",
         &numbered(&m.shard_loop_lag),
     )?;
     w.labelled(("shard_turns", "Turns of a shard's loop."), "shard", &numbered(&m.shard_turns))?;
-    w.gauge("shard_deferred", "What waits for room in a shard's log.", &m.shard_deferred)?;
     w.gauge("shard_memory_bytes", "Text that no segment holds yet.", &m.shard_memory_bytes)?;
     w.one("connected_clients", "Open connections, by modality.", &m.connected)?;
     w.one("connections", "Connections accepted, by modality.", &m.connections)?;

@@ -53,7 +53,7 @@ impl Buffers {
     }
 
     pub(super) fn ring_address(&self) -> u64 {
-        self.entries[self.first_entry..].as_ptr() as u64
+        self.entries[self.first_entry].get().expose_provenance() as u64
     }
 
     pub(super) fn bytes(&self, received: &Received) -> &[u8] {
@@ -72,7 +72,8 @@ impl Buffers {
     /// Puts buffer `id` at the tail of the ring.
     pub(super) fn give_back(&self, id: u16) {
         debug_assert!(id < self.count);
-        let base = self.entries[self.first_entry].get().cast::<BufRingEntry>();
+        let base: *mut BufRingEntry =
+            std::ptr::with_exposed_provenance_mut(self.ring_address() as usize);
         let slot = usize::from(self.tail.get() & (self.count - 1));
         let address = self.memory[usize::from(id) * self.buffer_bytes].get() as u64;
         // SAFETY: `slot` is inside the ring; the entry at the tail belongs to us until the tail

@@ -106,7 +106,7 @@ const VALUE_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 /// A shard's ring. See the module page.
 pub struct Ring {
-    ring: ManuallyDrop<IoUring>,
+    uring: ManuallyDrop<IoUring>,
     buffers: ManuallyDrop<Buffers>,
     /// Bytes under way to a file, by slot; the token travels beside them.
     writes: ManuallyDrop<Vec<Option<(u64, WriteBytes)>>>,
@@ -118,12 +118,12 @@ impl Ring {
     /// Makes a ring whose receives fill `buffer_count` (a power of two) buffers of
     /// `buffer_bytes`, and which reports [`Event::Woken`] when `wake` (an eventfd) is signalled.
     pub fn new(buffer_count: u16, buffer_bytes: usize, wake: OwnedFd) -> io::Result<Self> {
-        let ring = build()?;
+        let uring = build()?;
         let buffers = Buffers::new(buffer_count, buffer_bytes);
         // SAFETY: the entries are page-aligned, hold `buffer_count` elements and live in
         // `buffers`, which is kept until the ring is gone.
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(
+            uring.submitter().register_buf_ring_with_flags(
                 buffers.ring_address(),
                 buffer_count,
                 BUFFER_GROUP,
@@ -131,7 +131,7 @@ impl Ring {
             )?;
         }
         let mut ring = Self {
-            ring: ManuallyDrop::new(ring),
+            uring: ManuallyDrop::new(uring),
             buffers: ManuallyDrop::new(buffers),
             writes: ManuallyDrop::new(Vec::new()),
             wake,
@@ -208,7 +208,7 @@ impl Ring {
     pub fn wait(&mut self, timeout: Duration, events: &mut Vec<Event>) -> io::Result<()> {
         let time = types::Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
         let args = types::SubmitArgs::new().timespec(&time);
-        match self.ring.submitter().submit_with_args(1, &args) {
+        match self.uring.submitter().submit_with_args(1, &args) {
             Ok(_) => {}
             Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR | libc::EBUSY)) => {
             }
@@ -229,11 +229,11 @@ impl Ring {
         loop {
             // SAFETY: what the entry points to outlives the operation (see the module page), and
             // descriptors are kept open by the shard until their last event.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+            if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }
             // The queue is full: make room. A failure here repeats itself in `wait`, which tells.
-            let _ = self.ring.submit();
+            let _ = self.uring.submit();
         }
     }
 
@@ -246,7 +246,7 @@ impl Ring {
 
     fn collect(&mut self, events: &mut Vec<Event>) {
         loop {
-            let Some(entry) = self.ring.completion().next() else { return };
+            let Some(entry) = self.uring.completion().next() else { return };
             let more = cqueue::more(entry.flags());
             if !more {
                 self.under_way -= 1;
@@ -310,7 +310,7 @@ impl Drop for Ring {
         // SAFETY: each is dropped once, the ring before the memory it refers to, and never used
         // again.
         unsafe {
-            ManuallyDrop::drop(&mut self.ring);
+            ManuallyDrop::drop(&mut self.uring);
             if idle {
                 ManuallyDrop::drop(&mut self.buffers);
                 ManuallyDrop::drop(&mut self.writes);

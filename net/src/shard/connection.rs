@@ -183,6 +183,15 @@ impl Connection {
         }
     }
 
+    /// The node stops: an unfinished line ends as with a reset, but what was taken is still
+    /// acknowledged, so that its sender need not send it again.
+    pub(super) fn on_shutdown(&mut self, intake: &mut Intake<'_>) {
+        self.on_reset(intake);
+        if self.side == Side::Failed {
+            self.side = Side::Ended;
+        }
+    }
+
     /// Makes a record of the unfinished line although its end is not known yet.
     pub(super) fn cut_partial(&mut self, intake: &mut Intake<'_>) {
         let Self { splitter, topic, records, pending, .. } = self;

@@ -23,6 +23,7 @@ impl<'a> Intake<'a> {
     pub(super) fn append(&mut self, lines: &[u8], topic: Option<&TopicChoice>) -> Stamped {
         let stamped = self.log.append(lines, topic.unwrap_or(self.topics), self.now);
         self.tally.records += stamped.records;
+        self.tally.text_bytes += lines.len() as u64;
         self.tally.newest_ms = stamped.last.ms();
         self.tally.invalid_topics += stamped.invalid_topics;
         stamped

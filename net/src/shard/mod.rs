@@ -51,8 +51,8 @@ pub struct ShardParts {
     pub durable: TcpListener,
     /// Its log.
     pub log: ShardLog,
-    /// Its tail file, open for buffered writing.
-    pub tail: OwnedFd,
+    /// Its tail file, open for buffered writing, if there is one.
+    pub tail: Option<OwnedFd>,
     /// How lines get their topic.
     pub topics: TopicChoice,
     /// Longest record without LF, bytes.

@@ -7,7 +7,8 @@
 //!   then the kernel's socket buffers fill and senders feel it;
 //! - an acknowledgement is sent only for records below the log's durable end (durable port) or in
 //!   the log (fast port);
-//! - a connection's descriptor is closed only after the last event of its receive.
+//! - a slot that is used again has a new generation, so that late events of the connection that
+//!   had it before are dropped.
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,6 +35,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 const WAIT_MAX_US: u64 = 100_000;
 /// Wait while reading is stopped or an acknowledgement could not be sent.
 const WAIT_STOPPED_US: u64 = 5_000;
+
+/// How long a stopping shard waits for clients to take their last acknowledgement.
+const TELL_US_MAX: u64 = 500_000;
 
 const LISTENER_FAST: u32 = 0;
 const LISTENER_DURABLE: u32 = 1;
@@ -73,6 +77,8 @@ pub(super) struct Shard {
     tally: Tally,
     stopped: bool,
     shutting_down: bool,
+    /// When the last acknowledgements of a stopping shard must have been taken.
+    told_until_us: Option<u64>,
 }
 
 impl Shard {
@@ -96,6 +102,7 @@ impl Shard {
             tally: Tally::default(),
             stopped: false,
             shutting_down: false,
+            told_until_us: None,
         })
     }
 
@@ -119,10 +126,19 @@ impl Shard {
             self.carry_effects(now);
             self.acknowledge();
             self.count_turn(now);
-            if self.shutting_down && self.parts.log.is_idle() && self.waiters.is_empty() {
+            if self.shutting_down && self.is_done(now) {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether everything is written and told; a client that does not read is not waited for long.
+    fn is_done(&mut self, now: Now) -> bool {
+        if !self.parts.log.is_idle() || !self.waiters.is_empty() {
+            return false;
+        }
+        let until_us = *self.told_until_us.get_or_insert(now.monotonic_us + TELL_US_MAX);
+        self.owed.is_empty() || now.monotonic_us >= until_us
     }
 
     fn wait_us(&self, now: Now) -> u64 {
@@ -343,7 +359,12 @@ impl Shard {
                 }
                 Effect::WriteTail { token, offset_bytes, bytes } => {
                     self.under_way.push((token, now.monotonic_us, Operation::Tail));
-                    self.ring.write(self.parts.tail.as_fd(), offset_bytes, bytes, token);
+                    if let Some(tail) = &self.parts.tail {
+                        self.ring.write(tail.as_fd(), offset_bytes, bytes, token);
+                    } else {
+                        let missing = Err(io::ErrorKind::NotFound.into());
+                        self.on_written(token, missing, now);
+                    }
                 }
                 Effect::Sync { token, segment } => {
                     self.under_way.push((token, now.monotonic_us, Operation::Sync));
@@ -424,8 +445,12 @@ impl Shard {
         self.owed = owed;
     }
 
+    /// Lets a finished connection go. One that is refused still has its receive under way, which
+    /// holds the socket: shutting it down ends both.
     fn close(&mut self, index: usize) {
         if let Some(connection) = self.connections[index].take() {
+            // It may have gone by itself.
+            let _ = rustix::net::shutdown(connection.socket(), rustix::net::Shutdown::Both);
             self.parts.metrics.connected_clients(connection.port().name()).dec();
             self.parts.placement.leave(self.parts.index);
             self.free.push(index);
@@ -440,8 +465,10 @@ impl Shard {
         self.take_deferred(now);
         self.ring.cancel_sockets(&[LISTENER_FAST, LISTENER_DURABLE], &[]);
         for connection in self.connections.iter_mut().flatten() {
-            connection.on_reset(&mut Intake::of(&mut self.parts, &mut self.tally, now));
+            connection.on_shutdown(&mut Intake::of(&mut self.parts, &mut self.tally, now));
         }
+        self.owed =
+            (0..self.connections.len()).filter(|&i| self.connections[i].is_some()).collect();
         self.parts.log.want_durable();
         self.parts.log.shut_down();
     }

@@ -9,6 +9,8 @@ pub(super) struct Tally {
     /// Bytes received on TCP or handed over by HTTP.
     pub(super) taken_bytes: u64,
     pub(super) records: u64,
+    /// Their text, LFs included.
+    pub(super) text_bytes: u64,
     /// Bytes of frames written.
     pub(super) frame_bytes: u64,
     /// Bytes of tail chunks written.
@@ -45,6 +47,7 @@ impl Tally {
         for (counter, count) in [
             (&ingest.taken_bytes, &mut self.taken_bytes),
             (&ingest.records_written, &mut self.records),
+            (&ingest.bytes_written, &mut self.text_bytes),
             (&ingest.syncs, &mut self.syncs),
             (&ingest.cut_records, &mut self.cut_records),
             (&ingest.partial_lines_kept, &mut self.partials_kept),

@@ -70,15 +70,19 @@ impl Inode {
         self.reach_disk(Fate::Everything, &mut Random::new(0));
     }
 
-    /// A sync that failed: some changes are on the disk, and the others never will be, because
-    /// the kernel has marked them clean. The live image still shows them.
+    /// A sync that failed: some of the bytes are on the disk, and the others never will be, because
+    /// the kernel has marked them clean. The live image still shows them. A length is metadata: it
+    /// stays to be written.
     pub(super) fn fail_sync(&mut self, random: &mut Random) {
         let fate = match random.below(3) {
             0 => Fate::Nothing,
             1 => Fate::SomeChanges,
             _ => Fate::SomeSectors,
         };
+        let is_length = |change: &&Change| matches!(change, Change::Length(_));
+        let lengths: Vec<Change> = self.unsynced.iter().filter(is_length).cloned().collect();
         self.reach_disk(fate, random);
+        self.unsynced = lengths;
     }
 
     /// What is found after the power came back.

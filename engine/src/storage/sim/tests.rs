@@ -204,6 +204,22 @@ fn a_failed_sync_loses_its_bytes_even_when_the_next_succeeds() {
 }
 
 #[test]
+fn a_failed_sync_does_not_lose_the_length() {
+    for seed in 0..50 {
+        let sim = disk(seed);
+        let file = durable(&sim, "a", b"");
+        file.allocate(2_000).unwrap();
+        sim.fail(Fault::nth(1, FaultError::Io));
+        file.sync().unwrap_err();
+        file.write_all_at(b"x", 1_500).unwrap();
+        file.sync().unwrap();
+        let mut expected = vec![0; 2_000];
+        expected[1_500] = b'x';
+        assert_eq!(outcomes(&sim, "a"), BTreeSet::from([Some(expected)]));
+    }
+}
+
+#[test]
 fn a_full_disk_takes_a_prefix_and_room_comes_back() {
     let sim = disk(1);
     sim.set_capacity(1000);

@@ -216,3 +216,23 @@ fn queries_beyond_the_limit_are_told_to_come_again() {
     let answer = get(server.address, "/query");
     assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
 }
+
+#[test]
+fn stalled_queries_count_until_they_are_read() {
+    let server = server_with_late_damage();
+    let options = super::super::HttpOptions { queries_max: 2, ..Default::default() };
+    let small = Server::with(options);
+    small.inner.parts.lock().unwrap().clone_from(&server.inner.parts.lock().unwrap());
+    let stalled: Vec<_> = (0..2)
+        .map(|_| {
+            let mut slow = connect(small.address);
+            let request = format!("GET /query?{FROM} HTTP/1.1\r\nHost: test\r\n\r\n");
+            slow.write_all(request.as_bytes()).unwrap();
+            slow.read_exact(&mut [0; 1000]).unwrap();
+            slow
+        })
+        .collect();
+    assert_eq!(get(small.address, "/query").status, 429);
+    assert_eq!(small.metrics.query.refused.get(), 1);
+    drop(stalled);
+}
