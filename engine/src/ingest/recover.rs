@@ -224,7 +224,7 @@ impl Recovery<'_> {
     fn take_stored(&mut self, id: Ulid, state: SegmentState, path: &Path) -> bool {
         let Ok(verdict) = self.examine(id, state, path) else { return false };
         let Verdict::Records(walk, file_len) = verdict else {
-            return matches!(verdict, Verdict::Unused);
+            return matches!(verdict, Verdict::Unused(_));
         };
         if !walk.damage.is_empty() {
             return false;
