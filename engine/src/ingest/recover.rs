@@ -191,8 +191,7 @@ impl Recovery<'_> {
 
     fn take_segment(&mut self, id: Ulid, state: SegmentState) {
         let path = self.directory().join(file_name(id, state));
-        if self.already_stored.contains(&id.0) {
-            self.take_stored(id, state, &path);
+        if self.already_stored.contains(&id.0) && self.take_stored(id, state, &path) {
             self.superfluous.push(path);
             return;
         }
@@ -220,9 +219,16 @@ impl Recovery<'_> {
         }
     }
 
-    /// The store has what is in this segment: remembers just which frames that is.
-    fn take_stored(&mut self, id: Ulid, state: SegmentState, path: &Path) {
-        let Ok(Verdict::Records(walk, file_len)) = self.examine(id, state, path) else { return };
+    /// The store has what could be read of this segment: remembers just which frames that is. If
+    /// there is damage in it, it may hold more than the store has, and is kept: says no.
+    fn take_stored(&mut self, id: Ulid, state: SegmentState, path: &Path) -> bool {
+        let Ok(verdict) = self.examine(id, state, path) else { return false };
+        let Verdict::Records(walk, file_len) = verdict else {
+            return matches!(verdict, Verdict::Unused(_));
+        };
+        if !walk.damage.is_empty() {
+            return false;
+        }
         let file = SegmentFile {
             id,
             state,
@@ -233,6 +239,7 @@ impl Recovery<'_> {
         };
         let segment = Segment::new(Arc::clone(&self.storage), self.directory(), file);
         self.lives.push(Life { segment: Arc::new(segment), frames: walk.frames });
+        true
     }
 
     fn remove_superfluous(&mut self) {

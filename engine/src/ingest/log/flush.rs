@@ -74,11 +74,11 @@ impl ShardLog {
         is_staged || self.is_frame_backed(slot)
     }
 
-    /// Whether a slot backs a frame that is not written.
+    /// Whether a slot backs a frame that is not safely in its segment: not written, or behind one
+    /// that is not, with which it would have to go elsewhere.
     fn is_frame_backed(&self, slot: usize) -> bool {
-        self.flights.values().any(|f| {
-            f.slot == Some(slot) && matches!(f.state, FlightState::Queued | FlightState::Writing)
-        })
+        let mut flights = self.flights.values();
+        flights.any(|f| f.slot == Some(slot) && f.state != FlightState::Published)
     }
 
     /// Takes the next segment into use, asks for another in time, gives unused ones back.

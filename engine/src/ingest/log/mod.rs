@@ -13,7 +13,8 @@
 //! - A failed write or sync ends its segment at the last good length; the sync is never retried.
 //!   Frames that somebody wants durable stay in memory until they are synced, and are rewritten.
 //!   Frames that nobody had asked to be durable are let go once written.
-//! - A slot of the tail file is reused only when the frame that it backs is written.
+//! - A slot of the tail file is reused only when the frame that it backs, and all before it in its
+//!   segment, are written.
 //! - A segment is sealed only complete: its last frame says so, everything is written and synced.
 //! - At most [`FRAMES_IN_FLIGHT_MAX`] frames are being written, and the caller keeps to
 //!   [`ShardLog::can_accept`], so at most [`FRAMES_HELD_MAX`] frames (and those of one append) are
