@@ -440,7 +440,7 @@ impl FrameBuffer {
 
     /// Completes the frame: table, padding, header with checksums. Can be done again for another
     /// place when the first write failed.
-    pub(super) fn finish(&mut self, place: FramePlace) {
+    pub fn finish(&mut self, place: FramePlace) {
         let mut table = Vec::new();
         if !self.is_empty() {
             self.table.encode(&mut table);

@@ -1,0 +1,249 @@
+//! The loops that a node spends its time in, each alone, on text like an access log's.
+//!
+//! `-- --quick` is for a first look. Files lie in memory where the machine has such a place: no disk
+//! is measured here.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use engine::chunk::Part;
+use engine::ingest::frame::{FrameBuffer, FrameHeader, FramePlace};
+use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions};
+use engine::ingest::registry::{Registry, RegistryOptions};
+use engine::ingest::topics::{TopicChoice, TopicSet};
+use engine::run_table::{Run, RunTable};
+use engine::search::{Expression, Format, Order, QuerySpec, Searcher, SearcherOptions, Snapshot};
+use engine::storage::OsStorage;
+use engine::store::StoreDirectory;
+use engine::store::footer::Inputs;
+use engine::store::merge::{MergeInput, merge};
+use engine::store::name::IdSource;
+use engine::store::segment::StoreSegment;
+use engine::store::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
+use engine::topic::Topic;
+use engine::ulid::Ulid;
+use tempfile::TempDir;
+
+const START_MS: u64 = 1_700_000_000_000;
+/// Records of one millisecond: a run.
+const RUN_RECORDS: usize = 50;
+/// About 55 KB of text.
+const BATCH_RECORDS: u64 = 600;
+/// About 20 MB of text.
+const SEGMENT_RUNS: u64 = 4_000;
+
+/// Lines of about 90 bytes. Every 5,000th has the word that searches look for.
+fn lines(from: u64, count: u64) -> Vec<u8> {
+    let line = |n: u64| {
+        let (host, mixed) = (n % 16, n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20);
+        let word = if n % 5_000 == 4_999 { "Timeout" } else { "ok" };
+        let (status, len, request) = (200 + n % 4, mixed % 40_000, mixed.rotate_left(17));
+        format!(
+            "host-{host:02} 10.0.7.{host} \"GET /api/v2/items/{mixed:x} HTTP/1.1\" \
+             {status} {len} {word} request={request:016x}\n"
+        )
+    };
+    (from..from + count).map(line).collect::<String>().into_bytes()
+}
+
+fn topics(count: usize) -> Vec<Topic> {
+    let topic = |i| Topic::new(format!("topic-{i}").as_bytes()).expect("a valid name");
+    (0..count).map(topic).collect()
+}
+
+/// A directory for the run, and as a store's.
+fn scratch() -> (TempDir, Arc<StoreDirectory>) {
+    let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    let temp = temp.expect("a directory can be made");
+    let (storage, path, ids) = (Arc::new(OsStorage), temp.path().into(), IdSource::seeded(1));
+    (temp, Arc::new(StoreDirectory { storage, path, ids }))
+}
+
+/// A shard's log whose writes succeed at once and go nowhere.
+struct Sink {
+    log: ShardLog,
+    registry: Registry,
+    now: Now,
+}
+
+impl Sink {
+    /// Takes a batch, a millisecond later, and does what the log asks for.
+    fn append(&mut self, lines: &[u8], topic: &TopicChoice) {
+        self.now.monotonic_us += 1_000;
+        self.now.wall_ms += 1;
+        black_box(self.log.append(lines, topic, self.now));
+        while let Some(effect) = self.log.next_effect(self.now) {
+            match effect {
+                Effect::WantSegment => {
+                    let mut made = self.registry.prepare(1, self.now.wall_ms).expect("room");
+                    self.log.on_segment(made.remove(0));
+                }
+                Effect::Write { token, frame, .. } => {
+                    self.log.on_written(token, Ok(frame.as_bytes().len()));
+                }
+                Effect::WriteTail { token, bytes, .. } => {
+                    self.log.on_tail_written(token, Ok(bytes.len()));
+                }
+                Effect::Sync { token, .. } => self.log.on_synced(token, Ok(())),
+                // Nothing was written: the file goes back to the pool.
+                Effect::Seal { segment, .. } => {
+                    self.registry.flush(&segment, 0, self.now.wall_ms).expect("it is renamed");
+                }
+                Effect::Abandon { error, .. } => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn append(c: &mut Criterion) {
+    let mut group = c.benchmark_group("append to ShardLog");
+    let batch = lines(0, BATCH_RECORDS);
+    group.throughput(Throughput::Bytes(batch.len() as u64));
+    for (name, choice) in [
+        ("one topic", TopicChoice::Static(topics(1).remove(0))),
+        ("first word", TopicChoice::FirstWord),
+    ] {
+        let (temp, _) = scratch();
+        let options = RegistryOptions::new(Arc::new(OsStorage), temp.path().into(), 1);
+        let registry = Registry::new(options);
+        let log = ShardLog::new(ShardLogOptions::new(Arc::new(TopicSet::new(99))), 1, START_MS);
+        let mut sink = Sink { log, registry, now: Now { monotonic_us: 0, wall_ms: START_MS } };
+        group.bench_function(name, |b| b.iter(|| sink.append(&batch, &choice)));
+    }
+}
+
+/// Runs of `RUN_RECORDS` lines, one a millisecond, their topics in turn.
+fn table(topics: usize, text: &[u8], stream: u64) -> RunTable {
+    let mut table = RunTable { topics: self::topics(topics), runs: Vec::new() };
+    let lines: Vec<&[u8]> = text.split_inclusive(|&b| b == b'\n').collect();
+    for (i, run) in lines.chunks(RUN_RECORDS).enumerate() {
+        table.push(Run {
+            first: Ulid::from_parts(START_MS + i as u64, stream, (i * RUN_RECORDS) as u64),
+            count: run.len() as u32,
+            text_len: run.iter().map(|line| line.len() as u32).sum(),
+            topic: (i % topics) as u16,
+        });
+    }
+    table
+}
+
+fn frames(c: &mut Criterion) {
+    let mut group = c.benchmark_group("frame");
+    let text = lines(0, BATCH_RECORDS);
+    let table = table(1, &text, 1);
+    let place = FramePlace { incarnation: 1, number: 0, is_last: false, alignment_bytes: 4096 };
+    let encode = |mut frame: FrameBuffer| {
+        frame.finish(place);
+        frame
+    };
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    let filled = || FrameBuffer::of(&table, &text);
+    group.bench_function("encode", |b| b.iter_batched(filled, encode, BatchSize::SmallInput));
+    let frame = encode(filled());
+    group.bench_function("verify", |b| {
+        b.iter(|| {
+            let bytes = black_box(frame.as_bytes());
+            FrameHeader::decode(bytes).and_then(|h| h.check_payload(bytes)).expect("whole")
+        });
+    });
+}
+
+fn run_tables(c: &mut Criterion) {
+    let mut group = c.benchmark_group("run table");
+    let text = lines(0, SEGMENT_RUNS * RUN_RECORDS as u64);
+    for topics in [1, 1_000] {
+        let table = table(topics, &text, 1);
+        let mut encoded = Vec::new();
+        table.encode(&mut encoded);
+        group.throughput(Throughput::Elements(table.runs.len() as u64));
+        group.bench_function(format!("encode, {topics} topics"), |b| {
+            b.iter(|| {
+                encoded.clear();
+                table.encode(&mut encoded);
+            });
+        });
+        let (records, text_len) = (table.record_count(), table.text_len());
+        group.bench_function(format!("decode, {topics} topics"), |b| {
+            b.iter(|| RunTable::decode(black_box(&encoded), records, text_len).expect("valid"));
+        });
+    }
+}
+
+/// A store segment of `runs` runs of a stream.
+fn segment(directory: &Arc<StoreDirectory>, runs: u64, stream: u64) -> Arc<StoreSegment> {
+    let mut writer = SegmentWriter::new(directory, WriterOptions::default());
+    let text = lines(stream, runs * RUN_RECORDS as u64);
+    let table = table(8, &text, stream);
+    let mut topics = TopicCache::default();
+    for (run, span) in table.spans() {
+        let (run, text, believed) = (*run, &text[span], &|| true);
+        let piece = Piece { run, text, topics: &table.topics, believed };
+        writer.append(&piece, &mut topics).expect("runs are in order");
+    }
+    writer.finish(Inputs::default()).expect("it can be written").expect("it has records")
+}
+
+/// Every run of one input lies between runs of the others: nothing can be taken in long stretches.
+fn merges(c: &mut Criterion) {
+    let mut group = c.benchmark_group("merge");
+    for inputs in [2, 16] {
+        let (_temp, directory) = scratch();
+        let parts: Vec<_> =
+            (0..inputs).map(|i| segment(&directory, SEGMENT_RUNS / inputs, i)).collect();
+        group.throughput(Throughput::Bytes(parts.iter().map(|part| part.text_bytes()).sum()));
+        let open = |part: &Arc<StoreSegment>| MergeInput {
+            part: part.open().expect("it was just written"),
+            path: part.path().to_path_buf(),
+        };
+        group.bench_function(format!("{inputs} segments"), |b| {
+            b.iter(|| {
+                let mut writer = SegmentWriter::new(&directory, WriterOptions::default());
+                let opened = parts.iter().map(open).collect();
+                let report = merge(opened, &mut writer, &AtomicBool::new(false));
+                assert_eq!(report.expect("it can be written").duplicate_count, 0);
+                // Dropped unpublished, its file goes.
+                writer.seal(Inputs::default()).expect("it can be written")
+            });
+        });
+    }
+}
+
+fn searches(c: &mut Criterion) {
+    let (_temp, directory) = scratch();
+    let part = segment(&directory, SEGMENT_RUNS, 1);
+    let (threads, node, on_thread_start) = (1, String::new(), Arc::new(|_| {}));
+    let searcher = Searcher::start(SearcherOptions { threads, node, on_thread_start })
+        .expect("a thread can be started");
+    let mut group = c.benchmark_group("search");
+    group.throughput(Throughput::Bytes(part.text_bytes()));
+    let records = SEGMENT_RUNS * RUN_RECORDS as u64;
+    for (name, text, regex, case_insensitive, found) in [
+        ("literal", "Timeout", false, false, records / 5_000),
+        ("case-insensitive", "timeout", false, true, records / 5_000),
+        ("regex", "(Timeout|Refused) request=[0-9a-f]+$", true, false, records / 5_000),
+        ("empty, all records", "", false, false, records),
+    ] {
+        let spec = QuerySpec {
+            from: Ulid::MIN,
+            to: Ulid::MAX,
+            after: None,
+            expression: Expression::new(text, regex, case_insensitive).expect("a valid one"),
+            topics: Vec::new(),
+            order: Order::Asc,
+            limit: None,
+        };
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let snapshot = Snapshot { parts: vec![Arc::clone(&part) as _], missing: vec![] };
+                let mut answer = searcher.query(spec.clone(), snapshot, Format::Text);
+                while answer.next_blocking().map(black_box).is_some() {}
+                assert_eq!(answer.outcome().map(|outcome| outcome.stats.records), Some(found));
+            });
+        });
+    }
+}
+
+criterion_group!(kernels, append, frames, run_tables, merges, searches);
+criterion_main!(kernels);
