@@ -106,11 +106,12 @@ const COMMANDS: [CommandRow; 7] = [
     CommandRow { name: "version", about: "Print the version", flags: &[], path: false },
 ];
 
-/// Reads the arguments behind the program's name.
+/// Reads the arguments behind the program's name: what to do, and what the operator should be
+/// told about it, one line each.
 pub(crate) fn parse(
     arguments: &[String],
     environment: &[(String, String)],
-) -> Result<Command, Stop> {
+) -> Result<(Command, Vec<String>), Stop> {
     let row = arguments.first().and_then(|word| COMMANDS.iter().find(|row| row.name == word));
     let mut line = vec!["oklogd".to_owned()];
     match row {
@@ -130,7 +131,7 @@ pub(crate) fn parse(
         COMMANDS.iter().find(|row| row.name == name).ok_or_else(|| usage("unknown command"))?;
     let settings =
         Settings::resolve(row.flags, &Sources { given: given(row.flags, matches), environment })?;
-    command(row, matches, &settings)
+    Ok((command(row, matches, &settings)?, settings.warnings))
 }
 
 fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Result<Command, Stop> {
@@ -219,7 +220,8 @@ mod tests {
     type Read<'a> = (&'a str, Option<&'a str>, &'a str, bool);
 
     fn run(line: &[&str]) -> Result<Command, Stop> {
-        parse(&line.iter().map(|&s| s.to_owned()).collect::<Vec<_>>(), &[])
+        let line: Vec<_> = line.iter().map(|&s| s.to_owned()).collect();
+        parse(&line, &[]).map(|(command, _)| command)
     }
 
     #[test]

@@ -44,8 +44,6 @@ pub(crate) struct NodeConfig {
     pub(crate) query: QueryConfig,
     /// What is logged.
     pub(crate) log: LogConfig,
-    /// What the operator should be told at start; one line each.
-    pub(crate) warnings: Vec<String>,
 }
 
 /// The ingest side of a node.
@@ -150,7 +148,6 @@ impl NodeConfig {
                 memory_max_bytes: settings.number("query.memory-max"),
             },
             log: LogConfig::from_settings(settings),
-            warnings: settings.warnings.clone(),
         };
         config.check()?;
         Ok(config)
@@ -199,7 +196,7 @@ mod tests {
     fn config(line: &[&str]) -> Result<NodeConfig, String> {
         let arguments: Vec<_> = ["ingeststore"].iter().chain(line).map(|&s| s.to_owned()).collect();
         match parse(&arguments, &[]) {
-            Ok(Command::Node { config, .. }) => Ok(*config),
+            Ok((Command::Node { config, .. }, _)) => Ok(*config),
             Ok(_) => panic!("not a node"),
             Err(stop) => Err(stop.text),
         }

@@ -45,10 +45,13 @@ fn text(path: &Path, report: &Report) -> String {
     let (lost, unfinished) = (records(false), records(true));
     let maybe = if unfinished > 0 { format!(", {unfinished} may be") } else { String::new() };
     let uncounted = report.damage().any(|d| d.loses_records() && d.records.is_none());
-    let at_least = if uncounted { "at least " } else { "" };
+    let how_many = match (uncounted, lost) {
+        (true, 0) => "an unknown number of records is lost".to_owned(),
+        (true, _) => format!("at least {lost} records are lost"),
+        (false, _) => format!("{lost} records are lost"),
+    };
     lines.push(format!(
-        "{}: {} files, {} records; {damaged} files are damaged, {at_least}{lost} records are \
-         lost{maybe}\n",
+        "{}: {} files, {} records; {damaged} files are damaged, {how_many}{maybe}\n",
         path.display(),
         report.files.len(),
         report.record_count(),

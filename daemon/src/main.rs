@@ -39,14 +39,19 @@ fn main() -> ExitCode {
         .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
         .collect();
     match cli::parse(&arguments, &environment) {
-        Ok(command) => run(command).into(),
+        Ok((command, warnings)) => run(command, &warnings).into(),
         Err(stop) => tell(&stop).into(),
     }
 }
 
-fn run(command: Command) -> Exit {
+fn run(command: Command, warnings: &[String]) -> Exit {
+    if let Command::Node { role: Role::IngestStore, config } = command {
+        return run_node(*config, warnings);
+    }
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
     match command {
-        Command::Node { role: Role::IngestStore, config } => run_node(*config),
         Command::Node { role, .. } => {
             let name = if role == Role::Ingest { "ingest" } else { "store" };
             eprintln!(
@@ -65,9 +70,9 @@ fn run(command: Command) -> Exit {
     }
 }
 
-fn run_node(config: NodeConfig) -> Exit {
+fn run_node(config: NodeConfig, warnings: &[String]) -> Exit {
     logging::start(config.log);
-    for warning in &config.warnings {
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
     match node::run(config) {

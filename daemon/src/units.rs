@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 /// Size suffixes and their factors, bytes. The largest that divides is written.
@@ -114,6 +114,8 @@ impl Address {
                 None => return Err(ADDRESS_FORM),
             }
         } else if text.bytes().filter(|&b| b == b':').count() > 1 {
+            let (address, _zone) = text.split_once('%').unwrap_or((text, ""));
+            address.parse::<Ipv6Addr>().map_err(|_| ADDRESS_FORM)?;
             (text, None)
         } else {
             text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)))
@@ -235,6 +237,7 @@ mod tests {
             ("[::1]:80", "[::1]:80"),
             ("[::1]", "[::1]:1"),
             ("::1", "[::1]:1"),
+            ("fe80::1%eth0", "[fe80::1%eth0]:1"),
         ] {
             assert_eq!(read(text), Ok(expected.to_owned()), "{text}");
         }
@@ -249,6 +252,10 @@ mod tests {
             "a b",
             "udp://x:1",
             ":+8",
+            "host:port:port",
+            "web:80:81",
+            ":1:2",
+            "::1:x",
         ] {
             assert_eq!(Address::parse(bad), Err(ADDRESS_FORM), "{bad}");
         }

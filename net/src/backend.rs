@@ -76,7 +76,7 @@ pub struct Appended {
 /// Why records were not taken, or their promise cannot be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppendError {
-    /// The disk has no room; waiting may help.
+    /// No segment can be made, most often for want of room; waiting may help.
     DiskFull,
     /// The backlog did not drain in time; waiting helps.
     Overloaded,
@@ -89,7 +89,9 @@ pub enum AppendError {
 impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DiskFull => f.write_str("the disk of the node is full"),
+            Self::DiskFull => {
+                f.write_str("the disk of the node is full or failing (its log says which)")
+            }
             Self::Overloaded => f.write_str("the node has more waiting than it may hold"),
             Self::ShuttingDown => f.write_str("the node is stopping"),
             Self::Storage(what) => write!(f, "the disk of the node failed: {what}"),

@@ -104,6 +104,23 @@ fn little_locked_memory_is_enough() {
 }
 
 #[test]
+fn too_few_descriptors_are_told_with_the_limit_to_raise() {
+    let directory = tempfile::tempdir().unwrap();
+    for descriptors in ["10", "20", "400"] {
+        let output = Command::new("sh")
+            .args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")])
+            .arg(tools::binary("oklogd"))
+            .args(["ingeststore", "--store.segment-replication-factor", "1"])
+            .args(["--api", ":0", "--ingest.fast", ":0", "--ingest.durable", ":0"])
+            .current_dir(directory.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        is_one_clear_line(&text(&output.stderr), &["open files", descriptors, "ulimit -n"]);
+    }
+}
+
+#[test]
 fn without_io_uring_the_error_says_what_to_change() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(tools::binary("oklogd"));

@@ -6,6 +6,9 @@ use std::path::Path;
 /// Descriptors that are kept for files, HTTP and peers, beside ingest connections.
 const DESCRIPTORS_RESERVED: u64 = 512;
 
+/// Descriptors without which a node does not start: the reserved ones and a few connections.
+pub(super) const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 64;
+
 /// The cores that shards and scan threads are pinned to, at least one.
 pub(super) fn cores(wanted: Option<usize>) -> Vec<usize> {
     let mut cores = rustix::thread::sched_getaffinity(None).map_or_else(
@@ -45,8 +48,9 @@ fn whole_cores(quota_us: i64, period_us: i64) -> Option<usize> {
     usize::try_from((quota_us + period_us - 1) / period_us).ok()
 }
 
-/// Raises the limit of open files as far as it goes and says how many connections fit.
-pub(super) fn connections_max(wanted: usize) -> (usize, Option<String>) {
+/// Raises the limit of open files as far as it goes and says how many connections fit, with advice
+/// if that is fewer than wanted. An error: the limit, with which a node would fail sooner or later.
+pub(super) fn connections_max(wanted: usize) -> Result<(usize, Option<String>), u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -54,16 +58,20 @@ pub(super) fn connections_max(wanted: usize) -> (usize, Option<String>) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    let room = have.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_RESERVED).max(16);
+    let have = have.unwrap_or(u64::MAX);
+    if have < DESCRIPTORS_MIN {
+        return Err(have);
+    }
+    let room = have - DESCRIPTORS_RESERVED;
     if room >= wanted as u64 {
-        return (wanted, None);
+        return Ok((wanted, None));
     }
     let advice = format!(
         "the limit of open files leaves room for {room} ingest connections, not {wanted}: raise \
          it (ulimit -n, or LimitNOFILE=) to {}",
         wanted as u64 + DESCRIPTORS_RESERVED
     );
-    (room as usize, Some(advice))
+    Ok((room as usize, Some(advice)))
 }
 
 /// Niceness of scan threads: beside a busy shard on the same core they get a quarter of it, so that

@@ -46,6 +46,8 @@ use crate::config::NodeConfig;
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
 pub(crate) enum NodeError {
+    /// The limit of open files is this low.
+    Descriptors(u64),
     /// No io_uring.
     Ring(RingRefused),
     /// A directory cannot be used.
@@ -65,6 +67,12 @@ impl fmt::Display for NodeError {
             Self::Data(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::Resources(what, error) => write!(f, "the system refused {what}: {error}"),
+            Self::Descriptors(have) => write!(
+                f,
+                "the limit of open files is {have}, a node needs {}: raise it (ulimit -n, or \
+                 LimitNOFILE=)",
+                host::DESCRIPTORS_MIN
+            ),
             Self::Shard(shard, error) => write!(
                 f,
                 "shard {shard} cannot go on: {error}; the node stops, and a restart takes up \
@@ -95,7 +103,13 @@ enum Ending {
 }
 
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
-pub(crate) fn run(config: NodeConfig) -> Result<(), NodeError> {
+pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
+    let (connections_max, advice) =
+        host::connections_max(config.ingest.connections_max).map_err(NodeError::Descriptors)?;
+    if let Some(advice) = advice {
+        tracing::warn!("{advice}");
+    }
+    config.ingest.connections_max = connections_max;
     net::ring::probe().map_err(NodeError::Ring)?;
     let cores = host::cores(config.cores);
     let clock = Clock::start();
@@ -131,10 +145,6 @@ impl Node {
         listeners: Listeners,
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
-        let (connections_max, advice) = host::connections_max(config.ingest.connections_max);
-        if let Some(advice) = advice {
-            tracing::warn!("{advice}");
-        }
         let (ended, endings) = channel();
         let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
         let stopping = Arc::new(AtomicBool::new(false));
@@ -184,7 +194,6 @@ impl Node {
         let wiring = shards::Wiring {
             config: &config,
             cores: &cores,
-            connections_max,
             newest_ms: data.newest_ms,
             known_topics: &data.known_topics,
             alignment_bytes: data.alignment_bytes,

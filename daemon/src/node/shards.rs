@@ -25,7 +25,6 @@ use crate::config::{NodeConfig, TopicMode};
 pub(super) struct Wiring<'a> {
     pub(super) config: &'a NodeConfig,
     pub(super) cores: &'a [usize],
-    pub(super) connections_max: usize,
     pub(super) newest_ms: u64,
     /// Topics in the store: they count against the limit.
     pub(super) known_topics: &'a [Topic],
@@ -91,7 +90,7 @@ pub(super) fn spawn(
             topics: choice.clone(),
             record_size_max: ingest.max_record_size_bytes,
             partial_bytes_max: ingest.partial_max_bytes / wiring.cores.len(),
-            connections_max: wiring.connections_max,
+            connections_max: wiring.config.ingest.connections_max,
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: wiring.placement.clone(),
             gate: wiring.gate.clone(),

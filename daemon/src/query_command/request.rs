@@ -60,7 +60,7 @@ mod tests {
     fn target(line: &[&str]) -> String {
         let arguments: Vec<_> = ["query"].iter().chain(line).map(|&s| s.to_owned()).collect();
         match parse(&arguments, &[]) {
-            Ok(Command::Query(config)) => super::target(&config),
+            Ok((Command::Query(config), _)) => super::target(&config),
             other => panic!("{other:?}"),
         }
     }

@@ -35,7 +35,7 @@ struct Ran {
 fn config(line: &[&str]) -> QueryConfig {
     let arguments: Vec<_> = ["query"].iter().chain(line).map(|&s| s.to_owned()).collect();
     match parse(&arguments, &[]) {
-        Ok(Command::Query(config)) => config,
+        Ok((Command::Query(config), _)) => config,
         other => panic!("{other:?}"),
     }
 }
