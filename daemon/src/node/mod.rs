@@ -146,23 +146,17 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
         let (ended, endings) = channel();
-        let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (gate, starved) = (Gate::default(), Arc::new(AtomicBool::new(false)));
-        let (keeper, keeper_thread) = keeper::spawn(keeper::KeeperParts {
-            registry: Arc::clone(&data.registry),
-            placement: placement.clone(),
-            gate: gate.clone(),
+        let common = Common {
+            placement: Placement::new(cores.len()).map_err(refused("an event descriptor"))?,
+            gate: Gate::default(),
+            starved: Arc::default(),
+            stopping: Arc::default(),
             clock,
-            backlog_max_bytes: config.ingest.backlog_max_bytes,
-            starved: Arc::clone(&starved),
-            metrics: Arc::clone(&metrics),
-            flush_size_bytes: config.ingest.segment_flush_size_bytes,
-            stopping: Arc::clone(&stopping),
-        })
-        .map_err(refused("a thread"))?;
-
-        let store = store_parts(&config, &data, &metrics, clock);
+            metrics,
+        };
+        let (keeper, keeper_thread) =
+            keeper::spawn(keeper_parts(&config, &data, &common)).map_err(refused("a thread"))?;
+        let store = store_parts(&config, &data, &common);
         let store_threads = store_work::spawn(config.store.segment_consumers, &store)
             .map_err(refused("a thread"))?;
         let searcher = Searcher::start(SearcherOptions {
@@ -171,25 +165,7 @@ impl Node {
             on_thread_start: Arc::new(|_| host::yield_to_shards()),
         })
         .map_err(refused("a thread"))?;
-
-        let backend = NodeBackend {
-            placement: placement.clone(),
-            registry: Arc::clone(&data.registry),
-            catalogue: Arc::clone(&data.catalogue),
-            losses: Arc::clone(&data.losses),
-            searcher,
-            metrics: Arc::clone(&metrics),
-            gate: gate.clone(),
-            clock,
-            record_size_max: config.ingest.max_record_size_bytes,
-            backlog_max_bytes: config.ingest.backlog_max_bytes,
-            newest_at_start_ms: data.newest_ms,
-            starved,
-            replicas_missing: Arc::clone(&store.replicas_missing),
-            stopping: Arc::clone(&stopping),
-            appends: NodeBackend::append_permits(),
-            next_shard: AtomicUsize::new(0),
-        };
+        let backend = backend(&config, &data, &common, searcher, &store.replicas_missing);
         listeners.tell(&config);
         let wiring = shards::Wiring {
             config: &config,
@@ -198,9 +174,9 @@ impl Node {
             known_topics: &data.known_topics,
             alignment_bytes: data.alignment_bytes,
             keeper: Arc::clone(&keeper),
-            placement: placement.clone(),
-            gate,
-            metrics,
+            placement: common.placement.clone(),
+            gate: common.gate,
+            metrics: common.metrics,
             clock,
         };
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
@@ -210,8 +186,8 @@ impl Node {
                 .map_err(refused("the control thread"))?;
         Ok(Self {
             config,
-            placement,
-            stopping,
+            placement: common.placement,
+            stopping: common.stopping,
             control,
             shards,
             keeper,
@@ -268,12 +244,60 @@ impl Node {
     }
 }
 
-fn store_parts(
+/// What the parts of a node have in common.
+struct Common {
+    placement: Placement,
+    /// Closed while the backlog is full.
+    gate: Gate,
+    /// Whether no segment can be made.
+    starved: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
+    clock: Clock,
+    metrics: Arc<NodeMetrics>,
+}
+
+fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
+    keeper::KeeperParts {
+        registry: Arc::clone(&data.registry),
+        placement: common.placement.clone(),
+        gate: common.gate.clone(),
+        clock: common.clock,
+        backlog_max_bytes: config.ingest.backlog_max_bytes,
+        starved: Arc::clone(&common.starved),
+        metrics: Arc::clone(&common.metrics),
+        flush_size_bytes: config.ingest.segment_flush_size_bytes,
+        stopping: Arc::clone(&common.stopping),
+    }
+}
+
+fn backend(
     config: &NodeConfig,
     data: &Data,
-    metrics: &Arc<NodeMetrics>,
-    clock: Clock,
-) -> StoreParts {
+    common: &Common,
+    searcher: Searcher,
+    replicas_missing: &Arc<AtomicBool>,
+) -> NodeBackend {
+    NodeBackend {
+        placement: common.placement.clone(),
+        registry: Arc::clone(&data.registry),
+        catalogue: Arc::clone(&data.catalogue),
+        losses: Arc::clone(&data.losses),
+        searcher,
+        metrics: Arc::clone(&common.metrics),
+        gate: common.gate.clone(),
+        clock: common.clock,
+        record_size_max: config.ingest.max_record_size_bytes,
+        backlog_max_bytes: config.ingest.backlog_max_bytes,
+        newest_at_start_ms: data.newest_ms,
+        starved: Arc::clone(&common.starved),
+        replicas_missing: Arc::clone(replicas_missing),
+        stopping: Arc::clone(&common.stopping),
+        appends: NodeBackend::append_permits(),
+        next_shard: AtomicUsize::new(0),
+    }
+}
+
+fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts {
     let limits = GatherLimits {
         target_bytes: config.store.segment_target_size_bytes,
         target_age_ms: config.store.segment_target_age.as_millis() as u64,
@@ -281,13 +305,13 @@ fn store_parts(
         ..GatherLimits::default()
     };
     StoreParts {
-        source: Arc::new(LocalIngest::new(data, Arc::clone(metrics), clock)),
+        source: Arc::new(LocalIngest::new(data, Arc::clone(&common.metrics), common.clock)),
         catalogue: Arc::clone(&data.catalogue),
         limits,
         delay: config.store.segment_delay,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
-        metrics: Arc::clone(metrics),
-        clock,
+        metrics: Arc::clone(&common.metrics),
+        clock: common.clock,
         replicas_missing: Arc::new(AtomicBool::new(false)),
         stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
