@@ -18,7 +18,6 @@ use crate::topic::Topic;
 use crate::ulid::{MS_MAX, Ulid};
 
 use super::block::BlockHeader;
-use super::slab::SLAB_HEADER_LEN;
 
 const MALFORMED: DamageKind = DamageKind::Malformed("block index");
 
@@ -111,7 +110,9 @@ pub struct IndexBounds {
     pub slab_id: u64,
     /// Blocks in the slab.
     pub block_count: u32,
-    /// Blocks end at or before this offset in the slab.
+    /// The first block begins at this offset in the slab.
+    pub blocks_start: u64,
+    /// Blocks end at or before this one.
     pub blocks_end: u64,
     /// Records in the slab.
     pub record_count: u64,
@@ -176,7 +177,7 @@ impl SlabIndex {
         let topics = stored.topics.iter().map(topic_of).collect::<Option<Vec<_>>>()?;
         let mut lists: &[_] = &stored.block_topics;
         let mut blocks: Vec<Block> = Vec::with_capacity(stored.blocks.len());
-        let mut end = SLAB_HEADER_LEN as u64;
+        let mut end = bounds.blocks_start;
         for (number, stored) in stored.blocks.iter().enumerate() {
             let header = header_of(stored, bounds.slab_id, number as u32);
             let offset = stored.offset.to_native();
@@ -248,7 +249,8 @@ mod tests {
 
     fn index(block_count: u32) -> (SlabIndex, IndexBounds) {
         let mut blocks = Vec::new();
-        let mut offset = SLAB_HEADER_LEN as u64;
+        let blocks_start = 64;
+        let mut offset = blocks_start;
         for number in 0..block_count {
             let header = BlockHeader {
                 slab_id: 9,
@@ -279,7 +281,9 @@ mod tests {
         };
         let topics = vec![topic("a"), topic("a-rather-long-topic-name"), topic("c")];
         let record_count = u64::from(block_count) * 3;
-        let bounds = IndexBounds { slab_id: 9, block_count, blocks_end: offset, record_count };
+        let blocks_end = offset;
+        let bounds =
+            IndexBounds { slab_id: 9, block_count, blocks_start, blocks_end, record_count };
         (SlabIndex { blocks, topics }, bounds)
     }
 

@@ -23,6 +23,7 @@ pub mod open;
 pub mod recover;
 pub mod segment;
 pub mod slab;
+mod write_error;
 pub mod writer;
 
 mod fields;

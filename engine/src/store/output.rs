@@ -12,7 +12,7 @@ use crate::storage::{File, Open};
 
 use super::StoreDirectory;
 use super::fields::aligned;
-use super::writer::WriteError;
+use super::write_error::WriteError;
 
 /// Bytes that wait for their write.
 const BUFFER_BYTES: usize = 1 << 20;

@@ -178,6 +178,7 @@ impl SlabTrailer {
         IndexBounds {
             slab_id: self.slab_id,
             block_count: self.block_count,
+            blocks_start: SLAB_HEADER_LEN as u64,
             blocks_end: self.index.offset,
             record_count: self.record_count,
         }
