@@ -10,10 +10,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::chunk::Part;
 use engine::damage::Damage;
 use engine::ingest::registry::{ClaimLimits, Registry};
-use engine::ingest::segment::{Segment, SegmentState};
+use engine::ingest::segment::SegmentState;
 use engine::store::catalogue::Catalogue;
 use engine::store::compaction::{CompactionLimits, Reason};
 use engine::store::compaction_run::{CompactionError, compact};
@@ -91,22 +90,13 @@ impl IngestSource for LocalIngest {
         now_ms: u64,
     ) -> io::Result<Vec<ClaimedInput>> {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
-        let mut claim = self.registry.claim(limits, now_ms);
+        let claim = self.registry.claim(limits, now_ms);
         *self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        if claim.segments.is_empty()
-            && let Some(error) = claim.errors.pop()
-        {
-            return Err(error.error);
-        }
-        for error in &claim.errors {
+        let (segments, errors) = claim.into_parts().map_err(|refused| refused.error)?;
+        for error in &errors {
             tracing::error!("{error}");
         }
-        let input = |segment: Arc<Segment>| ClaimedInput {
-            id: segment.id().0,
-            path: segment.path(),
-            part: segment as Arc<dyn Part>,
-        };
-        Ok(claim.segments.into_iter().map(input).collect())
+        Ok(segments.into_iter().map(ClaimedInput::from).collect())
     }
 
     fn commit(&self, inputs: &[u128], _now_ms: u64) {

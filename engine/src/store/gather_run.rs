@@ -15,6 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::chunk::Part;
 use crate::damage::Damage;
+use crate::ingest::segment::Segment;
 
 use super::catalogue::Catalogue;
 use super::footer::Inputs;
@@ -32,6 +33,12 @@ pub struct ClaimedInput {
     pub path: PathBuf,
     /// Its records.
     pub part: Arc<dyn Part>,
+}
+
+impl From<Arc<Segment>> for ClaimedInput {
+    fn from(segment: Arc<Segment>) -> Self {
+        Self { id: segment.id().0, path: segment.path(), part: segment }
+    }
 }
 
 /// The ingest side, as gathering sees it.

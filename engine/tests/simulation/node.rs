@@ -91,18 +91,8 @@ impl IngestSource for Source {
         now_ms: u64,
     ) -> io::Result<Vec<ClaimedInput>> {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
-        let mut claim = self.0.claim(limits, now_ms);
-        if claim.segments.is_empty()
-            && let Some(error) = claim.errors.pop()
-        {
-            return Err(error.error);
-        }
-        let input = |segment: Arc<Segment>| ClaimedInput {
-            id: segment.id().0,
-            path: segment.path(),
-            part: segment as Arc<dyn Part>,
-        };
-        Ok(claim.segments.into_iter().map(input).collect())
+        let (segments, _) = self.0.claim(limits, now_ms).into_parts().map_err(|e| e.error)?;
+        Ok(segments.into_iter().map(ClaimedInput::from).collect())
     }
 
     fn commit(&self, inputs: &[u128], now_ms: u64) {

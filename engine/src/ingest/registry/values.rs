@@ -109,6 +109,20 @@ pub struct Claim {
     pub errors: Vec<FileError>,
 }
 
+impl Claim {
+    /// What was claimed and the errors beside it; an error alone where nothing could be claimed
+    /// that should have been.
+    pub fn into_parts(mut self) -> Result<(Vec<Arc<Segment>>, Vec<FileError>), FileError> {
+        match self.errors.pop() {
+            Some(error) if self.segments.is_empty() => Err(error),
+            error => {
+                self.errors.extend(error);
+                Ok((self.segments, self.errors))
+            }
+        }
+    }
+}
+
 /// A row of the state listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentInfo {
