@@ -193,7 +193,7 @@ impl Sweep {
             (Some(taken), Order::Asc) => (Ulid(taken.saturating_add(1)), self.high),
             (Some(taken), Order::Desc) => (self.low, Ulid((!taken).saturating_sub(1))),
         };
-        self.miss((low, high), reason.to_owned());
+        self.miss((low, high), reason.to_owned(), None);
         self.over = true;
         self.tracks.clear();
     }
@@ -351,14 +351,15 @@ impl Sweep {
     }
 
     fn miss_damage(&mut self, damage: &Damage, range: (Ulid, Ulid)) {
-        self.miss(damage.range.unwrap_or(range), damage.to_string());
+        let span = damage.range.unwrap_or(range);
+        self.miss(span, damage.to_string(), Some(damage.clone()));
     }
 
     /// Tells that a span is missing, as far as it was asked for.
-    fn miss(&mut self, (from, to): (Ulid, Ulid), reason: String) {
+    fn miss(&mut self, (from, to): (Ulid, Ulid), reason: String, damage: Option<Damage>) {
         let (from, to) = (from.max(self.low), to.min(self.high));
         if from <= to {
-            self.stats.miss(Missing { from, to, node: self.node.clone(), reason });
+            self.stats.miss(Missing { from, to, node: self.node.clone(), reason, damage });
         }
     }
 

@@ -265,8 +265,7 @@ impl OpenSegment {
             known.begin(&this.damage);
         }
         let this = Arc::new(this);
-        *cached =
-            Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
+        *cached = Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
         Ok(this)
     }
 
