@@ -80,7 +80,7 @@ pub trait Part: Send + Sync {
     fn range(&self) -> (Ulid, Ulid);
     /// How many records it holds at most (a part still being written may hold a few more).
     fn records(&self) -> u64;
-    /// How many bytes of text it holds.
+    /// How many bytes of text it holds, those aside that are known to be damaged.
     fn text_bytes(&self) -> u64;
     /// Damage that is known without opening it, because it was met before.
     fn known_damage(&self) -> Vec<Damage> {
@@ -106,8 +106,13 @@ pub trait OpenPart: Send + Sync {
     /// Reads the run table alone.
     fn read_table(&self, index: usize) -> Result<RunTable, Damage>;
     /// Whether the chunk was read before and found damaged: what is known of it without reading it
-    /// is not to be relied on.
+    /// is not to be relied on, nor its run table alone.
     fn is_bad(&self, _index: usize) -> bool {
+        false
+    }
+    /// Whether what [`OpenPart::chunks`] says of it may be counted without reading it: its run
+    /// table was verified, and no damage of it is known.
+    fn may_be_counted(&self, _index: usize) -> bool {
         false
     }
     /// Verifies the chunk's checksums again, now, whatever was remembered: called before a record

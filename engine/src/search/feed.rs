@@ -173,7 +173,7 @@ impl Feed {
             && meta.last <= self.high
             // A chunk with but one topic is here because that one is wanted.
             && (cursor.wanted.is_none() || topic.is_some())
-            && !cursor.part.is_bad(index)
+            && cursor.part.may_be_counted(index)
             && count(meta, topic)
     }
 

@@ -342,6 +342,7 @@ fn damage_costs_its_chunk_and_is_told() {
         assert_eq!((missing.from.ms(), missing.to.ms()), (MS + 10, MS + 19));
         assert_eq!(missing.node, "here");
         assert!(missing.reason.contains("checksum"), "{}", missing.reason);
+        assert_eq!(missing.damage.as_ref().map(ToString::to_string), Some(missing.reason.clone()));
         let end: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(end["end"]["complete"], false);
         assert_eq!(end["end"]["records"], 20);
@@ -495,6 +496,7 @@ fn a_query_that_is_ended_tells_what_it_did_not_send() {
         let last = Ulid::from_parts(MS + lines - 1, 1, lines - 1);
         assert_eq!(outcome.stats.missing[0].from, last.plus(1));
         assert_eq!(outcome.stats.missing[0].reason, "pinned for too long");
+        assert_eq!(outcome.stats.missing[0].damage, None);
     }
 }
 
@@ -517,7 +519,13 @@ fn what_is_missing_before_the_first_byte_is_known_with_it() {
     let part = TestPart::new(&series(0, 10, |_| b"x".to_vec()), 5);
     let mut snapshot = snapshot(&[part]);
     let (from, to) = (Ulid::first_of_ms(MS), Ulid::last_of_ms(MS));
-    snapshot.missing.push(Missing { from, to, node: "n".into(), reason: "down".into() });
+    snapshot.missing.push(Missing {
+        from,
+        to,
+        node: "n".into(),
+        reason: "down".into(),
+        damage: None,
+    });
     let waker = std::task::Waker::from(Arc::new(Nobody));
     let mut context = std::task::Context::from_waker(&waker);
     let searcher = searcher(1);
