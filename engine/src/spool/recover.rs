@@ -99,14 +99,22 @@ impl Spool {
         Ok(Opened { spool, unknown, set_aside })
     }
 
-    /// Where the mark is lost, the first entry there is.
+    /// Reading begins at the mark, or at the first entry there is: the mark may be lost, and after a
+    /// power loss it may be behind the removal of files that it knew to be released.
     fn start_reading(&mut self, found: Found) {
-        let first = self.files.iter().find_map(first_entry);
-        if found == Found::Damaged || self.mark.released == 0 {
-            self.cursor.number = first.map_or(self.cursor.number, |header| header.number);
+        let Some((header, is_direct)) = self.files.iter().find_map(first_entry) else { return };
+        let is_whole =
+            self.mark.released == 0 && self.files.front().is_some_and(|f| f.sequence == 0);
+        if is_whole && found == Found::Good {
+            // Nothing was ever released.
+            self.cursor.lines_before = Some(0);
+            return;
         }
-        if self.cursor.number == first.map_or(0, |header| header.number) {
-            self.cursor.lines_before = first.map(|header| header.lines_before);
+        if found == Found::Damaged || header.number > self.mark.released {
+            self.cursor.number = header.number;
+        }
+        if is_direct && header.number == self.cursor.number {
+            self.cursor.lines_before = Some(header.lines_before);
         }
     }
 
@@ -162,12 +170,14 @@ fn begin(file: &SpoolFile) -> io::Result<u64> {
     })
 }
 
-fn first_entry(file: &SpoolFile) -> Option<EntryHeader> {
+/// The first entry of a file, and whether nothing damaged lies before it.
+fn first_entry(file: &SpoolFile) -> Option<(EntryHeader, bool)> {
     let mut offset = begin(file).ok()?;
+    let mut is_direct = offset == FILE_HEADER_BYTES;
     loop {
         match file.look(offset).ok()? {
-            At::Entry(header) => return Some(header),
-            At::Bad { until } => offset = until,
+            At::Entry(header) => return Some((header, is_direct)),
+            At::Bad { until } => (offset, is_direct) = (until, false),
             At::End => return None,
         }
     }

@@ -34,6 +34,8 @@ pub(crate) struct Window {
     /// The last count of this connection, and what was sent on it in all.
     counted: u64,
     sent_counts: u64,
+    /// Counts of the first piece sent on this connection that belong to earlier ones.
+    skipped_counts: u64,
     handed_over: HandedOver,
 }
 
@@ -52,6 +54,7 @@ impl Window {
             held_bytes: 0,
             counted: 0,
             sent_counts: 0,
+            skipped_counts: 0,
             handed_over: HandedOver::default(),
         }
     }
@@ -96,8 +99,7 @@ impl Window {
         if self.cursor.1 < piece.bytes.len() {
             return;
         }
-        let already = if self.cursor.0 == 0 { self.front.1 } else { 0 };
-        self.sent_counts += piece.counts - already;
+        self.sent_counts += piece.counts - std::mem::take(&mut self.skipped_counts);
         self.cursor = (self.cursor.0 + 1, 0);
         if !self.acknowledged {
             self.forget_front();
@@ -106,7 +108,8 @@ impl Window {
 
     /// The ingester has `count` records of this connection.
     pub(crate) fn on_count(&mut self, count: u64) -> Result<(), CountsTooHigh> {
-        let partly = self.pieces.get(self.cursor.0).map_or(0, |piece| piece.counts);
+        let partly = self.pieces.get(self.cursor.0).filter(|_| self.cursor.1 > 0);
+        let partly = partly.map_or(0, |piece| piece.counts - self.skipped_counts);
         if count > self.sent_counts + partly {
             return Err(CountsTooHigh);
         }
@@ -155,6 +158,7 @@ impl Window {
         self.cursor = (0, resume);
         self.counted = 0;
         self.sent_counts = 0;
+        self.skipped_counts = self.front.1;
     }
 
     /// What was handed over since the last call.
@@ -233,6 +237,20 @@ mod tests {
         assert_eq!(send_all(&mut window), b"second\nthird\n");
         assert!(window.is_empty());
         assert_eq!(window.take_handed_over().lines, 2);
+    }
+
+    #[test]
+    fn counts_may_come_while_a_piece_is_being_sent() {
+        let mut window = Window::new(true);
+        window.push(whole("1\n2\n3\n"));
+        window.on_written(4);
+        window.on_count(2).unwrap();
+        window.on_written(2);
+        window.on_count(3).unwrap();
+        assert!(window.is_empty());
+        window.push(whole("4\n5\n"));
+        window.on_written(2);
+        assert_eq!(window.on_count(5), Err(CountsTooHigh));
     }
 
     #[test]
