@@ -280,7 +280,7 @@ fn a_full_buffer_makes_standard_input_wait_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let ports = two_ports();
     let flags =
-        ["--buffer-size", "64KiB", "--backoff-max", "50ms", "--api", "127.0.0.1:0", &ports[0]];
+        ["--buffer-size", "128KiB", "--backoff-max", "50ms", "--api", "127.0.0.1:0", &ports[0]];
     let mut forwarder = Forwarder::start(directory.path(), &flags);
     let mut input = forwarder.take_input();
     let lines: Vec<Vec<u8>> = (0..20_000).map(|n| format!("line {n:06}").into_bytes()).collect();
@@ -288,7 +288,7 @@ fn a_full_buffer_makes_standard_input_wait_and_loses_nothing() {
     let writer = std::thread::spawn(move || std::io::Write::write_all(&mut input, &text).unwrap());
     wait_until("it waits", || forwarder.metric("oklog_forward_input_blocked") == 1.0);
     assert!(!writer.is_finished());
-    assert!(forwarder.metric("oklog_forward_buffer_bytes") <= f64::from(64 << 10));
+    assert!(forwarder.metric("oklog_forward_buffer_bytes") <= f64::from(128 << 10));
     let node = node_on(directory.path(), &ports);
     writer.join().unwrap();
     assert_eq!(forwarder.finish().0.code(), Some(0));

@@ -27,7 +27,9 @@ pub(super) struct SpoolFile {
     pub(super) is_named: bool,
     /// Whether a sync failed: there will be no other.
     pub(super) sync_failed: bool,
-    /// Behind the number of its last entry; 0 without entries.
+    /// The lowest number of its entries.
+    pub(super) entries_first: u64,
+    /// Behind the highest number of its entries; 0 without entries.
     pub(super) entries_end: u64,
     /// Whether something in it cannot be read.
     pub(super) is_damaged: bool,
@@ -69,6 +71,34 @@ impl SpoolFile {
         Ok(match file_version(&bytes) {
             Some(VERSION) => Ok(FILE_HEADER_BYTES),
             other => Err(other),
+        })
+    }
+
+    /// Where its entries begin.
+    pub(super) fn begin(&self) -> io::Result<u64> {
+        Ok(match self.first_offset()? {
+            Ok(first) => first,
+            // Another version: nothing in it is read, and it is set aside.
+            Err(Some(_)) => self.len_bytes,
+            Err(None) => self.find_entry(0)?,
+        })
+    }
+
+    /// Every entry by its header, with its offset; ends where the storage refuses to read.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (u64, EntryHeader)> + '_ {
+        let mut offset = self.begin().unwrap_or(self.len_bytes);
+        std::iter::from_fn(move || {
+            loop {
+                match self.look(offset).ok()? {
+                    At::Entry(header) => {
+                        let here = offset;
+                        offset += header.total_bytes();
+                        return Some((here, header));
+                    }
+                    At::Bad { until } => offset = until,
+                    At::End => return None,
+                }
+            }
         })
     }
 

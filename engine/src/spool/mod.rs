@@ -36,8 +36,8 @@ pub use self::recover::Opened;
 const FILE_SUFFIX: &str = "spool";
 const DAMAGED_SUFFIX: &str = "damaged";
 
-/// Tries to read a place before it is given up.
-const READ_TRIES: u32 = 3;
+/// Tries to read a place before it is given up: some seconds at a caller's pace.
+const READ_TRIES: u32 = 20;
 
 /// Lines that are appended or read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,7 @@ impl std::error::Error for AppendError {}
 
 /// A sync to be made without holding the spool.
 pub struct SyncJob {
+    first: u64,
     files: Vec<(u64, u64, Arc<dyn File>)>,
     directory: Option<(Arc<dyn Storage>, PathBuf)>,
 }
@@ -119,6 +120,8 @@ pub struct Spool {
     sequence_next: u64,
     number_next: u64,
     lines_next: u64,
+    /// The first file that a failed sync should have covered and that is not copied yet.
+    rewrite_from: Option<u64>,
     cursor: Cursor,
     mark: Mark,
     /// Entries that were read and not released: number, lines up to its end.
@@ -176,6 +179,9 @@ impl Spool {
         if is_full && !beyond_limit && self.pending_entries() > 0 {
             return Err(AppendError::Full);
         }
+        if let Some(first) = self.rewrite_from {
+            self.write_again(first).map_err(AppendError::Io)?;
+        }
         self.write(&header, &entry.bytes).map_err(AppendError::Io)?;
         self.number_next += 1;
         self.lines_next += entry.lines;
@@ -208,6 +214,7 @@ impl Spool {
             return Err(e);
         }
         file.len_bytes += record.len() as u64;
+        file.entries_first = file.entries_first.min(header.number);
         file.entries_end = header.number + 1;
         Ok(())
     }
@@ -225,6 +232,7 @@ impl Spool {
             synced_bytes: 0,
             is_named: false,
             sync_failed: false,
+            entries_first: u64::MAX,
             entries_end: 0,
             is_damaged: false,
         });
@@ -256,6 +264,9 @@ impl Spool {
     pub fn next(&mut self) -> io::Result<Option<(u64, Entry)>> {
         loop {
             let Some(file) = self.files.get(self.cursor.file) else {
+                if self.jump(|spool| spool.find_next(spool.cursor.number)) {
+                    continue;
+                }
                 self.tell_pending(None);
                 return Ok(None);
             };
@@ -268,6 +279,11 @@ impl Spool {
             };
             match at {
                 Here::Entry(header, bytes) => {
+                    let is_missed = header.number > self.cursor.number
+                        || (header.number == self.cursor.number && bytes.is_none());
+                    if is_missed && self.jump(|spool| spool.find(spool.cursor.number)) {
+                        continue;
+                    }
                     self.cursor.offset = offset + header.total_bytes();
                     self.cursor.failures = 0;
                     if let Some(entry) = self.accept(offset, header, bytes) {
@@ -290,6 +306,44 @@ impl Spool {
                 }
             }
         }
+    }
+
+    /// Goes on reading at another place, if there is one.
+    fn jump(&mut self, find: impl Fn(&Self) -> Option<(usize, u64)>) -> bool {
+        let Some((file, offset)) = find(self) else { return false };
+        (self.cursor.file, self.cursor.offset) = (file, offset);
+        true
+    }
+
+    /// Where a whole entry with this number is: after a failed sync there may be two.
+    fn find(&self, number: u64) -> Option<(usize, u64)> {
+        let covers = |file: &SpoolFile| (file.entries_first..file.entries_end).contains(&number);
+        let mut candidates = self.files.iter().enumerate().filter(|(_, file)| covers(file));
+        candidates.find_map(|(index, file)| {
+            let whole = file.entries().find(|(offset, header)| {
+                header.number == number && matches!(file.payload(*offset, header), Ok(Some(_)))
+            });
+            whole.map(|(offset, _)| (index, offset))
+        })
+    }
+
+    /// Where the whole entry with the lowest number from `number` on is.
+    fn find_next(&self, number: u64) -> Option<(usize, u64)> {
+        if number >= self.number_next {
+            return None;
+        }
+        let mut best: Option<(u64, (usize, u64))> = None;
+        for (index, file) in self.files.iter().enumerate().filter(|(_, f)| f.entries_end > number) {
+            for (offset, header) in file.entries() {
+                let is_better = header.number >= number
+                    && best.is_none_or(|(lowest, _)| header.number < lowest)
+                    && matches!(file.payload(offset, &header), Ok(Some(_)));
+                if is_better {
+                    best = Some((header.number, (index, offset)));
+                }
+            }
+        }
+        best.map(|(_, place)| place)
     }
 
     /// Judges an entry by its number and payload.
@@ -441,18 +495,22 @@ impl Spool {
         self.mark.sync()
     }
 
-    /// What must be synced to make everything durable; `None` if everything is.
-    pub fn sync_job(&self) -> Option<SyncJob> {
-        let open = |f: &&SpoolFile| !f.sync_failed && f.synced_bytes < f.len_bytes;
-        let files: Vec<_> = self
-            .files
-            .iter()
-            .filter(open)
-            .map(|f| (f.sequence, f.len_bytes, Arc::clone(&f.file)))
-            .collect();
-        let unnamed = self.files.iter().any(|f| !f.is_named);
+    /// What must be synced to make everything durable; `None` if everything is. Fails if what an
+    /// earlier sync lost still cannot be written again.
+    pub fn sync_job(&mut self) -> io::Result<Option<SyncJob>> {
+        if let Some(first) = self.rewrite_from {
+            self.write_again(first)?;
+        }
+        let at_risk =
+            |f: &&SpoolFile| !f.sync_failed && (f.synced_bytes < f.len_bytes || !f.is_named);
+        let Some(first) = self.files.iter().find(at_risk).map(|f| f.sequence) else {
+            return Ok(None);
+        };
+        let files = self.files.iter().filter(at_risk);
+        let files = files.map(|f| (f.sequence, f.len_bytes, Arc::clone(&f.file))).collect();
+        let unnamed = self.files.iter().any(|f| !f.is_named && !f.sync_failed);
         let directory = unnamed.then(|| (Arc::clone(&self.storage), self.directory.clone()));
-        (!files.is_empty() || unnamed).then_some(SyncJob { files, directory })
+        Ok(Some(SyncJob { first, files, directory }))
     }
 
     /// Takes the outcome of a job. After a failure what it should have covered is written once
@@ -470,14 +528,15 @@ impl Spool {
                 }
                 Ok(())
             }
-            Err(error) => self.write_again(&job).map_err(|_| error),
+            Err(error) => self.write_again(job.first).map_err(|_| error),
         }
     }
 
-    /// Copies the entries that a failed sync should have made durable behind all others.
-    fn write_again(&mut self, job: &SyncJob) -> io::Result<()> {
-        let Some(first) = job.files.first().map(|(sequence, ..)| *sequence) else { return Ok(()) };
-        // Later files are in the job, too, or began after it: copied as well, to keep the order.
+    /// Copies the entries that a failed sync should have made durable behind all others. Until
+    /// that has worked nothing else is appended, so that the copies keep their place.
+    fn write_again(&mut self, first: u64) -> io::Result<()> {
+        self.rewrite_from = Some(first);
+        // Later files were in the same job, or began after it: copied as well, to keep the order.
         let from = self.files.iter().position(|f| f.sequence >= first).unwrap_or(self.files.len());
         let until = self.files.len();
         self.is_writing = false;
@@ -485,7 +544,8 @@ impl Spool {
             self.files[index].sync_failed = true;
         }
         for index in from..until {
-            let mut offset = self.files[index].synced_bytes;
+            let known = &self.files[index];
+            let mut offset = if known.is_named { known.synced_bytes } else { 0 };
             loop {
                 let file = &self.files[index];
                 let (at, found) = read_here(file, offset)?;
@@ -503,6 +563,7 @@ impl Spool {
                 }
             }
         }
+        self.rewrite_from = None;
         Ok(())
     }
 }

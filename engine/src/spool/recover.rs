@@ -4,10 +4,10 @@
 //! and the mark; files that hold no entry and no other bytes are removed, unknown ones are told.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{EntryHeader, FILE_HEADER_BYTES};
+use super::entry::FILE_HEADER_BYTES;
 use super::file::{At, SpoolFile};
 use super::mark::{Found, MARK_FILE, Mark};
 use super::{Cursor, Spool, is_set_aside, sequence_of};
@@ -41,6 +41,7 @@ impl Spool {
         bytes_max: u64,
     ) -> io::Result<Opened> {
         storage.create_dir_all(&directory)?;
+        sync_names(&*storage, &directory)?;
         let mut unknown = Vec::new();
         let mut set_aside = 0;
         let mut sequences = Vec::new();
@@ -71,6 +72,7 @@ impl Spool {
             sequence_next,
             number_next: 0,
             lines_next: 0,
+            rewrite_from: None,
             mark,
             unreleased: std::collections::VecDeque::new(),
             lines_released: 0,
@@ -102,7 +104,6 @@ impl Spool {
     /// Reading begins at the mark, or at the first entry there is: the mark may be lost, and after a
     /// power loss it may be behind the removal of files that it knew to be released.
     fn start_reading(&mut self, found: Found) {
-        let Some((header, is_direct)) = self.files.iter().find_map(first_entry) else { return };
         let is_whole =
             self.mark.released == 0 && self.files.front().is_some_and(|f| f.sequence == 0);
         if is_whole && found == Found::Good {
@@ -110,12 +111,12 @@ impl Spool {
             self.cursor.lines_before = Some(0);
             return;
         }
-        if found == Found::Damaged || header.number > self.mark.released {
-            self.cursor.number = header.number;
-        }
-        if is_direct && header.number == self.cursor.number {
+        let Some((file, offset)) = self.find_next(self.mark.released) else { return };
+        let Ok(At::Entry(header)) = self.files[file].look(offset) else { return };
+        if header.number == self.mark.released {
             self.cursor.lines_before = Some(header.lines_before);
         }
+        self.cursor.number = header.number;
     }
 
     /// Takes over a file of an earlier life.
@@ -131,16 +132,18 @@ impl Spool {
             synced_bytes: 0,
             is_named: false,
             sync_failed: false,
+            entries_first: u64::MAX,
             entries_end: 0,
             is_damaged: false,
         };
-        let mut offset = begin(&file)?;
+        let mut offset = file.begin()?;
         loop {
             match file.look(offset)? {
                 At::End => break,
                 At::Bad { until } => offset = until,
                 At::Entry(header) => {
                     offset += header.total_bytes();
+                    file.entries_first = file.entries_first.min(header.number);
                     file.entries_end = file.entries_end.max(header.number + 1);
                     if header.number >= totals.number_next {
                         totals.number_next = header.number + 1;
@@ -160,25 +163,15 @@ impl Spool {
     }
 }
 
-/// Where a file's entries begin.
-fn begin(file: &SpoolFile) -> io::Result<u64> {
-    Ok(match file.first_offset()? {
-        Ok(first) => first,
-        // Another version: nothing in it is read, and it is set aside.
-        Err(Some(_)) => file.len_bytes,
-        Err(None) => file.find_entry(0)?,
-    })
-}
-
-/// The first entry of a file, and whether nothing damaged lies before it.
-fn first_entry(file: &SpoolFile) -> Option<(EntryHeader, bool)> {
-    let mut offset = begin(file).ok()?;
-    let mut is_direct = offset == FILE_HEADER_BYTES;
-    loop {
-        match file.look(offset).ok()? {
-            At::Entry(header) => return Some((header, is_direct)),
-            At::Bad { until } => (offset, is_direct) = (until, false),
-            At::End => return None,
+/// Makes the directory's own name durable, and those above it, which may be as new. One that this
+/// user may not open was there before.
+fn sync_names(storage: &dyn Storage, directory: &Path) -> io::Result<()> {
+    for above in directory.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match storage.sync_dir(above) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => break,
+            other => other?,
         }
     }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! The spool on the simulated disk: kills, power losses, failing calls, flipped bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::storage::sim::{Fault, FaultError, Random, SimStorage};
@@ -24,7 +24,7 @@ fn open(disk: &SimStorage) -> Spool {
 }
 
 fn sync(spool: &mut Spool) -> io::Result<()> {
-    let Some(job) = spool.sync_job() else { return Ok(()) };
+    let Some(job) = spool.sync_job()? else { return Ok(()) };
     let outcome = job.run();
     let failed = outcome.is_err();
     spool.on_synced(job, outcome)?;
@@ -150,6 +150,7 @@ fn every_flipped_bit_is_told_costs_one_entry_at_most_and_its_file_is_set_aside()
         assert!(got.iter().all(|(n, e)| *e == entry(*n, 4)), "{offset}");
         let damage = spool.take_damage();
         assert_eq!(damage.len(), 1, "{offset}: {damage:?}");
+        spool.release(6).unwrap();
         let lost = damage[0].records;
         assert!(lost.is_none() || lost == Some(6 - got.len() as u64), "{offset}: {damage:?}");
         spool.finish().unwrap();
@@ -222,6 +223,8 @@ struct Model {
     synced: u64,
     released: u64,
     read: u64,
+    /// Not durable when the power went.
+    at_risk: BTreeSet<u64>,
 }
 
 impl Model {
@@ -230,7 +233,8 @@ impl Model {
         assert!(number >= self.read, "seed {seed}: {number} came twice or out of order");
         assert_eq!(self.appended.get(&number), Some(&entry), "seed {seed}: {number}");
         for lost in self.read..number {
-            let may_be = lost >= self.synced || lost < self.released;
+            let was_at_risk = lost >= self.synced || self.at_risk.contains(&lost);
+            let may_be = was_at_risk || lost < self.released;
             assert!(may_be, "seed {seed}: {lost} was durable and is lost");
         }
         self.read = number + 1;
@@ -282,8 +286,12 @@ fn live(seed: u64, faults: bool) {
                 spool = open(&disk);
                 model.read = spool.mark.released;
                 let end = spool.number_next;
+                model.at_risk.extend(model.synced..end);
                 model.appended.retain(|number, _| *number < end);
-                assert!(end >= model.synced, "seed {seed}: {end} < {}", model.synced);
+                // Where all was released, nothing need be left, not even the numbers.
+                assert!(end >= model.synced || model.released >= model.synced, "seed {seed}");
+                model.at_risk.retain(|number| *number < end);
+                (model.synced, model.released) = (model.synced.min(end), model.released.min(end));
             }
         }
     }
@@ -291,7 +299,9 @@ fn live(seed: u64, faults: bool) {
     while let Some(got) = spool.next().unwrap_or_default() {
         model.check(got, seed);
     }
-    assert!(model.read >= model.synced, "seed {seed}");
+    // The last ones may be known by their headers only.
+    let is_lost = |n: &u64| !model.at_risk.contains(n) && *n >= model.released;
+    assert_eq!((model.read..model.synced).find(is_lost), None, "seed {seed}");
     let before = model.read;
     spool.release(before).unwrap();
 }
@@ -300,16 +310,24 @@ fn seeds() -> u64 {
     std::env::var("OKLOGD_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300)
 }
 
+/// `OKLOGD_SEED` repeats one.
+fn one_or_all() -> std::ops::Range<u64> {
+    match std::env::var("OKLOGD_SEED").ok().and_then(|s| s.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..seeds(),
+    }
+}
+
 #[test]
 fn what_was_synced_survives_any_sequence_of_kills_and_power_losses() {
-    for seed in 0..seeds() {
+    for seed in one_or_all() {
         live(seed, false);
     }
 }
 
 #[test]
 fn failing_calls_lose_nothing_that_was_reported_as_kept() {
-    for seed in 0..seeds() {
+    for seed in one_or_all() {
         live(seed, true);
     }
 }

@@ -206,16 +206,19 @@ impl Queue {
 
     /// Makes what is in the spool durable. Blocks, without holding the queue.
     pub(crate) fn sync_spool(&self) -> bool {
-        let job = match &self.lock().backing {
+        let job = match &mut self.lock().backing {
             Backing::Spool(spool) => spool.sync_job(),
-            Backing::Memory { .. } => None,
+            Backing::Memory { .. } => return true,
         };
-        let Some(job) = job else { return true };
-        let outcome = job.run();
+        let (outcome, job) = match job {
+            Ok(None) => return true,
+            Ok(Some(job)) => (job.run(), Some(job)),
+            Err(error) => (Err(error), None),
+        };
         let failed = outcome.as_ref().err().map(ToString::to_string);
         let mut state = self.lock();
         let State { backing: Backing::Spool(spool), told, .. } = &mut *state else { return true };
-        let kept = spool.on_synced(job, outcome).is_ok();
+        let kept = job.is_some_and(|job| spool.on_synced(job, outcome).is_ok());
         match failed {
             Some(error) => {
                 self.metrics.spool_errors.inc();
