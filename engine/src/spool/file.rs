@@ -84,19 +84,25 @@ impl SpoolFile {
         })
     }
 
-    /// Every entry by its header, with its offset; ends where the storage refuses to read.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (u64, EntryHeader)> + '_ {
-        let mut offset = self.begin().unwrap_or(self.len_bytes);
+    /// Every entry by its header, with its offset.
+    pub(super) fn entries(&self) -> impl Iterator<Item = io::Result<(u64, EntryHeader)>> + '_ {
+        let mut next = self.begin();
         std::iter::from_fn(move || {
             loop {
-                match self.look(offset).ok()? {
-                    At::Entry(header) => {
-                        let here = offset;
-                        offset += header.total_bytes();
-                        return Some((here, header));
+                let offset = match &next {
+                    Ok(offset) => *offset,
+                    Err(_) => {
+                        return Some(Err(std::mem::replace(&mut next, Ok(self.len_bytes)).err()?));
                     }
-                    At::Bad { until } => offset = until,
-                    At::End => return None,
+                };
+                match self.look(offset) {
+                    Ok(At::Entry(header)) => {
+                        next = Ok(offset + header.total_bytes());
+                        return Some(Ok((offset, header)));
+                    }
+                    Ok(At::Bad { until }) => next = Ok(until),
+                    Ok(At::End) => return None,
+                    Err(e) => next = Err(e),
                 }
             }
         })

@@ -261,10 +261,10 @@ impl Spool {
     }
 
     /// The next entry that was not read yet, with its number.
-    pub fn next(&mut self) -> io::Result<Option<(u64, Entry)>> {
+    pub fn read_next(&mut self) -> io::Result<Option<(u64, Entry)>> {
         loop {
             let Some(file) = self.files.get(self.cursor.file) else {
-                if self.jump(|spool| spool.find_next(spool.cursor.number)) {
+                if self.jump(|spool| spool.find_next(spool.cursor.number))? {
                     continue;
                 }
                 self.tell_pending(None);
@@ -281,7 +281,7 @@ impl Spool {
                 Here::Entry(header, bytes) => {
                     let is_missed = header.number > self.cursor.number
                         || (header.number == self.cursor.number && bytes.is_none());
-                    if is_missed && self.jump(|spool| spool.find(spool.cursor.number)) {
+                    if is_missed && self.jump(|spool| spool.find(spool.cursor.number))? {
                         continue;
                     }
                     self.cursor.offset = offset + header.total_bytes();
@@ -308,42 +308,59 @@ impl Spool {
         }
     }
 
-    /// Goes on reading at another place, if there is one.
-    fn jump(&mut self, find: impl Fn(&Self) -> Option<(usize, u64)>) -> bool {
-        let Some((file, offset)) = find(self) else { return false };
-        (self.cursor.file, self.cursor.offset) = (file, offset);
-        true
+    /// Goes on reading at another place, if there is one. A search that fails is made again by the
+    /// next calls, then given up.
+    fn jump(
+        &mut self,
+        find: impl Fn(&Self) -> io::Result<Option<(usize, u64)>>,
+    ) -> io::Result<bool> {
+        match find(self) {
+            Ok(None) => Ok(false),
+            Ok(Some((file, offset))) => {
+                (self.cursor.file, self.cursor.offset) = (file, offset);
+                Ok(true)
+            }
+            Err(error) => {
+                self.cursor.failures += 1;
+                if self.cursor.failures < READ_TRIES {
+                    return Err(error);
+                }
+                self.cursor.failures = 0;
+                Ok(false)
+            }
+        }
     }
 
     /// Where a whole entry with this number is: after a failed sync there may be two.
-    fn find(&self, number: u64) -> Option<(usize, u64)> {
-        let covers = |file: &SpoolFile| (file.entries_first..file.entries_end).contains(&number);
-        let mut candidates = self.files.iter().enumerate().filter(|(_, file)| covers(file));
-        candidates.find_map(|(index, file)| {
-            let whole = file.entries().find(|(offset, header)| {
-                header.number == number && matches!(file.payload(*offset, header), Ok(Some(_)))
-            });
-            whole.map(|(offset, _)| (index, offset))
-        })
+    fn find(&self, number: u64) -> io::Result<Option<(usize, u64)>> {
+        for (index, file) in self.files.iter().enumerate() {
+            if !(file.entries_first..file.entries_end).contains(&number) {
+                continue;
+            }
+            for entry in file.entries() {
+                let (offset, header) = entry?;
+                if header.number == number && file.payload(offset, &header)?.is_some() {
+                    return Ok(Some((index, offset)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Where the whole entry with the lowest number from `number` on is.
-    fn find_next(&self, number: u64) -> Option<(usize, u64)> {
-        if number >= self.number_next {
-            return None;
-        }
+    fn find_next(&self, number: u64) -> io::Result<Option<(usize, u64)>> {
         let mut best: Option<(u64, (usize, u64))> = None;
         for (index, file) in self.files.iter().enumerate().filter(|(_, f)| f.entries_end > number) {
-            for (offset, header) in file.entries() {
+            for entry in file.entries() {
+                let (offset, header) = entry?;
                 let is_better = header.number >= number
-                    && best.is_none_or(|(lowest, _)| header.number < lowest)
-                    && matches!(file.payload(offset, &header), Ok(Some(_)));
-                if is_better {
+                    && best.is_none_or(|(lowest, _)| header.number < lowest);
+                if is_better && file.payload(offset, &header)?.is_some() {
                     best = Some((header.number, (index, offset)));
                 }
             }
         }
-        best.map(|(_, place)| place)
+        Ok(best.map(|(_, place)| place))
     }
 
     /// Judges an entry by its number and payload.
@@ -489,7 +506,7 @@ impl Spool {
             self.release(self.number_next)?;
             self.lines_released = self.lines_next;
             self.is_writing = false;
-            while self.next()?.is_some() {}
+            while self.read_next()?.is_some() {}
             self.drop_released()?;
         }
         self.mark.sync()

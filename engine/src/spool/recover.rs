@@ -96,27 +96,28 @@ impl Spool {
         spool.number_next = totals.number_next;
         spool.lines_next = totals.lines_next;
         spool.lines_released = totals.lines_released.unwrap_or(totals.lines_next);
-        spool.start_reading(found);
+        spool.start_reading(found)?;
         spool.drop_released()?;
         Ok(Opened { spool, unknown, set_aside })
     }
 
     /// Reading begins at the mark, or at the first entry there is: the mark may be lost, and after a
     /// power loss it may be behind the removal of files that it knew to be released.
-    fn start_reading(&mut self, found: Found) {
+    fn start_reading(&mut self, found: Found) -> io::Result<()> {
         let is_whole =
             self.mark.released == 0 && self.files.front().is_some_and(|f| f.sequence == 0);
         if is_whole && found == Found::Good {
             // Nothing was ever released.
             self.cursor.lines_before = Some(0);
-            return;
+            return Ok(());
         }
-        let Some((file, offset)) = self.find_next(self.mark.released) else { return };
-        let Ok(At::Entry(header)) = self.files[file].look(offset) else { return };
+        let Some((file, offset)) = self.find_next(self.mark.released)? else { return Ok(()) };
+        let At::Entry(header) = self.files[file].look(offset)? else { return Ok(()) };
         if header.number == self.mark.released {
             self.cursor.lines_before = Some(header.lines_before);
         }
         self.cursor.number = header.number;
+        Ok(())
     }
 
     /// Takes over a file of an earlier life.

@@ -358,7 +358,7 @@ impl State {
             Backing::Memory { buffer, .. } => return buffer.take(),
             Backing::Spool(spool) => spool,
         };
-        let next = spool.next();
+        let next = spool.read_next();
         for damage in spool.take_damage() {
             metrics.spool_damage.inc();
             tracing::warn!("the spool is damaged: {damage}");
