@@ -76,7 +76,11 @@ impl ForwardConfig {
             _ => OnFull::Block,
         };
         // Each with a space behind it, as the predecessor did.
-        let prefix: String = settings.texts("prefix").iter().map(|p| format!("{p} ")).collect();
+        let mut prefix = String::new();
+        for part in settings.texts("prefix") {
+            prefix.push_str(&part);
+            prefix.push(' ');
+        }
         let record_bytes_max = settings.number("ingest.max-record-size") as usize;
         if prefix.len() >= record_bytes_max {
             return Err(SettingsError::Conflict(

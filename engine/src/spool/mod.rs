@@ -215,7 +215,7 @@ impl Spool {
         }
         file.len_bytes += record.len() as u64;
         file.entries_first = file.entries_first.min(header.number);
-        file.entries_end = header.number + 1;
+        file.entries_end = file.entries_end.max(header.number + 1);
         Ok(())
     }
 

@@ -137,13 +137,11 @@ impl Buffer {
                 }
                 break;
             }
-            match self.pieces.pop_front() {
-                Some(next) => last = next,
-                None => {
-                    self.discarding = Some(torn && self.torn);
-                    break;
-                }
-            }
+            let Some(next) = self.pieces.pop_front() else {
+                self.discarding = Some(torn && self.torn);
+                break;
+            };
+            last = next;
         }
         if let Some(lf) = lf {
             self.pieces.push_front(lf);

@@ -231,7 +231,7 @@ impl Queue {
                 }
             }
             None if std::mem::take(&mut told.sync_failing) => {
-                tracing::info!("the spool is synced again")
+                tracing::info!("the spool is synced again");
             }
             None => {}
         }

@@ -120,9 +120,10 @@ async fn drive(
         queue.stop();
         // The counter of an eventfd takes a 1 at any time.
         let _ = rustix::io::write(&**stop, &1u64.to_ne_bytes());
-        let time = match queue.is_spool() {
-            true => SPOOL_LAST_ACKNOWLEDGEMENTS.min(shutdown_timeout),
-            false => shutdown_timeout,
+        let time = if queue.is_spool() {
+            SPOOL_LAST_ACKNOWLEDGEMENTS.min(shutdown_timeout)
+        } else {
+            shutdown_timeout
         };
         tokio::select! {
             () = tokio::time::sleep(time) => {}

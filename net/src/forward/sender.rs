@@ -213,9 +213,10 @@ impl Sender {
                 connection.finished = Some(Instant::now());
             }
             if self.acknowledged && self.window.is_empty() && connection.finished.is_some() {
-                return match connection.is_settling {
-                    true => Close::Lost("everything on it was acknowledged".to_owned()),
-                    false => Close::Done,
+                return if connection.is_settling {
+                    Close::Lost("everything on it was acknowledged".to_owned())
+                } else {
+                    Close::Done
                 };
             }
             let is_full = self.window.held_bytes() >= FORWARD_WINDOW_BYTES_MAX;
