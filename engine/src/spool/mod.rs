@@ -21,6 +21,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -264,7 +265,7 @@ impl Spool {
     pub fn read_next(&mut self) -> io::Result<Option<(u64, Entry)>> {
         loop {
             let Some(file) = self.files.get(self.cursor.file) else {
-                if self.jump(|spool| spool.find_next(spool.cursor.number))? {
+                if self.jump(self.cursor.number..self.number_next)? {
                     continue;
                 }
                 self.tell_pending(None);
@@ -279,9 +280,9 @@ impl Spool {
             };
             match at {
                 Here::Entry(header, bytes) => {
-                    let is_missed = header.number > self.cursor.number
-                        || (header.number == self.cursor.number && bytes.is_none());
-                    if is_missed && self.jump(|spool| spool.find(spool.cursor.number))? {
+                    // Up to and with this one another file may have what is missed here.
+                    let missed = self.cursor.number..header.number + u64::from(bytes.is_none());
+                    if !missed.is_empty() && self.jump(missed)? {
                         continue;
                     }
                     self.cursor.offset = offset + header.total_bytes();
@@ -308,13 +309,11 @@ impl Spool {
         }
     }
 
-    /// Goes on reading at another place, if there is one. A search that fails is made again by the
+    /// Goes on reading where the next of these numbers is, if it is anywhere: after a failed sync
+    /// entries are in two files, and either may have been damaged by a power loss. A search that fails is made again by the
     /// next calls, then given up.
-    fn jump(
-        &mut self,
-        find: impl Fn(&Self) -> io::Result<Option<(usize, u64)>>,
-    ) -> io::Result<bool> {
-        match find(self) {
+    fn jump(&mut self, numbers: Range<u64>) -> io::Result<bool> {
+        match self.find_next(numbers) {
             Ok(None) => Ok(false),
             Ok(Some((file, offset))) => {
                 (self.cursor.file, self.cursor.offset) = (file, offset);
@@ -331,29 +330,18 @@ impl Spool {
         }
     }
 
-    /// Where a whole entry with this number is: after a failed sync there may be two.
-    fn find(&self, number: u64) -> io::Result<Option<(usize, u64)>> {
-        for (index, file) in self.files.iter().enumerate() {
-            if !(file.entries_first..file.entries_end).contains(&number) {
-                continue;
-            }
-            for entry in file.entries() {
-                let (offset, header) = entry?;
-                if header.number == number && file.payload(offset, &header)?.is_some() {
-                    return Ok(Some((index, offset)));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Where the whole entry with the lowest number from `number` on is.
-    fn find_next(&self, number: u64) -> io::Result<Option<(usize, u64)>> {
+    /// Where the whole entry with the lowest of these numbers is.
+    fn find_next(&self, numbers: Range<u64>) -> io::Result<Option<(usize, u64)>> {
         let mut best: Option<(u64, (usize, u64))> = None;
-        for (index, file) in self.files.iter().enumerate().filter(|(_, f)| f.entries_end > number) {
+        for (index, file) in self
+            .files
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| f.entries_first < numbers.end && f.entries_end > numbers.start)
+        {
             for entry in file.entries() {
                 let (offset, header) = entry?;
-                let is_better = header.number >= number
+                let is_better = numbers.contains(&header.number)
                     && best.is_none_or(|(lowest, _)| header.number < lowest);
                 if is_better && file.payload(offset, &header)?.is_some() {
                     best = Some((header.number, (index, offset)));

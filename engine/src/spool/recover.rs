@@ -111,7 +111,9 @@ impl Spool {
             self.cursor.lines_before = Some(0);
             return Ok(());
         }
-        let Some((file, offset)) = self.find_next(self.mark.released)? else { return Ok(()) };
+        let Some((file, offset)) = self.find_next(self.mark.released..u64::MAX)? else {
+            return Ok(());
+        };
         let At::Entry(header) = self.files[file].look(offset)? else { return Ok(()) };
         if header.number == self.mark.released {
             self.cursor.lines_before = Some(header.lines_before);

@@ -114,7 +114,7 @@ fn the_worked_example_of_the_format_page_is_what_is_written() {
     spool.release(1).unwrap();
     let hex = |name: &str| {
         let bytes = disk.read_file(&Path::new(DIRECTORY).join(name)).unwrap();
-        bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()
+        bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat()
     };
     let page = include_str!("../../../docs/format-spool.md");
     let block = |title: &str| {

@@ -232,10 +232,12 @@ mod tests {
             takes in proptest::collection::vec(any::<bool>(), 0..200),
             room in 1..6usize,
         ) {
-            let text: String = lengths
-                .iter().enumerate()
+            let lines: Vec<String> = lengths
+                .iter()
+                .enumerate()
                 .map(|(n, len)| format!("<{n}{}>\n", "x".repeat(*len)))
                 .collect();
+            let text = lines.concat();
             let mut buffer = Buffer::new(room * (FORWARD_PIECE_OVERHEAD_BYTES + 8));
             let mut out = Vec::new();
             let mut takes = takes.into_iter();
