@@ -18,6 +18,7 @@ pub mod expression;
 mod feed;
 pub mod format;
 mod matcher;
+mod pinned;
 pub mod pipe;
 mod pool;
 mod scan;

@@ -15,10 +15,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::feed::{Feed, Next, first_key, key, last_key};
+use super::pinned::PinnedPart;
 use super::scan::{Filter, Found, Hit, READS_MAX, Scan, reread_if_poisoned, unreadable};
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use super::track::{FrontIn, Track};
-use crate::chunk::{ChunkMeta, OpenPart, Part, Text};
+use crate::chunk::{ChunkMeta, Part, Text};
 use crate::damage::Damage;
 use crate::limits::BATCH_HITS_MIN;
 use crate::topic::Topic;
@@ -43,7 +44,7 @@ pub(super) struct Done {
 }
 
 enum DoneKind {
-    Opened(Result<Box<dyn OpenPart>, Damage>),
+    Opened(Result<PinnedPart, Damage>),
     Scanned(Result<Found, Damage>),
 }
 
@@ -51,7 +52,7 @@ impl Work {
     /// Does it. Opens, reads and searches: for scan threads only.
     pub(super) fn run(self) -> Done {
         let result = match self.job {
-            WorkKind::Open(part) => DoneKind::Opened(part.open()),
+            WorkKind::Open(part) => DoneKind::Opened(PinnedPart::open(part)),
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.filter)),
         };
         Done { track: self.track, result }
@@ -297,7 +298,7 @@ impl Sweep {
             DoneKind::Opened(result) => {
                 let track = self.tracks.swap_remove(at);
                 match result {
-                    Ok(part) => self.opened(Arc::from(part), track.range),
+                    Ok(part) => self.opened(Arc::new(part), track.range),
                     Err(damage) => self.miss_damage(&damage, track.range),
                 }
             }
@@ -323,7 +324,7 @@ impl Sweep {
         }
     }
 
-    fn opened(&mut self, part: Arc<dyn OpenPart>, range: (Ulid, Ulid)) {
+    fn opened(&mut self, part: Arc<PinnedPart>, range: (Ulid, Ulid)) {
         self.stats.segments += 1;
         for damage in part.damage().iter().filter(|damage| damage.loses_records()) {
             self.miss_damage(damage, range);
@@ -475,7 +476,7 @@ impl Sweep {
         let (Some(text), Some((part, index))) = (&track.text, &track.chunk) else {
             return HeadText::Intact;
         };
-        match reread_if_poisoned(part.as_ref(), *index, text) {
+        match reread_if_poisoned(&***part, *index, text) {
             Ok(None) => HeadText::Intact,
             Ok(Some(fresh)) if track.rereads < READS_MAX => {
                 track.rereads += 1;
@@ -483,7 +484,7 @@ impl Sweep {
                 HeadText::Replaced
             }
             Ok(Some(_)) => {
-                let damage = unreadable(part.as_ref(), *index);
+                let damage = unreadable(&***part, *index);
                 self.drop_head(&damage);
                 HeadText::Lost
             }

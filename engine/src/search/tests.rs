@@ -478,6 +478,28 @@ fn a_reader_that_leaves_ends_its_scan_and_frees_its_pins() {
     assert!(part.texts_read.load(Ordering::Relaxed) < 40);
 }
 
+/// A part's owner writes over its file once nobody holds it.
+#[test]
+fn a_part_is_pinned_until_its_last_record_is_sent() {
+    let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
+    let pin = Arc::new(part);
+    let searcher = searcher(1);
+    let parts: Vec<Arc<dyn Part>> = vec![pin.clone()];
+    let mut reader =
+        searcher.query(spec(""), Snapshot { parts, missing: Vec::new() }, Format::Text);
+    let mut len = 0;
+    while let Some(piece) = reader.next_blocking() {
+        len += piece.len();
+        if len < 2_000_000 {
+            assert!(Arc::strong_count(&pin) > 1, "let go of after {len} bytes");
+        }
+    }
+    assert_eq!(len, 20_000 * (27 + 101));
+    // The single thread has turned to this one after it has let go of the other.
+    searcher.stats(spec(""), snapshot(&[])).wait_blocking().unwrap();
+    assert_eq!(Arc::strong_count(&pin), 1);
+}
+
 #[test]
 fn a_query_that_is_ended_tells_what_it_did_not_send() {
     let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::feed::first_key;
+use super::pinned::PinnedPart;
 use super::scan::{Hit, Rest, cut, malformed};
 use super::spec::Order;
-use crate::chunk::{OpenPart, Text};
+use crate::chunk::Text;
 use crate::damage::Damage;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -23,7 +24,7 @@ pub(super) struct Track {
     /// ULIDs it may hold: what is missing if it fails.
     pub(super) range: (Ulid, Ulid),
     /// `None` while a part is being opened.
-    pub(super) chunk: Option<(Arc<dyn OpenPart>, usize)>,
+    pub(super) chunk: Option<(Arc<PinnedPart>, usize)>,
     pub(super) hits: VecDeque<Hit>,
     pub(super) topics: Vec<Topic>,
     pub(super) text: Option<Text>,
@@ -57,7 +58,7 @@ impl Track {
             &read
         };
         let own = text.get(hit.span()).unwrap_or_default();
-        cut(hit, own, skip, count).ok_or_else(|| malformed(part.as_ref(), *index))
+        cut(hit, own, skip, count).ok_or_else(|| malformed(&***part, *index))
     }
 }
 
