@@ -3,8 +3,8 @@
 //! lines with its run table, in ULID order.
 //!
 //! Invariants: inside one part chunks are sorted and do not overlap; a part stays readable for as
-//! long as its handle lives (what was opened of it does not hold it), whatever happens to its name; reading never panics, damage is
-//! returned and costs the chunk it is in and nothing else.
+//! long as its handle lives (what was opened of it does not hold it), whatever happens to its
+//! name; reading never panics, damage is returned and costs the chunk it is in and nothing else.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
