@@ -14,6 +14,7 @@
 
 pub mod chunk;
 pub mod damage;
+pub mod follow;
 pub mod fsck;
 pub mod ingest;
 pub mod limits;

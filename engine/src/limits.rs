@@ -150,3 +150,10 @@ pub const SPOOL_FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// The smallest that a spool may be, bytes.
 pub const SPOOL_BYTES_MIN: u64 = 1 << 20;
+
+/// Longest literal of a live follower that is looked for together with those of others, bytes.
+pub const FOLLOW_LITERAL_BYTES_MAX: usize = 1 << 10;
+
+/// Literals of live followers that are looked for together, bytes; the automaton over them takes
+/// some hundred times as much at worst.
+pub const FOLLOW_LITERALS_BYTES_MAX: usize = 128 << 10;

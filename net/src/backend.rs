@@ -14,6 +14,7 @@ use engine::search::{Searcher, Snapshot};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
+use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 
 /// A future that the control thread polls.
@@ -27,6 +28,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The search threads.
     fn searcher(&self) -> &Searcher;
+
+    /// Where live followers meet what is taken.
+    fn hub(&self) -> &Hub;
 
     /// Milliseconds of the newest ULID held, 0 when there is none. With the wall clock it makes
     /// `now`.

@@ -138,3 +138,24 @@ pub const FORWARD_TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// HTTP connections of a forwarder at a time; further ones are closed at once.
 pub const FORWARD_HTTP_CONNECTIONS_MAX: usize = 64;
+
+/// Live followers at a time; further ones get 429.
+pub const FOLLOWERS_MAX: usize = 2048;
+
+/// Text that shards have handed over for followers and nobody has taken yet, bytes.
+pub const FOLLOW_INCOMING_BYTES_MAX: usize = 32 << 20;
+
+/// Text that waits for the other shards' promises before followers get it, bytes.
+pub const FOLLOW_HELD_BYTES_MAX: usize = 32 << 20;
+
+/// Text that is matched against all followers at a time, bytes.
+pub const FOLLOW_BATCH_BYTES: usize = 256 << 10;
+
+/// What waits for one follower, bytes; one that is further behind misses records.
+pub const FOLLOW_QUEUE_BYTES_MAX: usize = 2 << 20;
+
+/// What waits for all followers together, bytes.
+pub const FOLLOW_QUEUES_BYTES_MAX: usize = 64 << 20;
+
+/// Time after which a silent stream of server-sent events shows that it is alive.
+pub const FOLLOW_KEEP_ALIVE: Duration = Duration::from_secs(15);

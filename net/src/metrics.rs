@@ -127,6 +127,17 @@ pub struct QueryMetrics {
     pub bytes_scanned: Counter,
 }
 
+/// Metrics of live followers.
+#[derive(Debug, Default, Clone)]
+pub struct FollowMetrics {
+    /// Followers.
+    pub followers: Gauge,
+    /// Records put into their queues.
+    pub records: Counter,
+    /// Records that did not fit there.
+    pub missed: Counter,
+}
+
 /// Everything that a node counts.
 #[derive(Debug)]
 pub struct NodeMetrics {
@@ -136,6 +147,8 @@ pub struct NodeMetrics {
     pub store: StoreMetrics,
     /// Finding them.
     pub query: QueryMetrics,
+    /// Following them live.
+    pub follow: FollowMetrics,
     /// Bytes handed to the disk as frames of ingest segments.
     pub disk_written_frames: Counter,
     /// Bytes handed to the page cache as tail chunks.
@@ -180,6 +193,7 @@ impl NodeMetrics {
             },
             store: StoreMetrics::default(),
             query: QueryMetrics::default(),
+            follow: FollowMetrics::default(),
             disk_written_frames: Counter::default(),
             disk_written_tail: Counter::default(),
             disk_written_store: Counter::default(),

@@ -19,6 +19,7 @@ use engine::ulid::Ulid;
 use net::backend::{
     AppendError, Appended, Appender, Backend, Health, Pending, SegmentCount, SegmentState,
 };
+use net::follow::Hub;
 use net::metrics::NodeMetrics;
 use net::shard::inbox::{Append, Message};
 use net::shard::{Clock, Gate, Placement};
@@ -40,6 +41,7 @@ pub(super) struct NodeBackend {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) losses: Arc<Losses>,
     pub(super) searcher: Searcher,
+    pub(super) hub: Hub,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) gate: Gate,
     pub(super) clock: Clock,
@@ -124,6 +126,10 @@ impl Backend for NodeBackend {
 
     fn searcher(&self) -> &Searcher {
         &self.searcher
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     fn newest_ms(&self) -> u64 {

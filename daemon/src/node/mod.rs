@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use engine::search::{Searcher, SearcherOptions};
 use engine::store::gather::GatherLimits;
+use net::follow::Hub;
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
 use net::shard::inbox::Message;
@@ -127,6 +128,8 @@ struct Node {
     config: NodeConfig,
     placement: Placement,
     stopping: Arc<AtomicBool>,
+    hub: Hub,
+    follow_thread: JoinHandle<()>,
     control: control::Control,
     shards: Vec<JoinHandle<()>>,
     keeper: Arc<keeper::KeeperHandle>,
@@ -148,8 +151,10 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
         let (ended, endings) = channel();
+        let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
         let common = Common {
-            placement: Placement::new(cores.len()).map_err(refused("an event descriptor"))?,
+            hub: Hub::new(placement.clone()),
+            placement,
             gate: Gate::default(),
             starved: Arc::default(),
             stopping: Arc::default(),
@@ -167,6 +172,9 @@ impl Node {
             on_thread_start: Arc::new(|_| host::yield_to_shards()),
         })
         .map_err(refused("a thread"))?;
+        let metrics = Arc::clone(&common.metrics);
+        let follow_thread =
+            common.hub.spawn(metrics, host::yield_to_shards).map_err(refused("a thread"))?;
         let backend = backend(&config, &data, &common, searcher, &store.replicas_missing);
         listeners.tell(&config);
         let wiring = shards::Wiring {
@@ -178,6 +186,7 @@ impl Node {
             keeper: Arc::clone(&keeper),
             placement: common.placement.clone(),
             gate: common.gate,
+            hub: common.hub.clone(),
             metrics: common.metrics,
             clock,
         };
@@ -190,6 +199,8 @@ impl Node {
             config,
             placement: common.placement,
             stopping: common.stopping,
+            hub: common.hub,
+            follow_thread,
             control,
             shards,
             keeper,
@@ -220,6 +231,9 @@ impl Node {
         let start = Instant::now();
         let deadline = start + self.config.shutdown_timeout;
         self.stopping.store(true, Ordering::Release);
+        // Streams have no end of their own.
+        self.hub.stop();
+        join_until(self.follow_thread, deadline);
         self.control.stop();
         for seat in self.placement.seats() {
             seat.inbox.send(Message::ShutDown);
@@ -251,6 +265,7 @@ struct Common {
     placement: Placement,
     /// Closed while the backlog is full.
     gate: Gate,
+    hub: Hub,
     /// Whether no segment can be made.
     starved: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
@@ -285,6 +300,7 @@ fn backend(
         catalogue: Arc::clone(&data.catalogue),
         losses: Arc::clone(&data.losses),
         searcher,
+        hub: common.hub.clone(),
         metrics: Arc::clone(&common.metrics),
         gate: common.gate.clone(),
         clock: common.clock,

@@ -13,6 +13,7 @@ use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::storage::OsStorage;
 use engine::topic::Topic;
 use engine::ulid::PART_MAX;
+use net::follow::Hub;
 use net::metrics::NodeMetrics;
 use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
 
@@ -32,6 +33,7 @@ pub(super) struct Wiring<'a> {
     pub(super) keeper: Arc<KeeperHandle>,
     pub(super) placement: Placement,
     pub(super) gate: Gate,
+    pub(super) hub: Hub,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
 }
@@ -94,6 +96,7 @@ pub(super) fn spawn(
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: wiring.placement.clone(),
             gate: wiring.gate.clone(),
+            hub: wiring.hub.clone(),
             metrics: Arc::clone(&wiring.metrics),
             clock: wiring.clock,
         };

@@ -40,6 +40,13 @@ impl Stamper {
         self.last_ms = (self.last_ms + 1).min(MS_MAX);
     }
 
+    /// Gives no stamp below this time any more; says below which one it will not: that of the newest
+    /// stamp, if it is later.
+    pub fn rise_to(&mut self, wall_ms: u64) -> u64 {
+        self.last_ms = self.last_ms.max(wall_ms).min(MS_MAX);
+        self.last_ms
+    }
+
     /// How far the next stamp is ahead of the clock, milliseconds: after the clock was set back.
     pub const fn ahead_ms(&self, wall_ms: u64) -> u64 {
         self.last_ms.saturating_sub(wall_ms)
@@ -71,6 +78,14 @@ mod tests {
         assert_eq!(after, before.plus(10));
         assert_eq!(stamper.ahead_ms(10_000_000 - 3_600_000), 3_600_000);
         assert_eq!(stamper.ahead_ms(10_000_001), 0);
+    }
+
+    #[test]
+    fn what_it_has_risen_to_holds_whatever_the_clock_does() {
+        let mut stamper = Stamper::new(7, 500);
+        assert_eq!(stamper.rise_to(400), 500);
+        assert_eq!(stamper.rise_to(600), 600);
+        assert_eq!(stamper.stamp(1, 550).ms(), 600);
     }
 
     #[test]

@@ -147,6 +147,14 @@ impl Expression {
         matches!(self.inner.compiled, Compiled::All)
     }
 
+    /// The bytes that a record must contain and that suffice, if that is how it is matched.
+    pub(crate) fn literal(&self) -> Option<&[u8]> {
+        match &self.inner.compiled {
+            Compiled::Literal(finder) => Some(finder.needle()),
+            _ => None,
+        }
+    }
+
     pub(super) fn compiled(&self) -> &Compiled {
         &self.inner.compiled
     }

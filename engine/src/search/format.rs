@@ -26,7 +26,7 @@ pub(super) enum Stage {
 }
 
 /// Writes records one after the other.
-pub(super) struct RecordWriter {
+pub(crate) struct RecordWriter {
     format: Format,
     stage: Stage,
     /// The last time written and its text: many records share it.
@@ -34,7 +34,7 @@ pub(super) struct RecordWriter {
 }
 
 impl RecordWriter {
-    pub(super) fn new(format: Format) -> Self {
+    pub(crate) fn new(format: Format) -> Self {
         Self { format, stage: Stage::Start, time: (0, rfc3339(0)) }
     }
 
@@ -60,7 +60,7 @@ impl RecordWriter {
 
     /// Writes (on) a record, given without its LF, until it ends or `out` holds `full` bytes or
     /// somewhat more. Whether it ended; if not, the same record is to be given again.
-    pub(super) fn write(
+    pub(crate) fn write(
         &mut self,
         out: &mut Vec<u8>,
         full: usize,

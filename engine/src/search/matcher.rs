@@ -32,13 +32,13 @@ impl CachePool {
 }
 
 /// One thread's use of an expression.
-pub(super) struct Matcher<'e> {
+pub(crate) struct Matcher<'e> {
     expression: &'e Expression,
     cache: Option<meta::Cache>,
 }
 
 impl<'e> Matcher<'e> {
-    pub(super) fn new(expression: &'e Expression) -> Self {
+    pub(crate) fn new(expression: &'e Expression) -> Self {
         let cache = match expression.compiled() {
             Compiled::All | Compiled::Literal(_) => None,
             Compiled::Block(regex) | Compiled::Required(regex, _) | Compiled::Record(regex) => {
@@ -50,7 +50,7 @@ impl<'e> Matcher<'e> {
 
     /// The first matching record that starts at or behind `from`, LF included; `from` is the start
     /// of a record or the end of the text.
-    pub(super) fn next(&mut self, text: &[u8], from: usize) -> Option<Range<usize>> {
+    pub(crate) fn next(&mut self, text: &[u8], from: usize) -> Option<Range<usize>> {
         if from >= text.len() {
             return None;
         }

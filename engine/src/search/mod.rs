@@ -17,7 +17,7 @@ mod consumer;
 pub mod expression;
 mod feed;
 pub mod format;
-mod matcher;
+pub(crate) mod matcher;
 mod pinned;
 pub mod pipe;
 mod pool;

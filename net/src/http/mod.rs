@@ -20,6 +20,7 @@ mod records;
 mod router;
 mod server;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod told;
@@ -33,7 +34,9 @@ use tokio::sync::Semaphore;
 pub use self::server::serve;
 use self::told::Told;
 use crate::backend::Backend;
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, RECORDS_REQUESTS_MAX};
+use crate::limits::{
+    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, RECORDS_REQUESTS_MAX,
+};
 use crate::metrics::NodeMetrics;
 
 /// Bounds of a server.
@@ -70,6 +73,8 @@ struct App {
     intakes: Semaphore,
     /// Queries at a time, whatever they wait for.
     queries: Arc<Semaphore>,
+    /// Those who follow live.
+    followers: Arc<Semaphore>,
     /// What queries could not search.
     told: Arc<Told>,
 }
@@ -83,6 +88,7 @@ impl App {
             options,
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             told: Arc::default(),
         }
     }

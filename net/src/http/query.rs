@@ -126,7 +126,7 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Bo
 }
 
 /// Counts a query in, unless too many run.
-fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
+pub(super) fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
     let metrics = &app.metrics;
     let Ok(permit) = Arc::clone(&app.queries).try_acquire_owned() else {
         metrics.query.refused.inc();
@@ -157,7 +157,7 @@ async fn prepare(
     Ok(prepared)
 }
 
-async fn compile(request: &QueryRequest) -> Result<Expression, Refusal> {
+pub(super) async fn compile(request: &QueryRequest) -> Result<Expression, Refusal> {
     if !request.source.is_costly() {
         return Ok(request.source.compile()?);
     }
@@ -267,7 +267,7 @@ fn missing(stats: &Stats) -> Value {
     stats.missing.iter().map(span).collect()
 }
 
-fn stopping() -> Refusal {
+pub(super) fn stopping() -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping").retry_later()
 }
 
@@ -397,7 +397,7 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 
 impl App {
     /// The later of the wall clock and the newest record.
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         now_ms().max(self.backend.newest_ms())
     }
 }

@@ -4,7 +4,7 @@
 //! is a value. The expression is compiled by the caller, off this thread.
 
 use engine::limits::HISTOGRAM_BUCKETS_MAX;
-use engine::search::window::Window;
+use engine::search::window::{Window, parse_duration_ms};
 use engine::search::{Expression, ExpressionError, Order, QuerySpec};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
@@ -22,6 +22,10 @@ const HISTOGRAM: Known = Known {
     single: &["from", "to", "q", "regex", "i", "after", "partial", "buckets"],
     repeated: &["topic"],
 };
+
+/// Parameters of `/stream`.
+const STREAM: Known =
+    Known { single: &["q", "regex", "i", "window", "after"], repeated: &["topic"] };
 
 /// What an expression is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +79,25 @@ impl QueryRequest {
     /// Reads the parameters of `/query/histogram`.
     pub(super) fn parse_histogram(query: Option<&str>, now_ms: u64) -> Result<Self, BadParameter> {
         Self::read(&Parameters::parse(query, HISTOGRAM)?, now_ms)
+    }
+
+    /// Reads the parameters of `/stream`; an event that the client has seen stands for `after`.
+    pub(super) fn parse_stream(
+        query: Option<&str>,
+        last_event: Option<&str>,
+        now_ms: u64,
+    ) -> Result<Self, BadParameter> {
+        let parameters = Parameters::parse(query, STREAM)?;
+        if let Some(window) = parameters.get("window")
+            && parse_duration_ms(window).is_none()
+        {
+            return Err(BadParameter::value("window", window, "a duration (100ms 3s 1m)"));
+        }
+        let mut request = Self::read(&parameters, now_ms)?;
+        if let Some(id) = last_event.filter(|id| !id.is_empty()) {
+            request.after = Some(read_ulid("Last-Event-ID", id)?);
+        }
+        Ok(request)
     }
 
     fn read(parameters: &Parameters, now_ms: u64) -> Result<Self, BadParameter> {
@@ -136,15 +159,14 @@ fn topics(parameters: &Parameters) -> Result<Vec<Topic>, BadParameter> {
 }
 
 fn after(parameters: &Parameters) -> Result<Option<Ulid>, BadParameter> {
-    let read = |text: &str| {
-        // 130 bits fit 26 characters: a first one above 7 would overflow.
-        let fits = matches!(text.as_bytes().first(), Some(b'0'..=b'7'));
-        let id = text.parse().ok().filter(|_| fits);
-        id.ok_or_else(|| {
-            BadParameter::value("after", text, "a ULID: 26 characters of Crockford base 32")
-        })
-    };
-    parameters.get("after").map(read).transpose()
+    parameters.get("after").map(|text| read_ulid("after", text)).transpose()
+}
+
+fn read_ulid(name: &str, text: &str) -> Result<Ulid, BadParameter> {
+    // 130 bits fit 26 characters: a first one above 7 would overflow.
+    let fits = matches!(text.as_bytes().first(), Some(b'0'..=b'7'));
+    let id = text.parse().ok().filter(|_| fits);
+    id.ok_or_else(|| BadParameter::value(name, text, "a ULID: 26 characters of Crockford base 32"))
 }
 
 fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {

@@ -8,7 +8,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 
-use super::{Distribution, IngestMetrics, NodeMetrics, QueryMetrics, StoreMetrics, label};
+use super::{
+    Distribution, FollowMetrics, IngestMetrics, NodeMetrics, QueryMetrics, StoreMetrics, label,
+};
 
 /// Writes families one after the other.
 struct Writer<'a> {
@@ -51,6 +53,7 @@ impl Collector for NodeMetrics {
         ingest_lines(&mut writer, &self.ingest)?;
         store(&mut writer, &self.store)?;
         query(&mut writer, &self.query)?;
+        follow(&mut writer, &self.follow)?;
         node(&mut writer, self)?;
         shards_and_connections(&mut writer, self)
     }
@@ -183,6 +186,16 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
     )?;
     w.counter("query_records", "Records found.", &m.records)?;
     w.counter("query_bytes_scanned", "Text searched.", &m.bytes_scanned)
+}
+
+fn follow(w: &mut Writer<'_>, m: &FollowMetrics) -> Result<(), Error> {
+    w.gauge("followers", "Live followers.", &m.followers)?;
+    w.counter("follow_records", "Records handed to live followers.", &m.records)?;
+    w.counter(
+        "follow_missed_records",
+        "Records that live followers missed because they were too slow.",
+        &m.missed,
+    )
 }
 
 fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {

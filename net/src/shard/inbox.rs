@@ -65,6 +65,11 @@ impl Inbox {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    /// Has the shard take a turn.
+    pub fn nudge(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
     /// Takes all messages, oldest first.
     pub(super) fn take(&self, into: &mut Vec<Message>) {
         into.append(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner));

@@ -25,6 +25,7 @@ use engine::ingest::log::ShardLog;
 use engine::ingest::segment::Segment;
 use engine::ingest::topics::TopicChoice;
 
+use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 pub use connection::Port;
 pub use placement::{Gate, Placement};
@@ -67,6 +68,8 @@ pub struct ShardParts {
     pub placement: Placement,
     /// Closed while the backlog is full.
     pub gate: Gate,
+    /// Those who follow what is taken.
+    pub hub: Hub,
     /// What the node counts.
     pub metrics: Arc<NodeMetrics>,
     /// The node's clock.

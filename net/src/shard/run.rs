@@ -123,6 +123,7 @@ impl Shard {
                 self.on_message(message, now);
             }
             self.take_deferred(now);
+            self.parts.hub.after_turn(self.parts.index, &mut self.parts.log, now);
             self.carry_effects(now);
             self.acknowledge();
             self.count_turn(now);

@@ -26,6 +26,7 @@
 
 mod complete;
 mod flush;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -48,6 +49,7 @@ use crate::run_table::Run;
 use crate::topic::INVALID_TOPIC;
 use crate::ulid::Ulid;
 
+pub use tap::{Tapped, TappedRun};
 pub use values::{Effect, LogStats, Now, ShardLogOptions, Stamped, Token};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +173,8 @@ pub struct ShardLog {
     resume_us: u64,
     is_shutting_down: bool,
     stats: LogStats,
+    /// Copies of what was appended, and for whom.
+    tap: Option<(u64, Tapped)>,
 }
 
 #[derive(Debug)]
@@ -219,6 +223,7 @@ impl ShardLog {
             resume_us: 0,
             is_shutting_down: false,
             stats: LogStats::default(),
+            tap: None,
         }
     }
 
@@ -315,6 +320,9 @@ impl ShardLog {
         let topic = self.frame_topic(number);
         let run = Run { first, count: count as u32, text_len: piece.len() as u32, topic };
         self.staging.push(piece, run);
+        if let Some((_, tap)) = &mut self.tap {
+            tap.push(first, run.count, self.topics.topic(number), piece);
+        }
         self.position += count;
         self.staging_first_us.get_or_insert(now.monotonic_us);
         self.untailed_since_us.get_or_insert(now.monotonic_us);

@@ -14,7 +14,9 @@ use tokio::sync::oneshot;
 
 use super::super::{HttpOptions, serve};
 use crate::backend::{AppendError, Appended, Appender, Backend, Health, Pending, SegmentState};
+use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
+use crate::shard::Placement;
 
 /// When the records of the tests were written.
 pub(super) const BASE_MS: u64 = 1_700_000_000_000;
@@ -37,6 +39,7 @@ pub(super) struct Inner {
 pub(super) struct Fake {
     pub(super) inner: Arc<Inner>,
     searcher: Searcher,
+    hub: Hub,
     metrics: Arc<NodeMetrics>,
 }
 
@@ -75,6 +78,10 @@ impl Backend for Fake {
 
     fn searcher(&self) -> &Searcher {
         &self.searcher
+    }
+
+    fn hub(&self) -> &Hub {
+        &self.hub
     }
 
     fn newest_ms(&self) -> u64 {
@@ -161,8 +168,12 @@ impl Server {
         .unwrap();
         let metrics = Arc::new(NodeMetrics::new(1));
         let inner = Arc::new(Inner::default());
-        let backend =
-            Arc::new(Fake { inner: Arc::clone(&inner), searcher, metrics: Arc::clone(&metrics) });
+        let backend = Arc::new(Fake {
+            inner: Arc::clone(&inner),
+            searcher,
+            hub: Hub::new(Placement::new(1).unwrap()),
+            metrics: Arc::clone(&metrics),
+        });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();

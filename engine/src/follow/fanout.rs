@@ -1,0 +1,167 @@
+//! Who gets which record.
+//!
+//! The literals of all followers are looked for in one pass (Aho and Corasick 1975), however many
+//! they are; regular and case-insensitive expressions each take a pass of their own, as a query
+//! does. Topics are compared per record that matches.
+//!
+//! Invariants: a follower gets exactly the records that a query with its expression and topics
+//! would, in the order in which they stand in the batch, each once.
+
+use std::collections::HashMap;
+
+use aho_corasick::{AhoCorasick, MatchKind};
+
+use crate::ingest::log::Tapped;
+use crate::limits::{FOLLOW_LITERAL_BYTES_MAX, FOLLOW_LITERALS_BYTES_MAX};
+use crate::search::Expression;
+use crate::search::matcher::Matcher;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// What a follower wants.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// What its records match.
+    pub expression: Expression,
+    /// Their topics; empty: any.
+    pub topics: Vec<Topic>,
+}
+
+/// A record for a follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit<'a> {
+    /// The follower, as numbered when the fanout was made.
+    pub follower: usize,
+    /// The record's ULID.
+    pub id: Ulid,
+    /// Its topic.
+    pub topic: &'a Topic,
+    /// Its bytes without LF.
+    pub record: &'a [u8],
+}
+
+/// All followers' filters, made ready.
+#[derive(Debug, Default)]
+pub struct Fanout {
+    filters: Vec<Filter>,
+    /// Those whose literals the automaton looks for, by pattern.
+    by_literal: Vec<Vec<usize>>,
+    automaton: Option<AhoCorasick>,
+    /// Those who are matched one by one.
+    alone: Vec<usize>,
+}
+
+struct Record {
+    start: usize,
+    end: usize,
+    id: Ulid,
+    run: usize,
+}
+
+impl Fanout {
+    /// For these followers, numbered from 0.
+    pub fn new(filters: Vec<Filter>) -> Self {
+        let mut patterns: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        let (mut alone, mut literal_bytes) = (Vec::new(), 0);
+        for (follower, filter) in filters.iter().enumerate() {
+            let literal = filter.expression.literal().filter(|literal| {
+                let fits = literal.len() <= FOLLOW_LITERAL_BYTES_MAX
+                    && literal_bytes + literal.len() <= FOLLOW_LITERALS_BYTES_MAX;
+                fits || patterns.contains_key(literal)
+            });
+            match literal {
+                Some(literal) => {
+                    let followers = patterns.entry(literal).or_insert_with(|| {
+                        literal_bytes += literal.len();
+                        Vec::new()
+                    });
+                    followers.push(follower);
+                }
+                None => alone.push(follower),
+            }
+        }
+        let (literals, by_literal): (Vec<&[u8]>, Vec<_>) = patterns.into_iter().unzip();
+        let builder = || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&literals);
+        let automaton = if literals.is_empty() { None } else { builder().ok() };
+        let mut this = Self { by_literal, automaton, alone, filters: Vec::new() };
+        if this.automaton.is_none() {
+            this.alone.extend(this.by_literal.drain(..).flatten());
+        }
+        this.filters = filters;
+        this
+    }
+
+    /// Tells `deliver` who gets which record.
+    pub fn matches<'a>(&self, batch: &'a Tapped, deliver: &mut dyn FnMut(Hit<'a>)) {
+        let records = records(batch);
+        if let Some(automaton) = &self.automaton {
+            self.match_literals(automaton, batch, &records, deliver);
+        }
+        for &follower in &self.alone {
+            let mut matcher = Matcher::new(&self.filters[follower].expression);
+            let (mut from, mut at) = (0, 0);
+            while let Some(found) = matcher.next(&batch.text, from) {
+                from = found.end;
+                while records[at].start < found.start {
+                    at += 1;
+                }
+                self.deliver(follower, batch, &records[at], deliver);
+            }
+        }
+    }
+
+    fn match_literals<'a>(
+        &self,
+        automaton: &AhoCorasick,
+        batch: &'a Tapped,
+        records: &[Record],
+        deliver: &mut dyn FnMut(Hit<'a>),
+    ) {
+        // The record in which each pattern was found last.
+        let mut last = vec![usize::MAX; self.by_literal.len()];
+        let mut at = 0;
+        for found in automaton.find_overlapping_iter(&batch.text) {
+            // Matches come by their ends, and none contains an LF.
+            while records[at].end < found.end() {
+                at += 1;
+            }
+            let pattern = found.pattern().as_usize();
+            if std::mem::replace(&mut last[pattern], at) == at {
+                continue;
+            }
+            for &follower in &self.by_literal[pattern] {
+                self.deliver(follower, batch, &records[at], deliver);
+            }
+        }
+    }
+
+    fn deliver<'a>(
+        &self,
+        follower: usize,
+        batch: &'a Tapped,
+        record: &Record,
+        deliver: &mut dyn FnMut(Hit<'a>),
+    ) {
+        let topic = &batch.runs[record.run].topic;
+        let topics = &self.filters[follower].topics;
+        if topics.is_empty() || topics.contains(topic) {
+            let bytes = &batch.text[record.start..record.end - 1];
+            deliver(Hit { follower, id: record.id, topic, record: bytes });
+        }
+    }
+}
+
+/// Where the records of a batch lie, LFs included.
+fn records(batch: &Tapped) -> Vec<Record> {
+    let mut records = Vec::with_capacity(batch.record_count() as usize);
+    let mut ends = memchr::memchr_iter(b'\n', &batch.text).map(|lf| lf + 1);
+    let mut start = 0;
+    for (run, tapped) in batch.runs.iter().enumerate() {
+        for number in 0..u64::from(tapped.count) {
+            let Some(end) = ends.next() else { return records };
+            records.push(Record { start, end, id: tapped.first.plus(number), run });
+            start = end;
+        }
+    }
+    records
+}

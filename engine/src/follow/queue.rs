@@ -1,0 +1,189 @@
+//! What waits for one follower.
+//!
+//! Invariants: the writer never waits; a queue holds at most its own share and all queues together
+//! at most their budget; once something was missed nothing is added until the reader has taken what
+//! was there and was told how many records it missed.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::search::Format;
+use crate::search::format::RecordWriter;
+use crate::ulid::Ulid;
+
+/// How records are sent to a follower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamFormat {
+    /// `ULID SP record LF`; notes start with `#`, which no ULID does.
+    Text,
+    /// An object a line.
+    Ndjson,
+    /// Server-sent events (WHATWG HTML, 9.2), whose data are those objects.
+    Sse,
+}
+
+impl StreamFormat {
+    /// Appends a record to `out`.
+    pub fn write(self, out: &mut Vec<u8>, id: Ulid, topic: &str, record: &[u8]) {
+        let format = if self == Self::Text { Format::Text } else { Format::Ndjson };
+        if self == Self::Sse {
+            out.extend_from_slice(format!("id: {id}\ndata: ").as_bytes());
+        }
+        RecordWriter::new(format).write(out, usize::MAX, (id, topic, record));
+        if self == Self::Sse {
+            out.push(b'\n');
+        }
+    }
+
+    /// A note that is no record: its name, and an object of JSON.
+    pub fn note(self, name: &str, object: &str) -> Vec<u8> {
+        match self {
+            Self::Text => format!("# {name} {object}\n"),
+            Self::Ndjson => format!("{{\"{name}\":{object}}}\n"),
+            Self::Sse => format!("event: {name}\ndata: {object}\n\n"),
+        }
+        .into_bytes()
+    }
+}
+
+/// What all queues may hold together, bytes.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+    max: usize,
+}
+
+impl Budget {
+    /// None of it used.
+    pub const fn new(max: usize) -> Self {
+        Self { used: AtomicUsize::new(0), max }
+    }
+
+    /// Bytes in use.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|&used| used <= self.max);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pieces: VecDeque<Vec<u8>>,
+    bytes: usize,
+    missed: u64,
+    waker: Option<Waker>,
+    is_ended: bool,
+    is_abandoned: bool,
+}
+
+/// See the page of the module.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    format: StreamFormat,
+    bytes_max: usize,
+    budget: Arc<Budget>,
+}
+
+impl Queue {
+    /// An empty one.
+    pub fn new(format: StreamFormat, bytes_max: usize, budget: Arc<Budget>) -> Self {
+        Self { state: Mutex::default(), format, bytes_max, budget }
+    }
+
+    /// How its records are written.
+    pub const fn format(&self) -> StreamFormat {
+        self.format
+    }
+
+    /// Adds bytes that are so many records, or counts them as missed; says how many were.
+    pub fn push(&self, bytes: Vec<u8>, records: u64) -> u64 {
+        let mut state = self.lock();
+        let fits = state.missed == 0 && state.bytes + bytes.len() <= self.bytes_max;
+        let missed = if fits && self.budget.take(bytes.len()) {
+            state.bytes += bytes.len();
+            state.pieces.push_back(bytes);
+            0
+        } else {
+            state.missed += records;
+            records
+        };
+        wake(state);
+        missed
+    }
+
+    /// Records were missed that may have been for this follower.
+    pub fn miss(&self, records: u64) {
+        let mut state = self.lock();
+        state.missed += records;
+        wake(state);
+    }
+
+    /// Nothing more will come.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.is_ended = true;
+        wake(state);
+    }
+
+    /// The follower has gone.
+    pub fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_abandoned = true;
+        self.budget.give(std::mem::take(&mut state.bytes));
+        state.pieces.clear();
+    }
+
+    /// Whether the follower has gone.
+    pub fn is_abandoned(&self) -> bool {
+        self.lock().is_abandoned
+    }
+
+    /// What comes next; `None` at the end.
+    pub fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Vec<u8>>> {
+        let mut state = self.lock();
+        if let Some(piece) = state.pieces.pop_front() {
+            state.bytes -= piece.len();
+            self.budget.give(piece.len());
+            return Poll::Ready(Some(piece));
+        }
+        if state.missed > 0 {
+            let records = std::mem::take(&mut state.missed);
+            let note = self.format.note("missed", &format!("{{\"records\":{records}}}"));
+            return Poll::Ready(Some(note));
+        }
+        if state.is_ended {
+            return Poll::Ready(None);
+        }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}

@@ -1,0 +1,205 @@
+//! Against models of few lines: order, who gets what, and what waits.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use proptest::prelude::*;
+
+use super::fanout::{Fanout, Filter};
+use super::order::Ordered;
+use super::queue::{Budget, Queue, StreamFormat};
+use crate::ingest::log::Tapped;
+use crate::search::Expression;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name.as_bytes()).unwrap()
+}
+
+/// One record.
+fn batch(id: Ulid, text: &str) -> Tapped {
+    let mut batch = Tapped::default();
+    batch.push(id, 1, &topic("t"), format!("{text}\n").as_bytes());
+    batch
+}
+
+fn ids(batch: &Tapped) -> Vec<Ulid> {
+    batch.runs.iter().map(|run| run.first).collect()
+}
+
+#[test]
+fn records_come_in_order_once_every_shard_is_past_them() {
+    let id = Ulid::from_parts;
+    let mut ordered = Ordered::new(2, 1000);
+    ordered.push(0, batch(id(10, 2, 0), "b"), 10);
+    ordered.push(1, Tapped::default(), 10);
+    assert!(ordered.take(99).runs.is_empty(), "shard 1 may still stamp in millisecond 10");
+    ordered.push(1, batch(id(10, 1, 0), "a"), 12);
+    ordered.push(0, batch(id(11, 2, 1), "c"), 11);
+    let out = ordered.take(99);
+    assert_eq!((ids(&out), &out.text[..]), (vec![id(10, 1, 0), id(10, 2, 0)], &b"a\nb\n"[..]));
+    assert!(ordered.is_holding() && ordered.take(99).runs.is_empty());
+    ordered.push(0, Tapped::default(), 13);
+    assert_eq!(ids(&ordered.take(99)), [id(11, 2, 1)]);
+    assert!(!ordered.is_holding());
+    assert_eq!((ordered.complete_ms(), ordered.newest_ms()), (12, 13));
+}
+
+#[test]
+fn what_does_not_fit_is_lost_and_counted() {
+    let mut ordered = Ordered::new(1, 5);
+    for n in 0..4 {
+        ordered.push(0, batch(Ulid::from_parts(1, 1, n), "x"), 2);
+    }
+    assert_eq!((ordered.take_lost(), ordered.take_lost()), (2, 0));
+    assert_eq!(ordered.take(99).record_count(), 2);
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_when_it_comes_out_in_order_and_whole(
+        steps in prop::collection::vec((0..3usize, 0..3u64, 0..3u8), 1..60),
+        bytes_max in 1..9usize,
+    ) {
+        let mut clocks = [1u64; 3];
+        let mut ordered = Ordered::new(3, 1 << 20);
+        let (mut given, mut taken) = (Vec::new(), Vec::new());
+        for (n, (shard, step, count)) in steps.into_iter().enumerate() {
+            clocks[shard] += step;
+            let first = Ulid::from_parts(clocks[shard], shard as u64, n as u64 * 10);
+            let mut tapped = Tapped::default();
+            if count > 0 {
+                tapped.push(first, u32::from(count), &topic("t"), &b"x\n".repeat(count.into()));
+                given.push(first);
+            }
+            ordered.push(shard, tapped, clocks[shard]);
+            taken.extend(ids(&ordered.take(bytes_max)));
+        }
+        for shard in 0..3 {
+            ordered.push(shard, Tapped::default(), u64::MAX);
+        }
+        while ordered.is_holding() {
+            taken.extend(ids(&ordered.take(bytes_max)));
+        }
+        prop_assert!(taken.is_sorted());
+        given.sort();
+        prop_assert_eq!(taken, given);
+    }
+
+    #[test]
+    fn everybody_gets_what_a_query_would_find(
+        records in prop::collection::vec(
+            (prop::sample::select(vec!["", "a", "ab", "bab", "AB", "aba\u{e9}"]), 0..2usize),
+            1..20,
+        ),
+        wanted in prop::collection::vec(
+            (
+                prop::sample::select(vec!["", "a", "b", "ab", "ba", "aba", "^a", "b$", "."]),
+                any::<bool>(),
+                any::<bool>(),
+                0..3usize,
+            ),
+            0..12,
+        ),
+    ) {
+        let topics = [topic("one"), topic("two")];
+        let mut batch = Tapped::default();
+        for (n, (text, at)) in records.iter().enumerate() {
+            let id = Ulid::from_parts(5, 5, n as u64);
+            batch.push(id, 1, &topics[*at], format!("{text}\n").as_bytes());
+        }
+        let filters: Vec<Filter> = wanted
+            .iter()
+            .map(|&(text, regex, ignore_case, topic)| Filter {
+                expression: Expression::new(text, regex, ignore_case).unwrap(),
+                topics: topics.get(topic).cloned().into_iter().collect(),
+            })
+            .collect();
+        let mut got = vec![Vec::new(); wanted.len()];
+        Fanout::new(filters).matches(&batch, &mut |hit| {
+            let text = String::from_utf8(hit.record.to_vec()).unwrap();
+            got[hit.follower].push((hit.id, hit.topic.clone(), text));
+        });
+        for (&(text, regex, ignore_case, topic), got) in wanted.iter().zip(got) {
+            let pattern = if regex { text.to_owned() } else { regex::escape(text) };
+            let pattern = format!("{}{pattern}", if ignore_case { "(?i)" } else { "" });
+            let pattern = regex::bytes::Regex::new(&pattern).unwrap();
+            let expected: Vec<_> = records
+                .iter()
+                .enumerate()
+                .filter(|(_, (text, at))| {
+                    pattern.is_match(text.as_bytes()) && (topic == 2 || topic == *at)
+                })
+                .map(|(n, (text, at))| {
+                    (Ulid::from_parts(5, 5, n as u64), topics[*at].clone(), (*text).to_owned())
+                })
+                .collect();
+            prop_assert_eq!(got, expected);
+        }
+    }
+}
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(self: Arc<Self>) {}
+}
+
+fn next(queue: &Queue) -> Option<String> {
+    let waker = Waker::from(Arc::new(Nobody));
+    match queue.poll_next(&Context::from_waker(&waker)) {
+        Poll::Ready(Some(bytes)) => Some(String::from_utf8(bytes).unwrap()),
+        Poll::Ready(None) => Some("end".to_owned()),
+        Poll::Pending => None,
+    }
+}
+
+#[test]
+fn a_slow_follower_is_told_what_it_missed_between_what_it_got() {
+    let budget = Arc::new(Budget::new(100));
+    let queue = Queue::new(StreamFormat::Ndjson, 4, Arc::clone(&budget));
+    assert_eq!(next(&queue), None);
+    assert_eq!(queue.push(b"aaa".to_vec(), 1), 0);
+    assert_eq!(queue.push(b"bb".to_vec(), 2), 2);
+    assert_eq!(queue.push(b"c".to_vec(), 1), 1, "nothing overtakes what was missed");
+    assert_eq!(budget.used(), 3);
+    assert_eq!(next(&queue).as_deref(), Some("aaa"));
+    assert_eq!(next(&queue).as_deref(), Some("{\"missed\":{\"records\":3}}\n"));
+    assert_eq!(queue.push(b"d".to_vec(), 1), 0);
+    queue.end();
+    assert_eq!(next(&queue).as_deref(), Some("d"));
+    assert_eq!(next(&queue).as_deref(), Some("end"));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn the_budget_is_shared_and_given_back() {
+    let budget = Arc::new(Budget::new(10));
+    let queue = || Queue::new(StreamFormat::Text, 8, Arc::clone(&budget));
+    let (first, second) = (queue(), queue());
+    assert_eq!(first.push(vec![b'x'; 8], 1), 0);
+    assert_eq!(second.push(vec![b'x'; 8], 1), 1);
+    drop(first);
+    assert_eq!(budget.used(), 0);
+    assert_eq!(next(&second).as_deref(), Some("# missed {\"records\":1}\n"));
+    assert_eq!(second.push(vec![b'x'; 8], 1), 0);
+    second.abandon();
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn records_are_written_in_every_format() {
+    let id = Ulid::from_parts(0, 0, 1);
+    let written = |format: StreamFormat| {
+        let mut out = Vec::new();
+        format.write(&mut out, id, "web", b"a\"\xFF");
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    assert_eq!(written(StreamFormat::Text), format!("{id} a\"\u{fffd}\n"));
+    let object = written(StreamFormat::Ndjson);
+    assert!(object.contains("\"topic\":\"web\",\"record_b64\":\"YSL/\"}\n"), "{object}");
+    assert_eq!(written(StreamFormat::Sse), format!("id: {id}\ndata: {object}\n"));
+    let note = StreamFormat::Sse.note("missed", "{}");
+    assert_eq!(note, b"event: missed\ndata: {}\n\n");
+}

@@ -1,0 +1,361 @@
+//! Live followers of a node: between the shards, which hand over what they took at the end of each
+//! turn, and the connections that wait for it stands one thread.
+//!
+//! A follower's *boundary* is a millisecond such that every record stamped at or behind it reaches
+//! the follower live, and every one before it is in any snapshot that is pinned once the boundary
+//! is known. So what is kept can be replayed up to it, without gap or copy.
+//!
+//! Invariants: a shard waits for nobody and pays one load of a flag while nobody follows; memory is
+//! bounded by [`FOLLOW_INCOMING_BYTES_MAX`], [`FOLLOW_HELD_BYTES_MAX`] and the queues' budget; what
+//! does not fit is counted and told to those who missed it.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use engine::follow::{Budget, Fanout, Filter, Ordered, Queue, StreamFormat};
+use engine::ingest::log::{Now, ShardLog, Tapped};
+use tokio::sync::oneshot;
+
+use crate::limits::{
+    FOLLOW_BATCH_BYTES, FOLLOW_HELD_BYTES_MAX, FOLLOW_INCOMING_BYTES_MAX, FOLLOW_QUEUE_BYTES_MAX,
+    FOLLOW_QUEUES_BYTES_MAX,
+};
+use crate::metrics::NodeMetrics;
+use crate::shard::Placement;
+
+/// How long the thread waits for shards before it has them take a turn. Their promises are whole
+/// milliseconds.
+const NUDGE_AFTER: Duration = Duration::from_millis(1);
+
+/// See the page of the module. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Changes whenever somebody follows after nobody did; 0 while nobody does.
+    epoch: AtomicU64,
+    placement: Placement,
+    budget: Arc<Budget>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    incoming: Vec<Turn>,
+    incoming_bytes: usize,
+    lost_records: u64,
+    joining: Vec<Joining>,
+    epochs: u64,
+    is_stopped: bool,
+}
+
+/// What a shard handed over.
+struct Turn {
+    epoch: u64,
+    shard: usize,
+    batch: Tapped,
+    promised_ms: u64,
+}
+
+struct Joining {
+    filter: Filter,
+    queue: Arc<Queue>,
+    boundary: oneshot::Sender<u64>,
+}
+
+/// A follower's end of it. Dropped, it is forgotten.
+pub struct Subscription {
+    queue: Arc<Queue>,
+}
+
+impl Subscription {
+    /// What waits for it.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.queue.abandon();
+    }
+}
+
+impl Hub {
+    /// For these shards. Followers that come before [`Hub::spawn`] wait for it.
+    pub fn new(placement: Placement) -> Self {
+        let shared = Shared {
+            epoch: AtomicU64::new(0),
+            placement,
+            budget: Arc::new(Budget::new(FOLLOW_QUEUES_BYTES_MAX)),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts its thread; `on_start` runs on it first. It ends after [`Hub::stop`].
+    pub fn spawn(
+        &self,
+        metrics: Arc<NodeMetrics>,
+        on_start: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let shards = self.shared.placement.seats().len();
+        let follow = Follow {
+            shared: Arc::clone(&self.shared),
+            metrics,
+            ordered: Ordered::new(shards, FOLLOW_HELD_BYTES_MAX),
+            tapped: vec![false; shards],
+            followers: Vec::new(),
+            fanout: Fanout::default(),
+        };
+        std::thread::Builder::new().name("follow".into()).spawn(move || {
+            on_start();
+            follow.run();
+        })
+    }
+
+    /// Follows from now on. The boundary comes soon; never, if the node stops first.
+    pub fn subscribe(
+        &self,
+        filter: Filter,
+        format: StreamFormat,
+    ) -> (Subscription, oneshot::Receiver<u64>) {
+        let budget = Arc::clone(&self.shared.budget);
+        let queue = Arc::new(Queue::new(format, FOLLOW_QUEUE_BYTES_MAX, budget));
+        let (boundary, known) = oneshot::channel();
+        let mut state = self.shared.lock();
+        if state.is_stopped {
+            queue.end();
+        } else {
+            if self.shared.epoch.load(Ordering::Acquire) == 0 {
+                state.epochs += 1;
+                self.shared.epoch.store(state.epochs, Ordering::Release);
+            }
+            state.joining.push(Joining { filter, queue: Arc::clone(&queue), boundary });
+        }
+        drop(state);
+        self.shared.changed.notify_one();
+        (Subscription { queue }, known)
+    }
+
+    /// Ends everybody's stream, and the thread.
+    pub fn stop(&self) {
+        self.shared.lock().is_stopped = true;
+        self.shared.changed.notify_one();
+    }
+
+    /// A shard has ended a turn: takes what its log has for followers.
+    pub(crate) fn after_turn(&self, shard: usize, log: &mut ShardLog, now: Now) {
+        let epoch = self.shared.epoch.load(Ordering::Acquire);
+        if epoch == 0 {
+            log.tap(None);
+            return;
+        }
+        let batch = log.tap(Some(epoch));
+        let promised_ms = log.promise_ms(now.wall_ms);
+        let mut state = self.shared.lock();
+        if state.incoming_bytes + batch.text.len() > FOLLOW_INCOMING_BYTES_MAX {
+            state.lost_records += batch.record_count();
+            state.incoming.push(Turn { epoch, shard, batch: Tapped::default(), promised_ms });
+        } else {
+            state.incoming_bytes += batch.text.len();
+            state.incoming.push(Turn { epoch, shard, batch, promised_ms });
+        }
+        if let [.., last, newest] = &mut state.incoming[..]
+            && newest.batch.runs.is_empty()
+            && (last.epoch, last.shard) == (epoch, shard)
+        {
+            // Only the promise is new.
+            last.promised_ms = promised_ms;
+            state.incoming.pop();
+        }
+        drop(state);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Follower {
+    filter: Filter,
+    queue: Arc<Queue>,
+    /// Told once everything before it is in the shards' memory.
+    boundary: Option<oneshot::Sender<u64>>,
+    boundary_ms: u64,
+}
+
+/// The thread's own.
+struct Follow {
+    shared: Arc<Shared>,
+    metrics: Arc<NodeMetrics>,
+    ordered: Ordered,
+    /// Which shards have said that they copy what they take.
+    tapped: Vec<bool>,
+    followers: Vec<Follower>,
+    fanout: Fanout,
+}
+
+impl Follow {
+    fn run(mut self) {
+        let mut waiting: Vec<Joining> = Vec::new();
+        loop {
+            let Some((turns, joining, lost)) = self.wait(!waiting.is_empty()) else { break };
+            let epoch = self.shared.epoch.load(Ordering::Acquire);
+            for turn in turns.into_iter().filter(|turn| turn.epoch == epoch) {
+                self.tapped[turn.shard] = true;
+                self.ordered.push(turn.shard, turn.batch, turn.promised_ms);
+            }
+            waiting.extend(joining);
+            if self.tapped.iter().all(|&tapped| tapped) {
+                self.admit(&mut waiting);
+            }
+            self.tell_lost(lost);
+            self.deliver();
+            self.forget();
+            if self.followers.is_empty() && waiting.is_empty() {
+                self.rest();
+            }
+        }
+        for follower in &self.followers {
+            follower.queue.end();
+        }
+        for joining in waiting.into_iter().chain(std::mem::take(&mut self.shared.lock().joining)) {
+            joining.queue.end();
+        }
+    }
+
+    /// Waits for something to do; `None` once stopped. While somebody waits for the shards'
+    /// promises they are asked for a turn.
+    fn wait(&self, is_joining: bool) -> Option<(Vec<Turn>, Vec<Joining>, u64)> {
+        let is_waiting = is_joining
+            || self.ordered.is_holding()
+            || self.followers.iter().any(|follower| follower.boundary.is_some());
+        let mut state = self.shared.lock();
+        loop {
+            if state.is_stopped {
+                return None;
+            }
+            if !state.incoming.is_empty() || !state.joining.is_empty() || state.lost_records > 0 {
+                state.incoming_bytes = 0;
+                return Some((
+                    std::mem::take(&mut state.incoming),
+                    std::mem::take(&mut state.joining),
+                    std::mem::take(&mut state.lost_records),
+                ));
+            }
+            if is_waiting {
+                let waited = self.shared.changed.wait_timeout(state, NUDGE_AFTER);
+                let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                state = again;
+                if timeout.timed_out() {
+                    self.nudge();
+                }
+            } else {
+                state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    fn nudge(&self) {
+        for seat in self.shared.placement.seats() {
+            seat.inbox.nudge();
+        }
+    }
+
+    /// Everything that was stamped so far lies below the newest promise: who comes now gets
+    /// everything behind it.
+    fn admit(&mut self, waiting: &mut Vec<Joining>) {
+        if waiting.is_empty() {
+            return;
+        }
+        let boundary_ms = self.ordered.newest_ms() + 1;
+        self.followers.extend(waiting.drain(..).map(|joining| Follower {
+            filter: joining.filter,
+            queue: joining.queue,
+            boundary: Some(joining.boundary),
+            boundary_ms,
+        }));
+        self.renew();
+    }
+
+    fn renew(&mut self) {
+        let filters = self.followers.iter().map(|follower| follower.filter.clone()).collect();
+        self.fanout = Fanout::new(filters);
+        self.metrics.follow.followers.set(self.followers.len() as i64);
+    }
+
+    fn tell_lost(&mut self, lost: u64) {
+        let lost = lost + self.ordered.take_lost();
+        if lost > 0 {
+            for follower in &self.followers {
+                follower.queue.miss(lost);
+            }
+            self.metrics.follow.missed.inc_by(lost * self.followers.len() as u64);
+        }
+    }
+
+    fn deliver(&mut self) {
+        loop {
+            let batch = self.ordered.take(FOLLOW_BATCH_BYTES);
+            if batch.runs.is_empty() {
+                break;
+            }
+            let mut out: Vec<(Vec<u8>, u64)> = vec![(Vec::new(), 0); self.followers.len()];
+            self.fanout.matches(&batch, &mut |hit| {
+                let follower = &self.followers[hit.follower];
+                if hit.id.ms() >= follower.boundary_ms {
+                    let (bytes, records) = &mut out[hit.follower];
+                    let format = follower.queue.format();
+                    format.write(bytes, hit.id, hit.topic.as_str(), hit.record);
+                    *records += 1;
+                }
+            });
+            for (follower, (bytes, records)) in self.followers.iter().zip(out) {
+                if records > 0 {
+                    let missed = follower.queue.push(bytes, records);
+                    self.metrics.follow.missed.inc_by(missed);
+                    self.metrics.follow.records.inc_by(records - missed);
+                }
+            }
+        }
+        let complete_ms = self.ordered.complete_ms();
+        for follower in &mut self.followers {
+            if follower.boundary_ms <= complete_ms
+                && let Some(boundary) = follower.boundary.take()
+            {
+                // Who waited for it may have gone.
+                let _ = boundary.send(follower.boundary_ms);
+            }
+        }
+    }
+
+    /// Lets go of followers that have gone.
+    fn forget(&mut self) {
+        let before = self.followers.len();
+        self.followers.retain(|follower| !follower.queue.is_abandoned());
+        if self.followers.len() != before {
+            self.renew();
+        }
+    }
+
+    /// Nobody follows: shards need not copy anything.
+    fn rest(&mut self) {
+        let state = self.shared.lock();
+        if state.joining.is_empty() {
+            self.shared.epoch.store(0, Ordering::Release);
+            self.tapped.fill(false);
+            self.ordered = Ordered::new(self.tapped.len(), FOLLOW_HELD_BYTES_MAX);
+        }
+    }
+}

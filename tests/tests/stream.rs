@@ -1,0 +1,200 @@
+//! The live stream through the real binary: at once, in order, without gap or copy.
+
+use std::collections::HashSet;
+
+use tests::follower::Follower;
+use tests::node::Node;
+use tests::sender::{Acknowledged, send};
+use tests::{tools, wait_until};
+
+const SSE: &str = "Accept: text/event-stream\r\n";
+const NDJSON: &str = "Accept: application/x-ndjson\r\n";
+
+/// The records of a text stream without ULIDs.
+fn lines(text: &str) -> Vec<String> {
+    let records = text.lines().filter(|line| !line.starts_with('#'));
+    records.map(|line| line[27..].to_owned()).collect()
+}
+
+/// The ULID of a record's line in any format.
+fn ulid(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("data: ").unwrap_or(line);
+    let line = line.strip_prefix("{\"ulid\":\"").unwrap_or(line);
+    line.get(..26).filter(|id| id.starts_with("01"))
+}
+
+#[test]
+fn a_record_reaches_its_followers_before_it_is_anywhere_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(
+        directory.path(),
+        &["--ingest.flush-interval", "10s", "--ingest.segment-flush-age", "1h"],
+    );
+    let text = Follower::start(node.api, "q=l", "");
+    let objects = Follower::start(node.api, "q=WORLD&i", NDJSON);
+    let events = Follower::start(node.api, "q=%5Eh.*o%24&regex", SSE);
+    let other = Follower::start(node.api, "topic=other", "");
+    send(node.fast, b"hello\nworld\nnobody\n");
+    let got = text.wait_for("both records", |text| lines(text).len() == 2);
+    assert_eq!(lines(&got), ["hello", "world"]);
+    let got = objects.wait_for("an object", |text| text.ends_with("}\n"));
+    assert!(got.contains("\"topic\":\"default\",\"record\":\"world\"}"), "{got}");
+    let got = events.wait_for("an event", |text| text.ends_with("}\n\n"));
+    assert!(got.starts_with("id: ") && got.contains("\ndata: {\"ulid\":\""), "{got}");
+    assert_eq!(node.metric("oklog_disk_written_bytes_total"), 0.0, "nothing is written yet");
+    assert_eq!(node.metric("oklog_followers"), 4.0);
+    assert_eq!(other.text(), "");
+    drop((text, objects, events, other));
+    wait_until("they are forgotten", || node.metric("oklog_followers") == 0.0);
+}
+
+#[test]
+fn what_is_kept_comes_first_and_then_what_comes_without_gap_or_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let text: String = (0..5000).map(|n| format!("kept {n}\n")).collect();
+    send(node.durable, text.as_bytes());
+    let ids = node.query("q=kept");
+    let (durable, after) = (node.durable, &ids[999].0);
+    let sending = std::thread::spawn(move || {
+        for n in 0..200 {
+            send(durable, format!("live {n}\n").as_bytes());
+        }
+    });
+    let followers = [
+        Follower::start(node.api, &format!("after={after}"), ""),
+        Follower::start(node.api, "", &format!("Last-Event-ID: {after}\r\n")),
+        Follower::start(node.api, &format!("after={after}"), NDJSON),
+        Follower::start(node.api, &format!("after={after}"), SSE),
+    ];
+    sending.join().unwrap();
+    for (at, follower) in followers.iter().enumerate() {
+        let got = follower.wait_for("all of it", |text| text.contains("live 199"));
+        assert!(!got.contains("\"end\""), "a query's last line is none of a stream's");
+        // What several shards took in one millisecond comes by ULID, not as it was sent.
+        let ids: Vec<&str> = got.lines().filter_map(ulid).collect();
+        assert!(ids.is_sorted(), "by ULID, for {at}");
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), ids.len(), "each once, for {at}");
+        assert_eq!(ids.len(), 4000 + 200, "all of it, for {at}");
+        for n in 0..200 {
+            assert!(got.contains(&format!("live {n}")), "{n} for {at}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_goes_on_behind_a_kill_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut after, mut got) = ("0".repeat(26), Vec::new());
+    let mut acknowledged = Vec::new();
+    for life in 0..4 {
+        let node = Node::start(directory.path(), &[]);
+        let follower = Follower::start(node.api, &format!("after={after}"), "");
+        let mut sender = Acknowledged::connect(node.durable).unwrap();
+        for n in 0..50 {
+            let line = format!("life {life} record {n}");
+            sender.send(format!("{line}\n").as_bytes()).unwrap();
+            sender.wait_for(n + 1).unwrap();
+            acknowledged.push(line);
+        }
+        let last = acknowledged.last().unwrap().clone();
+        let text = follower.wait_for("the last record", |text| text.contains(&last));
+        after = text.lines().last().unwrap()[..26].to_owned();
+        got.extend(lines(&text));
+        node.kill();
+    }
+    assert_eq!(got, acknowledged);
+}
+
+#[test]
+fn a_slow_follower_is_told_what_it_missed_and_nobody_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let mut slow = Follower::open(node.api, "", "");
+    let other = Follower::start(node.api, "q=needle", "");
+    let line = "x".repeat(999) + "\n";
+    let mut sent = 0;
+    while node.metric("oklog_follow_missed_records_total") == 0.0 {
+        send(node.fast, format!("{}needle\n", line.repeat(2000)).as_bytes());
+        sent += 1;
+        assert!(sent < 100, "{sent} times 2 MB were not too much");
+    }
+    other.wait_for("every needle", |text| lines(text).len() == sent);
+    slow.read();
+    let got = slow.wait_for("the note", |text| text.contains("# missed {\"records\":"));
+    let note = got.lines().find(|line| line.starts_with("# missed")).unwrap();
+    let missed: usize = note
+        .trim_start_matches(|c: char| !c.is_ascii_digit())
+        .trim_end_matches('}')
+        .parse()
+        .unwrap();
+    let whole = |text: &str| lines(text).len() + missed == sent * 2001;
+    slow.wait_for("what was queued, and no more", whole);
+}
+
+#[test]
+fn a_thousand_followers_each_get_exactly_theirs() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let followers: Vec<Follower> =
+        (0..1000).map(|n| Follower::open(node.api, &format!("q=%3Cid-{n}%3E"), "")).collect();
+    let text: String = (0..20_000).map(|n| format!("record {n} <id-{}>\n", n % 2000)).collect();
+    send(node.fast, text.as_bytes());
+    let mut followers = followers;
+    for (n, follower) in followers.iter_mut().enumerate() {
+        follower.read();
+        let got = follower.wait_for("ten records", |text| text.lines().count() == 10);
+        let expected: HashSet<String> =
+            (0..10).map(|i| format!("record {} <id-{n}>", n + i * 2000)).collect();
+        assert_eq!(lines(&got).into_iter().collect::<HashSet<_>>(), expected);
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = anonymous.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kib <= 300 << 10, "{kib} KiB");
+}
+
+#[test]
+fn a_stream_ends_with_its_node_and_bad_parameters_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    for (parameters, part) in [
+        ("q=%28&regex", "q: "),
+        ("after=x", "after: "),
+        ("window=x", "window: "),
+        ("limit=3", "limit"),
+        ("topic=-", "topic: "),
+    ] {
+        let answer = node.get(&format!("/stream?{parameters}"));
+        assert_eq!(answer.status, 400, "{parameters}");
+        assert!(answer.text().contains(part), "{parameters}: {}", answer.text());
+    }
+    let follower = Follower::start(node.api, "", SSE);
+    assert!(node.stop().success());
+    follower.wait_for("its end", |text| text.contains("event: end\ndata: {"));
+}
+
+#[test]
+fn the_command_line_follows_over_a_restart() {
+    use std::io::{BufRead, BufReader};
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let api = node.api.to_string();
+    let mut command = std::process::Command::new(tools::binary("oklogd"))
+        .args(["stream", "--store", &api, "-q", "wanted"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(command.stdout.take().unwrap()).lines();
+    wait_until("it follows", || node.metric("oklog_followers") == 1.0);
+    send(node.durable, b"wanted 1\nnot this\nwanted 2\n");
+    assert_eq!(out.next().unwrap().unwrap(), "wanted 1");
+    assert_eq!(out.next().unwrap().unwrap(), "wanted 2");
+    node.kill();
+    let node = Node::start(directory.path(), &["--api", &api]);
+    send(node.durable, b"wanted 3\n");
+    assert_eq!(out.next().unwrap().unwrap(), "wanted 3");
+    command.kill().unwrap();
+    command.wait().unwrap();
+}
