@@ -12,11 +12,12 @@ use clap::{Arg, ArgAction, ArgMatches};
 use crate::arguments::normalise;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
-use crate::flag_table::{FORWARD, FSCK, NODE, QUERY, TESTSVC};
+use crate::flag_table::{FORWARD, FSCK, NODE, QUERY, STREAM, TESTSVC};
 use crate::flags::{Flag, Kind};
 use crate::forward_command::ForwardConfig;
 use crate::query_command::QueryConfig;
 use crate::settings::{Settings, SettingsError, Sources};
+use crate::stream_command::StreamConfig;
 use crate::testsvc::TestServiceConfig;
 
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Forward(Box<ForwardConfig>),
     /// Ask a node.
     Query(QueryConfig),
+    /// Follow a node.
+    Stream(StreamConfig),
     /// Emit synthetic records.
     TestService(TestServiceConfig),
     /// Check a data directory.
@@ -86,7 +89,7 @@ enum Operand {
     Addresses,
 }
 
-const COMMANDS: [CommandRow; 8] = [
+const COMMANDS: [CommandRow; 9] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
@@ -115,6 +118,12 @@ const COMMANDS: [CommandRow; 8] = [
         name: "query",
         about: "Print matching records",
         flags: QUERY,
+        operand: Operand::None,
+    },
+    CommandRow {
+        name: "stream",
+        about: "Print records as they come",
+        flags: STREAM,
         operand: Operand::None,
     },
     CommandRow {
@@ -175,6 +184,7 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
             Ok(Command::Forward(Box::new(ForwardConfig::from_settings(settings, &addresses)?)))
         }
         "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
+        "stream" => Ok(Command::Stream(StreamConfig::from_settings(settings)?)),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
         "fsck" if settings.bool("repair") => {
             Err(usage("fsck --repair is not available in this version; fsck only reads"))

@@ -231,6 +231,40 @@ pub(crate) const QUERY: &[Flag] = &[
     CONFIG,
 ];
 
+/// Flags of `stream`.
+pub(crate) const STREAM: &[Flag] = &[
+    common("store", Kind::Address, "localhost:7650", "Follow this node"),
+    short(
+        'q',
+        common(
+            "q",
+            Kind::Text("EXPR"),
+            "",
+            "Print records that contain this; all records without it",
+        ),
+    ),
+    common("regex", Kind::Bool, "false", "-q is a regular expression"),
+    short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
+    Flag {
+        repeatable: true,
+        ..optional(
+            "topic",
+            Kind::Topic,
+            "Only records of this topic; repeatable (default: every topic)",
+        )
+    },
+    common(
+        "window",
+        Kind::Text("DURATION"),
+        "3s",
+        "How long several nodes may take to agree on the order; one node needs none of it",
+    ),
+    common("ulid", Kind::Bool, "false", "Print the ULID before each record"),
+    common("time", Kind::Bool, "false", "Print the time before each record"),
+    common("json", Kind::Bool, "false", "Print one JSON object per record"),
+    CONFIG,
+];
+
 /// Flags of `testsvc`.
 pub(crate) const TESTSVC: &[Flag] = &[
     common("id", Kind::Text("ID"), "foo", "Name of this service in each record"),
@@ -311,7 +345,7 @@ pub(crate) const FORWARD: &[Flag] = &[
 ];
 
 /// Every table; names that occur twice are the same setting.
-pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, TESTSVC, FSCK];
+pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, STREAM, TESTSVC, FSCK];
 
 #[cfg(test)]
 mod tests {
@@ -349,6 +383,7 @@ mod tests {
             ("ingeststore", NODE),
             ("forward", FORWARD),
             ("query", QUERY),
+            ("stream", STREAM),
             ("testsvc", TESTSVC),
             ("fsck", FSCK),
         ];

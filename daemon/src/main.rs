@@ -17,6 +17,7 @@ mod logging;
 mod node;
 mod query_command;
 mod settings;
+mod stream_command;
 mod testsvc;
 mod units;
 
@@ -67,6 +68,7 @@ fn run(command: Command, warnings: &[String]) -> Exit {
             Exit::Usage
         }
         Command::Query(config) => query_command::run(&config),
+        Command::Stream(config) => stream_command::run(&config),
         Command::TestService(config) => testsvc::run(&config),
         Command::Fsck { path, json } => fsck_command::run(&path, json),
         Command::Version => {

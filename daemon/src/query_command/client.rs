@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no answer. Each is one line for the operator.
 #[derive(Debug)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     /// The name has no address.
     Resolve(Endpoint, io::Error),
     /// Nobody answers there.
@@ -50,7 +50,7 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 /// Sends a request; resolves with the head of its answer.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     endpoint: &Endpoint,
     target: &str,
     accept: &'static str,
@@ -88,7 +88,7 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 }
 
 /// The next bytes of an answer; `None` at its proper end.
-pub(super) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
+pub(crate) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             return Ok(Some(data));
@@ -98,7 +98,7 @@ pub(super) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Er
 }
 
 /// A short answer as a whole; what is beyond `bytes_max` is left out.
-pub(super) async fn read_short(body: &mut Incoming, bytes_max: usize) -> Vec<u8> {
+pub(crate) async fn read_short(body: &mut Incoming, bytes_max: usize) -> Vec<u8> {
     let mut all = Vec::new();
     while let Ok(Some(piece)) = next(body).await {
         all.extend_from_slice(&piece);

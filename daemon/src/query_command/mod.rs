@@ -5,9 +5,9 @@
 //! pipe ends it silently. Times and expressions are judged by the node.
 
 mod answers;
-mod client;
-mod printer;
-mod request;
+pub(crate) mod client;
+pub(crate) mod printer;
+pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 
@@ -207,7 +207,9 @@ async fn print_records(
     let mut sink = io::sink();
     let (out, style): (&mut dyn Write, _) = match config.print {
         Print::Records { ulid, time } => {
-            let terminal = streams.out_is_terminal.then(|| Terminal::new(config));
+            let terminal = streams
+                .out_is_terminal
+                .then(|| Terminal::new(&config.q, config.regex, config.ignore_case));
             (&mut *streams.out, Style { ulid, time, terminal })
         }
         _ => (&mut sink, Style { ulid: true, time: false, terminal: None }),

@@ -10,8 +10,6 @@ use std::io::{self, Write};
 use engine::ulid::{ULID_TEXT_LEN, Ulid};
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::QueryConfig;
-
 /// Output is written in pieces of about this size.
 const OUTPUT_BYTES: usize = 256 << 10;
 /// `ULID SP`.
@@ -26,33 +24,33 @@ const MATCH_END: &[u8] = b"\x1b[0m";
 
 /// What stands before each record and how it is shown.
 #[derive(Debug)]
-pub(super) struct Style {
-    pub(super) ulid: bool,
-    pub(super) time: bool,
+pub(crate) struct Style {
+    pub(crate) ulid: bool,
+    pub(crate) time: bool,
     /// Escape and colour.
-    pub(super) terminal: Option<Terminal>,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 /// How records look on a terminal.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     /// What is coloured; `None` when nothing is searched for.
     highlight: Option<Regex>,
 }
 
 impl Terminal {
-    /// For the expression of a query; one that does not compile here colours nothing.
-    pub(super) fn new(config: &QueryConfig) -> Self {
-        let pattern = if config.regex { config.q.clone() } else { regex::escape(&config.q) };
-        let highlight = (!config.q.is_empty())
-            .then(|| RegexBuilder::new(&pattern).case_insensitive(config.ignore_case).build().ok())
+    /// For an expression; one that does not compile here colours nothing.
+    pub(crate) fn new(q: &str, is_regex: bool, ignore_case: bool) -> Self {
+        let pattern = if is_regex { q.to_owned() } else { regex::escape(q) };
+        let highlight = (!q.is_empty())
+            .then(|| RegexBuilder::new(&pattern).case_insensitive(ignore_case).build().ok())
             .flatten();
         Self { highlight }
     }
 }
 
 /// Prints records.
-pub(super) struct Printer<'a> {
+pub(crate) struct Printer<'a> {
     out: &'a mut dyn Write,
     style: Style,
     buffer: Vec<u8>,
@@ -64,11 +62,11 @@ pub(super) struct Printer<'a> {
     /// The last time shown: its characters of the ULID and its text.
     time: ([u8; TIME_CHARACTERS], String),
     /// Lines that were ended.
-    pub(super) records: u64,
+    pub(crate) records: u64,
 }
 
 impl<'a> Printer<'a> {
-    pub(super) fn new(out: &'a mut dyn Write, style: Style) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Write, style: Style) -> Self {
         Self {
             out,
             style,
@@ -82,7 +80,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Takes the next bytes of the answer.
-    pub(super) fn take(&mut self, mut piece: &[u8]) -> io::Result<()> {
+    pub(crate) fn take(&mut self, mut piece: &[u8]) -> io::Result<()> {
         while !piece.is_empty() {
             if self.prefix_len < PREFIX_LEN {
                 let (now, later) = piece.split_at(piece.len().min(PREFIX_LEN - self.prefix_len));
@@ -109,8 +107,14 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
+    /// Takes bytes that are to be printed as they are.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= OUTPUT_BYTES { self.flush() } else { Ok(()) }
+    }
+
     /// Prints what is left; a record that was cut short is ended by a newline.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
         if self.prefix_len == PREFIX_LEN {
             self.end();
             self.records -= 1;
@@ -120,7 +124,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Writes what is buffered: nothing waits while the answer does.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.out.write_all(&self.buffer)?;
         self.buffer.clear();
         Ok(())
@@ -177,7 +181,7 @@ impl<'a> Printer<'a> {
 }
 
 /// Appends text that a terminal shows as it is; tabs stay.
-pub(super) fn escape(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn escape(out: &mut Vec<u8>, text: &[u8]) {
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {
             if character.is_control() && character != '\t' {

@@ -40,7 +40,7 @@ pub(super) fn target(config: &QueryConfig) -> String {
 }
 
 /// Appends `text`; everything but RFC 3986's unreserved characters becomes `%XX`.
-fn encode(out: &mut String, text: &str) {
+pub(crate) fn encode(out: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -81,6 +81,10 @@ async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bo
         StreamFormat::Sse => "text/event-stream",
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    // What a client that has seen no record yet resumes behind.
+    if let Ok(boundary) = HeaderValue::try_from(Ulid::last_of_ms(boundary_ms - 1).to_string()) {
+        response.headers_mut().insert("x-oklog-after", boundary);
+    }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -122,7 +126,7 @@ impl Replay {
             return Poll::Ready(Err((!is_whole).then(|| format.note("incomplete", &object))));
         };
         if format == StreamFormat::Text {
-            return Poll::Ready(Ok(piece.into()));
+            return Poll::Ready(Ok(piece));
         }
         self.line.extend_from_slice(&piece);
         let mut out = Vec::with_capacity(self.line.len());

@@ -1,0 +1,259 @@
+//! `oklogd stream`: prints records as a node takes them.
+//!
+//! Invariants: behind a broken connection it goes on behind the last record that it has seen, so
+//! that nothing is printed twice and nothing is left out that the node still has; it says when it
+//! loses the node and when it has it back, and not for every try; a closed pipe ends it silently.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Response, StatusCode};
+
+use crate::exit::Exit;
+use crate::query_command::client;
+use crate::query_command::printer::{Printer, Style, Terminal, escape};
+use crate::query_command::request::encode;
+use crate::settings::{Settings, SettingsError};
+use crate::units::Endpoint;
+
+/// First and longest wait between tries to reach a node that was lost.
+const WAIT_FIRST: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What to follow and how to print it.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamConfig {
+    store: Endpoint,
+    q: String,
+    regex: bool,
+    ignore_case: bool,
+    topics: Vec<String>,
+    window: String,
+    ulid: bool,
+    time: bool,
+    json: bool,
+}
+
+impl StreamConfig {
+    /// Makes it of settings that were resolved with [`crate::flag_table::STREAM`].
+    pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
+        let (ulid, time, json) =
+            (settings.bool("ulid"), settings.bool("time"), settings.bool("json"));
+        if json && (ulid || time) {
+            return Err(SettingsError::Conflict(
+                "--json prints ULID and time already: it goes without --ulid and --time".to_owned(),
+            ));
+        }
+        Ok(Self {
+            store: settings.address("store").or("localhost", crate::config::API_PORT),
+            q: settings.text("q"),
+            regex: settings.bool("regex"),
+            ignore_case: settings.bool("ignore-case"),
+            topics: settings.texts("topic"),
+            window: settings.text("window"),
+            ulid,
+            time,
+            json,
+        })
+    }
+
+    /// Path and query string, percent-encoded.
+    fn target(&self, after: Option<&str>) -> String {
+        let mut target = String::from("/stream?window=");
+        encode(&mut target, &self.window);
+        let flags = [("regex", self.regex), ("i", self.ignore_case)];
+        for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
+            target.push('&');
+            target.push_str(name);
+        }
+        let topics = self.topics.iter().map(|topic| ("topic", topic.as_str()));
+        let rest = [("q", self.q.as_str()), ("after", after.unwrap_or_default())];
+        for (name, value) in topics.chain(rest.into_iter().filter(|(_, v)| !v.is_empty())) {
+            target.push('&');
+            target.push_str(name);
+            target.push('=');
+            encode(&mut target, value);
+        }
+        target
+    }
+}
+
+/// Follows until the output is closed or the node refuses.
+pub(crate) fn run(config: &StreamConfig) -> Exit {
+    let stdout = io::stdout();
+    let is_terminal = stdout.is_terminal();
+    let mut out: Box<dyn Write> = match stdout.as_fd().try_clone_to_owned() {
+        Ok(descriptor) => Box::new(File::from(descriptor)),
+        Err(_) => Box::new(io::stdout()),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::Error, &format!("cannot start: {error}")),
+    };
+    match runtime.block_on(follow(config, &mut *out, is_terminal)) {
+        Ok(exit) => exit,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) => fail(Exit::Error, &format!("standard output: {error}")),
+    }
+}
+
+/// The errors are those of writing the output.
+async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -> io::Result<Exit> {
+    let terminal = is_terminal.then(|| Terminal::new(&config.q, config.regex, config.ignore_case));
+    let style = Style { ulid: config.ulid, time: config.time, terminal };
+    let mut lines = Lines {
+        printer: Printer::new(out, style),
+        json: config.json,
+        line: Vec::new(),
+        after: None,
+    };
+    let accept = if config.json { "application/x-ndjson" } else { "text/plain" };
+    let (mut has_followed, mut is_lost, mut wait) = (false, false, WAIT_FIRST);
+    loop {
+        let target = config.target(lines.after.as_deref());
+        let reason = match client::ask(&config.store, &target, accept).await {
+            Ok(response) if response.status() == StatusCode::OK => {
+                if std::mem::take(&mut is_lost) {
+                    eprintln!("following {} again", config.store);
+                }
+                (has_followed, wait) = (true, WAIT_FIRST);
+                lines.take_all(response).await?
+            }
+            Ok(response) => {
+                let status = response.status();
+                let words = refusal(response).await;
+                if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+                    let usage = status == StatusCode::BAD_REQUEST;
+                    return Ok(fail(if usage { Exit::Usage } else { Exit::Error }, &words));
+                }
+                words
+            }
+            Err(error) => error.to_string(),
+        };
+        if !has_followed {
+            return Ok(fail(Exit::Error, &reason));
+        }
+        if !std::mem::replace(&mut is_lost, true) {
+            eprintln!("lost {}: {reason}; trying again until it is back", config.store);
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WAIT_MAX);
+    }
+}
+
+async fn refusal(response: Response<Incoming>) -> String {
+    let status = response.status();
+    let body = client::read_short(&mut response.into_body(), 64 << 10).await;
+    let object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut shown = Vec::new();
+    escape(&mut shown, object["error"].as_str().unwrap_or(status.as_str()).as_bytes());
+    String::from_utf8_lossy(&shown).into_owned()
+}
+
+/// Takes a stream apart by lines.
+struct Lines<'a> {
+    printer: Printer<'a>,
+    json: bool,
+    /// A line that has not ended; at most one record.
+    line: Vec<u8>,
+    /// What to go on behind.
+    after: Option<String>,
+}
+
+impl Lines<'_> {
+    /// Prints what comes; says why it ended.
+    async fn take_all(&mut self, response: Response<Incoming>) -> io::Result<String> {
+        // Where no record was seen yet it goes on behind what was there before the first one.
+        let boundary = response.headers().get("x-oklog-after").and_then(|id| id.to_str().ok());
+        self.after = self.after.take().or_else(|| boundary.map(str::to_owned));
+        self.line.clear();
+        let mut body = response.into_body();
+        loop {
+            match client::next(&mut body).await {
+                Ok(Some(piece)) => self.take(&piece)?,
+                Ok(None) => return Ok("the stream ended".to_owned()),
+                Err(error) => return Ok(error.to_string()),
+            }
+        }
+    }
+
+    fn take(&mut self, piece: &[u8]) -> io::Result<()> {
+        let mut rest = piece;
+        while let Some(lf) = memchr::memchr(b'\n', rest) {
+            let (line, behind) = rest.split_at(lf + 1);
+            rest = behind;
+            if self.line.is_empty() {
+                self.end(line)?;
+            } else {
+                self.line.extend_from_slice(line);
+                let line = std::mem::take(&mut self.line);
+                self.end(&line)?;
+            }
+        }
+        self.line.extend_from_slice(rest);
+        // Nothing waits for more to come.
+        self.printer.flush()
+    }
+
+    fn end(&mut self, line: &[u8]) -> io::Result<()> {
+        let id = if self.json { line.strip_prefix(b"{\"ulid\":\"") } else { Some(line) };
+        let id = id.filter(|_| !line.starts_with(b"#")).and_then(|line| line.get(..26));
+        let Some(id) = id.and_then(|id| std::str::from_utf8(id).ok()) else {
+            let mut shown = Vec::new();
+            escape(&mut shown, line.trim_ascii_end());
+            eprintln!("{}", String::from_utf8_lossy(&shown));
+            return Ok(());
+        };
+        self.after = Some(id.to_owned());
+        if self.json { self.printer.raw(line) } else { self.printer.take(line) }
+    }
+}
+
+fn fail(exit: Exit, words: &str) -> Exit {
+    eprintln!("error: {words}");
+    exit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse};
+
+    fn config(line: &[&str]) -> StreamConfig {
+        let arguments: Vec<_> = ["stream"].iter().chain(line).map(|&s| s.to_owned()).collect();
+        match parse(&arguments, &[]) {
+            Ok((Command::Stream(config), _)) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_was_said() {
+        let all = config(&["-q", "a b", "-regex", "-i", "--topic", "x", "--topic=y"]);
+        assert_eq!(
+            all.target(Some("01")),
+            "/stream?window=3s&regex&i&topic=x&topic=y&q=a%20b&after=01"
+        );
+        assert_eq!(config(&["-window", "1m"]).target(None), "/stream?window=1m");
+    }
+
+    #[test]
+    fn records_are_printed_and_the_last_one_is_gone_on_behind() {
+        let mut out = Vec::new();
+        let style = Style { ulid: false, time: false, terminal: None };
+        let mut lines = Lines {
+            printer: Printer::new(&mut out, style),
+            json: false,
+            line: Vec::new(),
+            after: None,
+        };
+        lines.take(b"01HF7YAT00000000000000000A one\n# missed {\"records\":3}\n01HF7").unwrap();
+        assert_eq!(lines.after.as_deref(), Some("01HF7YAT00000000000000000A"));
+        lines.take(b"YAT00000000000000000B two\n01HF7YAT00000000000000000C thr").unwrap();
+        assert_eq!(lines.after.as_deref(), Some("01HF7YAT00000000000000000B"));
+        assert_eq!(out, b"one\ntwo\n", "a record is printed once it is whole");
+    }
+}
