@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
+use clap::builder::styling::{AnsiColor, Effects, Styles};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::arguments::normalise;
@@ -14,12 +16,14 @@ use crate::config::NodeConfig;
 use crate::exit::Exit;
 use crate::flag_table::{FSCK, NODE, QUERY, TESTSVC};
 use crate::flags::{Flag, Kind};
+use crate::pages::Shell;
 use crate::query_command::QueryConfig;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::testsvc::TestServiceConfig;
 
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
 const HELP_ALL: &str = "help-all";
+const SHELL: &str = "SHELL";
 
 /// What to do.
 #[derive(Debug)]
@@ -32,6 +36,10 @@ pub(crate) enum Command {
     TestService(TestServiceConfig),
     /// Check a data directory.
     Fsck { path: PathBuf, json: bool },
+    /// Print what completes command lines in this shell.
+    Completions(Shell),
+    /// Print the manual page.
+    Manual,
     /// Print the version.
     Version,
 }
@@ -49,6 +57,8 @@ pub(crate) enum Role {
 pub(crate) struct Stop {
     /// What to print.
     pub(crate) text: String,
+    /// The same for a terminal that shows colours.
+    pub(crate) coloured: String,
     /// Help that was asked for goes to standard output with `Done`, the rest to standard error.
     pub(crate) exit: Exit,
 }
@@ -60,7 +70,8 @@ impl From<SettingsError> for Stop {
 }
 
 fn usage(words: &str) -> Stop {
-    Stop { text: format!("error: {words}\n"), exit: Exit::Usage }
+    let text = format!("error: {words}\n");
+    Stop { coloured: text.clone(), text, exit: Exit::Usage }
 }
 
 /// One row of the command table.
@@ -68,42 +79,70 @@ struct CommandRow {
     name: &'static str,
     about: &'static str,
     flags: &'static [Flag],
-    path: bool,
+    /// What stands beside the flags.
+    operand: Operand,
 }
 
-const COMMANDS: [CommandRow; 7] = [
+/// Arguments beside flags.
+#[derive(Clone, Copy)]
+enum Operand {
+    None,
+    /// One data directory.
+    Path,
+    /// The name of a shell.
+    Shell,
+}
+
+const COMMANDS: [CommandRow; 9] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
         flags: NODE,
-        path: false,
+        operand: Operand::None,
     },
     CommandRow {
         name: "ingest",
         about: "Run a node that takes records in (needs the network part, not in this version)",
         flags: NODE,
-        path: false,
+        operand: Operand::None,
     },
     CommandRow {
         name: "store",
         about: "Run a node that keeps and searches records (needs the network part, not in this version)",
         flags: NODE,
-        path: false,
+        operand: Operand::None,
     },
-    CommandRow { name: "query", about: "Print matching records", flags: QUERY, path: false },
+    CommandRow {
+        name: "query",
+        about: "Print matching records",
+        flags: QUERY,
+        operand: Operand::None,
+    },
     CommandRow {
         name: "testsvc",
         about: "Emit synthetic records on standard output",
         flags: TESTSVC,
-        path: false,
+        operand: Operand::None,
     },
     CommandRow {
         name: "fsck",
         about: "Check every file of a data directory, without changing any",
         flags: FSCK,
-        path: true,
+        operand: Operand::Path,
     },
-    CommandRow { name: "version", about: "Print the version", flags: &[], path: false },
+    CommandRow {
+        name: "completions",
+        about: "Print what completes command lines in a shell",
+        flags: &[],
+        operand: Operand::Shell,
+    },
+    CommandRow {
+        name: "man",
+        about: "Print the manual page, as man(1) reads it",
+        flags: &[],
+        operand: Operand::None,
+    },
+    CommandRow { name: "version", about: "Print the version", flags: &[], operand: Operand::None },
 ];
 
 /// Reads the arguments behind the program's name: what to do, and what the operator should be
@@ -122,9 +161,10 @@ pub(crate) fn parse(
         None => line.extend_from_slice(arguments),
     }
     let show_all = line.iter().any(|argument| argument == "--help-all");
-    let matches = parser(show_all).try_get_matches_from(line).map_err(|error| Stop {
-        text: error.render().to_string(),
-        exit: if error.use_stderr() { Exit::Usage } else { Exit::Done },
+    let matches = parser(show_all).try_get_matches_from(line).map_err(|error| {
+        let words = error.render();
+        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        Stop { text: words.to_string(), coloured: words.ansi().to_string(), exit }
     })?;
     let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
     let row =
@@ -152,6 +192,11 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
             let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
             Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })
         }
+        "completions" => {
+            let name = matches.get_one::<String>(SHELL).map(String::as_str).unwrap_or_default();
+            Shell::named(name).map(Command::Completions).ok_or_else(|| usage("unknown shell"))
+        }
+        "man" => Ok(Command::Manual),
         _ => Ok(Command::Version),
     }
 }
@@ -162,10 +207,18 @@ fn given(flags: &[Flag], matches: &ArgMatches) -> HashMap<&'static str, Vec<Stri
     flags.iter().filter_map(|flag| Some((flag.name, texts(flag)?))).collect()
 }
 
+/// How help looks on a terminal.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .usage(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .literal(AnsiColor::Cyan.on_default().effects(Effects::BOLD))
+    .placeholder(AnsiColor::Cyan.on_default());
+
 /// The parser; with `show_all` its help hides no flag.
-fn parser(show_all: bool) -> clap::Command {
+pub(crate) fn parser(show_all: bool) -> clap::Command {
     let root = clap::Command::new("oklogd")
         .about(ABOUT)
+        .styles(STYLES)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -173,9 +226,14 @@ fn parser(show_all: bool) -> clap::Command {
         .arg(help_all());
     COMMANDS.iter().fold(root, |root, row| {
         let mut sub = clap::Command::new(row.name).about(row.about).arg(help_all());
-        if row.path {
-            sub = sub.arg(Arg::new("PATH").required(true).help("The data directory"));
-        }
+        sub = match row.operand {
+            Operand::None => sub,
+            Operand::Path => sub.arg(Arg::new("PATH").required(true).help("The data directory")),
+            Operand::Shell => {
+                let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
+                sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
+            }
+        };
         if row.flags.iter().any(|flag| !flag.common) && !show_all {
             sub = sub.after_help("--help-all shows every flag.");
         }
@@ -263,6 +321,9 @@ mod tests {
             (&["query", "--order", "up"], "asc, desc"),
             (&["query", "--topic", "a b"], "--topic"),
             (&["query", "--limit", "-1"], "--limit"),
+            (&["completions"], "SHELL"),
+            (&["completions", "tcsh"], "bash, zsh, fish, elvish"),
+            (&["man", "query"], "query"),
             (&["fsck"], "PATH"),
             (&["fsck", "x", "--repair"], "--repair"),
             (&["testsvc", "--rate", "0"], "--rate"),
@@ -286,6 +347,15 @@ mod tests {
             let shown = [' ', '['].iter().any(|end| short.text.contains(&format!("{name}{end}")));
             assert_eq!(shown, flag.common, "{name}");
             assert!(flag.default.is_none_or(|d| flag.kind == Kind::Bool || long.text.contains(d)));
+        }
+    }
+
+    #[test]
+    fn colours_are_apart_from_the_words() {
+        for line in [&["--help"][..], &["query", "--help"], &["query", "--nonsense"]] {
+            let stop = run(line).unwrap_err();
+            assert!(!stop.text.contains('\x1b'), "{}", stop.text);
+            assert!(stop.coloured.contains("\x1b["), "{}", stop.coloured);
         }
     }
 
