@@ -13,11 +13,13 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::arguments::normalise;
 use crate::config::NodeConfig;
+use crate::drain_command::DrainConfig;
 use crate::exit::Exit;
-use crate::flag_table::{FSCK, NODE, QUERY, TESTSVC};
+use crate::flag_table::{DRAIN, FSCK, NODE, QUERY, RESTORE, TESTSVC};
 use crate::flags::{Flag, Kind};
 use crate::pages::Shell;
 use crate::query_command::QueryConfig;
+use crate::restore_command::RestoreConfig;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::testsvc::TestServiceConfig;
 
@@ -34,6 +36,10 @@ pub(crate) enum Command {
     Query(QueryConfig),
     /// Emit synthetic records.
     TestService(TestServiceConfig),
+    /// Empty a node before it goes.
+    Drain(DrainConfig),
+    /// Adopt copied segments.
+    Restore(RestoreConfig),
     /// Check a data directory.
     Fsck { path: PathBuf, json: bool },
     /// Print what completes command lines in this shell.
@@ -89,11 +95,13 @@ enum Operand {
     None,
     /// One data directory.
     Path,
+    /// One file or directory or more.
+    Paths,
     /// The name of a shell.
     Shell,
 }
 
-const COMMANDS: [CommandRow; 9] = [
+const COMMANDS: [CommandRow; 11] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
@@ -129,6 +137,18 @@ const COMMANDS: [CommandRow; 9] = [
         about: "Check every file of a data directory, without changing any",
         flags: FSCK,
         operand: Operand::Path,
+    },
+    CommandRow {
+        name: "drain",
+        about: "Empty a node before it goes: no new records, everything into the store",
+        flags: DRAIN,
+        operand: Operand::None,
+    },
+    CommandRow {
+        name: "restore",
+        about: "Verify copied segments and adopt them into a store directory, offline",
+        flags: RESTORE,
+        operand: Operand::Paths,
     },
     CommandRow {
         name: "completions",
@@ -192,6 +212,12 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
             let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
             Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })
         }
+        "drain" => Ok(Command::Drain(DrainConfig::from_settings(settings))),
+        "restore" => {
+            let paths: Vec<String> =
+                matches.get_many::<String>("PATH").into_iter().flatten().cloned().collect();
+            Ok(Command::Restore(RestoreConfig::new(settings, &paths)))
+        }
         "completions" => {
             let name = matches.get_one::<String>(SHELL).map(String::as_str).unwrap_or_default();
             Shell::named(name).map(Command::Completions).ok_or_else(|| usage("unknown shell"))
@@ -229,6 +255,12 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
         sub = match row.operand {
             Operand::None => sub,
             Operand::Path => sub.arg(Arg::new("PATH").required(true).help("The data directory")),
+            Operand::Paths => sub.arg(
+                Arg::new("PATH")
+                    .required(true)
+                    .num_args(1..)
+                    .help("Segments, or directories that hold some: data, data/store, data/ingest"),
+            ),
             Operand::Shell => {
                 let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
                 sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
@@ -324,6 +356,8 @@ mod tests {
             (&["completions"], "SHELL"),
             (&["completions", "tcsh"], "bash, zsh, fish, elvish"),
             (&["man", "query"], "query"),
+            (&["restore"], "PATH"),
+            (&["drain", "--timeout", "5"], "--timeout"),
             (&["fsck"], "PATH"),
             (&["fsck", "x", "--repair"], "--repair"),
             (&["testsvc", "--rate", "0"], "--rate"),

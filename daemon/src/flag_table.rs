@@ -241,8 +241,23 @@ pub(crate) const FSCK: &[Flag] = &[
     CONFIG,
 ];
 
+/// Flags of `drain`.
+pub(crate) const DRAIN: &[Flag] = &[
+    common("store", Kind::Address, "localhost:7650", "Ask this node"),
+    optional(
+        "timeout",
+        Kind::Duration(1, 365 * DAY_MS),
+        "Stop waiting after this time, with exit code 1; the node goes on (default: wait)",
+    ),
+    CONFIG,
+];
+
+/// Flags of `restore`.
+pub(crate) const RESTORE: &[Flag] =
+    &[common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"), CONFIG];
+
 /// Every table; names that occur twice are the same setting.
-pub(crate) const ALL: &[&[Flag]] = &[NODE, QUERY, TESTSVC, FSCK];
+pub(crate) const ALL: &[&[Flag]] = &[NODE, QUERY, TESTSVC, FSCK, DRAIN, RESTORE];
 
 #[cfg(test)]
 mod tests {
@@ -276,8 +291,14 @@ mod tests {
              current. A flag beats its variable, which beats its key in the `--config` file (the \
              flag's name, quoted where it holds a dot), which beats the default.\n",
         );
-        let commands =
-            [("ingeststore", NODE), ("query", QUERY), ("testsvc", TESTSVC), ("fsck", FSCK)];
+        let commands = [
+            ("ingeststore", NODE),
+            ("query", QUERY),
+            ("testsvc", TESTSVC),
+            ("fsck", FSCK),
+            ("drain", DRAIN),
+            ("restore", RESTORE),
+        ];
         for (command, table) in commands {
             let row = |flag: &Flag| {
                 let (name, value, help) = (flag.name, flag.kind.placeholder(), flag.help);

@@ -2,12 +2,14 @@
 //!
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
-//! [`query_command`], [`testsvc`] and [`fsck_command`] are the rest;
+//! [`query_command`], [`drain_command`], [`restore_command`], [`testsvc`] and [`fsck_command`] are
+//! the rest;
 //! [`pages`] prints completions and the manual, [`terminal`] knows what a terminal may be sent.
 
 mod arguments;
 mod cli;
 mod config;
+mod drain_command;
 mod exit;
 mod flag_table;
 mod flags;
@@ -16,6 +18,7 @@ mod logging;
 mod node;
 mod pages;
 mod query_command;
+mod restore_command;
 mod settings;
 mod terminal;
 mod testsvc;
@@ -65,6 +68,8 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         }
         Command::Query(config) => query_command::run(&config),
         Command::TestService(config) => testsvc::run(&config),
+        Command::Drain(config) => drain_command::run(&config),
+        Command::Restore(config) => restore_command::run(&config),
         Command::Fsck { path, json } => fsck_command::run(&path, json),
         Command::Completions(shell) => print(&pages::completions(shell)),
         Command::Manual => print(&pages::manual()),

@@ -17,6 +17,7 @@ pub mod damage;
 pub mod fsck;
 pub mod ingest;
 pub mod limits;
+pub mod restore;
 pub mod run_table;
 pub mod search;
 pub mod storage;

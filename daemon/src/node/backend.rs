@@ -17,7 +17,8 @@ use engine::store::catalogue::Catalogue;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
-    AppendError, Appended, Appender, Backend, Health, Pending, SegmentCount, SegmentState,
+    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentCount,
+    SegmentState,
 };
 use net::metrics::NodeMetrics;
 use net::shard::inbox::{Append, Message};
@@ -51,6 +52,7 @@ pub(super) struct NodeBackend {
     pub(super) starved: Arc<AtomicBool>,
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) draining: Arc<AtomicBool>,
     pub(super) appends: Arc<Semaphore>,
     pub(super) next_shard: AtomicUsize,
 }
@@ -75,6 +77,9 @@ impl NodeBackend {
                  stores; records stay on the ingest side"
                     .into(),
             );
+        }
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("the node is draining: it takes no new records until a restart".into());
         }
         if self.stopping.load(Ordering::Acquire) {
             reasons.push("the node is stopping".into());
@@ -134,6 +139,9 @@ impl Backend for NodeBackend {
         if self.stopping.load(Ordering::Acquire) {
             return Err(AppendError::ShuttingDown);
         }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(AppendError::Draining);
+        }
         if self.starved.load(Ordering::Acquire) {
             return Err(AppendError::DiskFull);
         }
@@ -158,7 +166,8 @@ impl Backend for NodeBackend {
     }
 
     fn readiness(&self) -> Health {
-        let failing = self.starved.load(Ordering::Acquire) || self.stopping.load(Ordering::Acquire);
+        let flags = [&self.starved, &self.stopping, &self.draining];
+        let failing = flags.iter().any(|flag| flag.load(Ordering::Acquire));
         Health { failing, reasons: self.reasons() }
     }
 
@@ -188,6 +197,36 @@ impl Backend for NodeBackend {
             "working".into()
         };
         state
+    }
+
+    fn drain(&self) -> DrainState {
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            tracing::info!(
+                "draining: no new records are taken, all that is held goes to the store"
+            );
+            for seat in self.placement.seats() {
+                seat.inbox.send(Message::Drain);
+            }
+        }
+        self.drain_state().unwrap_or_default()
+    }
+
+    fn drain_state(&self) -> Option<DrainState> {
+        if !self.draining.load(Ordering::Acquire) {
+            return None;
+        }
+        // In the order in which records move, so that none is overlooked.
+        let seats = self.placement.seats().iter();
+        let shards = seats.filter(|seat| !seat.drained.load(Ordering::Acquire)).count() as u64;
+        let held = self.registry.snapshot();
+        let bytes = held.iter().map(|segment| segment.content().text_bytes).sum();
+        let done = shards == 0 && held.is_empty();
+        let stuck = (!done && self.replicas_missing.load(Ordering::Acquire)).then(|| {
+            "replicas are missing: nothing can go to the store (a node on its own needs \
+             --store.segment-replication-factor 1)"
+                .to_owned()
+        });
+        Some(DrainState { done, shards, segments: held.len() as u64, bytes, stuck })
     }
 
     fn metrics(&self) -> &Arc<NodeMetrics> {

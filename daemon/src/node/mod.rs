@@ -4,7 +4,7 @@
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`]; [`backend`]: the node as HTTP sees it;
-//! - [`control`]: the thread of HTTP and signals.
+//! - [`control`]: the thread of HTTP and signals; [`notify`]: what the supervisor is told.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
 //! one line that says what to change. On a signal: no new connections, shards write out, the store
@@ -16,8 +16,9 @@ mod data;
 mod host;
 mod keeper;
 mod listeners;
-mod lock;
+pub(crate) mod lock;
 mod losses;
+mod notify;
 mod pressure;
 mod shards;
 mod store_work;
@@ -26,7 +27,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -131,6 +132,7 @@ struct Node {
     keeper_thread: JoinHandle<()>,
     store: StoreParts,
     store_threads: Vec<JoinHandle<()>>,
+    metrics: Arc<NodeMetrics>,
     endings: Receiver<Ending>,
     _locks: [lock::DirectoryLock; 2],
 }
@@ -151,6 +153,7 @@ impl Node {
             gate: Gate::default(),
             starved: Arc::default(),
             stopping: Arc::default(),
+            draining: Arc::default(),
             clock,
             metrics,
         };
@@ -176,7 +179,7 @@ impl Node {
             keeper: Arc::clone(&keeper),
             placement: common.placement.clone(),
             gate: common.gate,
-            metrics: common.metrics,
+            metrics: Arc::clone(&common.metrics),
             clock,
         };
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
@@ -194,13 +197,18 @@ impl Node {
             keeper_thread,
             store,
             store_threads,
+            metrics: common.metrics,
             endings,
             _locks: data.locks,
         })
     }
 
     fn run(self) -> Result<(), NodeError> {
-        match self.endings.recv() {
+        let supervisor = notify::Supervisor::from_environment();
+        supervisor.tell("READY=1\nSTATUS=Taking records");
+        let ending = self.wait(&supervisor);
+        supervisor.tell("STOPPING=1\nSTATUS=Writing out");
+        match ending {
             Ok(Ending::ShardFailed(shard, error)) => Err(NodeError::Shard(shard, error)),
             Ok(Ending::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
@@ -211,6 +219,26 @@ impl Node {
                 self.shut_down();
                 Ok(())
             }
+        }
+    }
+
+    /// Waits for the end; meanwhile the supervisor hears of every shard that still turns.
+    fn wait(&self, supervisor: &notify::Supervisor) -> Result<Ending, RecvTimeoutError> {
+        let Some(interval) = supervisor.watchdog_interval() else {
+            return self.endings.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        };
+        let turns = || self.metrics.shard_turns.iter().map(|t| t.get()).collect::<Vec<_>>();
+        let mut before = turns();
+        loop {
+            match self.endings.recv_timeout(interval) {
+                Err(RecvTimeoutError::Timeout) => {}
+                ended => return ended,
+            }
+            let now = turns();
+            if before.iter().zip(&now).all(|(before, now)| before != now) {
+                supervisor.tell("WATCHDOG=1");
+            }
+            before = now;
         }
     }
 
@@ -252,6 +280,8 @@ struct Common {
     /// Whether no segment can be made.
     starved: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+    /// No new records until a restart.
+    draining: Arc<AtomicBool>,
     clock: Clock,
     metrics: Arc<NodeMetrics>,
 }
@@ -292,6 +322,7 @@ fn backend(
         starved: Arc::clone(&common.starved),
         replicas_missing: Arc::clone(replicas_missing),
         stopping: Arc::clone(&common.stopping),
+        draining: Arc::clone(&common.draining),
         appends: NodeBackend::append_permits(),
         next_shard: AtomicUsize::new(0),
     }
@@ -305,7 +336,12 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         ..GatherLimits::default()
     };
     StoreParts {
-        source: Arc::new(LocalIngest::new(data, Arc::clone(&common.metrics), common.clock)),
+        source: Arc::new(LocalIngest::new(
+            data,
+            Arc::clone(&common.metrics),
+            common.clock,
+            Arc::clone(&common.draining),
+        )),
         catalogue: Arc::clone(&data.catalogue),
         limits,
         delay: config.store.segment_delay,

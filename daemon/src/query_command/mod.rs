@@ -5,7 +5,7 @@
 //! pipe ends it silently. Times and expressions are judged by the node.
 
 mod answers;
-mod client;
+pub(crate) mod client;
 mod printer;
 mod request;
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
-use crate::storage::{Open, Storage};
+use crate::storage::{Map, Open, Storage};
 use crate::store::name::Name;
 
 use store::SegmentCheck;
@@ -211,13 +211,19 @@ fn check_store_segment(storage: &dyn Storage, path: PathBuf, file_bytes: u64) ->
             return report;
         }
     };
-    let mut check = SegmentCheck::new(&path, &map);
+    (report.record_count, report.damage) = check_store_bytes(&path, &map);
+    report
+}
+
+/// Checks the bytes of a store segment that goes by the name `path`: its whole records, and what
+/// is damaged.
+pub fn check_store_bytes(path: &Path, map: &Map) -> (u64, Vec<Damage>) {
+    let mut check = SegmentCheck::new(path, map);
     check.run();
     if map.is_poisoned() {
         check.damage.push(check.whole(DamageKind::Io(io::ErrorKind::Other)));
     }
-    (report.record_count, report.damage) = (check.record_count, check.damage);
-    report
+    (check.record_count, check.damage)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 mod answer;
 mod body_decoder;
 mod client_stream;
+mod drain;
 mod line_batches;
 mod parameters;
 mod pipe_body;

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use tower_service::Service;
 
 use super::answer::Refusal;
-use super::{App, query, records, status};
+use super::{App, drain, query, records, status};
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
 /// Prefixes under which the predecessor had what is now at the root.
@@ -27,6 +27,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/query/histogram", get(query::histogram))
         .route("/topics", get(query::topics))
         .route("/records", post(records::post))
+        .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
@@ -101,7 +102,7 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /query, /query/histogram, /topics, \
-         /records, /_segmentstate, /health, /ready, /metrics"
+         /records, /_drain, /_segmentstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -134,11 +135,12 @@ async fn count(
 
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
-    const ROUTES: [&str; 8] = [
+    const ROUTES: [&str; 9] = [
         "/query",
         "/query/histogram",
         "/topics",
         "/records",
+        "/_drain",
         "/_segmentstate",
         "/health",
         "/ready",

@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::client_stream::{ClientStream, Flushes};
+use super::drain::ClientAddress;
 use super::router::{answer, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
@@ -61,8 +62,8 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match stream {
+            Ok(accepted) => accepted,
             Err(error) => {
                 pause_after(&error).await;
                 continue;
@@ -78,7 +79,7 @@ pub async fn serve(
         let (connected, router, stopping) = (connected.clone(), router.clone(), stopping.clone());
         connections.spawn(async move {
             connected.inc();
-            connection(stream, router, stopping).await;
+            connection(stream, ClientAddress(address.ip()), router, stopping).await;
             connected.dec();
             drop(slot);
         });
@@ -101,7 +102,12 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, mut stopping: watch::Receiver<()>) {
+async fn connection(
+    stream: TcpStream,
+    client: ClientAddress,
+    router: axum::Router,
+    mut stopping: watch::Receiver<()>,
+) {
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let flushes = Arc::new(Flushes::default());
@@ -110,6 +116,7 @@ async fn connection(stream: TcpStream, router: axum::Router, mut stopping: watch
         let router = router.clone();
         flushes.serve();
         request.extensions_mut().insert(Arc::clone(&flushes));
+        request.extensions_mut().insert(client);
         Box::pin(async move {
             Ok::<Response<Body>, Infallible>(answer(router, request.map(Body::new)).await)
         })

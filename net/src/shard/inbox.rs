@@ -30,6 +30,9 @@ pub enum Message {
     Snapshot(oneshot::Sender<MemoryPart>),
     /// The segment that was asked for, open for direct writing.
     Segment(Arc<Segment>, OwnedFd),
+    /// Stop accepting, hang up, write out what is there, and go on answering
+    /// [`Message::Snapshot`].
+    Drain,
     /// Stop accepting, write out what is there, end.
     ShutDown,
 }

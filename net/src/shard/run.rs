@@ -77,6 +77,8 @@ pub(super) struct Shard {
     tally: Tally,
     stopped: bool,
     shutting_down: bool,
+    /// Goes on after it has written out everything.
+    draining: bool,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
 }
@@ -102,6 +104,7 @@ impl Shard {
             tally: Tally::default(),
             stopped: false,
             shutting_down: false,
+            draining: false,
             told_until_us: None,
         })
     }
@@ -127,7 +130,12 @@ impl Shard {
             self.acknowledge();
             self.count_turn(now);
             if self.shutting_down && self.is_done(now) {
-                return Ok(());
+                if !self.draining {
+                    return Ok(());
+                }
+                self.parts.placement.seats()[self.parts.index]
+                    .drained
+                    .store(true, Ordering::Release);
             }
         }
     }
@@ -316,6 +324,8 @@ impl Shard {
                 self.parts.log.want_durable();
                 self.waiters.push((end, reply));
             }
+            // Its sender learns it from the reply that never comes.
+            Message::Append(append) if self.draining => drop(append),
             Message::Append(append) => {
                 if self.appends.is_empty() && self.deferred.is_empty() && self.may_read() {
                     self.append(append, now);
@@ -331,6 +341,12 @@ impl Shard {
                 self.segments.push((Arc::clone(&segment), file));
                 self.parts.log.on_segment(segment);
             }
+            Message::Drain => {
+                self.draining = true;
+                self.shut_down();
+                self.refuse_everything();
+            }
+            Message::ShutDown if self.draining => self.draining = false,
             Message::ShutDown => self.shut_down(),
         }
     }
@@ -471,6 +487,15 @@ impl Shard {
             (0..self.connections.len()).filter(|&i| self.connections[i].is_some()).collect();
         self.parts.log.want_durable();
         self.parts.log.shut_down();
+    }
+
+    /// Connections are refused from now on, not left to wait for a node that takes nothing more.
+    fn refuse_everything(&mut self) {
+        self.appends.clear();
+        for listener in [&self.parts.fast, &self.parts.durable] {
+            // A listener that cannot be shut stays silent, which is worse and no more than that.
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+        }
     }
 }
 
