@@ -82,6 +82,10 @@ pub trait Part: Send + Sync {
     fn records(&self) -> u64;
     /// How many bytes of text it holds.
     fn text_bytes(&self) -> u64;
+    /// Damage that is known without opening it, because it was met before.
+    fn known_damage(&self) -> Vec<Damage> {
+        Vec::new()
+    }
     /// Opens it. An error means that none of it can be read.
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage>;
     /// Whether it is (part of) a store segment, as opposed to the ingest side.
@@ -101,6 +105,11 @@ pub trait OpenPart: Send + Sync {
     fn read(&self, index: usize) -> Result<Chunk, Damage>;
     /// Reads the run table alone.
     fn read_table(&self, index: usize) -> Result<RunTable, Damage>;
+    /// Whether the chunk was read before and found damaged: what is known of it without reading it
+    /// is not to be relied on.
+    fn is_bad(&self, _index: usize) -> bool {
+        false
+    }
     /// Verifies the chunk's checksums again, now, whatever was remembered: called before a record
     /// of a chunk is shown. In-memory parts have nothing to verify.
     fn verify(&self, index: usize) -> Result<(), Damage>;

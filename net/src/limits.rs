@@ -34,6 +34,9 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 32 << 10;
 /// many requests at a time. A longer single line goes as a batch of its own.
 pub const APPEND_BATCH_BYTES_MAX: usize = 256 << 10;
 
+/// How long whole lines of a body wait for more before they are handed on.
+pub const BATCH_LINGER: Duration = Duration::from_millis(5);
+
 /// Decoded bytes taken from one piece of a compressed body at a time.
 pub const DECODE_STEP_BYTES: usize = 64 << 10;
 
@@ -53,11 +56,26 @@ pub const RETRY_AFTER_SECONDS: u64 = 1;
 /// How long open requests may go on once the server is told to stop.
 pub const HTTP_DRAIN: Duration = Duration::from_secs(5);
 
-/// Requests that bring records at a time: each holds up to a record, a batch and a step.
+/// Requests that take a piece of their body apart at a time: each holds up to a record, a batch
+/// and a step. Those that wait between pieces hold at most [`PARTIAL_BYTES_MAX`] and are not
+/// counted.
 pub const RECORDS_REQUESTS_MAX: usize = 64;
 
 /// How long a request that brings records waits for its turn before it gets 429.
 pub const RECORDS_REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Longest unfinished line with which a request waits without holding a turn, bytes.
+pub const PARTIAL_BYTES_MAX: usize = 64 << 10;
+
+/// A line longer than that has to come to its end, or to the length at which it is cut, within
+/// this time.
+pub const LONG_LINE_MAX: Duration = Duration::from_secs(60);
+
+/// A compressed body, whose decoder holds a window, has to come within this time.
+pub const ENCODED_BODY_MAX: Duration = Duration::from_secs(600);
+
+/// A client that takes nothing of its answer for this long is cut off.
+pub const HTTP_WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 
 /// A query whose reader takes nothing for this long is ended: it pins files.
 pub const QUERY_STALL_MAX: Duration = Duration::from_secs(60);

@@ -115,6 +115,8 @@ pub struct QueryMetrics {
     pub refused: Counter,
     /// Queries of which some part could not be searched.
     pub incomplete: Counter,
+    /// Parts that could not be searched, each once however many queries met it.
+    pub gaps: Counter,
     /// Records found.
     pub records: Counter,
     /// Text searched, bytes.

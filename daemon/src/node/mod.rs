@@ -3,7 +3,8 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`store_work`]: gathering and compaction, held back by [`pressure`]; [`backend`]: the node as HTTP sees it;
+//! - [`store_work`]: gathering and compaction, held back by [`pressure`];
+//! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`control`]: the thread of HTTP and signals; [`notify`]: what the supervisor is told.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with

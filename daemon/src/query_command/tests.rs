@@ -44,7 +44,8 @@ fn run(line: &[&str], answer: &'static [u8]) -> Ran {
     let (address, thread) = node(answer);
     let config = config(&[&["--store", &address], line].concat());
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false };
+    let mut streams =
+        Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience: PATIENCE };
     let exit = run_with(&config, &mut streams);
     let request = thread.join().unwrap();
     Ran {
@@ -137,7 +138,8 @@ fn a_node_that_is_not_there_is_one_clear_line() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = config(&["--store", &format!("127.0.0.1:{port}")]);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false };
+    let mut streams =
+        Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience: PATIENCE };
     assert_eq!(run_with(&config, &mut streams), Exit::Error);
     let err = String::from_utf8(err).unwrap();
     assert!(err.contains("cannot connect to 127.0.0.1:") && err.lines().count() == 1, "{err}");
@@ -157,8 +159,23 @@ fn a_closed_pipe_ends_silently() {
     let (address, thread) = node(TWO);
     let config = config(&["--store", &address]);
     let mut err = Vec::new();
-    let mut streams = Streams { out: &mut Closed, err: &mut err, out_is_terminal: false };
+    let mut streams =
+        Streams { out: &mut Closed, err: &mut err, out_is_terminal: false, patience: PATIENCE };
     assert_eq!(run_with(&config, &mut streams), Exit::Done);
     assert!(err.is_empty());
     thread.join().unwrap();
+}
+
+#[test]
+fn who_waits_for_long_is_told_for_what_and_goes_on_waiting() {
+    let (address, thread) = node(TWO);
+    let config = config(&["--store", &address, "-q", "o"]);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let patience = Duration::ZERO;
+    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience };
+    assert_eq!(run_with(&config, &mut streams), Exit::Done);
+    thread.join().unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), "one\ntwo\n");
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.contains("still waiting") && err.contains(&address), "{err}");
 }

@@ -46,18 +46,24 @@ pub(super) const fn last_key(order: Order, first: Ulid, last: Ulid) -> u128 {
 struct Cursor {
     part: Arc<dyn OpenPart>,
     left: Range<usize>,
-    /// Which of the part's topics are wanted; empty when that cannot be told.
-    wanted: Vec<bool>,
+    /// Which of the part's topics are wanted; none where all are. A part that does not know its
+    /// topics has an empty list: each of its chunks has to be read.
+    wanted: Option<Vec<bool>>,
 }
 
 impl Cursor {
+    /// Which chunk is next in the query's order.
+    fn next(&self, order: Order) -> Option<usize> {
+        let mut left = self.left.clone();
+        match order {
+            Order::Asc => left.next(),
+            Order::Desc => left.next_back(),
+        }
+    }
+
     /// The next chunk in the query's order.
     fn peek(&self, order: Order) -> Option<&ChunkMeta> {
-        let left = self.part.chunks().get(self.left.clone())?;
-        match order {
-            Order::Asc => left.first(),
-            Order::Desc => left.last(),
-        }
+        self.part.chunks().get(self.next(order)?)
     }
 
     /// Goes on to the one behind it.
@@ -155,7 +161,9 @@ impl Feed {
         count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
     ) -> bool {
         let Some(Some(cursor)) = self.cursors.get(slot) else { return false };
-        let Some(meta) = cursor.peek(self.order) else { return false };
+        let (Some(index), Some(meta)) = (cursor.next(self.order), cursor.peek(self.order)) else {
+            return false;
+        };
         let topic = match meta.topics[..] {
             [topic] => cursor.part.topics().get(usize::from(topic)),
             _ => None,
@@ -163,7 +171,9 @@ impl Feed {
         other.is_none_or(|other| other > last_key(self.order, meta.first, meta.last))
             && meta.first >= self.low
             && meta.last <= self.high
-            && (cursor.wanted.is_empty() || topic.is_some())
+            // A chunk with but one topic is here because that one is wanted.
+            && (cursor.wanted.is_none() || topic.is_some())
+            && !cursor.part.is_bad(index)
             && count(meta, topic)
     }
 
@@ -173,11 +183,8 @@ impl Feed {
         let start = chunks.partition_point(|chunk| chunk.last < self.low);
         let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
         self.blocks_skipped += (chunks.len() - (end - start)) as u64;
-        let wanted = if filter.topics.is_empty() {
-            Vec::new()
-        } else {
-            part.topics().iter().map(|topic| filter.wants(topic)).collect()
-        };
+        let wanted = (!filter.topics.is_empty())
+            .then(|| part.topics().iter().map(|topic| filter.wants(topic)).collect());
         let cursor = Cursor { part, left: start..end, wanted };
         let slot = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());
         if slot == self.cursors.len() {
@@ -191,7 +198,7 @@ impl Feed {
     fn requeue(&mut self, slot: usize) {
         let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return };
         while let Some(meta) = cursor.peek(self.order) {
-            if may_match(meta, &cursor.wanted) {
+            if cursor.wanted.as_ref().is_none_or(|wanted| may_match(meta, wanted)) {
                 let key = first_key(self.order, meta.first, meta.last);
                 self.heads.push(Reverse((key, slot)));
                 return;
@@ -204,7 +211,6 @@ impl Feed {
 }
 
 fn may_match(meta: &ChunkMeta, wanted: &[bool]) -> bool {
-    wanted.is_empty()
-        || meta.topics.is_empty()
+    meta.topics.is_empty()
         || meta.topics.iter().any(|&topic| wanted.get(usize::from(topic)).is_none_or(|&w| w))
 }

@@ -23,6 +23,8 @@ mod pool;
 mod scan;
 mod searcher;
 pub mod spec;
+#[cfg(test)]
+mod stored_tests;
 mod sweep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -180,7 +180,7 @@ impl Scan {
 
     /// The table, and the text unless the table alone answers.
     fn read(&self, filter: &Filter) -> Result<Known, Damage> {
-        if filter.tables_suffice() {
+        if filter.tables_suffice() && !self.part.is_bad(self.index) {
             let table = self.part.read_table(self.index)?;
             let cut = |first: Ulid, last: Ulid| {
                 (first < self.low && last >= self.low) || (last > self.high && first <= self.high)

@@ -75,7 +75,7 @@ impl Searcher {
             }
         }
         let missed = snapshot.missing.iter().filter(|m| m.from <= high && m.to >= low);
-        plan.missing_count = missed.count() as u64;
+        plan.missing_count = (missed.count() + spec.known_damage(snapshot).len()) as u64;
         plan.complete = plan.missing_count == 0;
         plan
     }

@@ -144,6 +144,7 @@ impl Sweep {
     pub(super) fn new(spec: QuerySpec, snapshot: Snapshot, options: SweepOptions) -> Self {
         let bounds = spec.bounds();
         let (low, high) = bounds.unwrap_or((Ulid::MAX, Ulid::MIN));
+        let known = spec.known_damage(&snapshot);
         let parts = if bounds.is_some() { snapshot.parts } else { Vec::new() };
         let filter = Filter {
             expression: spec.expression,
@@ -171,6 +172,9 @@ impl Sweep {
             if missing.from <= high && missing.to >= low {
                 sweep.stats.miss(missing);
             }
+        }
+        for (damage, range) in known {
+            sweep.miss_damage(&damage, range);
         }
         sweep
     }

@@ -111,7 +111,17 @@ fn parse_rfc3339_ms(text: &str) -> Option<u64> {
     }
     let mut plain = text.to_owned();
     plain.replace_range(10..11, "T");
-    let time: jiff::Timestamp = plain.replace(' ', "+").parse().ok()?;
+    let plain = plain.replace(' ', "+");
+    let time = match plain.parse::<jiff::Timestamp>() {
+        Ok(time) => time,
+        // The last two days of 9999 are beyond what is represented: as late as can be, if the same
+        // time of another December is one.
+        Err(_) if plain.starts_with("9999-12-3") => {
+            plain.replacen("9999", "9998", 1).parse::<jiff::Timestamp>().ok()?;
+            jiff::Timestamp::MAX
+        }
+        Err(_) => return None,
+    };
     let ms = time.as_nanosecond().div_euclid(1_000_000);
     Some(u64::try_from(ms).unwrap_or(0).min(MS_MAX))
 }
@@ -187,6 +197,12 @@ mod tests {
         assert_eq!(from("2023-11-15T00:13:20 02:00"), at(1_700_000_000_000));
         assert_eq!(from("2023-11-14 19:13:20-03:00"), at(1_700_000_000_000));
         assert_eq!(from("1969-12-31T23:59:59Z"), at(0));
+        assert_eq!(from("0000-01-01T00:00:00Z"), at(0));
+        let latest = at(jiff::Timestamp::MAX.as_millisecond() as u64);
+        for end in ["9999-12-31T23:59:59Z", "9999-12-31T23:59:60.5Z", "9999-12-31T00:00:00-23:59"] {
+            assert_eq!(from(end), latest, "{end}");
+        }
+        assert!(from("9999-12-30T23:59:59+23:59").unwrap() < latest.unwrap());
         let id = Ulid::from_parts(NOW_MS, 7, 9);
         assert_eq!(from(&id.to_string()), Ok(id));
         assert_eq!(from(&id.to_string().to_lowercase()), Ok(id));
@@ -214,6 +230,9 @@ mod tests {
             "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
             "2023-11-14T22:13:20+0200",
             "2023-11-14ü22:13:20Z",
+            "9999-12-32T00:00:00Z",
+            "9999-12-31T24:00:00Z",
+            "9999-12-31T23:59:59+99:00",
         ] {
             let error = from(bad).unwrap_err().to_string();
             assert!(error.starts_with("from: ") && error.contains("RFC 3339"), "{bad}: {error}");

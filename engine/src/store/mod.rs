@@ -29,6 +29,7 @@ pub mod writer;
 mod fields;
 #[cfg(test)]
 mod golden_tests;
+mod known_damage;
 mod open_block;
 mod output;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! A published store segment: what is kept in memory of it while it is not in use, and how it is
 //! read.
 //!
-//! Invariants: nothing of a segment that is not open stays in memory but its totals and one bit
-//! per block; a block's checksums are verified before its first use and again whenever the file
+//! Invariants: nothing of a segment that is not open stays in memory but its totals, one bit per
+//! block and what is known to be damaged; a block's checksums are verified before its first use and again whenever the file
 //! may have changed (its version stamp differs); an open segment stays readable after its file's
 //! name is gone; a file that is cut underneath costs the blocks that are gone.
 
@@ -23,6 +23,7 @@ use super::StoreDirectory;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader};
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
+use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 use super::open::{self, Found};
 use super::slab::SlabTrailer;
@@ -50,6 +51,7 @@ pub struct StoreSegment {
     path: PathBuf,
     meta: SegmentMeta,
     is_damaged: AtomicBool,
+    known: Arc<KnownDamage>,
     cached: Mutex<Cached>,
 }
 
@@ -89,22 +91,24 @@ impl StoreSegment {
             text_bytes: footer.text_bytes(),
             file_bytes,
         };
-        Self::new(Arc::clone(&directory.storage), path, meta, false)
+        Self::new(Arc::clone(&directory.storage), path, meta, Arc::default(), false)
     }
 
     fn new(
         storage: Arc<dyn Storage>,
         path: PathBuf,
         meta: SegmentMeta,
+        known: Arc<KnownDamage>,
         is_damaged: bool,
     ) -> Arc<Self> {
         let is_damaged = AtomicBool::new(is_damaged);
-        Arc::new(Self { storage, path, meta, is_damaged, cached: Mutex::default() })
+        Arc::new(Self { storage, path, meta, is_damaged, known, cached: Mutex::default() })
     }
 
     /// Opens a file that was found, named as a segment of ours. An error: none of it is readable.
     pub fn load(directory: &StoreDirectory, path: &Path) -> Result<Loaded, Damage> {
-        let open = OpenSegment::open(&directory.storage, path, &Mutex::default())?;
+        let known = Arc::default();
+        let open = OpenSegment::open(&directory.storage, path, &Mutex::default(), &known)?;
         let whole = |kind| damage_of_file(path, kind, None);
         let (Some(first), Some(last)) = (open.chunks.first(), open.chunks.last()) else {
             return Err(whole(DamageKind::Malformed("store segment")));
@@ -129,7 +133,7 @@ impl StoreSegment {
         let damage = open.damage.clone();
         let lossy = damage.iter().any(Damage::loses_records);
         let storage = Arc::clone(&directory.storage);
-        let segment = Self::new(storage, path.to_owned(), meta, lossy);
+        let segment = Self::new(storage, path.to_owned(), meta, known, lossy);
         Ok(Loaded { segment, inputs, misnamed, damage })
     }
 
@@ -155,7 +159,8 @@ impl StoreSegment {
 
     /// Opens it, or shares it with those who have it open.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
-        OpenSegment::open(&self.storage, &self.path, &self.cached).map_err(|mut damage| {
+        let open = OpenSegment::open(&self.storage, &self.path, &self.cached, &self.known);
+        open.map_err(|mut damage| {
             damage.range = Some((self.meta.first, self.meta.last));
             damage.records = Some(self.meta.record_count);
             damage
@@ -190,6 +195,10 @@ impl Part for StoreSegment {
     fn is_stored(&self) -> bool {
         true
     }
+
+    fn known_damage(&self) -> Vec<Damage> {
+        self.known.list()
+    }
 }
 
 /// One bit per block: verified under the present stamp.
@@ -207,6 +216,10 @@ impl Bitmap {
 
     fn set(&self, index: usize) {
         self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
+    }
+
+    fn clear(&self, index: usize) {
+        self.0[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Release);
     }
 }
 
@@ -237,6 +250,7 @@ pub struct OpenSegment {
     file_bytes: u64,
     map: Mutex<Arc<Map>>,
     verified: Arc<Bitmap>,
+    known: Arc<KnownDamage>,
     chunks: Vec<ChunkMeta>,
     places: Vec<BlockPlace>,
     slabs: Vec<OpenSlab>,
@@ -250,6 +264,7 @@ impl OpenSegment {
         storage: &Arc<dyn Storage>,
         path: &Path,
         cached: &Mutex<Cached>,
+        known: &Arc<KnownDamage>,
     ) -> Result<Arc<Self>, Damage> {
         let unreadable = |e: std::io::Error| damage_of_file(path, DamageKind::Io(e.kind()), None);
         let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,8 +278,11 @@ impl OpenSegment {
         let map = Arc::new(file.map().map_err(unreadable)?);
         let found = open::find(path, &map);
         let mut this = Self::of_found(path, file, map, found);
+        this.known = Arc::clone(known);
         if stamp == cached.stamp && cached.verified.0.len() == this.verified.0.len() {
             this.verified = Arc::clone(&cached.verified);
+        } else {
+            known.begin(&this.damage);
         }
         let this = Arc::new(this);
         *cached =
@@ -279,6 +297,7 @@ impl OpenSegment {
             file_bytes: map.len() as u64,
             map: Mutex::new(map),
             verified: Arc::default(),
+            known: Arc::default(),
             chunks: Vec::new(),
             places: Vec::new(),
             slabs: Vec::new(),
@@ -392,11 +411,16 @@ impl OpenSegment {
             map = self.map()?;
             result = read(&map, place);
         }
-        result.map_err(|kind| self.damage_of(place, kind))
+        result.map_err(|kind| {
+            let damage = self.damage_of(place, kind);
+            self.verified.clear(index);
+            self.known.add(index, &damage);
+            damage
+        })
     }
 
     fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
-        self.with_map(index, |map, place| {
+        let chunk = self.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
             let table = place.header.decode_table(&map[table])?;
             if !self.verified.get(index) {
@@ -404,7 +428,9 @@ impl OpenSegment {
                 self.verified.set(index);
             }
             Ok(Chunk { table, text: Text::Mapped(Arc::clone(map), text) })
-        })
+        })?;
+        self.known.forget(index);
+        Ok(chunk)
     }
 }
 
@@ -458,6 +484,10 @@ impl OpenPart for SegmentView {
             let (table, _) = spans(map, place)?;
             place.header.decode_table(&map[table])
         })
+    }
+
+    fn is_bad(&self, index: usize) -> bool {
+        self.segment.known.is_bad(self.blocks.start + index)
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {

@@ -24,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod told;
+mod turn;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -45,6 +46,8 @@ pub struct HttpOptions {
     pub connections_max: usize,
     /// Longest body of `POST /records` as decoded, bytes; longer ones get 413.
     pub body_bytes_max: u64,
+    /// Requests that take records apart at a time; further ones wait, then get 429.
+    pub records_requests_max: usize,
 }
 
 impl Default for HttpOptions {
@@ -53,6 +56,7 @@ impl Default for HttpOptions {
             queries_max: 256,
             connections_max: HTTP_CONNECTIONS_MAX,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
+            records_requests_max: RECORDS_REQUESTS_MAX,
         }
     }
 }
@@ -78,7 +82,7 @@ impl App {
             metrics: Arc::clone(backend.metrics()),
             backend,
             options,
-            intakes: Semaphore::new(RECORDS_REQUESTS_MAX),
+            intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
             told: Arc::default(),
         }

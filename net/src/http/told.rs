@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use engine::search::Missing;
+use prometheus_client::metrics::counter::Counter;
 
 /// Gaps remembered at a time.
 const TOLD_MAX: usize = 1024;
@@ -16,10 +17,11 @@ const TOLD_MAX: usize = 1024;
 pub(super) struct Told(Mutex<HashSet<String>>);
 
 impl Told {
-    /// One line for each gap that was not told before.
-    pub(super) fn tell(&self, gaps: &[Missing]) {
+    /// One line for each gap that was not told before; each is counted.
+    pub(super) fn tell(&self, gaps: &[Missing], counter: &Counter) {
         for gap in gaps {
             if self.is_new(&gap.reason) {
+                counter.inc();
                 tracing::warn!("a query could not search everything: {}", gap.reason);
             }
         }
@@ -40,10 +42,21 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::ulid::Ulid;
 
     #[test]
     fn each_gap_is_new_once_and_memory_is_bounded() {
         let told = Told::default();
+        let counter = Counter::default();
+        let gap = |reason: &str| Missing {
+            from: Ulid::MIN,
+            to: Ulid::MAX,
+            node: "n".into(),
+            reason: reason.into(),
+        };
+        told.tell(&[gap("x"), gap("y"), gap("x")], &counter);
+        told.tell(&[gap("y")], &counter);
+        assert_eq!(counter.get(), 2);
         assert!(told.is_new("a") && told.is_new("b"));
         assert!(!told.is_new("a") && !told.is_new("b"));
         for i in 0..3 * TOLD_MAX {
