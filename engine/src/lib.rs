@@ -15,6 +15,8 @@
 pub mod chunk;
 pub mod damage;
 pub mod fsck;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod ingest;
 pub mod limits;
 pub mod restore;

@@ -28,6 +28,8 @@ pub mod writer;
 
 mod fields;
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod golden_tests;
 mod known_damage;
 mod open_block;
