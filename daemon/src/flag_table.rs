@@ -127,6 +127,30 @@ pub(crate) const NODE: &[Flag] = &[
         "Ingest connections at a time; further ones are closed at once",
     ),
     rare(
+        "ingest.connections-per-address-max",
+        Kind::Count(1, 1_000_000),
+        "8192",
+        "Ingest connections of one address (IPv6: of one /64); further ones are closed at once",
+    ),
+    rare(
+        "http.connections-per-address-max",
+        Kind::Count(1, 1024),
+        "512",
+        "HTTP connections of one address (IPv6: of one /64), of 1,024 in all; further ones get 503",
+    ),
+    rare(
+        "http.idle-timeout",
+        Kind::Duration(100, DAY_MS),
+        "30s",
+        "A connection that sends no request, or does not complete its head, for this long is closed",
+    ),
+    rare(
+        "query.wait-max",
+        Kind::Duration(0, DAY_MS),
+        "5s",
+        "A query waits this long for its turn before it is told to come again",
+    ),
+    rare(
         "ingest.partial-max-size",
         Kind::Size(1 << 20, 1 << 40),
         "64MiB",

@@ -51,7 +51,7 @@ pub(crate) fn completions(shell: Shell) -> Vec<u8> {
 }
 
 /// What stands behind the commands in the manual.
-const REST: &str = r#".SH ENVIRONMENT
+const REST: &str = r".SH ENVIRONMENT
 Every flag has a variable: OKLOGD_ and the flag's name in upper case, . and \- replaced by _. A flag
 beats its variable, which beats its key in the file of \-\-config, which beats the default.
 .PP
@@ -75,7 +75,7 @@ Incomplete results: they are printed, what is missing is told on standard error.
 .TP
 5
 Nothing matched, and \-\-fail\-empty was given.
-"#;
+";
 
 /// The manual page of all commands, in the form that `man` reads.
 pub(crate) fn manual() -> Vec<u8> {
@@ -96,7 +96,8 @@ pub(crate) fn manual() -> Vec<u8> {
     for command in root.get_subcommands() {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
         let page = Man::new(command.clone());
-        text += &format!(".SS oklogd {}\n{}\n.PP\n", command.get_name(), about.replace('-', "\\-"));
+        text += &[".SS oklogd ", command.get_name(), "\n", &about.replace('-', "\\-"), "\n.PP\n"]
+            .concat();
         text += &below_heading(&render(&|out| page.render_synopsis_section(out)));
         text += ".PP\n";
         text += &below_heading(&render(&|out| page.render_options_section(out)));
@@ -108,7 +109,7 @@ pub(crate) fn manual() -> Vec<u8> {
 /// A section without its own heading: it stands below the one of its command.
 fn below_heading(section: &str) -> String {
     let body = section.lines().filter(|line| !line.starts_with(".SH"));
-    body.map(|line| format!("{line}\n")).collect()
+    body.flat_map(|line| [line, "\n"]).collect()
 }
 
 #[cfg(test)]

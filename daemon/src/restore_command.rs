@@ -184,8 +184,9 @@ impl Tally {
             Verdict::Empty => format!("{path_words}: holds no record\n"),
             Verdict::Damaged(damage) => {
                 (self.refused, self.damaged) = (self.refused + 1, true);
-                let spans: String = damage.iter().map(|span| format!("{span}\n")).collect();
-                format!("{spans}{path_words}: damaged, not adopted\n")
+                let spans: Vec<String> = damage.iter().map(ToString::to_string).collect();
+                let spans = spans.join("\n");
+                format!("{spans}\n{path_words}: damaged, not adopted\n")
             }
             Verdict::SetAside => {
                 (self.refused, self.damaged) = (self.refused + 1, true);

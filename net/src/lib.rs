@@ -10,5 +10,6 @@ pub mod backend;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod per_address;
 pub mod ring;
 pub mod shard;

@@ -99,3 +99,9 @@ pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 /// What one query may hold, bytes: unread output in the pipe and on the connection, hits in
 /// order, caches of its expression. Divides `--query.memory-max` into queries.
 pub const QUERY_BYTES_MAX: usize = 512 << 10;
+
+/// Queries that wait for their turn at a time; further ones get 429 at once.
+pub const QUERIES_WAITING_MAX: usize = 256;
+
+/// How long a query waits for its turn before it gets 429: a person still waits that long.
+pub const QUERY_TURN_WAIT: Duration = Duration::from_secs(5);

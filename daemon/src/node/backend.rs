@@ -253,6 +253,8 @@ impl Backend for NodeBackend {
         ] {
             self.metrics.queue_depth(queue).set(depth);
         }
+        let abandoned = &self.metrics.query.abandoned_bytes;
+        abandoned.inc_by(self.searcher.abandoned_bytes().saturating_sub(abandoned.get()));
         let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
         self.metrics.clock_ahead_ms.set(ahead as i64);
         &self.metrics

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use engine::search::{Searcher, SearcherOptions};
 use engine::store::gather::GatherLimits;
+use net::http::HttpOptions;
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
 use net::shard::inbox::Message;
@@ -186,7 +187,7 @@ impl Node {
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
         let control =
-            control::spawn(listeners.api, Arc::new(backend), config.query.queries_max(), ended)
+            control::spawn(listeners.api, Arc::new(backend), http_options(&config), ended)
                 .map_err(refused("the control thread"))?;
         Ok(Self {
             config,
@@ -228,14 +229,13 @@ impl Node {
         let Some(interval) = supervisor.watchdog_interval() else {
             return self.endings.recv().map_err(|_| RecvTimeoutError::Disconnected);
         };
-        let turns = || self.metrics.shard_turns.iter().map(|t| t.get()).collect::<Vec<_>>();
-        let mut before = turns();
+        let mut before = self.metrics.turns();
         loop {
             match self.endings.recv_timeout(interval) {
                 Err(RecvTimeoutError::Timeout) => {}
                 ended => return ended,
             }
-            let now = turns();
+            let now = self.metrics.turns();
             if before.iter().zip(&now).all(|(before, now)| before != now) {
                 supervisor.tell("WATCHDOG=1");
             }
@@ -326,6 +326,16 @@ fn backend(
         draining: Arc::clone(&common.draining),
         appends: NodeBackend::append_permits(),
         next_shard: AtomicUsize::new(0),
+    }
+}
+
+fn http_options(config: &NodeConfig) -> HttpOptions {
+    HttpOptions {
+        queries_max: config.query.queries_max(),
+        query_turn_wait: config.query.wait_max,
+        connections_per_address_max: config.http.connections_per_address_max,
+        idle_timeout: config.http.idle_timeout,
+        ..HttpOptions::default()
     }
 }
 

@@ -31,6 +31,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod turns;
 pub mod window;
 
 pub use consumer::{Histogram, TopicSummary, Topics};

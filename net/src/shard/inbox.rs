@@ -17,11 +17,12 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::connection::Port;
+use crate::per_address::AddressPlace;
 
 /// What a shard can be asked to do.
 pub enum Message {
     /// Take over an accepted connection.
-    Adopt(OwnedFd, Port),
+    Adopt(OwnedFd, Port, AddressPlace),
     /// Append records that came over HTTP.
     Append(Append),
     /// Sync what was appended up to this end ([`Stamped::end`]), and say so.

@@ -211,7 +211,11 @@ fn a_client_that_leaves_ends_its_query_and_a_slow_one_holds_nobody_up() {
 
 #[test]
 fn queries_beyond_the_limit_are_told_to_come_again() {
-    let options = super::super::HttpOptions { queries_max: 0, ..Default::default() };
+    let options = super::super::HttpOptions {
+        queries_max: 0,
+        query_turn_wait: Duration::from_millis(1),
+        ..Default::default()
+    };
     let server = Server::with(options);
     let answer = get(server.address, "/query");
     assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
@@ -220,7 +224,11 @@ fn queries_beyond_the_limit_are_told_to_come_again() {
 #[test]
 fn stalled_queries_count_until_they_are_read() {
     let server = server_with_late_damage();
-    let options = super::super::HttpOptions { queries_max: 2, ..Default::default() };
+    let options = super::super::HttpOptions {
+        queries_max: 2,
+        query_turn_wait: Duration::from_millis(1),
+        ..Default::default()
+    };
     let small = Server::with(options);
     small.inner.parts.lock().unwrap().clone_from(&server.inner.parts.lock().unwrap());
     let stalled: Vec<_> = (0..2)
