@@ -165,8 +165,9 @@ fn what_is_known_to_be_missing_is_told_before_the_records() {
 fn server_with_late_damage() -> Server {
     let server = Server::start();
     let records: Vec<_> = (0..4000)
-        .map(|n| (Ulid::from_parts(BASE_MS + n, 1, n), topic("default"), vec![b'x'; 1000]))
+        .map(|n| (Ulid::from_parts(BASE_MS + n, 1, n), topic("default"), vec![b'x'; 4000]))
         .collect();
+    // More than the buffers of a connection hold.
     let mut part = TestPart::new(&records, 100);
     part.unreadable = vec![39];
     server.inner.parts.lock().unwrap().push(part);
