@@ -15,8 +15,9 @@ use crate::arguments::normalise;
 use crate::config::NodeConfig;
 use crate::drain_command::DrainConfig;
 use crate::exit::Exit;
-use crate::flag_table::{DRAIN, FSCK, NODE, QUERY, RESTORE, TESTSVC};
+use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, TESTSVC};
 use crate::flags::{Flag, Kind};
+use crate::forward_command::ForwardConfig;
 use crate::pages::Shell;
 use crate::query_command::QueryConfig;
 use crate::restore_command::RestoreConfig;
@@ -25,6 +26,7 @@ use crate::testsvc::TestServiceConfig;
 
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
 const HELP_ALL: &str = "help-all";
+const ADDRESSES: &str = "ADDR";
 const SHELL: &str = "SHELL";
 
 /// What to do.
@@ -32,6 +34,8 @@ const SHELL: &str = "SHELL";
 pub(crate) enum Command {
     /// Run a node in this role.
     Node { role: Role, config: Box<NodeConfig> },
+    /// Send standard input to ingesters.
+    Forward(Box<ForwardConfig>),
     /// Ask a node.
     Query(QueryConfig),
     /// Emit synthetic records.
@@ -95,13 +99,15 @@ enum Operand {
     None,
     /// One data directory.
     Path,
+    /// One address or more.
+    Addresses,
     /// One file or directory or more.
     Paths,
     /// The name of a shell.
     Shell,
 }
 
-const COMMANDS: [CommandRow; 11] = [
+const COMMANDS: [CommandRow; 12] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
@@ -119,6 +125,12 @@ const COMMANDS: [CommandRow; 11] = [
         about: "Run a node that keeps and searches records (needs the network part, not in this version)",
         flags: NODE,
         operand: Operand::None,
+    },
+    CommandRow {
+        name: "forward",
+        about: "Send standard input to ingesters",
+        flags: FORWARD,
+        operand: Operand::Addresses,
     },
     CommandRow {
         name: "query",
@@ -203,6 +215,11 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
         "ingeststore" => node(Role::IngestStore),
         "ingest" => node(Role::Ingest),
         "store" => node(Role::Store),
+        "forward" => {
+            let addresses = matches.get_many::<String>(ADDRESSES).into_iter().flatten();
+            let addresses: Vec<String> = addresses.cloned().collect();
+            Ok(Command::Forward(Box::new(ForwardConfig::from_settings(settings, &addresses)?)))
+        }
         "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
         "fsck" if settings.bool("repair") => {
@@ -255,6 +272,11 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
         sub = match row.operand {
             Operand::None => sub,
             Operand::Path => sub.arg(Arg::new("PATH").required(true).help("The data directory")),
+            Operand::Addresses => {
+                sub.arg(Arg::new(ADDRESSES).required(true).num_args(1..).help(
+                    "Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME",
+                ))
+            }
             Operand::Paths => sub.arg(
                 Arg::new("PATH")
                     .required(true)
@@ -343,7 +365,12 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&[], "Usage"),
             (&["nonsense"], "nonsense"),
-            (&["forward"], "forward"),
+            (&["forward"], "ADDR"),
+            (&["forward", "--mode", "bulk", "x"], "network part"),
+            (&["forward", "--mode", "slow", "x"], "fast, durable, bulk"),
+            (&["forward", "udp://x"], "udp://x"),
+            (&["forward", "tcp+dnssrv://x:1"], "port"),
+            (&["forward", "--dns-server", "ns", "x"], "--dns-server"),
             (&["ingeststore", "--nonsense"], "--nonsense"),
             (&["ingeststore", "-peer", "x"], "--peer"),
             (&["ingeststore", "--cores", "many"], "--cores"),

@@ -2,9 +2,9 @@
 //!
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
-//! [`query_command`], [`drain_command`], [`restore_command`], [`testsvc`] and [`fsck_command`] are
-//! the rest;
-//! [`pages`] prints completions and the manual, [`terminal`] knows what a terminal may be sent.
+//! [`forward_command`] sends to nodes; [`query_command`], [`drain_command`], [`restore_command`],
+//! [`testsvc`] and [`fsck_command`] are the rest; [`pages`] prints completions and the manual,
+//! [`terminal`] knows what a terminal may be sent.
 
 mod arguments;
 mod cli;
@@ -13,6 +13,7 @@ mod drain_command;
 mod exit;
 mod flag_table;
 mod flags;
+mod forward_command;
 mod fsck_command;
 mod logging;
 mod node;
@@ -54,10 +55,14 @@ fn run(command: Command, warnings: &[String]) -> Exit {
     if let Command::Node { role: Role::IngestStore, config } = command {
         return run_node(*config, warnings);
     }
+    if let Command::Forward(config) = command {
+        return forward_command::run(*config, warnings);
+    }
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
     match command {
+        Command::Forward(_) => unreachable!("handled above"),
         Command::Node { role, .. } => {
             let name = if role == Role::Ingest { "ingest" } else { "store" };
             eprintln!(

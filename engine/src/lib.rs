@@ -22,6 +22,7 @@ pub mod limits;
 pub mod restore;
 pub mod run_table;
 pub mod search;
+pub mod spool;
 pub mod storage;
 pub mod store;
 pub mod topic;

@@ -105,3 +105,41 @@ pub const QUERIES_WAITING_MAX: usize = 256;
 
 /// How long a query waits for its turn before it gets 429: a person still waits that long.
 pub const QUERY_TURN_WAIT: Duration = Duration::from_secs(5);
+/// Lines that a forwarder sends at a time, bytes: enough for the socket's speed, little enough to
+/// drop when the oldest go.
+pub const FORWARD_PIECE_BYTES: usize = 64 << 10;
+
+/// What a piece in a forwarder's memory costs beside its bytes.
+pub const FORWARD_PIECE_OVERHEAD_BYTES: usize = 128;
+
+/// Bytes on their way to an ingester that acknowledges: beyond it the forwarder waits. More than
+/// the largest record ([`engine::limits::RECORD_SIZE_CEILING`]) that an ingester holds before it
+/// can acknowledge it.
+pub const FORWARD_WINDOW_BYTES_MAX: usize = 24 << 20;
+
+/// How long connecting to one address may take.
+pub const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long looking a name up may take, all tries together.
+pub const FORWARD_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first pause between tries; full jitter, doubling.
+pub const FORWARD_BACKOFF_BASE: Duration = Duration::from_millis(50);
+
+/// A connection that lasted this long counts as a success, also without acknowledgements.
+pub const FORWARD_STEADY: Duration = Duration::from_secs(2);
+
+/// A full window that moves no more for this long is settled by ending the connection.
+pub const FORWARD_STALL: Duration = Duration::from_secs(30);
+
+/// Sent bytes that the other host does not confirm for this long end the connection.
+pub const FORWARD_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most addresses of one answer of the name service that are tried.
+pub const FORWARD_ADDRESSES_MAX: usize = 64;
+
+/// How often dropped records are told at most.
+pub const FORWARD_TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// HTTP connections of a forwarder at a time; further ones are closed at once.
+pub const FORWARD_HTTP_CONNECTIONS_MAX: usize = 64;

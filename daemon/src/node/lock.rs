@@ -37,13 +37,13 @@ impl std::fmt::Display for LockError {
             Self::Held { directory, pid: Some(pid) } => write!(
                 f,
                 "{} is in use by the process with pid {pid}: stop it first, or give this one \
-                 another directory (--ingest.path, --store.path)",
+                 another directory (--ingest.path, --store.path, --spool.path)",
                 directory.display()
             ),
             Self::Held { directory, pid: None } => write!(
                 f,
                 "{} is in use by another process: stop it first, or give this one another \
-                 directory (--ingest.path, --store.path)",
+                 directory (--ingest.path, --store.path, --spool.path)",
                 directory.display()
             ),
             Self::Io(path, e) => write!(

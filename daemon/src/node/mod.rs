@@ -43,6 +43,7 @@ use net::shard::{Clock, Gate, Placement};
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
+pub(crate) use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
 use crate::config::NodeConfig;
 

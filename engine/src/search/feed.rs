@@ -12,9 +12,10 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::pinned::PinnedPart;
 use super::scan::Filter;
 use super::spec::Order;
-use crate::chunk::{ChunkMeta, OpenPart, Part};
+use crate::chunk::{ChunkMeta, Part};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -44,7 +45,7 @@ pub(super) const fn last_key(order: Order, first: Ulid, last: Ulid) -> u128 {
 
 /// Chunks of an open part that have not been handed out.
 struct Cursor {
-    part: Arc<dyn OpenPart>,
+    part: Arc<PinnedPart>,
     left: Range<usize>,
     /// Which of the part's topics are wanted; none where all are. A part that does not know its
     /// topics has an empty list: each of its chunks has to be read.
@@ -80,7 +81,7 @@ pub(super) enum Next {
     /// Open this part, then say so with [`Feed::opened`].
     Open(Arc<dyn Part>),
     /// Scan this chunk.
-    Chunk(Arc<dyn OpenPart>, usize),
+    Chunk(Arc<PinnedPart>, usize),
 }
 
 /// See the page of the module.
@@ -173,12 +174,12 @@ impl Feed {
             && meta.last <= self.high
             // A chunk with but one topic is here because that one is wanted.
             && (cursor.wanted.is_none() || topic.is_some())
-            && !cursor.part.is_bad(index)
+            && cursor.part.may_be_counted(index)
             && count(meta, topic)
     }
 
     /// A part that was taken is open: its chunks are merged in.
-    pub(super) fn opened(&mut self, part: Arc<dyn OpenPart>, filter: &Filter) {
+    pub(super) fn opened(&mut self, part: Arc<PinnedPart>, filter: &Filter) {
         let chunks = part.chunks();
         let start = chunks.partition_point(|chunk| chunk.last < self.low);
         let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);

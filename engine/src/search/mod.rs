@@ -18,6 +18,7 @@ pub mod expression;
 mod feed;
 pub mod format;
 mod matcher;
+mod pinned;
 pub mod pipe;
 mod pool;
 mod scan;
@@ -31,6 +32,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod track;
 mod turns;
 pub mod window;
 

@@ -30,6 +30,9 @@ pub struct Missing {
     pub node: String,
     /// Why it could not be searched.
     pub reason: String,
+    /// The damage that is why, where this query or an earlier one came upon it in a file; absent
+    /// for any other reason, and for what was counted as damage when it was set aside.
+    pub damage: Option<Damage>,
 }
 
 /// Which end of the time range comes first.

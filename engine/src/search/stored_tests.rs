@@ -117,3 +117,61 @@ fn damage_that_was_met_is_told_by_counts_and_plans_until_the_file_changes() {
     assert_eq!((mended.records, mended.complete), (300, true));
     assert!(count(spec("")).complete && searcher.plan(&spec(""), &snapshot()).complete);
 }
+
+/// An index may be whole where the run table that it sums up is not.
+#[test]
+fn a_block_is_counted_from_the_index_only_after_its_run_table_was_verified() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let searcher = searcher(1);
+    let count = || {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let stats = searcher.stats(spec(""), Snapshot { parts, missing: Vec::new() });
+        stats.wait_blocking().unwrap()
+    };
+    let (first, second) = (count(), count());
+    assert!(first.blocks_read > 10 && first.bytes_scanned == 0);
+    assert_eq!((second.records, second.complete, second.blocks_read), (300, true, 0));
+
+    let mut bytes = std::fs::read(segment.path()).unwrap();
+    let at = memchr::memmem::find(&bytes, b"record 0 0\n").unwrap();
+    bytes[at - 1] ^= 0x20; // The table lies before the text.
+    std::fs::write(segment.path(), &bytes).unwrap();
+    for _ in 0..2 {
+        let stats = count();
+        assert_eq!((stats.complete, stats.missing_count), (false, 1));
+        assert!(stats.missing[0].reason.contains("checksum of the run table"));
+        assert!(stats.records < 300);
+    }
+}
+
+#[test]
+fn plans_leave_out_what_is_known_to_be_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+    let snapshot = Snapshot { parts, missing: Vec::new() };
+    let searcher = searcher(1);
+    let whole = searcher.plan(&spec(""), &snapshot);
+    let bytes = std::fs::read(segment.path()).unwrap();
+    let break_and_meet = |needle: &[u8]| {
+        let mut bytes = bytes.clone();
+        for at in memchr::memmem::find_iter(&bytes.clone(), needle) {
+            bytes[at] ^= 0x20;
+        }
+        std::fs::write(segment.path(), &bytes).unwrap();
+        searcher.stats(spec("record"), snapshot.clone()).wait_blocking().unwrap()
+    };
+    let met = break_and_meet(b"record 200 ");
+    let plan = searcher.plan(&spec(""), &snapshot);
+    assert_eq!((plan.complete, plan.segments), (false, 1));
+    assert_eq!(plan.data_set_bytes_max, met.bytes);
+    assert!(met.bytes < whole.data_set_bytes_max);
+
+    let met = break_and_meet(b"record ");
+    let plan = searcher.plan(&spec(""), &snapshot);
+    assert_eq!((met.records, plan.segments, plan.data_set_bytes_max), (0, 0, 0));
+    assert_eq!((plan.complete, plan.missing_count), (false, met.missing_count));
+}

@@ -164,6 +164,10 @@ impl OpenPart for OpenTestPart {
         Ok(self.part.chunks[index].table.clone())
     }
 
+    fn may_be_counted(&self, _index: usize) -> bool {
+        true
+    }
+
     fn verify(&self, index: usize) -> Result<(), Damage> {
         let chunk = &self.part.chunks[index];
         if self.part.corrupt.contains(&index) || crc32fast::hash(&chunk.text) != chunk.checksum {

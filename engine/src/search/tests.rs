@@ -342,6 +342,7 @@ fn damage_costs_its_chunk_and_is_told() {
         assert_eq!((missing.from.ms(), missing.to.ms()), (MS + 10, MS + 19));
         assert_eq!(missing.node, "here");
         assert!(missing.reason.contains("checksum"), "{}", missing.reason);
+        assert_eq!(missing.damage.as_ref().map(ToString::to_string), Some(missing.reason.clone()));
         let end: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(end["end"]["complete"], false);
         assert_eq!(end["end"]["records"], 20);
@@ -477,6 +478,28 @@ fn a_reader_that_leaves_ends_its_scan_and_frees_its_pins() {
     assert!(part.texts_read.load(Ordering::Relaxed) < 40);
 }
 
+/// A part's owner writes over its file once nobody holds it.
+#[test]
+fn a_part_is_pinned_until_its_last_record_is_sent() {
+    let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
+    let pin = Arc::new(part);
+    let searcher = searcher(1);
+    let parts: Vec<Arc<dyn Part>> = vec![pin.clone()];
+    let mut reader =
+        searcher.query(spec(""), Snapshot { parts, missing: Vec::new() }, Format::Text);
+    let mut len = 0;
+    while let Some(piece) = reader.next_blocking() {
+        len += piece.len();
+        if len < 2_000_000 {
+            assert!(Arc::strong_count(&pin) > 1, "let go of after {len} bytes");
+        }
+    }
+    assert_eq!(len, 20_000 * (27 + 101));
+    // The single thread has turned to this one after it has let go of the other.
+    searcher.stats(spec(""), snapshot(&[])).wait_blocking().unwrap();
+    assert_eq!(Arc::strong_count(&pin), 1);
+}
+
 #[test]
 fn a_query_that_is_ended_tells_what_it_did_not_send() {
     let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
@@ -495,6 +518,7 @@ fn a_query_that_is_ended_tells_what_it_did_not_send() {
         let last = Ulid::from_parts(MS + lines - 1, 1, lines - 1);
         assert_eq!(outcome.stats.missing[0].from, last.plus(1));
         assert_eq!(outcome.stats.missing[0].reason, "pinned for too long");
+        assert_eq!(outcome.stats.missing[0].damage, None);
     }
 }
 
@@ -517,7 +541,13 @@ fn what_is_missing_before_the_first_byte_is_known_with_it() {
     let part = TestPart::new(&series(0, 10, |_| b"x".to_vec()), 5);
     let mut snapshot = snapshot(&[part]);
     let (from, to) = (Ulid::first_of_ms(MS), Ulid::last_of_ms(MS));
-    snapshot.missing.push(Missing { from, to, node: "n".into(), reason: "down".into() });
+    snapshot.missing.push(Missing {
+        from,
+        to,
+        node: "n".into(),
+        reason: "down".into(),
+        damage: None,
+    });
     let waker = std::task::Waker::from(Arc::new(Nobody));
     let mut context = std::task::Context::from_waker(&waker);
     let searcher = searcher(1);

@@ -4,7 +4,7 @@
 //! changed starts anew; asking never waits for storage.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::damage::Damage;
@@ -17,6 +17,8 @@ const BLOCKS_MAX: usize = 256;
 pub(super) struct KnownDamage {
     /// Whether there is any, so that nobody takes the lock for nothing.
     is_any: AtomicBool,
+    /// Text of the blocks, bytes.
+    lost_text_bytes: AtomicU64,
     found: Mutex<Found>,
 }
 
@@ -24,8 +26,8 @@ pub(super) struct KnownDamage {
 struct Found {
     /// By header, index and footer.
     structure: Vec<Damage>,
-    /// By reads, per block.
-    blocks: BTreeMap<usize, Damage>,
+    /// By reads, per block; and the length of its text, bytes.
+    blocks: BTreeMap<usize, (Damage, u32)>,
 }
 
 impl KnownDamage {
@@ -37,11 +39,11 @@ impl KnownDamage {
         self.note(&found);
     }
 
-    /// A block could not be read.
-    pub(super) fn add(&self, block: usize, damage: &Damage) {
+    /// A block could not be read; its text is so long.
+    pub(super) fn add(&self, block: usize, damage: &Damage, text_len: u32) {
         let mut found = self.lock();
         if found.blocks.len() < BLOCKS_MAX {
-            found.blocks.insert(block, damage.clone());
+            found.blocks.insert(block, (damage.clone(), text_len));
         }
         self.note(&found);
     }
@@ -55,9 +57,9 @@ impl KnownDamage {
         }
     }
 
-    /// Whether a block could not be read when that was tried last.
-    pub(super) fn is_bad(&self, block: usize) -> bool {
-        self.is_any.load(Ordering::Acquire) && self.lock().blocks.contains_key(&block)
+    /// Text of the blocks that could not be read, bytes.
+    pub(super) fn lost_text_bytes(&self) -> u64 {
+        self.lost_text_bytes.load(Ordering::Acquire)
     }
 
     /// All of it.
@@ -66,12 +68,15 @@ impl KnownDamage {
             return Vec::new();
         }
         let found = self.lock();
-        found.structure.iter().chain(found.blocks.values()).cloned().collect()
+        let blocks = found.blocks.values().map(|(damage, _)| damage);
+        found.structure.iter().chain(blocks).cloned().collect()
     }
 
     fn note(&self, found: &Found) {
         let is_any = !found.structure.is_empty() || !found.blocks.is_empty();
         self.is_any.store(is_any, Ordering::Release);
+        let bytes = found.blocks.values().map(|(_, text_len)| u64::from(*text_len)).sum();
+        self.lost_text_bytes.store(bytes, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Found> {

@@ -26,6 +26,7 @@ pub mod slab;
 mod write_error;
 pub mod writer;
 
+mod checked;
 mod fields;
 #[cfg(test)]
 mod fuzz_tests;

@@ -1,14 +1,15 @@
 //! A published store segment: what is kept in memory of it while it is not in use, and how it is
 //! read.
 //!
-//! Invariants: nothing of a segment that is not open stays in memory but its totals, one bit per
-//! block and what is known to be damaged; a block's checksums are verified before its first use and again whenever the file
-//! may have changed (its version stamp differs); an open segment stays readable after its file's
-//! name is gone; a file that is cut underneath costs the blocks that are gone.
+//! Invariants: nothing of a segment that is not open stays in memory but its totals, three bits
+//! per block and what is known to be damaged; a block's checksums are verified before its first use
+//! and again whenever the file may have changed (its version stamp differs); an open segment stays
+//! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
+//! gone.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
@@ -21,6 +22,7 @@ use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader};
+use super::checked::Checked;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
@@ -58,7 +60,7 @@ pub struct StoreSegment {
 #[derive(Default)]
 struct Cached {
     stamp: u128,
-    verified: Arc<Bitmap>,
+    checked: Arc<Checked>,
     open: Weak<OpenSegment>,
 }
 
@@ -183,7 +185,7 @@ impl Part for StoreSegment {
     }
 
     fn text_bytes(&self) -> u64 {
-        self.meta.text_bytes
+        self.meta.text_bytes.saturating_sub(self.known.lost_text_bytes())
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
@@ -198,28 +200,6 @@ impl Part for StoreSegment {
 
     fn known_damage(&self) -> Vec<Damage> {
         self.known.list()
-    }
-}
-
-/// One bit per block: verified under the present stamp.
-#[derive(Debug, Default)]
-struct Bitmap(Vec<AtomicU64>);
-
-impl Bitmap {
-    fn new(len: usize) -> Self {
-        Self((0..len.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn get(&self, index: usize) -> bool {
-        self.0[index / 64].load(Ordering::Acquire) & (1 << (index % 64)) != 0
-    }
-
-    fn set(&self, index: usize) {
-        self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
-    }
-
-    fn clear(&self, index: usize) {
-        self.0[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Release);
     }
 }
 
@@ -249,7 +229,7 @@ pub struct OpenSegment {
     file: Arc<dyn File>,
     file_bytes: u64,
     map: Mutex<Arc<Map>>,
-    verified: Arc<Bitmap>,
+    checked: Arc<Checked>,
     known: Arc<KnownDamage>,
     chunks: Vec<ChunkMeta>,
     places: Vec<BlockPlace>,
@@ -279,14 +259,13 @@ impl OpenSegment {
         let found = open::find(path, &map);
         let mut this = Self::of_found(path, file, map, found);
         this.known = Arc::clone(known);
-        if stamp == cached.stamp && cached.verified.0.len() == this.verified.0.len() {
-            this.verified = Arc::clone(&cached.verified);
+        if stamp == cached.stamp && cached.checked.blocks() == this.checked.blocks() {
+            this.checked = Arc::clone(&cached.checked);
         } else {
             known.begin(&this.damage);
         }
         let this = Arc::new(this);
-        *cached =
-            Cached { stamp, verified: Arc::clone(&this.verified), open: Arc::downgrade(&this) };
+        *cached = Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
         Ok(this)
     }
 
@@ -296,7 +275,7 @@ impl OpenSegment {
             file,
             file_bytes: map.len() as u64,
             map: Mutex::new(map),
-            verified: Arc::default(),
+            checked: Arc::default(),
             known: Arc::default(),
             chunks: Vec::new(),
             places: Vec::new(),
@@ -340,7 +319,7 @@ impl OpenSegment {
                 is_indexed: slab.is_indexed,
             });
         }
-        this.verified = Arc::new(Bitmap::new(this.chunks.len()));
+        this.checked = Arc::new(Checked::new(this.chunks.len()));
         this
     }
 
@@ -413,8 +392,8 @@ impl OpenSegment {
         }
         result.map_err(|kind| {
             let damage = self.damage_of(place, kind);
-            self.verified.clear(index);
-            self.known.add(index, &damage);
+            self.checked.block_is_bad(index);
+            self.known.add(index, &damage, place.header.text_len);
             damage
         })
     }
@@ -423,14 +402,19 @@ impl OpenSegment {
         let chunk = self.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
             let table = place.header.decode_table(&map[table])?;
-            if !self.verified.get(index) {
+            if !self.checked.is_text_verified(index) {
                 place.header.check_text(&map[text.clone()])?;
-                self.verified.set(index);
             }
             Ok(Chunk { table, text: Text::Mapped(Arc::clone(map), text) })
         })?;
-        self.known.forget(index);
+        self.is_whole(index);
         Ok(chunk)
+    }
+
+    /// A block was verified, table and text.
+    fn is_whole(&self, index: usize) {
+        self.checked.block_is_whole(index);
+        self.known.forget(index);
     }
 }
 
@@ -480,22 +464,32 @@ impl OpenPart for SegmentView {
     }
 
     fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
-        self.segment.with_map(self.blocks.start + index, |map, place| {
+        let index = self.blocks.start + index;
+        let table = self.segment.with_map(index, |map, place| {
             let (table, _) = spans(map, place)?;
             place.header.decode_table(&map[table])
-        })
+        })?;
+        self.segment.checked.table_is_whole(index);
+        Ok(table)
     }
 
     fn is_bad(&self, index: usize) -> bool {
-        self.segment.known.is_bad(self.blocks.start + index)
+        self.segment.checked.is_bad(self.blocks.start + index)
+    }
+
+    fn may_be_counted(&self, index: usize) -> bool {
+        self.segment.checked.is_countable(self.blocks.start + index)
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {
-        self.segment.with_map(self.blocks.start + index, |map, place| {
+        let index = self.blocks.start + index;
+        self.segment.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
             place.header.decode_table(&map[table])?;
             place.header.check_text(&map[text])
-        })
+        })?;
+        self.segment.is_whole(index);
+        Ok(())
     }
 }
 

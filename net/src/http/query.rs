@@ -372,11 +372,10 @@ impl Described {
 }
 
 /// An end of the range as `from` and `to` would take it: its time where it is a whole
-/// millisecond of our era, else its ULID.
+/// millisecond that can be written as one, else its ULID.
 fn edge(id: Ulid, of_ms: Ulid) -> String {
-    /// The year 10000 begins here.
-    const RFC3339_MS_END: u64 = 253_402_300_800_000;
-    if id == of_ms && id.ms() < RFC3339_MS_END { rfc3339(id.ms()) } else { id.to_string() }
+    let has_text = jiff::Timestamp::MAX.as_millisecond().cast_unsigned();
+    if id == of_ms && id.ms() <= has_text { rfc3339(id.ms()) } else { id.to_string() }
 }
 
 /// The expression as a header can carry it: bytes that are not visible ASCII become `%XX`.
