@@ -7,15 +7,20 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
+use clap::builder::styling::{AnsiColor, Effects, Styles};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::arguments::normalise;
 use crate::config::NodeConfig;
+use crate::drain_command::DrainConfig;
 use crate::exit::Exit;
-use crate::flag_table::{FORWARD, FSCK, NODE, QUERY, STREAM, TESTSVC};
+use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, STREAM, TESTSVC};
 use crate::flags::{Flag, Kind};
 use crate::forward_command::ForwardConfig;
+use crate::pages::Shell;
 use crate::query_command::QueryConfig;
+use crate::restore_command::RestoreConfig;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::stream_command::StreamConfig;
 use crate::testsvc::TestServiceConfig;
@@ -23,6 +28,7 @@ use crate::testsvc::TestServiceConfig;
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
 const HELP_ALL: &str = "help-all";
 const ADDRESSES: &str = "ADDR";
+const SHELL: &str = "SHELL";
 
 /// What to do.
 #[derive(Debug)]
@@ -37,8 +43,16 @@ pub(crate) enum Command {
     Stream(StreamConfig),
     /// Emit synthetic records.
     TestService(TestServiceConfig),
+    /// Empty a node before it goes.
+    Drain(DrainConfig),
+    /// Adopt copied segments.
+    Restore(RestoreConfig),
     /// Check a data directory.
     Fsck { path: PathBuf, json: bool },
+    /// Print what completes command lines in this shell.
+    Completions(Shell),
+    /// Print the manual page.
+    Manual,
     /// Print the version.
     Version,
 }
@@ -56,6 +70,8 @@ pub(crate) enum Role {
 pub(crate) struct Stop {
     /// What to print.
     pub(crate) text: String,
+    /// The same for a terminal that shows colours.
+    pub(crate) coloured: String,
     /// Help that was asked for goes to standard output with `Done`, the rest to standard error.
     pub(crate) exit: Exit,
 }
@@ -67,7 +83,8 @@ impl From<SettingsError> for Stop {
 }
 
 fn usage(words: &str) -> Stop {
-    Stop { text: format!("error: {words}\n"), exit: Exit::Usage }
+    let text = format!("error: {words}\n");
+    Stop { coloured: text.clone(), text, exit: Exit::Usage }
 }
 
 /// One row of the command table.
@@ -87,9 +104,13 @@ enum Operand {
     Path,
     /// One address or more.
     Addresses,
+    /// One file or directory or more.
+    Paths,
+    /// The name of a shell.
+    Shell,
 }
 
-const COMMANDS: [CommandRow; 9] = [
+const COMMANDS: [CommandRow; 13] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
@@ -138,6 +159,30 @@ const COMMANDS: [CommandRow; 9] = [
         flags: FSCK,
         operand: Operand::Path,
     },
+    CommandRow {
+        name: "drain",
+        about: "Empty a node before it goes: no new records, everything into the store",
+        flags: DRAIN,
+        operand: Operand::None,
+    },
+    CommandRow {
+        name: "restore",
+        about: "Verify copied segments and adopt them into a store directory, offline",
+        flags: RESTORE,
+        operand: Operand::Paths,
+    },
+    CommandRow {
+        name: "completions",
+        about: "Print what completes command lines in a shell",
+        flags: &[],
+        operand: Operand::Shell,
+    },
+    CommandRow {
+        name: "man",
+        about: "Print the manual page, as man(1) reads it",
+        flags: &[],
+        operand: Operand::None,
+    },
     CommandRow { name: "version", about: "Print the version", flags: &[], operand: Operand::None },
 ];
 
@@ -157,9 +202,10 @@ pub(crate) fn parse(
         None => line.extend_from_slice(arguments),
     }
     let show_all = line.iter().any(|argument| argument == "--help-all");
-    let matches = parser(show_all).try_get_matches_from(line).map_err(|error| Stop {
-        text: error.render().to_string(),
-        exit: if error.use_stderr() { Exit::Usage } else { Exit::Done },
+    let matches = parser(show_all).try_get_matches_from(line).map_err(|error| {
+        let words = error.render();
+        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        Stop { text: words.to_string(), coloured: words.ansi().to_string(), exit }
     })?;
     let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
     let row =
@@ -193,6 +239,17 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
             let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
             Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })
         }
+        "drain" => Ok(Command::Drain(DrainConfig::from_settings(settings))),
+        "restore" => {
+            let paths: Vec<String> =
+                matches.get_many::<String>("PATH").into_iter().flatten().cloned().collect();
+            Ok(Command::Restore(RestoreConfig::new(settings, &paths)))
+        }
+        "completions" => {
+            let name = matches.get_one::<String>(SHELL).map(String::as_str).unwrap_or_default();
+            Shell::named(name).map(Command::Completions).ok_or_else(|| usage("unknown shell"))
+        }
+        "man" => Ok(Command::Manual),
         _ => Ok(Command::Version),
     }
 }
@@ -203,10 +260,18 @@ fn given(flags: &[Flag], matches: &ArgMatches) -> HashMap<&'static str, Vec<Stri
     flags.iter().filter_map(|flag| Some((flag.name, texts(flag)?))).collect()
 }
 
+/// How help looks on a terminal.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .usage(AnsiColor::Green.on_default().effects(Effects::BOLD))
+    .literal(AnsiColor::Cyan.on_default().effects(Effects::BOLD))
+    .placeholder(AnsiColor::Cyan.on_default());
+
 /// The parser; with `show_all` its help hides no flag.
-fn parser(show_all: bool) -> clap::Command {
+pub(crate) fn parser(show_all: bool) -> clap::Command {
     let root = clap::Command::new("oklogd")
         .about(ABOUT)
+        .styles(STYLES)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -221,6 +286,16 @@ fn parser(show_all: bool) -> clap::Command {
                 sub.arg(Arg::new(ADDRESSES).required(true).num_args(1..).help(
                     "Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME",
                 ))
+            }
+            Operand::Paths => sub.arg(
+                Arg::new("PATH")
+                    .required(true)
+                    .num_args(1..)
+                    .help("Segments, or directories that hold some: data, data/store, data/ingest"),
+            ),
+            Operand::Shell => {
+                let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
+                sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
             }
         };
         if row.flags.iter().any(|flag| !flag.common) && !show_all {
@@ -315,6 +390,11 @@ mod tests {
             (&["query", "--order", "up"], "asc, desc"),
             (&["query", "--topic", "a b"], "--topic"),
             (&["query", "--limit", "-1"], "--limit"),
+            (&["completions"], "SHELL"),
+            (&["completions", "tcsh"], "bash, zsh, fish, elvish"),
+            (&["man", "query"], "query"),
+            (&["restore"], "PATH"),
+            (&["drain", "--timeout", "5"], "--timeout"),
             (&["fsck"], "PATH"),
             (&["fsck", "x", "--repair"], "--repair"),
             (&["testsvc", "--rate", "0"], "--rate"),
@@ -338,6 +418,15 @@ mod tests {
             let shown = [' ', '['].iter().any(|end| short.text.contains(&format!("{name}{end}")));
             assert_eq!(shown, flag.common, "{name}");
             assert!(flag.default.is_none_or(|d| flag.kind == Kind::Bool || long.text.contains(d)));
+        }
+    }
+
+    #[test]
+    fn colours_are_apart_from_the_words() {
+        for line in [&["--help"][..], &["query", "--help"], &["query", "--nonsense"]] {
+            let stop = run(line).unwrap_err();
+            assert!(!stop.text.contains('\x1b'), "{}", stop.text);
+            assert!(stop.coloured.contains("\x1b["), "{}", stop.coloured);
         }
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct NodeConfig {
     pub(crate) store: StoreConfig,
     /// The search side.
     pub(crate) query: QueryConfig,
+    /// The HTTP server.
+    pub(crate) http: HttpConfig,
     /// What is logged.
     pub(crate) log: LogConfig,
 }
@@ -65,6 +67,8 @@ pub(crate) struct IngestConfig {
     pub(crate) max_record_size_bytes: usize,
     /// Connections at a time on the ingest ports.
     pub(crate) connections_max: usize,
+    /// Connections of one address on the ingest ports.
+    pub(crate) connections_per_address_max: usize,
     /// Memory for unfinished lines, bytes.
     pub(crate) partial_max_bytes: usize,
     /// What may wait for the store before senders are slowed down, bytes.
@@ -101,6 +105,17 @@ pub(crate) struct QueryConfig {
     pub(crate) max_concurrent: usize,
     /// What all queries may hold together, bytes.
     pub(crate) memory_max_bytes: u64,
+    /// How long a query waits for its turn.
+    pub(crate) wait_max: Duration,
+}
+
+/// The HTTP server of a node.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HttpConfig {
+    /// Connections of one address.
+    pub(crate) connections_per_address_max: usize,
+    /// How long a connection may be silent between or inside request heads.
+    pub(crate) idle_timeout: Duration,
 }
 
 impl QueryConfig {
@@ -129,6 +144,8 @@ impl NodeConfig {
                 flush_interval: settings.duration("ingest.flush-interval"),
                 max_record_size_bytes: settings.number("ingest.max-record-size") as usize,
                 connections_max: settings.number("ingest.connections-max") as usize,
+                connections_per_address_max: settings.number("ingest.connections-per-address-max")
+                    as usize,
                 partial_max_bytes: settings.number("ingest.partial-max-size") as usize,
                 backlog_max_bytes: settings.number("ingest.backlog-max-size"),
                 segment_flush_size_bytes: settings.number("ingest.segment-flush-size"),
@@ -146,6 +163,12 @@ impl NodeConfig {
             query: QueryConfig {
                 max_concurrent: settings.number("query.max-concurrent") as usize,
                 memory_max_bytes: settings.number("query.memory-max"),
+                wait_max: settings.duration("query.wait-max"),
+            },
+            http: HttpConfig {
+                connections_per_address_max: settings.number("http.connections-per-address-max")
+                    as usize,
+                idle_timeout: settings.duration("http.idle-timeout"),
             },
             log: LogConfig::from_settings(settings),
         };

@@ -132,6 +132,30 @@ pub(crate) const NODE: &[Flag] = &[
         "Ingest connections at a time; further ones are closed at once",
     ),
     rare(
+        "ingest.connections-per-address-max",
+        Kind::Count(1, 1_000_000),
+        "8192",
+        "Ingest connections of one address (IPv6: of one /64); further ones are closed at once",
+    ),
+    rare(
+        "http.connections-per-address-max",
+        Kind::Count(1, 1024),
+        "512",
+        "HTTP connections of one address (IPv6: of one /64), of 1,024 in all; further ones get 503",
+    ),
+    rare(
+        "http.idle-timeout",
+        Kind::Duration(100, DAY_MS),
+        "30s",
+        "A connection that sends no request, or does not complete its head, for this long is closed",
+    ),
+    rare(
+        "query.wait-max",
+        Kind::Duration(0, DAY_MS),
+        "5s",
+        "A query waits this long for its turn before it is told to come again",
+    ),
+    rare(
         "ingest.partial-max-size",
         Kind::Size(1 << 20, 1 << 40),
         "64MiB",
@@ -344,8 +368,23 @@ pub(crate) const FORWARD: &[Flag] = &[
     ),
 ];
 
+/// Flags of `drain`.
+pub(crate) const DRAIN: &[Flag] = &[
+    common("store", Kind::Address, "localhost:7650", "Ask this node"),
+    optional(
+        "timeout",
+        Kind::Duration(1, 365 * DAY_MS),
+        "Stop waiting after this time, with exit code 1; the node goes on (default: wait)",
+    ),
+    CONFIG,
+];
+
+/// Flags of `restore`.
+pub(crate) const RESTORE: &[Flag] =
+    &[common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"), CONFIG];
+
 /// Every table; names that occur twice are the same setting.
-pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, STREAM, TESTSVC, FSCK];
+pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, STREAM, TESTSVC, FSCK, DRAIN, RESTORE];
 
 #[cfg(test)]
 mod tests {
@@ -386,6 +425,8 @@ mod tests {
             ("stream", STREAM),
             ("testsvc", TESTSVC),
             ("fsck", FSCK),
+            ("drain", DRAIN),
+            ("restore", RESTORE),
         ];
         for (command, table) in commands {
             let row = |flag: &Flag| {

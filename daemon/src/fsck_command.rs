@@ -7,15 +7,19 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use engine::damage::{Damage, DamageKind};
-use engine::fsck::{FileKind, FileReport, Report, check};
+use engine::fsck::{FileKind, FileReport, Report, check_with};
 use engine::storage::OsStorage;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::terminal::Progress;
 
 /// Checks a data directory, prints what was found, and says by its exit code whether it is whole.
 pub(crate) fn run(path: &Path, as_json: bool) -> Exit {
-    let report = match check(&OsStorage, path) {
+    let mut progress = Progress::new("checked");
+    let checked = check_with(&OsStorage, path, &mut |file| progress.add(file.file_bytes));
+    progress.clear();
+    let report = match checked {
         Ok(report) => report,
         Err(error) => {
             eprintln!("error: {}: cannot be checked: {error}", path.display());

@@ -2,12 +2,14 @@
 //!
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
-//! [`forward_command`] sends to nodes; [`query_command`], [`testsvc`] and [`fsck_command`] are the
-//! rest.
+//! [`forward_command`] sends to nodes; [`query_command`], [`drain_command`], [`restore_command`],
+//! [`testsvc`] and [`fsck_command`] are the rest; [`pages`] prints completions and the manual,
+//! [`terminal`] knows what a terminal may be sent.
 
 mod arguments;
 mod cli;
 mod config;
+mod drain_command;
 mod exit;
 mod flag_table;
 mod flags;
@@ -15,9 +17,12 @@ mod forward_command;
 mod fsck_command;
 mod logging;
 mod node;
+mod pages;
 mod query_command;
+mod restore_command;
 mod settings;
 mod stream_command;
+mod terminal;
 mod testsvc;
 mod units;
 
@@ -70,7 +75,11 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         Command::Query(config) => query_command::run(&config),
         Command::Stream(config) => stream_command::run(&config),
         Command::TestService(config) => testsvc::run(&config),
+        Command::Drain(config) => drain_command::run(&config),
+        Command::Restore(config) => restore_command::run(&config),
         Command::Fsck { path, json } => fsck_command::run(&path, json),
+        Command::Completions(shell) => print(&pages::completions(shell)),
+        Command::Manual => print(&pages::manual()),
         Command::Version => {
             println!("oklogd {}", env!("CARGO_PKG_VERSION"));
             Exit::Done
@@ -92,13 +101,27 @@ fn run_node(config: NodeConfig, warnings: &[String]) -> Exit {
     }
 }
 
-/// Prints help where it was asked for, or what is wrong.
+/// Prints a whole page; a closed pipe ends it silently.
+fn print(page: &[u8]) -> Exit {
+    match std::io::stdout().write_all(page) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: standard output: {error}");
+            Exit::Error
+        }
+        _ => Exit::Done,
+    }
+}
+
+/// Prints help where it was asked for, or what is wrong; in colours where they are seen.
 fn tell(stop: &Stop) -> Exit {
+    let choose = |coloured| if coloured { &stop.coloured } else { &stop.text };
     // Where it cannot be printed, the exit code still tells.
     let _ = if stop.exit == Exit::Done {
-        std::io::stdout().write_all(stop.text.as_bytes())
+        let mut out = std::io::stdout();
+        out.write_all(choose(terminal::shows_colours(&out)).as_bytes())
     } else {
-        std::io::stderr().write_all(stop.text.as_bytes())
+        let mut out = std::io::stderr();
+        out.write_all(choose(terminal::shows_colours(&out)).as_bytes())
     };
     stop.exit
 }

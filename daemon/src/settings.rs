@@ -327,6 +327,32 @@ mod tests {
         assert_eq!((settings.optional_number("cores"), settings.bool("debug")), (Some(3), true));
     }
 
+    proptest::proptest! {
+        /// `PROPTEST_CASES` runs more of them.
+        #[test]
+        fn fuzz_configuration_files(
+            text in "(('[a-z.-]{1,24}'|\"(api|cores|ingest.path|ingest.topic|query.memory-max)\"|cores|debug|api|[a-z.]{1,9}) ?= ?\
+                     (true|-?[0-9]{1,22}|'(:[0-9]{0,6}|[0-9]{0,20}(ms|s|d|kB|MiB|TiB)|\\PC{0,8})'|\\[\\PC{0,8}\\]|1e999|\\PC{0,6})?\n?){0,6}",
+        ) {
+            let (_keep, path) = file(&text);
+            match resolve(NODE, &[("config", &path)], &[]) {
+                Ok(settings) => drop(crate::config::NodeConfig::from_settings(&settings)),
+                Err(words) => proptest::prop_assert!(words.contains("--config"), "{}", words),
+            }
+        }
+
+        #[test]
+        fn fuzz_values(text in "\\PC{0,30}|[0-9]{0,30}[a-zA-Z]{0,4}|\\[?[0-9a-f:.]{0,20}\\]?:?[0-9]{0,7}") {
+            for flag in known_flags() {
+                if let Err(words) = flag.kind.read(&text) {
+                    proptest::prop_assert!(!words.is_empty());
+                }
+            }
+            let line: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            drop(crate::arguments::normalise(NODE, &line));
+        }
+    }
+
     #[test]
     fn the_last_of_several_wins_and_repeatable_ones_add_up() {
         let settings =

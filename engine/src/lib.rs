@@ -16,8 +16,11 @@ pub mod chunk;
 pub mod damage;
 pub mod follow;
 pub mod fsck;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod ingest;
 pub mod limits;
+pub mod restore;
 pub mod run_table;
 pub mod search;
 pub mod spool;

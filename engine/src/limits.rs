@@ -77,8 +77,9 @@ pub const QUERY_MISSING_MAX: usize = 1024;
 /// Text that a scan thread searches for one query before it turns to the next, bytes.
 pub const SCAN_SLICE_BYTES: u64 = 4 << 20;
 
-/// Hits that a query holds in memory over all chunks it works on; 32 bytes each.
-pub const QUERY_HITS_MAX: usize = 16 << 10;
+/// Hits that a query holds in memory over all chunks it works on; 32 bytes each, so that they are
+/// a quarter of what a query may hold.
+pub const QUERY_HITS_MAX: usize = 4 << 10;
 
 /// Fewest hits that one chunk may return at a time, however many chunks a query works on.
 pub const BATCH_HITS_MIN: usize = 256;

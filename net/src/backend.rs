@@ -52,6 +52,13 @@ pub trait Backend: Send + Sync + 'static {
     /// What `/_segmentstate` shows.
     fn segment_state(&self) -> SegmentState;
 
+    /// Takes no new records from now on and hands everything to the store; says how far that is.
+    /// Asked again, it only says.
+    fn drain(&self) -> DrainState;
+
+    /// How far draining is; `None` when nobody asked for it.
+    fn drain_state(&self) -> Option<DrainState>;
+
     /// Counters of the node, always the same, gauges brought up to date: called at each scrape.
     fn metrics(&self) -> &Arc<NodeMetrics>;
 }
@@ -84,6 +91,8 @@ pub enum AppendError {
     DiskFull,
     /// The backlog did not drain in time; waiting helps.
     Overloaded,
+    /// The node is being emptied; a restart ends that.
+    Draining,
     /// The node is stopping.
     ShuttingDown,
     /// The disk refused; names what failed.
@@ -97,6 +106,7 @@ impl fmt::Display for AppendError {
                 f.write_str("the disk of the node is full or failing (its log says which)")
             }
             Self::Overloaded => f.write_str("the node has more waiting than it may hold"),
+            Self::Draining => f.write_str("the node is draining: it takes no new records"),
             Self::ShuttingDown => f.write_str("the node is stopping"),
             Self::Storage(what) => write!(f, "the disk of the node failed: {what}"),
         }
@@ -112,6 +122,21 @@ pub struct Health {
     pub failing: bool,
     /// What is not as it should be.
     pub reasons: Vec<String>,
+}
+
+/// How far a node that drains has got.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct DrainState {
+    /// Nothing is left on the ingest side.
+    pub done: bool,
+    /// Shards that still write out.
+    pub shards: u64,
+    /// Ingest segments with records that are not in the store.
+    pub segments: u64,
+    /// Their text, bytes.
+    pub bytes: u64,
+    /// Why it cannot go on by itself, if it cannot.
+    pub stuck: Option<String>,
 }
 
 /// How many segments of one kind there are, and their size on disk.

@@ -13,5 +13,6 @@ pub mod forward;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod per_address;
 pub mod ring;
 pub mod shard;

@@ -100,6 +100,11 @@ pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 /// order, caches of its expression. Divides `--query.memory-max` into queries.
 pub const QUERY_BYTES_MAX: usize = 512 << 10;
 
+/// Queries that wait for their turn at a time; further ones get 429 at once.
+pub const QUERIES_WAITING_MAX: usize = 256;
+
+/// How long a query waits for its turn before it gets 429: a person still waits that long.
+pub const QUERY_TURN_WAIT: Duration = Duration::from_secs(5);
 /// Lines that a forwarder sends at a time, bytes: enough for the socket's speed, little enough to
 /// drop when the oldest go.
 pub const FORWARD_PIECE_BYTES: usize = 64 << 10;

@@ -115,6 +115,8 @@ pub struct QueryMetrics {
     pub seconds: Family<Label, Distribution>,
     /// Queries that run.
     pub running: Gauge,
+    /// Queries that wait for their turn.
+    pub waiting: Gauge,
     /// Queries that were refused because too many ran.
     pub refused: Counter,
     /// Queries of which some part could not be searched.
@@ -125,6 +127,8 @@ pub struct QueryMetrics {
     pub records: Counter,
     /// Text searched, bytes.
     pub bytes_scanned: Counter,
+    /// Text searched for clients that had left, bytes.
+    pub abandoned_bytes: Counter,
 }
 
 /// Metrics of live followers.
@@ -229,6 +233,11 @@ impl NodeMetrics {
     /// The counter of connections of a kind that were refused because there are too many.
     pub fn connections_refused(&self, modality: &'static str) -> Counter {
         self.connections_refused.get_or_create_owned(&label("modality", modality))
+    }
+
+    /// How often each shard's loop has turned.
+    pub fn turns(&self) -> Vec<u64> {
+        self.shard_turns.iter().map(Counter::get).collect()
     }
 
     /// The gauge of what waits in a queue.

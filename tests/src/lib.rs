@@ -33,3 +33,11 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn skipped(test: &str, why: &str) {
     eprintln!("\n*** SKIPPED: {test}: {why} ***\n");
 }
+
+/// Raises the limit of open files as far as it goes; says whether `wanted` fit.
+pub fn raise_descriptors(wanted: u64) -> bool {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).is_ok() && limit.maximum.is_none_or(|m| m >= wanted)
+}

@@ -112,3 +112,64 @@ fn fsck_finds_nothing_wrong_with_a_healthy_directory() {
     serde_json::from_slice::<serde_json::Value>(&json.stdout).expect("fsck --json prints JSON");
     assert_eq!(tools::oklogd(&["fsck", "/no/such/place"]).status.code(), Some(1));
 }
+
+#[test]
+fn completions_are_scripts_that_their_shells_read() {
+    for shell in ["bash", "zsh", "fish", "elvish"] {
+        let output = tools::oklogd(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(text(&output.stdout).contains("ingest.flush-interval"), "{shell}");
+        let here = Command::new(shell).arg("--version").output().is_ok_and(|o| o.status.success());
+        if shell == "elvish" || !here {
+            tests::skipped("completions_are_scripts…", &format!("{shell} cannot be asked here"));
+            continue;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("completions");
+        std::fs::write(&script, &output.stdout).unwrap();
+        let read = Command::new(shell).arg("-n").arg(&script).output().unwrap();
+        assert!(read.status.success(), "{shell}: {}", text(&read.stderr));
+    }
+    assert_eq!(tools::oklogd(&["completions", "tcsh"]).status.code(), Some(2));
+    let manual = tools::oklogd(&["man"]);
+    assert!(text(&manual.stdout).contains(".SH COMMANDS"));
+    assert_eq!(manual.status.code(), Some(0));
+}
+
+/// Runs a command whose standard streams are a terminal; all that it printed.
+fn on_a_terminal(line: &[&str], no_color: bool) -> String {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    let open = || {
+        let path = name.to_str().unwrap();
+        std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
+    };
+    let mut command = Command::new(tools::binary("oklogd"));
+    command.args(line).env_clear().env("TERM", "xterm");
+    if no_color {
+        command.env("NO_COLOR", "1");
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(open()).stderr(open()).spawn().unwrap();
+    drop(command);
+    let mut said = Vec::new();
+    // The terminal is gone, as an error, when its last process is.
+    let _ = std::io::Read::read_to_end(&mut std::fs::File::from(terminal), &mut said);
+    child.wait().unwrap();
+    text(&said)
+}
+
+#[test]
+fn help_is_coloured_on_a_terminal_only_and_long_commands_show_progress_there() {
+    assert!(!text(&tools::oklogd(&["query", "--help"]).stdout).contains('\x1b'));
+    assert!(on_a_terminal(&["query", "--help"], false).contains("\x1b["));
+    assert!(!on_a_terminal(&["query", "--help"], true).contains('\x1b'));
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a file"), "x").unwrap();
+    let path = directory.path().to_str().unwrap();
+    let said = on_a_terminal(&["fsck", path], true);
+    assert!(said.contains("checked 1 files"), "{said:?}");
+    assert!(tools::oklogd(&["fsck", path]).stderr.is_empty());
+}

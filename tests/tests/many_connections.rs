@@ -6,25 +6,11 @@ use std::net::TcpStream;
 use tests::node::Node;
 use tests::{sender, wait_until};
 
-/// Anonymous memory of a node, bytes.
-fn anonymous_bytes(node: &Node) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
-    let line = status.lines().find(|l| l.starts_with("RssAnon:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 const BUDGET_BYTES: u64 = 256 << 20;
-
-fn raise_nofile() -> bool {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).is_ok() && limit.maximum.is_none_or(|m| m >= 12_000)
-}
 
 #[test]
 fn five_thousand_idle_and_sixty_four_busy_connections_fit() {
-    if !raise_nofile() {
+    if !tests::raise_descriptors(12_000) {
         return tests::skipped("five_thousand_idle…", "the limit of open files is below 12,000");
     }
     let directory = tempfile::tempdir().unwrap();
@@ -50,7 +36,7 @@ fn five_thousand_idle_and_sixty_four_busy_connections_fit() {
         stream.write_all(b"awake\n").unwrap();
     }
     wait_until("idle ones are heard", || node.query("q=awake").len() == 5_000);
-    let used = anonymous_bytes(&node);
+    let used = node.anonymous_bytes();
     assert!(used <= BUDGET_BYTES, "{used} bytes");
     let stats = node.get("/query?from=1h&q=busy&stats").json();
     assert_eq!(stats["records"].as_u64(), Some(320_000), "{stats}");
@@ -62,7 +48,7 @@ fn five_thousand_idle_and_sixty_four_busy_connections_fit() {
 
 #[test]
 fn two_thousand_half_lines_fit() {
-    if !raise_nofile() {
+    if !tests::raise_descriptors(12_000) {
         return tests::skipped("two_thousand_half_lines_fit", "too few open files are allowed");
     }
     let directory = tempfile::tempdir().unwrap();
@@ -75,13 +61,13 @@ fn two_thousand_half_lines_fit() {
         stream.write_all(&half).unwrap();
         connections.push(stream);
         if number % 100 == 0 {
-            peak = peak.max(anonymous_bytes(&node));
+            peak = peak.max(node.anonymous_bytes());
         }
     }
     wait_until("all bytes are read", || {
         node.metric("oklog_ingest_taken_bytes_total") == 2_000.0 * 900_000.0
     });
-    peak = peak.max(anonymous_bytes(&node));
+    peak = peak.max(node.anonymous_bytes());
     assert!(peak <= BUDGET_BYTES, "{peak} bytes");
     assert!(node.metric("oklog_ingest_partial_lines_cut_total") > 0.0, "early cuts are counted");
     for stream in &mut connections {

@@ -17,7 +17,8 @@ use engine::store::catalogue::Catalogue;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
-    AppendError, Appended, Appender, Backend, Health, Pending, SegmentCount, SegmentState,
+    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentCount,
+    SegmentState,
 };
 use net::follow::Hub;
 use net::metrics::NodeMetrics;
@@ -53,6 +54,7 @@ pub(super) struct NodeBackend {
     pub(super) starved: Arc<AtomicBool>,
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) draining: Arc<AtomicBool>,
     pub(super) appends: Arc<Semaphore>,
     pub(super) next_shard: AtomicUsize,
 }
@@ -77,6 +79,9 @@ impl NodeBackend {
                  stores; records stay on the ingest side"
                     .into(),
             );
+        }
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("the node is draining: it takes no new records until a restart".into());
         }
         if self.stopping.load(Ordering::Acquire) {
             reasons.push("the node is stopping".into());
@@ -141,6 +146,9 @@ impl Backend for NodeBackend {
         if self.stopping.load(Ordering::Acquire) {
             return Err(AppendError::ShuttingDown);
         }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(AppendError::Draining);
+        }
         if self.starved.load(Ordering::Acquire) {
             return Err(AppendError::DiskFull);
         }
@@ -165,7 +173,8 @@ impl Backend for NodeBackend {
     }
 
     fn readiness(&self) -> Health {
-        let failing = self.starved.load(Ordering::Acquire) || self.stopping.load(Ordering::Acquire);
+        let flags = [&self.starved, &self.stopping, &self.draining];
+        let failing = flags.iter().any(|flag| flag.load(Ordering::Acquire));
         Health { failing, reasons: self.reasons() }
     }
 
@@ -197,6 +206,36 @@ impl Backend for NodeBackend {
         state
     }
 
+    fn drain(&self) -> DrainState {
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            tracing::info!(
+                "draining: no new records are taken, all that is held goes to the store"
+            );
+            for seat in self.placement.seats() {
+                seat.inbox.send(Message::Drain);
+            }
+        }
+        self.drain_state().unwrap_or_default()
+    }
+
+    fn drain_state(&self) -> Option<DrainState> {
+        if !self.draining.load(Ordering::Acquire) {
+            return None;
+        }
+        // In the order in which records move, so that none is overlooked.
+        let seats = self.placement.seats().iter();
+        let shards = seats.filter(|seat| !seat.drained.load(Ordering::Acquire)).count() as u64;
+        let held = self.registry.snapshot();
+        let bytes = held.iter().map(|segment| segment.content().text_bytes).sum();
+        let done = shards == 0 && held.is_empty();
+        let stuck = (!done && self.replicas_missing.load(Ordering::Acquire)).then(|| {
+            "replicas are missing: nothing can go to the store (a node on its own needs \
+             --store.segment-replication-factor 1)"
+                .to_owned()
+        });
+        Some(DrainState { done, shards, segments: held.len() as u64, bytes, stuck })
+    }
+
     fn metrics(&self) -> &Arc<NodeMetrics> {
         // Levels are read in the order in which records move, so that none is overlooked.
         let memory = self.metrics.shard_memory_bytes.get();
@@ -221,6 +260,8 @@ impl Backend for NodeBackend {
         ] {
             self.metrics.queue_depth(queue).set(depth);
         }
+        let abandoned = &self.metrics.query.abandoned_bytes;
+        abandoned.inc_by(self.searcher.abandoned_bytes().saturating_sub(abandoned.get()));
         let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
         self.metrics.clock_ahead_ms.set(ahead as i64);
         &self.metrics

@@ -36,7 +36,7 @@ impl Control {
 pub(super) fn spawn(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
-    queries_max: usize,
+    options: HttpOptions,
     endings: Endings,
 ) -> io::Result<Control> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -66,7 +66,6 @@ pub(super) fn spawn(
             let _ = endings.send(Ending::Signal(name));
         }
     };
-    let options = HttpOptions { queries_max, ..HttpOptions::default() };
     let stop_asked = async move {
         // An error means that the sender is gone, which is a reason to stop, too.
         let _ = stopped.wait_for(|stop| *stop).await;

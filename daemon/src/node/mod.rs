@@ -5,7 +5,7 @@
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`];
 //! - [`mod@backend`]: the node as HTTP sees it;
-//! - [`control`]: the thread of HTTP and signals.
+//! - [`control`]: the thread of HTTP and signals; [`notify`]: what the supervisor is told.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
 //! one line that says what to change. On a signal: no new connections, shards write out, the store
@@ -17,8 +17,9 @@ mod data;
 mod host;
 mod keeper;
 mod listeners;
-mod lock;
+pub(crate) mod lock;
 mod losses;
+mod notify;
 mod pressure;
 mod shards;
 mod store_work;
@@ -27,13 +28,14 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::search::{Searcher, SearcherOptions};
 use engine::store::gather::GatherLimits;
 use net::follow::Hub;
+use net::http::HttpOptions;
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
 use net::shard::inbox::Message;
@@ -136,6 +138,7 @@ struct Node {
     keeper_thread: JoinHandle<()>,
     store: StoreParts,
     store_threads: Vec<JoinHandle<()>>,
+    metrics: Arc<NodeMetrics>,
     endings: Receiver<Ending>,
     _locks: [lock::DirectoryLock; 2],
 }
@@ -158,6 +161,7 @@ impl Node {
             gate: Gate::default(),
             starved: Arc::default(),
             stopping: Arc::default(),
+            draining: Arc::default(),
             clock,
             metrics,
         };
@@ -187,13 +191,13 @@ impl Node {
             placement: common.placement.clone(),
             gate: common.gate,
             hub: common.hub.clone(),
-            metrics: common.metrics,
+            metrics: Arc::clone(&common.metrics),
             clock,
         };
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
         let control =
-            control::spawn(listeners.api, Arc::new(backend), config.query.queries_max(), ended)
+            control::spawn(listeners.api, Arc::new(backend), http_options(&config), ended)
                 .map_err(refused("the control thread"))?;
         Ok(Self {
             config,
@@ -207,13 +211,18 @@ impl Node {
             keeper_thread,
             store,
             store_threads,
+            metrics: common.metrics,
             endings,
             _locks: data.locks,
         })
     }
 
     fn run(self) -> Result<(), NodeError> {
-        match self.endings.recv() {
+        let supervisor = notify::Supervisor::from_environment();
+        supervisor.tell("READY=1\nSTATUS=Taking records");
+        let ending = self.wait(&supervisor);
+        supervisor.tell("STOPPING=1\nSTATUS=Writing out");
+        match ending {
             Ok(Ending::ShardFailed(shard, error)) => Err(NodeError::Shard(shard, error)),
             Ok(Ending::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
@@ -224,6 +233,25 @@ impl Node {
                 self.shut_down();
                 Ok(())
             }
+        }
+    }
+
+    /// Waits for the end; meanwhile the supervisor hears of every shard that still turns.
+    fn wait(&self, supervisor: &notify::Supervisor) -> Result<Ending, RecvTimeoutError> {
+        let Some(interval) = supervisor.watchdog_interval() else {
+            return self.endings.recv().map_err(|_| RecvTimeoutError::Disconnected);
+        };
+        let mut before = self.metrics.turns();
+        loop {
+            match self.endings.recv_timeout(interval) {
+                Err(RecvTimeoutError::Timeout) => {}
+                ended => return ended,
+            }
+            let now = self.metrics.turns();
+            if before.iter().zip(&now).all(|(before, now)| before != now) {
+                supervisor.tell("WATCHDOG=1");
+            }
+            before = now;
         }
     }
 
@@ -269,6 +297,8 @@ struct Common {
     /// Whether no segment can be made.
     starved: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
+    /// No new records until a restart.
+    draining: Arc<AtomicBool>,
     clock: Clock,
     metrics: Arc<NodeMetrics>,
 }
@@ -310,8 +340,19 @@ fn backend(
         starved: Arc::clone(&common.starved),
         replicas_missing: Arc::clone(replicas_missing),
         stopping: Arc::clone(&common.stopping),
+        draining: Arc::clone(&common.draining),
         appends: NodeBackend::append_permits(),
         next_shard: AtomicUsize::new(0),
+    }
+}
+
+fn http_options(config: &NodeConfig) -> HttpOptions {
+    HttpOptions {
+        queries_max: config.query.queries_max(),
+        query_turn_wait: config.query.wait_max,
+        connections_per_address_max: config.http.connections_per_address_max,
+        idle_timeout: config.http.idle_timeout,
+        ..HttpOptions::default()
     }
 }
 
@@ -323,7 +364,12 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         ..GatherLimits::default()
     };
     StoreParts {
-        source: Arc::new(LocalIngest::new(data, Arc::clone(&common.metrics), common.clock)),
+        source: Arc::new(LocalIngest::new(
+            data,
+            Arc::clone(&common.metrics),
+            common.clock,
+            Arc::clone(&common.draining),
+        )),
         catalogue: Arc::clone(&data.catalogue),
         limits,
         delay: config.store.segment_delay,

@@ -15,6 +15,7 @@ use engine::topic::Topic;
 use engine::ulid::PART_MAX;
 use net::follow::Hub;
 use net::metrics::NodeMetrics;
+use net::per_address::PerAddress;
 use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
 
 use super::data::random_seed;
@@ -70,6 +71,7 @@ pub(super) fn spawn(
         TopicMode::Static(topic) => TopicChoice::Static(topic.clone()),
         TopicMode::Dynamic => TopicChoice::FirstWord,
     };
+    let addresses = PerAddress::new(wiring.config.ingest.connections_per_address_max);
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
         let tail = open_tail(&wiring.config.ingest.path, index);
@@ -93,6 +95,7 @@ pub(super) fn spawn(
             record_size_max: ingest.max_record_size_bytes,
             partial_bytes_max: ingest.partial_max_bytes / wiring.cores.len(),
             connections_max: wiring.config.ingest.connections_max,
+            addresses: addresses.clone(),
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: wiring.placement.clone(),
             gate: wiring.gate.clone(),

@@ -60,14 +60,21 @@ pub(super) struct LocalIngest {
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
     losses: Arc<Losses>,
+    /// Nothing waits for company any more: the node is being emptied.
+    draining: Arc<AtomicBool>,
     /// Since when something has been waiting to be gathered.
     flushed_since_ms: Mutex<Option<u64>>,
 }
 
 impl LocalIngest {
-    pub(super) fn new(data: &Data, metrics: Arc<NodeMetrics>, clock: Clock) -> Self {
+    pub(super) fn new(
+        data: &Data,
+        metrics: Arc<NodeMetrics>,
+        clock: Clock,
+        draining: Arc<AtomicBool>,
+    ) -> Self {
         let (registry, losses) = (Arc::clone(&data.registry), Arc::clone(&data.losses));
-        Self { registry, metrics, clock, losses, flushed_since_ms: Mutex::default() }
+        Self { registry, metrics, clock, losses, draining, flushed_since_ms: Mutex::default() }
     }
 }
 
@@ -79,7 +86,10 @@ impl IngestSource for LocalIngest {
             flushed.fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.content.text_bytes));
         let mut since = self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner);
         *since = if count == 0 { None } else { since.or(Some(now_ms)) };
-        let oldest_age_ms = since.map_or(0, |since| now_ms.saturating_sub(since));
+        let oldest_age_ms = match *since {
+            Some(_) if self.draining.load(Ordering::Acquire) => u64::MAX,
+            since => since.map_or(0, |since| now_ms.saturating_sub(since)),
+        };
         Available { count, bytes, oldest_age_ms }
     }
 

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, HOST, HeaderValue, TE};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -49,9 +49,19 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-/// Sends a request; resolves with the head of its answer.
+/// Sends a `GET`; resolves with the head of its answer.
 pub(crate) async fn ask(
     endpoint: &Endpoint,
+    target: &str,
+    accept: &'static str,
+) -> Result<Response<Incoming>, ClientError> {
+    send(endpoint, Method::GET, target, accept).await
+}
+
+/// Sends a request without a body; resolves with the head of its answer.
+pub(crate) async fn send(
+    endpoint: &Endpoint,
+    method: Method,
     target: &str,
     accept: &'static str,
 ) -> Result<Response<Incoming>, ClientError> {
@@ -64,6 +74,7 @@ pub(crate) async fn ask(
     // Its failure is the body's failure too.
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
+    *request.method_mut() = method;
     // The target is made of characters that every URI may hold.
     *request.uri_mut() = target.parse().unwrap_or_default();
     let headers = request.headers_mut();

@@ -17,7 +17,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
-use crate::storage::{Open, Storage};
+use crate::storage::{Map, Open, Storage};
 use crate::store::name::Name;
 
 use store::SegmentCheck;
@@ -100,41 +100,60 @@ impl Report {
 /// Checks a data directory, one of its directories, or one file. An error: there is no such path
 /// or it cannot be listed.
 pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Report> {
-    let mut report = Report::default();
+    check_with(storage, path, &mut |_| {})
+}
+
+/// [`check`] that tells each file's report as soon as it is made.
+pub fn check_with(
+    storage: &dyn Storage,
+    path: &Path,
+    on_file: &mut dyn FnMut(&FileReport),
+) -> io::Result<Report> {
+    let mut check = Check { storage, on_file, report: Report::default() };
     match storage.list(path) {
-        Ok(_) => check_directory(storage, path, &SUBDIRECTORIES, &mut report)?,
+        Ok(_) => check.directory(path, &SUBDIRECTORIES)?,
         Err(not_a_directory) => match storage.open(path, Open::Read).and_then(|f| f.len()) {
-            Ok(len_bytes) => report.files.push(check_file(storage, path.to_owned(), len_bytes)),
+            Ok(len_bytes) => check.add(check_file(storage, path.to_owned(), len_bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
             Err(_) => return Err(not_a_directory),
         },
     }
+    let mut report = check.report;
     report.files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(report)
 }
 
-fn check_directory(
-    storage: &dyn Storage,
-    path: &Path,
-    subdirectories: &[&str],
-    report: &mut Report,
-) -> io::Result<()> {
-    for entry in storage.list(path)? {
-        let Some(name) = entry.name else {
-            let path = path.join("(a name that is not UTF-8)");
-            report.files.push(unknown(path, entry.len_bytes));
-            continue;
-        };
-        let path = path.join(&name);
-        if entry.is_file {
-            report.files.push(check_file(storage, path, entry.len_bytes));
-        } else if subdirectories.contains(&name.as_str()) {
-            check_directory(storage, &path, &[], report)?;
-        } else {
-            report.files.push(unknown(path, entry.len_bytes));
-        }
+/// A check on its way.
+struct Check<'a> {
+    storage: &'a dyn Storage,
+    on_file: &'a mut dyn FnMut(&FileReport),
+    report: Report,
+}
+
+impl Check<'_> {
+    fn add(&mut self, file: FileReport) {
+        (self.on_file)(&file);
+        self.report.files.push(file);
     }
-    Ok(())
+
+    fn directory(&mut self, path: &Path, subdirectories: &[&str]) -> io::Result<()> {
+        for entry in self.storage.list(path)? {
+            let Some(name) = entry.name else {
+                let path = path.join("(a name that is not UTF-8)");
+                self.add(unknown(path, entry.len_bytes));
+                continue;
+            };
+            let path = path.join(&name);
+            if entry.is_file {
+                self.add(check_file(self.storage, path, entry.len_bytes));
+            } else if subdirectories.contains(&name.as_str()) {
+                self.directory(&path, &[])?;
+            } else {
+                self.add(unknown(path, entry.len_bytes));
+            }
+        }
+        Ok(())
+    }
 }
 
 const fn unknown(path: PathBuf, file_bytes: u64) -> FileReport {
@@ -193,13 +212,19 @@ fn check_store_segment(storage: &dyn Storage, path: PathBuf, file_bytes: u64) ->
             return report;
         }
     };
-    let mut check = SegmentCheck::new(&path, &map);
+    (report.record_count, report.damage) = check_store_bytes(&path, &map);
+    report
+}
+
+/// Checks the bytes of a store segment that goes by the name `path`: its whole records, and what
+/// is damaged.
+pub fn check_store_bytes(path: &Path, map: &Map) -> (u64, Vec<Damage>) {
+    let mut check = SegmentCheck::new(path, map);
     check.run();
     if map.is_poisoned() {
         check.damage.push(check.whole(DamageKind::Io(io::ErrorKind::Other)));
     }
-    (report.record_count, report.damage) = (check.record_count, check.damage);
-    report
+    (check.record_count, check.damage)
 }
 
 #[cfg(test)]

@@ -809,3 +809,6 @@ fn a_torn_frame_whose_records_a_tail_file_has_loses_nothing() {
         assert_eq!(recovered(directory.path()).torn, [], "told once");
     }
 }
+
+#[path = "fuzz_tests.rs"]
+mod fuzz;

@@ -33,6 +33,7 @@ pub mod testing;
 mod tests;
 mod ticket;
 mod track;
+mod turns;
 pub mod window;
 
 pub use consumer::{Histogram, TopicSummary, Topics};

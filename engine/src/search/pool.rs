@@ -1,15 +1,15 @@
 //! The scan threads and how queries share them.
 //!
-//! A query that has work stands in one queue. A thread takes the first, puts it back at the end
-//! while there is more work than its own, so that others can help, and works on it for a slice of
-//! [`SCAN_SLICE_BYTES`]. A query without work (its reader is behind, or others do all there is to
-//! do) is in no queue and comes back when that changes.
+//! A query that has work is ready. A thread takes the one for which least was searched ([`Turns`]),
+//! makes it ready again while there is more work than its own, so that others can help, and works
+//! on it for a slice of [`SCAN_SLICE_BYTES`]. A query without work (its reader is behind, or others do all there is to
+//! do) is not ready and comes back when that changes.
 //!
 //! Invariants: a lock is never held while a chunk is read or searched; the order of locks is query,
 //! then queue; a thread that finds nothing to do sleeps on the condition variable; a query that
 //! is over is let go of at once, pins included, whatever its reader does.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,7 @@ use std::time::Instant;
 use super::consumer::{Consumer, Drained};
 use super::spec::Stats;
 use super::sweep::{Done, Sweep};
+use super::turns::Turns;
 use crate::limits::SCAN_SLICE_BYTES;
 
 /// What a piece of work counts at least towards a slice, bytes: opening a part or reading a run
@@ -49,9 +50,9 @@ enum Turn {
 
 #[derive(Default)]
 struct Queue {
-    ready: VecDeque<Arc<Job>>,
-    /// Every job that is not over: a parked one is held by nothing else.
-    live: Vec<Arc<Job>>,
+    turns: Turns,
+    /// Every job that is not over, by number: a parked one is held by nothing else.
+    live: HashMap<u64, Arc<Job>>,
     stopping: bool,
 }
 
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
     next_job: AtomicU64,
+    /// Text searched for readers that had gone, bytes.
+    abandoned_bytes: AtomicU64,
 }
 
 /// The threads. Dropping it ends all queries and waits for the threads.
@@ -74,7 +77,12 @@ pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
 impl Pool {
     pub(super) fn start(threads: usize, on_thread_start: &ThreadHook) -> io::Result<Self> {
         let queue = Mutex::default();
-        let shared = Arc::new(Shared { queue, work: Condvar::new(), next_job: AtomicU64::new(0) });
+        let shared = Arc::new(Shared {
+            queue,
+            work: Condvar::new(),
+            next_job: AtomicU64::new(0),
+            abandoned_bytes: AtomicU64::new(0),
+        });
         let mut pool = Self { shared, threads: Vec::new() };
         for index in 0..threads.max(1) {
             let (shared, hook) = (Arc::clone(&pool.shared), Arc::clone(on_thread_start));
@@ -94,11 +102,10 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let mut queue = self.shared.lock();
         queue.stopping = true;
-        queue.ready.clear();
         let live = std::mem::take(&mut queue.live);
         drop(queue);
         self.shared.work.notify_all();
-        for job in live {
+        for job in live.into_values() {
             job.finish_early("the node is shutting down");
         }
         for thread in self.threads.drain(..) {
@@ -133,8 +140,9 @@ impl Shared {
             job.finish_early("the node is shutting down");
             return;
         }
-        queue.live.push(Arc::clone(&job));
-        queue.ready.push_back(job);
+        queue.live.insert(id, job);
+        queue.turns.join(id);
+        queue.turns.ready(id);
         drop(queue);
         self.work.notify_one();
     }
@@ -142,23 +150,20 @@ impl Shared {
     /// Something happened that may give the job work: its reader has drained or gone.
     pub(super) fn wake(&self, id: u64) {
         let mut queue = self.lock();
-        if queue.ready.iter().any(|job| job.id == id) {
-            return;
+        if queue.turns.ready(id) {
+            drop(queue);
+            self.work.notify_one();
         }
-        let Some(job) = queue.live.iter().find(|job| job.id == id).map(Arc::clone) else { return };
-        queue.ready.push_back(job);
-        drop(queue);
-        self.work.notify_one();
     }
 
     fn park(&self, id: u64) {
-        self.lock().ready.retain(|job| job.id != id);
+        self.lock().turns.park(id);
     }
 
     fn remove(&self, id: u64) {
         let mut queue = self.lock();
-        queue.ready.retain(|job| job.id != id);
-        queue.live.retain(|job| job.id != id);
+        queue.turns.leave(id);
+        queue.live.remove(&id);
     }
 
     fn run_thread(&self) {
@@ -171,15 +176,21 @@ impl Shared {
         }
     }
 
-    /// The job whose turn it is; it stays in the queue for the other threads. `None`: stop.
+    /// Text searched for readers that had gone, bytes: what cancelling comes too late for.
+    pub(super) fn abandoned_bytes(&self) -> u64 {
+        self.abandoned_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The job whose turn it is. `None`: stop.
     fn next_job(&self) -> Option<Arc<Job>> {
         let mut queue = self.lock();
         loop {
             if queue.stopping {
                 return None;
             }
-            if let Some(job) = queue.ready.pop_front() {
-                return Some(job);
+            let turn = queue.turns.take();
+            if let Some(job) = turn.and_then(|id| queue.live.get(&id)) {
+                return Some(Arc::clone(job));
             }
             queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
@@ -191,7 +202,11 @@ impl Shared {
         let mut worked_bytes = 0;
         loop {
             let mut slot = job.lock();
-            let Some(state) = slot.as_mut() else { return Turn::Over };
+            let Some(state) = slot.as_mut() else {
+                self.abandon(done.as_ref());
+                return Turn::Over;
+            };
+            let last = done.as_ref().map_or(0, Done::bytes_scanned);
             if let Some(done) = done.take() {
                 state.sweep.complete(done);
             }
@@ -206,6 +221,7 @@ impl Shared {
                 }
                 Drained::Aborted => return job.finish(slot, true),
                 Drained::Unwanted => {
+                    self.abandoned_bytes.fetch_add(last, Ordering::Relaxed);
                     *slot = None;
                     return Turn::Over;
                 }
@@ -227,9 +243,19 @@ impl Shared {
             }
             drop(slot);
             let result = work.run();
-            worked_bytes += result.bytes_scanned().max(WORK_BYTES_MIN);
+            let cost_bytes = result.bytes_scanned().max(WORK_BYTES_MIN);
+            worked_bytes += cost_bytes;
+            self.lock().turns.charge(job.id, cost_bytes);
             done = Some(result);
         }
+    }
+}
+
+impl Shared {
+    /// What was searched for a query that ended meanwhile.
+    fn abandon(&self, done: Option<&Done>) {
+        let bytes = done.map_or(0, Done::bytes_scanned);
+        self.abandoned_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -62,6 +62,11 @@ impl Searcher {
         self.pool.shared.live_count()
     }
 
+    /// Text that was searched for readers that had gone already, bytes.
+    pub fn abandoned_bytes(&self) -> u64 {
+        self.pool.shared.abandoned_bytes()
+    }
+
     /// What a query will look at; reads no text.
     pub fn plan(&self, spec: &QuerySpec, snapshot: &Snapshot) -> Plan {
         let mut plan =

@@ -29,6 +29,8 @@ pub mod writer;
 mod checked;
 mod fields;
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod golden_tests;
 mod known_damage;
 mod open_block;

@@ -159,7 +159,8 @@ impl Finder<'_> {
                 if walk.ends_inside_block { None } else { self.next_slab(last_end.max(at + 64)) };
             complete &= numbers_fit && next.is_none();
             if next.is_some() || !numbers_fit {
-                let span = last_end as u64..next.unwrap_or(end) as u64;
+                // A cut inside the padding of the last block ends the file before the block does.
+                let span = last_end.min(end) as u64..next.unwrap_or(end) as u64;
                 self.tell(span, DamageKind::Malformed("slab trailer"), (None, None));
             }
             let Some(next) = next else { break };

@@ -11,6 +11,7 @@
 mod answer;
 mod body_decoder;
 mod client_stream;
+mod drain;
 mod line_batches;
 mod parameters;
 mod pipe_body;
@@ -27,7 +28,7 @@ mod told;
 mod turn;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
@@ -35,7 +36,8 @@ pub use self::server::serve;
 use self::told::Told;
 use crate::backend::Backend;
 use crate::limits::{
-    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, RECORDS_REQUESTS_MAX,
+    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT,
+    QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -44,8 +46,14 @@ use crate::metrics::NodeMetrics;
 pub struct HttpOptions {
     /// Queries at a time; further ones get 429.
     pub queries_max: usize,
+    /// How long a query waits for its turn before it gets 429.
+    pub query_turn_wait: Duration,
     /// Connections at a time; further ones get 503 and are closed.
     pub connections_max: usize,
+    /// Connections of one address at a time; further ones as above.
+    pub connections_per_address_max: usize,
+    /// How long a request head, or the next request, may take.
+    pub idle_timeout: Duration,
     /// Longest body of `POST /records` as decoded, bytes; longer ones get 413.
     pub body_bytes_max: u64,
     /// Requests that take records apart at a time; further ones wait, then get 429.
@@ -56,7 +64,10 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             queries_max: 256,
+            query_turn_wait: QUERY_TURN_WAIT,
             connections_max: HTTP_CONNECTIONS_MAX,
+            connections_per_address_max: HTTP_CONNECTIONS_MAX / 2,
+            idle_timeout: HTTP_HEAD_TIMEOUT,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
         }
@@ -75,6 +86,8 @@ struct App {
     queries: Arc<Semaphore>,
     /// Those who follow live.
     followers: Arc<Semaphore>,
+    /// Queries that may wait for a place among those.
+    waiting_room: Semaphore,
     /// What queries could not search.
     told: Arc<Told>,
 }
@@ -89,6 +102,7 @@ impl App {
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
             told: Arc::default(),
         }
     }

@@ -19,6 +19,7 @@ use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{self, Refusal};
 use super::client_stream::Flushes;
@@ -100,7 +101,7 @@ pub(super) async fn histogram(State(app): State<Arc<App>>, uri: Uri) -> Response
 pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
-        let watch = begin(&app, "topics")?;
+        let watch = begin(&app, "topics").await?;
         let snapshot = app.backend.pin().await;
         let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
@@ -125,19 +126,43 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Bo
     answer.await.unwrap_or_else(Refusal::into_response)
 }
 
-/// Counts a query in, unless too many run.
-pub(super) fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let metrics = &app.metrics;
-    let Ok(permit) = Arc::clone(&app.queries).try_acquire_owned() else {
-        metrics.query.refused.inc();
+/// Counts a query in: at once where fewer run than may, else when its turn comes. Where too many
+/// wait, or it takes too long, the client is to come again.
+pub(super) async fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
+    let permit = match Arc::clone(&app.queries).try_acquire_owned() {
+        Ok(permit) => Some(permit),
+        Err(_) => wait_for_turn(app).await,
+    };
+    let Some(permit) = permit else {
+        app.metrics.query.refused.inc();
         let running = app.options.queries_max;
         return Err(Refusal::new(
             StatusCode::TOO_MANY_REQUESTS,
-            format!("{running} queries run, which is as many as may (--query.max-concurrent)"),
+            format!(
+                "{running} queries run, which is as many as may (--query.max-concurrent, \
+                 --query.memory-max), and none ended in time"
+            ),
         )
         .retry_later());
     };
-    Ok(QueryWatch::start(kind, metrics, &app.told, permit))
+    Ok(QueryWatch::start(kind, &app.metrics, &app.told, permit))
+}
+
+/// The place of a query that ends, first come, first served. A client that leaves is not waited
+/// for: what it waits in is dropped.
+async fn wait_for_turn(app: &App) -> Option<OwnedSemaphorePermit> {
+    /// Counts a waiting query, for as long as it lives.
+    struct Waits<'a>(&'a prometheus_client::metrics::gauge::Gauge);
+    impl Drop for Waits<'_> {
+        fn drop(&mut self) {
+            self.0.dec();
+        }
+    }
+    let _seat = app.waiting_room.try_acquire().ok()?;
+    app.metrics.query.waiting.inc();
+    let _waits = Waits(&app.metrics.query.waiting);
+    let turn = Arc::clone(&app.queries).acquire_owned();
+    tokio::time::timeout(app.options.query_turn_wait, turn).await.ok()?.ok()
 }
 
 async fn prepare(
@@ -145,7 +170,7 @@ async fn prepare(
     request: QueryRequest,
     kind: &'static str,
 ) -> Result<Prepared, Refusal> {
-    let watch = begin(app, kind)?;
+    let watch = begin(app, kind).await?;
     let expression = compile(&request).await?;
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);

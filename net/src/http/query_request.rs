@@ -180,6 +180,31 @@ mod tests {
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
+    proptest::proptest! {
+        /// `PROPTEST_CASES` runs more of them.
+        #[test]
+        fn fuzz_query_parameters(
+            query in "((from|to|q|regex|i|topic|limit|order|after|partial|stats|buckets|x|%7[0-9a-f])?\
+                      (=|==)?(now|1h|desc|deny|[0-9]{0,25}|%[0-9a-fA-F]{0,2}|[0-9A-Z]{26}|\\PC{0,6})?&?){0,8}",
+            now_ms: u64,
+        ) {
+            for read in [QueryRequest::parse, QueryRequest::parse_histogram] {
+                match read(Some(&query), now_ms >> 8) {
+                    Ok(request) => {
+                        proptest::prop_assert!(request.window.from <= request.window.to);
+                        proptest::prop_assert!(request.topics.len() <= QUERY_TOPICS_MAX);
+                        proptest::prop_assert!((1..=HISTOGRAM_BUCKETS_MAX).contains(&request.buckets));
+                        if let Ok(expression) = request.source.compile() {
+                            let spec = request.spec(expression);
+                            proptest::prop_assert_eq!(spec.limit, request.limit);
+                        }
+                    }
+                    Err(bad) => proptest::prop_assert!(bad.0.contains("valid"), "{}", bad.0),
+                }
+            }
+        }
+    }
+
     #[test]
     fn everything_of_a_query_is_read() {
         let after = Ulid::from_parts(NOW_MS, 1, 2);

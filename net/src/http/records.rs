@@ -275,6 +275,7 @@ fn refused(error: &AppendError) -> Refusal {
         AppendError::DiskFull | AppendError::ShuttingDown => {
             refusal(StatusCode::SERVICE_UNAVAILABLE).retry_later()
         }
-        AppendError::Storage(_) => refusal(StatusCode::SERVICE_UNAVAILABLE),
+        // Waiting does not help: another node does.
+        AppendError::Draining | AppendError::Storage(_) => refusal(StatusCode::SERVICE_UNAVAILABLE),
     }
 }

@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use tower_service::Service;
 
 use super::answer::Refusal;
-use super::{App, query, records, status, stream};
+use super::{App, drain, query, records, status, stream};
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
 /// Prefixes under which the predecessor had what is now at the root.
@@ -28,6 +28,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/topics", get(query::topics))
         .route("/stream", get(stream::get))
         .route("/records", post(records::post))
+        .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
@@ -102,7 +103,7 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /query, /query/histogram, /topics, \
-         /stream, /records, /_segmentstate, /health, /ready, /metrics"
+         /stream, /records, /_drain, /_segmentstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -135,12 +136,13 @@ async fn count(
 
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
-    const ROUTES: [&str; 9] = [
+    const ROUTES: [&str; 10] = [
         "/query",
         "/query/histogram",
         "/topics",
         "/stream",
         "/records",
+        "/_drain",
         "/_segmentstate",
         "/health",
         "/ready",

@@ -7,8 +7,10 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
@@ -22,13 +24,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::client_stream::{ClientStream, Flushes};
+use super::drain::ClientAddress;
 use super::router::{answer, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
 use crate::limits::{
-    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_TIMEOUT,
-    HTTP_HEADERS_MAX, LINGER, LINGER_BYTES_MAX,
+    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, LINGER,
+    LINGER_BYTES_MAX,
 };
+use crate::per_address::{PerAddress, TooMany};
 
 /// Said to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
@@ -52,6 +56,7 @@ pub async fn serve(
         metrics.connections_refused("http"),
     );
     let slots = Arc::new(Semaphore::new(options.connections_max));
+    let addresses = PerAddress::new(options.connections_per_address_max);
     let (stop_connections, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -61,14 +66,28 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let stream = match stream {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match stream {
+            Ok(accepted) => accepted,
             Err(error) => {
                 pause_after(&error).await;
                 continue;
             }
         };
         accepted.inc();
+        let place = match addresses.enter(address.ip()) {
+            Ok(place) => place,
+            Err(TooMany { is_news }) => {
+                refused.inc();
+                if is_news {
+                    tracing::warn!(
+                        address = %address.ip(),
+                        "has as many HTTP connections as it may (--http.connections-per-address-max)"
+                    );
+                }
+                let _ = stream.try_write(TOO_MANY);
+                continue;
+            }
+        };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             refused.inc();
             // A send buffer that is still empty takes it; otherwise closing says enough.
@@ -78,9 +97,10 @@ pub async fn serve(
         let (connected, router, stopping) = (connected.clone(), router.clone(), stopping.clone());
         connections.spawn(async move {
             connected.inc();
-            connection(stream, router, stopping).await;
+            let client = Client { address: address.ip(), idle_timeout: options.idle_timeout };
+            connection(stream, client, router, stopping).await;
             connected.dec();
-            drop(slot);
+            drop((slot, place));
         });
     }
     drop(listener);
@@ -101,7 +121,18 @@ async fn pause_after(error: &io::Error) {
     }
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, mut stopping: watch::Receiver<()>) {
+/// Who is at the other end, and how long it may be silent.
+struct Client {
+    address: IpAddr,
+    idle_timeout: Duration,
+}
+
+async fn connection(
+    stream: TcpStream,
+    client: Client,
+    router: axum::Router,
+    mut stopping: watch::Receiver<()>,
+) {
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let flushes = Arc::new(Flushes::default());
@@ -110,13 +141,14 @@ async fn connection(stream: TcpStream, router: axum::Router, mut stopping: watch
         let router = router.clone();
         flushes.serve();
         request.extensions_mut().insert(Arc::clone(&flushes));
+        request.extensions_mut().insert(ClientAddress(client.address));
         Box::pin(async move {
             Ok::<Response<Body>, Infallible>(answer(router, request.map(Body::new)).await)
         })
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Some(HTTP_HEAD_TIMEOUT))
+        .header_read_timeout(Some(client.idle_timeout))
         .max_headers(HTTP_HEADERS_MAX)
         .max_header_size(HTTP_HEAD_BYTES_MAX)
         .max_buf_size(HTTP_BUFFER_BYTES_MAX)

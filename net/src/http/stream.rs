@@ -53,7 +53,7 @@ async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bo
     let replay = match request.after {
         None => None,
         Some(after) => {
-            let watch = begin(app, "replay")?;
+            let watch = begin(app, "replay").await?;
             let spec = QuerySpec {
                 from: Ulid::MIN,
                 to: Ulid::last_of_ms(boundary_ms - 1),

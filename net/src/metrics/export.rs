@@ -173,6 +173,7 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
     w.one("queries", "Queries, by kind.", &m.queries)?;
     w.one("query_duration_seconds", "Time of queries to their last byte, by kind.", &m.seconds)?;
     w.gauge("queries_running", "Queries that run.", &m.running)?;
+    w.gauge("queries_waiting", "Queries that wait for their turn.", &m.waiting)?;
     w.counter("queries_refused", "Queries refused because too many ran.", &m.refused)?;
     w.counter(
         "queries_incomplete",
@@ -185,7 +186,12 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
         &m.gaps,
     )?;
     w.counter("query_records", "Records found.", &m.records)?;
-    w.counter("query_bytes_scanned", "Text searched.", &m.bytes_scanned)
+    w.counter("query_bytes_scanned", "Text searched.", &m.bytes_scanned)?;
+    w.counter(
+        "query_abandoned_bytes",
+        "Text searched for clients that had left.",
+        &m.abandoned_bytes,
+    )
 }
 
 fn follow(w: &mut Writer<'_>, m: &FollowMetrics) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use engine::ingest::lines::LineSplitter;
 use engine::ingest::topics::TopicChoice;
 
 use super::intake::Intake;
+use crate::per_address::AddressPlace;
 
 /// Which promise a port makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,8 @@ enum Side {
 /// A connection of a shard.
 pub(super) struct Connection {
     socket: OwnedFd,
+    /// Among the connections of its address; given back with the connection.
+    _place: AddressPlace,
     port: Port,
     generation: u32,
     /// First bytes while they may become a hello; `None` once that is decided.
@@ -71,13 +74,14 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        socket: OwnedFd,
+        (socket, place): (OwnedFd, AddressPlace),
         port: Port,
         generation: u32,
         record_size_max: usize,
     ) -> Self {
         Self {
             socket,
+            _place: place,
             port,
             generation,
             opening: Some(Vec::new()),

@@ -17,11 +17,12 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::connection::Port;
+use crate::per_address::AddressPlace;
 
 /// What a shard can be asked to do.
 pub enum Message {
     /// Take over an accepted connection.
-    Adopt(OwnedFd, Port),
+    Adopt(OwnedFd, Port, AddressPlace),
     /// Append records that came over HTTP.
     Append(Append),
     /// Sync what was appended up to this end ([`Stamped::end`]), and say so.
@@ -30,6 +31,9 @@ pub enum Message {
     Snapshot(oneshot::Sender<MemoryPart>),
     /// The segment that was asked for, open for direct writing.
     Segment(Arc<Segment>, OwnedFd),
+    /// Stop accepting, hang up, write out what is there, and go on answering
+    /// [`Message::Snapshot`].
+    Drain,
     /// Stop accepting, write out what is there, end.
     ShutDown,
 }

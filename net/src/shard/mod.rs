@@ -27,6 +27,7 @@ use engine::ingest::topics::TopicChoice;
 
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
+use crate::per_address::PerAddress;
 pub use connection::Port;
 pub use placement::{Gate, Placement};
 
@@ -62,6 +63,8 @@ pub struct ShardParts {
     pub partial_bytes_max: usize,
     /// Most connections of the whole node.
     pub connections_max: usize,
+    /// Connections by address, of the whole node.
+    pub addresses: PerAddress,
     /// The thread that looks after files.
     pub keeper: Arc<dyn Keeper>,
     /// All shards.

@@ -16,6 +16,8 @@ pub struct Seat {
     pub connections: AtomicUsize,
     /// Newest stamp it has given, ms; 0 before the first.
     pub newest_ms: AtomicU64,
+    /// It was told to drain, and holds nothing any more.
+    pub drained: AtomicBool,
 }
 
 /// All shards of a node.
@@ -33,6 +35,7 @@ impl Placement {
                     inbox: Inbox::new()?,
                     connections: AtomicUsize::new(0),
                     newest_ms: AtomicU64::new(0),
+                    drained: AtomicBool::new(false),
                 })
             })
             .collect();

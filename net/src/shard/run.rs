@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,7 @@ use super::connection::{Connection, Port};
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
+use crate::per_address::{AddressPlace, TooMany};
 use crate::ring::{Event, Receive, Received, Ring};
 
 /// Receive buffers per shard and their size, bytes.
@@ -77,6 +79,8 @@ pub(super) struct Shard {
     tally: Tally,
     stopped: bool,
     shutting_down: bool,
+    /// Goes on after it has written out everything.
+    draining: bool,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
 }
@@ -102,6 +106,7 @@ impl Shard {
             tally: Tally::default(),
             stopped: false,
             shutting_down: false,
+            draining: false,
             told_until_us: None,
         })
     }
@@ -128,7 +133,12 @@ impl Shard {
             self.acknowledge();
             self.count_turn(now);
             if self.shutting_down && self.is_done(now) {
-                return Ok(());
+                if !self.draining {
+                    return Ok(());
+                }
+                self.parts.placement.seats()[self.parts.index]
+                    .drained
+                    .store(true, Ordering::Release);
             }
         }
     }
@@ -183,11 +193,30 @@ impl Shard {
 
     fn on_accepted(&mut self, listener: u32, socket: OwnedFd) {
         let port = if listener == LISTENER_FAST { Port::Fast } else { Port::Durable };
+        // A client that is gone already needs no place.
+        let Some(address) = peer_of(&socket) else { return };
+        let address_place = match self.parts.addresses.enter(address) {
+            Ok(place) => place,
+            Err(TooMany { is_news }) => {
+                self.parts.metrics.connections_refused(port.name()).inc();
+                if is_news {
+                    tracing::warn!(
+                        %address,
+                        "has as many ingest connections as it may \
+                         (--ingest.connections-per-address-max)"
+                    );
+                }
+                return;
+            }
+        };
         let place = self.parts.placement.take_place(self.parts.index, self.parts.connections_max);
         match place {
-            Some(shard) if shard == self.parts.index => self.adopt(socket, port),
+            Some(shard) if shard == self.parts.index => {
+                self.adopt(socket, port, address_place);
+            }
             Some(shard) => {
-                self.parts.placement.seats()[shard].inbox.send(Message::Adopt(socket, port));
+                let message = Message::Adopt(socket, port, address_place);
+                self.parts.placement.seats()[shard].inbox.send(message);
             }
             None => {
                 self.parts.metrics.connections_refused(port.name()).inc();
@@ -195,13 +224,14 @@ impl Shard {
         }
     }
 
-    fn adopt(&mut self, socket: OwnedFd, port: Port) {
+    fn adopt(&mut self, socket: OwnedFd, port: Port, place: AddressPlace) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
         self.generation = self.generation.wrapping_add(1);
-        let connection = Connection::new(socket, port, self.generation, self.parts.record_size_max);
+        let connection =
+            Connection::new((socket, place), port, self.generation, self.parts.record_size_max);
         self.parts.metrics.connections(port.name()).inc();
         self.parts.metrics.connected_clients(port.name()).inc();
         self.ring.receive(connection.socket(), key_of(index, self.generation));
@@ -308,15 +338,17 @@ impl Shard {
 
     fn on_message(&mut self, message: Message, now: Now) {
         match message {
-            Message::Adopt(socket, port) if self.shutting_down => {
-                drop((socket, port));
+            Message::Adopt(socket, _, place) if self.shutting_down => {
+                drop((socket, place));
                 self.parts.placement.leave(self.parts.index);
             }
-            Message::Adopt(socket, port) => self.adopt(socket, port),
+            Message::Adopt(socket, port, place) => self.adopt(socket, port, place),
             Message::Durable(end, reply) => {
                 self.parts.log.want_durable();
                 self.waiters.push((end, reply));
             }
+            // Its sender learns it from the reply that never comes.
+            Message::Append(append) if self.draining => drop(append),
             Message::Append(append) => {
                 if self.appends.is_empty() && self.deferred.is_empty() && self.may_read() {
                     self.append(append, now);
@@ -332,6 +364,12 @@ impl Shard {
                 self.segments.push((Arc::clone(&segment), file));
                 self.parts.log.on_segment(segment);
             }
+            Message::Drain => {
+                self.draining = true;
+                self.shut_down();
+                self.refuse_everything();
+            }
+            Message::ShutDown if self.draining => self.draining = false,
             Message::ShutDown => self.shut_down(),
         }
     }
@@ -473,6 +511,21 @@ impl Shard {
         self.parts.log.want_durable();
         self.parts.log.shut_down();
     }
+
+    /// Connections are refused from now on, not left to wait for a node that takes nothing more.
+    fn refuse_everything(&mut self) {
+        self.appends.clear();
+        for listener in [&self.parts.fast, &self.parts.durable] {
+            // A listener that cannot be shut stays silent, which is worse and no more than that.
+            let _ = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+        }
+    }
+}
+
+/// Where a connection comes from.
+fn peer_of(socket: &OwnedFd) -> Option<IpAddr> {
+    let address = rustix::net::getpeername(socket).ok()??;
+    SocketAddr::try_from(address).ok().map(|address| address.ip())
 }
 
 fn file_of<'a>(

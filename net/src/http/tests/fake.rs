@@ -13,7 +13,9 @@ use engine::ulid::Ulid;
 use tokio::sync::oneshot;
 
 use super::super::{HttpOptions, serve};
-use crate::backend::{AppendError, Appended, Appender, Backend, Health, Pending, SegmentState};
+use crate::backend::{
+    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentState,
+};
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 use crate::shard::Placement;
@@ -109,6 +111,14 @@ impl Backend for Fake {
 
     fn segment_state(&self) -> SegmentState {
         SegmentState::default()
+    }
+
+    fn drain(&self) -> DrainState {
+        self.drain_state().unwrap_or_default()
+    }
+
+    fn drain_state(&self) -> Option<DrainState> {
+        Some(DrainState { shards: 1, ..DrainState::default() })
     }
 
     fn metrics(&self) -> &Arc<NodeMetrics> {

@@ -179,8 +179,9 @@ fn what_is_known_to_be_missing_is_told_before_the_records() {
 fn server_with_late_damage() -> Server {
     let server = Server::start();
     let records: Vec<_> = (0..4000)
-        .map(|n| (Ulid::from_parts(BASE_MS + n, 1, n), topic("default"), vec![b'x'; 1000]))
+        .map(|n| (Ulid::from_parts(BASE_MS + n, 1, n), topic("default"), vec![b'x'; 4000]))
         .collect();
+    // More than the buffers of a connection hold.
     let mut part = TestPart::new(&records, 100);
     part.unreadable = vec![39];
     server.inner.parts.lock().unwrap().push(part);
@@ -225,7 +226,11 @@ fn a_client_that_leaves_ends_its_query_and_a_slow_one_holds_nobody_up() {
 
 #[test]
 fn queries_beyond_the_limit_are_told_to_come_again() {
-    let options = super::super::HttpOptions { queries_max: 0, ..Default::default() };
+    let options = super::super::HttpOptions {
+        queries_max: 0,
+        query_turn_wait: Duration::from_millis(1),
+        ..Default::default()
+    };
     let server = Server::with(options);
     let answer = get(server.address, "/query");
     assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
@@ -234,7 +239,11 @@ fn queries_beyond_the_limit_are_told_to_come_again() {
 #[test]
 fn stalled_queries_count_until_they_are_read() {
     let server = server_with_late_damage();
-    let options = super::super::HttpOptions { queries_max: 2, ..Default::default() };
+    let options = super::super::HttpOptions {
+        queries_max: 2,
+        query_turn_wait: Duration::from_millis(1),
+        ..Default::default()
+    };
     let small = Server::with(options);
     small.inner.parts.lock().unwrap().clone_from(&server.inner.parts.lock().unwrap());
     let stalled: Vec<_> = (0..2)

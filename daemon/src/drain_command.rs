@@ -1,0 +1,98 @@
+//! `oklogd drain`: asks a node to take nothing more and waits until the store has all it held.
+//!
+//! Invariants: exits with 0 only when the node has said that nothing is left; giving up (or being
+//! interrupted) leaves the node draining.
+
+use std::time::{Duration, Instant};
+
+use hyper::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::exit::Exit;
+use crate::query_command::client::{read_short, send};
+use crate::settings::Settings;
+use crate::terminal::Progress;
+use crate::units::Endpoint;
+
+/// Time between questions.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Longest answer that is read, bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Port of a node that names none.
+const API_PORT: u16 = 7650;
+
+/// What `drain` is told.
+#[derive(Debug)]
+pub(crate) struct DrainConfig {
+    store: Endpoint,
+    timeout: Option<Duration>,
+}
+
+impl DrainConfig {
+    /// Makes it of settings that were resolved with [`crate::flag_table::DRAIN`].
+    pub(crate) fn from_settings(settings: &Settings) -> Self {
+        let timeout = settings.duration("timeout");
+        Self {
+            store: settings.address("store").or("localhost", API_PORT),
+            timeout: (!timeout.is_zero()).then_some(timeout),
+        }
+    }
+}
+
+/// Drains a node.
+pub(crate) fn run(config: &DrainConfig) -> Exit {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let drained = match runtime {
+        Ok(runtime) => runtime.block_on(drain(config)),
+        Err(error) => Err(format!("the system refused a runtime: {error}")),
+    };
+    match drained {
+        Ok(()) => Exit::Done,
+        Err(words) => {
+            eprintln!("error: {words}");
+            Exit::Error
+        }
+    }
+}
+
+async fn drain(config: &DrainConfig) -> Result<(), String> {
+    let start = Instant::now();
+    let mut progress = Progress::new("drained");
+    loop {
+        let state = ask(&config.store).await?;
+        let left = |name: &str| state["left"][name].as_u64().unwrap_or(0);
+        if state["done"] == true {
+            progress.clear();
+            println!("{}: nothing is left on the ingest side; it can be stopped", config.store);
+            return Ok(());
+        }
+        if let Some(why) = state["stuck"].as_str() {
+            return Err(format!("{}: {why}", config.store));
+        }
+        let words = format!(
+            "{} shards write out, {} segments ({} MiB) are not in the store yet",
+            left("shards"),
+            left("segments"),
+            left("bytes") >> 20
+        );
+        if config.timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+            progress.clear();
+            return Err(format!("{}: {words}; it goes on draining", config.store));
+        }
+        progress.show(&words);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn ask(store: &Endpoint) -> Result<Value, String> {
+    let mut answer = send(store, Method::POST, "/_drain", "application/json")
+        .await
+        .map_err(|error| error.to_string())?;
+    let body = read_short(answer.body_mut(), ANSWER_BYTES_MAX).await;
+    let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if answer.status() == StatusCode::OK {
+        return Ok(object);
+    }
+    let words = object["error"].as_str().unwrap_or("it does not say why");
+    Err(format!("{store} refused: {} {words}", answer.status().as_u16()))
+}

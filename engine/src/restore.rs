@@ -1,0 +1,512 @@
+//! Adopts copied segments into a store directory: verified in full, copied under a temporary name,
+//! synced, renamed.
+//!
+//! A store segment is copied as it is. Ingest segments (of a dead node, or copied from a running
+//! one) go through the same recovery as at a node's start, in a scratch directory of their own,
+//! tail files included, and are merged into a new store segment.
+//!
+//! Invariants: what is given is only read; nothing that is damaged is adopted; what the store
+//! holds already, record by record, is not adopted again; a file that is found damaged in the
+//! store under the name of a whole copy is set aside, never removed. The new segments claim to
+//! replace nothing: a copied ingest segment may be an early part of one that lives on elsewhere.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::chunk::{OpenPart, Part};
+use crate::damage::{Damage, DamageKind};
+use crate::fsck;
+use crate::ingest::check::{Checked, check_segment};
+use crate::ingest::registry::RegistryOptions;
+use crate::ingest::segment::{SegmentState, parse_file_name};
+use crate::ingest::tail;
+use crate::storage::{Open, Storage};
+use crate::store::StoreDirectory;
+use crate::store::footer::Inputs;
+use crate::store::merge::{MergeError, MergeInput, merge};
+use crate::store::name::{Name, SegmentId};
+use crate::store::recover::RecoverError;
+use crate::store::segment::StoreSegment;
+use crate::store::writer::{SegmentWriter, WriteError, WriterOptions};
+use crate::ulid::Ulid;
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+/// Ingest segments that are recovered and merged at a time: bounds open files and scratch space.
+const INGEST_AT_A_TIME: usize = 32;
+
+/// What became of one file.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Its records, so many, are in the store now.
+    Adopted(u64),
+    /// The store held all of its records already, or a better copy was given, too.
+    AlreadyThere,
+    /// It holds no record.
+    Empty,
+    /// It is damaged: nothing of it was taken.
+    Damaged(Vec<Damage>),
+    /// It was set aside as damaged by the node that it comes from: nothing of it was taken.
+    SetAside,
+    /// It is no segment.
+    NotOurs,
+    /// It could not be read, or the store could not be written.
+    Failed(String),
+}
+
+/// What kind of file a name promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// A published store segment.
+    Store,
+    /// A segment of the ingest side.
+    Ingest(Ulid, SegmentState),
+    /// A tail file, which belongs to the ingest segments beside it.
+    Tail,
+    /// Nothing that could be restored (a lock, an unfinished store segment), and no loss either.
+    Nothing,
+    /// No file of ours.
+    Unknown,
+}
+
+impl Given {
+    /// What the name of this file promises.
+    pub fn of(path: &Path) -> Self {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if let Some((id, state)) = parse_file_name(name) {
+            return Self::Ingest(id, state);
+        }
+        if tail::is_file_name(name) {
+            return Self::Tail;
+        }
+        match Name::parse(name) {
+            Some(Name::Flushed { .. }) => Self::Store,
+            Some(_) => Self::Nothing,
+            None => Self::Unknown,
+        }
+    }
+}
+
+/// A store directory that takes segments in. Its lock is the caller's business.
+pub struct Restore {
+    directory: Arc<StoreDirectory>,
+    held: Vec<Arc<StoreSegment>>,
+}
+
+impl Restore {
+    /// Opens the store directory as a node would.
+    pub fn open(directory: Arc<StoreDirectory>) -> Result<Self, RecoverError> {
+        let recovered = crate::store::recover::recover(&directory)?;
+        let held = recovered.catalogue.snapshot().iter().cloned().collect();
+        Ok(Self { directory, held })
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.directory.storage
+    }
+
+    /// Adopts a store segment.
+    pub fn store_segment(&mut self, path: &Path) -> Verdict {
+        match self.try_store_segment(path) {
+            Ok(verdict) => verdict,
+            Err(error) => Verdict::Failed(error.to_string()),
+        }
+    }
+
+    fn try_store_segment(&mut self, path: &Path) -> io::Result<Verdict> {
+        let name = path.file_name().unwrap_or_default();
+        let part = match StoreSegment::load(&self.directory, path) {
+            Ok(loaded) => loaded.segment,
+            Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
+        };
+        let (records, id) = (part.records(), part.meta().id);
+        if self.holds(&*part) {
+            return Ok(Verdict::AlreadyThere);
+        }
+        let temporary = Temporary {
+            storage: Arc::clone(self.storage()),
+            path: self.directory.path.join(self.temporary_name()),
+        };
+        copy(&**self.storage(), path, &temporary.path)?;
+        // The copy is what is adopted, so the copy is what is verified, under the name it came by.
+        let map = self.storage().open(&temporary.path, Open::Read)?.map()?;
+        let damage = fsck::check_store_bytes(path, &map).1;
+        if !damage.is_empty() {
+            return Ok(Verdict::Damaged(damage));
+        }
+        drop(map);
+        let target = self.directory.path.join(name);
+        self.set_aside(&target, id)?;
+        self.storage().rename(&temporary.path, &target)?;
+        self.storage().sync_dir(&self.directory.path)?;
+        if let Ok(loaded) = StoreSegment::load(&self.directory, &target) {
+            self.held.push(loaded.segment);
+        }
+        Ok(Verdict::Adopted(records))
+    }
+
+    fn temporary_name(&self) -> String {
+        Name::Writing(SegmentId(self.directory.ids.next_id())).to_string()
+    }
+
+    /// Makes room for a whole copy where the store has a damaged one.
+    fn set_aside(&mut self, target: &Path, id: SegmentId) -> io::Result<()> {
+        self.held.retain(|segment| segment.meta().id != id);
+        let mut aside = target.as_os_str().to_owned();
+        aside.push(".damaged");
+        match self.storage().rename(target, Path::new(&aside)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+
+    /// Adopts ingest segments and the tail files beside them. `scratch` is an empty directory of
+    /// the caller's, whose files this removes again. Every file gets its verdict, tail files
+    /// aside.
+    pub fn ingest_segments(
+        &mut self,
+        paths: &[PathBuf],
+        scratch: &Path,
+        on_verdict: &mut dyn FnMut(&Path, Verdict),
+    ) {
+        let (tails, segments): (Vec<_>, Vec<_>) =
+            paths.iter().partition(|path| Given::of(path) == Given::Tail);
+        let mut good = Vec::new();
+        for (path, checked) in self.best_copies(&segments, on_verdict) {
+            let damage: Vec<_> = checked.damage.into_iter().filter(|d| !is_expected(d)).collect();
+            if damage.is_empty() {
+                good.push((path, checked.record_count));
+            } else {
+                on_verdict(&path, Verdict::Damaged(damage));
+            }
+        }
+        // A tail file's records belong to segments that were being written: in one batch with them.
+        good.sort_by_key(|(path, _)| {
+            !matches!(Given::of(path), Given::Ingest(_, SegmentState::Active))
+        });
+        let mut tails = tails.into_iter().cloned().collect::<Vec<_>>();
+        let mut batches = good.chunks(INGEST_AT_A_TIME);
+        loop {
+            let batch = batches.next().unwrap_or_default();
+            let tails = std::mem::take(&mut tails);
+            if batch.is_empty() && tails.is_empty() {
+                return;
+            }
+            match self.batch(batch, &tails, scratch) {
+                Ok(adopted) => {
+                    for (path, records) in batch {
+                        let id = parse_file_name(name_of(path)).map(|(id, _)| id);
+                        let verdict = match (records, id) {
+                            (0, _) => Verdict::Empty,
+                            (_, Some(id)) if adopted.contains(&id) => Verdict::Adopted(*records),
+                            _ => Verdict::AlreadyThere,
+                        };
+                        on_verdict(path, verdict);
+                    }
+                }
+                Err(words) => {
+                    for (path, _) in batch {
+                        on_verdict(path, Verdict::Failed(words.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks segments, and of several copies of one (it grew while it was copied, or changed its
+    /// state) keeps the one with most records.
+    fn best_copies(
+        &self,
+        paths: &[&PathBuf],
+        on_verdict: &mut dyn FnMut(&Path, Verdict),
+    ) -> Vec<(PathBuf, Checked)> {
+        let mut best: BTreeMap<Ulid, (PathBuf, Checked)> = BTreeMap::new();
+        for path in paths {
+            let Given::Ingest(id, state) = Given::of(path) else {
+                on_verdict(path, Verdict::NotOurs);
+                continue;
+            };
+            if state == SegmentState::Damaged {
+                on_verdict(path, Verdict::SetAside);
+                continue;
+            }
+            let checked = match check_segment(&**self.storage(), path, id, state) {
+                Ok(checked) => checked,
+                Err(error) => {
+                    on_verdict(path, Verdict::Failed(error.to_string()));
+                    continue;
+                }
+            };
+            let rank = |(path, checked): &(PathBuf, Checked)| {
+                let sealed = !matches!(Given::of(path), Given::Ingest(_, SegmentState::Active));
+                (checked.damage.iter().all(is_expected), checked.record_count, sealed)
+            };
+            let new = ((*path).clone(), checked);
+            let worse = match best.remove(&id) {
+                Some(old) if rank(&old) >= rank(&new) => {
+                    best.insert(id, old);
+                    Some(new.0)
+                }
+                old => {
+                    best.insert(id, new);
+                    old.map(|(path, _)| path)
+                }
+            };
+            if let Some(path) = worse {
+                on_verdict(&path, Verdict::AlreadyThere);
+            }
+        }
+        best.into_values().collect()
+    }
+
+    /// Recovers segments in the scratch directory and merges those of which the store lacks
+    /// something; says which. The error is in words.
+    fn batch(
+        &mut self,
+        segments: &[(PathBuf, u64)],
+        tails: &[PathBuf],
+        scratch: &Path,
+    ) -> Result<HashSet<Ulid>, String> {
+        let storage = Arc::clone(self.storage());
+        let guard = Scratch { storage: &storage, directory: scratch };
+        for path in segments.iter().map(|(path, _)| path).chain(tails) {
+            let target = scratch.join(path.file_name().unwrap_or_default());
+            copy(&*storage, path, &target).map_err(|e| format!("cannot be copied: {e}"))?;
+        }
+        let seed = self.directory.ids.next_id();
+        let options = RegistryOptions::new(Arc::clone(&storage), scratch.to_owned(), seed);
+        let recovered = crate::ingest::recover::recover(options, &HashSet::new(), 0)
+            .map_err(|error| error.to_string())?;
+        let mut inputs = Vec::new();
+        let mut adopted = HashSet::new();
+        for segment in recovered.registry.snapshot() {
+            let lacks = segment.content().records > 0 && !self.holds(&*segment);
+            if lacks && let Ok(part) = segment.open() {
+                adopted.insert(segment.id());
+                inputs.push(MergeInput { part, path: segment.path() });
+            }
+        }
+        if inputs.is_empty() {
+            return Ok(adopted);
+        }
+        let mut writer = SegmentWriter::new(&self.directory, WriterOptions::default());
+        let report = merge(inputs, &mut writer, &AtomicBool::new(false)).map_err(|e| match e {
+            MergeError::Cancelled => "cancelled".to_owned(),
+            MergeError::Write(error) => error.to_string(),
+        })?;
+        if let Some((_, damage)) = report.damage.iter().find(|(_, d)| d.loses_records()) {
+            return Err(format!("cannot be read: {damage}"));
+        }
+        let finish = |error: WriteError| error.to_string();
+        self.held.extend(writer.finish(Inputs::default()).map_err(finish)?);
+        drop(guard);
+        Ok(adopted)
+    }
+
+    /// Whether the store has every record of a part, readable.
+    fn holds(&self, part: &dyn Part) -> bool {
+        let (first, last) = part.range();
+        let near = self.held.iter().filter(|segment| {
+            let (held_first, held_last) = segment.range();
+            held_first <= last && held_last >= first
+        });
+        let near: Vec<Box<dyn OpenPart>> = near.filter_map(|s| s.open().ok()).collect();
+        let Ok(open) = part.open() else { return false };
+        !near.is_empty() && (0..open.chunks().len()).all(|chunk| is_held(&*open, chunk, &near))
+    }
+}
+
+/// Whether every record of a chunk is in one of these parts, in chunks that can be read.
+fn is_held(part: &dyn OpenPart, chunk: usize, holders: &[Box<dyn OpenPart>]) -> bool {
+    let Ok(table) = part.read_table(chunk) else { return false };
+    let Some((first, last)) = table.range() else { return true };
+    let mut spans: Vec<(u128, u128)> = Vec::new();
+    for holder in holders {
+        let chunks = holder.chunks();
+        let from = chunks.partition_point(|meta| meta.last < first);
+        for (index, _) in chunks.iter().enumerate().skip(from).take_while(|(_, m)| m.first <= last)
+        {
+            if let Ok(chunk) = holder.read(index) {
+                let runs = chunk.table.runs.iter();
+                spans.extend(runs.map(|run| (run.first.0, run.first.0 + u128::from(run.count))));
+            }
+        }
+    }
+    spans.sort_unstable();
+    table.runs.iter().all(|run| {
+        let (mut at, end) = (run.first.0, run.first.0 + u128::from(run.count));
+        for &(from, to) in &spans {
+            if from > at || at >= end {
+                break;
+            }
+            at = at.max(to);
+        }
+        at >= end
+    })
+}
+
+/// What a whole copy of a segment that was being written may show.
+const fn is_expected(damage: &Damage) -> bool {
+    matches!(damage.kind, DamageKind::Unfinished | DamageKind::Repairable(_))
+}
+
+fn name_of(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+}
+
+/// Copies a file and syncs the copy.
+fn copy(storage: &dyn Storage, from: &Path, to: &Path) -> io::Result<()> {
+    let source = storage.open(from, Open::Read)?;
+    let target = storage.open(to, Open::CreateNew)?;
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    loop {
+        match source.read_at(&mut buffer, at)? {
+            0 => break,
+            n => {
+                target.write_all_at(&buffer[..n], at)?;
+                at += n as u64;
+            }
+        }
+    }
+    target.sync()
+}
+
+/// A file that goes away unless it was renamed.
+struct Temporary {
+    storage: Arc<dyn Storage>,
+    path: PathBuf,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Best effort: an unfinished segment is removed when the store is opened.
+        let _ = self.storage.remove(&self.path);
+    }
+}
+
+/// Empties the scratch directory when a batch is over.
+struct Scratch<'a> {
+    storage: &'a Arc<dyn Storage>,
+    directory: &'a Path,
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        for entry in self.storage.list(self.directory).unwrap_or_default() {
+            if let Some(name) = entry.name {
+                // The caller removes the directory with what is left.
+                let _ = self.storage.remove(&self.directory.join(name));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+    use std::fs;
+
+    fn records(from: u64, to: u64) -> Vec<Record> {
+        (from..to).map(|n| record(1, n)).collect()
+    }
+
+    struct Fixture {
+        _temp: tempfile::TempDir,
+        source: PathBuf,
+        target: PathBuf,
+    }
+
+    fn fixture() -> Fixture {
+        let temp = tempfile::tempdir().unwrap();
+        let (source, target) = (temp.path().join("source"), temp.path().join("target"));
+        for path in [&source, &target] {
+            fs::create_dir(path).unwrap();
+        }
+        Fixture { _temp: temp, source, target }
+    }
+
+    impl Fixture {
+        fn open(&self) -> Restore {
+            Restore::open(directory(&self.target)).unwrap()
+        }
+
+        fn stored(&self) -> Vec<Record> {
+            let recovered = crate::store::recover::recover(&directory(&self.target)).unwrap();
+            let mut all: Vec<Record> =
+                recovered.catalogue.snapshot().iter().flat_map(|s| read_all(s).0).collect();
+            all.sort();
+            all
+        }
+    }
+
+    #[test]
+    fn a_whole_store_segment_is_adopted_once() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let mut restore = f.open();
+        assert!(matches!(restore.store_segment(segment.path()), Verdict::Adopted(40)));
+        assert!(matches!(restore.store_segment(segment.path()), Verdict::AlreadyThere));
+        assert!(matches!(f.open().store_segment(segment.path()), Verdict::AlreadyThere));
+        assert_eq!(f.stored(), records(0, 40));
+        assert_eq!(fs::read_dir(&f.target).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn any_damage_refuses_the_segment_and_leaves_nothing_behind() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let whole = fs::read(segment.path()).unwrap();
+        for at in [0, 70, 230, whole.len() / 2, whole.len() - 3] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            fs::write(segment.path(), bytes).unwrap();
+            let verdict = f.open().store_segment(segment.path());
+            let Verdict::Damaged(damage) = verdict else { panic!("{at}: {verdict:?}") };
+            assert!(damage.iter().all(|d| d.path == segment.path()), "{damage:?}");
+        }
+        fs::write(segment.path(), &whole[..whole.len() - 100]).unwrap();
+        assert!(matches!(f.open().store_segment(segment.path()), Verdict::Damaged(_)));
+        assert_eq!(fs::read_dir(&f.target).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_whole_copy_takes_the_place_of_a_damaged_one_which_is_kept() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let here = f.target.join(segment.path().file_name().unwrap());
+        let mut bytes = fs::read(segment.path()).unwrap();
+        bytes[230] ^= 1;
+        fs::write(&here, &bytes).unwrap();
+        assert!(matches!(f.open().store_segment(segment.path()), Verdict::Adopted(40)));
+        assert_eq!(f.stored(), records(0, 40));
+        let aside = f.target.join(format!("{}.damaged", name_of(&here)));
+        assert_eq!(fs::read(aside).unwrap(), bytes);
+    }
+
+    #[test]
+    fn records_that_the_store_has_under_other_names_are_already_there() {
+        let f = fixture();
+        let part = write(&directory(&f.source), SMALL, &records(10, 20));
+        write(&directory(&f.target), SMALL, &records(0, 15));
+        let mut restore = f.open();
+        assert!(matches!(restore.store_segment(part.path()), Verdict::Adopted(10)));
+        let inside = write(&directory(&f.source), SMALL, &records(12, 18));
+        assert!(matches!(restore.store_segment(inside.path()), Verdict::AlreadyThere));
+    }
+
+    #[test]
+    fn names_promise_what_a_file_is() {
+        let id = Ulid::from_parts(5, 6, 7);
+        let name = crate::ingest::segment::file_name(id, SegmentState::Pending);
+        assert_eq!(Given::of(Path::new(&name)), Given::Ingest(id, SegmentState::Pending));
+        assert_eq!(Given::of(Path::new("a/shard-3.tail")), Given::Tail);
+        assert_eq!(Given::of(Path::new("a/LOCK")), Given::Nothing);
+        assert_eq!(Given::of(Path::new("a/notes")), Given::Unknown);
+    }
+}
