@@ -52,7 +52,7 @@ pub(crate) const NODE: &[Flag] = &[
         "static: every record gets --ingest.topic; dynamic: the first word of a line is its topic",
     ),
     common("ingest.topic", Kind::Topic, "default", "Topic of records in static mode"),
-    common(
+    rare(
         "ingest.flush-interval",
         Kind::Duration(1, 10_000),
         "20ms",
@@ -72,6 +72,22 @@ pub(crate) const NODE: &[Flag] = &[
     ),
     common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
     common(
+        "store.segment-retain",
+        Kind::Duration(1_000, 36_500 * DAY_MS),
+        "7d",
+        "Keep records for this long",
+    ),
+    optional(
+        "store.retain-size",
+        Kind::Size(1 << 20, 1 << 60),
+        "Keep at most this much in the store, the oldest goes first (default: no bound)",
+    ),
+    optional(
+        "disk.free-min",
+        Kind::Size(0, 1 << 60),
+        "Refuse new records below this much free space (default: the smaller of 1GiB and 5 %)",
+    ),
+    common(
         "store.segment-replication-factor",
         Kind::Count(1, 16),
         "2",
@@ -83,7 +99,7 @@ pub(crate) const NODE: &[Flag] = &[
         "256",
         "Queries that run at a time; further ones are told to come again",
     ),
-    common(
+    rare(
         "query.memory-max",
         Kind::Size(8 << 20, 1 << 40),
         "128MiB",
@@ -112,7 +128,7 @@ pub(crate) const NODE: &[Flag] = &[
         "text",
         "Form of log lines on standard error",
     ),
-    common("debug", Kind::Bool, "false", "Same as --log-level debug"),
+    rare("debug", Kind::Bool, "false", "Same as --log-level debug"),
     CONFIG,
     rare(
         "ingest.topics-max",
@@ -149,6 +165,12 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Duration(100, DAY_MS),
         "1m",
         "A claimed segment that is not committed for this long is available again",
+    ),
+    rare(
+        "store.segment-purge",
+        Kind::Duration(0, 36_500 * DAY_MS),
+        "24h",
+        "Keep expired segments in the trash for this long",
     ),
     rare(
         "store.segment-consumers",

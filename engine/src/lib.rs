@@ -15,6 +15,7 @@
 pub mod chunk;
 pub mod damage;
 pub mod fsck;
+pub mod headroom;
 pub mod ingest;
 pub mod limits;
 pub mod run_table;

@@ -7,6 +7,7 @@
 
 pub mod http;
 pub mod lines;
+pub mod loop_disk;
 pub mod node;
 pub mod seccomp;
 pub mod sender;

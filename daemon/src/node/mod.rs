@@ -3,7 +3,8 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`store_work`]: gathering and compaction, held back by [`pressure`]; [`backend`]: the node as HTTP sees it;
+//! - [`space`]: the disk's reserve; [`doors`]: whether records are taken;
+//! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`]; [`backend`]: the node as HTTP sees it;
 //! - [`control`]: the thread of HTTP and signals.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
@@ -13,6 +14,8 @@
 mod backend;
 mod control;
 mod data;
+mod doors;
+mod expiry;
 mod host;
 mod keeper;
 mod listeners;
@@ -20,6 +23,7 @@ mod lock;
 mod losses;
 mod pressure;
 mod shards;
+mod space;
 mod store_work;
 
 use std::fmt;
@@ -30,18 +34,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use engine::headroom::HeadroomLimits;
 use engine::search::{Searcher, SearcherOptions};
+use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
 use net::shard::inbox::Message;
-use net::shard::{Clock, Gate, Placement};
+use net::shard::{Clock, Placement};
 
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, RETAIN_PARTS};
 
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
@@ -148,8 +154,7 @@ impl Node {
         let (ended, endings) = channel();
         let common = Common {
             placement: Placement::new(cores.len()).map_err(refused("an event descriptor"))?,
-            gate: Gate::default(),
-            starved: Arc::default(),
+            doors: Arc::default(),
             stopping: Arc::default(),
             clock,
             metrics,
@@ -175,7 +180,7 @@ impl Node {
             alignment_bytes: data.alignment_bytes,
             keeper: Arc::clone(&keeper),
             placement: common.placement.clone(),
-            gate: common.gate,
+            gate: common.doors.gate(),
             metrics: common.metrics,
             clock,
         };
@@ -247,23 +252,32 @@ impl Node {
 /// What the parts of a node have in common.
 struct Common {
     placement: Placement,
-    /// Closed while the backlog is full.
-    gate: Gate,
-    /// Whether no segment can be made.
-    starved: Arc<AtomicBool>,
+    doors: Arc<doors::Doors>,
     stopping: Arc<AtomicBool>,
     clock: Clock,
     metrics: Arc<NodeMetrics>,
 }
 
 fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
+    let options = data.registry.options();
+    let space = space::SpaceWatch::new(space::SpaceParts {
+        storage: Arc::clone(&options.storage),
+        ingest_path: options.directory.clone(),
+        store_path: config.store.path.clone(),
+        limits: HeadroomLimits {
+            free_min_bytes: config.disk_free_min_bytes,
+            segment_bytes: options.file_bytes(),
+        },
+        doors: Arc::clone(&common.doors),
+        metrics: Arc::clone(&common.metrics),
+    });
     keeper::KeeperParts {
         registry: Arc::clone(&data.registry),
         placement: common.placement.clone(),
-        gate: common.gate.clone(),
+        doors: Arc::clone(&common.doors),
+        space,
         clock: common.clock,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
-        starved: Arc::clone(&common.starved),
         metrics: Arc::clone(&common.metrics),
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
         stopping: Arc::clone(&common.stopping),
@@ -284,12 +298,11 @@ fn backend(
         losses: Arc::clone(&data.losses),
         searcher,
         metrics: Arc::clone(&common.metrics),
-        gate: common.gate.clone(),
+        doors: Arc::clone(&common.doors),
         clock: common.clock,
         record_size_max: config.ingest.max_record_size_bytes,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         newest_at_start_ms: data.newest_ms,
-        starved: Arc::clone(&common.starved),
         replicas_missing: Arc::clone(replicas_missing),
         stopping: Arc::clone(&common.stopping),
         appends: NodeBackend::append_permits(),
@@ -308,6 +321,9 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         source: Arc::new(LocalIngest::new(data, Arc::clone(&common.metrics), common.clock)),
         catalogue: Arc::clone(&data.catalogue),
         limits,
+        compaction: compaction_limits(config),
+        retention: expiry::limits(&config.store),
+        newest_ms: data.newest_ms,
         delay: config.store.segment_delay,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         metrics: Arc::clone(&common.metrics),
@@ -315,6 +331,20 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         replicas_missing: Arc::new(AtomicBool::new(false)),
         stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+/// Segments of which a retention is made at least: an old record stays at most so much longer.
+const RETENTION_PARTS: u64 = 8;
+
+/// Segments expire as a whole, so none may hold more than a part of what is kept.
+fn compaction_limits(config: &NodeConfig) -> CompactionLimits {
+    let by_default = CompactionLimits::default();
+    let part = config.store.retain_size_bytes.map_or(u64::MAX, |bytes| bytes / RETAIN_PARTS);
+    CompactionLimits {
+        segment_bytes_max: by_default.segment_bytes_max.min(part),
+        span_ms_max: expiry::limits(&config.store).retain_ms / RETENTION_PARTS,
+        ..by_default
     }
 }
 

@@ -81,7 +81,8 @@ async fn take(
         )
         .retry_later());
     };
-    let appender = app.backend.appender(topic).map_err(|error| refused(&error))?;
+    let nothing_kept = |error| Refusal { kept: Some(0), ..refused(&error) };
+    let appender = app.backend.appender(topic).map_err(nothing_kept)?;
     let mut intake = Intake { appender, records: 0, first: None, last: None, taken_bytes: 0 };
     let taken = intake.take_body(app, body, decoder).await;
     // What was taken before a failure is kept, so its promise is made good before it is told.
