@@ -59,6 +59,8 @@ fn acknowledged(acks: &Acks) -> u64 {
 
 /// Every line that was acknowledged is found once, as it was sent.
 fn check(node: &Node, acks: &Acks) {
+    // What is acknowledged before the query begins is in its answer.
+    let before = acks.lock().unwrap().clone();
     let mut found: HashMap<usize, Vec<u64>> = HashMap::new();
     for (_, record) in node.query("") {
         let text = String::from_utf8(record).expect("no byte was altered");
@@ -68,14 +70,15 @@ fn check(node: &Node, acks: &Acks) {
         assert_eq!(text, line(sender, number).trim_end(), "altered");
         found.entry(sender).or_default().push(number);
     }
-    for (sender, count) in acks.lock().unwrap().iter() {
+    for (sender, count) in &before {
         let numbers = found.remove(sender).unwrap_or_default();
-        let expected = 0..numbers.len() as u64;
-        assert!(
-            numbers.iter().copied().eq(expected),
-            "sender {sender}: lost, twice, or in disorder"
-        );
-        assert!(numbers.len() as u64 >= *count, "sender {sender}: lost");
+        let differs = numbers.iter().zip(0..).position(|(number, expected)| *number != expected);
+        if let Some(at) = differs {
+            let around = &numbers[at.saturating_sub(3)..numbers.len().min(at + 5)];
+            let total = numbers.len();
+            panic!("sender {sender}: lost, twice, or in disorder at {at} of {total}: {around:?}");
+        }
+        assert!(numbers.len() as u64 >= *count, "sender {sender}: lost {count} {}", numbers.len());
     }
 }
 
@@ -106,6 +109,17 @@ fn below_the_reserve_new_records_are_refused_and_everything_else_goes_on() {
             scope.spawn(move || send(node, sender, acks, stop));
         }
         wait_until("records are refused", || node.metric("oklog_disk_refusing") == 1.0);
+        // What was taken goes to the store, which has the reserve for it. Compaction takes and gives
+        // space meanwhile, so records may be taken again for a moment.
+        let (mut steady, mut seen) = (0, 0);
+        wait_until("everything has come to rest", || {
+            let before = std::mem::replace(&mut seen, acknowledged(&acks));
+            let waits = ["oklog_unindexed_bytes", "oklog_ingest_backlog_bytes"];
+            let at_rest = node.metric("oklog_disk_refusing") == 1.0
+                && waits.iter().all(|name| node.metric(name) == 0.0);
+            steady = if at_rest && before == seen { steady + 1 } else { 0 };
+            steady > 50
+        });
         let ready = node.get("/ready");
         assert_eq!(ready.status, 503);
         assert!(ready.text().contains("--disk.free-min"), "{}", ready.text());
@@ -115,9 +129,6 @@ fn below_the_reserve_new_records_are_refused_and_everything_else_goes_on() {
         assert!(refused.headers.contains_key("retry-after"));
         assert_eq!(refused.json()["kept"], 0);
         assert!(refused.json()["error"].as_str().unwrap().contains("disk"));
-        wait_until("what was taken is in the store", || {
-            node.metric("oklog_ingest_backlog_bytes") == 0.0
-        });
         assert!(disk.free_bytes() > 12 << 20, "the reserve is left alone: {}", disk.free_bytes());
         assert_eq!(node.metric("oklog_disk_until_refusal_bytes"), 0.0);
         let before = acknowledged(&acks);
@@ -136,8 +147,9 @@ fn below_the_reserve_new_records_are_refused_and_everything_else_goes_on() {
         assert_eq!(node.get("/ready").status, 200);
         stop.store(true, Ordering::Release);
     });
-    assert_eq!(times(&node, "new records are refused"), 1, "{}", node.log());
-    assert_eq!(times(&node, "there is room on the disk again"), 1, "{}", node.log());
+    let (refused, again) =
+        (times(&node, "new records are refused"), times(&node, "there is room on the disk again"));
+    assert!(refused <= 10 && refused == again, "told per change of state: {}", node.log());
     assert_sound(&node);
     assert!(node.stop().success());
 }
@@ -202,6 +214,10 @@ fn a_node_starts_on_a_full_disk_and_answers() {
     node.kill();
     disk.fill("other");
     let node = Node::start_any(disk.path(), RESTLESS);
+    wait_until("it is as full as it can be", || {
+        disk.fill("other");
+        node.metric("oklog_disk_refusing") == 1.0
+    });
     assert_eq!(node.get("/ready").status, 503);
     check(&node, &acks);
     disk.give_back("other");

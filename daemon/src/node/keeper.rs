@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -95,6 +95,7 @@ pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHa
         waiting: Vec::new(),
         direct_refused: false,
         frugal: false,
+        told: Vec::new(),
         next_try_us: 0,
         next_space_us: 0,
     };
@@ -110,6 +111,8 @@ struct Worker {
     direct_refused: bool,
     /// Records are refused: nothing is kept ready.
     frugal: bool,
+    /// What failed when files were last looked after.
+    told: Vec<(&'static str, PathBuf)>,
     next_try_us: u64,
     next_space_us: u64,
 }
@@ -126,7 +129,8 @@ impl Worker {
             self.serve();
             self.look_after();
         }
-        tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
+        let errors = self.parts.registry.sweep(self.parts.clock.now().wall_ms);
+        self.tell(errors);
     }
 
     fn take(&mut self, job: Job) {
@@ -288,7 +292,8 @@ impl Worker {
         let refusing = self.parts.space.look(self.reclaimable_bytes());
         if refusing != self.frugal {
             self.frugal = refusing;
-            tell(self.parts.registry.set_frugal(refusing));
+            let errors = self.parts.registry.set_frugal(refusing);
+            self.tell(errors);
         }
         if refusing && self.parts.space.should_try() {
             self.prepare();
@@ -311,8 +316,8 @@ impl Worker {
                 "was claimed and not committed in time; it is available again"
             );
         }
-        tell(errors);
-        tell(self.parts.registry.sweep(now.wall_ms));
+        let swept = self.parts.registry.sweep(now.wall_ms);
+        self.tell(errors.into_iter().chain(swept).collect());
         self.look_at_space(now.monotonic_us);
         self.look_at_backlog();
     }
@@ -335,10 +340,15 @@ impl Worker {
             tracing::info!(backlog_bytes, "the backlog has room again");
         }
     }
-}
 
-fn tell(errors: Vec<FileError>) {
-    for error in errors {
-        tracing::error!("{error}");
+    /// Tells what failed: the first time, not each time that it is tried again.
+    fn tell(&mut self, errors: Vec<FileError>) {
+        let failing: Vec<_> = errors.iter().map(|e| (e.operation, e.path.clone())).collect();
+        for (error, what) in errors.iter().zip(&failing) {
+            if !self.told.contains(what) {
+                tracing::error!("{error}; it is tried again");
+            }
+        }
+        self.told = failing;
     }
 }
