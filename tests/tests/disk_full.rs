@@ -226,3 +226,29 @@ fn a_node_starts_on_a_full_disk_and_answers() {
     check(&node, &acks);
     assert_sound(&node);
 }
+
+#[test]
+fn each_of_two_file_systems_keeps_its_reserve() {
+    let test = "each_of_two_file_systems_keeps_its_reserve";
+    for flag in ["--store.path", "--ingest.path"] {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = match LoopDisk::new(96 << 20) {
+            Ok(disk) => disk,
+            Err(why) => return skipped(test, &why),
+        };
+        let path = disk.path().join("data");
+        let own = [flag, path.to_str().unwrap(), "--disk.free-min", "16MiB"];
+        let node = Node::start(directory.path(), &[RESTLESS, &own].concat());
+        assert_eq!(http::post(node.api, "/records", b"one\n").status, 200);
+        disk.take("ballast", disk.free_bytes() - (8 << 20)).unwrap();
+        wait_until("records are refused", || node.get("/ready").status == 503);
+        assert!(node.get("/ready").text().contains(flag), "{}", node.get("/ready").text());
+        let refused = http::post(node.api, "/records", b"no\n");
+        assert_eq!((refused.status, &refused.json()["kept"]), (503, &0.into()));
+        disk.give_back("ballast");
+        wait_until("records are taken again", || node.get("/ready").status == 200);
+        assert_eq!(http::post(node.api, "/records", b"two\n").status, 200);
+        assert_eq!(node.all_lines(), [b"one", b"two"]);
+        assert_sound(&node);
+    }
+}

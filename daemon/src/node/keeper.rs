@@ -174,8 +174,8 @@ impl Worker {
         if let Err(error) = self.parts.registry.flush(segment, len_bytes, wall_ms) {
             tracing::error!(
                 segment = %segment.path().display(),
-                "cannot be marked as flushed: {error}; its records stay readable and are taken up \
-                 at the next start"
+                "cannot be marked as flushed: {error}; its records stay readable, and it is tried \
+                 again"
             );
         }
     }

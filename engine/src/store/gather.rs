@@ -497,7 +497,7 @@ mod tests {
         gather.handle(0, Event::Claimed(ONE, vec![]));
         gather.handle(0, available(1, 1 << 30, 0));
         assert_eq!(gather.next_action(0), Action::Wait(Some(250)));
-        assert_eq!(gather.next_action(250), halved_claim(2, 1));
+        assert_eq!(gather.next_action(250), claim(2));
     }
 
     #[test]
@@ -511,17 +511,17 @@ mod tests {
             gather.handle(now_ms, available(64, 1 << 30, 0));
             assert_eq!(gather.next_action(now_ms), halved_claim(number.0, *halvings));
             gather.handle(now_ms, Event::Claimed(number, vec![1]));
+            assert!(matches!(gather.next_action(now_ms), Action::Merge(..)));
             if *is_good {
                 let merged = Event::Merged { gather: number, damaged: vec![], is_empty: true };
                 gather.handle(now_ms, merged);
+                assert!(matches!(gather.next_action(now_ms), Action::Commit { .. }));
                 gather.handle(now_ms, Event::Committed(number));
             } else {
                 gather.handle(now_ms, Event::MergeFailed(number));
+                assert!(matches!(gather.next_action(now_ms), Action::Fail(..)));
                 gather.handle(now_ms, Event::Failed(number));
             }
-            while gather.next_action(now_ms) != Action::Wait(None)
-                && gather.state() == GatherState::Busy
-            {}
             now_ms += 60_000;
         }
     }

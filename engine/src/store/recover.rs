@@ -443,4 +443,34 @@ mod tests {
         assert_eq!(recovered.catalogue.totals().damaged_count, 1);
         assert!(recovered.damage.iter().any(Damage::loses_records));
     }
+
+    #[test]
+    fn what_a_segment_in_the_trash_replaced_does_not_come_back() {
+        for is_broken in [false, true] {
+            let temp = tempfile::tempdir().unwrap();
+            let directory = directory(temp.path());
+            let a = write(&directory, SMALL, &records(0, 20));
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records(0, 30));
+            let inputs = Inputs { ingest: vec![77], store: vec![a.meta().id] };
+            let b = writer.finish(inputs).unwrap().unwrap();
+            let (first, last, id) = (b.meta().first, b.meta().last, b.meta().id);
+            let name = Name::Trashed { first, last, id, at_ms: Some(5) };
+            let trashed = temp.path().join(name.to_string());
+            fs::rename(b.path(), &trashed).unwrap();
+            if is_broken {
+                let mut bytes = fs::read(&trashed).unwrap();
+                bytes[230] ^= 1;
+                fs::write(&trashed, bytes).unwrap();
+            }
+            let recovered = recover(&directory, 9).unwrap();
+            assert_eq!(contents(&recovered).is_empty(), !is_broken, "nothing unproven is removed");
+            assert_eq!(a.path().exists(), is_broken);
+            assert_eq!(recovered.superfluous_ingest(&[77]).is_empty(), is_broken);
+            assert_eq!(recovered.newest, last);
+            assert_eq!(recovered.damage, Vec::new(), "what has expired damages nobody");
+            let trash = recovered.catalogue.trash();
+            assert_eq!((trash.len(), trash[0].at_ms, trash[0].id), (1, 5, id));
+        }
+    }
 }

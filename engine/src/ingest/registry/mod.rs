@@ -11,6 +11,8 @@
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
 
+#[cfg(test)]
+mod frugal_tests;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
