@@ -165,6 +165,32 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_set_far_ahead_and_right_again_costs_nothing() {
+        const HOUR_MS: u64 = 3_600_000;
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 20));
+        let start_ms = segment.meta().last.ms();
+        let catalogue = Catalogue::new(directory, vec![segment], Ulid::MIN);
+        let mut retention = Retention::new(LIMITS, ClockWatch::start(0, start_ms, start_ms));
+        let mut trashed = |monotonic_ms: u64, ahead_ms: u64| {
+            let turn = retention.turn(&catalogue, monotonic_ms, start_ms + monotonic_ms + ahead_ms);
+            assert_eq!(turn.purged.len(), 0);
+            (turn.is_paused, turn.trashed.len())
+        };
+        assert_eq!(trashed(1_000, 0), (false, 0));
+        for minute in 1..50 {
+            assert_eq!(trashed(minute * 60_000, 30 * DAY_MS), (true, 0));
+        }
+        // Set right again: that is a step, too.
+        assert_eq!(trashed(50 * 60_000, 0), (true, 0));
+        assert_eq!(trashed(50 * 60_000 + HOUR_MS, 0), (false, 0), "nothing has expired");
+        // A clock that stays where it was set is believed in the end.
+        assert_eq!(trashed(3 * HOUR_MS, 8 * DAY_MS), (true, 0));
+        assert_eq!(trashed(4 * HOUR_MS, 8 * DAY_MS), (false, 1));
+    }
+
+    #[test]
     fn too_large_a_directory_loses_its_oldest_at_once() {
         let temp = tempfile::tempdir().unwrap();
         let directory = directory(temp.path());

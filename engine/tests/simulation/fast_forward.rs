@@ -107,7 +107,15 @@ impl Day {
         let (monotonic_ms, wall_ms) = (node.now.monotonic_us / 1000, node.now.wall_ms);
         let turn = retention.turn(&node.catalogue, monotonic_ms, wall_ms);
         assert!(!turn.is_paused, "nobody set the clock");
+        let is_pinned = pinned.is_some();
         drop(pinned);
+        if let Some(max) = self.limits.size_bytes_max
+            && turn.failed.is_empty()
+            && !is_pinned
+        {
+            let totals = node.catalogue.totals();
+            assert!(totals.file_bytes + totals.trash_bytes <= max, "over its size: {totals:?}");
+        }
         let left = node.catalogue.snapshot();
         let is_gone = |id| left.iter().all(|segment| segment.meta().id != id);
         let horizon_ms = wall_ms.saturating_sub(self.limits.retain_ms);
@@ -134,7 +142,7 @@ impl Day {
             self.break_some_calls();
         }
         while node.now.wall_ms < until_ms {
-            node.advance_us(1000 * (5 + self.random.below(40)) * 60_000);
+            node.advance_us(1000 * (10 + self.random.below(60)) * 60_000);
             self.take_in(&mut node);
             if self.random.chance(0.8) {
                 node.gather();
