@@ -137,6 +137,17 @@ impl Headroom {
         let kept = if self.is_refusing { reserve / 2 } else { reserve };
         ingest.space.free_bytes.saturating_sub(kept) / self.limits.segment_bytes.max(1)
     }
+
+    /// Room for the output of a compaction, bytes: what would not have new records refused, for a
+    /// compaction gives its inputs back only when it is done. While they are refused, a quarter
+    /// of the reserve, so that small segments do not pile up; the rest is for gathering.
+    pub fn compaction_bytes(&self, store: &Room) -> u64 {
+        if self.is_refusing {
+            let quarter = self.free_min_bytes(store.space.total_bytes) / 4;
+            return quarter.min(store.space.free_bytes / 2);
+        }
+        store.space.free_bytes.saturating_sub(self.floor_bytes(store))
+    }
 }
 
 #[cfg(test)]
@@ -207,6 +218,16 @@ mod tests {
         headroom.look(&[room(80, 0)]);
         assert_eq!(headroom.segments_allowed(&room(80, 0)), 3);
         assert_eq!(headroom.segments_allowed(&room(59, 0)), 0);
+    }
+
+    #[test]
+    fn a_compaction_does_not_make_records_be_refused() {
+        let mut headroom = Headroom::new(LIMITS);
+        assert_eq!(headroom.compaction_bytes(&room(150, 0)), 40 * MIB);
+        assert_eq!(headroom.compaction_bytes(&room(105, 50)), 0);
+        headroom.look(&[room(90, 0)]);
+        assert_eq!(headroom.compaction_bytes(&room(90, 0)), 25 * MIB);
+        assert_eq!(headroom.compaction_bytes(&room(20, 0)), 10 * MIB);
     }
 
     proptest! {

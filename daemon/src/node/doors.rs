@@ -1,16 +1,16 @@
 //! Whether new records are taken, and why not: what the keeper finds out, shards obey (by the
-//! gate) and HTTP tells.
+//! gate) and HTTP tells. Also how much room there is for compaction.
 //!
 //! Invariants: the gate is closed exactly while a reason to close it holds.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use net::shard::Gate;
 
 /// See the module page.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Doors {
     gate: Gate,
     /// No segment can be made, for another reason than want of space.
@@ -19,6 +19,21 @@ pub(super) struct Doors {
     disk_low: AtomicBool,
     /// What is low, for the operator.
     disk_words: Mutex<String>,
+    /// Room for the output of a compaction, bytes.
+    compaction_bytes: AtomicU64,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            gate: Gate::default(),
+            starved: AtomicBool::new(false),
+            backlog_full: AtomicBool::new(false),
+            disk_low: AtomicBool::new(false),
+            disk_words: Mutex::default(),
+            compaction_bytes: AtomicU64::new(u64::MAX),
+        }
+    }
 }
 
 impl Doors {
@@ -51,6 +66,15 @@ impl Doors {
         let closed =
             self.backlog_full.load(Ordering::Acquire) || self.disk_low.load(Ordering::Acquire);
         self.gate.set_closed(closed);
+    }
+
+    pub(super) fn set_compaction_bytes(&self, bytes: u64) {
+        self.compaction_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Room for the output of a compaction, bytes.
+    pub(super) fn compaction_bytes(&self) -> u64 {
+        self.compaction_bytes.load(Ordering::Acquire)
     }
 
     /// Whether the disk keeps the node from taking records.

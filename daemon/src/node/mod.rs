@@ -321,6 +321,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         source: Arc::new(LocalIngest::new(data, Arc::clone(&common.metrics), common.clock)),
         catalogue: Arc::clone(&data.catalogue),
         limits,
+        doors: Arc::clone(&common.doors),
         compaction: compaction_limits(config),
         retention: expiry::limits(&config.store),
         newest_ms: data.newest_ms,

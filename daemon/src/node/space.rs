@@ -105,6 +105,9 @@ impl SpaceWatch {
         metrics.disk_until_refusal_bytes.set(judgement.until_refusal_bytes as i64);
         let refusing = self.is_refusing();
         metrics.disk_refusing.set(i64::from(refusing));
+        if let Some(store) = self.rooms.last() {
+            self.parts.doors.set_compaction_bytes(self.headroom.compaction_bytes(store));
+        }
         if !judgement.has_changed {
             return;
         }

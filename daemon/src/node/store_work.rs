@@ -26,6 +26,7 @@ use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
 use super::data::{Data, tell_damage};
+use super::doors::Doors;
 use super::expiry::Expiry;
 use super::losses::Losses;
 use super::pressure::Pressure;
@@ -144,6 +145,7 @@ pub(super) struct StoreParts {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) limits: GatherLimits,
     pub(super) delay: Duration,
+    pub(super) doors: Arc<Doors>,
     pub(super) compaction: CompactionLimits,
     pub(super) retention: RetentionLimits,
     /// The newest stamp on disk at the start, ms.
@@ -232,12 +234,7 @@ impl Compaction {
 /// Whether there was something to compact.
 fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
     let start = Instant::now();
-    let directory = parts.catalogue.directory();
-    // Half of what is free: the rest is for gathering, on which ingest depends.
-    let room_bytes = match directory.storage.space(&directory.path) {
-        Ok(space) => space.free_bytes / 2,
-        Err(_) => u64::MAX,
-    };
+    let room_bytes = parts.doors.compaction_bytes();
     let limits = CompactionLimits { room_bytes, ..parts.compaction };
     let options = WriterOptions::default();
     let Some(done) = compact(&parts.catalogue, &limits, options, &parts.cancel)? else {
