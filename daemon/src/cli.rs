@@ -12,20 +12,24 @@ use clap::{Arg, ArgAction, ArgMatches};
 use crate::arguments::normalise;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
-use crate::flag_table::{FSCK, NODE, QUERY, TESTSVC};
+use crate::flag_table::{FORWARD, FSCK, NODE, QUERY, TESTSVC};
 use crate::flags::{Flag, Kind};
+use crate::forward_command::ForwardConfig;
 use crate::query_command::QueryConfig;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::testsvc::TestServiceConfig;
 
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
 const HELP_ALL: &str = "help-all";
+const ADDRESSES: &str = "ADDR";
 
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Run a node in this role.
     Node { role: Role, config: Box<NodeConfig> },
+    /// Send standard input to ingesters.
+    Forward(Box<ForwardConfig>),
     /// Ask a node.
     Query(QueryConfig),
     /// Emit synthetic records.
@@ -68,42 +72,64 @@ struct CommandRow {
     name: &'static str,
     about: &'static str,
     flags: &'static [Flag],
-    path: bool,
+    /// What stands beside the flags.
+    operand: Operand,
 }
 
-const COMMANDS: [CommandRow; 7] = [
+/// Arguments beside flags.
+#[derive(Clone, Copy)]
+enum Operand {
+    None,
+    /// One data directory.
+    Path,
+    /// One address or more.
+    Addresses,
+}
+
+const COMMANDS: [CommandRow; 8] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
         flags: NODE,
-        path: false,
+        operand: Operand::None,
     },
     CommandRow {
         name: "ingest",
         about: "Run a node that takes records in (needs the network part, not in this version)",
         flags: NODE,
-        path: false,
+        operand: Operand::None,
     },
     CommandRow {
         name: "store",
         about: "Run a node that keeps and searches records (needs the network part, not in this version)",
         flags: NODE,
-        path: false,
+        operand: Operand::None,
     },
-    CommandRow { name: "query", about: "Print matching records", flags: QUERY, path: false },
+    CommandRow {
+        name: "forward",
+        about: "Send standard input to ingesters",
+        flags: FORWARD,
+        operand: Operand::Addresses,
+    },
+    CommandRow {
+        name: "query",
+        about: "Print matching records",
+        flags: QUERY,
+        operand: Operand::None,
+    },
     CommandRow {
         name: "testsvc",
         about: "Emit synthetic records on standard output",
         flags: TESTSVC,
-        path: false,
+        operand: Operand::None,
     },
     CommandRow {
         name: "fsck",
         about: "Check every file of a data directory, without changing any",
         flags: FSCK,
-        path: true,
+        operand: Operand::Path,
     },
-    CommandRow { name: "version", about: "Print the version", flags: &[], path: false },
+    CommandRow { name: "version", about: "Print the version", flags: &[], operand: Operand::None },
 ];
 
 /// Reads the arguments behind the program's name: what to do, and what the operator should be
@@ -143,6 +169,11 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
         "ingeststore" => node(Role::IngestStore),
         "ingest" => node(Role::Ingest),
         "store" => node(Role::Store),
+        "forward" => {
+            let addresses = matches.get_many::<String>(ADDRESSES).into_iter().flatten();
+            let addresses: Vec<String> = addresses.cloned().collect();
+            Ok(Command::Forward(Box::new(ForwardConfig::from_settings(settings, &addresses)?)))
+        }
         "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
         "fsck" if settings.bool("repair") => {
@@ -173,9 +204,15 @@ fn parser(show_all: bool) -> clap::Command {
         .arg(help_all());
     COMMANDS.iter().fold(root, |root, row| {
         let mut sub = clap::Command::new(row.name).about(row.about).arg(help_all());
-        if row.path {
-            sub = sub.arg(Arg::new("PATH").required(true).help("The data directory"));
-        }
+        sub = match row.operand {
+            Operand::None => sub,
+            Operand::Path => sub.arg(Arg::new("PATH").required(true).help("The data directory")),
+            Operand::Addresses => {
+                sub.arg(Arg::new(ADDRESSES).required(true).num_args(1..).help(
+                    "Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME",
+                ))
+            }
+        };
         if row.flags.iter().any(|flag| !flag.common) && !show_all {
             sub = sub.after_help("--help-all shows every flag.");
         }
@@ -253,7 +290,12 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&[], "Usage"),
             (&["nonsense"], "nonsense"),
-            (&["forward"], "forward"),
+            (&["forward"], "ADDR"),
+            (&["forward", "--mode", "bulk", "x"], "network part"),
+            (&["forward", "--mode", "slow", "x"], "fast, durable, bulk"),
+            (&["forward", "udp://x"], "udp://x"),
+            (&["forward", "tcp+dnssrv://x:1"], "port"),
+            (&["forward", "--dns-server", "ns", "x"], "--dns-server"),
             (&["ingeststore", "--nonsense"], "--nonsense"),
             (&["ingeststore", "-peer", "x"], "--peer"),
             (&["ingeststore", "--cores", "many"], "--cores"),

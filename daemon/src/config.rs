@@ -14,7 +14,7 @@ use crate::settings::{Settings, SettingsError};
 use crate::units::Endpoint;
 
 /// Ports of the listeners that name none.
-const API_PORT: u16 = 7650;
+pub(crate) const API_PORT: u16 = 7650;
 const FAST_PORT: u16 = 7651;
 const DURABLE_PORT: u16 = 7652;
 

@@ -1,6 +1,6 @@
 //! The rows of the flag table; what a row means is in [`crate::flags`].
 
-use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR};
+use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR, SPOOL_BYTES_MIN};
 
 use crate::flags::{Flag, Kind};
 
@@ -32,6 +32,26 @@ pub(crate) const CONFIG: Flag = optional(
     Kind::Text("FILE"),
     "Read further settings from this TOML file; its keys are flag names, quoted where they hold a dot",
 );
+
+const SHUTDOWN_TIMEOUT: Flag = common(
+    "shutdown-timeout",
+    Kind::Duration(0, DAY_MS),
+    "30s",
+    "Time to finish work after SIGINT or SIGTERM",
+);
+const LOG_LEVEL: Flag = common(
+    "log-level",
+    Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+    "info",
+    "Log this and worse",
+);
+const LOG_FORMAT: Flag = common(
+    "log-format",
+    Kind::Choice(&["text", "json"]),
+    "text",
+    "Form of log lines on standard error",
+);
+const DEBUG: Flag = common("debug", Kind::Bool, "false", "Same as --log-level debug");
 
 /// Flags of `ingest`, `store` and `ingeststore`.
 pub(crate) const NODE: &[Flag] = &[
@@ -110,25 +130,10 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Count(1, 1024),
         "Use this many cores (default: what affinity and cgroup quota leave)",
     ),
-    common(
-        "shutdown-timeout",
-        Kind::Duration(0, DAY_MS),
-        "30s",
-        "Time to finish work after SIGINT or SIGTERM",
-    ),
-    common(
-        "log-level",
-        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
-        "info",
-        "Log this and worse",
-    ),
-    common(
-        "log-format",
-        Kind::Choice(&["text", "json"]),
-        "text",
-        "Form of log lines on standard error",
-    ),
-    rare("debug", Kind::Bool, "false", "Same as --log-level debug"),
+    SHUTDOWN_TIMEOUT,
+    LOG_LEVEL,
+    LOG_FORMAT,
+    Flag { common: false, ..DEBUG },
     CONFIG,
     rare(
         "ingest.topics-max",
@@ -263,8 +268,72 @@ pub(crate) const FSCK: &[Flag] = &[
     CONFIG,
 ];
 
+/// Flags of `forward`.
+pub(crate) const FORWARD: &[Flag] = &[
+    Flag {
+        repeatable: true,
+        ..optional(
+            "prefix",
+            Kind::Text("TEXT"),
+            "Put this and a space before each line; repeatable (default: nothing)",
+        )
+    },
+    common(
+        "mode",
+        Kind::Choice(&["fast", "durable", "bulk"]),
+        "fast",
+        "fast: written to the ingester; durable: on its disk, sent again until it is; bulk: not in this version",
+    ),
+    optional("topic", Kind::Topic, "Topic of all lines (default: the ingester's choice)"),
+    common(
+        "on-full",
+        Kind::Choice(&["block", "drop-oldest", "spool"]),
+        "block",
+        "What to do while no ingester takes lines: standard input waits, the oldest are dropped, or they are kept on disk",
+    ),
+    common(
+        "buffer-size",
+        Kind::Size(64 << 10, 1 << 40),
+        "16MiB",
+        "Memory for lines that wait (block, drop-oldest)",
+    ),
+    common("spool.path", Kind::Text("DIR"), "data/spool", "Keep lines that wait in here (spool)"),
+    common(
+        "spool.max-size",
+        Kind::Size(SPOOL_BYTES_MIN, 1 << 50),
+        "1GiB",
+        "Disk for lines that wait; when it is full, standard input waits (spool)",
+    ),
+    optional("api", Kind::Address, "Serve /metrics and /health here (default: nowhere)"),
+    SHUTDOWN_TIMEOUT,
+    LOG_LEVEL,
+    LOG_FORMAT,
+    DEBUG,
+    CONFIG,
+    Flag {
+        common: false,
+        ..optional(
+            "dns-server",
+            Kind::Text("IP:PORT"),
+            "Ask this name server for tcp+dns and tcp+dnssrv (default: the system's)",
+        )
+    },
+    rare(
+        "backoff-max",
+        Kind::Duration(10, DAY_MS),
+        "5s",
+        "Longest pause between tries to reach an ingester",
+    ),
+    rare(
+        "ingest.max-record-size",
+        Kind::Size(RECORD_SIZE_FLOOR as u64, RECORD_SIZE_CEILING as u64),
+        "1MiB",
+        "Longer lines are cut into records of this size",
+    ),
+];
+
 /// Every table; names that occur twice are the same setting.
-pub(crate) const ALL: &[&[Flag]] = &[NODE, QUERY, TESTSVC, FSCK];
+pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, TESTSVC, FSCK];
 
 #[cfg(test)]
 mod tests {
@@ -298,8 +367,13 @@ mod tests {
              current. A flag beats its variable, which beats its key in the `--config` file (the \
              flag's name, quoted where it holds a dot), which beats the default.\n",
         );
-        let commands =
-            [("ingeststore", NODE), ("query", QUERY), ("testsvc", TESTSVC), ("fsck", FSCK)];
+        let commands = [
+            ("ingeststore", NODE),
+            ("forward", FORWARD),
+            ("query", QUERY),
+            ("testsvc", TESTSVC),
+            ("fsck", FSCK),
+        ];
         for (command, table) in commands {
             let row = |flag: &Flag| {
                 let (name, value, help) = (flag.name, flag.kind.placeholder(), flag.help);

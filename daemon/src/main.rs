@@ -2,7 +2,8 @@
 //!
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
-//! [`query_command`], [`testsvc`] and [`fsck_command`] are the rest.
+//! [`forward_command`] sends to nodes; [`query_command`], [`testsvc`] and [`fsck_command`] are the
+//! rest.
 
 mod arguments;
 mod cli;
@@ -10,6 +11,7 @@ mod config;
 mod exit;
 mod flag_table;
 mod flags;
+mod forward_command;
 mod fsck_command;
 mod logging;
 mod node;
@@ -48,10 +50,14 @@ fn run(command: Command, warnings: &[String]) -> Exit {
     if let Command::Node { role: Role::IngestStore, config } = command {
         return run_node(*config, warnings);
     }
+    if let Command::Forward(config) = command {
+        return forward_command::run(*config, warnings);
+    }
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
     match command {
+        Command::Forward(_) => unreachable!("handled above"),
         Command::Node { role, .. } => {
             let name = if role == Role::Ingest { "ingest" } else { "store" };
             eprintln!(

@@ -3,8 +3,8 @@
 //! lines with its run table, in ULID order.
 //!
 //! Invariants: inside one part chunks are sorted and do not overlap; a part stays readable for as
-//! long as its handle lives, whatever happens to its name; reading never panics, damage is
-//! returned and costs the chunk it is in and nothing else.
+//! long as its handle lives (what was opened of it does not hold it), whatever happens to its
+//! name; reading never panics, damage is returned and costs the chunk it is in and nothing else.
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -80,8 +80,12 @@ pub trait Part: Send + Sync {
     fn range(&self) -> (Ulid, Ulid);
     /// How many records it holds at most (a part still being written may hold a few more).
     fn records(&self) -> u64;
-    /// How many bytes of text it holds.
+    /// How many bytes of text it holds, those aside that are known to be damaged.
     fn text_bytes(&self) -> u64;
+    /// Damage that is known without opening it, because it was met before.
+    fn known_damage(&self) -> Vec<Damage> {
+        Vec::new()
+    }
     /// Opens it. An error means that none of it can be read.
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage>;
     /// Whether it is (part of) a store segment, as opposed to the ingest side.
@@ -101,6 +105,16 @@ pub trait OpenPart: Send + Sync {
     fn read(&self, index: usize) -> Result<Chunk, Damage>;
     /// Reads the run table alone.
     fn read_table(&self, index: usize) -> Result<RunTable, Damage>;
+    /// Whether the chunk was read before and found damaged: what is known of it without reading it
+    /// is not to be relied on, nor its run table alone.
+    fn is_bad(&self, _index: usize) -> bool {
+        false
+    }
+    /// Whether what [`OpenPart::chunks`] says of it may be counted without reading it: its run
+    /// table was verified, and no damage of it is known.
+    fn may_be_counted(&self, _index: usize) -> bool {
+        false
+    }
     /// Verifies the chunk's checksums again, now, whatever was remembered: called before a record
     /// of a chunk is shown. In-memory parts have nothing to verify.
     fn verify(&self, index: usize) -> Result<(), Damage>;

@@ -20,6 +20,7 @@ pub mod ingest;
 pub mod limits;
 pub mod run_table;
 pub mod search;
+pub mod spool;
 pub mod storage;
 pub mod store;
 pub mod topic;

@@ -136,3 +136,17 @@ pub const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// Text from which on a slab that overlaps no other is copied by compaction as it is, bytes: below,
 /// its blocks are too few to be worth an index of their own.
 pub const SLAB_COPY_TEXT_MIN: u64 = 4 << 20;
+
+/// Most bytes of one entry of a forwarder's spool: a record of the ceiling size and its LF.
+/// Hostile-input bound.
+pub const SPOOL_ENTRY_BYTES_MAX: usize = RECORD_SIZE_CEILING + 1;
+
+/// Bytes that are read at a time when a damaged spool file is searched for the next entry.
+pub const SPOOL_SCAN_BYTES: usize = 64 << 10;
+
+/// Size after which a spool file is followed by another, bytes; a spool that may hold little has
+/// smaller ones. Space is freed by whole files.
+pub const SPOOL_FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// The smallest that a spool may be, bytes.
+pub const SPOOL_BYTES_MIN: u64 = 1 << 20;

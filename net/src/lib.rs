@@ -1,12 +1,14 @@
 //! Sockets around the engine: the shard's ring and connections, and the HTTP server.
 //!
 //! [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
-//! shards on it take lines in; [`metrics`] is what all of them count.
+//! shards on it take lines in; [`metrics`] is what all of them count. [`forward`] is the other end:
+//! what sends lines to ingesters.
 //!
 //! Invariants: decisions live in `engine` (or in pure modules here) and are tested without a
 //! socket; this crate moves bytes. Nothing here blocks a shard or a control thread.
 
 pub mod backend;
+pub mod forward;
 pub mod http;
 pub mod limits;
 pub mod metrics;

@@ -34,6 +34,9 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 32 << 10;
 /// many requests at a time. A longer single line goes as a batch of its own.
 pub const APPEND_BATCH_BYTES_MAX: usize = 256 << 10;
 
+/// How long whole lines of a body wait for more before they are handed on.
+pub const BATCH_LINGER: Duration = Duration::from_millis(5);
+
 /// Decoded bytes taken from one piece of a compressed body at a time.
 pub const DECODE_STEP_BYTES: usize = 64 << 10;
 
@@ -53,11 +56,26 @@ pub const RETRY_AFTER_SECONDS: u64 = 1;
 /// How long open requests may go on once the server is told to stop.
 pub const HTTP_DRAIN: Duration = Duration::from_secs(5);
 
-/// Requests that bring records at a time: each holds up to a record, a batch and a step.
+/// Requests that take a piece of their body apart at a time: each holds up to a record, a batch
+/// and a step. Those that wait between pieces hold at most [`PARTIAL_BYTES_MAX`] and are not
+/// counted.
 pub const RECORDS_REQUESTS_MAX: usize = 64;
 
 /// How long a request that brings records waits for its turn before it gets 429.
 pub const RECORDS_REQUEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Longest unfinished line with which a request waits without holding a turn, bytes.
+pub const PARTIAL_BYTES_MAX: usize = 64 << 10;
+
+/// A line longer than that has to come to its end, or to the length at which it is cut, within
+/// this time.
+pub const LONG_LINE_MAX: Duration = Duration::from_secs(60);
+
+/// A compressed body, whose decoder holds a window, has to come within this time.
+pub const ENCODED_BODY_MAX: Duration = Duration::from_secs(600);
+
+/// A client that takes nothing of its answer for this long is cut off.
+pub const HTTP_WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 
 /// A query whose reader takes nothing for this long is ended: it pins files.
 pub const QUERY_STALL_MAX: Duration = Duration::from_secs(60);
@@ -81,3 +99,42 @@ pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 /// What one query may hold, bytes: unread output in the pipe and on the connection, hits in
 /// order, caches of its expression. Divides `--query.memory-max` into queries.
 pub const QUERY_BYTES_MAX: usize = 512 << 10;
+
+/// Lines that a forwarder sends at a time, bytes: enough for the socket's speed, little enough to
+/// drop when the oldest go.
+pub const FORWARD_PIECE_BYTES: usize = 64 << 10;
+
+/// What a piece in a forwarder's memory costs beside its bytes.
+pub const FORWARD_PIECE_OVERHEAD_BYTES: usize = 128;
+
+/// Bytes on their way to an ingester that acknowledges: beyond it the forwarder waits. More than
+/// the largest record ([`engine::limits::RECORD_SIZE_CEILING`]) that an ingester holds before it
+/// can acknowledge it.
+pub const FORWARD_WINDOW_BYTES_MAX: usize = 24 << 20;
+
+/// How long connecting to one address may take.
+pub const FORWARD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long looking a name up may take, all tries together.
+pub const FORWARD_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first pause between tries; full jitter, doubling.
+pub const FORWARD_BACKOFF_BASE: Duration = Duration::from_millis(50);
+
+/// A connection that lasted this long counts as a success, also without acknowledgements.
+pub const FORWARD_STEADY: Duration = Duration::from_secs(2);
+
+/// A full window that moves no more for this long is settled by ending the connection.
+pub const FORWARD_STALL: Duration = Duration::from_secs(30);
+
+/// Sent bytes that the other host does not confirm for this long end the connection.
+pub const FORWARD_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Most addresses of one answer of the name service that are tried.
+pub const FORWARD_ADDRESSES_MAX: usize = 64;
+
+/// How often dropped records are told at most.
+pub const FORWARD_TELL_INTERVAL: Duration = Duration::from_secs(10);
+
+/// HTTP connections of a forwarder at a time; further ones are closed at once.
+pub const FORWARD_HTTP_CONNECTIONS_MAX: usize = 64;

@@ -14,8 +14,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use engine::damage::Damage;
+
+use self::damage_seen::DamageSeen;
 pub use self::distribution::Distribution;
 
+mod damage_seen;
 mod distribution;
 mod export;
 
@@ -136,6 +140,8 @@ pub struct QueryMetrics {
     pub refused: Counter,
     /// Queries of which some part could not be searched.
     pub incomplete: Counter,
+    /// Parts that could not be searched, each once however many queries met it.
+    pub gaps: Counter,
     /// Records found.
     pub records: Counter,
     /// Text searched, bytes.
@@ -163,10 +169,11 @@ pub struct NodeMetrics {
     pub disk_until_refusal_bytes: Gauge,
     /// Whether new records are refused for want of space: 1 or 0.
     pub disk_refusing: Gauge,
-    /// Damaged spans found.
+    /// Damaged spans found; see [`NodeMetrics::count_damage`].
     pub damage: Counter,
     /// Records known to be lost in them.
     pub damage_records_lost: Counter,
+    damage_seen: DamageSeen,
     /// Unfinished or damaged last frames found at the start.
     pub torn_frames: Counter,
     /// Their length where it is known, bytes.
@@ -206,6 +213,7 @@ impl NodeMetrics {
             disk_refusing: Gauge::default(),
             damage: Counter::default(),
             damage_records_lost: Counter::default(),
+            damage_seen: DamageSeen::default(),
             torn_frames: Counter::default(),
             torn_bytes: Counter::default(),
             clock_ahead_ms: Gauge::default(),
@@ -260,6 +268,15 @@ impl NodeMetrics {
     /// Counts the beginning of a query.
     pub fn count_query(&self, kind: &'static str) {
         self.query.queries.get_or_create_owned(&label("kind", kind)).inc();
+    }
+
+    /// Counts a damaged span, unless it was counted before: a start, a gather and queries may all
+    /// come upon it.
+    pub fn count_damage(&self, damage: &Damage) {
+        if self.damage_seen.is_new(damage) {
+            self.damage.inc();
+            self.damage_records_lost.inc_by(damage.records.unwrap_or(0));
+        }
     }
 
     /// Counts the end of a query.

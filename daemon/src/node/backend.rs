@@ -101,6 +101,7 @@ impl Backend for NodeBackend {
                         to: Ulid::MAX,
                         node: "local".into(),
                         reason: format!("shard {shard} does not say what it holds in memory"),
+                        damage: None,
                     }),
                 }
             }

@@ -159,12 +159,11 @@ fn direct_alignment(directory: &Path) -> usize {
     if alignment.is_power_of_two() { alignment.max(FRAME_ALIGNMENT) } else { UNKNOWN_ALIGNMENT }
 }
 
-/// Tells each damaged span, and counts it.
+/// Tells each damaged span, and counts it unless it was met before.
 pub(super) fn tell_damage(damages: &[Damage], metrics: &NodeMetrics) {
     for damage in damages {
         tracing::error!("{damage}");
-        metrics.damage.inc();
-        metrics.damage_records_lost.inc_by(damage.records.unwrap_or(0));
+        metrics.count_damage(damage);
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) const LOCK_FILE: &str = "LOCK";
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _file: File,
 }
 
@@ -37,13 +37,13 @@ impl std::fmt::Display for LockError {
             Self::Held { directory, pid: Some(pid) } => write!(
                 f,
                 "{} is in use by the process with pid {pid}: stop it first, or give this one \
-                 another directory (--ingest.path, --store.path)",
+                 another directory (--ingest.path, --store.path, --spool.path)",
                 directory.display()
             ),
             Self::Held { directory, pid: None } => write!(
                 f,
                 "{} is in use by another process: stop it first, or give this one another \
-                 directory (--ingest.path, --store.path)",
+                 directory (--ingest.path, --store.path, --spool.path)",
                 directory.display()
             ),
             Self::Io(path, e) => write!(
@@ -59,7 +59,7 @@ impl std::error::Error for LockError {}
 
 impl DirectoryLock {
     /// Takes the lock of `directory`, which must exist.
-    pub(super) fn take(directory: &Path) -> Result<Self, LockError> {
+    pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(LOCK_FILE);
         let failed = |e: io::Error| LockError::Io(path.clone(), e);
         let mut file = OpenOptions::new()

@@ -49,7 +49,7 @@ impl Losses {
                 let from = Ulid::first_of_ms(segment.ms());
                 let (from, to) = damage.range.unwrap_or((from, Ulid::MAX));
                 let reason = damage.to_string();
-                losses.push(Missing { from, to, node: "local".into(), reason });
+                losses.push(Missing { from, to, node: "local".into(), reason, damage: None });
             }
         }
     }

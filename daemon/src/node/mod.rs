@@ -4,7 +4,8 @@
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
 //! - [`space`]: the disk's reserve; [`doors`]: whether records are taken;
-//! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`]; [`backend`]: the node as HTTP sees it;
+//! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
+//! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`control`]: the thread of HTTP and signals.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
@@ -46,6 +47,7 @@ use net::shard::{Clock, Placement};
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
+pub(crate) use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
 use crate::config::{NodeConfig, RETAIN_PARTS};
 

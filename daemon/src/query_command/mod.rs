@@ -14,7 +14,8 @@ mod tests;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
@@ -95,6 +96,10 @@ impl QueryConfig {
     }
 }
 
+/// After this long without an answer the operator is told. The wait goes on: a search through
+/// everything takes its time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Longest answer that is read as a whole: a refusal or statistics.
 const SHORT_ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -104,6 +109,8 @@ struct Streams<'a> {
     err: &'a mut dyn Write,
     /// Whether a person looks at `out`.
     out_is_terminal: bool,
+    /// How long to wait for an answer without a word.
+    patience: Duration,
 }
 
 /// How printing an answer ended.
@@ -124,7 +131,8 @@ pub(crate) fn run(config: &QueryConfig) -> Exit {
     };
     let mut err = io::stderr();
     let out_is_terminal = stdout.is_terminal();
-    run_with(config, &mut Streams { out: &mut out, err: &mut err, out_is_terminal })
+    let (out, err, patience) = (&mut out, &mut err, PATIENCE);
+    run_with(config, &mut Streams { out, err, out_is_terminal, patience })
 }
 
 fn run_with(config: &QueryConfig, streams: &mut Streams<'_>) -> Exit {
@@ -144,7 +152,21 @@ async fn query(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Result<Ex
     let start = Instant::now();
     let target = request::target(config);
     let accept = if config.print == Print::Json { "application/x-ndjson" } else { "text/plain" };
-    let response = match client::ask(&config.store, &target, accept).await {
+    let mut asked = pin!(client::ask(&config.store, &target, accept));
+    let soon = tokio::time::timeout(streams.patience, &mut asked).await;
+    let answered = if let Ok(answered) = soon {
+        answered
+    } else {
+        let _ = writeln!(
+            streams.err,
+            "still waiting for {}, which may have much to search (--store names the API address \
+             of a node, by default port {})",
+            config.store,
+            crate::config::API_PORT
+        );
+        asked.await
+    };
+    let response = match answered {
         Ok(response) => response,
         Err(error) => return Ok(tell(streams, Exit::Error, &error.to_string())),
     };

@@ -44,7 +44,8 @@ fn run(line: &[&str], answer: &'static [u8]) -> Ran {
     let (address, thread) = node(answer);
     let config = config(&[&["--store", &address], line].concat());
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false };
+    let mut streams =
+        Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience: PATIENCE };
     let exit = run_with(&config, &mut streams);
     let request = thread.join().unwrap();
     Ran {
@@ -137,7 +138,8 @@ fn a_node_that_is_not_there_is_one_clear_line() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = config(&["--store", &format!("127.0.0.1:{port}")]);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false };
+    let mut streams =
+        Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience: PATIENCE };
     assert_eq!(run_with(&config, &mut streams), Exit::Error);
     let err = String::from_utf8(err).unwrap();
     assert!(err.contains("cannot connect to 127.0.0.1:") && err.lines().count() == 1, "{err}");
@@ -157,8 +159,48 @@ fn a_closed_pipe_ends_silently() {
     let (address, thread) = node(TWO);
     let config = config(&["--store", &address]);
     let mut err = Vec::new();
-    let mut streams = Streams { out: &mut Closed, err: &mut err, out_is_terminal: false };
+    let mut streams =
+        Streams { out: &mut Closed, err: &mut err, out_is_terminal: false, patience: PATIENCE };
     assert_eq!(run_with(&config, &mut streams), Exit::Done);
     assert!(err.is_empty());
     thread.join().unwrap();
+}
+
+/// Standard error that tells when something is written to it.
+struct Heard(Vec<u8>, std::sync::mpsc::Sender<()>);
+
+impl Write for Heard {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        let _ = self.1.send(());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn who_waits_for_long_is_told_for_what_and_goes_on_waiting() {
+    let (told, heard) = std::sync::mpsc::channel();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // The answer comes once the operator was told, or never.
+        heard.recv_timeout(Duration::from_secs(20)).unwrap();
+        let mut request = [0; 4096];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        stream.write_all(TWO).unwrap();
+    });
+    let config = config(&["--store", &address, "-q", "o"]);
+    let (mut out, mut err) = (Vec::new(), Heard(Vec::new(), told));
+    let patience = Duration::from_millis(1);
+    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience };
+    assert_eq!(run_with(&config, &mut streams), Exit::Done);
+    thread.join().unwrap();
+    assert_eq!(String::from_utf8(out).unwrap(), "one\ntwo\n");
+    let err = String::from_utf8(err.0).unwrap();
+    assert!(err.contains("still waiting") && err.contains(&address), "{err}");
 }

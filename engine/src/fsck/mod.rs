@@ -178,6 +178,7 @@ fn ingest_file(
     checked: io::Result<Checked>,
 ) -> FileReport {
     match checked {
+        Ok(checked) if checked.is_foreign => unknown(path, file_bytes),
         Ok(checked) => {
             let (record_count, damage) = (checked.record_count, checked.damage);
             FileReport { path, kind, file_bytes, record_count, damage }
@@ -241,6 +242,13 @@ mod tests {
         let sealed = writer.seal(Inputs::default()).unwrap().unwrap();
         fs::write(store.join("LOCK"), "1\n").unwrap();
         fs::write(store.join("notes"), "mine\n").unwrap();
+        // Files with names of ours and nothing of ours in them.
+        let ingest = temp.path().join("ingest");
+        fs::create_dir_all(&ingest).unwrap();
+        let foreign = ["01ARZ3NDEKTSV4RRFFQ69G5FAV.flushed", "01ARZ3NDEKTSV4RRFFQ69G5FAW.active"];
+        for name in foreign {
+            fs::write(ingest.join(name), "something that somebody keeps here\n".repeat(9)).unwrap();
+        }
 
         let report = check(&OsStorage, temp.path()).unwrap();
         assert!(report.is_clean());
@@ -253,6 +261,7 @@ mod tests {
             (store.join("notes"), FileKind::Unknown),
             (temp.path().join("else"), FileKind::Unknown),
         ];
+        expected.extend(foreign.map(|name| (ingest.join(name), FileKind::Unknown)));
         found.sort_by(|a, b| a.0.cmp(&b.0));
         expected.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(found, expected);

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::frame::HEADER_BYTES;
 use super::segment::{OpenSegment, SegmentState, incarnation};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
@@ -22,6 +23,8 @@ pub struct Checked {
     pub record_count: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
+    /// It has the name of a segment and nothing of what is in one: recovery leaves it alone.
+    pub is_foreign: bool,
 }
 
 /// Checks a segment. An unfinished frame at the end of one that was being written is told, for it
@@ -77,10 +80,16 @@ fn check_segment_bytes(
         // Of a complete file each frame's damage is told apart, below.
         check_payloads: is_torn,
     };
+    let start = map.get(..HEADER_BYTES);
+    // Of a shorter file nobody can tell.
+    let is_ours = start.is_none_or(|start| walk::starts_like_ours(start, &options));
     let source = Source::Mapped(Arc::new(map));
     let walk = walk::walk(&source, &options)?;
+    if !is_ours && walk.frames.is_empty() && walk.torn.is_empty() {
+        return Ok((Checked { is_foreign: true, ..Checked::default() }, Vec::new()));
+    }
     let open = OpenSegment::new(path.to_path_buf(), source, walk.frames, walk.damage);
-    let mut checked = Checked { record_count: 0, damage: open.damage().to_vec() };
+    let mut checked = Checked { damage: open.damage().to_vec(), ..Checked::default() };
     for (index, meta) in open.chunks().iter().enumerate() {
         match open.read(index) {
             Ok(chunk) if chunk.table.describes(&chunk.text) => {
@@ -175,7 +184,7 @@ mod tests {
             let path = temp.path().join(file_name(id, state));
             fs::write(&path, whole()).unwrap();
             let checked = check_segment(&OsStorage, &path, id, state).unwrap();
-            assert_eq!(checked, Checked { record_count: 12, damage: Vec::new() });
+            assert_eq!(checked, Checked { record_count: 12, ..Checked::default() });
         }
     }
 
@@ -245,7 +254,7 @@ mod tests {
                 bytes[1024 + 30] ^= 1;
             }
             let checked = check(&bytes, SegmentState::Active);
-            assert_eq!(checked, Checked { record_count: 8, damage: Vec::new() });
+            assert_eq!(checked, Checked { record_count: 8, ..Checked::default() });
         }
     }
 

@@ -106,6 +106,10 @@ impl OpenPart for OpenMemory {
         Ok(self.part.chunks[index].1.table.clone())
     }
 
+    fn may_be_counted(&self, _index: usize) -> bool {
+        true
+    }
+
     fn verify(&self, _index: usize) -> Result<(), Damage> {
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frame::{ALIGNMENT_MIN, FrameBuffer, FrameHeader, FramePlace, HEADER_BYTES};
+use super::frame::{ALIGNMENT_MIN, FrameBuffer, FramePlace, HEADER_BYTES};
 use super::registry::{FileError, Registry, RegistryOptions};
 use super::segment::{
     Content, Extent, Segment, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
@@ -269,8 +269,7 @@ impl Recovery<'_> {
         };
         let walk = walk::walk(&Source::Mapped(Arc::new(file.map()?)), &options)?;
         let has_records = walk.frames.iter().any(|f| f.header.record_count > 0);
-        let is_ours = start == [0; HEADER_BYTES] || FrameHeader::decode(&start).is_ok();
-        Ok(match (has_records, is_ours) {
+        Ok(match (has_records, walk::starts_like_ours(&start, &options)) {
             (true, _) => Verdict::Records(Box::new(walk), file_len),
             (false, true) => Verdict::Unused(walk.torn),
             (false, false) => Verdict::Foreign(walk.torn),

@@ -132,6 +132,14 @@ pub(super) struct WalkOptions<'a> {
     pub(super) check_payloads: bool,
 }
 
+/// Whether a file with the name of a segment starts like one: unwritten, or with a frame. Of a file
+/// that was complete once a frame counts that is nearly one, for its header may be the damage.
+pub(super) fn starts_like_ours(start: &[u8], options: &WalkOptions<'_>) -> bool {
+    start.iter().all(|&b| b == 0)
+        || FrameHeader::decode(start).is_ok()
+        || (options.ending != Ending::Torn && FrameHeader::is_likely(start, options.incarnation, 0))
+}
+
 pub(super) fn damage_kind(error: NotAFrame) -> DamageKind {
     match error {
         NotAFrame::Truncated(part) => DamageKind::Truncated(part),

@@ -12,9 +12,10 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::pinned::PinnedPart;
 use super::scan::Filter;
 use super::spec::Order;
-use crate::chunk::{ChunkMeta, OpenPart, Part};
+use crate::chunk::{ChunkMeta, Part};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -44,20 +45,26 @@ pub(super) const fn last_key(order: Order, first: Ulid, last: Ulid) -> u128 {
 
 /// Chunks of an open part that have not been handed out.
 struct Cursor {
-    part: Arc<dyn OpenPart>,
+    part: Arc<PinnedPart>,
     left: Range<usize>,
-    /// Which of the part's topics are wanted; empty when that cannot be told.
-    wanted: Vec<bool>,
+    /// Which of the part's topics are wanted; none where all are. A part that does not know its
+    /// topics has an empty list: each of its chunks has to be read.
+    wanted: Option<Vec<bool>>,
 }
 
 impl Cursor {
+    /// Which chunk is next in the query's order.
+    fn next(&self, order: Order) -> Option<usize> {
+        let mut left = self.left.clone();
+        match order {
+            Order::Asc => left.next(),
+            Order::Desc => left.next_back(),
+        }
+    }
+
     /// The next chunk in the query's order.
     fn peek(&self, order: Order) -> Option<&ChunkMeta> {
-        let left = self.part.chunks().get(self.left.clone())?;
-        match order {
-            Order::Asc => left.first(),
-            Order::Desc => left.last(),
-        }
+        self.part.chunks().get(self.next(order)?)
     }
 
     /// Goes on to the one behind it.
@@ -74,7 +81,7 @@ pub(super) enum Next {
     /// Open this part, then say so with [`Feed::opened`].
     Open(Arc<dyn Part>),
     /// Scan this chunk.
-    Chunk(Arc<dyn OpenPart>, usize),
+    Chunk(Arc<PinnedPart>, usize),
 }
 
 /// See the page of the module.
@@ -155,7 +162,9 @@ impl Feed {
         count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
     ) -> bool {
         let Some(Some(cursor)) = self.cursors.get(slot) else { return false };
-        let Some(meta) = cursor.peek(self.order) else { return false };
+        let (Some(index), Some(meta)) = (cursor.next(self.order), cursor.peek(self.order)) else {
+            return false;
+        };
         let topic = match meta.topics[..] {
             [topic] => cursor.part.topics().get(usize::from(topic)),
             _ => None,
@@ -163,21 +172,20 @@ impl Feed {
         other.is_none_or(|other| other > last_key(self.order, meta.first, meta.last))
             && meta.first >= self.low
             && meta.last <= self.high
-            && (cursor.wanted.is_empty() || topic.is_some())
+            // A chunk with but one topic is here because that one is wanted.
+            && (cursor.wanted.is_none() || topic.is_some())
+            && cursor.part.may_be_counted(index)
             && count(meta, topic)
     }
 
     /// A part that was taken is open: its chunks are merged in.
-    pub(super) fn opened(&mut self, part: Arc<dyn OpenPart>, filter: &Filter) {
+    pub(super) fn opened(&mut self, part: Arc<PinnedPart>, filter: &Filter) {
         let chunks = part.chunks();
         let start = chunks.partition_point(|chunk| chunk.last < self.low);
         let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
         self.blocks_skipped += (chunks.len() - (end - start)) as u64;
-        let wanted = if filter.topics.is_empty() {
-            Vec::new()
-        } else {
-            part.topics().iter().map(|topic| filter.wants(topic)).collect()
-        };
+        let wanted = (!filter.topics.is_empty())
+            .then(|| part.topics().iter().map(|topic| filter.wants(topic)).collect());
         let cursor = Cursor { part, left: start..end, wanted };
         let slot = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());
         if slot == self.cursors.len() {
@@ -191,7 +199,7 @@ impl Feed {
     fn requeue(&mut self, slot: usize) {
         let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return };
         while let Some(meta) = cursor.peek(self.order) {
-            if may_match(meta, &cursor.wanted) {
+            if cursor.wanted.as_ref().is_none_or(|wanted| may_match(meta, wanted)) {
                 let key = first_key(self.order, meta.first, meta.last);
                 self.heads.push(Reverse((key, slot)));
                 return;
@@ -204,7 +212,6 @@ impl Feed {
 }
 
 fn may_match(meta: &ChunkMeta, wanted: &[bool]) -> bool {
-    wanted.is_empty()
-        || meta.topics.is_empty()
+    meta.topics.is_empty()
         || meta.topics.iter().any(|&topic| wanted.get(usize::from(topic)).is_none_or(|&w| w))
 }

@@ -274,6 +274,7 @@ mod tests {
             to: Ulid::MAX,
             node: "n1".into(),
             reason: "say \"no\"".into(),
+            damage: None,
         });
         let mut out = Vec::new();
         RecordWriter::new(Format::Ndjson).end(&mut out, &stats);

@@ -18,17 +18,21 @@ pub mod expression;
 mod feed;
 pub mod format;
 mod matcher;
+mod pinned;
 pub mod pipe;
 mod pool;
 mod scan;
 mod searcher;
 pub mod spec;
+#[cfg(test)]
+mod stored_tests;
 mod sweep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod track;
 pub mod window;
 
 pub use consumer::{Histogram, TopicSummary, Topics};

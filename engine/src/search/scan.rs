@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::expression::Expression;
 use super::matcher::Matcher;
+use super::pinned::PinnedPart;
 use super::spec::Order;
 use crate::chunk::{Chunk, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
@@ -75,7 +76,7 @@ impl Hit {
 
 /// One scan.
 pub(super) struct Scan {
-    pub(super) part: Arc<dyn OpenPart>,
+    pub(super) part: Arc<PinnedPart>,
     pub(super) index: usize,
     /// Records outside these two are not wanted.
     pub(super) low: Ulid,
@@ -125,7 +126,7 @@ impl Scan {
                 return Ok(self.found(collector, known, filter.order, 0));
             };
             // Zeros may have been searched in place of text.
-            if let Some(fresh) = reread_if_poisoned(self.part.as_ref(), self.index, text)? {
+            if let Some(fresh) = reread_if_poisoned(&**self.part, self.index, text)? {
                 known = Known { table: fresh.table, text: Some(fresh.text) };
                 continue;
             }
@@ -134,7 +135,7 @@ impl Scan {
             }
             return Ok(self.found(collector, known, filter.order, bytes_scanned));
         }
-        Err(unreadable(self.part.as_ref(), self.index))
+        Err(unreadable(&**self.part, self.index))
     }
 
     /// Collects the hits of a chunk that was read; says how many bytes of text that took.
@@ -174,13 +175,13 @@ impl Scan {
         if lines == table.record_count() {
             Ok(())
         } else {
-            Err(malformed(self.part.as_ref(), self.index))
+            Err(malformed(&**self.part, self.index))
         }
     }
 
     /// The table, and the text unless the table alone answers.
     fn read(&self, filter: &Filter) -> Result<Known, Damage> {
-        if filter.tables_suffice() {
+        if filter.tables_suffice() && !self.part.is_bad(self.index) {
             let table = self.part.read_table(self.index)?;
             let cut = |first: Ulid, last: Ulid| {
                 (first < self.low && last >= self.low) || (last > self.high && first <= self.high)
@@ -222,7 +223,7 @@ impl Scan {
                 let text = text.and_then(|text| text.get(span)).unwrap_or_default();
                 let count = (keep_to.0 - run.first.0 + 1) as u32 - skip;
                 piece = cut(piece, text, skip, count)
-                    .ok_or_else(|| malformed(self.part.as_ref(), self.index))?;
+                    .ok_or_else(|| malformed(&**self.part, self.index))?;
             }
             pieces.push(piece);
         }

@@ -69,13 +69,15 @@ impl Searcher {
         let Some((low, high)) = spec.bounds() else { return plan };
         for part in &snapshot.parts {
             let (first, last) = part.range();
-            if first <= high && last >= low {
+            // A part without text that can be read is missing, not searched.
+            let text_bytes = part.text_bytes();
+            if first <= high && last >= low && text_bytes > 0 {
                 plan.segments += 1;
-                plan.data_set_bytes_max += part.text_bytes();
+                plan.data_set_bytes_max += text_bytes;
             }
         }
         let missed = snapshot.missing.iter().filter(|m| m.from <= high && m.to >= low);
-        plan.missing_count = missed.count() as u64;
+        plan.missing_count = (missed.count() + spec.known_damage(snapshot).len()) as u64;
         plan.complete = plan.missing_count == 0;
         plan
     }

@@ -1,12 +1,13 @@
 //! What is asked, of what, and what became of it. Values only.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::expression::Expression;
 use crate::chunk::Part;
+use crate::damage::Damage;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
-use std::sync::Arc;
 
 /// The pinned view that a query reads: pinned parts stay readable while it lives.
 #[derive(Clone, Default)]
@@ -29,6 +30,9 @@ pub struct Missing {
     pub node: String,
     /// Why it could not be searched.
     pub reason: String,
+    /// The damage that is why, where this query or an earlier one came upon it in a file; absent
+    /// for any other reason, and for what was counted as damage when it was set aside.
+    pub damage: Option<Damage>,
 }
 
 /// Which end of the time range comes first.
@@ -82,6 +86,22 @@ impl QuerySpec {
         }
         (low <= high).then_some((low, high))
     }
+
+    /// What is known to be damaged before anything is read, each with the range of its part. Of
+    /// queries that may leave something out (topics, a limit) only what they meet counts.
+    pub(super) fn known_damage(&self, snapshot: &Snapshot) -> Vec<(Damage, (Ulid, Ulid))> {
+        let Some((low, high)) = self.bounds() else { return Vec::new() };
+        if self.limit.is_some() || !self.topics.is_empty() {
+            return Vec::new();
+        }
+        let overlaps = |(first, last): (Ulid, Ulid)| first <= high && last >= low;
+        let parts = snapshot.parts.iter().filter(|part| overlaps(part.range()));
+        let found = parts.flat_map(|part| {
+            let range = part.range();
+            part.known_damage().into_iter().map(move |damage| (damage, range))
+        });
+        found.filter(|(damage, range)| overlaps(damage.range.unwrap_or(*range))).collect()
+    }
 }
 
 /// What a query found and what it cost.
@@ -127,8 +147,11 @@ impl Default for Stats {
 }
 
 impl Stats {
-    /// Notes a span that could not be searched.
+    /// Notes a span that could not be searched, unless that is noted already.
     pub(super) fn miss(&mut self, missing: Missing) {
+        if self.missing.contains(&missing) {
+            return;
+        }
         self.complete = false;
         self.missing_count += 1;
         if self.missing.len() < crate::limits::QUERY_MISSING_MAX {

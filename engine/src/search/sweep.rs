@@ -15,11 +15,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::feed::{Feed, Next, first_key, key, last_key};
-use super::scan::{
-    Filter, Found, Hit, READS_MAX, Rest, Scan, cut, malformed, reread_if_poisoned, unreadable,
-};
+use super::pinned::PinnedPart;
+use super::scan::{Filter, Found, Hit, READS_MAX, Scan, reread_if_poisoned, unreadable};
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
-use crate::chunk::{ChunkMeta, OpenPart, Part, Text};
+use super::track::{FrontIn, Track};
+use crate::chunk::{ChunkMeta, Part, Text};
 use crate::damage::Damage;
 use crate::limits::BATCH_HITS_MIN;
 use crate::topic::Topic;
@@ -44,7 +44,7 @@ pub(super) struct Done {
 }
 
 enum DoneKind {
-    Opened(Result<Box<dyn OpenPart>, Damage>),
+    Opened(Result<PinnedPart, Damage>),
     Scanned(Result<Found, Damage>),
 }
 
@@ -52,7 +52,7 @@ impl Work {
     /// Does it. Opens, reads and searches: for scan threads only.
     pub(super) fn run(self) -> Done {
         let result = match self.job {
-            WorkKind::Open(part) => DoneKind::Opened(part.open()),
+            WorkKind::Open(part) => DoneKind::Opened(PinnedPart::open(part)),
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.filter)),
         };
         Done { track: self.track, result }
@@ -67,24 +67,6 @@ impl Done {
             _ => 0,
         }
     }
-}
-
-struct Track {
-    id: u64,
-    /// Nothing it still brings has a smaller key, hits that are here aside.
-    bound: u128,
-    /// Its scan or opening is handed out.
-    running: bool,
-    /// ULIDs it may hold: what is missing if it fails.
-    range: (Ulid, Ulid),
-    /// `None` while a part is being opened.
-    chunk: Option<(Arc<dyn OpenPart>, usize)>,
-    hits: VecDeque<Hit>,
-    topics: Vec<Topic>,
-    text: Option<Text>,
-    rest: Option<Rest>,
-    /// How often the text was read again because its map turned out faulty.
-    rereads: u8,
 }
 
 /// The hit to take next.
@@ -144,6 +126,7 @@ impl Sweep {
     pub(super) fn new(spec: QuerySpec, snapshot: Snapshot, options: SweepOptions) -> Self {
         let bounds = spec.bounds();
         let (low, high) = bounds.unwrap_or((Ulid::MAX, Ulid::MIN));
+        let known = spec.known_damage(&snapshot);
         let parts = if bounds.is_some() { snapshot.parts } else { Vec::new() };
         let filter = Filter {
             expression: spec.expression,
@@ -172,6 +155,9 @@ impl Sweep {
                 sweep.stats.miss(missing);
             }
         }
+        for (damage, range) in known {
+            sweep.miss_damage(&damage, range);
+        }
         sweep
     }
 
@@ -189,7 +175,7 @@ impl Sweep {
             (Some(taken), Order::Asc) => (Ulid(taken.saturating_add(1)), self.high),
             (Some(taken), Order::Desc) => (self.low, Ulid((!taken).saturating_sub(1))),
         };
-        self.miss((low, high), reason.to_owned());
+        self.miss((low, high), reason.to_owned(), None);
         self.over = true;
         self.tracks.clear();
     }
@@ -312,7 +298,7 @@ impl Sweep {
             DoneKind::Opened(result) => {
                 let track = self.tracks.swap_remove(at);
                 match result {
-                    Ok(part) => self.opened(Arc::from(part), track.range),
+                    Ok(part) => self.opened(Arc::new(part), track.range),
                     Err(damage) => self.miss_damage(&damage, track.range),
                 }
             }
@@ -338,7 +324,7 @@ impl Sweep {
         }
     }
 
-    fn opened(&mut self, part: Arc<dyn OpenPart>, range: (Ulid, Ulid)) {
+    fn opened(&mut self, part: Arc<PinnedPart>, range: (Ulid, Ulid)) {
         self.stats.segments += 1;
         for damage in part.damage().iter().filter(|damage| damage.loses_records()) {
             self.miss_damage(damage, range);
@@ -347,14 +333,15 @@ impl Sweep {
     }
 
     fn miss_damage(&mut self, damage: &Damage, range: (Ulid, Ulid)) {
-        self.miss(damage.range.unwrap_or(range), damage.to_string());
+        let span = damage.range.unwrap_or(range);
+        self.miss(span, damage.to_string(), Some(damage.clone()));
     }
 
     /// Tells that a span is missing, as far as it was asked for.
-    fn miss(&mut self, (from, to): (Ulid, Ulid), reason: String) {
+    fn miss(&mut self, (from, to): (Ulid, Ulid), reason: String, damage: Option<Damage>) {
         let (from, to) = (from.max(self.low), to.min(self.high));
         if from <= to {
-            self.stats.miss(Missing { from, to, node: self.node.clone(), reason });
+            self.stats.miss(Missing { from, to, node: self.node.clone(), reason, damage });
         }
     }
 
@@ -489,7 +476,7 @@ impl Sweep {
         let (Some(text), Some((part, index))) = (&track.text, &track.chunk) else {
             return HeadText::Intact;
         };
-        match reread_if_poisoned(part.as_ref(), *index, text) {
+        match reread_if_poisoned(&***part, *index, text) {
             Ok(None) => HeadText::Intact,
             Ok(Some(fresh)) if track.rereads < READS_MAX => {
                 track.rereads += 1;
@@ -497,7 +484,7 @@ impl Sweep {
                 HeadText::Replaced
             }
             Ok(Some(_)) => {
-                let damage = unreadable(part.as_ref(), *index);
+                let damage = unreadable(&***part, *index);
                 self.drop_head(&damage);
                 HeadText::Lost
             }
@@ -514,68 +501,5 @@ impl Sweep {
         let Some(at) = self.tracks.iter().position(|track| track.id == id) else { return };
         let track = self.tracks.swap_remove(at);
         self.miss_damage(damage, track.range);
-    }
-}
-
-impl Track {
-    /// The rest of its chunk is to be scanned.
-    fn wants_scan(&self) -> bool {
-        !self.running && self.hits.is_empty() && self.rest.is_some()
-    }
-
-    fn is_spent(&self) -> bool {
-        !self.running && self.hits.is_empty() && self.rest.is_none()
-    }
-
-    fn head_key(&self, order: Order) -> Option<u128> {
-        self.hits.front_in(order).map(|hit| first_key(order, hit.first, hit.last()))
-    }
-
-    /// Cuts a hit; the text is read for it where only counts were wanted.
-    fn cut(&self, hit: Hit, skip: u32, count: u32) -> Result<Hit, Damage> {
-        let Some((part, index)) = &self.chunk else { return Ok(hit) };
-        let read;
-        let text = if let Some(text) = &self.text {
-            text
-        } else {
-            read = part.read(*index)?.text;
-            &read
-        };
-        let own = text.get(hit.span()).unwrap_or_default();
-        cut(hit, own, skip, count).ok_or_else(|| malformed(part.as_ref(), *index))
-    }
-}
-
-/// A queue of hits in ULID order, seen from the end that comes first in the query's order.
-trait FrontIn {
-    fn front_in(&self, order: Order) -> Option<&Hit>;
-    fn pop_front_in(&mut self, order: Order) -> Option<Hit>;
-    fn push_front_in(&mut self, order: Order, hit: Hit);
-    fn replace_front_in(&mut self, order: Order, hit: Hit) {
-        self.pop_front_in(order);
-        self.push_front_in(order, hit);
-    }
-}
-
-impl FrontIn for VecDeque<Hit> {
-    fn front_in(&self, order: Order) -> Option<&Hit> {
-        match order {
-            Order::Asc => self.front(),
-            Order::Desc => self.back(),
-        }
-    }
-
-    fn pop_front_in(&mut self, order: Order) -> Option<Hit> {
-        match order {
-            Order::Asc => self.pop_front(),
-            Order::Desc => self.pop_back(),
-        }
-    }
-
-    fn push_front_in(&mut self, order: Order, hit: Hit) {
-        match order {
-            Order::Asc => self.push_front(hit),
-            Order::Desc => self.push_back(hit),
-        }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct TestChunk {
 pub struct TestPart {
     pub(super) chunks: Arc<Vec<TestChunk>>,
     pub(super) topics: Arc<Vec<Topic>>,
+    /// It does not know its topics before its chunks are read.
+    pub hides_topics: bool,
     /// Opening fails.
     pub refuses_to_open: bool,
     /// These chunks cannot be read.
@@ -76,6 +78,7 @@ impl TestPart {
         Self {
             chunks: Arc::new(chunks),
             topics: Arc::new(all.topics),
+            hides_topics: false,
             refuses_to_open: false,
             unreadable: Vec::new(),
             corrupt: Vec::new(),
@@ -112,7 +115,13 @@ impl Part for TestPart {
         if self.refuses_to_open {
             return Err(self.damage(DamageKind::Checksum("footer"), None));
         }
-        let metas = self.chunks.iter().map(|chunk| chunk.meta.clone()).collect();
+        let mut metas: Vec<ChunkMeta> =
+            self.chunks.iter().map(|chunk| chunk.meta.clone()).collect();
+        if self.hides_topics {
+            for meta in &mut metas {
+                meta.topics.clear();
+            }
+        }
         Ok(Box::new(OpenTestPart { part: self.clone(), metas }))
     }
 
@@ -132,7 +141,7 @@ impl OpenPart for OpenTestPart {
     }
 
     fn topics(&self) -> &[Topic] {
-        &self.part.topics
+        if self.part.hides_topics { &[] } else { &self.part.topics }
     }
 
     fn damage(&self) -> &[Damage] {
@@ -153,6 +162,10 @@ impl OpenPart for OpenTestPart {
             return Err(self.part.damage(DamageKind::Checksum("run table"), Some(index)));
         }
         Ok(self.part.chunks[index].table.clone())
+    }
+
+    fn may_be_counted(&self, _index: usize) -> bool {
+        true
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {

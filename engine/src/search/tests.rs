@@ -9,23 +9,17 @@ use super::sweep::{Done, Sweep, SweepOptions};
 use super::testing::{TestPart, TestRecord};
 use super::*;
 use crate::chunk::Part;
-use crate::run_table::Run;
 use crate::storage::OsStorage;
-use crate::store::StoreDirectory;
-use crate::store::footer::Inputs;
-use crate::store::name::IdSource;
-use crate::store::segment::StoreSegment;
-use crate::store::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
-const MS: u64 = 1_700_000_000_000;
+pub(super) const MS: u64 = 1_700_000_000_000;
 
 fn topic(name: &str) -> Topic {
     Topic::new(name.as_bytes()).unwrap()
 }
 
-fn spec(pattern: &str) -> QuerySpec {
+pub(super) fn spec(pattern: &str) -> QuerySpec {
     QuerySpec {
         from: Ulid::MIN,
         to: Ulid::MAX,
@@ -141,7 +135,8 @@ fn records() -> impl Strategy<Value = Vec<TestRecord>> {
 
 #[derive(Debug, Clone)]
 struct Case {
-    parts: Vec<(Vec<TestRecord>, usize)>,
+    /// Records, how many of them a chunk holds, whether the part hides its topics.
+    parts: Vec<(Vec<TestRecord>, usize, bool)>,
     spec: QuerySpec,
 }
 
@@ -159,7 +154,7 @@ fn cases() -> impl Strategy<Value = Case> {
                 let mask = if chunk % 2 == 0 { mask | other } else { mask & other };
                 let chosen = |i: usize| mask >> (i % 64) & 1 == 1;
                 let some = records.iter().enumerate().filter(|(i, _)| chosen(*i));
-                (some.map(|(_, record)| record.clone()).collect(), chunk)
+                (some.map(|(_, record)| record.clone()).collect(), chunk, other % 3 == 0)
             })
             .collect();
         let mut spec = spec(pattern);
@@ -190,8 +185,12 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 fn test_parts(case: &Case) -> (Vec<Vec<TestRecord>>, Vec<TestPart>) {
-    let parts = case.parts.iter().map(|(records, chunk)| TestPart::new(records, *chunk));
-    (case.parts.iter().map(|(records, _)| records.clone()).collect(), parts.collect())
+    let part = |(records, chunk, hides_topics): &(Vec<TestRecord>, usize, bool)| TestPart {
+        hides_topics: *hides_topics,
+        ..TestPart::new(records, *chunk)
+    };
+    let records = case.parts.iter().map(|(records, ..)| records.clone()).collect();
+    (records, case.parts.iter().map(part).collect())
 }
 
 proptest! {
@@ -275,7 +274,7 @@ proptest! {
     }
 }
 
-fn searcher(threads: usize) -> Searcher {
+pub(super) fn searcher(threads: usize) -> Searcher {
     let on_thread_start: ThreadHook = Arc::new(|_| {});
     Searcher::start(SearcherOptions { threads, node: "here".into(), on_thread_start }).unwrap()
 }
@@ -294,7 +293,7 @@ fn a_histogram_reads_only_the_chunks_that_buckets_divide() {
 }
 
 /// `count` records, one a millisecond.
-fn series(first: u64, count: u64, text: impl Fn(u64) -> Vec<u8>) -> Vec<TestRecord> {
+pub(super) fn series(first: u64, count: u64, text: impl Fn(u64) -> Vec<u8>) -> Vec<TestRecord> {
     (first..first + count).map(|i| (Ulid::from_parts(MS + i, 1, i), topic("a"), text(i))).collect()
 }
 
@@ -343,6 +342,7 @@ fn damage_costs_its_chunk_and_is_told() {
         assert_eq!((missing.from.ms(), missing.to.ms()), (MS + 10, MS + 19));
         assert_eq!(missing.node, "here");
         assert!(missing.reason.contains("checksum"), "{}", missing.reason);
+        assert_eq!(missing.damage.as_ref().map(ToString::to_string), Some(missing.reason.clone()));
         let end: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!(end["end"]["complete"], false);
         assert_eq!(end["end"]["records"], 20);
@@ -478,6 +478,28 @@ fn a_reader_that_leaves_ends_its_scan_and_frees_its_pins() {
     assert!(part.texts_read.load(Ordering::Relaxed) < 40);
 }
 
+/// A part's owner writes over its file once nobody holds it.
+#[test]
+fn a_part_is_pinned_until_its_last_record_is_sent() {
+    let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
+    let pin = Arc::new(part);
+    let searcher = searcher(1);
+    let parts: Vec<Arc<dyn Part>> = vec![pin.clone()];
+    let mut reader =
+        searcher.query(spec(""), Snapshot { parts, missing: Vec::new() }, Format::Text);
+    let mut len = 0;
+    while let Some(piece) = reader.next_blocking() {
+        len += piece.len();
+        if len < 2_000_000 {
+            assert!(Arc::strong_count(&pin) > 1, "let go of after {len} bytes");
+        }
+    }
+    assert_eq!(len, 20_000 * (27 + 101));
+    // The single thread has turned to this one after it has let go of the other.
+    searcher.stats(spec(""), snapshot(&[])).wait_blocking().unwrap();
+    assert_eq!(Arc::strong_count(&pin), 1);
+}
+
 #[test]
 fn a_query_that_is_ended_tells_what_it_did_not_send() {
     let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
@@ -496,6 +518,7 @@ fn a_query_that_is_ended_tells_what_it_did_not_send() {
         let last = Ulid::from_parts(MS + lines - 1, 1, lines - 1);
         assert_eq!(outcome.stats.missing[0].from, last.plus(1));
         assert_eq!(outcome.stats.missing[0].reason, "pinned for too long");
+        assert_eq!(outcome.stats.missing[0].damage, None);
     }
 }
 
@@ -518,7 +541,13 @@ fn what_is_missing_before_the_first_byte_is_known_with_it() {
     let part = TestPart::new(&series(0, 10, |_| b"x".to_vec()), 5);
     let mut snapshot = snapshot(&[part]);
     let (from, to) = (Ulid::first_of_ms(MS), Ulid::last_of_ms(MS));
-    snapshot.missing.push(Missing { from, to, node: "n".into(), reason: "down".into() });
+    snapshot.missing.push(Missing {
+        from,
+        to,
+        node: "n".into(),
+        reason: "down".into(),
+        damage: None,
+    });
     let waker = std::task::Waker::from(Arc::new(Nobody));
     let mut context = std::task::Context::from_waker(&waker);
     let searcher = searcher(1);
@@ -539,63 +568,4 @@ fn threads_say_who_they_are_before_they_work() {
     let options = SearcherOptions { threads: 3, node: String::new(), on_thread_start };
     drop(Searcher::start(options).unwrap());
     assert_eq!(started.load(Ordering::Relaxed), 0x01_01_01);
-}
-
-/// A store segment on disk, in small blocks.
-fn stored(directory: &std::path::Path, records: &[TestRecord]) -> Arc<StoreSegment> {
-    let directory = Arc::new(StoreDirectory {
-        storage: Arc::new(OsStorage),
-        path: directory.to_owned(),
-        ids: IdSource::seeded(7),
-    });
-    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 5 };
-    let mut writer = SegmentWriter::new(&directory, options);
-    let mut cache = TopicCache::default();
-    for (id, topic, record) in records {
-        let mut text = record.clone();
-        text.push(b'\n');
-        let run = Run { first: *id, count: 1, text_len: text.len() as u32, topic: 0 };
-        let topics = std::slice::from_ref(topic);
-        writer.append(&Piece { run, text: &text, topics, believed: &|| true }, &mut cache).unwrap();
-    }
-    writer.finish(Inputs::default()).unwrap().unwrap()
-}
-
-#[test]
-fn a_damaged_store_segment_never_shows_what_was_not_written_and_tells_what_it_lost() {
-    let directory = tempfile::tempdir().unwrap();
-    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
-    let segment = stored(directory.path(), &records);
-    let ask = |searcher: &Searcher, pattern: &str| {
-        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
-        let snapshot = Snapshot { parts, missing: Vec::new() };
-        let reader = searcher.query(spec(pattern), snapshot, Format::Text);
-        let (text, outcome) = reader.read_all_blocking();
-        let lines = text.split_inclusive(|&b| b == b'\n').map(<[u8]>::to_vec);
-        (lines.collect::<Vec<_>>(), outcome.stats)
-    };
-    let searcher = searcher(2);
-    let (whole, stats) = ask(&searcher, "");
-    assert_eq!((whole.len(), stats.complete), (300, true));
-    let bytes = std::fs::read(segment.path()).unwrap();
-    let step = bytes.len() / 150;
-    for at in (0..bytes.len()).step_by(step) {
-        let mut flipped = bytes.clone();
-        flipped[at] ^= 0x20;
-        std::fs::write(segment.path(), &flipped).unwrap();
-        for pattern in ["", "record [0-9]*7 "] {
-            let (lines, stats) = ask(&searcher, pattern);
-            let pattern = regex::bytes::Regex::new(pattern).unwrap();
-            let mut expected = whole.iter().filter(|line| pattern.is_match(line));
-            let count = expected.clone().count();
-            assert!(lines.iter().all(|line| expected.any(|e| e == line)), "invented, byte {at}");
-            assert!(lines.len() == count || !stats.complete, "untold, byte {at}");
-        }
-    }
-    for cut in (0..bytes.len()).step_by(step * 5) {
-        std::fs::write(segment.path(), &bytes[..cut]).unwrap();
-        let (lines, stats) = ask(&searcher, "");
-        assert!(lines.len() == whole.len() || !stats.complete, "cut at {cut}");
-        assert!(lines.iter().all(|line| whole.contains(line)));
-    }
 }

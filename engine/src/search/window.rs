@@ -111,8 +111,16 @@ fn parse_rfc3339_ms(text: &str) -> Option<u64> {
     }
     let mut plain = text.to_owned();
     plain.replace_range(10..11, "T");
-    let time: jiff::Timestamp = plain.replace(' ', "+").parse().ok()?;
-    let ms = time.as_nanosecond().div_euclid(1_000_000);
+    let plain = plain.replace(' ', "+");
+    let ms_of = |text: &str| {
+        let time = text.parse::<jiff::Timestamp>().ok()?;
+        Some(time.as_nanosecond().div_euclid(1_000_000))
+    };
+    let ms = match plain.strip_prefix("9999") {
+        // The last days of 9999 are beyond what `jiff` represents; 9998 is as long a year.
+        Some(rest) => ms_of(&format!("9998{rest}"))? + 365 * 86_400_000,
+        None => ms_of(&plain)?,
+    };
     Some(u64::try_from(ms).unwrap_or(0).min(MS_MAX))
 }
 
@@ -187,9 +195,38 @@ mod tests {
         assert_eq!(from("2023-11-15T00:13:20 02:00"), at(1_700_000_000_000));
         assert_eq!(from("2023-11-14 19:13:20-03:00"), at(1_700_000_000_000));
         assert_eq!(from("1969-12-31T23:59:59Z"), at(0));
+        assert_eq!(from("0000-01-01T00:00:00Z"), at(0));
         let id = Ulid::from_parts(NOW_MS, 7, 9);
         assert_eq!(from(&id.to_string()), Ok(id));
         assert_eq!(from(&id.to_string().to_lowercase()), Ok(id));
+    }
+
+    /// The ends of what RFC 3339 can say, a day and more beyond the years of four digits included.
+    #[test]
+    fn times_are_read_from_the_first_year_to_the_last() {
+        /// 10000-01-01T00:00:00Z.
+        const END_MS: u64 = 253_402_300_800_000;
+        const OFFSET_MS: u64 = (23 * 60 + 59) * 60_000;
+        for (text, ms) in [
+            ("0000-01-01T00:00:00Z", 0),
+            ("0000-01-01T00:00:00+23:59", 0),
+            ("0000-01-01T00:00:00-23:59", 0),
+            ("1969-12-31T23:59:59.999-23:59", OFFSET_MS - 1),
+            ("9998-12-31T23:59:59Z", END_MS - 365 * 86_400_000 - 1_000),
+            ("9999-12-29T23:59:59-23:59", END_MS - 2 * 86_400_000 - 1_000 + OFFSET_MS),
+            ("9999-12-31T23:59:59Z", END_MS - 1_000),
+            ("9999-12-31T23:59:59.5z", END_MS - 500),
+            ("9999-12-31T23:59:59+23:59", END_MS - 1_000 - OFFSET_MS),
+            ("9999-12-31T23:59:59-23:59", END_MS - 1_000 + OFFSET_MS),
+            // A leap second is the second before it, as everywhere.
+            ("2016-12-31T23:59:60Z", 1_483_228_799_000),
+            ("9999-12-31T23:59:60Z", END_MS - 1_000),
+            ("9999-12-31T23:59:60-23:59", END_MS - 1_000 + OFFSET_MS),
+        ] {
+            assert_eq!(from(text), Ok(Ulid::first_of_ms(ms)), "{text}");
+            let to = Window::parse(Some("0000-01-01T00:00:00Z"), Some(text), NOW_MS).map(|w| w.to);
+            assert_eq!(to, Ok(Ulid::last_of_ms(ms)), "{text}");
+        }
     }
 
     #[test]
@@ -214,6 +251,10 @@ mod tests {
             "8ZZZZZZZZZZZZZZZZZZZZZZZZZ",
             "2023-11-14T22:13:20+0200",
             "2023-11-14ü22:13:20Z",
+            "9999-12-32T00:00:00Z",
+            "9999-02-29T00:00:00Z",
+            "9999-12-31T24:00:00Z",
+            "9999-12-31T23:59:59+99:00",
         ] {
             let error = from(bad).unwrap_err().to_string();
             assert!(error.starts_with("from: ") && error.contains("RFC 3339"), "{bad}: {error}");

@@ -30,9 +30,11 @@ pub mod trash;
 mod write_error;
 pub mod writer;
 
+mod checked;
 mod fields;
 #[cfg(test)]
 mod golden_tests;
+mod known_damage;
 mod open_block;
 mod output;
 #[cfg(test)]

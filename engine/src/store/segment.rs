@@ -1,14 +1,15 @@
 //! A published store segment: what is kept in memory of it while it is not in use, and how it is
 //! read.
 //!
-//! Invariants: nothing of a segment that is not open stays in memory but its totals and one bit
-//! per block; a block's checksums are verified before its first use and again whenever the file
-//! may have changed (its version stamp differs); an open segment stays readable after its file's
-//! name is gone; a file that is cut underneath costs the blocks that are gone.
+//! Invariants: nothing of a segment that is not open stays in memory but its totals, three bits
+//! per block and what is known to be damaged; a block's checksums are verified before its first use
+//! and again whenever the file may have changed (its version stamp differs); an open segment stays
+//! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
+//! gone.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
@@ -21,8 +22,10 @@ use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader};
+use super::checked::Checked;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
+use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 use super::open::{self, Found};
 use super::slab::SlabTrailer;
@@ -50,13 +53,14 @@ pub struct StoreSegment {
     path: PathBuf,
     meta: SegmentMeta,
     is_damaged: AtomicBool,
+    known: Arc<KnownDamage>,
     cached: Mutex<Cached>,
 }
 
 #[derive(Default)]
 struct Cached {
     stamp: u128,
-    verified: Arc<Bitmap>,
+    checked: Arc<Checked>,
     open: Weak<OpenSegment>,
 }
 
@@ -89,22 +93,24 @@ impl StoreSegment {
             text_bytes: footer.text_bytes(),
             file_bytes,
         };
-        Self::new(Arc::clone(&directory.storage), path, meta, false)
+        Self::new(Arc::clone(&directory.storage), path, meta, Arc::default(), false)
     }
 
     fn new(
         storage: Arc<dyn Storage>,
         path: PathBuf,
         meta: SegmentMeta,
+        known: Arc<KnownDamage>,
         is_damaged: bool,
     ) -> Arc<Self> {
         let is_damaged = AtomicBool::new(is_damaged);
-        Arc::new(Self { storage, path, meta, is_damaged, cached: Mutex::default() })
+        Arc::new(Self { storage, path, meta, is_damaged, known, cached: Mutex::default() })
     }
 
     /// Opens a file that was found, named as a segment of ours. An error: none of it is readable.
     pub fn load(directory: &StoreDirectory, path: &Path) -> Result<Loaded, Damage> {
-        let open = OpenSegment::open(&directory.storage, path, &Mutex::default())?;
+        let known = Arc::default();
+        let open = OpenSegment::open(&directory.storage, path, &Mutex::default(), &known)?;
         let whole = |kind| damage_of_file(path, kind, None);
         let (Some(first), Some(last)) = (open.chunks.first(), open.chunks.last()) else {
             return Err(whole(DamageKind::Malformed("store segment")));
@@ -129,7 +135,7 @@ impl StoreSegment {
         let damage = open.damage.clone();
         let lossy = damage.iter().any(Damage::loses_records);
         let storage = Arc::clone(&directory.storage);
-        let segment = Self::new(storage, path.to_owned(), meta, lossy);
+        let segment = Self::new(storage, path.to_owned(), meta, known, lossy);
         Ok(Loaded { segment, inputs, misnamed, damage })
     }
 
@@ -155,7 +161,8 @@ impl StoreSegment {
 
     /// Opens it, or shares it with those who have it open.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
-        OpenSegment::open(&self.storage, &self.path, &self.cached).map_err(|mut damage| {
+        let open = OpenSegment::open(&self.storage, &self.path, &self.cached, &self.known);
+        open.map_err(|mut damage| {
             damage.range = Some((self.meta.first, self.meta.last));
             damage.records = Some(self.meta.record_count);
             damage
@@ -178,7 +185,7 @@ impl Part for StoreSegment {
     }
 
     fn text_bytes(&self) -> u64 {
-        self.meta.text_bytes
+        self.meta.text_bytes.saturating_sub(self.known.lost_text_bytes())
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
@@ -190,23 +197,9 @@ impl Part for StoreSegment {
     fn is_stored(&self) -> bool {
         true
     }
-}
 
-/// One bit per block: verified under the present stamp.
-#[derive(Debug, Default)]
-struct Bitmap(Vec<AtomicU64>);
-
-impl Bitmap {
-    fn new(len: usize) -> Self {
-        Self((0..len.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn get(&self, index: usize) -> bool {
-        self.0[index / 64].load(Ordering::Acquire) & (1 << (index % 64)) != 0
-    }
-
-    fn set(&self, index: usize) {
-        self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
+    fn known_damage(&self) -> Vec<Damage> {
+        self.known.list()
     }
 }
 
@@ -236,7 +229,8 @@ pub struct OpenSegment {
     file: Arc<dyn File>,
     file_bytes: u64,
     map: Mutex<Arc<Map>>,
-    verified: Arc<Bitmap>,
+    checked: Arc<Checked>,
+    known: Arc<KnownDamage>,
     chunks: Vec<ChunkMeta>,
     places: Vec<BlockPlace>,
     slabs: Vec<OpenSlab>,
@@ -250,6 +244,7 @@ impl OpenSegment {
         storage: &Arc<dyn Storage>,
         path: &Path,
         cached: &Mutex<Cached>,
+        known: &Arc<KnownDamage>,
     ) -> Result<Arc<Self>, Damage> {
         let unreadable = |e: std::io::Error| damage_of_file(path, DamageKind::Io(e.kind()), None);
         let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,12 +258,14 @@ impl OpenSegment {
         let map = Arc::new(file.map().map_err(unreadable)?);
         let found = open::find(path, &map);
         let mut this = Self::of_found(path, file, map, found);
-        if stamp == cached.stamp && cached.verified.0.len() == this.verified.0.len() {
-            this.verified = Arc::clone(&cached.verified);
+        this.known = Arc::clone(known);
+        if stamp == cached.stamp && cached.checked.blocks() == this.checked.blocks() {
+            this.checked = Arc::clone(&cached.checked);
+        } else {
+            known.begin(&this.damage);
         }
         let this = Arc::new(this);
-        *cached =
-            Cached { stamp, verified: Arc::clone(&this.verified), open: Arc::downgrade(&this) };
+        *cached = Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
         Ok(this)
     }
 
@@ -278,7 +275,8 @@ impl OpenSegment {
             file,
             file_bytes: map.len() as u64,
             map: Mutex::new(map),
-            verified: Arc::default(),
+            checked: Arc::default(),
+            known: Arc::default(),
             chunks: Vec::new(),
             places: Vec::new(),
             slabs: Vec::new(),
@@ -321,7 +319,7 @@ impl OpenSegment {
                 is_indexed: slab.is_indexed,
             });
         }
-        this.verified = Arc::new(Bitmap::new(this.chunks.len()));
+        this.checked = Arc::new(Checked::new(this.chunks.len()));
         this
     }
 
@@ -392,19 +390,31 @@ impl OpenSegment {
             map = self.map()?;
             result = read(&map, place);
         }
-        result.map_err(|kind| self.damage_of(place, kind))
+        result.map_err(|kind| {
+            let damage = self.damage_of(place, kind);
+            self.checked.block_is_bad(index);
+            self.known.add(index, &damage, place.header.text_len);
+            damage
+        })
     }
 
     fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
-        self.with_map(index, |map, place| {
+        let chunk = self.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
             let table = place.header.decode_table(&map[table])?;
-            if !self.verified.get(index) {
+            if !self.checked.is_text_verified(index) {
                 place.header.check_text(&map[text.clone()])?;
-                self.verified.set(index);
             }
             Ok(Chunk { table, text: Text::Mapped(Arc::clone(map), text) })
-        })
+        })?;
+        self.is_whole(index);
+        Ok(chunk)
+    }
+
+    /// A block was verified, table and text.
+    fn is_whole(&self, index: usize) {
+        self.checked.block_is_whole(index);
+        self.known.forget(index);
     }
 }
 
@@ -454,18 +464,32 @@ impl OpenPart for SegmentView {
     }
 
     fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
-        self.segment.with_map(self.blocks.start + index, |map, place| {
+        let index = self.blocks.start + index;
+        let table = self.segment.with_map(index, |map, place| {
             let (table, _) = spans(map, place)?;
             place.header.decode_table(&map[table])
-        })
+        })?;
+        self.segment.checked.table_is_whole(index);
+        Ok(table)
+    }
+
+    fn is_bad(&self, index: usize) -> bool {
+        self.segment.checked.is_bad(self.blocks.start + index)
+    }
+
+    fn may_be_counted(&self, index: usize) -> bool {
+        self.segment.checked.is_countable(self.blocks.start + index)
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {
-        self.segment.with_map(self.blocks.start + index, |map, place| {
+        let index = self.blocks.start + index;
+        self.segment.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
             place.header.decode_table(&map[table])?;
             place.header.check_text(&map[text])
-        })
+        })?;
+        self.segment.is_whole(index);
+        Ok(())
     }
 }
 

@@ -68,6 +68,11 @@ impl BodyDecoder {
         }
     }
 
+    /// Whether bodies stay as they are.
+    pub(super) const fn is_identity(&self) -> bool {
+        matches!(self, Self::Identity)
+    }
+
     /// Decodes some of `input`, removes that from it, and leaves the result in `out`, which is
     /// cleared first. To be called until `input` is empty and `out` stays empty.
     pub(super) fn step(&mut self, input: &mut &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {

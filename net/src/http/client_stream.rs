@@ -1,9 +1,10 @@
-//! A client's socket as the HTTP library sees it, with two things that the library cannot do.
+//! A client's socket as the HTTP library sees it, with three things that the library cannot do.
 //!
 //! It tells when everything written so far has been handed to the system ([`Flushes`]): a body
 //! that must end with an error waits for that, because the library drops what it still buffers.
 //! And it replaces the bare answers that the library gives to requests it cannot parse by ones
-//! that say what is wrong and carry the headers of every other answer.
+//! that say what is wrong and carry the headers of every other answer. And it ends a connection
+//! whose client takes nothing of its answer.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,9 @@ use std::task::{Context, Poll, Waker};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use crate::limits::HTTP_WRITE_STALL_MAX;
 
 /// How often everything written was handed on. Shared by a connection and its answers.
 #[derive(Debug, Default)]
@@ -22,6 +26,8 @@ pub(super) struct Flushes {
     waiting: Mutex<Option<Waker>>,
     /// A request of this connection was parsed.
     served: AtomicBool,
+    /// What is being written is not worth waiting for any longer.
+    given_up: AtomicBool,
 }
 
 impl Flushes {
@@ -41,6 +47,15 @@ impl Flushes {
         self.served.store(true, SeqCst);
     }
 
+    /// From here on a write that has to wait fails.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, SeqCst);
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(SeqCst)
+    }
+
     fn flushed(&self) {
         self.count.fetch_add(1, SeqCst);
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -54,11 +69,32 @@ impl Flushes {
 pub(super) struct ClientStream {
     stream: TokioIo<TcpStream>,
     flushes: Arc<Flushes>,
+    /// Runs out when the client has taken nothing for too long; there while it takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 impl ClientStream {
     pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>) -> Self {
-        Self { stream: TokioIo::new(stream), flushes }
+        Self { stream: TokioIo::new(stream), flushes, stall: None }
+    }
+
+    /// Ends a write that waits for too long, or whose answer was given up.
+    fn limit_stall(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stall = None;
+            return written;
+        }
+        let stall =
+            self.stall.get_or_insert_with(|| Box::pin(tokio::time::sleep(HTTP_WRITE_STALL_MAX)));
+        if stall.as_mut().poll(cx).is_ready() || self.flushes.is_given_up() {
+            let words = "the client took nothing of its answer for too long";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, words)));
+        }
+        Poll::Pending
     }
 
     /// The socket itself.
@@ -107,7 +143,8 @@ impl Write for ClientStream {
         if self.replaces(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.limit_stall(cx, written)
     }
 
     fn poll_write_vectored(
@@ -119,7 +156,8 @@ impl Write for ClientStream {
         if self.replaces(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.limit_stall(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,5 +174,57 @@ impl Write for ClientStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
+
+    /// Writes until the client's side is full.
+    async fn fill(stream: &mut ClientStream) -> io::Error {
+        let piece = vec![0; 64 << 10];
+        loop {
+            let written = poll_fn(|cx| Pin::new(&mut *stream).poll_write(cx, &piece)).await;
+            if let Err(error) = written {
+                return error;
+            }
+        }
+    }
+
+    async fn connected() -> (ClientStream, Arc<Flushes>, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let flushes = Arc::new(Flushes::default());
+        flushes.serve();
+        let stream = listener.accept().await.unwrap().0;
+        (ClientStream::new(stream, Arc::clone(&flushes)), flushes, client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_off_in_time() {
+        let (mut stream, _, mut client) = connected().await;
+        let start = Instant::now();
+        assert_eq!(fill(&mut stream).await.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= HTTP_WRITE_STALL_MAX);
+        // Once it takes something it has all its time again.
+        let mut taken = vec![0; 8 << 20];
+        client.read_exact(&mut taken[..1 << 20]).await.unwrap();
+        stream.stream.inner().writable().await.unwrap();
+        let start = Instant::now();
+        assert_eq!(fill(&mut stream).await.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() >= HTTP_WRITE_STALL_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_given_up_waits_no_longer() {
+        let (mut stream, flushes, _client) = connected().await;
+        flushes.give_up();
+        let start = Instant::now();
+        assert_eq!(fill(&mut stream).await.kind(), io::ErrorKind::TimedOut);
+        assert!(start.elapsed() < HTTP_WRITE_STALL_MAX);
     }
 }

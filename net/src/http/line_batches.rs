@@ -65,8 +65,23 @@ impl LineBatches {
         None
     }
 
+    /// The whole lines that wait for more, as a batch.
+    pub(super) fn take_waiting(&mut self) -> Option<Bytes> {
+        (self.whole > 0).then(|| self.hand_out())
+    }
+
+    /// Length of the unfinished line, bytes.
+    pub(super) fn partial_bytes(&self) -> usize {
+        self.held.len() - self.whole
+    }
+
+    /// Holds no more memory than what is in it.
+    pub(super) fn shrink(&mut self) {
+        self.held = BytesMut::from(&self.held[..]);
+    }
+
     /// The whole lines that are left, and with `keep_partial` a last one without LF.
-    pub(super) fn finish(mut self, keep_partial: bool) -> Option<Bytes> {
+    pub(super) fn finish(&mut self, keep_partial: bool) -> Option<Bytes> {
         if keep_partial && self.held.len() > self.whole {
             self.held.extend_from_slice(b"\n");
             self.whole = self.held.len();

@@ -23,6 +23,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod told;
+mod turn;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,6 +45,8 @@ pub struct HttpOptions {
     pub connections_max: usize,
     /// Longest body of `POST /records` as decoded, bytes; longer ones get 413.
     pub body_bytes_max: u64,
+    /// Requests that take records apart at a time; further ones wait, then get 429.
+    pub records_requests_max: usize,
 }
 
 impl Default for HttpOptions {
@@ -52,6 +55,7 @@ impl Default for HttpOptions {
             queries_max: 256,
             connections_max: HTTP_CONNECTIONS_MAX,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
+            records_requests_max: RECORDS_REQUESTS_MAX,
         }
     }
 }
@@ -77,7 +81,7 @@ impl App {
             metrics: Arc::clone(backend.metrics()),
             backend,
             options,
-            intakes: Semaphore::new(RECORDS_REQUESTS_MAX),
+            intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
             told: Arc::default(),
         }
@@ -85,13 +89,13 @@ impl App {
 }
 
 /// The wall clock, milliseconds since 1970.
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// RFC 3339 in UTC with milliseconds; a time beyond the year 9999 is cut to it.
-fn rfc3339(ms: u64) -> String {
+pub(crate) fn rfc3339(ms: u64) -> String {
     let time = i64::try_from(ms)
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())

@@ -5,6 +5,7 @@
 //! parameter and what would be valid; nothing is ignored in silence. `+` is a space.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// Which parameters a route takes.
 #[derive(Debug, Clone, Copy)]
@@ -81,11 +82,16 @@ impl Parameters {
     }
 
     /// A whole number.
-    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, BadParameter> {
+    pub(super) fn number(
+        &self,
+        name: &str,
+        range: RangeInclusive<u64>,
+    ) -> Result<Option<u64>, BadParameter> {
         let read = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            digits.then(|| text.parse().ok()).flatten().ok_or_else(|| {
-                let valid = format!("a whole number from 0 to {}", u64::MAX);
+            let number = digits.then(|| text.parse().ok()).flatten();
+            number.filter(|number| range.contains(number)).ok_or_else(|| {
+                let valid = format!("a whole number from {} to {}", range.start(), range.end());
                 BadParameter::value(name, text, valid)
             })
         };
@@ -207,7 +213,11 @@ mod tests {
             ("limit=", Err(())),
             ("limit=1e3", Err(())),
         ] {
-            assert_eq!(parse(query).unwrap().number("limit").map_err(drop), expected, "{query}");
+            assert_eq!(
+                parse(query).unwrap().number("limit", 0..=u64::MAX).map_err(drop),
+                expected,
+                "{query}"
+            );
         }
         let word = |query| parse(query).unwrap().word("order", &["asc", "desc"]);
         assert_eq!(word(""), Ok("asc"));

@@ -51,7 +51,7 @@ impl QueryWatch {
         self.metrics.query.bytes_scanned.inc_by(stats.bytes_scanned);
         if !stats.complete {
             self.metrics.query.incomplete.inc();
-            self.told.tell(&stats.missing);
+            self.told.tell(&stats.missing, &self.metrics);
         }
     }
 }

@@ -191,26 +191,39 @@ async fn records(
     }
     let ender = reader.ender();
     let start = watch.start;
+    let connection = Arc::downgrade(&flushes);
     let body = PipeBody::new(reader, head, format, (watch, flushes));
-    tokio::spawn(give_up(Arc::downgrade(&body.progress()), start, ender));
+    tokio::spawn(give_up(Arc::downgrade(&body.progress()), start, ender, connection));
     *response.body_mut() = Body::new(body);
     Ok(response)
 }
 
-/// Ends a query whose reader takes nothing, or that has become too old: it pins files.
-async fn give_up(progress: Weak<Progress>, start: Instant, ender: engine::search::Ender) {
+/// Ends a query whose reader takes nothing, or that has become too old: it pins files. If its
+/// reader does not even take the end, the connection goes too.
+async fn give_up(
+    progress: Weak<Progress>,
+    start: Instant,
+    ender: engine::search::Ender,
+    connection: Weak<Flushes>,
+) {
+    let mut is_ended = false;
     loop {
-        tokio::time::sleep(QUERY_WATCH_INTERVAL).await;
+        tokio::time::sleep(if is_ended { QUERY_STALL_MAX } else { QUERY_WATCH_INTERVAL }).await;
         let Some(progress) = progress.upgrade() else { return };
+        if is_ended {
+            if let Some(connection) = connection.upgrade() {
+                connection.give_up();
+            }
+            return;
+        }
         let age = start.elapsed();
         let stalled = age.saturating_sub(Duration::from_millis(progress.last_ms()));
         if stalled > QUERY_STALL_MAX {
             ender.end("the reader took nothing for too long");
-            return;
-        }
-        if age > QUERY_AGE_MAX {
+            is_ended = true;
+        } else if age > QUERY_AGE_MAX {
             ender.end("the query has run for too long");
-            return;
+            is_ended = true;
         }
     }
 }
@@ -334,11 +347,10 @@ impl Described {
 }
 
 /// An end of the range as `from` and `to` would take it: its time where it is a whole
-/// millisecond of our era, else its ULID.
+/// millisecond that can be written as one, else its ULID.
 fn edge(id: Ulid, of_ms: Ulid) -> String {
-    /// The year 10000 begins here.
-    const RFC3339_MS_END: u64 = 253_402_300_800_000;
-    if id == of_ms && id.ms() < RFC3339_MS_END { rfc3339(id.ms()) } else { id.to_string() }
+    let has_text = jiff::Timestamp::MAX.as_millisecond().cast_unsigned();
+    if id == of_ms && id.ms() <= has_text { rfc3339(id.ms()) } else { id.to_string() }
 }
 
 /// The expression as a header can carry it: bytes that are not visible ASCII become `%XX`.

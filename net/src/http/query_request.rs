@@ -94,7 +94,7 @@ impl QueryRequest {
             source,
             topics: topics(parameters)?,
             order,
-            limit: parameters.number("limit")?,
+            limit: parameters.number("limit", 0..=u64::MAX)?,
             after: after(parameters)?,
             deny_partial: parameters.word("partial", &["allow", "deny"])? == "deny",
             stats: parameters.switch("stats")?,
@@ -148,15 +148,8 @@ fn after(parameters: &Parameters) -> Result<Option<Ulid>, BadParameter> {
 }
 
 fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {
-    let buckets = parameters.number("buckets")?.unwrap_or(HISTOGRAM_BUCKETS_DEFAULT);
-    match usize::try_from(buckets) {
-        Ok(buckets @ 1..=HISTOGRAM_BUCKETS_MAX) => Ok(buckets),
-        _ => Err(BadParameter::value(
-            "buckets",
-            &buckets.to_string(),
-            format_args!("a whole number from 1 to {HISTOGRAM_BUCKETS_MAX}"),
-        )),
-    }
+    let buckets = parameters.number("buckets", 1..=HISTOGRAM_BUCKETS_MAX as u64)?;
+    Ok(buckets.unwrap_or(HISTOGRAM_BUCKETS_DEFAULT) as usize)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! An unfinished last line is kept, unless the body itself is cut short: then its sender cannot
 //! have seen an answer and will send it again.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -23,10 +24,9 @@ use super::answer::{self, Refusal};
 use super::body_decoder::{BodyDecoder, DecodeError};
 use super::line_batches::LineBatches;
 use super::parameters::{BadParameter, Known, Parameters};
+use super::turn::Turn;
 use crate::backend::{AppendError, Appender};
-use crate::limits::{
-    APPEND_BATCH_BYTES_MAX, DECODE_STEP_BYTES, HTTP_BODY_IDLE, RECORDS_REQUEST_WAIT,
-};
+use crate::limits::{APPEND_BATCH_BYTES_MAX, BATCH_LINGER, HTTP_BODY_IDLE, PARTIAL_BYTES_MAX};
 
 const PARAMETERS: Known = Known { single: &["topic", "mode"], repeated: &[] };
 
@@ -38,13 +38,19 @@ enum Mode {
 }
 
 /// Takes records on behalf of one request.
-struct Intake {
+struct Intake<'a> {
     appender: Box<dyn Appender>,
+    batches: LineBatches,
+    turn: Turn<'a>,
     records: u64,
     first: Option<Ulid>,
     last: Option<Ulid>,
     /// Of the body as decoded.
     taken_bytes: u64,
+    /// Most of them.
+    body_bytes_max: u64,
+    /// Records were refused: nothing behind them is taken.
+    is_refused: bool,
 }
 
 /// `POST /records`.
@@ -73,18 +79,22 @@ async fn take(
     if declared.is_some_and(|bytes: u64| bytes > body_bytes_max) {
         return Err(Refusal { kept: Some(0), ..too_large(body_bytes_max) });
     }
-    let permit = tokio::time::timeout(RECORDS_REQUEST_WAIT, app.intakes.acquire()).await;
-    let Ok(Ok(_permit)) = permit else {
-        return Err(Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many requests bring records at the same time",
-        )
-        .retry_later());
+    let appender = app.backend.appender(topic);
+    let appender = appender.map_err(|error| Refusal { kept: Some(0), ..refused(&error) })?;
+    let mut intake = Intake {
+        appender,
+        batches: LineBatches::new(app.backend.max_record_size_bytes(), APPEND_BATCH_BYTES_MAX),
+        turn: Turn::new(&app.intakes, !decoder.is_identity()),
+        records: 0,
+        first: None,
+        last: None,
+        taken_bytes: 0,
+        body_bytes_max,
+        is_refused: false,
     };
-    let nothing_kept = |error| Refusal { kept: Some(0), ..refused(&error) };
-    let appender = app.backend.appender(topic).map_err(nothing_kept)?;
-    let mut intake = Intake { appender, records: 0, first: None, last: None, taken_bytes: 0 };
-    let taken = intake.take_body(app, body, decoder).await;
+    let taken = intake.take_body(body, decoder).await;
+    app.metrics.ingest.cut_records.inc_by(intake.batches.cut_records);
+    intake.turn.pass();
     // What was taken before a failure is kept, so its promise is made good before it is told.
     let kept = if mode == Mode::Durable && intake.records > 0 {
         intake.appender.durable().await
@@ -103,67 +113,94 @@ async fn take(
     }
 }
 
-impl Intake {
-    async fn take_body(
-        &mut self,
-        app: &App,
-        mut body: Body,
-        mut decoder: BodyDecoder,
-    ) -> Result<(), Refusal> {
-        let mut batches =
-            LineBatches::new(app.backend.max_record_size_bytes(), APPEND_BATCH_BYTES_MAX);
-        let mut out = Vec::with_capacity(DECODE_STEP_BYTES);
-        let outcome = loop {
-            let piece = match next_piece(&mut body).await {
-                Ok(Some(piece)) => piece,
-                Ok(None) => break Ok(()),
-                Err(refusal) => break Err(refusal),
-            };
-            let mut input = &piece[..];
-            let step = loop {
-                if let Err(error) = decoder.step(&mut input, &mut out) {
-                    break Err(undecodable(&error));
-                }
-                if input.is_empty() && out.is_empty() {
-                    break Ok(());
-                }
-                self.taken_bytes += out.len() as u64;
-                if self.taken_bytes > app.options.body_bytes_max {
-                    break Err(too_large(app.options.body_bytes_max));
-                }
-                self.append_lines(&mut batches, &out).await?;
-            };
-            if let Err(refusal) = step {
-                break Err(refusal);
-            }
-        };
+impl Intake<'_> {
+    async fn take_body(&mut self, mut body: Body, mut decoder: BodyDecoder) -> Result<(), Refusal> {
+        let outcome = self.take_pieces(&mut body, &mut decoder).await;
         let outcome = match outcome {
-            Ok(()) => match decoder.finish(&mut out) {
-                Ok(()) => self.append_lines(&mut batches, &out).await,
-                Err(error) => Err(undecodable(&error)),
-            },
+            Ok(()) => {
+                self.turn.take().await?;
+                let mut out = Vec::new();
+                match decoder.finish(&mut out) {
+                    Ok(()) => self.append_lines(&out).await,
+                    Err(error) => Err(undecodable(&error)),
+                }
+            }
             refused => refused,
         };
-        app.metrics.ingest.cut_records.inc_by(batches.cut_records);
-        if let Some(batch) = batches.finish(outcome.is_ok()) {
+        if !self.is_refused
+            && let Some(batch) = self.batches.finish(outcome.is_ok())
+        {
             self.append(batch).await?;
         }
         outcome
     }
 
-    async fn append_lines(
+    async fn take_pieces(
         &mut self,
-        batches: &mut LineBatches,
-        mut input: &[u8],
+        body: &mut Body,
+        decoder: &mut BodyDecoder,
     ) -> Result<(), Refusal> {
-        while let Some(batch) = batches.take(&mut input) {
+        let mut out = Vec::new();
+        loop {
+            let soon = tokio::time::timeout(BATCH_LINGER, next_piece(body)).await;
+            let piece = if let Ok(piece) = soon {
+                piece?
+            } else {
+                out = Vec::new();
+                self.wait_for_piece(body).await?
+            };
+            let Some(piece) = piece else { return Ok(()) };
+            self.turn.take().await?;
+            let mut input = &piece[..];
+            loop {
+                decoder.step(&mut input, &mut out).map_err(|error| undecodable(&error))?;
+                if input.is_empty() && out.is_empty() {
+                    break;
+                }
+                self.taken_bytes += out.len() as u64;
+                if self.taken_bytes > self.body_bytes_max {
+                    return Err(too_large(self.body_bytes_max));
+                }
+                self.append_lines(&out).await?;
+            }
+        }
+    }
+
+    /// Waits for a client that thinks. What is whole does not wait with it, and others may have the turn if
+    /// little is left.
+    async fn wait_for_piece(&mut self, body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+        if let Some(batch) = self.batches.take_waiting() {
+            self.append(batch).await?;
+        }
+        if self.turn.may_pass() && self.batches.partial_bytes() <= PARTIAL_BYTES_MAX {
+            self.batches.shrink();
+            self.turn.pass();
+        }
+        let wait_max = self.turn.wait_max().unwrap_or(HTTP_BODY_IDLE).min(HTTP_BODY_IDLE);
+        match tokio::time::timeout(wait_max, next_piece(body)).await {
+            Ok(piece) => piece,
+            Err(_) if wait_max < HTTP_BODY_IDLE => Err(self.turn.overdue()),
+            Err(_) => {
+                let seconds = HTTP_BODY_IDLE.as_secs();
+                let words = format!("the body brought nothing for {seconds} s");
+                Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, words))
+            }
+        }
+    }
+
+    async fn append_lines(&mut self, mut input: &[u8]) -> Result<(), Refusal> {
+        while let Some(batch) = self.batches.take(&mut input) {
             self.append(batch).await?;
         }
         Ok(())
     }
 
     async fn append(&mut self, batch: Bytes) -> Result<(), Refusal> {
-        let appended = self.appender.append(batch).await.map_err(|error| refused(&error))?;
+        let appended = self.appender.append(batch).await.map_err(|error| {
+            self.is_refused = true;
+            refused(&error)
+        })?;
+        self.turn.line_ended();
         self.records += appended.records;
         self.first = self.first.or(Some(appended.first));
         self.last = Some(appended.last);
@@ -171,16 +208,10 @@ impl Intake {
     }
 }
 
-/// The next bytes of the body; `None` at its end.
+/// The next bytes of the body; `None` at its end. May be dropped and asked again.
 async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     loop {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-        let frame = tokio::time::timeout(HTTP_BODY_IDLE, frame).await.map_err(|_| {
-            let seconds = HTTP_BODY_IDLE.as_secs();
-            let words = format!("the body brought nothing for {seconds} s");
-            Refusal::new(StatusCode::REQUEST_TIMEOUT, words)
-        })?;
-        match frame {
+        match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             None => return Ok(None),
             Some(Err(error)) => {
                 let words = format!("the body cannot be read to its end: {error}");

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use engine::search::Missing;
 
+use crate::metrics::NodeMetrics;
+
 /// Gaps remembered at a time.
 const TOLD_MAX: usize = 1024;
 
@@ -16,10 +18,14 @@ const TOLD_MAX: usize = 1024;
 pub(super) struct Told(Mutex<HashSet<String>>);
 
 impl Told {
-    /// One line for each gap that was not told before.
-    pub(super) fn tell(&self, gaps: &[Missing]) {
+    /// One line for each gap that was not told before; each is counted, and as damage if it is.
+    pub(super) fn tell(&self, gaps: &[Missing], metrics: &NodeMetrics) {
         for gap in gaps {
             if self.is_new(&gap.reason) {
+                metrics.query.gaps.inc();
+                if let Some(damage) = &gap.damage {
+                    metrics.count_damage(damage);
+                }
                 tracing::warn!("a query could not search everything: {}", gap.reason);
             }
         }
@@ -40,10 +46,23 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::damage::{Damage, DamageKind};
+    use engine::ulid::Ulid;
 
     #[test]
     fn each_gap_is_new_once_and_memory_is_bounded() {
         let told = Told::default();
+        let metrics = NodeMetrics::new(1);
+        let gap = |reason: &str| Missing {
+            from: Ulid::MIN,
+            to: Ulid::MAX,
+            node: "n".into(),
+            reason: reason.into(),
+            damage: None,
+        };
+        told.tell(&[gap("x"), gap("y"), gap("x")], &metrics);
+        told.tell(&[gap("y")], &metrics);
+        assert_eq!((metrics.query.gaps.get(), metrics.damage.get()), (2, 0));
         assert!(told.is_new("a") && told.is_new("b"));
         assert!(!told.is_new("a") && !told.is_new("b"));
         for i in 0..3 * TOLD_MAX {
@@ -51,5 +70,34 @@ mod tests {
         }
         assert!(told.0.lock().unwrap().len() <= TOLD_MAX);
         assert!(told.is_new("a"), "forgotten meanwhile");
+    }
+
+    #[test]
+    fn a_gap_that_is_damage_is_counted_as_such_once() {
+        let (told, metrics) = (Told::default(), NodeMetrics::new(1));
+        let gap = |offset| {
+            let damage = Damage {
+                path: "data/store/a.flushed".into(),
+                offset,
+                len_bytes: 100,
+                range: Some((Ulid(1), Ulid(2))),
+                records: Some(2),
+                kind: DamageKind::Checksum("text of a block"),
+            };
+            Missing {
+                from: Ulid(1),
+                to: Ulid(2),
+                node: "n".into(),
+                reason: damage.to_string(),
+                damage: Some(damage),
+            }
+        };
+        // What a start or a gather found is not found again.
+        metrics.count_damage(&gap(0).damage.unwrap());
+        assert_eq!(metrics.damage.get(), 1);
+        told.tell(&[gap(0), gap(64)], &metrics);
+        told.tell(&[gap(64)], &metrics);
+        assert_eq!((metrics.damage.get(), metrics.damage_records_lost.get()), (2, 4));
+        assert_eq!(metrics.query.gaps.get(), 2);
     }
 }

@@ -204,6 +204,11 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
         "Queries of which some part could not be searched.",
         &m.incomplete,
     )?;
+    w.counter(
+        "query_gaps",
+        "Parts that could not be searched, each once however many queries met it.",
+        &m.gaps,
+    )?;
     w.counter("query_records", "Records found.", &m.records)?;
     w.counter("query_bytes_scanned", "Text searched.", &m.bytes_scanned)
 }

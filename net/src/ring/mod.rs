@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - memory that the kernel reads or fills stays put until its completion is seen: bytes being
-//!   written are kept alive in [`Ring::writes`], received bytes land in [`buffers::Buffers`],
+//!   written are kept alive in `Ring::writes`, received bytes land in `buffers::Buffers`,
 //!   which live as long as the ring;
 //! - a ring that is dropped with operations under way gives their memory up for good rather than
 //!   hand it to somebody else;

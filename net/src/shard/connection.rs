@@ -192,10 +192,16 @@ impl Connection {
         }
     }
 
-    /// Makes a record of the unfinished line although its end is not known yet.
+    /// Makes a record of the unfinished line although its end is not known yet. The client is not
+    /// told of it: it could not tell such a record from its next line, and would take that one for
+    /// safe.
     pub(super) fn cut_partial(&mut self, intake: &mut Intake<'_>) {
         let Self { splitter, topic, records, pending, .. } = self;
-        splitter.cut_partial(&mut append_to(intake, topic.as_ref(), records, pending));
+        let mut uncounted = *records;
+        splitter.cut_partial(&mut append_to(intake, topic.as_ref(), &mut uncounted, pending));
+        if let Some((_, counted)) = pending.back_mut() {
+            *counted = *records;
+        }
         self.after_append(intake);
     }
 

@@ -1,8 +1,8 @@
 //! A shard: one thread pinned to one core with its own ring, its own listeners on the shared
 //! ports, its own log and its own segment files. Shards share nothing but counters.
 //!
-//! - [`connection`]: one sender: framing, hello, what it is owed;
-//! - [`run`]: the loop that carries events between ring, connections and log;
+//! - `connection`: one sender: framing, hello, what it is owed;
+//! - `run`: the loop that carries events between ring, connections and log;
 //! - [`inbox`]: how other threads speak to a shard;
 //! - [`placement`]: which shard a connection goes to, and the gate that stops all reading.
 //!

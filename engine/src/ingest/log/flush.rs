@@ -237,11 +237,11 @@ impl ShardLog {
         self.current = self.next.take().map(Work::new);
     }
 
-    /// The staging's chunks carry a segment that it will not go to: they stay until the staging
-    /// has been put into the tail file again, for another segment.
-    pub(super) fn unbind_tail(&mut self) {
+    /// The staging's chunks carry a segment that it will not go to. They stay where they are, since
+    /// writing over them might lose them and fail: the staging is to be written as a frame.
+    pub(super) const fn unbind_tail(&mut self) {
         if self.tail.bound.is_some() {
-            self.tail.restart_slot();
+            self.tail.is_full = true;
             self.untailed_since_us = self.staging_first_us;
         }
     }
@@ -256,11 +256,12 @@ impl ShardLog {
         let number = work.next_number + self.queued.len() as u32;
         let bound = (work.segment.incarnation(), number);
         let slot = self.tail.slot;
-        if self.tail.bound != Some(bound) {
-            if self.is_frame_backed(slot) {
-                return None;
-            }
-            self.tail.restart_slot();
+        if self.tail.bound.is_none() && self.is_frame_backed(slot) {
+            return None;
+        }
+        if self.tail.bound.is_some_and(|before| before != bound) {
+            self.unbind_tail();
+            return self.place_full_staging(now);
         }
         let mark = self.tail.mark;
         let text = &self.staging.text()[mark.text_len..];

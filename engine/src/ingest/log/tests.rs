@@ -200,12 +200,11 @@ impl Model {
                 self.log.on_written(token, result);
             }
             Operation::Tail { token, offset, bytes } => {
-                if is_failure {
-                    self.log.on_tail_written(token, Err(refused()));
-                } else {
-                    self.tail[offset..offset + bytes.len()].copy_from_slice(&bytes);
-                    self.log.on_tail_written(token, Ok(bytes.len()));
-                }
+                // A write that fails may have been carried out in part.
+                let len = if is_failure { bytes.len() / 2 } else { bytes.len() };
+                self.tail[offset..offset + len].copy_from_slice(&bytes[..len]);
+                let result = if is_failure { Err(refused()) } else { Ok(len) };
+                self.log.on_tail_written(token, result);
             }
             Operation::Sync { token, segment, image } => {
                 if !is_failure {

@@ -41,6 +41,19 @@ fn records_come_in_order_with_their_ulids_and_headers() {
 }
 
 #[test]
+fn the_last_days_of_9999_are_a_bound_like_any_other() {
+    let server = Server::with_lines(&["one"]);
+    for (to, shown) in [
+        ("9999-12-30T22:00:00.999Z", "9999-12-30T22:00:00.999Z".to_owned()),
+        ("9999-12-31T23:59:59Z", Ulid::last_of_ms(253_402_300_799_000).to_string()),
+    ] {
+        let answer = get(server.address, &format!("/query?{FROM}&to={to}"));
+        assert_eq!((answer.status, answer.records().concat()), (200, "one".to_owned()));
+        assert_eq!(answer.header("x-oklog-to"), shown);
+    }
+}
+
+#[test]
 fn every_parameter_has_its_effect() {
     let server = Server::with_lines(&["Alpha", "beta", "alphabet"]);
     server.inner.push(topic("web"), b"gamma").unwrap();
@@ -145,6 +158,7 @@ fn what_is_known_to_be_missing_is_told_before_the_records() {
         to: Ulid::last_of_ms(BASE_MS),
         node: "other".to_owned(),
         reason: "gone".to_owned(),
+        damage: None,
     });
     let target = format!("/query?{FROM}");
     let answer = get(server.address, &target);

@@ -1,0 +1,177 @@
+//! Queries over store segments on a real file system, whole and damaged.
+
+use std::sync::Arc;
+
+use super::testing::TestRecord;
+use super::tests::{searcher, series, spec};
+use super::*;
+use crate::chunk::Part;
+use crate::run_table::Run;
+use crate::storage::OsStorage;
+use crate::store::StoreDirectory;
+use crate::store::footer::Inputs;
+use crate::store::name::IdSource;
+use crate::store::segment::StoreSegment;
+use crate::store::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// A store segment on disk, in small blocks.
+fn stored(directory: &std::path::Path, records: &[TestRecord]) -> Arc<StoreSegment> {
+    let directory = Arc::new(StoreDirectory {
+        storage: Arc::new(OsStorage),
+        path: directory.to_owned(),
+        ids: IdSource::seeded(7),
+    });
+    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 5 };
+    let mut writer = SegmentWriter::new(&directory, options);
+    let mut cache = TopicCache::default();
+    for (id, topic, record) in records {
+        let mut text = record.clone();
+        text.push(b'\n');
+        let run = Run { first: *id, count: 1, text_len: text.len() as u32, topic: 0 };
+        let topics = std::slice::from_ref(topic);
+        writer.append(&Piece { run, text: &text, topics, believed: &|| true }, &mut cache).unwrap();
+    }
+    writer.finish(Inputs::default()).unwrap().unwrap()
+}
+
+#[test]
+fn a_damaged_store_segment_never_shows_what_was_not_written_and_tells_what_it_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let ask = |searcher: &Searcher, pattern: &str| {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let snapshot = Snapshot { parts, missing: Vec::new() };
+        let reader = searcher.query(spec(pattern), snapshot, Format::Text);
+        let (text, outcome) = reader.read_all_blocking();
+        let lines = text.split_inclusive(|&b| b == b'\n').map(<[u8]>::to_vec);
+        (lines.collect::<Vec<_>>(), outcome.stats)
+    };
+    let searcher = searcher(2);
+    let (whole, stats) = ask(&searcher, "");
+    assert_eq!((whole.len(), stats.complete), (300, true));
+    let bytes = std::fs::read(segment.path()).unwrap();
+    let step = bytes.len() / 150;
+    for at in (0..bytes.len()).step_by(step) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x20;
+        std::fs::write(segment.path(), &flipped).unwrap();
+        for pattern in ["", "record [0-9]*7 "] {
+            let (lines, stats) = ask(&searcher, pattern);
+            let pattern = regex::bytes::Regex::new(pattern).unwrap();
+            let mut expected = whole.iter().filter(|line| pattern.is_match(line));
+            let count = expected.clone().count();
+            assert!(lines.iter().all(|line| expected.any(|e| e == line)), "invented, byte {at}");
+            assert!(lines.len() == count || !stats.complete, "untold, byte {at}");
+        }
+    }
+    for cut in (0..bytes.len()).step_by(step * 5) {
+        std::fs::write(segment.path(), &bytes[..cut]).unwrap();
+        let (lines, stats) = ask(&searcher, "");
+        assert!(lines.len() == whole.len() || !stats.complete, "cut at {cut}");
+        assert!(lines.iter().all(|line| whole.contains(line)));
+    }
+}
+
+/// What was met once is known: also by those who read no text, and before the first byte.
+#[test]
+fn damage_that_was_met_is_told_by_counts_and_plans_until_the_file_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let snapshot = || {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        Snapshot { parts, missing: Vec::new() }
+    };
+    let searcher = searcher(1);
+    let count = |spec| searcher.stats(spec, snapshot()).wait_blocking().unwrap();
+    let whole = std::fs::read(segment.path()).unwrap();
+    let mut flipped = whole.clone();
+    let at = memchr::memmem::find(&whole, b"record 200").unwrap();
+    flipped[at] ^= 0x20;
+    std::fs::write(segment.path(), &flipped).unwrap();
+
+    assert!(count(spec("")).complete, "counted from the index: nobody has looked at the text");
+    let met = count(spec("record"));
+    assert_eq!((met.complete, met.missing_count), (false, 1));
+    let counted = count(spec(""));
+    assert_eq!((counted.records, counted.missing), (met.records, met.missing.clone()));
+    let plan = searcher.plan(&spec(""), &snapshot());
+    assert_eq!((plan.complete, plan.missing_count), (false, 1));
+
+    // Beside it, or where only some records are wanted, nothing is missing.
+    let (from, to) = (met.missing[0].from, met.missing[0].to);
+    let before = QuerySpec { to: Ulid(from.0 - 1), ..spec("") };
+    assert!(count(before.clone()).complete && searcher.plan(&before, &snapshot()).complete);
+    let first = QuerySpec { limit: Some(1), ..spec("") };
+    assert!(searcher.plan(&first, &snapshot()).complete);
+    let inside = QuerySpec { from, to, topics: vec![Topic::new(b"a").unwrap()], ..spec("") };
+    assert!(!count(inside).complete);
+
+    std::fs::write(segment.path(), &whole).unwrap();
+    // The first one to open it again notices.
+    assert_eq!(count(spec("record")).records, 300);
+    let mended = count(spec("record"));
+    assert_eq!((mended.records, mended.complete), (300, true));
+    assert!(count(spec("")).complete && searcher.plan(&spec(""), &snapshot()).complete);
+}
+
+/// An index may be whole where the run table that it sums up is not.
+#[test]
+fn a_block_is_counted_from_the_index_only_after_its_run_table_was_verified() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let searcher = searcher(1);
+    let count = || {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let stats = searcher.stats(spec(""), Snapshot { parts, missing: Vec::new() });
+        stats.wait_blocking().unwrap()
+    };
+    let (first, second) = (count(), count());
+    assert!(first.blocks_read > 10 && first.bytes_scanned == 0);
+    assert_eq!((second.records, second.complete, second.blocks_read), (300, true, 0));
+
+    let mut bytes = std::fs::read(segment.path()).unwrap();
+    let at = memchr::memmem::find(&bytes, b"record 0 0\n").unwrap();
+    bytes[at - 1] ^= 0x20; // The table lies before the text.
+    std::fs::write(segment.path(), &bytes).unwrap();
+    for _ in 0..2 {
+        let stats = count();
+        assert_eq!((stats.complete, stats.missing_count), (false, 1));
+        assert!(stats.missing[0].reason.contains("checksum of the run table"));
+        assert!(stats.records < 300);
+    }
+}
+
+#[test]
+fn plans_leave_out_what_is_known_to_be_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
+    let segment = stored(directory.path(), &records);
+    let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+    let snapshot = Snapshot { parts, missing: Vec::new() };
+    let searcher = searcher(1);
+    let whole = searcher.plan(&spec(""), &snapshot);
+    let bytes = std::fs::read(segment.path()).unwrap();
+    let break_and_meet = |needle: &[u8]| {
+        let mut bytes = bytes.clone();
+        for at in memchr::memmem::find_iter(&bytes.clone(), needle) {
+            bytes[at] ^= 0x20;
+        }
+        std::fs::write(segment.path(), &bytes).unwrap();
+        searcher.stats(spec("record"), snapshot.clone()).wait_blocking().unwrap()
+    };
+    let met = break_and_meet(b"record 200 ");
+    let plan = searcher.plan(&spec(""), &snapshot);
+    assert_eq!((plan.complete, plan.segments), (false, 1));
+    assert_eq!(plan.data_set_bytes_max, met.bytes);
+    assert!(met.bytes < whole.data_set_bytes_max);
+
+    let met = break_and_meet(b"record ");
+    let plan = searcher.plan(&spec(""), &snapshot);
+    assert_eq!((met.records, plan.segments, plan.data_set_bytes_max), (0, 0, 0));
+    assert_eq!((plan.complete, plan.missing_count), (false, met.missing_count));
+}

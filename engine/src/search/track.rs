@@ -1,0 +1,97 @@
+//! One chunk on its way through a sweep: what its scan has brought and nobody has taken.
+//!
+//! Invariants: hits are in ULID order; what it still brings is at or behind its bound.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::feed::first_key;
+use super::pinned::PinnedPart;
+use super::scan::{Hit, Rest, cut, malformed};
+use super::spec::Order;
+use crate::chunk::Text;
+use crate::damage::Damage;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// See the page of the module.
+pub(super) struct Track {
+    pub(super) id: u64,
+    /// Nothing it still brings has a smaller key, hits that are here aside.
+    pub(super) bound: u128,
+    /// Its scan or opening is handed out.
+    pub(super) running: bool,
+    /// ULIDs it may hold: what is missing if it fails.
+    pub(super) range: (Ulid, Ulid),
+    /// `None` while a part is being opened.
+    pub(super) chunk: Option<(Arc<PinnedPart>, usize)>,
+    pub(super) hits: VecDeque<Hit>,
+    pub(super) topics: Vec<Topic>,
+    pub(super) text: Option<Text>,
+    pub(super) rest: Option<Rest>,
+    /// How often the text was read again because its map turned out faulty.
+    pub(super) rereads: u8,
+}
+
+impl Track {
+    /// The rest of its chunk is to be scanned.
+    pub(super) fn wants_scan(&self) -> bool {
+        !self.running && self.hits.is_empty() && self.rest.is_some()
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        !self.running && self.hits.is_empty() && self.rest.is_none()
+    }
+
+    pub(super) fn head_key(&self, order: Order) -> Option<u128> {
+        self.hits.front_in(order).map(|hit| first_key(order, hit.first, hit.last()))
+    }
+
+    /// Cuts a hit; the text is read for it where only counts were wanted.
+    pub(super) fn cut(&self, hit: Hit, skip: u32, count: u32) -> Result<Hit, Damage> {
+        let Some((part, index)) = &self.chunk else { return Ok(hit) };
+        let read;
+        let text = if let Some(text) = &self.text {
+            text
+        } else {
+            read = part.read(*index)?.text;
+            &read
+        };
+        let own = text.get(hit.span()).unwrap_or_default();
+        cut(hit, own, skip, count).ok_or_else(|| malformed(&***part, *index))
+    }
+}
+
+/// A queue of hits in ULID order, seen from the end that comes first in the query's order.
+pub(super) trait FrontIn {
+    fn front_in(&self, order: Order) -> Option<&Hit>;
+    fn pop_front_in(&mut self, order: Order) -> Option<Hit>;
+    fn push_front_in(&mut self, order: Order, hit: Hit);
+    fn replace_front_in(&mut self, order: Order, hit: Hit) {
+        self.pop_front_in(order);
+        self.push_front_in(order, hit);
+    }
+}
+
+impl FrontIn for VecDeque<Hit> {
+    fn front_in(&self, order: Order) -> Option<&Hit> {
+        match order {
+            Order::Asc => self.front(),
+            Order::Desc => self.back(),
+        }
+    }
+
+    fn pop_front_in(&mut self, order: Order) -> Option<Hit> {
+        match order {
+            Order::Asc => self.pop_front(),
+            Order::Desc => self.pop_back(),
+        }
+    }
+
+    fn push_front_in(&mut self, order: Order, hit: Hit) {
+        match order {
+            Order::Asc => self.push_front(hit),
+            Order::Desc => self.push_back(hit),
+        }
+    }
+}

@@ -1,0 +1,628 @@
+//! A forwarder's spool: lines that wait on disk, in order, until an ingester has them.
+//!
+//! Entries (some whole lines, or a part of a long one) are appended to numbered files, read from
+//! the front, and released once they are handed over; a file goes when all of it is released. The
+//! format is in `docs/format-spool.md`.
+//!
+//! Invariants: entries come out in the order of their numbers, each once, and none that was not
+//! appended; an appended entry survives a kill, a synced one a power loss; what is damaged is told,
+//! costs the entries that it hits, and its file is set aside, never removed. A restart never
+//! writes to the files of an earlier life, and a failed sync is never retried: what it should have
+//! covered is written once more, to another file. Knows no clock: when to sync is the caller's
+//! business.
+
+mod entry;
+mod file;
+mod mark;
+mod recover;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::entry::{ENTRY_HEADER_BYTES, EntryHeader, FILE_HEADER_BYTES, file_header};
+use self::file::{At, SpoolFile};
+use self::mark::Mark;
+use crate::damage::{Damage, DamageKind};
+use crate::limits::{SPOOL_ENTRY_BYTES_MAX, SPOOL_FILE_BYTES_MAX};
+use crate::storage::{File, Open, Storage};
+
+pub use self::recover::Opened;
+
+const FILE_SUFFIX: &str = "spool";
+const DAMAGED_SUFFIX: &str = "damaged";
+
+/// Tries to read a place before it is given up: some seconds at a caller's pace.
+const READ_TRIES: u32 = 20;
+
+/// Lines that are appended or read together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The bytes, LFs included.
+    pub bytes: Vec<u8>,
+    /// Lines that end in them.
+    pub lines: u64,
+    /// Whether the first byte begins a line.
+    pub starts_line: bool,
+    /// Whether the last byte is an LF.
+    pub ends_line: bool,
+}
+
+/// Why an entry was not appended.
+#[derive(Debug)]
+pub enum AppendError {
+    /// The spool holds as much as it may.
+    Full,
+    /// The storage refused; nothing of the entry is kept. It may be tried again.
+    Io(io::Error),
+}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the spool is full"),
+            Self::Io(e) => write!(f, "the spool cannot be written: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for AppendError {}
+
+/// A sync to be made without holding the spool.
+pub struct SyncJob {
+    first: u64,
+    files: Vec<(u64, u64, Arc<dyn File>)>,
+    directory: Option<(Arc<dyn Storage>, PathBuf)>,
+}
+
+impl SyncJob {
+    /// Makes it. Blocks.
+    pub fn run(&self) -> io::Result<()> {
+        for (_, _, file) in &self.files {
+            file.sync()?;
+        }
+        match &self.directory {
+            Some((storage, path)) => storage.sync_dir(path),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Where reading goes on.
+#[derive(Debug, Default)]
+struct Cursor {
+    /// Index of the file.
+    file: usize,
+    /// Offset in it; 0: at its beginning.
+    offset: u64,
+    /// Number of the next entry.
+    number: u64,
+    /// Lines before it, where that is known.
+    lines_before: Option<u64>,
+    /// Failed reads of this place.
+    failures: u32,
+    /// A damaged span whose cost the next entry tells.
+    damage: Option<Damage>,
+}
+
+/// The spool.
+pub struct Spool {
+    storage: Arc<dyn Storage>,
+    directory: PathBuf,
+    bytes_max: u64,
+    files: VecDeque<SpoolFile>,
+    /// Whether the last file takes more entries.
+    is_writing: bool,
+    sequence_next: u64,
+    number_next: u64,
+    lines_next: u64,
+    /// The first file that a failed sync should have covered and that is not copied yet.
+    rewrite_from: Option<u64>,
+    cursor: Cursor,
+    mark: Mark,
+    /// Entries that were read and not released: number, lines up to its end.
+    unreleased: VecDeque<(u64, u64)>,
+    lines_released: u64,
+    damage: Vec<Damage>,
+}
+
+impl Spool {
+    /// Entries that are not released.
+    pub const fn pending_entries(&self) -> u64 {
+        self.number_next - self.mark.released
+    }
+
+    /// Lines in them.
+    pub const fn pending_lines(&self) -> u64 {
+        self.lines_next.saturating_sub(self.lines_released)
+    }
+
+    /// Bytes of its files.
+    pub fn disk_bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.len_bytes).sum()
+    }
+
+    /// Whether an eighth of what it may hold is free.
+    pub fn has_ample_room(&self) -> bool {
+        self.disk_bytes() <= self.bytes_max - self.bytes_max / 8
+    }
+
+    /// Whether every entry was read.
+    pub fn is_read(&self) -> bool {
+        self.cursor.number >= self.number_next
+            || (self.cursor.file >= self.files.len() && !self.is_writing)
+    }
+
+    /// What was found damaged since the last call.
+    pub fn take_damage(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.damage)
+    }
+
+    /// Appends behind everything else; says the entry's number. With `beyond_limit` only the disk
+    /// itself is a limit. An empty spool takes any entry.
+    pub fn append(&mut self, entry: &Entry, beyond_limit: bool) -> Result<u64, AppendError> {
+        assert!(entry.bytes.len() <= SPOOL_ENTRY_BYTES_MAX, "an entry is a record at most");
+        let header = EntryHeader {
+            number: self.number_next,
+            lines_before: self.lines_next,
+            lines: entry.lines,
+            len_bytes: entry.bytes.len() as u32,
+            payload_crc: crc32fast::hash(&entry.bytes),
+            starts_line: entry.starts_line,
+            ends_line: entry.ends_line,
+        };
+        let is_full = self.disk_bytes() + header.total_bytes() > self.bytes_max;
+        if is_full && !beyond_limit && self.pending_entries() > 0 {
+            return Err(AppendError::Full);
+        }
+        if let Some(first) = self.rewrite_from {
+            self.write_again(first).map_err(AppendError::Io)?;
+        }
+        self.write(&header, &entry.bytes).map_err(AppendError::Io)?;
+        self.number_next += 1;
+        self.lines_next += entry.lines;
+        Ok(header.number)
+    }
+
+    fn write(&mut self, header: &EntryHeader, bytes: &[u8]) -> io::Result<()> {
+        let file_bytes_max = SPOOL_FILE_BYTES_MAX.min(self.bytes_max / 8);
+        if let Some(last) = self.files.back()
+            && last.entries_end > 0
+            && last.len_bytes + header.total_bytes() > file_bytes_max
+        {
+            self.is_writing = false;
+        }
+        if !self.is_writing {
+            self.begin_file()?;
+        }
+        let mut record = Vec::with_capacity(ENTRY_HEADER_BYTES + bytes.len());
+        record.extend_from_slice(&header.encode());
+        record.extend_from_slice(bytes);
+        let file = self.files.back_mut().expect("a file was begun");
+        if let Err(e) = file.file.write_all_at(&record, file.len_bytes) {
+            // What came of the entry lies behind the file's used length; the next one goes elsewhere.
+            self.is_writing = false;
+            let cut = file.file.set_len(file.len_bytes);
+            if cut.is_err() && file.entries_end == 0 {
+                file.is_damaged = true;
+            }
+            self.drop_last_if_empty();
+            return Err(e);
+        }
+        file.len_bytes += record.len() as u64;
+        file.entries_first = file.entries_first.min(header.number);
+        file.entries_end = file.entries_end.max(header.number + 1);
+        Ok(())
+    }
+
+    fn begin_file(&mut self) -> io::Result<()> {
+        let sequence = self.sequence_next;
+        let path = self.directory.join(format!("{sequence:016x}.{FILE_SUFFIX}"));
+        let file = self.storage.open(&path, Open::CreateNew)?;
+        self.sequence_next += 1;
+        self.files.push_back(SpoolFile {
+            sequence,
+            path,
+            file,
+            len_bytes: 0,
+            synced_bytes: 0,
+            is_named: false,
+            sync_failed: false,
+            entries_first: u64::MAX,
+            entries_end: 0,
+            is_damaged: false,
+        });
+        let made = self.files.back_mut().expect("just pushed");
+        if let Err(e) = made.file.write_all_at(&file_header(sequence), 0) {
+            self.drop_last_if_empty();
+            return Err(e);
+        }
+        made.len_bytes = FILE_HEADER_BYTES;
+        self.is_writing = true;
+        Ok(())
+    }
+
+    /// Removes a file that never got an entry.
+    fn drop_last_if_empty(&mut self) {
+        if let Some(last) = self.files.back()
+            && last.entries_end == 0
+            && self.storage.remove(&last.path).is_ok()
+        {
+            self.files.pop_back();
+            if self.cursor.file >= self.files.len() {
+                self.cursor.file = self.files.len();
+                self.cursor.offset = 0;
+            }
+        }
+    }
+
+    /// The next entry that was not read yet, with its number.
+    pub fn read_next(&mut self) -> io::Result<Option<(u64, Entry)>> {
+        loop {
+            let Some(file) = self.files.get(self.cursor.file) else {
+                if self.jump(self.cursor.number..self.number_next)? {
+                    continue;
+                }
+                self.tell_pending(None);
+                return Ok(None);
+            };
+            let (at, offset) = match read_here(file, self.cursor.offset) {
+                Ok(found) => found,
+                Err(e) => {
+                    self.on_read_error(&e)?;
+                    continue;
+                }
+            };
+            match at {
+                Here::Entry(header, bytes) => {
+                    // Up to and with this one another file may have what is missed here.
+                    let missed = self.cursor.number..header.number + u64::from(bytes.is_none());
+                    if !missed.is_empty() && self.jump(missed)? {
+                        continue;
+                    }
+                    self.cursor.offset = offset + header.total_bytes();
+                    self.cursor.failures = 0;
+                    if let Some(entry) = self.accept(offset, header, bytes) {
+                        return Ok(Some((header.number, entry)));
+                    }
+                }
+                Here::End if self.cursor.file + 1 == self.files.len() && self.is_writing => {
+                    self.cursor.offset = offset;
+                    self.tell_pending(None);
+                    return Ok(None);
+                }
+                Here::End => {
+                    self.cursor.file += 1;
+                    self.cursor.offset = 0;
+                }
+                Here::Bad { until, kind } => {
+                    self.tell_pending(None);
+                    self.cursor.damage = Some(self.damaged_here(offset, until - offset, kind));
+                    self.cursor.offset = until;
+                }
+            }
+        }
+    }
+
+    /// Goes on reading where the next of these numbers is, if it is anywhere: after a failed sync
+    /// entries are in two files, and either may have been damaged by a power loss. A search that fails is made again by the
+    /// next calls, then given up.
+    fn jump(&mut self, numbers: Range<u64>) -> io::Result<bool> {
+        match self.find_next(numbers) {
+            Ok(None) => Ok(false),
+            Ok(Some((file, offset))) => {
+                (self.cursor.file, self.cursor.offset) = (file, offset);
+                Ok(true)
+            }
+            Err(error) => {
+                self.cursor.failures += 1;
+                if self.cursor.failures < READ_TRIES {
+                    return Err(error);
+                }
+                self.cursor.failures = 0;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Where the whole entry with the lowest of these numbers is.
+    fn find_next(&self, numbers: Range<u64>) -> io::Result<Option<(usize, u64)>> {
+        let mut best: Option<(u64, (usize, u64))> = None;
+        for (index, file) in self
+            .files
+            .iter()
+            .enumerate()
+            .filter(|(_, f)| f.entries_first < numbers.end && f.entries_end > numbers.start)
+        {
+            for entry in file.entries() {
+                let (offset, header) = entry?;
+                let is_better = numbers.contains(&header.number)
+                    && best.is_none_or(|(lowest, _)| header.number < lowest);
+                if is_better && file.payload(offset, &header)?.is_some() {
+                    best = Some((header.number, (index, offset)));
+                }
+            }
+        }
+        Ok(best.map(|(_, place)| place))
+    }
+
+    /// Judges an entry by its number and payload.
+    fn accept(
+        &mut self,
+        offset: u64,
+        header: EntryHeader,
+        bytes: Option<Vec<u8>>,
+    ) -> Option<Entry> {
+        if header.number < self.cursor.number {
+            // Released before the last stop, or written twice after a failed sync.
+            return None;
+        }
+        let lost =
+            self.cursor.lines_before.map(|before| header.lines_before.saturating_sub(before));
+        if header.number > self.cursor.number && self.cursor.damage.is_none() {
+            let kind = DamageKind::Truncated("entries before this one");
+            self.cursor.damage = Some(Damage {
+                path: self.files[self.cursor.file].path.clone(),
+                offset,
+                len_bytes: 0,
+                range: None,
+                records: None,
+                kind,
+            });
+        }
+        if header.number == self.cursor.number {
+            self.forgive_unfinished();
+        }
+        self.tell_pending(lost);
+        self.cursor.number = header.number + 1;
+        let lines_end = header.lines_before + header.lines;
+        self.cursor.lines_before = Some(lines_end);
+        let Some(bytes) = bytes else {
+            let kind = DamageKind::Checksum("lines of a spool entry");
+            let mut damage = self.damaged_here(offset, header.total_bytes(), kind);
+            damage.records = Some(header.lines);
+            self.damage.push(damage);
+            return None;
+        };
+        self.unreleased.push_back((header.number, lines_end));
+        let EntryHeader { lines, starts_line, ends_line, .. } = header;
+        Some(Entry { bytes, lines, starts_line, ends_line })
+    }
+
+    /// Damage in the file that is being read, which will be set aside.
+    fn damaged_here(&mut self, offset: u64, len_bytes: u64, kind: DamageKind) -> Damage {
+        let file = &mut self.files[self.cursor.file];
+        file.is_damaged = true;
+        Damage { path: file.path.clone(), offset, len_bytes, range: None, records: None, kind }
+    }
+
+    /// The end of a file is torn, and the next entry shows that nothing was lost there.
+    fn forgive_unfinished(&mut self) {
+        if let Some(damage) = &self.cursor.damage
+            && damage.kind == DamageKind::Unfinished
+            && let Some(file) = self.files.iter_mut().find(|f| f.path == damage.path)
+        {
+            file.is_damaged = false;
+        }
+    }
+
+    fn tell_pending(&mut self, records: Option<u64>) {
+        if let Some(mut damage) = self.cursor.damage.take() {
+            damage.records = records;
+            self.damage.push(damage);
+        }
+    }
+
+    /// A place that cannot be read is tried again by the next calls, then the rest of its file is
+    /// given up.
+    fn on_read_error(&mut self, error: &io::Error) -> io::Result<()> {
+        self.cursor.failures += 1;
+        if self.cursor.failures < READ_TRIES {
+            return Err(io::Error::new(error.kind(), error.to_string()));
+        }
+        self.cursor.failures = 0;
+        self.tell_pending(None);
+        let is_last = self.cursor.file + 1 == self.files.len();
+        let len_bytes = self.files[self.cursor.file].len_bytes;
+        let offset = self.cursor.offset;
+        let kind = DamageKind::Io(error.kind());
+        self.cursor.damage =
+            Some(self.damaged_here(offset, len_bytes.saturating_sub(offset), kind));
+        self.cursor.offset = len_bytes;
+        if is_last {
+            self.is_writing = false;
+        }
+        Ok(())
+    }
+
+    /// Entries with numbers below `before` are handed over: they are not read again, and files
+    /// that hold no others go.
+    pub fn release(&mut self, before: u64) -> io::Result<()> {
+        if before <= self.mark.released {
+            return Ok(());
+        }
+        while let Some((number, lines_end)) = self.unreleased.front()
+            && *number < before
+        {
+            self.lines_released = *lines_end;
+            self.unreleased.pop_front();
+        }
+        let marked = self.mark.advance(&*self.storage, before);
+        let dropped = self.drop_released();
+        marked.and(dropped)
+    }
+
+    /// Removes files of which everything is released; damaged ones are set aside.
+    fn drop_released(&mut self) -> io::Result<()> {
+        while self.cursor.file > 0 || self.front_is_done() {
+            let Some(front) = self.files.front() else { break };
+            if front.entries_end > self.mark.released {
+                break;
+            }
+            if front.is_damaged {
+                let aside = front.path.with_extension(DAMAGED_SUFFIX);
+                self.storage.rename(&front.path, &aside)?;
+            } else {
+                self.storage.remove(&front.path)?;
+            }
+            self.files.pop_front();
+            if self.cursor.file > 0 {
+                self.cursor.file -= 1;
+            } else {
+                self.cursor.offset = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file that is being read has been read to its end and takes no more entries.
+    fn front_is_done(&self) -> bool {
+        let is_read = self.files.front().is_some_and(|f| self.cursor.offset >= f.len_bytes);
+        is_read && !(self.is_writing && self.files.len() == 1)
+    }
+
+    /// Nothing more will be appended or read: if everything is handed over, removes the last file,
+    /// too; makes the mark durable.
+    pub fn finish(&mut self) -> io::Result<()> {
+        if self.is_read() && self.unreleased.is_empty() {
+            // The last entries may have been damaged: nobody will release those.
+            self.release(self.number_next)?;
+            self.lines_released = self.lines_next;
+            self.is_writing = false;
+            while self.read_next()?.is_some() {}
+            self.drop_released()?;
+        }
+        self.mark.sync()
+    }
+
+    /// What must be synced to make everything durable; `None` if everything is. Fails if what an
+    /// earlier sync lost still cannot be written again.
+    pub fn sync_job(&mut self) -> io::Result<Option<SyncJob>> {
+        if let Some(first) = self.rewrite_from {
+            self.write_again(first)?;
+        }
+        let at_risk =
+            |f: &&SpoolFile| !f.sync_failed && (f.synced_bytes < f.len_bytes || !f.is_named);
+        let Some(first) = self.files.iter().find(at_risk).map(|f| f.sequence) else {
+            return Ok(None);
+        };
+        let files = self.files.iter().filter(at_risk);
+        let files = files.map(|f| (f.sequence, f.len_bytes, Arc::clone(&f.file))).collect();
+        let unnamed = self.files.iter().any(|f| !f.is_named && !f.sync_failed);
+        let directory = unnamed.then(|| (Arc::clone(&self.storage), self.directory.clone()));
+        Ok(Some(SyncJob { first, files, directory }))
+    }
+
+    /// Takes the outcome of a job. After a failure what it should have covered is written once
+    /// more, to a new file; the error says that this failed, too: then it is in the page cache
+    /// only.
+    pub fn on_synced(&mut self, job: SyncJob, outcome: io::Result<()>) -> io::Result<()> {
+        let named = job.directory.is_some();
+        match outcome {
+            Ok(()) => {
+                for (sequence, len_bytes, _) in job.files {
+                    if let Some(file) = self.files.iter_mut().find(|f| f.sequence == sequence) {
+                        file.synced_bytes = file.synced_bytes.max(len_bytes);
+                        file.is_named |= named;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => self.write_again(job.first).map_err(|_| error),
+        }
+    }
+
+    /// Copies the entries that a failed sync should have made durable behind all others. Until
+    /// that has worked nothing else is appended, so that the copies keep their place.
+    fn write_again(&mut self, first: u64) -> io::Result<()> {
+        self.rewrite_from = Some(first);
+        // Later files were in the same job, or began after it: copied as well, to keep the order.
+        let from = self.files.iter().position(|f| f.sequence >= first).unwrap_or(self.files.len());
+        let until = self.files.len();
+        self.is_writing = false;
+        for index in from..until {
+            self.files[index].sync_failed = true;
+        }
+        for index in from..until {
+            let known = &self.files[index];
+            let mut offset = if known.is_named { known.synced_bytes } else { 0 };
+            loop {
+                let file = &self.files[index];
+                let (at, found) = read_here(file, offset)?;
+                match at {
+                    Here::End => break,
+                    Here::Bad { until, .. } => offset = until,
+                    Here::Entry(header, bytes) => {
+                        offset = found + header.total_bytes();
+                        if header.number >= self.mark.released
+                            && let Some(bytes) = bytes
+                        {
+                            self.write(&header, &bytes)?;
+                        }
+                    }
+                }
+            }
+        }
+        self.rewrite_from = None;
+        Ok(())
+    }
+}
+
+/// What is read at a place.
+enum Here {
+    /// An entry; without bytes where their checksum does not match.
+    Entry(EntryHeader, Option<Vec<u8>>),
+    End,
+    Bad {
+        until: u64,
+        kind: DamageKind,
+    },
+}
+
+/// Reads at `offset` (0: at the beginning) and says where that is.
+fn read_here(file: &SpoolFile, offset: u64) -> io::Result<(Here, u64)> {
+    let offset = if offset > 0 {
+        offset
+    } else {
+        match file.first_offset()? {
+            Ok(first) => first,
+            Err(version) => {
+                let kind = version
+                    .map_or(DamageKind::Malformed("spool file's header"), DamageKind::Version);
+                let until = match kind {
+                    DamageKind::Version(_) => file.len_bytes,
+                    _ => file.find_entry(0)?,
+                };
+                // An empty file is one whose power went first.
+                let here = if until == 0 { Here::End } else { Here::Bad { until, kind } };
+                return Ok((here, 0));
+            }
+        }
+    };
+    let here = match file.look(offset)? {
+        At::Entry(header) => Here::Entry(header, file.payload(offset, &header)?),
+        At::End => Here::End,
+        At::Bad { until } if until == file.len_bytes => {
+            Here::Bad { until, kind: DamageKind::Unfinished }
+        }
+        At::Bad { until } => Here::Bad { until, kind: DamageKind::Malformed("spool entry") },
+    };
+    Ok((here, offset))
+}
+
+/// Whether this file of a spool's directory holds entries, and its sequence number.
+fn sequence_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(FILE_SUFFIX)?.strip_suffix('.')?;
+    let is_ours = digits.len() == 16 && digits.bytes().all(|b| b"0123456789abcdef".contains(&b));
+    is_ours.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Whether a file was set aside.
+fn is_set_aside(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|e| e == DAMAGED_SUFFIX)
+}

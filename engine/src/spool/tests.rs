@@ -1,0 +1,382 @@
+//! The spool on the simulated disk: kills, power losses, failing calls, flipped bits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::storage::sim::{Fault, FaultError, Random, SimStorage};
+
+const DIRECTORY: &str = "/spool";
+const BYTES_MAX: u64 = 1 << 20;
+
+fn entry(n: u64, len: usize) -> Entry {
+    let mut bytes = format!("{n} ").into_bytes();
+    bytes.resize(bytes.len() + len, b'x');
+    bytes.push(b'\n');
+    Entry { bytes, lines: 1, starts_line: true, ends_line: true }
+}
+
+fn try_open(disk: &SimStorage) -> io::Result<Opened> {
+    Spool::open(Arc::new(disk.clone()), PathBuf::from(DIRECTORY), BYTES_MAX)
+}
+
+fn open(disk: &SimStorage) -> Spool {
+    try_open(disk).unwrap().spool
+}
+
+fn sync(spool: &mut Spool) -> io::Result<()> {
+    let Some(job) = spool.sync_job()? else { return Ok(()) };
+    let outcome = job.run();
+    let failed = outcome.is_err();
+    spool.on_synced(job, outcome)?;
+    if failed { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+}
+
+fn read_all(spool: &mut Spool) -> Vec<(u64, Entry)> {
+    let mut all = Vec::new();
+    while let Some(next) = spool.read_next().unwrap() {
+        all.push(next);
+    }
+    all
+}
+
+fn names(disk: &SimStorage) -> Vec<String> {
+    let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+    disk.files().iter().map(name).collect()
+}
+
+#[test]
+fn entries_come_out_in_order_once_and_go_on_after_a_kill_where_they_were_released() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..5 {
+        assert_eq!(spool.append(&entry(n, 3), false).unwrap(), n);
+    }
+    assert_eq!(spool.read_next().unwrap(), Some((0, entry(0, 3))));
+    assert_eq!(spool.read_next().unwrap(), Some((1, entry(1, 3))));
+    spool.release(1).unwrap();
+    let disk = disk.kill();
+    let mut spool = open(&disk);
+    assert_eq!((spool.pending_entries(), spool.pending_lines()), (4, 4));
+    assert_eq!(spool.append(&entry(5, 0), false).unwrap(), 5);
+    let numbers: Vec<u64> = read_all(&mut spool).iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5]);
+    spool.release(6).unwrap();
+    spool.finish().unwrap();
+    assert_eq!(names(&disk), ["mark"]);
+    assert_eq!(spool.take_damage(), []);
+    // Numbers go on although no file is left.
+    assert_eq!(open(&disk.kill()).append(&entry(6, 0), false).unwrap(), 6);
+}
+
+#[test]
+fn a_full_spool_refuses_until_something_is_released() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    let mut appended = 0;
+    while spool.append(&entry(appended, 10_000), false).is_ok() {
+        appended += 1;
+    }
+    assert!(matches!(spool.append(&entry(0, 10_000), false), Err(AppendError::Full)));
+    assert!(spool.disk_bytes() <= BYTES_MAX && spool.disk_bytes() > BYTES_MAX - 20_000);
+    assert!(!spool.has_ample_room());
+    // At a stop there is room for what was read already.
+    spool.append(&entry(appended, 10_000), true).unwrap();
+    for _ in 0..40 {
+        spool.read_next().unwrap();
+    }
+    spool.release(40).unwrap();
+    assert!(spool.has_ample_room());
+    spool.append(&entry(appended, 10_000), false).unwrap();
+}
+
+#[test]
+fn a_record_larger_than_the_spool_passes_through_an_empty_one() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    spool.append(&entry(0, 2 << 20), false).unwrap();
+    assert!(matches!(spool.append(&entry(1, 0), false), Err(AppendError::Full)));
+    read_all(&mut spool);
+    spool.release(1).unwrap();
+    spool.append(&entry(1, 0), false).unwrap();
+    assert_eq!(read_all(&mut spool).len(), 1);
+}
+
+/// The bytes of `docs/format-spool.md`.
+#[test]
+fn the_worked_example_of_the_format_page_is_what_is_written() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    let first = Entry { bytes: b"a\nb\n".to_vec(), lines: 2, starts_line: true, ends_line: true };
+    spool.append(&first, false).unwrap();
+    let last = Entry { bytes: b"end".to_vec(), lines: 1, starts_line: true, ends_line: false };
+    spool.append(&last, false).unwrap();
+    spool.read_next().unwrap();
+    spool.release(1).unwrap();
+    let hex = |name: &str| {
+        let bytes = disk.read_file(&Path::new(DIRECTORY).join(name)).unwrap();
+        bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().concat()
+    };
+    let page = include_str!("../../../docs/format-spool.md");
+    let block = |title: &str| {
+        let text = page.split(title).nth(1).unwrap().split("```").nth(1).unwrap();
+        let rows = text.lines().filter_map(|line| line.split("  ").next());
+        rows.flat_map(str::split_whitespace).collect::<String>()
+    };
+    assert_eq!(block("### File 0000000000000000.spool"), hex("0000000000000000.spool"));
+    let mark = hex("mark");
+    assert_eq!(block("### Mark"), mark[512 * 2..]);
+    assert!(mark[..512 * 2].bytes().all(|b| b == b'0'));
+}
+
+#[test]
+fn every_flipped_bit_is_told_costs_one_entry_at_most_and_its_file_is_set_aside() {
+    let written = |seed| {
+        let disk = SimStorage::new(seed);
+        let mut spool = open(&disk);
+        for n in 0..6 {
+            spool.append(&entry(n, 4), false).unwrap();
+        }
+        disk.kill()
+    };
+    let path = Path::new(DIRECTORY).join("0000000000000000.spool");
+    let len = written(1).read_file(&path).unwrap().len() as u64;
+    for offset in 0..len {
+        let disk = written(1);
+        disk.flip(&path, offset, offset as u32).unwrap();
+        let mut spool = open(&disk);
+        let got = read_all(&mut spool);
+        assert!(got.len() >= 5, "{offset}: {}", got.len());
+        assert!(got.windows(2).all(|w| w[0].0 < w[1].0));
+        assert!(got.iter().all(|(n, e)| *e == entry(*n, 4)), "{offset}");
+        let damage = spool.take_damage();
+        assert_eq!(damage.len(), 1, "{offset}: {damage:?}");
+        spool.release(6).unwrap();
+        let lost = damage[0].records;
+        assert!(lost.is_none() || lost == Some(6 - got.len() as u64), "{offset}: {damage:?}");
+        spool.finish().unwrap();
+        if got.len() < 6 {
+            assert!(names(&disk).iter().any(|n| n.ends_with(".damaged")), "{offset}");
+        }
+    }
+}
+
+#[test]
+fn every_cut_costs_only_what_was_cut_off() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..4 {
+        spool.append(&entry(n, 4), false).unwrap();
+    }
+    let path = Path::new(DIRECTORY).join("0000000000000000.spool");
+    let len = disk.read_file(&path).unwrap().len() as u64;
+    let each = (len - FILE_HEADER_BYTES) / 4;
+    for cut in 0..len {
+        let disk = disk.kill();
+        disk.truncate(&path, cut).unwrap();
+        let mut spool = open(&disk);
+        let whole = cut.saturating_sub(FILE_HEADER_BYTES) / each;
+        assert_eq!(read_all(&mut spool).len() as u64, whole, "{cut}");
+        // What comes next is taken and read, whatever was lost.
+        spool.append(&entry(9, 4), false).unwrap();
+        assert_eq!(read_all(&mut spool).len(), 1, "{cut}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_told_with_what_it_held() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..60 {
+        spool.append(&entry(n, 9_000), false).unwrap();
+    }
+    let disk = disk.kill();
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    storage.remove(&Path::new(DIRECTORY).join("0000000000000001.spool")).unwrap();
+    let mut spool = open(&disk);
+    let got = read_all(&mut spool).len() as u64;
+    let damage = spool.take_damage();
+    assert_eq!((damage.len(), damage[0].records), (1, Some(60 - got)), "{damage:?}");
+}
+
+#[test]
+fn unknown_files_are_told_and_left_and_damaged_ones_counted() {
+    let disk = SimStorage::new(1);
+    drop(open(&disk));
+    let storage: Arc<dyn Storage> = Arc::new(disk.clone());
+    for name in ["mine.txt", "0000000000000005.damaged", "LOCK", "xyz.spool"] {
+        storage.open(&Path::new(DIRECTORY).join(name), Open::CreateNew).unwrap();
+    }
+    let opened = try_open(&disk).unwrap();
+    let mut unknown = opened.unknown;
+    unknown.sort();
+    assert_eq!((unknown, opened.set_aside), (vec!["mine.txt".into(), "xyz.spool".into()], 1));
+    let mut spool = opened.spool;
+    spool.append(&entry(0, 0), false).unwrap();
+    assert!(names(&disk).contains(&"0000000000000006.spool".to_owned()), "numbers are not reused");
+}
+
+/// What must be there.
+#[derive(Default)]
+struct Model {
+    appended: BTreeMap<u64, Entry>,
+    /// Numbers below are durable.
+    synced: u64,
+    released: u64,
+    read: u64,
+    /// Not durable when the power went.
+    at_risk: BTreeSet<u64>,
+}
+
+impl Model {
+    fn check(&mut self, got: (u64, Entry), seed: u64) {
+        let (number, entry) = got;
+        assert!(number >= self.read, "seed {seed}: {number} came twice or out of order");
+        assert_eq!(self.appended.get(&number), Some(&entry), "seed {seed}: {number}");
+        for lost in self.read..number {
+            let was_at_risk = lost >= self.synced || self.at_risk.contains(&lost);
+            let may_be = was_at_risk || lost < self.released;
+            assert!(may_be, "seed {seed}: {lost} was durable and is lost");
+        }
+        self.read = number + 1;
+    }
+}
+
+/// A random life with kills and power losses; with `faults`, calls fail as well.
+fn live(seed: u64, faults: bool) {
+    let mut disk = SimStorage::new(seed);
+    let mut random = Random::new(seed);
+    let mut model = Model::default();
+    let mut spool = open(&disk);
+    for _ in 0..120 {
+        if faults && random.below(10) == 0 {
+            let error = if random.below(2) == 0 { FaultError::Io } else { FaultError::NoSpace };
+            disk.fail(Fault::nth(1 + random.below(4), error));
+        }
+        match random.below(20) {
+            0..=8 => {
+                let next = entry(random.below(1000), random.below(30_000) as usize);
+                if let Ok(number) = spool.append(&next, false) {
+                    model.appended.insert(number, next);
+                }
+            }
+            9..=12 => {
+                if let Ok(Some(got)) = spool.read_next() {
+                    model.check(got, seed);
+                }
+            }
+            13..=14 => {
+                let before = model.read;
+                // A mark that cannot be written is written with the next.
+                let _ = spool.release(before);
+                model.released = model.released.max(before);
+            }
+            15..=17 => {
+                let end = model.appended.keys().next_back().map_or(0, |n| n + 1);
+                if sync(&mut spool).is_ok() {
+                    model.synced = end;
+                }
+            }
+            18 => {
+                if spool.rewrite_from.is_some() {
+                    // The next life cannot know of the failed sync: its own will succeed.
+                    model.at_risk.extend(model.synced..spool.number_next);
+                }
+                disk = disk.kill();
+                spool = open(&disk);
+                model.read = spool.mark.released;
+            }
+            _ => {
+                disk = disk.crash(random.next_u64());
+                spool = open(&disk);
+                model.read = spool.mark.released;
+                let end = spool.number_next;
+                model.at_risk.extend(model.synced..end);
+                model.appended.retain(|number, _| *number < end);
+                // Where all was released, nothing need be left, not even the numbers.
+                assert!(end >= model.synced || model.released >= model.synced, "seed {seed}");
+                model.at_risk.retain(|number| *number < end);
+                (model.synced, model.released) = (model.synced.min(end), model.released.min(end));
+            }
+        }
+    }
+    disk.clear_faults();
+    while let Some(got) = spool.read_next().unwrap_or_default() {
+        model.check(got, seed);
+    }
+    // The last ones may be known by their headers only.
+    let is_lost = |n: &u64| !model.at_risk.contains(n) && *n >= model.released;
+    assert_eq!((model.read..model.synced).find(is_lost), None, "seed {seed}");
+    let before = model.read;
+    spool.release(before).unwrap();
+}
+
+fn seeds() -> u64 {
+    std::env::var("OKLOGD_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300)
+}
+
+/// `OKLOGD_SEED` repeats one.
+fn one_or_all() -> std::ops::Range<u64> {
+    match std::env::var("OKLOGD_SEED").ok().and_then(|s| s.parse().ok()) {
+        Some(seed) => seed..seed + 1,
+        None => 0..seeds(),
+    }
+}
+
+#[test]
+fn what_was_synced_survives_any_sequence_of_kills_and_power_losses() {
+    for seed in one_or_all() {
+        live(seed, false);
+    }
+}
+
+#[test]
+fn failing_calls_lose_nothing_that_was_reported_as_kept() {
+    for seed in one_or_all() {
+        live(seed, true);
+    }
+}
+
+/// Appends, syncs, reads and releases, trying again what failed.
+fn script(disk: &SimStorage) -> Vec<u64> {
+    let mut opened = try_open(disk);
+    if opened.is_err() {
+        opened = try_open(disk);
+    }
+    let mut spool = opened.unwrap().spool;
+    let mut read = Vec::new();
+    let take = |spool: &mut Spool, read: &mut Vec<u64>| {
+        for _ in 0..4 {
+            while let Ok(Some((number, _))) = spool.read_next() {
+                read.push(number);
+            }
+        }
+    };
+    for n in 0..30 {
+        while spool.append(&entry(n, 12_000), false).is_err() {}
+        if n % 4 == 0 {
+            let _ = sync(&mut spool);
+        }
+        if n % 7 == 0 {
+            take(&mut spool, &mut read);
+            let _ = spool.release(n + 1);
+        }
+    }
+    take(&mut spool, &mut read);
+    let _ = spool.release(30);
+    let _ = spool.finish();
+    read
+}
+
+#[test]
+fn any_single_call_may_fail_and_every_entry_still_comes_once_in_order() {
+    let disk = SimStorage::new(1);
+    let expected: Vec<u64> = (0..30).collect();
+    assert_eq!(script(&disk), expected);
+    for call in 1..=disk.calls() {
+        for error in [FaultError::Io, FaultError::NoSpace] {
+            let disk = SimStorage::new(1);
+            disk.fail(Fault::nth(call, error));
+            assert_eq!(script(&disk), expected, "call {call} {error:?}");
+        }
+    }
+}

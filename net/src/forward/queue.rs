@@ -1,0 +1,431 @@
+//! Between the thread that reads standard input and the task that sends: lines in order, in memory
+//! or in the spool.
+//!
+//! Invariants: the reader waits while there is no room; the sender never waits. Where an unfinished
+//! line is followed by the start of another (two lives share a spool, or a damaged entry lay
+//! between), an LF keeps them apart.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::spool::{AppendError, Entry, Spool};
+use tokio::sync::Notify;
+
+use super::Waiting;
+use super::buffer::{Buffer, Pushed};
+use super::metrics::ForwardMetrics;
+use super::piece::Piece;
+use crate::limits::FORWARD_TELL_INTERVAL;
+
+/// How long the reader waits before it tries again to write to a spool that refused.
+const SPOOL_RETRY: Duration = Duration::from_secs(1);
+
+/// Pieces between reader and sender.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// For the reader: there may be room.
+    room: Condvar,
+    /// For the sender: there may be something, or the end.
+    pub(crate) news: Notify,
+    metrics: Arc<ForwardMetrics>,
+}
+
+enum Backing {
+    Memory { buffer: Buffer, drops: bool },
+    Spool(Box<Spool>),
+}
+
+struct State {
+    backing: Backing,
+    /// The reader will bring nothing more.
+    ended: bool,
+    /// A signal came.
+    stopping: bool,
+    input_error: Option<io::Error>,
+    /// Whether the last piece that was taken left its line unfinished, and its entry.
+    torn: bool,
+    last_entry: Option<u64>,
+    /// A piece that waits behind a joint.
+    held: Option<Piece>,
+    /// Lines that the spool could not take in the end.
+    unplaced_lines: u64,
+    told: Told,
+}
+
+/// What the operator was told.
+#[derive(Default)]
+struct Told {
+    spool_full: bool,
+    spool_failing: bool,
+    sync_failing: bool,
+    read_failing: bool,
+    dropped_at: Option<Instant>,
+    dropped_lines: u64,
+    dropped_total: u64,
+}
+
+impl Queue {
+    /// An empty queue, or what is in the spool.
+    pub(crate) fn new(waiting: Waiting, metrics: Arc<ForwardMetrics>) -> Self {
+        let backing = match waiting {
+            Waiting::Block { bytes_max } => {
+                Backing::Memory { buffer: Buffer::new(bytes_max), drops: false }
+            }
+            Waiting::DropOldest { bytes_max } => {
+                Backing::Memory { buffer: Buffer::new(bytes_max), drops: true }
+            }
+            Waiting::Spool(spool) => Backing::Spool(spool),
+        };
+        let state = State {
+            backing,
+            ended: false,
+            stopping: false,
+            input_error: None,
+            torn: false,
+            last_entry: None,
+            held: None,
+            unplaced_lines: 0,
+            told: Told::default(),
+        };
+        let queue =
+            Self { state: Mutex::new(state), room: Condvar::new(), news: Notify::new(), metrics };
+        queue.measure(&queue.lock());
+        queue
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a piece; blocks until there is room or a signal came.
+    pub(crate) fn push(&self, mut piece: Piece) {
+        let mut state = self.lock();
+        loop {
+            let (outcome, wait) = state.try_push(piece, &self.metrics);
+            match outcome {
+                None => break,
+                Some(again) if state.stopping => {
+                    state.unplaced_lines += again.lines.max(1);
+                    break;
+                }
+                Some(again) => piece = again,
+            }
+            self.metrics.input_blocked.set(1);
+            state = match wait {
+                Some(time) => {
+                    self.room.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.room.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        self.metrics.input_blocked.set(0);
+        self.measure(&state);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// The reader is done.
+    pub(crate) fn end(&self, error: Option<io::Error>) {
+        let mut state = self.lock();
+        state.ended = true;
+        state.input_error = error;
+        state.told.tell_dropped(true);
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// A signal came: the reader waits for no room any more, and the spool keeps what it has.
+    pub(crate) fn stop(&self) {
+        self.lock().stopping = true;
+        self.room.notify_all();
+        self.news.notify_one();
+    }
+
+    /// The next piece.
+    pub(crate) fn take(&self) -> Option<Piece> {
+        let mut state = self.lock();
+        if state.stopping && matches!(state.backing, Backing::Spool(_)) {
+            return None;
+        }
+        let piece = match state.held.take() {
+            Some(piece) => piece,
+            None => state.next_piece(&self.metrics)?,
+        };
+        let follows = match (state.last_entry, piece.entry) {
+            (Some(last), Some(entry)) => entry == last + 1,
+            _ => true,
+        };
+        if state.torn && (piece.starts_line || !follows) && !piece.is_joint() {
+            state.torn = false;
+            state.last_entry = None;
+            state.held = Some(piece);
+            return Some(Piece::joint());
+        }
+        state.torn = !piece.ends_line;
+        state.last_entry = piece.entry;
+        self.measure(&state);
+        drop(state);
+        self.room.notify_all();
+        Some(piece)
+    }
+
+    /// Whether nothing more comes out, now and later.
+    pub(crate) fn is_finished(&self) -> bool {
+        let state = self.lock();
+        if !state.ended || state.held.is_some() {
+            return false;
+        }
+        match &state.backing {
+            Backing::Memory { buffer, .. } => buffer.held_bytes() == 0,
+            Backing::Spool(_) if state.stopping => true,
+            Backing::Spool(spool) => spool.is_read(),
+        }
+    }
+
+    /// Whether a signal came and what is left stays in the spool.
+    pub(crate) fn is_leaving_it_to_the_spool(&self) -> bool {
+        let state = self.lock();
+        state.stopping && state.ended && matches!(state.backing, Backing::Spool(_))
+    }
+
+    /// Spool entries below `before` are handed over.
+    pub(crate) fn release(&self, before: u64) {
+        let mut state = self.lock();
+        let State { backing: Backing::Spool(spool), told, .. } = &mut *state else { return };
+        if let Err(error) = spool.release(before) {
+            self.metrics.spool_errors.inc();
+            if !std::mem::replace(&mut told.spool_failing, true) {
+                tracing::warn!(%error, "the spool cannot note what is handed over: lines may be sent twice");
+            }
+        }
+        self.measure(&state);
+        drop(state);
+        self.room.notify_all();
+    }
+
+    /// Makes what is in the spool durable. Blocks, without holding the queue.
+    pub(crate) fn sync_spool(&self) -> bool {
+        let job = match &mut self.lock().backing {
+            Backing::Spool(spool) => spool.sync_job(),
+            Backing::Memory { .. } => return true,
+        };
+        let (outcome, job) = match job {
+            Ok(None) => return true,
+            Ok(Some(job)) => (job.run(), Some(job)),
+            Err(error) => (Err(error), None),
+        };
+        let failed = outcome.as_ref().err().map(ToString::to_string);
+        let mut state = self.lock();
+        let State { backing: Backing::Spool(spool), told, .. } = &mut *state else { return true };
+        let kept = job.is_some_and(|job| spool.on_synced(job, outcome).is_ok());
+        match failed {
+            Some(error) => {
+                self.metrics.spool_errors.inc();
+                if !std::mem::replace(&mut told.sync_failing, true) {
+                    tracing::warn!(
+                        error,
+                        written_again = kept,
+                        "the spool cannot be synced: until it can, lines survive a kill but no power loss"
+                    );
+                }
+            }
+            None if std::mem::take(&mut told.sync_failing) => {
+                tracing::info!("the spool is synced again");
+            }
+            None => {}
+        }
+        kept
+    }
+
+    /// Nothing more will be done with it: leaves the spool tidy. What is left in it is durable
+    /// if this says so.
+    pub(crate) fn close(&self) -> bool {
+        let synced = self.sync_spool();
+        let mut state = self.lock();
+        state.told.tell_dropped(true);
+        match &mut state.backing {
+            // After a failed sync the lines were written again: to be synced once more.
+            Backing::Spool(spool) => {
+                let finished = spool.finish().is_ok();
+                drop(state);
+                synced && self.sync_spool() && finished
+            }
+            Backing::Memory { .. } => true,
+        }
+    }
+
+    /// Whether there may be something that cannot be read now.
+    pub(crate) fn is_failing_to_read(&self) -> bool {
+        self.lock().told.read_failing
+    }
+
+    /// Lines that wait: in memory (those would be lost), and in the spool.
+    pub(crate) fn left(&self) -> (u64, u64) {
+        let state = self.lock();
+        let held = state.held.as_ref().map_or(0, |piece| piece.lines);
+        match &state.backing {
+            Backing::Memory { buffer, .. } => (buffer.lines() + held + state.unplaced_lines, 0),
+            Backing::Spool(spool) => (state.unplaced_lines, spool.pending_lines()),
+        }
+    }
+
+    /// Whether anything waits in the spool.
+    pub(crate) fn has_spooled(&self) -> bool {
+        matches!(&self.lock().backing, Backing::Spool(spool) if spool.pending_entries() > 0)
+    }
+
+    /// Whether lines are kept on disk.
+    pub(crate) fn is_spool(&self) -> bool {
+        matches!(self.lock().backing, Backing::Spool(_))
+    }
+
+    /// Why standard input ended, if it failed.
+    pub(crate) fn take_input_error(&self) -> Option<io::Error> {
+        self.lock().input_error.take()
+    }
+
+    /// What is wrong, for `/health`.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let told = &self.lock().told;
+        let mut reasons = Vec::new();
+        if told.spool_full {
+            reasons.push("the spool is full: standard input waits".to_owned());
+        }
+        if told.spool_failing || told.sync_failing || told.read_failing {
+            reasons.push("the spool's disk is failing".to_owned());
+        }
+        if told.dropped_at.is_some_and(|at| at.elapsed() < FORWARD_TELL_INTERVAL) {
+            reasons.push("records are being dropped".to_owned());
+        }
+        reasons
+    }
+
+    fn measure(&self, state: &State) {
+        match &state.backing {
+            Backing::Memory { buffer, .. } => {
+                self.metrics.buffer_bytes.set(buffer.held_bytes() as i64);
+            }
+            Backing::Spool(spool) => {
+                self.metrics.spool_bytes.set(spool.disk_bytes() as i64);
+                self.metrics.spool_records.set(spool.pending_lines() as i64);
+            }
+        }
+    }
+}
+
+impl State {
+    /// Gives the piece back if there is no room, with the time after which to try again even if
+    /// nothing was taken.
+    fn try_push(
+        &mut self,
+        piece: Piece,
+        metrics: &ForwardMetrics,
+    ) -> (Option<Piece>, Option<Duration>) {
+        match &mut self.backing {
+            Backing::Memory { buffer, drops: true } => {
+                buffer.push_dropping(piece);
+                let dropped = buffer.take_dropped();
+                metrics.dropped_records.inc_by(dropped.lines);
+                metrics.dropped_bytes.inc_by(dropped.bytes);
+                self.told.dropped_lines += dropped.lines;
+                self.told.tell_dropped(false);
+                (None, None)
+            }
+            Backing::Memory { buffer, .. } if self.stopping => {
+                buffer.keep(piece);
+                (None, None)
+            }
+            Backing::Memory { buffer, .. } => match buffer.push(piece) {
+                Pushed::Kept => (None, None),
+                Pushed::Full(piece) => (Some(piece), None),
+            },
+            Backing::Spool(spool) => {
+                let Piece { bytes, lines, starts_line, ends_line, counts, .. } = piece;
+                let entry = Entry { bytes, lines, starts_line, ends_line };
+                let outcome = spool.append(&entry, self.stopping);
+                self.told.tell_append(&outcome, spool, metrics);
+                let Err(error) = outcome else { return (None, None) };
+                let Entry { bytes, lines, starts_line, ends_line } = entry;
+                let again = Piece { bytes, counts, lines, starts_line, ends_line, entry: None };
+                (Some(again), matches!(error, AppendError::Io(_)).then_some(SPOOL_RETRY))
+            }
+        }
+    }
+
+    fn next_piece(&mut self, metrics: &ForwardMetrics) -> Option<Piece> {
+        let spool = match &mut self.backing {
+            Backing::Memory { buffer, .. } => return buffer.take(),
+            Backing::Spool(spool) => spool,
+        };
+        let next = spool.read_next();
+        for damage in spool.take_damage() {
+            metrics.spool_damage.inc();
+            tracing::warn!("the spool is damaged: {damage}");
+        }
+        match next {
+            Ok(next) => {
+                self.told.read_failing = false;
+                let (number, Entry { bytes, lines, starts_line, ends_line }) = next?;
+                let counts = if starts_line && ends_line { lines } else { 1 };
+                Some(Piece { bytes, counts, lines, starts_line, ends_line, entry: Some(number) })
+            }
+            Err(error) => {
+                metrics.spool_errors.inc();
+                if !std::mem::replace(&mut self.told.read_failing, true) {
+                    tracing::warn!(%error, "the spool cannot be read");
+                }
+                None
+            }
+        }
+    }
+}
+
+impl Told {
+    /// At most one line per interval; `now`: whatever was not told yet.
+    fn tell_dropped(&mut self, now: bool) {
+        let is_due = self.dropped_at.is_none_or(|at| at.elapsed() >= FORWARD_TELL_INTERVAL);
+        if self.dropped_lines > 0 && (is_due || now) {
+            self.dropped_total += self.dropped_lines;
+            tracing::warn!(
+                records = self.dropped_lines,
+                total = self.dropped_total,
+                "the buffer is full: dropped the oldest records"
+            );
+            self.dropped_lines = 0;
+            self.dropped_at = Some(Instant::now());
+        }
+    }
+
+    fn tell_append(
+        &mut self,
+        outcome: &Result<u64, AppendError>,
+        spool: &Spool,
+        metrics: &ForwardMetrics,
+    ) {
+        match outcome {
+            Ok(_) => {
+                if std::mem::take(&mut self.spool_failing) {
+                    tracing::info!("the spool takes lines again");
+                }
+                // Told as over only when there is some room, so that it is not told all the time.
+                if self.spool_full && spool.has_ample_room() {
+                    self.spool_full = false;
+                    tracing::info!("the spool has room again");
+                }
+            }
+            Err(AppendError::Full) => {
+                if !std::mem::replace(&mut self.spool_full, true) {
+                    let (records, bytes) = (spool.pending_lines(), spool.disk_bytes());
+                    tracing::warn!(records, bytes, "the spool is full: standard input waits");
+                }
+            }
+            Err(AppendError::Io(error)) => {
+                metrics.spool_errors.inc();
+                if !std::mem::replace(&mut self.spool_failing, true) {
+                    tracing::warn!(%error, "the spool cannot be written: standard input waits");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! What was taken from the queue and is not handed over yet: sent or to be sent, in order.
+//!
+//! Pure: bytes written, counts received and broken connections come in; what to send next and
+//! what may be forgotten comes out. Invariants: nothing is forgotten before its promise holds: with
+//! acknowledgements, when the ingester has counted it; without, when all of it was written. After
+//! a broken connection sending resumes at the start of the first line that is not handed over, or,
+//! in a line longer than a record, at the first such part of it.
+
+use std::collections::VecDeque;
+
+use super::piece::{Piece, line_start, skip_lines};
+
+/// What may be forgotten.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+pub(crate) struct HandedOver {
+    /// Lines.
+    pub(crate) lines: u64,
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Spool entries with smaller numbers are done with.
+    pub(crate) entries_before: Option<u64>,
+}
+
+/// Pieces on their way.
+#[derive(Debug)]
+pub(crate) struct Window {
+    acknowledged: bool,
+    pieces: VecDeque<Piece>,
+    /// Bytes and counts of the first piece that are handed over.
+    front: (usize, u64),
+    /// The next byte to send: piece and offset in it.
+    cursor: (usize, usize),
+    held_bytes: usize,
+    /// The last count of this connection, and what was sent on it in all.
+    counted: u64,
+    sent_counts: u64,
+    /// Counts of the first piece sent on this connection that belong to earlier ones.
+    skipped_counts: u64,
+    handed_over: HandedOver,
+}
+
+/// The ingester counted more records than were sent: it cuts lines at a smaller size.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CountsTooHigh;
+
+impl Window {
+    /// `acknowledged`: whether ingesters tell what they have.
+    pub(crate) fn new(acknowledged: bool) -> Self {
+        Self {
+            acknowledged,
+            pieces: VecDeque::new(),
+            front: (0, 0),
+            cursor: (0, 0),
+            held_bytes: 0,
+            counted: 0,
+            sent_counts: 0,
+            skipped_counts: 0,
+            handed_over: HandedOver::default(),
+        }
+    }
+
+    /// Adds a piece behind the others.
+    pub(crate) fn push(&mut self, piece: Piece) {
+        self.held_bytes += piece.bytes.len();
+        self.pieces.push_back(piece);
+    }
+
+    /// Bytes that are held.
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Whether everything is handed over.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Whether everything was written.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.cursor.0 >= self.pieces.len()
+    }
+
+    /// Lines that are not handed over; an unfinished one counts.
+    pub(crate) fn lines(&self) -> u64 {
+        let all: u64 = self.pieces.iter().map(|p| p.lines).sum();
+        let done = self.pieces.front().map_or(0, |p| if p.is_whole() { self.front.1 } else { 0 });
+        all - done
+    }
+
+    /// What to write next.
+    pub(crate) fn next_bytes(&self) -> Option<&[u8]> {
+        self.pieces.get(self.cursor.0).map(|piece| &piece.bytes[self.cursor.1..])
+    }
+
+    /// The socket took `len` bytes of [`Window::next_bytes`].
+    pub(crate) fn on_written(&mut self, len: usize) {
+        let Some(piece) = self.pieces.get(self.cursor.0) else { return };
+        self.cursor.1 += len;
+        if self.cursor.1 < piece.bytes.len() {
+            return;
+        }
+        self.sent_counts += piece.counts - std::mem::take(&mut self.skipped_counts);
+        self.cursor = (self.cursor.0 + 1, 0);
+        if !self.acknowledged {
+            self.forget_front();
+        }
+    }
+
+    /// The ingester has `count` records of this connection.
+    pub(crate) fn on_count(&mut self, count: u64) -> Result<(), CountsTooHigh> {
+        let partly = self.pieces.get(self.cursor.0).filter(|_| self.cursor.1 > 0);
+        let partly = partly.map_or(0, |piece| piece.counts - self.skipped_counts);
+        if count > self.sent_counts + partly {
+            return Err(CountsTooHigh);
+        }
+        let mut left = count.saturating_sub(self.counted);
+        self.counted = self.counted.max(count);
+        while let Some(piece) = self.pieces.front() {
+            let open = piece.counts - self.front.1;
+            // A piece that is not wholly sent is not wholly taken, whatever is said.
+            if open <= left && self.cursor.0 > 0 {
+                left -= open;
+                self.forget_front();
+            } else {
+                if left > 0 && piece.is_whole() {
+                    let at = skip_lines(&piece.bytes, self.front.0, left.min(open));
+                    if self.cursor.0 == 0 && at > self.cursor.1 {
+                        return Err(CountsTooHigh);
+                    }
+                    self.handed_over.bytes += (at - self.front.0) as u64;
+                    self.handed_over.lines += left.min(open);
+                    self.front = (at, self.front.1 + left.min(open));
+                }
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is gone: what was not handed over is sent again on the next one.
+    pub(crate) fn on_broken(&mut self) {
+        // An LF that ends a line of the connection before has nothing to end on the next.
+        while self.pieces.front().is_some_and(Piece::is_joint) {
+            self.cursor.0 = self.cursor.0.saturating_sub(1);
+            self.forget(0);
+        }
+        let resume = match self.pieces.front() {
+            Some(piece) if !self.acknowledged && self.cursor.0 == 0 && piece.is_whole() => {
+                let at = line_start(&piece.bytes, self.cursor.1);
+                let lines = memchr::memchr_iter(b'\n', &piece.bytes[self.front.0..at]).count();
+                self.handed_over.lines += lines as u64;
+                self.handed_over.bytes += (at - self.front.0) as u64;
+                self.front = (at, self.front.1 + lines as u64);
+                at
+            }
+            _ => self.front.0,
+        };
+        self.cursor = (0, resume);
+        self.counted = 0;
+        self.sent_counts = 0;
+        self.skipped_counts = self.front.1;
+    }
+
+    /// What was handed over since the last call.
+    pub(crate) fn take_handed_over(&mut self) -> HandedOver {
+        std::mem::take(&mut self.handed_over)
+    }
+
+    fn forget_front(&mut self) {
+        self.cursor.0 -= 1;
+        let done = self.front;
+        self.forget(done.0);
+    }
+
+    /// Forgets the first piece, of which `done` bytes were told as handed over before.
+    fn forget(&mut self, done: usize) {
+        let Some(piece) = self.pieces.pop_front() else { return };
+        self.held_bytes -= piece.bytes.len();
+        self.handed_over.bytes += (piece.bytes.len() - done) as u64;
+        let lines_done = if piece.is_whole() { self.front.1 } else { 0 };
+        self.handed_over.lines += piece.lines - lines_done;
+        if let Some(entry) = piece.entry {
+            self.handed_over.entries_before = Some(entry + 1);
+        }
+        self.front = (0, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn whole(text: &str) -> Piece {
+        let lines = text.matches('\n').count() as u64;
+        let bytes = text.as_bytes().to_vec();
+        Piece { bytes, counts: lines, lines, starts_line: true, ends_line: true, entry: None }
+    }
+
+    fn send_all(window: &mut Window) -> Vec<u8> {
+        let mut sent = Vec::new();
+        while let Some(bytes) = window.next_bytes() {
+            sent.extend_from_slice(bytes);
+            let len = bytes.len();
+            window.on_written(len);
+        }
+        sent
+    }
+
+    #[test]
+    fn only_what_was_counted_is_not_sent_again() {
+        let mut window = Window::new(true);
+        window.push(whole("1\n2\n3\n"));
+        window.push(whole("4\n5\n"));
+        assert_eq!(send_all(&mut window), b"1\n2\n3\n4\n5\n");
+        window.on_count(2).unwrap();
+        assert_eq!(window.lines(), 3);
+        window.on_broken();
+        assert_eq!(send_all(&mut window), b"3\n4\n5\n");
+        window.on_count(1).unwrap();
+        window.on_count(2).unwrap();
+        window.on_broken();
+        assert_eq!(send_all(&mut window), b"5\n");
+        window.on_count(1).unwrap();
+        assert!(window.is_empty());
+        let done = window.take_handed_over();
+        assert_eq!((done.lines, done.bytes), (5, 10));
+    }
+
+    #[test]
+    fn without_acknowledgements_the_line_that_was_being_written_is_sent_again_whole() {
+        let mut window = Window::new(false);
+        window.push(whole("first\nsecond\nthird\n"));
+        window.on_written(8);
+        window.on_broken();
+        assert_eq!(window.take_handed_over().lines, 1);
+        assert_eq!(send_all(&mut window), b"second\nthird\n");
+        assert!(window.is_empty());
+        assert_eq!(window.take_handed_over().lines, 2);
+    }
+
+    #[test]
+    fn counts_may_come_while_a_piece_is_being_sent() {
+        let mut window = Window::new(true);
+        window.push(whole("1\n2\n3\n"));
+        window.on_written(4);
+        window.on_count(2).unwrap();
+        window.on_written(2);
+        window.on_count(3).unwrap();
+        assert!(window.is_empty());
+        window.push(whole("4\n5\n"));
+        window.on_written(2);
+        assert_eq!(window.on_count(5), Err(CountsTooHigh));
+    }
+
+    #[test]
+    fn more_records_than_were_sent_are_not_believed() {
+        let mut window = Window::new(true);
+        window.push(whole("a\n"));
+        send_all(&mut window);
+        assert_eq!(window.on_count(2), Err(CountsTooHigh));
+        assert_eq!(window.lines(), 1);
+    }
+
+    #[test]
+    fn a_joint_is_not_sent_at_the_start_of_a_connection() {
+        for acknowledged in [true, false] {
+            let mut window = Window::new(acknowledged);
+            window.push(Piece {
+                bytes: b"torn".to_vec(),
+                counts: 1,
+                starts_line: true,
+                ..Piece::default()
+            });
+            window.push(Piece::joint());
+            window.push(whole("next\n"));
+            window.on_written(4);
+            if acknowledged {
+                window.on_count(1).unwrap();
+            }
+            window.on_broken();
+            assert_eq!(send_all(&mut window), b"next\n");
+        }
+    }
+
+    proptest! {
+        /// Whatever breaks when, each line is delivered, and only what was not counted twice.
+        #[test]
+        fn every_line_arrives_at_least_once_and_counted_ones_exactly_once(
+            steps in proptest::collection::vec((0..4u8, 1..9usize), 0..80),
+            lines in 1..40usize,
+        ) {
+            let mut window = Window::new(true);
+            let texts: Vec<String> = (0..lines).map(|n| format!("line {n}")).collect();
+            for pair in texts.chunks(3) {
+                window.push(whole(&(pair.join("\n") + "\n")));
+            }
+            let (mut node, mut kept): (Vec<u8>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+            let (mut on_connection, mut told) = (0, 0);
+            let mut taken = Vec::new();
+            let mut absorb = |node: &mut Vec<u8>, on_connection: &mut u64| {
+                while let Some(lf) = memchr::memchr(b'\n', node) {
+                    taken.push(node.drain(..=lf).collect::<Vec<u8>>());
+                    *on_connection += 1;
+                }
+            };
+            for (what, size) in steps {
+                match what {
+                    0 | 1 => if let Some(bytes) = window.next_bytes() {
+                        let len = size.min(bytes.len());
+                        node.extend_from_slice(&bytes[..len]);
+                        window.on_written(len);
+                        absorb(&mut node, &mut on_connection);
+                    },
+                    2 => { told = on_connection.min(told + size as u64); window.on_count(told).unwrap(); }
+                    _ => { window.on_broken(); node.clear(); on_connection = 0; told = 0; }
+                }
+            }
+            node.extend(send_all(&mut window));
+            absorb(&mut node, &mut on_connection);
+            window.on_count(on_connection).unwrap();
+            prop_assert!(window.is_empty());
+            prop_assert_eq!(window.held_bytes(), 0);
+            prop_assert_eq!(window.take_handed_over().lines, lines as u64);
+            kept.extend(taken);
+            for text in &texts {
+                let line = format!("{text}\n").into_bytes();
+                prop_assert!(kept.contains(&line), "{} is missing", text);
+            }
+        }
+    }
+}
