@@ -18,6 +18,11 @@ pub(crate) const API_PORT: u16 = 7650;
 const FAST_PORT: u16 = 7651;
 const DURABLE_PORT: u16 = 7652;
 
+/// Segments of which a store of bounded size is made at least: what goes at a time.
+pub(crate) const RETAIN_PARTS: u64 = 8;
+/// Smallest segment size that can be set, bytes.
+const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
 /// How records get their topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TopicMode {
@@ -36,6 +41,8 @@ pub(crate) struct NodeConfig {
     pub(crate) cores: Option<usize>,
     /// Time to finish work after a signal.
     pub(crate) shutdown_timeout: Duration,
+    /// Free space below which new records are refused, bytes; `None`: by the size of the disk.
+    pub(crate) disk_free_min_bytes: Option<u64>,
     /// The ingest side.
     pub(crate) ingest: IngestConfig,
     /// The store side.
@@ -96,6 +103,12 @@ pub(crate) struct StoreConfig {
     pub(crate) segment_target_age: Duration,
     /// Time between looks for flushed segments.
     pub(crate) segment_delay: Duration,
+    /// Age of a segment's newest record at which it goes to the trash.
+    pub(crate) segment_retain: Duration,
+    /// Time in the trash.
+    pub(crate) segment_purge: Duration,
+    /// What the store may hold, trash included, bytes; `None`: no bound.
+    pub(crate) retain_size_bytes: Option<u64>,
 }
 
 /// The search side of a node.
@@ -131,10 +144,11 @@ impl NodeConfig {
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let listen = settings.text("listen");
         let endpoint = |name, port| settings.address(name).or(&listen, port);
-        let config = Self {
+        let mut config = Self {
             api: endpoint("api", API_PORT),
             cores: settings.optional_number("cores").map(|cores| cores as usize),
             shutdown_timeout: settings.duration("shutdown-timeout"),
+            disk_free_min_bytes: settings.optional_number("disk.free-min"),
             ingest: IngestConfig {
                 fast: endpoint("ingest.fast", FAST_PORT),
                 durable: endpoint("ingest.durable", DURABLE_PORT),
@@ -159,6 +173,9 @@ impl NodeConfig {
                 segment_target_size_bytes: settings.number("store.segment-target-size"),
                 segment_target_age: settings.duration("store.segment-target-age"),
                 segment_delay: settings.duration("store.segment-delay"),
+                segment_retain: settings.duration("store.segment-retain"),
+                segment_purge: settings.duration("store.segment-purge"),
+                retain_size_bytes: settings.optional_number("store.retain-size"),
             },
             query: QueryConfig {
                 max_concurrent: settings.number("query.max-concurrent") as usize,
@@ -173,7 +190,18 @@ impl NodeConfig {
             log: LogConfig::from_settings(settings),
         };
         config.check()?;
+        config.fit_segments();
         Ok(config)
+    }
+
+    /// Segments go as a whole, so a small store is made of small ones.
+    fn fit_segments(&mut self) {
+        let Some(part) = self.store.retain_size_bytes.map(|bytes| bytes / RETAIN_PARTS) else {
+            return;
+        };
+        let fit = |bytes: &mut u64| *bytes = (*bytes).min(part.max(SEGMENT_BYTES_MIN));
+        fit(&mut self.ingest.segment_flush_size_bytes);
+        fit(&mut self.store.segment_target_size_bytes);
     }
 
     fn check(&self) -> Result<(), SettingsError> {
@@ -248,6 +276,20 @@ mod tests {
             config(&["--listen", "::1", "--api=tcp://0.0.0.0", "--ingest.fast=:9"]).unwrap();
         assert_eq!(config.api.to_string(), "0.0.0.0:7650");
         assert_eq!(config.ingest.fast.to_string(), "[::1]:9");
+    }
+
+    #[test]
+    fn retention_has_its_defaults_and_a_small_store_small_segments() {
+        let by_default = config(&[]).unwrap();
+        assert_eq!(by_default.store.segment_retain, Duration::from_secs(7 * 86_400));
+        assert_eq!(by_default.store.segment_purge, Duration::from_secs(86_400));
+        assert_eq!(by_default.store.retain_size_bytes, None);
+        assert_eq!(by_default.disk_free_min_bytes, None);
+        let small = config(&["--store.retain-size=80MiB", "--disk.free-min", "2GiB"]).unwrap();
+        assert_eq!(small.store.segment_target_size_bytes, 10 << 20);
+        assert_eq!(small.ingest.segment_flush_size_bytes, 10 << 20);
+        assert_eq!(small.disk_free_min_bytes, Some(2 << 30));
+        assert!(config(&["--store.segment-retain=0s"]).is_err());
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) const NODE: &[Flag] = &[
         "static: every record gets --ingest.topic; dynamic: the first word of a line is its topic",
     ),
     common("ingest.topic", Kind::Topic, "default", "Topic of records in static mode"),
-    common(
+    rare(
         "ingest.flush-interval",
         Kind::Duration(1, 10_000),
         "20ms",
@@ -92,6 +92,22 @@ pub(crate) const NODE: &[Flag] = &[
     ),
     common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
     common(
+        "store.segment-retain",
+        Kind::Duration(1_000, 36_500 * DAY_MS),
+        "7d",
+        "Keep records for this long",
+    ),
+    optional(
+        "store.retain-size",
+        Kind::Size(1 << 20, 1 << 60),
+        "Keep at most this much in the store, the oldest goes first (default: no bound)",
+    ),
+    optional(
+        "disk.free-min",
+        Kind::Size(0, 1 << 60),
+        "Refuse new records below this much free space (default: the smaller of 1GiB and 5 %)",
+    ),
+    common(
         "store.segment-replication-factor",
         Kind::Count(1, 16),
         "2",
@@ -103,7 +119,7 @@ pub(crate) const NODE: &[Flag] = &[
         "256",
         "Queries that run at a time; further ones are told to come again",
     ),
-    common(
+    rare(
         "query.memory-max",
         Kind::Size(8 << 20, 1 << 40),
         "128MiB",
@@ -117,7 +133,7 @@ pub(crate) const NODE: &[Flag] = &[
     SHUTDOWN_TIMEOUT,
     LOG_LEVEL,
     LOG_FORMAT,
-    DEBUG,
+    Flag { common: false, ..DEBUG },
     CONFIG,
     rare(
         "ingest.topics-max",
@@ -178,6 +194,12 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Duration(100, DAY_MS),
         "1m",
         "A claimed segment that is not committed for this long is available again",
+    ),
+    rare(
+        "store.segment-purge",
+        Kind::Duration(0, 36_500 * DAY_MS),
+        "24h",
+        "Keep expired segments in the trash for this long",
     ),
     rare(
         "store.segment-consumers",

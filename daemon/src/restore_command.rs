@@ -59,7 +59,9 @@ fn restore(config: &RestoreConfig) -> Result<Tally, String> {
         path: store.clone(),
         ids: IdSource::random(),
     };
-    let mut restore = Restore::open(Arc::new(directory)).map_err(|error| error.to_string())?;
+    let now_ms = net::shard::Clock::start().now().wall_ms;
+    let mut restore =
+        Restore::open(Arc::new(directory), now_ms).map_err(|error| error.to_string())?;
     let mut tally = Tally::new();
     let files = Files::find(&config.paths, &mut tally);
     for path in &files.store {

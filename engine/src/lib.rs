@@ -18,6 +18,7 @@ pub mod follow;
 pub mod fsck;
 #[cfg(test)]
 pub(crate) mod fuzz;
+pub mod headroom;
 pub mod ingest;
 pub mod limits;
 pub mod restore;

@@ -98,9 +98,9 @@ pub struct Restore {
 }
 
 impl Restore {
-    /// Opens the store directory as a node would.
-    pub fn open(directory: Arc<StoreDirectory>) -> Result<Self, RecoverError> {
-        let recovered = crate::store::recover::recover(&directory)?;
+    /// Opens the store directory as a node would at `now_ms` (milliseconds since 1970).
+    pub fn open(directory: Arc<StoreDirectory>, now_ms: u64) -> Result<Self, RecoverError> {
+        let recovered = crate::store::recover::recover(&directory, now_ms)?;
         let held = recovered.catalogue.snapshot().iter().cloned().collect();
         Ok(Self { directory, held })
     }
@@ -433,11 +433,11 @@ mod tests {
 
     impl Fixture {
         fn open(&self) -> Restore {
-            Restore::open(directory(&self.target)).unwrap()
+            Restore::open(directory(&self.target), 0).unwrap()
         }
 
         fn stored(&self) -> Vec<Record> {
-            let recovered = crate::store::recover::recover(&directory(&self.target)).unwrap();
+            let recovered = crate::store::recover::recover(&directory(&self.target), 0).unwrap();
             let mut all: Vec<Record> =
                 recovered.catalogue.snapshot().iter().flat_map(|s| read_all(s).0).collect();
             all.sort();

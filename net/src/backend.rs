@@ -102,9 +102,10 @@ pub enum AppendError {
 impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DiskFull => {
-                f.write_str("the disk of the node is full or failing (its log says which)")
-            }
+            Self::DiskFull => f.write_str(
+                "the disk of the node is full (less is free than --disk.free-min asks for) or \
+                 failing; /ready and its log say which",
+            ),
             Self::Overloaded => f.write_str("the node has more waiting than it may hold"),
             Self::Draining => f.write_str("the node is draining: it takes no new records"),
             Self::ShuttingDown => f.write_str("the node is stopping"),
@@ -177,7 +178,9 @@ pub struct IngestSegments {
 pub struct StoreSegments {
     /// Published.
     pub flushed: SegmentCount,
-    /// Records in them.
+    /// Expired, waiting to be purged.
+    pub trashed: SegmentCount,
+    /// Records in the published ones.
     pub records: u64,
     /// What the gather is doing, in words.
     pub gather: String,

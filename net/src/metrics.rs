@@ -6,6 +6,7 @@
 //! of shards, never from input.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -63,6 +64,10 @@ pub struct IngestMetrics {
     pub backlog_bytes: Gauge,
     /// Bytes that may wait before senders are slowed down.
     pub backlog_limit_bytes: Gauge,
+    /// Whether the backlog is full: 1 or 0.
+    pub backlog_full: Gauge,
+    /// Age of the oldest record that is not in the store yet, seconds.
+    pub unstored_age_seconds: Gauge<f64, AtomicU64>,
     /// Bytes that no index covers yet: in shard memory and in ingest segments.
     pub unindexed_bytes: Gauge,
     /// Records that were cut from longer lines.
@@ -102,6 +107,22 @@ pub struct StoreMetrics {
     pub segments: Gauge,
     /// Their files, bytes.
     pub bytes: Gauge,
+    /// Segments moved to the trash.
+    pub trashed_segments: Counter,
+    /// Tries to move one that failed.
+    pub trash_failures: Counter,
+    /// Files purged from the trash.
+    pub purged_segments: Counter,
+    /// Tries to purge one that failed.
+    pub purge_failures: Counter,
+    /// Segments that left before their time, because the store may not hold as much.
+    pub surplus_segments: Counter,
+    /// Segments in the trash.
+    pub trash_segments: Gauge,
+    /// Their files, bytes.
+    pub trash_bytes: Gauge,
+    /// Whether nothing expires because the clock was set: 1 or 0.
+    pub retention_paused: Gauge,
     /// Copies that segments lack because there are not enough stores.
     pub replicas_missing: Gauge,
 }
@@ -159,8 +180,12 @@ pub struct NodeMetrics {
     pub disk_written_tail: Counter,
     /// Bytes handed to the disk as store segments.
     pub disk_written_store: Counter,
-    /// Free bytes of the file system that holds the data.
+    /// Free bytes of the file system that holds the data; of two the tighter one's.
     pub disk_free_bytes: Gauge,
+    /// Bytes that ingest may take before new records are refused.
+    pub disk_until_refusal_bytes: Gauge,
+    /// Whether new records are refused for want of space: 1 or 0.
+    pub disk_refusing: Gauge,
     /// Damaged spans found; see [`NodeMetrics::count_damage`].
     pub damage: Counter,
     /// Records known to be lost in them.
@@ -202,6 +227,8 @@ impl NodeMetrics {
             disk_written_tail: Counter::default(),
             disk_written_store: Counter::default(),
             disk_free_bytes: Gauge::default(),
+            disk_until_refusal_bytes: Gauge::default(),
+            disk_refusing: Gauge::default(),
             damage: Counter::default(),
             damage_records_lost: Counter::default(),
             damage_seen: DamageSeen::default(),

@@ -9,6 +9,7 @@ pub mod follower;
 pub mod forwarder;
 pub mod http;
 pub mod lines;
+pub mod loop_disk;
 pub mod node;
 pub mod seccomp;
 pub mod sender;

@@ -27,18 +27,23 @@ impl Node {
         Self::try_start(directory, flags).unwrap_or_else(|log| panic!("the node ended: {log}"))
     }
 
+    /// The same, without waiting until it takes records: it may not be able to.
+    pub fn start_any(directory: &Path, flags: &[&str]) -> Self {
+        Self::from_command_until(command(directory, flags), "/health")
+            .unwrap_or_else(|log| panic!("the node ended: {log}"))
+    }
+
     /// The same; the error is what the node printed before it ended by itself.
     pub fn try_start(directory: &Path, flags: &[&str]) -> Result<Self, String> {
-        let mut command = Command::new(tools::binary("oklogd"));
-        command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
-        command.args(["--api", "127.0.0.1:0", "--ingest.fast", "127.0.0.1:0"]);
-        command.args(["--ingest.durable", "127.0.0.1:0"]).args(flags);
-        command.current_dir(directory).env_clear();
-        Self::from_command(command)
+        Self::from_command(command(directory, flags))
     }
 
     /// Runs a prepared command that starts a node.
-    pub fn from_command(mut command: Command) -> Result<Self, String> {
+    pub fn from_command(command: Command) -> Result<Self, String> {
+        Self::from_command_until(command, "/ready")
+    }
+
+    fn from_command_until(mut command: Command, path: &str) -> Result<Self, String> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| e.to_string())?;
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -62,7 +67,7 @@ impl Node {
             return Err(node.log());
         }
         wait_until("the node answers", || {
-            http::try_request(node.api, "GET", "/ready", &[], b"").is_ok_and(|a| a.status == 200)
+            http::try_request(node.api, "GET", path, &[], b"").is_ok_and(|a| a.status == 200)
         });
         Ok(node)
     }
@@ -159,6 +164,15 @@ impl Node {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("a pid is not 0");
         let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+fn command(directory: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(tools::binary("oklogd"));
+    command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
+    command.args(["--api", "127.0.0.1:0", "--ingest.fast", "127.0.0.1:0"]);
+    command.args(["--ingest.durable", "127.0.0.1:0"]).args(flags);
+    command.current_dir(directory).env_clear();
+    command
 }
 
 impl Drop for Node {

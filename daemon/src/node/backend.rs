@@ -23,9 +23,10 @@ use net::backend::{
 use net::follow::Hub;
 use net::metrics::NodeMetrics;
 use net::shard::inbox::{Append, Message};
-use net::shard::{Clock, Gate, Placement};
+use net::shard::{Clock, Placement};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::doors::Doors;
 use super::losses::Losses;
 
 /// How long a shard may take to say what it holds.
@@ -44,14 +45,12 @@ pub(super) struct NodeBackend {
     pub(super) searcher: Searcher,
     pub(super) hub: Hub,
     pub(super) metrics: Arc<NodeMetrics>,
-    pub(super) gate: Gate,
+    pub(super) doors: Arc<Doors>,
     pub(super) clock: Clock,
     pub(super) record_size_max: usize,
     pub(super) backlog_max_bytes: u64,
     /// Newest stamp found on disk at the start, ms.
     pub(super) newest_at_start_ms: u64,
-    /// No ingest segment can be made.
-    pub(super) starved: Arc<AtomicBool>,
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) draining: Arc<AtomicBool>,
@@ -66,13 +65,7 @@ impl NodeBackend {
     }
 
     fn reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
-        if self.starved.load(Ordering::Acquire) {
-            reasons.push("no ingest segment can be written: the disk is full or failing".into());
-        }
-        if self.gate.is_closed() {
-            reasons.push("the backlog is full: senders wait for the store".into());
-        }
+        let mut reasons = self.doors.reasons();
         if self.replicas_missing.load(Ordering::Acquire) {
             reasons.push(
                 "replicas are missing: the replication factor is larger than the number of \
@@ -149,7 +142,7 @@ impl Backend for NodeBackend {
         if self.draining.load(Ordering::Acquire) {
             return Err(AppendError::Draining);
         }
-        if self.starved.load(Ordering::Acquire) {
+        if self.doors.is_disk_failing() {
             return Err(AppendError::DiskFull);
         }
         let shards = self.placement.seats().len();
@@ -160,7 +153,7 @@ impl Backend for NodeBackend {
             topic,
             end: Arc::default(),
             appends: Arc::clone(&self.appends),
-            starved: Arc::clone(&self.starved),
+            doors: Arc::clone(&self.doors),
         }))
     }
 
@@ -173,8 +166,9 @@ impl Backend for NodeBackend {
     }
 
     fn readiness(&self) -> Health {
-        let flags = [&self.starved, &self.stopping, &self.draining];
-        let failing = flags.iter().any(|flag| flag.load(Ordering::Acquire));
+        let flags = [&self.stopping, &self.draining];
+        let failing =
+            self.doors.is_disk_failing() || flags.iter().any(|flag| flag.load(Ordering::Acquire));
         Health { failing, reasons: self.reasons() }
     }
 
@@ -197,6 +191,8 @@ impl Backend for NodeBackend {
         let totals = self.catalogue.totals();
         state.store.flushed =
             SegmentCount { segments: totals.segment_count, bytes: totals.file_bytes };
+        state.store.trashed =
+            SegmentCount { segments: totals.trash_count, bytes: totals.trash_bytes };
         state.store.records = totals.record_count;
         state.store.gather = if self.replicas_missing.load(Ordering::Acquire) {
             "replicas missing".into()
@@ -248,6 +244,12 @@ impl Backend for NodeBackend {
         let totals = self.catalogue.totals();
         self.metrics.store.segments.set(totals.segment_count as i64);
         self.metrics.store.bytes.set(totals.file_bytes as i64);
+        self.metrics.store.trash_segments.set(totals.trash_count as i64);
+        self.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
+        let now_ms = self.clock.now().wall_ms;
+        let oldest_ms = self.registry.oldest_ms().unwrap_or(now_ms);
+        let age_seconds = now_ms.saturating_sub(oldest_ms) as f64 / 1e3;
+        ingest.unstored_age_seconds.set(age_seconds);
         self.metrics
             .store
             .replicas_missing
@@ -276,20 +278,23 @@ struct ShardAppender {
     /// Log position behind the last append that was answered.
     end: Arc<AtomicU64>,
     appends: Arc<Semaphore>,
-    starved: Arc<AtomicBool>,
+    doors: Arc<Doors>,
 }
 
 /// Why nothing came of it in time.
-fn late(starved: &AtomicBool) -> AppendError {
-    if starved.load(Ordering::Acquire) { AppendError::DiskFull } else { AppendError::Overloaded }
+fn late(doors: &Doors) -> AppendError {
+    if doors.is_disk_failing() { AppendError::DiskFull } else { AppendError::Overloaded }
 }
 
 impl Appender for ShardAppender {
     fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>> {
         let (placement, shard, topic) = (self.placement.clone(), self.shard, self.topic.clone());
-        let (end, starved) = (Arc::clone(&self.end), Arc::clone(&self.starved));
+        let (end, doors) = (Arc::clone(&self.end), Arc::clone(&self.doors));
         let appends = Arc::clone(&self.appends);
         Box::pin(async move {
+            if doors.is_disk_failing() {
+                return Err(AppendError::DiskFull);
+            }
             let work = async {
                 let bytes = u32::try_from(lines.len().min(APPEND_BYTES_MAX)).unwrap_or(u32::MAX);
                 let _permit = appends.acquire_many(bytes).await.ok()?;
@@ -305,7 +310,7 @@ impl Appender for ShardAppender {
                     Ok(Appended { records, first, last })
                 }
                 Ok(None) => Err(AppendError::ShuttingDown),
-                Err(_) => Err(late(&starved)),
+                Err(_) => Err(late(&doors)),
             }
         })
     }
@@ -314,12 +319,12 @@ impl Appender for ShardAppender {
         let (reply, done) = oneshot::channel();
         let end = self.end.load(Ordering::Acquire);
         self.placement.seats()[self.shard].inbox.send(Message::Durable(end, reply));
-        let starved = Arc::clone(&self.starved);
+        let doors = Arc::clone(&self.doors);
         Box::pin(async move {
             match tokio::time::timeout(APPEND_TIMEOUT, done).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) => Err(AppendError::ShuttingDown),
-                Err(_) => Err(late(&starved)),
+                Err(_) => Err(late(&doors)),
             }
         })
     }

@@ -85,7 +85,7 @@ pub(super) fn open(
         path: store_path.clone(),
         ids: IdSource::random(),
     });
-    let recovered = engine::store::recover::recover(&store)
+    let recovered = engine::store::recover::recover(&store, now_ms)
         .map_err(|e| failed("--store.path", &store_path, e.error))?;
     tell_damage(&recovered.damage, metrics);
     for note in &recovered.notes {

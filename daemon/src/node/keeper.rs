@@ -1,14 +1,15 @@
 //! The keeper looks after ingest segment files so that shards never do: it prepares segments ahead
-//! of need, seals those that are full, lets go of those that are stored, and closes the gate while
-//! the backlog is full.
+//! of need, seals those that are full, lets go of those that are stored, and closes the doors while
+//! the backlog is full or the disk is nearly so.
 //!
 //! Invariants: a segment is handed to a shard only when its name is durable; a request stays open
-//! until a segment can be made; file errors are told once per change of state, not per try.
+//! until a segment can be made; new files never touch the disk's reserve while records are taken,
+//! and files that wait unused are given back while they are refused; file errors are told once per change of state, not per try.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,14 +20,17 @@ use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
 use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
-use net::shard::{Clock, Gate, Keeper, Placement};
+use net::shard::{Clock, Keeper, Placement};
+
+use super::doors::Doors;
+use super::space::SpaceWatch;
 
 /// Time between looks at timeouts, pins and the backlog.
 const BEAT: Duration = Duration::from_millis(20);
 /// Time between tries while no segment can be made.
 const RETRY: Duration = Duration::from_millis(500);
 /// Time between looks at the free space of the disk.
-const SPACE_BEAT: Duration = Duration::from_secs(1);
+const SPACE_BEAT: Duration = Duration::from_millis(200);
 /// Segments prepared at a time, so that their names share one directory sync.
 const PREPARED_AT_A_TIME: usize = 2;
 
@@ -41,11 +45,10 @@ enum Job {
 pub(super) struct KeeperParts {
     pub(super) registry: Arc<Registry>,
     pub(super) placement: Placement,
-    pub(super) gate: Gate,
+    pub(super) doors: Arc<Doors>,
+    pub(super) space: SpaceWatch,
     pub(super) clock: Clock,
     pub(super) backlog_max_bytes: u64,
-    /// Set while no segment can be made: the node cannot take records.
-    pub(super) starved: Arc<AtomicBool>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) flush_size_bytes: u64,
     pub(super) stopping: Arc<AtomicBool>,
@@ -91,6 +94,8 @@ pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHa
         ready: Vec::new(),
         waiting: Vec::new(),
         direct_refused: false,
+        frugal: false,
+        told: Vec::new(),
         next_try_us: 0,
         next_space_us: 0,
     };
@@ -104,6 +109,10 @@ struct Worker {
     ready: Vec<Arc<Segment>>,
     waiting: Vec<usize>,
     direct_refused: bool,
+    /// Records are refused: nothing is kept ready.
+    frugal: bool,
+    /// What failed when files were last looked after.
+    told: Vec<(&'static str, PathBuf)>,
     next_try_us: u64,
     next_space_us: u64,
 }
@@ -120,7 +129,8 @@ impl Worker {
             self.serve();
             self.look_after();
         }
-        tell(self.parts.registry.sweep(self.parts.clock.now().wall_ms));
+        let errors = self.parts.registry.sweep(self.parts.clock.now().wall_ms);
+        self.tell(errors);
     }
 
     fn take(&mut self, job: Job) {
@@ -144,6 +154,10 @@ impl Worker {
                      and what was not acknowledged goes to another"
                 );
                 self.parts.metrics.ingest.flushes_by_failure.inc();
+                let failed = FileError { operation: "write", path: segment.path(), error };
+                if failed.is_full_disk() {
+                    self.parts.space.note_full(&failed);
+                }
                 self.seal(&segment, len_bytes);
             }
             Job::Stop => {}
@@ -160,8 +174,8 @@ impl Worker {
         if let Err(error) = self.parts.registry.flush(segment, len_bytes, wall_ms) {
             tracing::error!(
                 segment = %segment.path().display(),
-                "cannot be marked as flushed: {error}; its records stay readable and are taken up \
-                 at the next start"
+                "cannot be marked as flushed: {error}; its records stay readable, and it is tried \
+                 again"
             );
         }
     }
@@ -202,24 +216,50 @@ impl Worker {
         if now.monotonic_us < self.next_try_us {
             return;
         }
-        let count = PREPARED_AT_A_TIME.max(self.waiting.len());
+        let count = self.segments_to_prepare();
+        if count == 0 {
+            self.next_try_us = now.monotonic_us + SPACE_BEAT.as_micros() as u64;
+            return;
+        }
         match self.parts.registry.prepare(count, now.wall_ms) {
             Ok(prepared) => {
                 self.ready.extend(prepared);
-                if self.parts.starved.swap(false, Ordering::AcqRel) {
+                self.parts.space.note_made();
+                if self.parts.doors.set_starved(false) {
                     tracing::info!("ingest segments can be made again; senders go on");
                 }
             }
             Err(error) => {
                 self.next_try_us = now.monotonic_us + RETRY.as_micros() as u64;
-                if !self.parts.starved.swap(true, Ordering::AcqRel) {
+                if error.is_full_disk() {
+                    self.parts.space.note_full(&error);
+                } else if self.parts.doors.set_starved(true) {
                     tracing::error!(
                         "no ingest segment can be made: {error}; senders wait until that works \
-                         again (free disk space, or give --ingest.path another disk)"
+                         again (mend the disk, or give --ingest.path another one)"
                     );
                 }
             }
         }
+    }
+
+    /// As many as there is room for: of those that are wanted ahead of need, or, while records are
+    /// refused, of those that shards still wait for.
+    fn segments_to_prepare(&mut self) -> usize {
+        let refusing = self.parts.space.look(self.reclaimable_bytes());
+        let allowed = self.parts.space.segments_allowed();
+        let allowed = allowed.saturating_add(self.parts.registry.pool_segments());
+        if !refusing {
+            return PREPARED_AT_A_TIME.max(self.waiting.len()).min(allowed);
+        }
+        let proof = usize::from(self.parts.space.should_try());
+        self.waiting.len().max(proof).min(allowed)
+    }
+
+    /// Files that wait unused, bytes.
+    fn reclaimable_bytes(&self) -> u64 {
+        let ready: u64 = self.ready.iter().map(|segment| segment.file_len()).sum();
+        ready + self.parts.registry.pool_bytes()
     }
 
     /// Opens for direct writing, or for buffered writing where the file system refuses that.
@@ -243,14 +283,27 @@ impl Worker {
         Ok(options.write(true).open(path)?.into())
     }
 
+    /// Refuses records in time; while they are refused, nothing waits unused.
     fn look_at_space(&mut self, now_us: u64) {
         if now_us < self.next_space_us {
             return;
         }
         self.next_space_us = now_us + SPACE_BEAT.as_micros() as u64;
-        let options = self.parts.registry.options();
-        if let Ok(space) = options.storage.space(&options.directory) {
-            self.parts.metrics.disk_free_bytes.set(space.free_bytes as i64);
+        let refusing = self.parts.space.look(self.reclaimable_bytes());
+        if refusing != self.frugal {
+            self.frugal = refusing;
+            let errors = self.parts.registry.set_frugal(refusing);
+            self.tell(errors);
+        }
+        if refusing && self.parts.space.should_try() {
+            self.prepare();
+        } else if refusing {
+            let wall_ms = self.parts.clock.now().wall_ms;
+            for unused in self.ready.drain(self.waiting.len().min(self.ready.len())..) {
+                if let Err(error) = self.parts.registry.flush(&unused, 0, wall_ms) {
+                    tracing::error!("{error}");
+                }
+            }
         }
     }
 
@@ -263,27 +316,39 @@ impl Worker {
                 "was claimed and not committed in time; it is available again"
             );
         }
-        tell(errors);
-        tell(self.parts.registry.sweep(now.wall_ms));
+        let swept = self.parts.registry.sweep(now.wall_ms);
+        self.tell(errors.into_iter().chain(swept).collect());
         self.look_at_space(now.monotonic_us);
-        let backlog = self.parts.registry.backlog_bytes();
-        let full = backlog >= self.parts.backlog_max_bytes;
+        self.look_at_backlog();
+    }
+
+    fn look_at_backlog(&self) {
+        let (backlog_bytes, max) =
+            (self.parts.registry.backlog_bytes(), self.parts.backlog_max_bytes);
         // Opens again a sixteenth below, so that it does not flutter.
-        let open = backlog < self.parts.backlog_max_bytes - self.parts.backlog_max_bytes / 16;
-        if full && self.parts.gate.set_closed(true) {
+        let has_room = backlog_bytes < max - max / 16;
+        let full_gauge = &self.parts.metrics.ingest.backlog_full;
+        if backlog_bytes >= max && self.parts.doors.set_backlog_full(true) {
+            full_gauge.set(1);
             tracing::warn!(
-                backlog_bytes = backlog,
+                backlog_bytes,
                 "the backlog is full: senders wait until the store has caught up \
                  (--ingest.backlog-max-size)"
             );
-        } else if open && self.parts.gate.set_closed(false) {
-            tracing::info!(backlog_bytes = backlog, "the backlog has room again");
+        } else if has_room && self.parts.doors.set_backlog_full(false) {
+            full_gauge.set(0);
+            tracing::info!(backlog_bytes, "the backlog has room again");
         }
     }
-}
 
-fn tell(errors: Vec<FileError>) {
-    for error in errors {
-        tracing::error!("{error}");
+    /// Tells what failed: the first time, not each time that it is tried again.
+    fn tell(&mut self, errors: Vec<FileError>) {
+        let failing: Vec<_> = errors.iter().map(|e| (e.operation, e.path.clone())).collect();
+        for (error, what) in errors.iter().zip(&failing) {
+            if !self.told.contains(what) {
+                tracing::error!("{error}; it is tried again");
+            }
+        }
+        self.told = failing;
     }
 }

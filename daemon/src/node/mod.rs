@@ -3,7 +3,8 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`store_work`]: gathering and compaction, held back by [`pressure`];
+//! - [`space`]: the disk's reserve; [`doors`]: whether records are taken;
+//! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`control`]: the thread of HTTP and signals; [`notify`]: what the supervisor is told.
 //!
@@ -14,6 +15,8 @@
 mod backend;
 mod control;
 mod data;
+mod doors;
+mod expiry;
 mod host;
 mod keeper;
 mod listeners;
@@ -22,6 +25,7 @@ mod losses;
 mod notify;
 mod pressure;
 mod shards;
+mod space;
 mod store_work;
 
 use std::fmt;
@@ -32,21 +36,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use engine::headroom::HeadroomLimits;
 use engine::search::{Searcher, SearcherOptions};
+use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use net::follow::Hub;
 use net::http::HttpOptions;
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
 use net::shard::inbox::Message;
-use net::shard::{Clock, Gate, Placement};
+use net::shard::{Clock, Placement};
 
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
 pub(crate) use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
-use crate::config::NodeConfig;
+use crate::config::{NodeConfig, RETAIN_PARTS};
 
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
@@ -158,8 +164,7 @@ impl Node {
         let common = Common {
             hub: Hub::new(placement.clone()),
             placement,
-            gate: Gate::default(),
-            starved: Arc::default(),
+            doors: Arc::default(),
             stopping: Arc::default(),
             draining: Arc::default(),
             clock,
@@ -189,7 +194,7 @@ impl Node {
             alignment_bytes: data.alignment_bytes,
             keeper: Arc::clone(&keeper),
             placement: common.placement.clone(),
-            gate: common.gate,
+            gate: common.doors.gate(),
             hub: common.hub.clone(),
             metrics: Arc::clone(&common.metrics),
             clock,
@@ -291,11 +296,8 @@ impl Node {
 /// What the parts of a node have in common.
 struct Common {
     placement: Placement,
-    /// Closed while the backlog is full.
-    gate: Gate,
+    doors: Arc<doors::Doors>,
     hub: Hub,
-    /// Whether no segment can be made.
-    starved: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     /// No new records until a restart.
     draining: Arc<AtomicBool>,
@@ -304,13 +306,25 @@ struct Common {
 }
 
 fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
+    let options = data.registry.options();
+    let space = space::SpaceWatch::new(space::SpaceParts {
+        storage: Arc::clone(&options.storage),
+        ingest_path: options.directory.clone(),
+        store_path: config.store.path.clone(),
+        limits: HeadroomLimits {
+            free_min_bytes: config.disk_free_min_bytes,
+            segment_bytes: options.file_bytes(),
+        },
+        doors: Arc::clone(&common.doors),
+        metrics: Arc::clone(&common.metrics),
+    });
     keeper::KeeperParts {
         registry: Arc::clone(&data.registry),
         placement: common.placement.clone(),
-        gate: common.gate.clone(),
+        doors: Arc::clone(&common.doors),
+        space,
         clock: common.clock,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
-        starved: Arc::clone(&common.starved),
         metrics: Arc::clone(&common.metrics),
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
         stopping: Arc::clone(&common.stopping),
@@ -332,12 +346,11 @@ fn backend(
         searcher,
         hub: common.hub.clone(),
         metrics: Arc::clone(&common.metrics),
-        gate: common.gate.clone(),
+        doors: Arc::clone(&common.doors),
         clock: common.clock,
         record_size_max: config.ingest.max_record_size_bytes,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         newest_at_start_ms: data.newest_ms,
-        starved: Arc::clone(&common.starved),
         replicas_missing: Arc::clone(replicas_missing),
         stopping: Arc::clone(&common.stopping),
         draining: Arc::clone(&common.draining),
@@ -372,6 +385,10 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         )),
         catalogue: Arc::clone(&data.catalogue),
         limits,
+        doors: Arc::clone(&common.doors),
+        compaction: compaction_limits(config),
+        retention: expiry::limits(&config.store),
+        newest_ms: data.newest_ms,
         delay: config.store.segment_delay,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         metrics: Arc::clone(&common.metrics),
@@ -379,6 +396,20 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         replicas_missing: Arc::new(AtomicBool::new(false)),
         stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+/// Segments of which a retention is made at least: an old record stays at most so much longer.
+const RETENTION_PARTS: u64 = 8;
+
+/// Segments expire as a whole, so none may hold more than a part of what is kept.
+fn compaction_limits(config: &NodeConfig) -> CompactionLimits {
+    let by_default = CompactionLimits::default();
+    let part = config.store.retain_size_bytes.map_or(u64::MAX, |bytes| bytes / RETAIN_PARTS);
+    CompactionLimits {
+        segment_bytes_max: by_default.segment_bytes_max.min(part),
+        span_ms_max: expiry::limits(&config.store).retain_ms / RETENTION_PARTS,
+        ..by_default
     }
 }
 

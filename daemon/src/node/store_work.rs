@@ -1,4 +1,5 @@
-//! The store's threads: gathering what shards have flushed, and compacting what was gathered.
+//! The store's threads: gathering what shards have flushed, and compacting what was gathered and
+//! letting it expire.
 //!
 //! Invariants: one turn's errors are told and counted, and the next turn goes on; told to stop,
 //! gathering first takes what has been flushed, for as long as it is given time.
@@ -18,12 +19,15 @@ use engine::store::compaction::{CompactionLimits, Reason};
 use engine::store::compaction_run::{CompactionError, compact};
 use engine::store::gather::{Available, GatherLimits, GatherState};
 use engine::store::gather_run::{ClaimedInput, GatherRun, IngestSource, Turn};
+use engine::store::retention::RetentionLimits;
 use engine::store::writer::WriterOptions;
 use engine::ulid::Ulid;
 use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
 use super::data::{Data, tell_damage};
+use super::doors::Doors;
+use super::expiry::Expiry;
 use super::losses::Losses;
 use super::pressure::Pressure;
 
@@ -151,6 +155,11 @@ pub(super) struct StoreParts {
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) limits: GatherLimits,
     pub(super) delay: Duration,
+    pub(super) doors: Arc<Doors>,
+    pub(super) compaction: CompactionLimits,
+    pub(super) retention: RetentionLimits,
+    /// The newest stamp on disk at the start, ms.
+    pub(super) newest_ms: u64,
     pub(super) backlog_max_bytes: u64,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
@@ -177,43 +186,66 @@ pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<Join
 
 fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("compact".into()).spawn(move || {
-        let mut failing = false;
+        let mut expiry = Expiry::start(parts.retention, parts.clock, parts.newest_ms);
+        let mut compaction = Compaction::default();
         let mut pause = COMPACTION_PAUSE;
-        let mut pressure = Pressure::default();
         while !parts.stop.wait(pause) {
             for (path, error) in parts.catalogue.sweep().failed {
                 tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
             }
-            if parts.holds_back(&mut pressure) {
-                pause = parts.delay;
-                continue;
-            }
-            pause = match compact_once(&parts) {
-                // There may be more to do: look again at once.
-                Ok(true) => Duration::ZERO,
-                Ok(false) => COMPACTION_PAUSE,
-                Err(CompactionError::Cancelled) => continue,
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::error!("compaction failed: {error}; it is tried again later");
-                    }
-                    if let CompactionError::Damaged(damage) = &error {
-                        tell_damage(damage, &parts.metrics);
-                    }
-                    parts.metrics.store.compact_failures.inc();
-                    pause = COMPACTION_BACK_OFF;
-                    continue;
-                }
-            };
-            failing = false;
+            // Before compaction, so that it merges nothing that has expired.
+            expiry.turn(&parts.catalogue, parts.clock, &parts.metrics);
+            pause = compaction.turn(&parts);
         }
     })
+}
+
+/// Compaction, turn by turn.
+#[derive(Default)]
+struct Compaction {
+    pressure: Pressure,
+    failing: bool,
+    not_before: Option<Instant>,
+}
+
+impl Compaction {
+    /// Compacts once if there is something to do; says how long to pause.
+    fn turn(&mut self, parts: &StoreParts) -> Duration {
+        if parts.holds_back(&mut self.pressure) {
+            return parts.delay;
+        }
+        if self.not_before.is_some_and(|at| Instant::now() < at) {
+            return COMPACTION_PAUSE;
+        }
+        match compact_once(parts) {
+            Ok(found) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("compaction works again");
+                }
+                // There may be more to do: look again at once.
+                if found { Duration::ZERO } else { COMPACTION_PAUSE }
+            }
+            Err(CompactionError::Cancelled) => COMPACTION_PAUSE,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!("compaction failed: {error}; it is tried again later");
+                }
+                if let CompactionError::Damaged(damage) = &error {
+                    tell_damage(damage, &parts.metrics);
+                }
+                parts.metrics.store.compact_failures.inc();
+                self.not_before = Some(Instant::now() + COMPACTION_BACK_OFF);
+                COMPACTION_PAUSE
+            }
+        }
+    }
 }
 
 /// Whether there was something to compact.
 fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
     let start = Instant::now();
-    let limits = CompactionLimits::default();
+    let room_bytes = parts.doors.compaction_bytes();
+    let limits = CompactionLimits { room_bytes, ..parts.compaction };
     let options = WriterOptions::default();
     let Some(done) = compact(&parts.catalogue, &limits, options, &parts.cancel)? else {
         return Ok(false);

@@ -34,6 +34,8 @@ pub enum FileKind {
     IngestTail,
     /// A published store segment.
     StoreSegment,
+    /// A store segment in the trash.
+    StoreTrashed,
     /// A store segment that was being written: the next start removes it.
     StoreUnfinished,
     /// The lock of a directory.
@@ -51,6 +53,7 @@ impl fmt::Display for FileKind {
             Self::IngestSegment(SegmentState::Damaged) => "ingest segment that was set aside",
             Self::IngestTail => "tail file",
             Self::StoreSegment => "store segment",
+            Self::StoreTrashed => "store segment in the trash",
             Self::StoreUnfinished => "unfinished store segment",
             Self::Lock => "lock",
             Self::Unknown => "unknown",
@@ -172,7 +175,12 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
         return ingest_file(path, file_bytes, FileKind::IngestTail, checked);
     }
     match Name::parse(name) {
-        Some(Name::Flushed { .. }) => check_store_segment(storage, path, file_bytes),
+        Some(Name::Flushed { .. }) => {
+            check_store_segment(storage, path, file_bytes, FileKind::StoreSegment)
+        }
+        Some(Name::Trashed { .. }) => {
+            check_store_segment(storage, path, file_bytes, FileKind::StoreTrashed)
+        }
         Some(Name::Writing(_)) => {
             FileReport { kind: FileKind::StoreUnfinished, ..unknown(path, file_bytes) }
         }
@@ -201,10 +209,14 @@ fn ingest_file(
     }
 }
 
-/// Checks a published store segment.
-fn check_store_segment(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileReport {
-    let mut report =
-        FileReport { kind: FileKind::StoreSegment, ..unknown(path.clone(), file_bytes) };
+/// Checks a store segment, published or in the trash.
+fn check_store_segment(
+    storage: &dyn Storage,
+    path: PathBuf,
+    file_bytes: u64,
+    kind: FileKind,
+) -> FileReport {
+    let mut report = FileReport { kind, ..unknown(path.clone(), file_bytes) };
     let map = match storage.open(&path, Open::Read).and_then(|file| file.map()) {
         Ok(map) => map,
         Err(e) => {
@@ -281,6 +293,14 @@ mod tests {
 
         let one = check(&OsStorage, segment.path()).unwrap();
         assert_eq!((one.files.len(), one.record_count()), (1, 40));
+        let name = Name::parse(segment.path().file_name().unwrap().to_str().unwrap()).unwrap();
+        let (first, last, id) = name.segment().unwrap();
+        let name = Name::Trashed { first, last, id, at_ms: Some(7) };
+        let trashed = store.join(name.to_string());
+        fs::rename(segment.path(), &trashed).unwrap();
+        let one = check(&OsStorage, &trashed).unwrap();
+        assert!(one.is_clean());
+        assert_eq!((one.files[0].kind, one.record_count()), (FileKind::StoreTrashed, 40));
         assert!(check(&OsStorage, &temp.path().join("nowhere")).is_err());
     }
 

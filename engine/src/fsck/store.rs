@@ -63,10 +63,8 @@ impl<'a> SegmentCheck<'a> {
         }
         let Some(footer) = footer else { return };
         let name = self.path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
-        let named = match name {
-            Some(Name::Flushed { first, last, id }) => Some((id, Some((first, last)))),
-            _ => None,
-        };
+        let named = name.and_then(|name| name.segment());
+        let named = named.map(|(first, last, id)| (id, Some((first, last))));
         let span = footer.offset()..self.bytes.len() as u64;
         if named != Some((footer.id, footer.range())) {
             self.repairable(0..0, "file name");

@@ -3,7 +3,8 @@
 //!
 //! Invariants: a snapshot never changes, and whatever is in it stays readable; a segment that was
 //! replaced keeps its file until nobody holds it, so that a query may still open it; files are
-//! removed only by [`Catalogue::sweep`], and only files that a published segment replaces.
+//! removed only by [`Catalogue::sweep`], and only files that a published segment replaces, or by
+//! [`Catalogue::purge`] from the trash.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use crate::ulid::Ulid;
 use super::StoreDirectory;
 use super::name::SegmentId;
 use super::segment::StoreSegment;
+use super::trash::{Moved, Trash, Trashed};
 
 /// A set of segments as it was at one moment, ordered by their first record.
 pub type Snapshot = Arc<Vec<Arc<StoreSegment>>>;
@@ -33,6 +35,10 @@ pub struct Totals {
     pub damaged_count: u64,
     /// Replaced segments whose files are still there, because somebody reads them.
     pub obsolete_count: u64,
+    /// Segments in the trash, those included whose readers have not gone yet.
+    pub trash_count: u64,
+    /// Their files, bytes.
+    pub trash_bytes: u64,
 }
 
 /// What [`Catalogue::sweep`] did.
@@ -51,6 +57,7 @@ pub struct Catalogue {
     current: RwLock<Snapshot>,
     obsolete: Mutex<Vec<Arc<StoreSegment>>>,
     newest: Mutex<Ulid>,
+    trash: Trash,
 }
 
 impl Catalogue {
@@ -61,11 +68,22 @@ impl Catalogue {
         segments: Vec<Arc<StoreSegment>>,
         newest: Ulid,
     ) -> Self {
+        Self::with_trash(directory, segments, newest, Vec::new())
+    }
+
+    /// The same, and what was found in the trash.
+    pub fn with_trash(
+        directory: Arc<StoreDirectory>,
+        segments: Vec<Arc<StoreSegment>>,
+        newest: Ulid,
+        trash: Vec<Trashed>,
+    ) -> Self {
         let this = Self {
             directory,
             current: RwLock::default(),
             obsolete: Mutex::default(),
             newest: Mutex::new(newest),
+            trash: Trash::new(trash),
         };
         this.publish(segments, &[]);
         this
@@ -84,6 +102,19 @@ impl Catalogue {
     /// Adds and removes segments in one step. What is added is durable by now.
     pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) {
         let newest = add.iter().map(|s| s.meta().last).max().unwrap_or(Ulid::MIN);
+        let gone = self.swap(add, remove);
+        self.obsolete.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
+        let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = newest.max(*known);
+    }
+
+    /// Takes expired segments out of the set: no query that starts from now on finds them. Their
+    /// files go to the trash by [`Catalogue::move_to_trash`].
+    pub fn retire(&self, ids: &[SegmentId]) {
+        self.trash.take(self.swap(Vec::new(), ids));
+    }
+
+    fn swap(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) -> Vec<Arc<StoreSegment>> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let is_removed = |s: &&Arc<StoreSegment>| remove.contains(&s.meta().id);
         let gone: Vec<_> = current.iter().filter(is_removed).cloned().collect();
@@ -91,17 +122,36 @@ impl Catalogue {
             current.iter().filter(|s| !is_removed(s)).cloned().chain(add).collect();
         next.sort_by_key(|s| (s.meta().first, s.meta().id));
         *current = Arc::new(next);
-        drop(current);
-        self.obsolete.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
-        let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = newest.max(*known);
+        gone
+    }
+
+    /// Moves the files of retired segments to the trash, as far as nobody holds them any more.
+    pub fn move_to_trash(&self, now_ms: u64) -> Moved {
+        self.trash.move_in(&self.directory, now_ms)
+    }
+
+    /// Removes files from the trash, for good.
+    pub fn purge(&self, ids: &[SegmentId]) -> Moved {
+        self.trash.purge(&self.directory, ids)
+    }
+
+    /// What is in the trash.
+    pub fn trash(&self) -> Vec<Trashed> {
+        self.trash.files()
+    }
+
+    /// Files of retired segments that somebody still holds, bytes.
+    pub fn leaving_bytes(&self) -> u64 {
+        self.trash.leaving_bytes()
     }
 
     /// Removes the files of replaced segments that nobody holds any more. Called after each
     /// publication and now and then, since readers let go at any time.
     pub fn sweep(&self) -> Sweep {
         let mut sweep = Sweep::default();
-        let mut obsolete = self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock is not held while files go: removing a large one takes its time.
+        let mut obsolete = std::mem::take(&mut *lock());
         obsolete.retain(|segment| {
             if Arc::strong_count(segment) > 1 {
                 return true;
@@ -116,7 +166,7 @@ impl Catalogue {
             }
             false
         });
-        drop(obsolete);
+        lock().extend(obsolete);
         if sweep.removed_count > 0
             && let Err(e) = self.directory.storage.sync_dir(&self.directory.path)
         {
@@ -144,6 +194,8 @@ impl Catalogue {
         }
         let obsolete = self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
         totals.obsolete_count = obsolete.len() as u64;
+        drop(obsolete);
+        (totals.trash_count, totals.trash_bytes) = self.trash.totals();
         totals
     }
 }
@@ -182,5 +234,34 @@ mod tests {
         assert!(paths.iter().all(|p| !p.exists()));
         let totals = catalogue.totals();
         assert_eq!((totals.segment_count, totals.record_count, totals.obsolete_count), (1, 15, 0));
+    }
+
+    #[test]
+    fn a_retired_segment_is_found_no_more_and_its_file_waits_for_its_readers() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 10));
+        let (id, path) = (segment.meta().id, segment.path().to_owned());
+        let catalogue = Catalogue::new(Arc::clone(&directory), vec![segment], Ulid::MIN);
+        let pinned = catalogue.snapshot();
+
+        catalogue.retire(&[id]);
+        assert!(catalogue.snapshot().is_empty());
+        assert!(catalogue.move_to_trash(5).done.is_empty(), "a query may still open it");
+        assert!(path.exists());
+        assert_eq!(catalogue.totals().trash_count, 1);
+        assert_eq!(read_all(&pinned[0]).0, records(0, 10));
+
+        drop(pinned);
+        let moved = catalogue.move_to_trash(7);
+        assert_eq!((moved.done.len(), moved.failed.len()), (1, 0));
+        assert_eq!(catalogue.trash(), moved.done);
+        let trashed = &moved.done[0];
+        assert_eq!((trashed.at_ms, trashed.last), (7, record(1, 9).ulid));
+        assert!(trashed.path.exists() && !path.exists());
+        assert!(catalogue.purge(&[SegmentId(id.0 ^ 1)]).done.is_empty(), "another one");
+        assert_eq!(catalogue.purge(&[id]).done.len(), 1);
+        assert!(!trashed.path.exists());
+        assert!(catalogue.trash().is_empty());
     }
 }

@@ -6,9 +6,14 @@
 //! four. Segments that hold copies of the same time span are merged first once too many lie over
 //! one another, since each query in that span has to open them all.
 //!
-//! Invariants: a plan never exceeds the largest size; it has at least two inputs, so that
+//! A segment expires as a whole, when its newest record does: what is merged must not span more
+//! time than a part of the retention, or old records would stay for as much longer.
+//!
+//! Invariants: a plan never exceeds the largest size nor, where one is set, the longest span; it has at least two inputs, so that
 //! planning and merging end; segments of half the largest size and more are only merged when
 //! they overlap too deep.
+
+use crate::ulid::Ulid;
 
 use super::name::SegmentId;
 use super::segment::SegmentMeta;
@@ -26,6 +31,10 @@ pub struct CompactionLimits {
     pub inputs_max: usize,
     /// Segments over one point from which on they are merged whatever their sizes.
     pub depth_max: usize,
+    /// Longest time from the first to the last record of a segment that is made, milliseconds.
+    pub span_ms_max: u64,
+    /// Room for the output, bytes: what needs more is left for later.
+    pub room_bytes: u64,
 }
 
 impl Default for CompactionLimits {
@@ -36,6 +45,8 @@ impl Default for CompactionLimits {
             group_min: 4,
             inputs_max: 64,
             depth_max: 8,
+            span_ms_max: u64::MAX,
+            room_bytes: u64::MAX,
         }
     }
 }
@@ -73,6 +84,10 @@ pub fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan>
         let tier = (0..=CLASS_LAST).rev().find_map(|class| tier_group(&sorted, class, limits));
         tier.map(|group| (group, Reason::Tier))
     })?;
+    let output_bytes: u64 = group.iter().map(|s| s.file_bytes).sum();
+    if output_bytes > limits.room_bytes {
+        return None;
+    }
     Some(Plan { inputs: group.iter().map(|s| s.id).collect(), reason })
 }
 
@@ -90,14 +105,26 @@ fn overlap_group(sorted: &[SegmentMeta], limits: &CompactionLimits) -> Option<Ve
     }
     group.sort_by_key(|s| (s.file_bytes, s.id));
     let mut sum = 0u64;
-    let fits = group.iter().take(limits.group_max).take_while(|s| {
-        sum = sum.saturating_add(s.file_bytes);
-        sum <= limits.segment_bytes_max
+    let mut span: Option<(Ulid, Ulid)> = None;
+    group.retain(|s| {
+        let (first, last) = span.unwrap_or((s.first, s.last));
+        let wider = (first.min(s.first), last.max(s.last));
+        let fits = sum.saturating_add(s.file_bytes) <= limits.segment_bytes_max
+            && span_ms(wider.0, wider.1) <= limits.span_ms_max;
+        if fits {
+            sum += s.file_bytes;
+            span = Some(wider);
+        }
+        fits
     });
-    let count = fits.count();
-    group.truncate(count);
+    group.truncate(limits.group_max);
+    let count = group.len();
     group.sort_by_key(|s| (s.first, s.id));
     (count >= limits.group_min.max(2)).then_some(group)
+}
+
+const fn span_ms(first: Ulid, last: Ulid) -> u64 {
+    last.ms().saturating_sub(first.ms())
 }
 
 fn class_of(bytes: u64, limits: &CompactionLimits) -> u32 {
@@ -112,7 +139,7 @@ fn class_of(bytes: u64, limits: &CompactionLimits) -> u32 {
 }
 
 /// Neighbours of a class, with smaller ones that lie between them: a full group, or one that no
-/// further neighbour fits into.
+/// further neighbour fits into, by size or by time.
 fn tier_group(
     sorted: &[SegmentMeta],
     class: u32,
@@ -127,13 +154,18 @@ fn tier_group(
         let (mut members, mut sum) = (0, 0u64);
         let mut end = start;
         let mut is_closed = false;
+        let mut newest = first.last;
         for (at, segment) in sorted.iter().enumerate().skip(start) {
             // A larger neighbour ends the group, but smaller ones may still become members.
             if is_full(segment) || class_of(segment) < class {
                 break;
             }
             sum = sum.saturating_add(segment.file_bytes);
-            if sum > limits.segment_bytes_max || at - start >= limits.inputs_max {
+            newest = newest.max(segment.last);
+            if sum > limits.segment_bytes_max
+                || at - start >= limits.inputs_max
+                || span_ms(first.first, newest) > limits.span_ms_max
+            {
                 is_closed = true;
                 break;
             }
@@ -156,7 +188,6 @@ fn tier_group(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ulid::Ulid;
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
@@ -232,6 +263,38 @@ mod tests {
         let found = plan(&segments, &limits).unwrap();
         assert_eq!(found.reason, Reason::Overlap);
         assert_eq!(found.inputs, (0..8).map(SegmentId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nothing_is_merged_beyond_the_longest_span_or_the_room() {
+        let limits = CompactionLimits { span_ms_max: 100, ..CompactionLimits::default() };
+        let segments: Vec<_> = (0..40).map(|n| segment(n, (n * 20, n * 20 + 10), MIB)).collect();
+        let found = plan(&segments, &limits).unwrap();
+        assert_eq!(found.inputs, (0..5).map(SegmentId).collect::<Vec<_>>(), "0 to 90 ms");
+        let tight = CompactionLimits { room_bytes: 5 * MIB - 1, ..limits };
+        assert_eq!(plan(&segments, &tight), None);
+        let wide: Vec<_> = (0..40).map(|n| segment(n, (n, n + 101), MIB)).collect();
+        assert_eq!(plan(&wide, &limits), None, "each alone spans too much");
+        let mut mixed = wide;
+        mixed.extend((40..48).map(|n| segment(n, (30, 40), MIB)));
+        let found = plan(&mixed, &limits).unwrap();
+        assert_eq!(found.inputs, (40..48).map(SegmentId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_trickle_over_a_whole_retention_stays_few_segments_of_bounded_span() {
+        const HOUR_MS: u64 = 3_600_000;
+        let limits = CompactionLimits { span_ms_max: HOUR_MS, ..CompactionLimits::default() };
+        let (mut segments, mut id) = (Vec::new(), 1 << 32);
+        for n in 0..8 * 1_200 {
+            segments.push(segment(n, (n * 3_000, n * 3_000 + 4_000), 45_000));
+            while let Some(plan) = plan(&segments, &limits) {
+                apply(&mut segments, &plan, id);
+                id += 1;
+            }
+        }
+        assert!(segments.len() <= 120, "{}", segments.len());
+        assert!(segments.iter().all(|s| span_ms(s.first, s.last) <= HOUR_MS));
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! Invariants: one gather at a time; inputs are committed only after the segment that holds their
 //! records is durable here and on all other stores that the replication factor asks for, and is
 //! published; on any failure they are failed, that is, returned to be claimed again. With fewer
-//! stores than the factor nothing is claimed. Answers to an earlier gather are ignored.
+//! stores than the factor nothing is claimed. Answers to an earlier gather are ignored. Each
+//! failure halves what is claimed next and each success doubles it again: on a disk with little
+//! room a smaller segment may still fit, and what it frees makes room for the next.
 
 use std::collections::VecDeque;
 
@@ -43,6 +45,9 @@ impl Default for GatherLimits {
         }
     }
 }
+
+/// Halvings after which a claim is one segment, whatever the limits: there are at most 2^16.
+const HALVINGS_MAX: u32 = 16;
 
 /// A store node, as this machine tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,6 +174,8 @@ pub struct Gather {
     available: Available,
     available_at_ms: u64,
     failures: u32,
+    /// How often what is claimed was halved.
+    halvings: u32,
     not_before_ms: u64,
     actions: VecDeque<Action>,
 }
@@ -186,6 +193,7 @@ impl Gather {
             available: Available { count: 0, bytes: 0, oldest_age_ms: 0 },
             available_at_ms: 0,
             failures: 0,
+            halvings: 0,
             not_before_ms: 0,
             actions: VecDeque::new(),
         }
@@ -267,6 +275,7 @@ impl Gather {
             }
             (Phase::Ending, Event::Committed(number)) if number == current => {
                 self.failures = 0;
+                self.halvings = self.halvings.saturating_sub(1);
                 self.phase = Phase::Idle;
             }
             (Phase::Ending, Event::Failed(number)) if number == current => {
@@ -309,7 +318,8 @@ impl Gather {
         self.inputs.clear();
         self.damaged.clear();
         self.phase = Phase::Claiming;
-        let (bytes_max, count_max) = (self.limits.target_bytes, self.limits.claim_count_max);
+        let bytes_max = self.limits.target_bytes >> self.halvings;
+        let count_max = (self.limits.claim_count_max >> self.halvings).max(1);
         Action::Claim { gather: self.number, bytes_max, count_max }
     }
 
@@ -345,6 +355,7 @@ impl Gather {
     }
 
     fn fail(&mut self, now_ms: u64) {
+        self.halvings = (self.halvings + 1).min(HALVINGS_MAX);
         self.back_off(now_ms);
         self.phase = Phase::Ending;
         let inputs = std::mem::take(&mut self.inputs);
@@ -377,8 +388,12 @@ mod tests {
     }
 
     fn claim(gather: u64) -> Action {
-        let gather = GatherNumber(gather);
-        Action::Claim { gather, bytes_max: 128 << 20, count_max: 64 }
+        halved_claim(gather, 0)
+    }
+
+    fn halved_claim(gather: u64, halvings: u32) -> Action {
+        let (bytes_max, count_max) = ((128 << 20) >> halvings, (64 >> halvings).max(1));
+        Action::Claim { gather: GatherNumber(gather), bytes_max, count_max }
     }
 
     #[test]
@@ -459,7 +474,7 @@ mod tests {
         let mut waits = Vec::new();
         for n in 1..=10 {
             gather.handle(now_ms, available(1, 1 << 30, 0));
-            assert_eq!(gather.next_action(now_ms), claim(n));
+            assert_eq!(gather.next_action(now_ms), halved_claim(n, n as u32 - 1));
             gather.handle(now_ms, Event::Claimed(GatherNumber(n), vec![1]));
             gather.next_action(now_ms);
             gather.handle(now_ms, Event::MergeFailed(GatherNumber(n)));
@@ -483,6 +498,32 @@ mod tests {
         gather.handle(0, available(1, 1 << 30, 0));
         assert_eq!(gather.next_action(0), Action::Wait(Some(250)));
         assert_eq!(gather.next_action(250), claim(2));
+    }
+
+    #[test]
+    fn a_failure_halves_the_next_claim_and_a_success_doubles_it_again() {
+        let mut gather = machine(1, 0);
+        let mut now_ms = 0;
+        for (n, (halvings, is_good)) in
+            [(0, false), (1, false), (2, true), (1, true), (0, true), (0, true)].iter().enumerate()
+        {
+            let number = GatherNumber(n as u64 + 1);
+            gather.handle(now_ms, available(64, 1 << 30, 0));
+            assert_eq!(gather.next_action(now_ms), halved_claim(number.0, *halvings));
+            gather.handle(now_ms, Event::Claimed(number, vec![1]));
+            assert!(matches!(gather.next_action(now_ms), Action::Merge(..)));
+            if *is_good {
+                let merged = Event::Merged { gather: number, damaged: vec![], is_empty: true };
+                gather.handle(now_ms, merged);
+                assert!(matches!(gather.next_action(now_ms), Action::Commit { .. }));
+                gather.handle(now_ms, Event::Committed(number));
+            } else {
+                gather.handle(now_ms, Event::MergeFailed(number));
+                assert!(matches!(gather.next_action(now_ms), Action::Fail(..)));
+                gather.handle(now_ms, Event::Failed(number));
+            }
+            now_ms += 60_000;
+        }
     }
 
     /// Any order of answers, right and wrong: a committed input was in a published segment.

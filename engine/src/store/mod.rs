@@ -4,7 +4,8 @@
 //! - writing one: [`writer`], fed by [`merge`];
 //! - reading one: [`open`], [`segment`];
 //! - the set of them: [`catalogue`], opened by [`recover`];
-//! - when what is done: [`gather`] (ingest segments become a store segment) and [`compaction`].
+//! - when what is done: [`gather`] (ingest segments become a store segment), [`compaction`] and
+//!   [`retention`] (expired segments go to the [`trash`] and from there).
 //!
 //! Invariants: a published segment never changes; it is written under a temporary name, synced,
 //! renamed, the directory synced, and only then anything it replaces is dropped.
@@ -21,8 +22,11 @@ pub mod merge;
 pub mod name;
 pub mod open;
 pub mod recover;
+pub mod retention;
+pub mod retention_run;
 pub mod segment;
 pub mod slab;
+pub mod trash;
 mod write_error;
 pub mod writer;
 

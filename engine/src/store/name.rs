@@ -1,5 +1,11 @@
-//! Names and identities of store segments: `<FIRST>-<LAST>-<ID>.flushed`, and `<ID>.writing`
-//! while one is being written. FIRST and LAST are ULIDs as text, ID is 16 hexadecimal digits.
+//! Names and identities of store segments: `<FIRST>-<LAST>-<ID>.flushed`,
+//! `<FIRST>-<LAST>-<ID>-<AT>.trashed` in the trash, and `<ID>.writing` while one is being written.
+//! FIRST and LAST are ULIDs as text, ID is 16 hexadecimal digits, AT is when it was trashed,
+//! milliseconds since 1970 in decimal.
+//!
+//! The time of trashing is in the name because nothing else moves with the file: a copy or a
+//! restored backup has new times, and not every file system changes one on a rename. A name
+//! without AT (somebody trashed the file by hand) is taken, too.
 //!
 //! Invariants: parsing accepts exactly what formatting makes, so that a file with a name that is
 //! nearly one of ours is never taken for ours.
@@ -12,6 +18,8 @@ use crate::ulid::Ulid;
 
 /// Extension of a published segment.
 pub const FLUSHED: &str = "flushed";
+/// Extension of a segment that has expired.
+pub const TRASHED: &str = "trashed";
 /// Extension of a segment that is being written.
 pub const WRITING: &str = "writing";
 /// The lock file of a data directory.
@@ -49,6 +57,17 @@ pub enum Name {
         /// Its identity.
         id: SegmentId,
     },
+    /// A segment in the trash.
+    Trashed {
+        /// Its first record.
+        first: Ulid,
+        /// Its last record.
+        last: Ulid,
+        /// Its identity.
+        id: SegmentId,
+        /// When it was trashed, milliseconds since 1970.
+        at_ms: Option<u64>,
+    },
     /// A segment that was being written.
     Writing(SegmentId),
     /// The directory's lock.
@@ -59,6 +78,12 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flushed { first, last, id } => write!(f, "{first}-{last}-{id}.{FLUSHED}"),
+            Self::Trashed { first, last, id, at_ms: Some(at_ms) } => {
+                write!(f, "{first}-{last}-{id}-{at_ms}.{TRASHED}")
+            }
+            Self::Trashed { first, last, id, at_ms: None } => {
+                write!(f, "{first}-{last}-{id}.{TRASHED}")
+            }
             Self::Writing(id) => write!(f, "{id}.{WRITING}"),
             Self::Lock => f.write_str(LOCK_NAME),
         }
@@ -73,15 +98,33 @@ impl Name {
         }
         let parsed = match name.rsplit_once('.')? {
             (id, WRITING) => Self::Writing(SegmentId::parse(id)?),
-            (stem, FLUSHED) => {
+            (stem, extension @ (FLUSHED | TRASHED)) => {
                 let mut parts = stem.split('-');
                 let (first, last, id) = (parts.next()?, parts.next()?, parts.next()?);
+                let (first, last) = (first.parse().ok()?, last.parse().ok()?);
                 let id = SegmentId::parse(id)?;
-                Self::Flushed { first: first.parse().ok()?, last: last.parse().ok()?, id }
+                if extension == FLUSHED {
+                    Self::Flushed { first, last, id }
+                } else {
+                    let at_ms = parts.next().map(str::parse).transpose().ok()?;
+                    Self::Trashed { first, last, id, at_ms }
+                }
             }
             _ => return None,
         };
         (parsed.to_string() == name).then_some(parsed)
+    }
+}
+
+impl Name {
+    /// The records and the identity that the name of a segment gives, wherever it is in its life.
+    pub const fn segment(&self) -> Option<(Ulid, Ulid, SegmentId)> {
+        match *self {
+            Self::Flushed { first, last, id } | Self::Trashed { first, last, id, .. } => {
+                Some((first, last, id))
+            }
+            Self::Writing(_) | Self::Lock => None,
+        }
     }
 }
 
@@ -125,7 +168,15 @@ mod tests {
     fn names_round_trip_and_near_names_are_not_ours() {
         let (first, last) = (Ulid::from_parts(5, 0xfff, 1), Ulid::from_parts(9, 1, 7));
         let flushed = Name::Flushed { first, last, id: SegmentId(0xabc) };
-        for name in [flushed, Name::Writing(SegmentId(1)), Name::Lock] {
+        let trashed = |at_ms| Name::Trashed { first, last, id: SegmentId(0xabc), at_ms };
+        for name in [
+            flushed,
+            trashed(None),
+            trashed(Some(0)),
+            trashed(Some(u64::MAX)),
+            Name::Writing(SegmentId(1)),
+            Name::Lock,
+        ] {
             assert_eq!(Name::parse(&name.to_string()), Some(name));
         }
         let text = flushed.to_string();
@@ -136,6 +187,11 @@ mod tests {
             format!("{text}~"),
             format!(".{text}"),
             text.replace(".flushed", "-1.flushed"),
+            text.replace(".flushed", "-01.trashed"),
+            text.replace(".flushed", "-+1.trashed"),
+            text.replace(".flushed", "-.trashed"),
+            text.replace(".flushed", "-1-2.trashed"),
+            text.replace(".flushed", "-18446744073709551616.trashed"),
             "abc.writing".into(),
             "x.flushed".into(),
             "-00000000000000000000000000000abc.writing".into(),

@@ -21,6 +21,7 @@ use super::catalogue::Catalogue;
 use super::name::{Name, SegmentId};
 use super::segment::{Loaded, StoreSegment};
 use super::slab::SLAB_MAGIC;
+use super::trash::Trashed;
 
 /// What was found in a directory beside whole segments.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,8 +112,9 @@ impl Recovered {
     }
 }
 
-/// Opens a store directory, which is made if it is not there.
-pub fn recover(directory: &Arc<StoreDirectory>) -> Result<Recovered, RecoverError> {
+/// Opens a store directory, which is made if it is not there. What lies in the trash without a
+/// time in its name counts as trashed at `now_ms` (milliseconds since 1970).
+pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered, RecoverError> {
     let failed = |error| RecoverError { path: directory.path.clone(), error };
     directory.storage.create_dir_all(&directory.path).map_err(failed)?;
     // A segment that was renamed right before a kill may not have a durable name yet: without one
@@ -120,7 +122,13 @@ pub fn recover(directory: &Arc<StoreDirectory>) -> Result<Recovered, RecoverErro
     directory.storage.sync_dir(&directory.path).map_err(failed)?;
     let mut entries = directory.storage.list(&directory.path).map_err(failed)?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut recovery = Recovery { directory, loaded: Vec::new(), damage: vec![], notes: vec![] };
+    let mut recovery = Recovery {
+        directory,
+        loaded: Vec::new(),
+        in_trash: Vec::new(),
+        damage: vec![],
+        notes: vec![],
+    };
     for entry in entries {
         let Some(text) = entry.name else {
             recovery.note(directory.path.join("(a name that is not UTF-8)"), NoteKind::Unknown);
@@ -135,15 +143,18 @@ pub fn recover(directory: &Arc<StoreDirectory>) -> Result<Recovered, RecoverErro
             }
             Some(Name::Writing(_)) => recovery.unfinished(path),
             Some(Name::Flushed { last, .. }) => recovery.segment(path, last),
+            Some(name @ Name::Trashed { .. }) => recovery.trashed(path, name, entry.len_bytes),
         }
     }
-    Ok(recovery.finish())
+    Ok(recovery.finish(now_ms))
 }
 
 struct Recovery<'a> {
     directory: &'a Arc<StoreDirectory>,
     /// Segments with the last record that their names give.
     loaded: Vec<(Loaded, Ulid)>,
+    /// Files in the trash; their contents where they can be read.
+    in_trash: Vec<(Option<Loaded>, Trashed)>,
     damage: Vec<Damage>,
     notes: Vec<Note>,
 }
@@ -188,14 +199,26 @@ impl Recovery<'_> {
         }
     }
 
-    /// Removes the segments that others replace.
+    /// A file in the trash. Its damage concerns nobody any more, but what it replaced may not come
+    /// back in its place.
+    fn trashed(&mut self, path: PathBuf, name: Name, file_bytes: u64) {
+        let Name::Trashed { last, id, at_ms, .. } = name else { return };
+        let loaded = StoreSegment::load(self.directory, &path).ok();
+        // Without a time in the name it is decided when recovery ends.
+        let at_ms = at_ms.unwrap_or(u64::MAX);
+        self.in_trash.push((loaded, Trashed { id, path, last, file_bytes, at_ms }));
+    }
+
+    /// Removes the segments that others replace, even if those are in the trash by now.
     fn remove_replaced(&mut self) {
         let mut removed: HashSet<SegmentId> = HashSet::new();
         let by: Vec<_> = self
             .loaded
             .iter()
-            .filter(|(loaded, _)| !loaded.inputs.store.is_empty())
-            .map(|(loaded, _)| (Arc::clone(&loaded.segment), loaded.inputs.store.clone()))
+            .map(|(loaded, _)| loaded)
+            .chain(self.in_trash.iter().filter_map(|(loaded, _)| loaded.as_ref()))
+            .filter(|loaded| !loaded.inputs.store.is_empty())
+            .map(|loaded| (Arc::clone(&loaded.segment), loaded.inputs.store.clone()))
             .collect();
         for (segment, replaced) in by {
             let there: Vec<PathBuf> = self
@@ -221,25 +244,38 @@ impl Recovery<'_> {
         self.loaded.retain(|(loaded, _)| !removed.contains(&loaded.segment.meta().id));
     }
 
-    fn finish(mut self) -> Recovered {
+    fn finish(mut self, now_ms: u64) -> Recovered {
         let newest = |(loaded, named): &(Loaded, Ulid)| {
             // A segment that is cut held records up to the one that its name gives.
             let cut = loaded.segment.is_damaged() && !loaded.misnamed;
             if cut { loaded.segment.meta().last.max(*named) } else { loaded.segment.meta().last }
         };
-        let newest = self.loaded.iter().map(newest).max().unwrap_or(Ulid::MIN);
+        let in_trash = self.in_trash.iter().map(|(_, trashed)| trashed.last);
+        let newest = self.loaded.iter().map(newest).chain(in_trash).max().unwrap_or(Ulid::MIN);
         self.remove_replaced();
         // Best effort: what comes back after a power loss is removed again.
         let _ = self.directory.storage.sync_dir(&self.directory.path);
         let mut replaced_ingest = HashMap::new();
         let mut segments = Vec::with_capacity(self.loaded.len());
+        let mut trash = Vec::with_capacity(self.in_trash.len());
+        for (loaded, mut trashed) in self.in_trash {
+            if let Some(Loaded { segment, inputs, .. }) = loaded {
+                let replaced = inputs.ingest.into_iter().map(|id| (id, Arc::clone(&segment)));
+                replaced_ingest.extend(replaced);
+            }
+            if trashed.at_ms == u64::MAX {
+                trashed.at_ms = now_ms;
+            }
+            trash.push(trashed);
+        }
         for (loaded, _) in self.loaded {
             for id in loaded.inputs.ingest {
                 replaced_ingest.insert(id, Arc::clone(&loaded.segment));
             }
             segments.push(loaded.segment);
         }
-        let catalogue = Catalogue::new(Arc::clone(self.directory), segments, newest);
+        let directory = Arc::clone(self.directory);
+        let catalogue = Catalogue::with_trash(directory, segments, newest, trash);
         let (damage, notes) = (self.damage, self.notes);
         Recovered { catalogue, newest, damage, notes, replaced_ingest }
     }
@@ -278,7 +314,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_an_empty_store() {
         let temp = tempfile::tempdir().unwrap();
-        let recovered = recover(&directory(&temp.path().join("data/store"))).unwrap();
+        let recovered = recover(&directory(&temp.path().join("data/store")), 0).unwrap();
         assert_eq!(recovered.catalogue.totals().segment_count, 0);
         assert_eq!(recovered.newest, Ulid::MIN);
     }
@@ -296,7 +332,7 @@ mod tests {
         std::mem::forget(sealed);
         fs::write(temp.path().join("LOCK"), "1\n").unwrap();
 
-        let recovered = recover(&directory).unwrap();
+        let recovered = recover(&directory, 0).unwrap();
         assert_eq!(contents(&recovered), records(0, 40));
         assert_eq!(recovered.newest, record(1, 39).ulid);
         assert_eq!(kinds(&recovered), [&NoteKind::UnfinishedRemoved]);
@@ -325,7 +361,7 @@ mod tests {
         }
         fs::create_dir(temp.path().join(ours(5).to_string())).unwrap();
         let before = fs::read_dir(temp.path()).unwrap().count();
-        let recovered = recover(&directory).unwrap();
+        let recovered = recover(&directory, 0).unwrap();
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), before);
         assert_eq!(contents(&recovered), records(0, 20));
         assert_eq!(recovered.newest, segment.meta().last);
@@ -349,7 +385,7 @@ mod tests {
                 bytes[at] ^= 1;
                 fs::write(b.path(), bytes).unwrap();
             }
-            let recovered = recover(&directory).unwrap();
+            let recovered = recover(&directory, 0).unwrap();
             let superfluous = recovered.superfluous_ingest(&[5, 77, 78]);
             if break_at.is_some() {
                 assert_eq!(kinds(&recovered), [&NoteKind::ReplacedKept]);
@@ -383,12 +419,12 @@ mod tests {
 
         let killed = sim.kill();
         killed.fail(Fault::random(Call::SyncDir, 1.0, FaultError::Io));
-        assert!(recover(&directory(&killed)).is_err(), "without a durable name nothing goes on");
+        assert!(recover(&directory(&killed), 0).is_err(), "without a durable name nothing goes on");
         killed.clear_faults();
-        let recovered = recover(&directory(&killed)).unwrap();
+        let recovered = recover(&directory(&killed), 0).unwrap();
         assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::from([77]));
         for seed in 0..20 {
-            let recovered = recover(&directory(&killed.crash(seed))).unwrap();
+            let recovered = recover(&directory(&killed.crash(seed)), 0).unwrap();
             assert_eq!(contents(&recovered), records(0, 20), "power loss {seed}");
         }
     }
@@ -400,11 +436,41 @@ mod tests {
         let segment = write(&directory, SMALL, &records(0, 30));
         let bytes = fs::read(segment.path()).unwrap();
         fs::write(segment.path(), &bytes[..bytes.len() / 2]).unwrap();
-        let recovered = recover(&directory).unwrap();
+        let recovered = recover(&directory, 0).unwrap();
         let back = contents(&recovered);
         assert!(!back.is_empty() && back == records(0, back.len() as u64));
         assert_eq!(recovered.newest, record(1, 29).ulid);
         assert_eq!(recovered.catalogue.totals().damaged_count, 1);
         assert!(recovered.damage.iter().any(Damage::loses_records));
+    }
+
+    #[test]
+    fn what_a_segment_in_the_trash_replaced_does_not_come_back() {
+        for is_broken in [false, true] {
+            let temp = tempfile::tempdir().unwrap();
+            let directory = directory(temp.path());
+            let a = write(&directory, SMALL, &records(0, 20));
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records(0, 30));
+            let inputs = Inputs { ingest: vec![77], store: vec![a.meta().id] };
+            let b = writer.finish(inputs).unwrap().unwrap();
+            let (first, last, id) = (b.meta().first, b.meta().last, b.meta().id);
+            let name = Name::Trashed { first, last, id, at_ms: Some(5) };
+            let trashed = temp.path().join(name.to_string());
+            fs::rename(b.path(), &trashed).unwrap();
+            if is_broken {
+                let mut bytes = fs::read(&trashed).unwrap();
+                bytes[230] ^= 1;
+                fs::write(&trashed, bytes).unwrap();
+            }
+            let recovered = recover(&directory, 9).unwrap();
+            assert_eq!(contents(&recovered).is_empty(), !is_broken, "nothing unproven is removed");
+            assert_eq!(a.path().exists(), is_broken);
+            assert_eq!(recovered.superfluous_ingest(&[77]).is_empty(), is_broken);
+            assert_eq!(recovered.newest, last);
+            assert_eq!(recovered.damage, Vec::new(), "what has expired damages nobody");
+            let trash = recovered.catalogue.trash();
+            assert_eq!((trash.len(), trash[0].at_ms, trash[0].id), (1, 5, id));
+        }
     }
 }

@@ -116,7 +116,7 @@ impl StoreSegment {
             return Err(whole(DamageKind::Malformed("store segment")));
         };
         let name = path.file_name().and_then(|n| n.to_str()).and_then(Name::parse);
-        let Some(Name::Flushed { first: named_first, last: named_last, id }) = name else {
+        let Some((named_first, named_last, id)) = name.and_then(|name| name.segment()) else {
             return Err(whole(DamageKind::Malformed("file name")));
         };
         let meta = SegmentMeta {

@@ -6,6 +6,7 @@
 
 mod clock;
 mod crash;
+mod fast_forward;
 mod faults;
 mod model;
 mod node;

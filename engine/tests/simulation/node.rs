@@ -183,7 +183,8 @@ impl Node {
             path: PathBuf::from(STORE),
             ids: IdSource::seeded(settings.seed << 20),
         });
-        let stored = engine::store::recover::recover(&store).map_err(|e| e.to_string())?;
+        let stored =
+            engine::store::recover::recover(&store, now.wall_ms).map_err(|e| e.to_string())?;
         let entries = storage.list(Path::new(INGEST)).map_err(|e| format!("{INGEST}: {e}"))?;
         let found: Vec<u128> = entries
             .iter()

@@ -133,11 +133,16 @@ fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
         "Bytes that may wait before senders are slowed down.",
         &m.backlog_limit_bytes,
     )?;
+    w.gauge("ingest_backlog_full", "Whether the backlog is full.", &m.backlog_full)?;
+    w.one(
+        "unstored_age_seconds",
+        "Age of the oldest record that is not in the store yet.",
+        &m.unstored_age_seconds,
+    )?;
     w.gauge("unindexed_bytes", "Bytes that no index covers yet.", &m.unindexed_bytes)
 }
 
 fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
-    let zero: Counter = Counter::default();
     w.counter("store_consumed_segments", "Ingest segments gathered.", &m.consumed_segments)?;
     w.counter("store_consumed_bytes", "Text of gathered segments.", &m.consumed_bytes)?;
     let egress = |counter| [("egress".to_owned(), counter)];
@@ -160,13 +165,36 @@ fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
         ],
     )?;
     w.counter("store_compact_failures", "Compactions that failed.", &m.compact_failures)?;
-    // Nothing expires in this version: the families stay, so that dashboards do.
-    let both = [("true".to_owned(), &zero), ("false".to_owned(), &zero)];
-    w.labelled(("store_trashed_segments", "Segments moved to trash."), "success", &both)?;
-    w.labelled(("store_purged_segments", "Segments purged from trash."), "success", &both)?;
+    expiry(w, m)?;
     w.gauge("store_segments", "Published segments.", &m.segments)?;
     w.gauge("store_bytes", "Files of published segments.", &m.bytes)?;
     w.gauge("store_replicas_missing", "Copies that segments lack.", &m.replicas_missing)
+}
+
+fn expiry(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
+    let both = |good, bad| [("true".to_owned(), good), ("false".to_owned(), bad)];
+    w.labelled::<Counter>(
+        ("store_trashed_segments", "Segments moved to trash."),
+        "success",
+        &both(&m.trashed_segments, &m.trash_failures),
+    )?;
+    w.labelled::<Counter>(
+        ("store_purged_segments", "Segments purged from trash."),
+        "success",
+        &both(&m.purged_segments, &m.purge_failures),
+    )?;
+    w.counter(
+        "store_surplus_segments",
+        "Segments that left before their time, for the size of the store.",
+        &m.surplus_segments,
+    )?;
+    w.gauge("store_trash_segments", "Segments in the trash.", &m.trash_segments)?;
+    w.gauge("store_trash_bytes", "Files in the trash.", &m.trash_bytes)?;
+    w.gauge(
+        "store_retention_paused",
+        "Whether nothing expires because the clock was set.",
+        &m.retention_paused,
+    )
 }
 
 fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
@@ -226,6 +254,16 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
         &ConstGauge::new(ratio),
     )?;
     w.gauge("disk_free_bytes", "Free bytes of the file system of the data.", &m.disk_free_bytes)?;
+    w.gauge(
+        "disk_until_refusal_bytes",
+        "Bytes that may be taken before new records are refused.",
+        &m.disk_until_refusal_bytes,
+    )?;
+    w.gauge(
+        "disk_refusing",
+        "Whether new records are refused for want of space.",
+        &m.disk_refusing,
+    )?;
     w.counter("damage", "Damaged spans found in files.", &m.damage)?;
     w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
     w.counter("torn_frames", "Unfinished or damaged last frames found.", &m.torn_frames)?;

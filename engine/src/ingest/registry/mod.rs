@@ -11,6 +11,8 @@
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
 
+#[cfg(test)]
+mod frugal_tests;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -46,6 +48,8 @@ struct Inner {
     pool: Vec<PooledFile>,
     /// State of the id generator.
     random: u64,
+    /// Space is short: nothing goes to the pool.
+    is_frugal: bool,
 }
 
 struct Held {
@@ -160,6 +164,25 @@ impl Registry {
             segment
         });
         Ok(made.collect())
+    }
+
+    /// While space is short no file is kept for later; those that wait are removed.
+    pub fn set_frugal(&self, is_frugal: bool) -> Vec<FileError> {
+        let _operation = self.lock_operation();
+        self.lock().is_frugal = is_frugal;
+        let pool = if is_frugal { self.take_pooled(usize::MAX) } else { Vec::new() };
+        let mut errors = Vec::new();
+        for file in pool {
+            let path = self.path(file.id, SegmentState::Active);
+            match self.options.storage.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    self.lock().pool.push(file);
+                    errors.push(FileError { operation: "remove", path, error });
+                }
+                _ => {}
+            }
+        }
+        errors
     }
 
     fn take_pooled(&self, count: usize) -> Vec<PooledFile> {
@@ -385,7 +408,7 @@ impl Registry {
         let (path, len_bytes) = (segment.path(), segment.file_len());
         let pooled: u64 = self.lock().pool.iter().map(|file| file.len_bytes).sum();
         let is_full_length = len_bytes == self.options.file_bytes();
-        let has_room = pooled + len_bytes <= self.options.pool_bytes_max;
+        let has_room = pooled + len_bytes <= self.options.pool_bytes_max && !self.lock().is_frugal;
         if segment.is_reusable() && is_full_length && has_room {
             let new_id = self.new_id(now_ms);
             let renamed =

@@ -1,0 +1,118 @@
+//! Whether new records are taken, and why not: what the keeper finds out, shards obey (by the
+//! gate) and HTTP tells. Also how much room there is for compaction.
+//!
+//! Invariants: the gate is closed exactly while a reason to close it holds.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use net::shard::Gate;
+
+/// See the module page.
+#[derive(Debug)]
+pub(super) struct Doors {
+    gate: Gate,
+    /// No segment can be made, for another reason than want of space.
+    starved: AtomicBool,
+    backlog_full: AtomicBool,
+    disk_low: AtomicBool,
+    /// What is low, for the operator.
+    disk_words: Mutex<String>,
+    /// Room for the output of a compaction, bytes.
+    compaction_bytes: AtomicU64,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            gate: Gate::default(),
+            starved: AtomicBool::new(false),
+            backlog_full: AtomicBool::new(false),
+            disk_low: AtomicBool::new(false),
+            disk_words: Mutex::default(),
+            compaction_bytes: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Doors {
+    /// What shards look at.
+    pub(super) fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    /// Says whether that changed anything.
+    pub(super) fn set_starved(&self, starved: bool) -> bool {
+        self.starved.swap(starved, Ordering::AcqRel) != starved
+    }
+
+    /// Says whether that changed anything.
+    pub(super) fn set_backlog_full(&self, full: bool) -> bool {
+        let changed = self.backlog_full.swap(full, Ordering::AcqRel) != full;
+        self.move_gate();
+        changed
+    }
+
+    /// There is too little space, as `words` say; `None`: there is enough.
+    pub(super) fn set_disk_low(&self, words: Option<String>) {
+        self.disk_low.store(words.is_some(), Ordering::Release);
+        *self.disk_words.lock().unwrap_or_else(PoisonError::into_inner) = words.unwrap_or_default();
+        self.move_gate();
+    }
+
+    /// Only the keeper's thread moves it.
+    fn move_gate(&self) {
+        let closed =
+            self.backlog_full.load(Ordering::Acquire) || self.disk_low.load(Ordering::Acquire);
+        self.gate.set_closed(closed);
+    }
+
+    pub(super) fn set_compaction_bytes(&self, bytes: u64) {
+        self.compaction_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// Room for the output of a compaction, bytes.
+    pub(super) fn compaction_bytes(&self) -> u64 {
+        self.compaction_bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk keeps the node from taking records.
+    pub(super) fn is_disk_failing(&self) -> bool {
+        self.starved.load(Ordering::Acquire) || self.disk_low.load(Ordering::Acquire)
+    }
+
+    /// Everything that keeps the node from taking records, a sentence each.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.disk_low.load(Ordering::Acquire) {
+            reasons.push(self.disk_words.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        }
+        if self.starved.load(Ordering::Acquire) {
+            reasons.push("no ingest segment can be written: the disk is failing".into());
+        }
+        if self.backlog_full.load(Ordering::Acquire) {
+            reasons.push("the backlog is full: senders wait for the store".into());
+        }
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gate_is_closed_while_any_reason_holds() {
+        let doors = Doors::default();
+        assert!(doors.set_backlog_full(true) && !doors.set_backlog_full(true));
+        doors.set_disk_low(Some("low".into()));
+        assert!(doors.set_backlog_full(false));
+        assert!(doors.gate().is_closed() && doors.is_disk_failing());
+        assert_eq!(doors.reasons(), ["low"]);
+        doors.set_disk_low(None);
+        assert!(!doors.gate().is_closed() && doors.reasons().is_empty());
+        assert!(doors.set_starved(true) && doors.is_disk_failing());
+        assert!(!doors.gate().is_closed(), "a shard without a segment stops by itself");
+    }
+}

@@ -1,0 +1,214 @@
+//! Carries out what [`retention`](super::retention) decides, on one thread.
+//!
+//! Invariants: as those of the plan and of the [`trash`](super::trash); a failed step is told,
+//! and the next turn tries it again; one turn does at most a bounded number of rounds.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::catalogue::Catalogue;
+use super::name::Name;
+use super::retention::{ClockWatch, Kept, RetentionLimits, RetentionPlan, Stock, plan};
+use super::segment::StoreSegment;
+use super::trash::{Moved, Trashed};
+
+/// Rounds of one turn: expired segments go to the trash in the first, and where the size asks for
+/// it they leave it in the next; the last finds nothing to do.
+const ROUNDS_MAX: usize = 4;
+
+/// What a turn did, for logs and metrics.
+#[derive(Debug, Default)]
+pub struct RetentionTurn {
+    /// Segments that left the catalogue because of their age.
+    pub expired_count: u64,
+    /// Segments that left it because the directory holds too much.
+    pub surplus_count: u64,
+    /// Files that were moved to the trash.
+    pub trashed: Vec<Trashed>,
+    /// Files that were purged.
+    pub purged: Vec<Trashed>,
+    /// What was tried on which file and why it failed.
+    pub failed: Vec<(&'static str, PathBuf, io::Error)>,
+    /// The wall clock was set: nothing goes by age.
+    pub is_paused: bool,
+}
+
+/// See the module page.
+#[derive(Debug)]
+pub struct Retention {
+    limits: RetentionLimits,
+    watch: ClockWatch,
+}
+
+impl Retention {
+    /// Ready to turn; `watch` has seen the clocks at the start.
+    pub const fn new(limits: RetentionLimits, watch: ClockWatch) -> Self {
+        Self { limits, watch }
+    }
+
+    /// Lets expire and purges what is due. Both clocks in milliseconds, the wall clock's since
+    /// 1970.
+    pub fn turn(
+        &mut self,
+        catalogue: &Catalogue,
+        monotonic_ms: u64,
+        wall_ms: u64,
+    ) -> RetentionTurn {
+        let is_paused = !self.watch.is_trusted(monotonic_ms, wall_ms);
+        let mut turn = RetentionTurn { is_paused, ..RetentionTurn::default() };
+        for _ in 0..ROUNDS_MAX {
+            let now_ms = (!is_paused).then_some(wall_ms);
+            let plan = self.plan(catalogue, now_ms);
+            turn.expired_count += plan.expired.len() as u64;
+            turn.surplus_count += plan.surplus.len() as u64;
+            catalogue.retire(&plan.expired);
+            catalogue.retire(&plan.surplus);
+            let moved = catalogue.move_to_trash(wall_ms);
+            let purged = catalogue.purge(&plan.purged);
+            let is_done = moved.done.is_empty() && purged.done.is_empty();
+            let has_failed = !moved.failed.is_empty() || !purged.failed.is_empty();
+            let Moved { done, failed } = moved;
+            turn.trashed.extend(done);
+            turn.failed.extend(failed);
+            turn.purged.extend(purged.done);
+            turn.failed.extend(purged.failed);
+            if is_done || has_failed {
+                break;
+            }
+        }
+        turn
+    }
+
+    fn plan(&self, catalogue: &Catalogue, now_ms: Option<u64>) -> RetentionPlan {
+        let kept: Vec<Kept> = catalogue.snapshot().iter().map(kept_of).collect();
+        let trash = catalogue.trash();
+        let leaving_bytes = catalogue.leaving_bytes();
+        let stock = Stock { kept: &kept, trash: &trash, leaving_bytes };
+        plan(&stock, &self.limits, now_ms)
+    }
+}
+
+fn kept_of(segment: &Arc<StoreSegment>) -> Kept {
+    let meta = segment.meta();
+    let name = segment.path().file_name().and_then(|name| name.to_str()).and_then(Name::parse);
+    let named_last = name.and_then(|name| name.segment()).map(|(_, last, _)| last);
+    // A segment that was cut held records up to the one that its name gives.
+    let last = named_last.filter(|_| segment.is_damaged()).unwrap_or(meta.last).max(meta.last);
+    Kept { id: meta.id, last, file_bytes: meta.file_bytes }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::recover::recover;
+    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+    use crate::ulid::Ulid;
+    use std::fs;
+
+    const DAY_MS: u64 = 86_400_000;
+    const LIMITS: RetentionLimits =
+        RetentionLimits { retain_ms: 7 * DAY_MS, purge_ms: DAY_MS, size_bytes_max: None };
+
+    fn records(from: u64, to: u64) -> Vec<Record> {
+        (from..to).map(|n| record(1, n)).collect()
+    }
+
+    fn names(path: &std::path::Path) -> Vec<String> {
+        let names = fs::read_dir(path).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_segment_goes_to_the_trash_after_its_time_and_from_there_after_its_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 20));
+        let newest_ms = segment.meta().last.ms();
+        let catalogue = Catalogue::new(Arc::clone(&directory), vec![segment], Ulid::MIN);
+        let mut clock = (0, newest_ms);
+        let mut retention = Retention::new(LIMITS, ClockWatch::start(0, newest_ms, newest_ms));
+        let mut turn = |catalogue: &Catalogue, ms: u64| {
+            clock = (clock.0 + ms, clock.1 + ms);
+            let turn = retention.turn(catalogue, clock.0, clock.1);
+            assert!(turn.failed.is_empty());
+            (turn.trashed.len(), turn.purged.len(), turn.is_paused)
+        };
+        assert_eq!(turn(&catalogue, 7 * DAY_MS - 1), (0, 0, false));
+        assert_eq!(turn(&catalogue, 1), (1, 0, false));
+        assert!(catalogue.snapshot().is_empty());
+        assert_eq!(turn(&catalogue, DAY_MS - 1), (0, 0, false));
+        // A restart changes nothing: the time is in the name.
+        let again = recover(&directory, 0).unwrap();
+        assert!(again.catalogue.snapshot().is_empty());
+        assert_eq!(again.catalogue.trash(), catalogue.trash());
+        assert_eq!(again.newest.ms(), newest_ms, "stamps go on behind what has expired");
+        assert!(again.notes.is_empty() && again.damage.is_empty());
+        assert_eq!(turn(&again.catalogue, 1), (0, 1, false));
+        assert_eq!(names(temp.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_trashed_by_hand_counts_from_the_start_and_can_be_taken_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 20));
+        let name = segment.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let trashed = segment.path().with_extension("trashed");
+        fs::rename(segment.path(), &trashed).unwrap();
+        let recovered = recover(&directory, 5_000).unwrap();
+        assert!(recovered.catalogue.snapshot().is_empty());
+        assert_eq!(recovered.catalogue.trash()[0].at_ms, 5_000);
+        fs::rename(&trashed, temp.path().join(&name)).unwrap();
+        let recovered = recover(&directory, 6_000).unwrap();
+        assert_eq!(read_all(&recovered.catalogue.snapshot()[0]).0, records(0, 20));
+    }
+
+    #[test]
+    fn a_clock_set_far_ahead_and_right_again_costs_nothing() {
+        const HOUR_MS: u64 = 3_600_000;
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 20));
+        let start_ms = segment.meta().last.ms();
+        let catalogue = Catalogue::new(directory, vec![segment], Ulid::MIN);
+        let mut retention = Retention::new(LIMITS, ClockWatch::start(0, start_ms, start_ms));
+        let mut trashed = |monotonic_ms: u64, ahead_ms: u64| {
+            let turn = retention.turn(&catalogue, monotonic_ms, start_ms + monotonic_ms + ahead_ms);
+            assert_eq!(turn.purged.len(), 0);
+            (turn.is_paused, turn.trashed.len())
+        };
+        assert_eq!(trashed(1_000, 0), (false, 0));
+        for minute in 1..50 {
+            assert_eq!(trashed(minute * 60_000, 30 * DAY_MS), (true, 0));
+        }
+        // Set right again: that is a step, too.
+        assert_eq!(trashed(50 * 60_000, 0), (true, 0));
+        assert_eq!(trashed(50 * 60_000 + HOUR_MS, 0), (false, 0), "nothing has expired");
+        // A clock that stays where it was set is believed in the end.
+        assert_eq!(trashed(3 * HOUR_MS, 8 * DAY_MS), (true, 0));
+        assert_eq!(trashed(4 * HOUR_MS, 8 * DAY_MS), (false, 1));
+    }
+
+    #[test]
+    fn too_large_a_directory_loses_its_oldest_at_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segments: Vec<_> =
+            (0..5).map(|n| write(&directory, SMALL, &records(n * 20, n * 20 + 20))).collect();
+        let bytes: Vec<u64> = segments.iter().map(|s| s.meta().file_bytes).collect();
+        let max = bytes[3] + bytes[4] + 1;
+        let limits = RetentionLimits { size_bytes_max: Some(max), ..LIMITS };
+        let catalogue = Catalogue::new(directory, segments, Ulid::MIN);
+        let mut retention = Retention::new(limits, ClockWatch::default());
+        let turn = retention.turn(&catalogue, 0, 0);
+        assert_eq!((turn.surplus_count, turn.expired_count), (3, 0));
+        assert_eq!((turn.trashed.len(), turn.purged.len()), (3, 3));
+        let left: Vec<Record> =
+            catalogue.snapshot().iter().flat_map(|segment| read_all(segment).0).collect();
+        assert_eq!(left, records(60, 100));
+        assert_eq!(names(temp.path()).len(), 2);
+        let turn = retention.turn(&catalogue, 1, 1);
+        assert!(turn.trashed.is_empty() && turn.purged.is_empty());
+    }
+}
