@@ -9,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use engine::chunk::Part;
+use engine::follow::{Fanout, Filter};
 use engine::ingest::frame::{FrameBuffer, FrameHeader, FramePlace};
-use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions};
+use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Tapped};
 use engine::ingest::registry::{Registry, RegistryOptions};
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::run_table::{Run, RunTable};
@@ -245,5 +246,25 @@ fn searches(c: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, append, frames, run_tables, merges, searches);
+/// What live followers cost: one pass for all whose expressions are literals.
+fn followers(c: &mut Criterion) {
+    let text = lines(0, 5 * BATCH_RECORDS);
+    let mut batch = Tapped::default();
+    batch.push(Ulid::from_parts(START_MS, 1, 0), 5 * BATCH_RECORDS as u32, &topics(1)[0], &text);
+    let mut group = c.benchmark_group("follow");
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    for count in [1, 1000] {
+        let filter = |n: u64| Filter {
+            expression: Expression::new(&format!("request-id-{n:08}"), false, false)
+                .expect("a valid one"),
+            topics: Vec::new(),
+        };
+        let fanout = Fanout::new((0..count).map(filter).collect());
+        group.bench_function(format!("{count} followers"), |b| {
+            b.iter(|| fanout.matches(black_box(&batch), &mut |hit| panic!("{hit:?}")));
+        });
+    }
+}
+
+criterion_group!(kernels, append, frames, run_tables, merges, searches, followers);
 criterion_main!(kernels);
