@@ -158,3 +158,18 @@ pub const FOLLOW_LITERAL_BYTES_MAX: usize = 1 << 10;
 /// Literals of live followers that are looked for together, bytes; the automaton over them takes
 /// some hundred times as much at worst.
 pub const FOLLOW_LITERALS_BYTES_MAX: usize = 128 << 10;
+
+/// Bytes of the grams that signatures are made of: fewer literal bytes cannot be looked for in one.
+pub const SIGNATURE_GRAM_BYTES: usize = 5;
+
+/// Most alternatives of a part of an expression whose strings are multiplied out for planning.
+pub const REQUIRED_STRINGS_MAX: usize = 64;
+
+/// Longest of these strings, bytes: many grams already; longer literals are taken in pieces.
+pub const REQUIRED_STRING_BYTES_MAX: usize = 64;
+
+/// Most characters of a class, folded, that count as alternatives: hexadecimal digits do.
+pub const REQUIRED_CLASS_MEMBERS_MAX: usize = 16;
+
+/// Most literals in what an expression requires: bounds the look-ups of each block.
+pub const REQUIRED_LITERALS_MAX: usize = 256;

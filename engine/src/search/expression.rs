@@ -23,6 +23,7 @@ use regex_syntax::ast::{self, Ast, ClassSetItem};
 use regex_syntax::hir::{self, Hir, HirKind, Look};
 
 use super::matcher::CachePool;
+use super::required::Required;
 use crate::limits::{
     EXPRESSION_BYTES_MAX, EXPRESSION_CACHE_BYTES_MAX, EXPRESSION_CLASSES_MAX,
     EXPRESSION_COMPILED_BYTES_MAX,
@@ -40,6 +41,7 @@ pub struct Expression {
 struct Inner {
     text: String,
     compiled: Compiled,
+    required: Required,
     caches: CachePool,
 }
 
@@ -118,23 +120,30 @@ impl Expression {
         if text.contains('\n') {
             return Err(ExpressionError::Newline);
         }
-        let compiled = match (text, regex, case_insensitive) {
-            ("", _, _) => Compiled::All,
+        let (compiled, required) = match (text, regex, case_insensitive) {
+            ("", _, _) => (Compiled::All, Required::Anything),
             (_, false, false) => {
-                Compiled::Literal(Box::new(memmem::Finder::new(text).into_owned()))
+                let finder = Box::new(memmem::Finder::new(text).into_owned());
+                (Compiled::Literal(finder), Required::of_literal(text.as_bytes()))
             }
             (_, false, true) => compile(&regex_syntax::escape(text), true)?,
             (_, true, _) => compile(text, case_insensitive)?,
         };
         let caches = CachePool::default();
-        Ok(Self { inner: Arc::new(Inner { text: text.to_owned(), compiled, caches }) })
+        let text = text.to_owned();
+        Ok(Self { inner: Arc::new(Inner { text, compiled, required, caches }) })
     }
 
     /// The expression that every record matches.
     pub fn all() -> Self {
-        let inner =
-            Inner { text: String::new(), compiled: Compiled::All, caches: CachePool::default() };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(Inner {
+                text: String::new(),
+                compiled: Compiled::All,
+                required: Required::Anything,
+                caches: CachePool::default(),
+            }),
+        }
     }
 
     /// As it was given.
@@ -155,6 +164,11 @@ impl Expression {
         }
     }
 
+    /// What every record that matches contains, for filters.
+    pub fn required(&self) -> &Required {
+        &self.inner.required
+    }
+
     pub(super) fn compiled(&self) -> &Compiled {
         &self.inner.compiled
     }
@@ -164,7 +178,7 @@ impl Expression {
     }
 }
 
-fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, ExpressionError> {
+fn compile(pattern: &str, case_insensitive: bool) -> Result<(Compiled, Required), ExpressionError> {
     let syntax = automata_syntax::Config::new();
     let ast = ast::parse::ParserBuilder::new()
         .nest_limit(syntax.get_nest_limit())
@@ -179,7 +193,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, Expression
         .translate(pattern, &ast)
         .map_err(|e| ExpressionError::Syntax(regex_syntax::Error::from(e).to_string()))?;
     if matches!(hir.kind(), HirKind::Empty) {
-        return Ok(Compiled::All);
+        return Ok((Compiled::All, Required::Anything));
     }
     let by_record = needs_record_alone(&hir);
     let config = meta::Config::new()
@@ -187,7 +201,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, Expression
         .nfa_size_limit(Some(EXPRESSION_COMPILED_BYTES_MAX))
         .hybrid_cache_capacity(EXPRESSION_CACHE_BYTES_MAX);
     let hir = within_a_record(hir, by_record)?;
-    let required = required_literal(&hir).filter(|bytes| bytes.len() >= REQUIRED_BYTES_MIN);
+    let lead = required_literal(&hir).filter(|bytes| bytes.len() >= REQUIRED_BYTES_MIN);
     let regex =
         meta::Builder::new().configure(config).build_from_hir(&hir).map_err(|error| match error
             .size_limit()
@@ -195,11 +209,13 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<Compiled, Expression
             Some(_) => ExpressionError::TooLarge,
             None => ExpressionError::Syntax(error.to_string()),
         })?;
-    Ok(match required {
+    let required = Required::of_hir(&hir);
+    let compiled = match lead {
         _ if by_record => Compiled::Record(regex),
         Some(bytes) => Compiled::Required(regex, Box::new(memmem::Finder::new(bytes).into_owned())),
         None => Compiled::Block(regex),
-    })
+    };
+    Ok((compiled, required))
 }
 
 /// The longest run of bytes that every match must contain.
