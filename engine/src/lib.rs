@@ -24,6 +24,7 @@ pub mod limits;
 pub mod restore;
 pub mod run_table;
 pub mod search;
+pub mod signature;
 pub mod spool;
 pub mod storage;
 pub mod store;

@@ -37,6 +37,13 @@ pub const BLOCK_TEXT_TARGET: usize = 512 << 10;
 /// Most blocks in one slab: bounds the index and the signature matrix that a query reads.
 pub const SLAB_BLOCKS_MAX: usize = 1024;
 
+/// Rows of a signature matrix before it is folded: 24 KiB a block. Three times a power of two: halved
+/// once it is 2.3 % of a full block's text.
+pub const SIGNATURE_ROWS_MAX: usize = 3 << 16;
+
+/// Share of a slab's stored blocks that its signature matrix may take, percent.
+pub const SIGNATURE_SHARE_PERCENT: u64 = 14;
+
 /// Alignment of blocks and slabs inside a store segment, bytes.
 pub const BLOCK_ALIGNMENT: usize = 64;
 

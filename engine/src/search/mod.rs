@@ -16,6 +16,8 @@
 mod consumer;
 pub mod expression;
 mod feed;
+#[cfg(test)]
+mod filtered_tests;
 pub mod format;
 pub(crate) mod matcher;
 mod pinned;
