@@ -15,7 +15,9 @@ use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Tapped};
 use engine::ingest::registry::{Registry, RegistryOptions};
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::run_table::{Run, RunTable};
+use engine::search::required::Required;
 use engine::search::{Expression, Format, Order, QuerySpec, Searcher, SearcherOptions, Snapshot};
+use engine::signature::{self, Bits, BlockSignature, Matrix, MatrixBuilder};
 use engine::storage::OsStorage;
 use engine::store::StoreDirectory;
 use engine::store::footer::Inputs;
@@ -246,6 +248,41 @@ fn searches(c: &mut Criterion) {
     }
 }
 
+/// Signatures: what a block costs to sign, a slab's matrix to lay out, a needle to be asked for.
+fn signatures(c: &mut Criterion) {
+    const BLOCKS: u64 = 256;
+    let blocks: Vec<Vec<u8>> = (0..BLOCKS).map(|n| lines(n * 100_000, 5_500)).collect();
+    let text_bytes: usize = blocks.iter().map(Vec::len).sum();
+    let mut group = c.benchmark_group("signature");
+    group.throughput(Throughput::Bytes(blocks[0].len() as u64));
+    group.bench_function("sign a block", |b| {
+        b.iter(|| BlockSignature::of_text(black_box(&blocks[0])));
+    });
+    let signed = || {
+        let mut builder = MatrixBuilder::default();
+        for text in &blocks {
+            builder.push(text);
+        }
+        builder
+    };
+    let finish = |builder: MatrixBuilder| builder.finish(text_bytes as u64 / 4, 14).expect("fits");
+    group.throughput(Throughput::Bytes(text_bytes as u64));
+    group.bench_function("lay out 256 blocks", |b| {
+        b.iter_batched(signed, finish, BatchSize::PerIteration);
+    });
+    let stored = finish(signed());
+    let required = Required::of_literal(b"7f3a9c2e-1b4d-4e8f-a6c0-5d9e2b7f1a3c");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("ask for an absent UUID", |b| {
+        b.iter(|| {
+            let matrix = Matrix::new(&stored.bytes, stored.crc, stored.rows, BLOCKS as u32);
+            let none = Bits::none(BLOCKS as usize);
+            let mut filter = signature::Filter::new(matrix.expect("whole"), none);
+            assert!(filter.candidates(black_box(&required)).is_empty());
+        });
+    });
+}
+
 /// What live followers cost: one pass for all whose expressions are literals.
 fn followers(c: &mut Criterion) {
     let text = lines(0, 5 * BATCH_RECORDS);
@@ -266,5 +303,5 @@ fn followers(c: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, append, frames, run_tables, merges, searches, followers);
+criterion_group!(kernels, append, frames, run_tables, merges, searches, signatures, followers);
 criterion_main!(kernels);

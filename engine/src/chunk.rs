@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use crate::damage::Damage;
 use crate::run_table::RunTable;
+use crate::search::required::Required;
+use crate::signature::Bits;
 use crate::storage::Map;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -100,6 +102,11 @@ pub trait OpenPart: Send + Sync {
     fn topics(&self) -> &[Topic];
     /// What was found damaged while opening.
     fn damage(&self) -> &[Damage];
+    /// Which of its chunks may hold a record that has what is required; `None`: it cannot tell, so
+    /// all of them may. May read, but no text.
+    fn candidates(&self, _required: &Required) -> Option<Bits> {
+        None
+    }
     /// Reads chunk `index` with its text and verifies it (a store may remember that it has
     /// verified a chunk before).
     fn read(&self, index: usize) -> Result<Chunk, Damage>;

@@ -116,10 +116,12 @@ impl<'a> SegmentCheck<'a> {
         }
         let section = trailer.signatures;
         let span = start + section.offset..start + section.offset + section.len;
-        let bytes = self.bytes.get(span.start as usize..span.end as usize);
-        if bytes.map(crc32fast::hash) != Some(section.crc) {
-            self.repairable(span, "signature matrix");
+        let verified = open::read_signatures(&self.bytes[start as usize..], trailer)
+            .and_then(|matrix| matrix.map_or(Ok(()), |mut matrix| matrix.verify_all()));
+        if verified.is_err() {
+            self.repairable(span.clone(), "signature matrix");
         }
+        self.zeros(span.end..at);
         let index_end = trailer.index.offset + trailer.index.len;
         self.zeros(start + index_end..start + section.offset);
     }
@@ -191,7 +193,7 @@ fn read_block(bytes: &[u8], header: &BlockHeader) -> Result<RunTable, DamageKind
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{Record, SMALL, directory, record, write};
+    use crate::store::testing::{Record, SIGNED, directory, record, write};
     use std::fs;
 
     fn records(to: u64) -> Vec<Record> {
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn every_flipped_byte_is_found_and_every_lost_record_is_counted() {
         let temp = tempfile::tempdir().unwrap();
-        let segment = write(&directory(temp.path()), SMALL, &records(26));
+        let segment = write(&directory(temp.path()), SIGNED, &records(26));
         let bytes = fs::read(segment.path()).unwrap();
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
@@ -219,7 +221,7 @@ mod tests {
     #[test]
     fn every_truncation_is_found_and_never_called_harmless_when_it_is_not() {
         let temp = tempfile::tempdir().unwrap();
-        let segment = write(&directory(temp.path()), SMALL, &records(26));
+        let segment = write(&directory(temp.path()), SIGNED, &records(26));
         let bytes = fs::read(segment.path()).unwrap();
         for len in 0..bytes.len() {
             let mut check = SegmentCheck::new(segment.path(), &bytes[..len]);

@@ -95,7 +95,7 @@ pub(super) struct Feed {
     cursors: Vec<Option<Cursor>>,
     /// Next key of each cursor that has chunks left.
     heads: BinaryHeap<Reverse<(u128, usize)>>,
-    /// Chunks that time or topics ruled out.
+    /// Chunks that time, topics or signatures ruled out.
     pub(super) blocks_skipped: u64,
 }
 
@@ -198,8 +198,9 @@ impl Feed {
     /// Enters the cursor's next chunk that can hold a match; lets go of the part behind its last.
     fn requeue(&mut self, slot: usize) {
         let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return };
-        while let Some(meta) = cursor.peek(self.order) {
-            if cursor.wanted.as_ref().is_none_or(|wanted| may_match(meta, wanted)) {
+        while let (Some(index), Some(meta)) = (cursor.next(self.order), cursor.peek(self.order)) {
+            let has_topic = cursor.wanted.as_ref().is_none_or(|wanted| may_match(meta, wanted));
+            if has_topic && cursor.part.is_candidate(index) {
                 let key = first_key(self.order, meta.first, meta.last);
                 self.heads.push(Reverse((key, slot)));
                 return;

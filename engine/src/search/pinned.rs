@@ -7,19 +7,30 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use super::required::Required;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::Damage;
+use crate::signature::Bits;
 
 /// See the page of the module.
 pub(super) struct PinnedPart {
     open: Box<dyn OpenPart>,
+    /// Chunks that may hold a match; `None`: all of them.
+    candidates: Option<Bits>,
     _pin: Arc<dyn Part>,
 }
 
 impl PinnedPart {
-    /// Opens a part. May read and map.
-    pub(super) fn open(part: Arc<dyn Part>) -> Result<Self, Damage> {
-        Ok(Self { open: part.open()?, _pin: part })
+    /// Opens a part for records that have what is required. May read and map.
+    pub(super) fn open(part: Arc<dyn Part>, required: &Required) -> Result<Self, Damage> {
+        let open = part.open()?;
+        let candidates = open.candidates(required);
+        Ok(Self { open, candidates, _pin: part })
+    }
+
+    /// Whether a chunk may hold a record that has what is required.
+    pub(super) fn is_candidate(&self, index: usize) -> bool {
+        self.candidates.as_ref().is_none_or(|bits| bits.contains(index))
     }
 }
 

@@ -115,7 +115,7 @@ pub struct Stats {
     pub segments: u64,
     /// Chunks of which text or run table were read (some are counted from indexes alone).
     pub blocks_read: u64,
-    /// Chunks of opened parts that time or topics ruled out.
+    /// Chunks of opened parts that time, topics or signatures ruled out.
     pub blocks_skipped: u64,
     /// Text that was read, bytes.
     pub bytes_scanned: u64,

@@ -18,12 +18,21 @@ use crate::ulid::Ulid;
 
 /// A store segment on disk, in small blocks.
 fn stored(directory: &std::path::Path, records: &[TestRecord]) -> Arc<StoreSegment> {
+    stored_as(directory, records, 1_000)
+}
+
+/// The same with so much room for signatures.
+fn stored_as(
+    directory: &std::path::Path,
+    records: &[TestRecord],
+    signature_percent: u64,
+) -> Arc<StoreSegment> {
     let directory = Arc::new(StoreDirectory {
         storage: Arc::new(OsStorage),
         path: directory.to_owned(),
         ids: IdSource::seeded(7),
     });
-    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 5 };
+    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 5, signature_percent };
     let mut writer = SegmentWriter::new(&directory, options);
     let mut cache = TopicCache::default();
     for (id, topic, record) in records {
@@ -174,4 +183,74 @@ fn plans_leave_out_what_is_known_to_be_damaged() {
     let plan = searcher.plan(&spec(""), &snapshot);
     assert_eq!((met.records, plan.segments, plan.data_set_bytes_max), (0, 0, 0));
     assert_eq!((plan.complete, plan.missing_count), (false, met.missing_count));
+}
+
+/// Lines of which each holds a few words of its own and shares others.
+fn signed_series() -> Vec<TestRecord> {
+    series(0, 400, |i| {
+        let kelvin = if i % 97 == 5 { "20 \u{212A}elvin" } else { "" };
+        format!("Request {:08x} user=name{i} {kelvin}", i.wrapping_mul(0x9E37_79B9)).into_bytes()
+    })
+}
+
+#[test]
+fn signatures_change_what_a_search_costs_and_nothing_else() {
+    let [signed, plain] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let records = signed_series();
+    let signed = stored_as(signed.path(), &records, 1_000);
+    let plain = stored_as(plain.path(), &records, 0);
+    let searcher = searcher(2);
+    let ask = |segment: &Arc<StoreSegment>, spec: QuerySpec| {
+        let parts = vec![Arc::clone(segment) as Arc<dyn Part>];
+        let snapshot = Snapshot { parts, missing: Vec::new() };
+        let (text, outcome) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
+        (text, outcome.stats)
+    };
+    for (pattern, regex, case_insensitive, rules_out) in [
+        ("user=name123 ", false, false, true),
+        ("USER=NAME123 ", false, true, true),
+        ("absent-needle", false, false, true),
+        ("name(12|34)5", true, false, true),
+        ("kelvin", true, true, true),
+        ("request.*user", true, true, false),
+        ("user", false, false, false),
+        ("", false, false, false),
+    ] {
+        for order in [Order::Asc, Order::Desc] {
+            let expression = Expression::new(pattern, regex, case_insensitive).unwrap();
+            let spec = QuerySpec { expression, order, ..spec("") };
+            let (expected, all) = ask(&plain, spec.clone());
+            let (found, stats) = ask(&signed, spec);
+            assert_eq!(found, expected, "{pattern}");
+            assert_eq!((stats.records, stats.complete), (all.records, true), "{pattern}");
+            let skipped = stats.blocks_skipped - all.blocks_skipped;
+            assert_eq!(stats.blocks_read + skipped, all.blocks_read, "{pattern}");
+            assert_eq!(skipped * 10 > all.blocks_read * 7, rules_out, "{pattern}: {skipped}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_signature_rules_nothing_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let segment = stored(directory.path(), &signed_series());
+    let searcher = searcher(1);
+    let ask = |pattern: &str| {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let reader =
+            searcher.query(spec(pattern), Snapshot { parts, missing: Vec::new() }, Format::Text);
+        let (text, outcome) = reader.read_all_blocking();
+        (text, outcome.stats)
+    };
+    let (whole, before) = ask("user=name123 ");
+    let mut bytes = std::fs::read(segment.path()).unwrap();
+    for slab in segment.open_shared().unwrap().slabs() {
+        let section = slab.trailer.unwrap().signatures;
+        let start = (slab.offset + section.offset) as usize;
+        bytes[start..start + section.len as usize].fill(0);
+    }
+    std::fs::write(segment.path(), &bytes).unwrap();
+    let (found, stats) = ask("user=name123 ");
+    assert_eq!((found, stats.complete, stats.blocks_skipped), (whole, true, 0));
+    assert!(before.blocks_skipped > 0);
 }

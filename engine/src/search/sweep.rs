@@ -52,7 +52,10 @@ impl Work {
     /// Does it. Opens, reads and searches: for scan threads only.
     pub(super) fn run(self) -> Done {
         let result = match self.job {
-            WorkKind::Open(part) => DoneKind::Opened(PinnedPart::open(part)),
+            WorkKind::Open(part) => {
+                let required = self.filter.expression.required();
+                DoneKind::Opened(PinnedPart::open(part, required))
+            }
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.filter)),
         };
         Done { track: self.track, result }

@@ -24,6 +24,10 @@ pub const CODEC_NONE: u8 = 0;
 /// Codec id: zstd. Reserved; this program does not read it yet.
 pub const CODEC_ZSTD: u8 = 1;
 
+/// Flag: the text holds a character beyond ASCII that without regard to case is an ASCII letter
+/// (U+212A, U+017F), which the block's signature does not know as such.
+pub const BLOCK_FOLD_EXTRAS: u16 = 1;
+
 /// What a block header says, which the slab's index repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockHeader {
@@ -35,7 +39,7 @@ pub struct BlockHeader {
     pub codec: u8,
     /// How the run table is encoded.
     pub table_codec: u8,
-    /// Reserved, 0: later readers ignore what they do not know.
+    /// [`BLOCK_FOLD_EXTRAS`]; the others are reserved, 0: readers ignore what they do not know.
     pub flags: u16,
     /// Records.
     pub record_count: u32,

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
 use crate::limits::BLOCK_ALIGNMENT;
+use crate::signature::{Matrix, SIGNATURE_SCHEME};
 use crate::ulid::Ulid;
 
 use super::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
@@ -230,8 +231,22 @@ pub fn read_index(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, Damag
     Ok(index)
 }
 
+/// The signature matrix of a slab; `None` where it has none that this program can read.
+pub fn read_signatures<'a>(
+    slab: &'a [u8],
+    trailer: &SlabTrailer,
+) -> Result<Option<Matrix<'a>>, DamageKind> {
+    let section = trailer.signatures;
+    if section.len == 0 || trailer.signature_scheme != SIGNATURE_SCHEME {
+        return Ok(None);
+    }
+    let span = section.offset as usize..section.offset.saturating_add(section.len) as usize;
+    let bytes = slab.get(span).ok_or(DamageKind::Truncated("signature matrix"))?;
+    Matrix::new(bytes, section.crc, trailer.signature_rows, trailer.block_count).map(Some)
+}
+
 /// Verifies every byte of a slab that means something: header, index, block headers, tables,
-/// text, trailer.
+/// text, signatures, trailer.
 pub fn verify_slab(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, DamageKind> {
     if decode_slab_header(slab)? != trailer.slab_id {
         return Err(DamageKind::Malformed("slab header"));
@@ -243,6 +258,9 @@ pub fn verify_slab(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, Dama
     let index = read_index(slab, trailer)?;
     for block in &index.blocks {
         verify_block(slab, block)?;
+    }
+    if let Some(mut matrix) = read_signatures(slab, trailer)? {
+        matrix.verify_all()?;
     }
     Ok(index)
 }

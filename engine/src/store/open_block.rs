@@ -6,8 +6,9 @@ use crate::run_table::{Run, RunTable};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
-use super::block::{BlockHeader, CODEC_NONE};
+use super::block::{BLOCK_FOLD_EXTRAS, BlockHeader, CODEC_NONE};
 use super::index::TopicStats;
+use crate::signature::grams::has_fold_extras;
 
 /// Remembers what a source's topic indexes are in the block being filled. One cache serves one
 /// topic list.
@@ -106,7 +107,7 @@ impl OpenBlock {
             number,
             codec: CODEC_NONE,
             table_codec: CODEC_NONE,
-            flags: 0,
+            flags: if has_fold_extras(&self.text) { BLOCK_FOLD_EXTRAS } else { 0 },
             record_count: self.table.record_count() as u32,
             run_count: self.table.runs.len() as u32,
             topic_count: self.table.topics.len() as u32,

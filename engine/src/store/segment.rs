@@ -16,12 +16,14 @@ use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::DICTIONARY_TOPICS_MAX;
 use crate::run_table::RunTable;
+use crate::search::required::Required;
+use crate::signature::{Bits, Filter};
 use crate::storage::{File, Map, Open, Storage};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::block::{BLOCK_HEADER_LEN, BlockHeader};
+use super::block::{BLOCK_FOLD_EXTRAS, BLOCK_HEADER_LEN, BlockHeader};
 use super::checked::Checked;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
@@ -398,6 +400,38 @@ impl OpenSegment {
         })
     }
 
+    /// Which of the blocks may hold what is required, as their slabs' signatures tell; `None` where
+    /// none of them tells anything.
+    fn candidates(&self, blocks: Range<usize>, required: &Required) -> Option<Bits> {
+        if *required == Required::Anything {
+            return None;
+        }
+        let map = self.map().ok()?;
+        let mut all = Bits::all(blocks.len());
+        for slab in self.slabs.iter().filter(|slab| slab.blocks.start < blocks.end) {
+            let Some(bits) = self.slab_candidates(&map, slab, required) else { continue };
+            let ruled_out = slab.blocks.clone().enumerate().filter(|(n, _)| !bits.contains(*n));
+            for (_, block) in ruled_out.filter(|(_, block)| blocks.contains(block)) {
+                all.remove(block - blocks.start);
+            }
+        }
+        // Of rows that are gone zeros may have been read, which would rule everything out.
+        (!map.is_poisoned()).then_some(all)
+    }
+
+    fn slab_candidates(&self, map: &[u8], slab: &OpenSlab, required: &Required) -> Option<Bits> {
+        let trailer = slab.trailer.filter(|_| slab.is_indexed)?;
+        let bytes = map.get(slab.offset as usize..)?;
+        let matrix = open::read_signatures(bytes, &trailer).ok()??;
+        let mut fold_extras = Bits::none(slab.blocks.len());
+        for (number, place) in self.places[slab.blocks.clone()].iter().enumerate() {
+            if place.header.flags & BLOCK_FOLD_EXTRAS != 0 {
+                fold_extras.insert(number);
+            }
+        }
+        Some(Filter::new(matrix, fold_extras).candidates(required))
+    }
+
     fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
         let chunk = self.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
@@ -457,6 +491,10 @@ impl OpenPart for SegmentView {
 
     fn damage(&self) -> &[Damage] {
         &self.segment.damage
+    }
+
+    fn candidates(&self, required: &Required) -> Option<Bits> {
+        self.segment.candidates(self.blocks.clone(), required)
     }
 
     fn read(&self, index: usize) -> Result<Chunk, Damage> {

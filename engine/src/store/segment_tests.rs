@@ -150,7 +150,11 @@ fn a_file_that_changes_is_verified_again() {
 #[test]
 fn a_file_cut_under_an_open_segment_costs_what_is_gone() {
     let temp = tempfile::tempdir().unwrap();
-    let options = WriterOptions { block_text_target: 16 << 10, slab_blocks_max: 100 };
+    let options = WriterOptions {
+        block_text_target: 16 << 10,
+        slab_blocks_max: 100,
+        signature_percent: 1_000,
+    };
     let mut all = records(64);
     for record in &mut all {
         record.line.resize(4000, b'z');

@@ -83,11 +83,9 @@ pub struct SlabTrailer {
     pub last: Ulid,
     /// The block index.
     pub index: Section,
-    /// The signature matrix; empty when there is none.
+    /// The signature matrix; empty when there is none. Its checksum covers those of its pages.
     pub signatures: Section,
-    /// Bytes of one row of the matrix; 0 when there is none.
-    pub signature_row_len: u32,
-    /// Rows of the matrix, a power of two; 0 when there is none.
+    /// Rows of the matrix; 0 when there is none.
     pub signature_rows: u32,
     /// How grams are made and hashed; 0 when there is no matrix.
     pub signature_scheme: u32,
@@ -103,7 +101,7 @@ impl SlabTrailer {
         for section in [&self.index, &self.signatures] {
             put.u64(section.offset).u64(section.len).u32(section.crc);
         }
-        put.u32(self.signature_row_len).u32(self.signature_rows).u32(self.signature_scheme);
+        put.u32(0).u32(self.signature_rows).u32(self.signature_scheme);
         put.0.resize(TRAILER_LEN - 4, 0);
         put.checksum();
         put.0
@@ -136,7 +134,7 @@ impl SlabTrailer {
         let flags = take.u32()?;
         let (slab_id, len, block_count) = (take.u64()?, take.u64()?, take.u32()?);
         take.u32()?;
-        Some(Self {
+        let this = Self {
             slab_id,
             len,
             block_count,
@@ -147,10 +145,10 @@ impl SlabTrailer {
             last: take.ulid()?,
             index: section(take)?,
             signatures: section(take)?,
-            signature_row_len: take.u32()?,
-            signature_rows: take.u32()?,
+            signature_rows: take.u32().and_then(|_| take.u32())?,
             signature_scheme: take.u32()?,
-        })
+        };
+        Some(this)
     }
 
     /// Whether the fields can be true together.

@@ -25,7 +25,10 @@ pub(crate) struct Record {
 }
 
 pub(crate) const SMALL: WriterOptions =
-    WriterOptions { block_text_target: 100, slab_blocks_max: 3 };
+    WriterOptions { block_text_target: 100, slab_blocks_max: 3, signature_percent: 0 };
+
+/// The same with signatures, however small the blocks.
+pub(crate) const SIGNED: WriterOptions = WriterOptions { signature_percent: 1_000, ..SMALL };
 
 /// Record `n` of a stream: a few topics, a line that names its ULID and is of varied length.
 pub(crate) fn record(stream: u64, n: u64) -> Record {

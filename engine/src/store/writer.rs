@@ -12,9 +12,10 @@ use std::sync::Arc;
 use crate::damage::Damage;
 use crate::limits::{
     BLOCK_TEXT_TARGET, DICTIONARY_TOPICS_MAX, FOOTER_TOPICS_MAX, SEGMENT_SLABS_MAX,
-    SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX,
+    SIGNATURE_SHARE_PERCENT, SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX,
 };
 use crate::run_table::Run;
+use crate::signature::{MatrixBuilder, SIGNATURE_SCHEME};
 use crate::storage::Map;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -38,11 +39,17 @@ pub struct WriterOptions {
     pub block_text_target: usize,
     /// Blocks after which a slab ends.
     pub slab_blocks_max: usize,
+    /// What a slab's signatures may take beside its blocks, percent; 0: there are none.
+    pub signature_percent: u64,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self { block_text_target: BLOCK_TEXT_TARGET, slab_blocks_max: SLAB_BLOCKS_MAX }
+        Self {
+            block_text_target: BLOCK_TEXT_TARGET,
+            slab_blocks_max: SLAB_BLOCKS_MAX,
+            signature_percent: SIGNATURE_SHARE_PERCENT,
+        }
     }
 }
 
@@ -59,11 +66,12 @@ pub struct Piece<'a> {
     pub believed: &'a dyn Fn() -> bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct OpenSlab {
     id: u64,
     offset: u64,
     index: SlabIndex,
+    signatures: MatrixBuilder,
     topics: HashMap<Topic, u16>,
     block_topics: usize,
 }
@@ -252,6 +260,9 @@ impl SegmentWriter {
         topics.sort_unstable();
         slab.block_topics += topics.len();
         slab.index.blocks.push(Block { offset, header, topics });
+        if self.options.signature_percent > 0 {
+            slab.signatures.push(&self.block.text);
+        }
         let full = slab.index.blocks.len() >= self.options.slab_blocks_max.min(SLAB_BLOCKS_MAX);
         self.slab = Some(slab);
         self.block.clear();
@@ -272,10 +283,16 @@ impl SegmentWriter {
         };
         self.output.put(&bytes)?;
         self.output.pad()?;
-        let end = self.output.position() - slab.offset;
+        let offset = self.output.position() - slab.offset;
+        let matrix = slab.signatures.finish(index.offset, self.options.signature_percent);
+        let matrix = matrix.unwrap_or_default();
+        self.output.put(&matrix.bytes)?;
+        self.output.pad()?;
+        let signatures = Section { offset, len: matrix.bytes.len() as u64, crc: matrix.crc };
+        let scheme = if matrix.rows > 0 { SIGNATURE_SCHEME } else { 0 };
         let trailer = SlabTrailer {
             slab_id: slab.id,
-            len: end + TRAILER_LEN as u64,
+            len: self.output.position() - slab.offset + TRAILER_LEN as u64,
             block_count: blocks.len() as u32,
             flags: 0,
             record_count: blocks.iter().map(|b| u64::from(b.header.record_count)).sum(),
@@ -283,8 +300,9 @@ impl SegmentWriter {
             first,
             last,
             index,
-            signatures: Section { offset: end, len: 0, crc: 0 },
-            ..SlabTrailer::default()
+            signatures,
+            signature_rows: matrix.rows,
+            signature_scheme: scheme,
         };
         self.output.put(&trailer.encode())?;
         self.add_topics(&slab.index.topics);
