@@ -80,20 +80,20 @@ impl Strings {
 
     /// As much of the ends of these as can be put before `other`.
     pub(super) fn tails_times(&self, other: &Self) -> Self {
-        let lens = (0..=ACROSS_BYTES).rev();
-        lens.filter_map(|len| self.tails(len).times(other)).next().unwrap_or_else(|| other.clone())
+        let mut lens = (0..=ACROSS_BYTES).rev();
+        lens.find_map(|len| self.tails(len).times(other)).unwrap_or_else(|| other.clone())
     }
 
     /// As much of the beginnings of `other` as can be put behind these.
     pub(super) fn times_heads(&self, other: &Self) -> Self {
-        let lens = (0..=ACROSS_BYTES).rev();
-        lens.filter_map(|len| self.times(&other.heads(len))).next().unwrap_or_else(|| self.clone())
+        let mut lens = (0..=ACROSS_BYTES).rev();
+        lens.find_map(|len| self.times(&other.heads(len))).unwrap_or_else(|| self.clone())
     }
 
     /// As much of both sides of a joint as there may be.
     pub(super) fn across(&self, other: &Self) -> Option<Self> {
-        let lens = (0..=ACROSS_BYTES).rev();
-        lens.filter_map(|len| self.tails(len).times(&other.heads(len))).next()
+        let mut lens = (0..=ACROSS_BYTES).rev();
+        lens.find_map(|len| self.tails(len).times(&other.heads(len)))
     }
 
     /// The strings of both, of which as much is kept as may be: from their ends if `at_end`, else
