@@ -63,6 +63,17 @@ fn seeds() -> &'static Seeds {
     })
 }
 
+const LINE: &[u8] = b"2026-01-01T00:00:00Z host-1 service: a line like any other\n";
+
+/// What zstd makes of lines, and bombs.
+fn packed() -> &'static [Vec<u8>] {
+    static PACKED: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    PACKED.get_or_init(|| {
+        let seeds = [LINE.repeat(500), vec![b'\n'; 64 << 20], LINE.to_vec()];
+        seeds.iter().map(|seed| zstd::bulk::compress(seed, 1).unwrap()).collect()
+    })
+}
+
 proptest! {
     #![proptest_config(cases(400))]
 
@@ -131,13 +142,9 @@ proptest! {
         plan in changes(),
         len in prop_oneof![0..40_000u32, Just(17 << 20), any::<u32>()],
     ) {
-        let line = b"2026-01-01T00:00:00Z host-1 service: a line like any other\n";
-        let seeds = || [line.repeat(500), vec![b'\n'; 64 << 20], line.to_vec()];
-        static PACKED: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-        let pack = |seed: &Vec<u8>| zstd::bulk::compress(seed, 1).unwrap();
-        let packed = PACKED.get_or_init(|| seeds().iter().map(pack).collect());
+        let packed = packed();
         let stored = changed(packed, &plan);
-        let len = if len == 0 { line.len() as u32 * 500 } else { len };
+        let len = if len == 0 { LINE.len() as u32 * 500 } else { len };
         let first = Ulid::from_parts(1, 1, 1);
         let header = BlockHeader {
             slab_id: 1, number: 0, codec: 1, table_codec: 1, flags: 0, record_count: 1, run_count: 1,
