@@ -224,11 +224,7 @@ fn a_file_cut_while_it_is_merged_gives_no_invented_record() {
     for record in &mut records {
         record.line.resize(4000, b'z');
     }
-    let options = WriterOptions {
-        block_text_target: 16 << 10,
-        slab_blocks_max: 100,
-        signature_percent: 1_000,
-    };
+    let options = WriterOptions { block_text_target: 16 << 10, ..WriterOptions::default() };
     let segment = crate::store::testing::write(&directory, options, &records);
     let shared = segment.open_shared().unwrap();
     let all_read = read_all(&segment).0;
