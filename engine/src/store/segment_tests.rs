@@ -322,7 +322,7 @@ fn a_block_that_verifies_but_does_not_decode_costs_its_records_and_no_memory() {
         bytes[text.clone()].fill(0);
         bytes[text.start..text.start + with.len()].copy_from_slice(with);
         let text_crc = crc32fast::hash(&bytes[text.clone()]);
-        let header = BlockHeader { text_crc, text_len, ..block.header };
+        let header = BlockHeader { text_len, text_crc, ..block.header };
         bytes[start..start + BLOCK_HEADER_LEN].copy_from_slice(&header.encode());
         // Its index still says otherwise: away with it.
         let index = slab.offset + slab.trailer.unwrap().index.offset;
