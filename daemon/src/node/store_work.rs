@@ -256,7 +256,7 @@ fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
         Reason::Tier => &store.compact_sequential_seconds,
     };
     spent.observe(start.elapsed().as_secs_f64());
-    parts.metrics.disk_written_store.inc_by(done.output.file_bytes);
+    parts.metrics.disk_written_compaction.inc_by(done.output.file_bytes);
     tracing::debug!(
         inputs = done.plan.inputs.len(),
         copied_slabs = done.copied_slab_count,
@@ -304,7 +304,7 @@ fn tell(parts: &StoreParts, turn: &Turn, failing: &mut bool) {
         store.consumed_bytes.inc_by(segment.text_bytes);
         store.replicated_segments.inc();
         store.replicated_bytes.inc_by(segment.text_bytes);
-        parts.metrics.disk_written_store.inc_by(segment.file_bytes);
+        parts.metrics.disk_written_gather.inc_by(segment.file_bytes);
         tracing::debug!(
             inputs,
             records = segment.record_count,
