@@ -23,6 +23,8 @@ pub(crate) mod matcher;
 mod pinned;
 pub mod pipe;
 mod pool;
+#[cfg(test)]
+pub(crate) mod random_expressions;
 pub mod required;
 mod scan;
 mod searcher;
