@@ -13,6 +13,7 @@ use regex_automata::Input;
 use regex_automata::meta;
 
 use super::expression::{Compiled, Expression};
+use super::folded::Fold;
 
 /// Automaton caches that are not in use: at most one for each scan thread.
 #[derive(Default)]
@@ -35,6 +36,7 @@ impl CachePool {
 pub(crate) struct Matcher<'e> {
     expression: &'e Expression,
     cache: Option<meta::Cache>,
+    fold: Fold,
 }
 
 impl<'e> Matcher<'e> {
@@ -44,8 +46,9 @@ impl<'e> Matcher<'e> {
             Compiled::Block(regex) | Compiled::Required(regex, _) | Compiled::Record(regex) => {
                 Some(expression.caches().take(regex))
             }
+            Compiled::Folded(folded) => Some(expression.caches().take(&folded.regex)),
         };
-        Self { expression, cache }
+        Self { expression, cache, fold: Fold::default() }
     }
 
     /// The first matching record that starts at or behind `from`, LF included; `from` is the start
@@ -71,6 +74,20 @@ impl<'e> Matcher<'e> {
                     let record = record_around(text, start, start + at);
                     let inside = Input::new(text).range(record.start..record.end - 1);
                     if regex.search_half_with(cache, &inside.earliest(true)).is_some() {
+                        return Some(record);
+                    }
+                    start = record.end;
+                }
+                None
+            }
+            (Compiled::Folded(folded), Some(cache)) => {
+                let mut start = from;
+                while let Some(found) = folded.finder.find(text, start, &mut self.fold) {
+                    let record = record_around(text, start, found.at);
+                    let inside = Input::new(text).range(record.start..record.end - 1);
+                    if folded.suffices && found.is_literal
+                        || folded.regex.search_half_with(cache, &inside.earliest(true)).is_some()
+                    {
                         return Some(record);
                     }
                     start = record.end;

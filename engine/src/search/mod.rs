@@ -18,6 +18,7 @@ pub mod expression;
 mod feed;
 #[cfg(test)]
 mod filtered_tests;
+mod folded;
 pub mod format;
 pub(crate) mod matcher;
 mod pinned;
