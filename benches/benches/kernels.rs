@@ -253,6 +253,9 @@ fn blocks(c: &mut Criterion) {
     }
 }
 
+const TEN_WORDS: &str =
+    "refused|denied|aborted|Timeout|unreachable|overflow|corrupt|exhausted|panicked|rejected";
+
 fn searches(c: &mut Criterion) {
     let (_temp, directory) = scratch();
     let part = segment(&directory, SEGMENT_RUNS, 1);
@@ -267,6 +270,15 @@ fn searches(c: &mut Criterion) {
         ("case-insensitive", "timeout", false, true, records / 5_000),
         ("regex", "(Timeout|Refused) request=[0-9a-f]+$", true, false, records / 5_000),
         ("empty, all records", "", false, false, records),
+        ("absent literal", "transmutation", false, false, 0),
+        ("absent literal, case-insensitive", "transmutation", false, true, 0),
+        ("absent literal of k and s, case-insensitive", "sleepwalkers", false, true, 0),
+        ("one word, then another", "items.*Timeout", true, false, records / 5_000),
+        ("every fourth record", "\" 200 ", false, false, records / 4),
+        ("every fourth record, case-insensitive", "http/1.1\" 200 ", false, true, records / 4),
+        ("ten words", TEN_WORDS, true, false, records / 5_000),
+        ("ten words, case-insensitive", TEN_WORDS, true, true, records / 5_000),
+        ("words within", "[a-z]+-.*time(less|worn|table)", true, false, 0),
     ] {
         let spec = QuerySpec {
             from: Ulid::MIN,

@@ -13,6 +13,7 @@ use regex_automata::Input;
 use regex_automata::meta;
 
 use super::expression::{Compiled, Expression};
+use super::folded::Fold;
 
 /// Automaton caches that are not in use: at most one for each scan thread.
 #[derive(Default)]
@@ -35,6 +36,7 @@ impl CachePool {
 pub(crate) struct Matcher<'e> {
     expression: &'e Expression,
     cache: Option<meta::Cache>,
+    fold: Fold,
 }
 
 impl<'e> Matcher<'e> {
@@ -44,8 +46,9 @@ impl<'e> Matcher<'e> {
             Compiled::Block(regex) | Compiled::Required(regex, _) | Compiled::Record(regex) => {
                 Some(expression.caches().take(regex))
             }
+            Compiled::Folded(folded) => Some(expression.caches().take(&folded.regex)),
         };
-        Self { expression, cache }
+        Self { expression, cache, fold: Fold::default() }
     }
 
     /// The first matching record that starts at or behind `from`, LF included; `from` is the start
@@ -71,6 +74,20 @@ impl<'e> Matcher<'e> {
                     let record = record_around(text, start, start + at);
                     let inside = Input::new(text).range(record.start..record.end - 1);
                     if regex.search_half_with(cache, &inside.earliest(true)).is_some() {
+                        return Some(record);
+                    }
+                    start = record.end;
+                }
+                None
+            }
+            (Compiled::Folded(folded), Some(cache)) => {
+                let mut start = from;
+                while let Some(found) = folded.finder.find(text, start, &mut self.fold) {
+                    let record = record_around(text, start, found.at);
+                    let inside = Input::new(text).range(record.start..record.end - 1);
+                    if folded.suffices && found.is_literal
+                        || folded.regex.search_half_with(cache, &inside.earliest(true)).is_some()
+                    {
                         return Some(record);
                     }
                     start = record.end;
@@ -112,6 +129,7 @@ fn record_around(text: &[u8], from: usize, at: usize) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::random_expressions::{Dice, nodes};
     use proptest::prelude::*;
 
     fn found(expression: &Expression, text: &[u8]) -> Vec<Range<usize>> {
@@ -221,6 +239,23 @@ mod tests {
         }
 
         #[test]
+        fn searching_a_block_finds_words_however_they_are_looked_for(
+            node in nodes(), case_insensitive: bool, seed: u64,
+        ) {
+            let mut dice = Dice(seed);
+            let mut text = Vec::new();
+            for _ in 0..30 {
+                text.extend(node.record(case_insensitive, &mut dice));
+                text.push(b'\n');
+            }
+            let pattern = node.pattern();
+            if let Ok(expression) = Expression::new(&pattern, true, case_insensitive) {
+                let expected = model(&pattern, case_insensitive, &text);
+                prop_assert_eq!(Some(found(&expression, &text)), expected, "{}", pattern);
+            }
+        }
+
+        #[test]
         fn a_literal_is_found_as_its_escaped_regex_is(
             needle in "[ab.é$\\[ ]{1,3}", case_insensitive: bool, text in texts(),
         ) {
@@ -235,6 +270,43 @@ mod tests {
         let expression = Expression::new(r"\d+ (ab k)+$", true, false).unwrap();
         assert!(matches!(expression.compiled(), Compiled::Required(..)));
         assert_eq!(found(&expression, b"ab k\n7 ab k\n7 ab k7\n\n77 ab kab k\n"), [5..12, 21..33]);
+    }
+
+    /// Which way, what it is shown by, and in how many of the records.
+    #[test]
+    fn the_matcher_suits_the_pattern() {
+        let text =
+            "Tasks failed\ntas\u{212A}s failed\nTASK FAILED\ntimeout, error\nerror, TimeOut\n";
+        let ten_words = "tasks|error|refused|denied|aborted|unreachable|overflow|corrupt|exhausted|\
+                         panicked";
+        let (mut ways, mut expected) = (Vec::new(), Vec::new());
+        for (pattern, case_insensitive, way, hits) in [
+            ("tasks", true, "folded and done", 2),
+            ("failed", true, "folded and done", 3),
+            ("(tasks|error)", true, "automaton", 4),
+            (ten_words, true, "folded and done", 4),
+            (r"\bfailed\b", true, "folded", 3),
+            ("task", true, "automaton", 3),
+            ("error.*timeout", true, "folded", 1),
+            (r"[a-z]+ (failed|broken|missing)$", false, "folded", 2),
+            ("failed|error|tim", false, "automaton", 4),
+            ("error.*timeout|timeout.*error", false, "automaton", 1),
+            ("failed$", false, "literal first", 2),
+        ] {
+            let expression = Expression::new(pattern, true, case_insensitive).unwrap();
+            let taken = match expression.compiled() {
+                Compiled::All => "all",
+                Compiled::Literal(_) => "literal",
+                Compiled::Block(_) => "automaton",
+                Compiled::Required(..) => "literal first",
+                Compiled::Folded(folded) if folded.suffices => "folded and done",
+                Compiled::Folded(_) => "folded",
+                Compiled::Record(_) => "record by record",
+            };
+            ways.push((pattern, taken, found(&expression, text.as_bytes()).len()));
+            expected.push((pattern, way, hits));
+        }
+        assert_eq!(ways, expected);
     }
 
     #[test]

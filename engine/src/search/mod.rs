@@ -18,11 +18,14 @@ pub mod expression;
 mod feed;
 #[cfg(test)]
 mod filtered_tests;
+mod folded;
 pub mod format;
 pub(crate) mod matcher;
 mod pinned;
 pub mod pipe;
 mod pool;
+#[cfg(test)]
+pub(crate) mod random_expressions;
 pub mod required;
 mod scan;
 mod searcher;

@@ -8,7 +8,7 @@
 use regex_syntax::hir::{Class, Hir, HirKind, Literal, Repetition};
 
 use super::strings::Strings;
-use super::{FoldedLiteral, Required, fold};
+use super::{Analysis, FoldedLiteral, Required, fold};
 use crate::limits::{REQUIRED_CLASS_MEMBERS_MAX, REQUIRED_STRING_BYTES_MAX};
 
 /// Bytes of a literal that are taken at once: with what a gram across a cut needs of its neighbour
@@ -31,8 +31,14 @@ pub(super) fn of_literal(bytes: &[u8]) -> Required {
     Known::of_literal(bytes).required()
 }
 
-pub(super) fn of_hir(hir: &Hir) -> Required {
-    Known::of_hir(hir).required()
+pub(super) fn of_hir(hir: &Hir) -> Analysis {
+    let known = Known::of_hir(hir);
+    let required = known.required();
+    // Looking around is part of a match, and no string.
+    let is_all = matches!(known, Known::Exact(_))
+        && hir.properties().look_set().is_empty()
+        && required != Required::Anything;
+    Analysis { required, is_all }
 }
 
 impl Known {

@@ -45,6 +45,20 @@ pub struct FoldedLiteral {
     pub folds_k_or_s: bool,
 }
 
+/// What is known of an expression's matches.
+pub(super) struct Analysis {
+    pub(super) required: Required,
+    /// Whether what is required is all there is to a match, case and U+212A and U+017F aside:
+    /// false where in doubt.
+    pub(super) is_all: bool,
+}
+
+impl Analysis {
+    pub(super) fn of_hir(hir: &Hir) -> Self {
+        analysis::of_hir(hir)
+    }
+}
+
 /// A byte as filters see it.
 pub fn fold(byte: u8) -> u8 {
     byte.to_ascii_lowercase()
@@ -59,7 +73,7 @@ impl Required {
     /// Of records that match `hir`. Recursion is as deep as the expression nests, which its parser
     /// bounds.
     pub fn of_hir(hir: &Hir) -> Self {
-        analysis::of_hir(hir)
+        Analysis::of_hir(hir).required
     }
 
     /// Both; the second is left out when the two together would be too large.
