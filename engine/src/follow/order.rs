@@ -54,11 +54,12 @@ impl Ordered {
         if batch.runs.is_empty() {
             return;
         }
-        if self.held_bytes + batch.text.len() > self.held_bytes_max {
+        let bytes = batch.held_bytes();
+        if self.held_bytes + bytes > self.held_bytes_max {
             self.lost_records += batch.record_count();
             return;
         }
-        self.held_bytes += batch.text.len();
+        self.held_bytes += bytes;
         shard.waiting.push_back((batch, Place::default()));
     }
 
@@ -105,7 +106,7 @@ impl Ordered {
         out.push(run.first, run.count, &run.topic, &batch.text[place.text..end]);
         *place = Place { run: place.run + 1, text: end };
         if place.run == batch.runs.len() {
-            self.held_bytes -= batch.text.len();
+            self.held_bytes -= batch.held_bytes();
             shard.waiting.pop_front();
         }
     }
