@@ -288,3 +288,50 @@ fn what_asks_for_a_stream_wrongly_is_told() {
     drop((followers, future));
     wait_until("they are forgotten", || node.metric("oklog_followers") == 0.0);
 }
+
+#[test]
+fn the_command_line_ends_with_its_reader_though_nothing_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let mut command = std::process::Command::new(tools::binary("oklogd"))
+        .args(["stream", "--store", &node.api.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it follows", || node.metric("oklog_followers") == 1.0);
+    drop(command.stdout.take());
+    wait_until("it ends", || command.try_wait().unwrap().is_some());
+    let ended = command.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn what_the_command_line_missed_is_said_on_standard_error() {
+    use std::io::{BufRead, BufReader, Read};
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let mut command = std::process::Command::new(tools::binary("oklogd"))
+        .args(["stream", "--store", &node.api.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it follows", || node.metric("oklog_followers") == 1.0);
+    while node.metric("oklog_follow_missed_records_total") == 0.0 {
+        send(node.fast, thousands("\x1b[31m", 2_000).as_bytes());
+    }
+    let mut out = command.stdout.take().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut first = [0; 5];
+        out.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"\x1b[31m", "no terminal, so nothing is escaped");
+        std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+    });
+    let mut said = String::new();
+    BufReader::new(command.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.starts_with("# missed {\"records\":"), "{said}");
+    command.kill().unwrap();
+    command.wait().unwrap();
+    reading.join().unwrap();
+}
