@@ -283,8 +283,9 @@ impl Follow {
             }
             waiting.extend(joining);
             self.keep_moving(is_waiting);
+            self.ordered.lose(lost);
             // Who comes now may find in the snapshot what is lost here.
-            self.tell_lost(lost);
+            self.tell_lost();
             if self.tapped.iter().all(|&tapped| tapped) {
                 self.admit(&mut waiting);
             }
@@ -371,8 +372,8 @@ impl Follow {
         self.metrics.follow.followers.set(self.followers.len() as i64);
     }
 
-    fn tell_lost(&mut self, lost: u64) {
-        let lost = lost + self.ordered.take_lost();
+    fn tell_lost(&mut self) {
+        let lost = self.ordered.take_lost();
         if lost > 0 {
             for follower in &self.followers {
                 follower.queue.miss(lost);

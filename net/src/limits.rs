@@ -144,9 +144,8 @@ pub const FORWARD_TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// HTTP connections of a forwarder at a time; further ones are closed at once.
 pub const FORWARD_HTTP_CONNECTIONS_MAX: usize = 64;
 
-/// Live followers get no more HTTP connections than leave one in so many for others; further ones
-/// get 429.
-pub const FOLLOWERS_LEAVE_ONE_IN: usize = 64;
+/// Live followers at a time; further ones get 429.
+pub const FOLLOWERS_MAX: usize = 2048;
 
 /// A replay whose follower takes nothing for this long gives its place to others.
 pub const REPLAY_STALL: Duration = Duration::from_secs(1);

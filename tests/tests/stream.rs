@@ -248,22 +248,26 @@ fn a_thousand_followers_that_read_nothing_cost_the_others_little() {
     let mut sender = Acknowledged::connect(node.durable).unwrap();
     // A mebibyte is the longest record there may be.
     send(node.fast, &[&[b'y'; 1 << 20][..], b"\n"].concat());
+    let mut slowest = std::time::Duration::ZERO;
     for round in 0..20 {
         send(node.fast, thousands("fill", 10_000).as_bytes());
         sender.send(format!("needle {round}\n").as_bytes()).unwrap();
+        let start = std::time::Instant::now();
         sender.wait_for(round + 1).unwrap();
+        slowest = slowest.max(start.elapsed());
         reader.wait_for("a needle", |text| text.contains(&format!("needle {round}\n")));
     }
     assert!(!reader.text().contains("missed"), "{}", reader.text());
     let mib = node.anonymous_bytes() >> 20;
-    eprintln!("{mib} MiB anonymous");
+    eprintln!("{mib} MiB anonymous, {slowest:?} at most until a record was durable");
     assert!(mib <= 300, "{mib} MiB");
+    assert!(node.stop().success(), "nobody waits for them");
 }
 
 #[test]
 fn what_asks_for_a_stream_wrongly_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(directory.path(), &["--http.connections-per-address-max", "1024"]);
+    let node = Node::start(directory.path(), &[]);
     let head = tests::http::try_request(node.api, "HEAD", "/stream", &[], b"").unwrap();
     assert_eq!((head.status, head.body.len()), (200, 0));
     wait_until("it does not follow", || node.metric("oklog_followers") == 0.0);
@@ -279,14 +283,9 @@ fn what_asks_for_a_stream_wrongly_is_told() {
     let future = Follower::start(node.api, &format!("after=7{}", "Z".repeat(25)), "");
     send(node.fast, b"now\n");
     future.wait_for("a record", |text| lines(text) == ["now"]);
-    let followers: Vec<Follower> =
-        (0..1007).map(|_| Follower::open(node.api, "q=none", "")).collect();
-    let answer = node.get("/stream");
-    assert_eq!(answer.status, 429);
-    assert!(answer.text().contains("1008 followers"), "{}", answer.text());
     // Gone without a record that would have told.
-    drop((followers, future));
-    wait_until("they are forgotten", || node.metric("oklog_followers") == 0.0);
+    drop(future);
+    wait_until("it is forgotten", || node.metric("oklog_followers") == 0.0);
 }
 
 #[test]

@@ -51,11 +51,32 @@ fn records_come_in_order_once_every_shard_is_past_them() {
 fn what_does_not_fit_is_lost_and_counted() {
     let held_bytes = batch(Ulid::MIN, "x").held_bytes();
     let mut ordered = Ordered::new(1, 2 * held_bytes + 1);
-    for n in 0..4 {
-        ordered.push(0, batch(Ulid::from_parts(1, 1, n), "x"), 2);
+    for n in 0..3 {
+        ordered.push(0, batch(Ulid::from_parts(n, 1, n), "x"), n);
     }
-    assert_eq!((ordered.take_lost(), ordered.take_lost()), (2, 0));
+    assert_eq!((ordered.take_lost(), ordered.take_lost()), (3, 0), "what waited, too");
+    assert!(!ordered.is_holding());
+    ordered.push(0, batch(Ulid::from_parts(3, 1, 3), "x"), 4);
+    assert_eq!((ordered.take(99).record_count(), ordered.take_lost()), (1, 0));
+}
+
+#[test]
+fn what_is_lost_lies_between_what_came_out_before_and_after() {
+    let id = Ulid::from_parts;
+    let mut ordered = Ordered::new(2, 1 << 20);
+    ordered.push(0, batch(id(10, 1, 0), "x"), 20);
+    ordered.push(1, batch(id(10, 2, 0), "x"), 11);
     assert_eq!(ordered.take(99).record_count(), 2);
+    // Shard 0 took a record in millisecond 15 that never came here.
+    ordered.lose(1);
+    let mut late = batch(id(14, 2, 1), "x");
+    late.push(id(21, 2, 2), 1, &topic("t"), b"y\n");
+    ordered.push(1, late, 30);
+    ordered.push(0, Tapped::default(), 30);
+    assert_eq!(ordered.take_lost(), 2, "what is late would come behind it");
+    let out = ordered.take(99);
+    assert_eq!((ids(&out), &out.text[..]), (vec![id(21, 2, 2)], &b"y\n"[..]));
+    assert!(!ordered.is_holding());
 }
 
 proptest! {

@@ -37,7 +37,7 @@ pub use self::server::serve;
 use self::told::Told;
 use crate::backend::Backend;
 use crate::limits::{
-    FOLLOWERS_LEAVE_ONE_IN, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT,
+    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT,
     QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
@@ -75,13 +75,6 @@ impl Default for HttpOptions {
     }
 }
 
-impl HttpOptions {
-    /// Followers at a time: some connections are left for those who ask.
-    fn followers_max(&self) -> usize {
-        (self.connections_max - self.connections_max / FOLLOWERS_LEAVE_ONE_IN).max(1)
-    }
-}
-
 /// What every request is answered with.
 struct App {
     backend: Arc<dyn Backend>,
@@ -111,7 +104,7 @@ impl App {
             options,
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
-            followers: Arc::new(Semaphore::new(options.followers_max())),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             replays: Arc::new(Semaphore::new((queries / 2).max(1))),
             waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
             told: Arc::default(),

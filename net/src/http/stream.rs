@@ -29,7 +29,7 @@ use super::query::{compile, stopping};
 use super::query_request::QueryRequest;
 use super::replay::{Replay, Step};
 use crate::follow::Subscription;
-use crate::limits::FOLLOW_KEEP_ALIVE;
+use crate::limits::{FOLLOW_KEEP_ALIVE, FOLLOWERS_MAX};
 
 /// `GET /stream`.
 pub(super) async fn get(
@@ -46,11 +46,7 @@ async fn follow(app: &Arc<App>, uri: &Uri, headers: &HeaderMap) -> Result<Respon
     let request = QueryRequest::parse_stream(uri.query(), last_event, app.now_ms())?;
     let format = format(headers);
     let Ok(permit) = Arc::clone(&app.followers).try_acquire_owned() else {
-        let (followers, all) = (app.options.followers_max(), app.options.connections_max);
-        let words = format!(
-            "{followers} followers are here, which is as many as may: the rest of {all} HTTP \
-             connections is left for others"
-        );
+        let words = format!("{FOLLOWERS_MAX} followers are here, which is as many as may");
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later());
     };
     let expression = compile(&request).await?;
