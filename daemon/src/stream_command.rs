@@ -103,7 +103,7 @@ pub(crate) fn run(config: &StreamConfig) -> Exit {
         tokio::select! {
             ended = follow(config, &mut *out, is_terminal) => ended,
             // What waits for it may never come.
-            _ = closed => Err(io::ErrorKind::BrokenPipe.into()),
+            () = closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
     });
     match followed {
