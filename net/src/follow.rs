@@ -469,8 +469,8 @@ mod tests {
         while got.lines().count() < 2 {
             assert!(start.elapsed() < Duration::from_secs(60), "only {got:?}");
             turns(&mut logs);
-            let mut context = Context::from_waker(Waker::noop());
-            if let Poll::Ready(Some(piece)) = subscription.queue().poll_next(&mut context) {
+            let context = Context::from_waker(Waker::noop());
+            if let Poll::Ready(Some(piece)) = subscription.queue().poll_next(&context) {
                 got += std::str::from_utf8(&piece).unwrap();
             }
         }
