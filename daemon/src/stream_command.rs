@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
+use rustix::event::{PollFd, PollFlags};
+use tokio::sync::oneshot;
 
 use crate::exit::Exit;
 use crate::query_command::client;
@@ -22,6 +24,9 @@ use crate::units::Endpoint;
 /// First and longest wait between tries to reach a node that was lost.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Longest line that a node sends: a record of the ceiling size in base 64, and its names.
+const LINE_BYTES_MAX: usize = 2 * engine::limits::RECORD_SIZE_CEILING;
 
 /// What to follow and how to print it.
 #[derive(Debug, Clone)]
@@ -93,10 +98,40 @@ pub(crate) fn run(config: &StreamConfig) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Error, &format!("cannot start: {error}")),
     };
-    match runtime.block_on(follow(config, &mut *out, is_terminal)) {
+    let closed = output_closed();
+    let followed = runtime.block_on(async {
+        tokio::select! {
+            ended = follow(config, &mut *out, is_terminal) => ended,
+            // What waits for it may never come.
+            () = closed => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    });
+    match followed {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
         Err(error) => fail(Exit::Error, &format!("standard output: {error}")),
+    }
+}
+
+/// Resolves once nobody will read standard output any more, also while nothing is written to it.
+async fn output_closed() {
+    let (tell, closed) = oneshot::channel();
+    let watching = std::thread::Builder::new().name("output".into()).spawn(move || {
+        let stdout = io::stdout();
+        loop {
+            let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+            match rustix::event::poll(&mut watched, None) {
+                Ok(_) if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                // Then the next write tells.
+                Err(_) => return,
+            }
+        }
+        // Who waits for it may have ended.
+        let _ = tell.send(());
+    });
+    if watching.is_err() || closed.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -194,6 +229,9 @@ impl Lines<'_> {
             }
         }
         self.line.extend_from_slice(rest);
+        if self.line.len() > LINE_BYTES_MAX {
+            return Err(io::Error::other("the node sent a line longer than any record"));
+        }
         // Nothing waits for more to come.
         self.printer.flush()
     }

@@ -173,6 +173,9 @@ pub const SPOOL_FILE_BYTES_MAX: u64 = 8 << 20;
 /// The smallest that a spool may be, bytes.
 pub const SPOOL_BYTES_MIN: u64 = 1 << 20;
 
+/// What a live follower is handed at a time, bytes: what its connection holds beside its queue.
+pub const FOLLOW_PIECE_BYTES: usize = 16 << 10;
+
 /// Longest literal of a live follower that is looked for together with those of others, bytes.
 pub const FOLLOW_LITERAL_BYTES_MAX: usize = 1 << 10;
 

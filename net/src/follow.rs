@@ -13,22 +13,28 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use engine::follow::{Budget, Fanout, Filter, Ordered, Queue, StreamFormat};
+use engine::follow::{Budget, Fanout, Filter, Hit, Ordered, Queue, StreamFormat};
 use engine::ingest::log::{Now, ShardLog, Tapped};
+use engine::limits::FOLLOW_PIECE_BYTES;
 use tokio::sync::oneshot;
 
 use crate::limits::{
     FOLLOW_BATCH_BYTES, FOLLOW_HELD_BYTES_MAX, FOLLOW_INCOMING_BYTES_MAX, FOLLOW_QUEUE_BYTES_MAX,
     FOLLOW_QUEUES_BYTES_MAX,
 };
-use crate::metrics::NodeMetrics;
+use crate::metrics::{FollowMetrics, NodeMetrics};
 use crate::shard::Placement;
 
 /// How long the thread waits for shards before it has them take a turn. Their promises are whole
 /// milliseconds.
 const NUDGE_AFTER: Duration = Duration::from_millis(1);
+
+/// Promises that somebody waits for and that stand still for this long stand still with the clock,
+/// which was set back: then they rise by a millisecond without it. The clock is faster than that,
+/// and reaches them in the end.
+const STANDSTILL: Duration = Duration::from_millis(10);
 
 /// See the page of the module. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +45,8 @@ pub struct Hub {
 struct Shared {
     /// Changes whenever somebody follows after nobody did; 0 while nobody does.
     epoch: AtomicU64,
+    /// What shards rise to if their clock is behind it, ms.
+    floor_ms: AtomicU64,
     placement: Placement,
     budget: Arc<Budget>,
     state: Mutex<State>,
@@ -92,6 +100,7 @@ impl Hub {
     pub fn new(placement: Placement) -> Self {
         let shared = Shared {
             epoch: AtomicU64::new(0),
+            floor_ms: AtomicU64::new(0),
             placement,
             budget: Arc::new(Budget::new(FOLLOW_QUEUES_BYTES_MAX)),
             state: Mutex::default(),
@@ -114,6 +123,7 @@ impl Hub {
             tapped: vec![false; shards],
             followers: Vec::new(),
             fanout: Fanout::default(),
+            standing: (0, Instant::now()),
         };
         std::thread::Builder::new().name("follow".into()).spawn(move || {
             on_start();
@@ -159,13 +169,15 @@ impl Hub {
             return;
         }
         let batch = log.tap(Some(epoch));
-        let promised_ms = log.promise_ms(now.wall_ms);
+        let floor_ms = self.shared.floor_ms.load(Ordering::Acquire);
+        let promised_ms = log.promise_ms(now.wall_ms.max(floor_ms));
+        let bytes = batch.held_bytes();
         let mut state = self.shared.lock();
-        if state.incoming_bytes + batch.text.len() > FOLLOW_INCOMING_BYTES_MAX {
+        if state.incoming_bytes + bytes > FOLLOW_INCOMING_BYTES_MAX {
             state.lost_records += batch.record_count();
             state.incoming.push(Turn { epoch, shard, batch: Tapped::default(), promised_ms });
         } else {
-            state.incoming_bytes += batch.text.len();
+            state.incoming_bytes += bytes;
             state.incoming.push(Turn { epoch, shard, batch, promised_ms });
         }
         if let [.., last, newest] = &mut state.incoming[..]
@@ -195,6 +207,54 @@ struct Follower {
     boundary_ms: u64,
 }
 
+/// What one follower gets of a batch, handed over in pieces: all that a batch makes for all
+/// followers would be too much at a time.
+#[derive(Default)]
+struct Share {
+    bytes: Vec<u8>,
+    records: u64,
+    /// It has missed something and was not told yet, so it misses the rest.
+    is_behind: bool,
+}
+
+impl Share {
+    /// Nothing is written for those who would not get it.
+    fn of(queue: &Queue) -> Self {
+        Self { is_behind: queue.is_behind(), ..Self::default() }
+    }
+
+    fn take(&mut self, hit: &Hit<'_>, queue: &Queue, metrics: &FollowMetrics) {
+        self.records += 1;
+        if !self.is_behind {
+            queue.format().write(&mut self.bytes, hit.id, hit.topic.as_str(), hit.record);
+            if self.bytes.len() >= FOLLOW_PIECE_BYTES {
+                self.hand_over(queue, metrics);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, queue: &Queue, metrics: &FollowMetrics) {
+        let records = std::mem::take(&mut self.records);
+        if records == 0 {
+            return;
+        }
+        if self.is_behind {
+            queue.miss(records);
+            metrics.missed.inc_by(records);
+            return;
+        }
+        // A large record's room is not kept for every follower.
+        let bytes = std::mem::take(&mut self.bytes);
+        let missed = queue.push(&bytes, records);
+        self.is_behind = missed > 0;
+        metrics.missed.inc_by(missed);
+        metrics.records.inc_by(records - missed);
+        if missed == 0 {
+            metrics.bytes.inc_by(bytes.len() as u64);
+        }
+    }
+}
+
 /// The thread's own.
 struct Follow {
     shared: Arc<Shared>,
@@ -204,23 +264,31 @@ struct Follow {
     tapped: Vec<bool>,
     followers: Vec<Follower>,
     fanout: Fanout,
+    /// Up to where everything has come, ms, and since when it has not risen while it was waited for.
+    standing: (u64, Instant),
 }
 
 impl Follow {
     fn run(mut self) {
         let mut waiting: Vec<Joining> = Vec::new();
         loop {
-            let Some((turns, joining, lost)) = self.wait(!waiting.is_empty()) else { break };
+            let is_waiting = !waiting.is_empty()
+                || self.ordered.is_holding()
+                || self.followers.iter().any(|follower| follower.boundary.is_some());
+            let Some((turns, joining, lost)) = self.wait(is_waiting) else { break };
             let epoch = self.shared.epoch.load(Ordering::Acquire);
             for turn in turns.into_iter().filter(|turn| turn.epoch == epoch) {
                 self.tapped[turn.shard] = true;
                 self.ordered.push(turn.shard, turn.batch, turn.promised_ms);
             }
             waiting.extend(joining);
+            self.keep_moving(is_waiting);
+            self.ordered.lose(lost);
+            // Who comes now may find in the snapshot what is lost here.
+            self.tell_lost();
             if self.tapped.iter().all(|&tapped| tapped) {
                 self.admit(&mut waiting);
             }
-            self.tell_lost(lost);
             self.deliver();
             self.forget();
             if self.followers.is_empty() && waiting.is_empty() {
@@ -237,10 +305,7 @@ impl Follow {
 
     /// Waits for something to do; `None` once stopped. While somebody waits for the shards'
     /// promises they are asked for a turn.
-    fn wait(&self, is_joining: bool) -> Option<(Vec<Turn>, Vec<Joining>, u64)> {
-        let is_waiting = is_joining
-            || self.ordered.is_holding()
-            || self.followers.iter().any(|follower| follower.boundary.is_some());
+    fn wait(&self, is_waiting: bool) -> Option<(Vec<Turn>, Vec<Joining>, u64)> {
         let mut state = self.shared.lock();
         loop {
             if state.is_stopped {
@@ -264,6 +329,18 @@ impl Follow {
             } else {
                 state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
+        }
+    }
+
+    /// Shards promise what the clock says, and it may have been set back behind what they promised.
+    fn keep_moving(&mut self, is_waiting: bool) {
+        let (complete_ms, now) = (self.ordered.complete_ms(), Instant::now());
+        if !is_waiting || complete_ms != self.standing.0 {
+            self.standing = (complete_ms, now);
+        } else if now.duration_since(self.standing.1) >= STANDSTILL {
+            self.standing.1 = now;
+            self.shared.floor_ms.store(self.ordered.newest_ms() + 1, Ordering::Release);
+            self.nudge();
         }
     }
 
@@ -295,8 +372,8 @@ impl Follow {
         self.metrics.follow.followers.set(self.followers.len() as i64);
     }
 
-    fn tell_lost(&mut self, lost: u64) {
-        let lost = lost + self.ordered.take_lost();
+    fn tell_lost(&mut self) {
+        let lost = self.ordered.take_lost();
         if lost > 0 {
             for follower in &self.followers {
                 follower.queue.miss(lost);
@@ -311,22 +388,16 @@ impl Follow {
             if batch.runs.is_empty() {
                 break;
             }
-            let mut out: Vec<(Vec<u8>, u64)> = vec![(Vec::new(), 0); self.followers.len()];
+            let mut shares: Vec<Share> =
+                self.followers.iter().map(|follower| Share::of(&follower.queue)).collect();
             self.fanout.matches(&batch, &mut |hit| {
                 let follower = &self.followers[hit.follower];
                 if hit.id.ms() >= follower.boundary_ms {
-                    let (bytes, records) = &mut out[hit.follower];
-                    let format = follower.queue.format();
-                    format.write(bytes, hit.id, hit.topic.as_str(), hit.record);
-                    *records += 1;
+                    shares[hit.follower].take(&hit, &follower.queue, &self.metrics.follow);
                 }
             });
-            for (follower, (bytes, records)) in self.followers.iter().zip(out) {
-                if records > 0 {
-                    let missed = follower.queue.push(bytes, records);
-                    self.metrics.follow.missed.inc_by(missed);
-                    self.metrics.follow.records.inc_by(records - missed);
-                }
+            for (follower, mut share) in self.followers.iter().zip(shares) {
+                share.hand_over(&follower.queue, &self.metrics.follow);
             }
         }
         let complete_ms = self.ordered.complete_ms();
@@ -357,5 +428,53 @@ impl Follow {
             self.tapped.fill(false);
             self.ordered = Ordered::new(self.tapped.len(), FOLLOW_HELD_BYTES_MAX);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::ingest::log::ShardLogOptions;
+    use engine::ingest::topics::{TopicChoice, TopicSet};
+    use engine::search::Expression;
+    use engine::topic::Topic;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn followers_come_and_are_served_while_the_clock_is_behind() {
+        let hub = Hub::new(Placement::new(2).unwrap());
+        let metrics = Arc::new(NodeMetrics::new(2));
+        let thread = hub.spawn(metrics, || ()).unwrap();
+        let options = ShardLogOptions::new(Arc::new(TopicSet::new(9)));
+        // Set back by years, behind different stamps.
+        let mut logs = [9_000, 5_000].map(|ms| ShardLog::new(options.clone(), ms, ms));
+        let now = Now { monotonic_us: 0, wall_ms: 0 };
+        let turns = |logs: &mut [ShardLog; 2]| {
+            for (shard, log) in logs.iter_mut().enumerate() {
+                hub.after_turn(shard, log, now);
+            }
+            std::thread::yield_now();
+        };
+        let start = Instant::now();
+        let filter = Filter { expression: Expression::all(), topics: Vec::new() };
+        let (subscription, mut boundary) = hub.subscribe(filter, StreamFormat::Text);
+        while boundary.try_recv().is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "no boundary");
+            turns(&mut logs);
+        }
+        let topic = TopicChoice::Static(Topic::new(b"t").unwrap());
+        logs[1].append(b"low\n", &topic, now);
+        logs[0].append(b"high\n", &topic, now);
+        let mut got = String::new();
+        while got.lines().count() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "only {got:?}");
+            turns(&mut logs);
+            let context = Context::from_waker(Waker::noop());
+            if let Poll::Ready(Some(piece)) = subscription.queue().poll_next(&context) {
+                got += std::str::from_utf8(&piece).unwrap();
+            }
+        }
+        hub.stop();
+        thread.join().unwrap();
     }
 }

@@ -147,6 +147,9 @@ pub const FORWARD_HTTP_CONNECTIONS_MAX: usize = 64;
 /// Live followers at a time; further ones get 429.
 pub const FOLLOWERS_MAX: usize = 2048;
 
+/// A replay whose follower takes nothing for this long gives its place to others.
+pub const REPLAY_STALL: Duration = Duration::from_secs(1);
+
 /// Text that shards have handed over for followers and nobody has taken yet, bytes.
 pub const FOLLOW_INCOMING_BYTES_MAX: usize = 32 << 20;
 

@@ -161,6 +161,8 @@ pub struct FollowMetrics {
     pub followers: Gauge,
     /// Records put into their queues.
     pub records: Counter,
+    /// Their bytes, as they are sent.
+    pub bytes: Counter,
     /// Records that did not fit there.
     pub missed: Counter,
 }

@@ -40,7 +40,9 @@ fn a_record_reaches_its_followers_before_it_is_anywhere_else() {
     let got = objects.wait_for("an object", |text| text.ends_with("}\n"));
     assert!(got.contains("\"topic\":\"default\",\"record\":\"world\"}"), "{got}");
     let got = events.wait_for("an event", |text| text.ends_with("}\n\n"));
-    assert!(got.starts_with("id: ") && got.contains("\ndata: {\"ulid\":\""), "{got}");
+    let first = got.split("\n\n").next().unwrap();
+    assert!(first.starts_with("id: 01") && first.len() == 30, "what to resume behind: {got}");
+    assert!(got.contains("\n\nid: 01") && got.contains("\ndata: {\"ulid\":\""), "{got}");
     assert_eq!(node.metric("oklog_disk_written_bytes_total"), 0.0, "nothing is written yet");
     assert_eq!(node.metric("oklog_followers"), 4.0);
     assert_eq!(other.text(), "");
@@ -197,4 +199,138 @@ fn the_command_line_follows_over_a_restart() {
     assert_eq!(out.next().unwrap().unwrap(), "wanted 3");
     command.kill().unwrap();
     command.wait().unwrap();
+}
+
+/// Records of a thousand bytes, numbered.
+fn thousands(name: &str, count: usize) -> String {
+    let fill = "x".repeat(980);
+    (0..count).map(|n| format!("{name} {n:08} {fill}\n")).collect()
+}
+
+#[test]
+fn replays_that_nobody_reads_leave_room_for_queries_and_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--query.max-concurrent", "2"]);
+    const KEPT: usize = 16_000;
+    send(node.durable, thousands("kept", KEPT).as_bytes());
+    let all = "0".repeat(26);
+    let mut followers: Vec<Follower> = ["", NDJSON, SSE, ""]
+        .iter()
+        .map(|headers| Follower::open(node.api, &format!("after={all}"), headers))
+        .collect();
+    assert_eq!(node.query("q=kept&limit=3").len(), 3, "at once, whoever replays");
+    wait_until("no replay that nobody reads holds a place", || {
+        node.metric("oklog_queries_running") == 0.0
+    });
+    // More than their queues hold: what comes during a replay is replayed, too.
+    while node.metric("oklog_follow_missed_records_total") == 0.0 {
+        send(node.durable, thousands("more", 2_000).as_bytes());
+    }
+    send(node.durable, b"the last\n");
+    let expected = node.query("").len();
+    for (at, follower) in followers.iter_mut().enumerate() {
+        follower.read();
+        let got = follower.wait_for("the last record", |text| text.contains("the last"));
+        let ids: Vec<&str> = got.lines().filter_map(ulid).collect();
+        assert!(ids.is_sorted() && ids.windows(2).all(|pair| pair[0] != pair[1]), "{at}");
+        assert_eq!(ids.len(), expected, "all of it, for {at}");
+        assert!(!got.contains("missed"), "for {at}");
+    }
+}
+
+#[test]
+fn a_thousand_followers_that_read_nothing_cost_the_others_little() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--http.connections-per-address-max", "1020"]);
+    let _stalled: Vec<Follower> =
+        (0..1000).map(|n| Follower::open(node.api, "", [NDJSON, SSE, ""][n % 3])).collect();
+    let reader = Follower::start(node.api, "q=needle", "");
+    let mut sender = Acknowledged::connect(node.durable).unwrap();
+    // A mebibyte is the longest record there may be.
+    send(node.fast, &[&[b'y'; 1 << 20][..], b"\n"].concat());
+    let mut slowest = std::time::Duration::ZERO;
+    for round in 0..20 {
+        send(node.fast, thousands("fill", 10_000).as_bytes());
+        sender.send(format!("needle {round}\n").as_bytes()).unwrap();
+        let start = std::time::Instant::now();
+        sender.wait_for(round + 1).unwrap();
+        slowest = slowest.max(start.elapsed());
+        reader.wait_for("a needle", |text| text.contains(&format!("needle {round}\n")));
+    }
+    assert!(!reader.text().contains("missed"), "{}", reader.text());
+    let mib = node.anonymous_bytes() >> 20;
+    eprintln!("{mib} MiB anonymous, {slowest:?} at most until a record was durable");
+    assert!(mib <= 300, "{mib} MiB");
+    assert!(node.stop().success(), "nobody waits for them");
+}
+
+#[test]
+fn what_asks_for_a_stream_wrongly_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let head = tests::http::try_request(node.api, "HEAD", "/stream", &[], b"").unwrap();
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    wait_until("it does not follow", || node.metric("oklog_followers") == 0.0);
+    let post = tests::http::try_request(node.api, "POST", "/stream", &[], b"").unwrap();
+    assert_eq!(post.status, 405);
+    for id in ["x", "\u{e9}"] {
+        let headers = [("Last-Event-ID", id)];
+        let answer = tests::http::try_request(node.api, "GET", "/stream", &headers, b"").unwrap();
+        assert_eq!(answer.status, 400, "{id}: {}", answer.text());
+        assert!(answer.text().contains("Last-Event-ID"), "{}", answer.text());
+    }
+    // Nothing is kept behind the future; what comes is sent all the same.
+    let future = Follower::start(node.api, &format!("after=7{}", "Z".repeat(25)), "");
+    send(node.fast, b"now\n");
+    future.wait_for("a record", |text| lines(text) == ["now"]);
+    // Gone without a record that would have told.
+    drop(future);
+    wait_until("it is forgotten", || node.metric("oklog_followers") == 0.0);
+}
+
+#[test]
+fn the_command_line_ends_with_its_reader_though_nothing_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let mut command = std::process::Command::new(tools::binary("oklogd"))
+        .args(["stream", "--store", &node.api.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it follows", || node.metric("oklog_followers") == 1.0);
+    drop(command.stdout.take());
+    wait_until("it ends", || command.try_wait().unwrap().is_some());
+    let ended = command.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+}
+
+#[test]
+fn what_the_command_line_missed_is_said_on_standard_error() {
+    use std::io::{BufRead, BufReader, Read};
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let mut command = std::process::Command::new(tools::binary("oklogd"))
+        .args(["stream", "--store", &node.api.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("it follows", || node.metric("oklog_followers") == 1.0);
+    while node.metric("oklog_follow_missed_records_total") == 0.0 {
+        send(node.fast, thousands("\x1b[31m", 2_000).as_bytes());
+    }
+    let mut out = command.stdout.take().unwrap();
+    let reading = std::thread::spawn(move || {
+        let mut first = [0; 5];
+        out.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"\x1b[31m", "no terminal, so nothing is escaped");
+        std::io::copy(&mut out, &mut std::io::sink()).unwrap();
+    });
+    let mut said = String::new();
+    BufReader::new(command.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.starts_with("# missed {\"records\":"), "{said}");
+    command.kill().unwrap();
+    command.wait().unwrap();
+    reading.join().unwrap();
 }

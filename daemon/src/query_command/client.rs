@@ -15,12 +15,16 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, HOST, HeaderValue, TE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::units::Endpoint;
 
 /// Time to wait for one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A node that is silent for this long is asked whether it is there: a live stream may be.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Why there is no answer. Each is one line for the operator.
 #[derive(Debug)]
@@ -90,7 +94,15 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                SockRef::from(&stream).set_tcp_keepalive(
+                    &TcpKeepalive::new()
+                        .with_time(KEEPALIVE)
+                        .with_interval(KEEPALIVE / 3)
+                        .with_retries(3),
+                )?;
+                return Ok(stream);
+            }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::Error::from(io::ErrorKind::TimedOut),
         }

@@ -47,6 +47,8 @@ pub struct Fanout {
     /// Those whose literals the automaton looks for, by pattern.
     by_literal: Vec<Vec<usize>>,
     automaton: Option<AhoCorasick>,
+    /// Those who want every record of their topics.
+    all: Vec<usize>,
     /// Those who are matched one by one.
     alone: Vec<usize>,
 }
@@ -62,8 +64,12 @@ impl Fanout {
     /// For these followers, numbered from 0.
     pub fn new(filters: Vec<Filter>) -> Self {
         let mut patterns: HashMap<&[u8], Vec<usize>> = HashMap::new();
-        let (mut alone, mut literal_bytes) = (Vec::new(), 0);
+        let (mut all, mut alone, mut literal_bytes) = (Vec::new(), Vec::new(), 0);
         for (follower, filter) in filters.iter().enumerate() {
+            if filter.expression.matches_all() {
+                all.push(follower);
+                continue;
+            }
             let literal = filter.expression.literal().filter(|literal| {
                 let fits = literal.len() <= FOLLOW_LITERAL_BYTES_MAX
                     && literal_bytes + literal.len() <= FOLLOW_LITERALS_BYTES_MAX;
@@ -83,7 +89,7 @@ impl Fanout {
         let (literals, by_literal): (Vec<&[u8]>, Vec<_>) = patterns.into_iter().unzip();
         let builder = || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&literals);
         let automaton = if literals.is_empty() { None } else { builder().ok() };
-        let mut this = Self { by_literal, automaton, alone, filters: Vec::new() };
+        let mut this = Self { by_literal, automaton, all, alone, filters: Vec::new() };
         if this.automaton.is_none() {
             this.alone.extend(this.by_literal.drain(..).flatten());
         }
@@ -96,6 +102,11 @@ impl Fanout {
         let records = records(batch);
         if let Some(automaton) = &self.automaton {
             self.match_literals(automaton, batch, &records, deliver);
+        }
+        for record in &records {
+            for &follower in &self.all {
+                self.deliver(follower, batch, record, deliver);
+            }
         }
         for &follower in &self.alone {
             let mut matcher = Matcher::new(&self.filters[follower].expression);

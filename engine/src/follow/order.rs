@@ -5,7 +5,8 @@
 //! follower that has seen a ULID has seen everything before it.
 //!
 //! Invariants: what comes out grows strictly; at most the given bytes are held, and what does not
-//! fit is counted as lost.
+//! fit is counted as lost, with everything else that is not out yet: so whatever is lost lies behind
+//! what came out before it and before what comes out after it.
 
 use std::collections::VecDeque;
 
@@ -18,6 +19,8 @@ pub struct Ordered {
     held_bytes: usize,
     held_bytes_max: usize,
     lost_records: u64,
+    /// Records below this time were lost, or are when they come.
+    lost_below_ms: u64,
 }
 
 #[derive(Debug, Default)]
@@ -44,22 +47,48 @@ impl Ordered {
     /// Nothing yet, from so many shards.
     pub fn new(shards: usize, held_bytes_max: usize) -> Self {
         let shards = (0..shards).map(|_| Shard::default()).collect();
-        Self { shards, held_bytes: 0, held_bytes_max, lost_records: 0 }
+        Self { shards, held_bytes: 0, held_bytes_max, lost_records: 0, lost_below_ms: 0 }
     }
 
     /// A shard has taken these, and will stamp nothing below this time any more.
     pub fn push(&mut self, shard: usize, batch: Tapped, promised_ms: u64) {
-        let Some(shard) = self.shards.get_mut(shard) else { return };
-        shard.promised_ms = shard.promised_ms.max(promised_ms);
-        if batch.runs.is_empty() {
+        let Some(of_shard) = self.shards.get_mut(shard) else { return };
+        of_shard.promised_ms = of_shard.promised_ms.max(promised_ms);
+        let mut place = Place::default();
+        for run in &batch.runs {
+            if run.first.ms() >= self.lost_below_ms {
+                break;
+            }
+            self.lost_records += u64::from(run.count);
+            place = Place { run: place.run + 1, text: place.text + run.text_len as usize };
+        }
+        if place.run == batch.runs.len() {
             return;
         }
-        if self.held_bytes + batch.text.len() > self.held_bytes_max {
-            self.lost_records += batch.record_count();
+        let bytes = batch.held_bytes();
+        if self.held_bytes + bytes > self.held_bytes_max {
+            let records = batch.runs[place.run..].iter().map(|run| u64::from(run.count)).sum();
+            self.lose(records);
             return;
         }
-        self.held_bytes += batch.text.len();
-        shard.waiting.push_back((batch, Place::default()));
+        self.held_bytes += bytes;
+        of_shard.waiting.push_back((batch, place));
+    }
+
+    /// So many records, stamped no later than the newest promise, are lost.
+    pub fn lose(&mut self, records: u64) {
+        if records == 0 {
+            return;
+        }
+        self.lost_records += records;
+        self.held_bytes = 0;
+        self.lost_below_ms = self.newest_ms() + 1;
+        for shard in &mut self.shards {
+            for (batch, place) in shard.waiting.drain(..) {
+                let runs = batch.runs[place.run..].iter();
+                self.lost_records += runs.map(|run| u64::from(run.count)).sum::<u64>();
+            }
+        }
     }
 
     /// Everything below this time has come.
@@ -105,7 +134,7 @@ impl Ordered {
         out.push(run.first, run.count, &run.topic, &batch.text[place.text..end]);
         *place = Place { run: place.run + 1, text: end };
         if place.run == batch.runs.len() {
-            self.held_bytes -= batch.text.len();
+            self.held_bytes -= batch.held_bytes();
             shard.waiting.pop_front();
         }
     }

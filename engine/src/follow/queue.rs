@@ -1,14 +1,16 @@
 //! What waits for one follower.
 //!
 //! Invariants: the writer never waits; a queue holds at most its own share and all queues together
-//! at most their budget; once something was missed nothing is added until the reader has taken what
-//! was there and was told how many records it missed.
+//! at most their budget; those who take nothing leave room for those who do; once something was
+//! missed nothing is added until the reader has taken what was there and was told how many records
+//! it missed; what the reader takes at a time is bounded, however much waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::limits::FOLLOW_PIECE_BYTES;
 use crate::search::Format;
 use crate::search::format::RecordWriter;
 use crate::ulid::Ulid;
@@ -66,6 +68,11 @@ impl Budget {
         self.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes that are free.
+    fn free(&self) -> usize {
+        self.max.saturating_sub(self.used())
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|&used| used <= self.max);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
@@ -79,6 +86,9 @@ impl Budget {
 #[derive(Debug, Default)]
 struct State {
     pieces: VecDeque<Vec<u8>>,
+    /// How much of the first piece was taken.
+    taken: usize,
+    /// Of all pieces, what was taken of the first included: it is in memory until all of it is.
     bytes: usize,
     missed: u64,
     waker: Option<Waker>,
@@ -107,12 +117,26 @@ impl Queue {
     }
 
     /// Adds bytes that are so many records, or counts them as missed; says how many were.
-    pub fn push(&self, bytes: Vec<u8>, records: u64) -> u64 {
+    ///
+    /// A queue may grow for as long as it is shorter than what the budget has left (the dynamic
+    /// threshold of Choudhury and Hahne 1998): any number of readers that take nothing settle at
+    /// equal lengths and leave that much to everybody else. An empty queue takes up to half of what
+    /// is left, so that a record larger than a share gets through and something is left always.
+    pub fn push(&self, bytes: &[u8], records: u64) -> u64 {
         let mut state = self.lock();
-        let fits = state.missed == 0 && state.bytes + bytes.len() <= self.bytes_max;
-        let missed = if fits && self.budget.take(bytes.len()) {
+        let free = self.budget.free();
+        let room = if state.bytes == 0 { free / 2 } else { free.min(self.bytes_max) };
+        let fits = state.missed == 0 && state.bytes + bytes.len() <= room;
+        let missed = if fits && !state.is_abandoned && self.budget.take(bytes.len()) {
             state.bytes += bytes.len();
-            state.pieces.push_back(bytes);
+            match state.pieces.back_mut() {
+                Some(last) if last.len() + bytes.len() <= FOLLOW_PIECE_BYTES => {
+                    // Not a byte more than is counted.
+                    last.reserve_exact(bytes.len());
+                    last.extend_from_slice(bytes);
+                }
+                _ => state.pieces.push_back(bytes.to_vec()),
+            }
             0
         } else {
             state.missed += records;
@@ -129,6 +153,11 @@ impl Queue {
         wake(state);
     }
 
+    /// Whether the reader has yet to be told that it missed something: until then it gets nothing.
+    pub fn is_behind(&self) -> bool {
+        self.lock().missed > 0
+    }
+
     /// Nothing more will come.
     pub fn end(&self) {
         let mut state = self.lock();
@@ -140,8 +169,32 @@ impl Queue {
     pub fn abandon(&self) {
         let mut state = self.lock();
         state.is_abandoned = true;
+        self.clear(&mut state);
+    }
+
+    /// Whether records were missed. Then what waits is let go, too, and nothing is added any more:
+    /// for a reader that fetches all of it elsewhere and follows anew.
+    pub fn is_missing(&self) -> bool {
+        let mut state = self.lock();
+        if state.missed > 0 {
+            self.clear(&mut state);
+        }
+        state.missed > 0
+    }
+
+    fn clear(&self, state: &mut State) {
         self.budget.give(std::mem::take(&mut state.bytes));
+        state.taken = 0;
         state.pieces.clear();
+    }
+
+    /// Whether nothing more will come; if not, the reader is woken when that changes.
+    pub fn poll_ended(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.lock();
+        if !state.is_ended {
+            state.waker = Some(cx.waker().clone());
+        }
+        state.is_ended
     }
 
     /// Whether the follower has gone.
@@ -149,12 +202,10 @@ impl Queue {
         self.lock().is_abandoned
     }
 
-    /// What comes next; `None` at the end.
+    /// What comes next, at most [`FOLLOW_PIECE_BYTES`] of it; `None` at the end.
     pub fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Vec<u8>>> {
         let mut state = self.lock();
-        if let Some(piece) = state.pieces.pop_front() {
-            state.bytes -= piece.len();
-            self.budget.give(piece.len());
+        if let Some(piece) = self.take_piece(&mut state) {
             return Poll::Ready(Some(piece));
         }
         if state.missed > 0 {
@@ -167,6 +218,23 @@ impl Queue {
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn take_piece(&self, state: &mut State) -> Option<Vec<u8>> {
+        let first = state.pieces.front()?;
+        let rest = &first[state.taken..];
+        if rest.len() > FOLLOW_PIECE_BYTES {
+            let piece = rest[..FOLLOW_PIECE_BYTES].to_vec();
+            state.taken += FOLLOW_PIECE_BYTES;
+            return Some(piece);
+        }
+        let first = state.pieces.pop_front()?;
+        state.bytes -= first.len();
+        self.budget.give(first.len());
+        Some(match std::mem::take(&mut state.taken) {
+            0 => first,
+            taken => first[taken..].to_vec(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

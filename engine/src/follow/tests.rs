@@ -9,6 +9,7 @@ use super::fanout::{Fanout, Filter};
 use super::order::Ordered;
 use super::queue::{Budget, Queue, StreamFormat};
 use crate::ingest::log::Tapped;
+use crate::limits::FOLLOW_PIECE_BYTES;
 use crate::search::Expression;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -31,7 +32,7 @@ fn ids(batch: &Tapped) -> Vec<Ulid> {
 #[test]
 fn records_come_in_order_once_every_shard_is_past_them() {
     let id = Ulid::from_parts;
-    let mut ordered = Ordered::new(2, 1000);
+    let mut ordered = Ordered::new(2, 1 << 20);
     ordered.push(0, batch(id(10, 2, 0), "b"), 10);
     ordered.push(1, Tapped::default(), 10);
     assert!(ordered.take(99).runs.is_empty(), "shard 1 may still stamp in millisecond 10");
@@ -48,12 +49,34 @@ fn records_come_in_order_once_every_shard_is_past_them() {
 
 #[test]
 fn what_does_not_fit_is_lost_and_counted() {
-    let mut ordered = Ordered::new(1, 5);
-    for n in 0..4 {
-        ordered.push(0, batch(Ulid::from_parts(1, 1, n), "x"), 2);
+    let held_bytes = batch(Ulid::MIN, "x").held_bytes();
+    let mut ordered = Ordered::new(1, 2 * held_bytes + 1);
+    for n in 0..3 {
+        ordered.push(0, batch(Ulid::from_parts(n, 1, n), "x"), n);
     }
-    assert_eq!((ordered.take_lost(), ordered.take_lost()), (2, 0));
+    assert_eq!((ordered.take_lost(), ordered.take_lost()), (3, 0), "what waited, too");
+    assert!(!ordered.is_holding());
+    ordered.push(0, batch(Ulid::from_parts(3, 1, 3), "x"), 4);
+    assert_eq!((ordered.take(99).record_count(), ordered.take_lost()), (1, 0));
+}
+
+#[test]
+fn what_is_lost_lies_between_what_came_out_before_and_after() {
+    let id = Ulid::from_parts;
+    let mut ordered = Ordered::new(2, 1 << 20);
+    ordered.push(0, batch(id(10, 1, 0), "x"), 20);
+    ordered.push(1, batch(id(10, 2, 0), "x"), 11);
     assert_eq!(ordered.take(99).record_count(), 2);
+    // Shard 0 took a record in millisecond 15 that never came here.
+    ordered.lose(1);
+    let mut late = batch(id(14, 2, 1), "x");
+    late.push(id(21, 2, 2), 1, &topic("t"), b"y\n");
+    ordered.push(1, late, 30);
+    ordered.push(0, Tapped::default(), 30);
+    assert_eq!(ordered.take_lost(), 2, "what is late would come behind it");
+    let out = ordered.take(99);
+    assert_eq!((ids(&out), &out.text[..]), (vec![id(21, 2, 2)], &b"y\n"[..]));
+    assert!(!ordered.is_holding());
 }
 
 proptest! {
@@ -160,13 +183,13 @@ fn a_slow_follower_is_told_what_it_missed_between_what_it_got() {
     let budget = Arc::new(Budget::new(100));
     let queue = Queue::new(StreamFormat::Ndjson, 4, Arc::clone(&budget));
     assert_eq!(next(&queue), None);
-    assert_eq!(queue.push(b"aaa".to_vec(), 1), 0);
-    assert_eq!(queue.push(b"bb".to_vec(), 2), 2);
-    assert_eq!(queue.push(b"c".to_vec(), 1), 1, "nothing overtakes what was missed");
+    assert_eq!(queue.push(b"aaa", 1), 0);
+    assert_eq!(queue.push(b"bb", 2), 2);
+    assert_eq!(queue.push(b"c", 1), 1, "nothing overtakes what was missed");
     assert_eq!(budget.used(), 3);
     assert_eq!(next(&queue).as_deref(), Some("aaa"));
     assert_eq!(next(&queue).as_deref(), Some("{\"missed\":{\"records\":3}}\n"));
-    assert_eq!(queue.push(b"d".to_vec(), 1), 0);
+    assert_eq!(queue.push(b"d", 1), 0);
     queue.end();
     assert_eq!(next(&queue).as_deref(), Some("d"));
     assert_eq!(next(&queue).as_deref(), Some("end"));
@@ -178,14 +201,80 @@ fn the_budget_is_shared_and_given_back() {
     let budget = Arc::new(Budget::new(10));
     let queue = || Queue::new(StreamFormat::Text, 8, Arc::clone(&budget));
     let (first, second) = (queue(), queue());
-    assert_eq!(first.push(vec![b'x'; 8], 1), 0);
-    assert_eq!(second.push(vec![b'x'; 8], 1), 1);
+    assert_eq!(first.push(&[b'x'; 5], 1), 0);
+    assert_eq!(second.push(&[b'x'; 5], 1), 1);
     drop(first);
     assert_eq!(budget.used(), 0);
+    assert!(second.is_behind());
     assert_eq!(next(&second).as_deref(), Some("# missed {\"records\":1}\n"));
-    assert_eq!(second.push(vec![b'x'; 8], 1), 0);
+    assert!(!second.is_behind());
+    assert_eq!(second.push(&[b'x'; 5], 1), 0);
     second.abandon();
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn readers_that_take_nothing_leave_room_for_one_that_does() {
+    let budget = Arc::new(Budget::new(10_000));
+    let queue = || Queue::new(StreamFormat::Text, 2_000, Arc::clone(&budget));
+    let stalled: Vec<Queue> = (0..99).map(|_| queue()).collect();
+    for _ in 0..300 {
+        for queue in &stalled {
+            queue.push(&[b'x'; 10], 1);
+        }
+    }
+    assert!(budget.used() < 10_000, "{} bytes", budget.used());
+    let reader = queue();
+    for _ in 0..1_000 {
+        assert_eq!(reader.push(&[b'y'; 10], 1), 0);
+        assert_eq!(next(&reader).as_deref(), Some("yyyyyyyyyy"));
+    }
+}
+
+#[test]
+fn readers_that_take_no_large_record_leave_room_for_small_ones() {
+    let budget = Arc::new(Budget::new(10_000));
+    let queue = || Queue::new(StreamFormat::Text, 2_000, Arc::clone(&budget));
+    let stalled: Vec<Queue> = (0..99).map(|_| queue()).collect();
+    for queue in &stalled {
+        queue.push(&[b'x'; 1_000], 1);
+    }
+    let reader = queue();
+    assert_eq!(reader.push(&[b'y'; 10], 1), 0);
+    assert_eq!(reader.push(&[b'y'; 10], 1), 0);
+}
+
+#[test]
+fn a_record_larger_than_a_share_comes_in_pieces() {
+    let budget = Arc::new(Budget::new(1 << 20));
+    let queue = Queue::new(StreamFormat::Text, 100, Arc::clone(&budget));
+    let large: Vec<u8> = (0..FOLLOW_PIECE_BYTES * 2 + 7).map(|n| b'a' + (n % 26) as u8).collect();
+    assert_eq!(queue.push(&large, 1), 0, "nothing else waits");
+    assert_eq!(queue.push(b"z", 1), 1);
+    let mut got = String::new();
+    for _ in 0..3 {
+        let piece = next(&queue).unwrap();
+        assert!(piece.len() <= FOLLOW_PIECE_BYTES);
+        got += &piece;
+    }
+    assert_eq!(got.as_bytes(), large);
+    assert_eq!(budget.used(), 0);
+    assert_eq!(next(&queue).as_deref(), Some("# missed {\"records\":1}\n"));
+}
+
+#[test]
+fn who_fetches_elsewhere_what_it_missed_holds_nothing_meanwhile() {
+    let budget = Arc::new(Budget::new(100));
+    let queue = Queue::new(StreamFormat::Text, 4, Arc::clone(&budget));
+    queue.push(b"aaa", 1);
+    assert!(!queue.is_missing() && budget.used() == 3);
+    queue.push(b"bbb", 1);
+    assert!(queue.is_missing() && budget.used() == 0);
+    assert_eq!(queue.push(b"c", 1), 1);
+    let waker = Waker::from(Arc::new(Nobody));
+    assert!(!queue.poll_ended(&Context::from_waker(&waker)));
+    queue.end();
+    assert!(queue.poll_ended(&Context::from_waker(&waker)));
 }
 
 #[test]

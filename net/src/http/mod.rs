@@ -18,6 +18,7 @@ mod pipe_body;
 mod query;
 mod query_request;
 mod records;
+mod replay;
 mod router;
 mod server;
 mod status;
@@ -86,6 +87,8 @@ struct App {
     queries: Arc<Semaphore>,
     /// Those who follow live.
     followers: Arc<Semaphore>,
+    /// The share of queries that replays for followers may be.
+    replays: Arc<Semaphore>,
     /// Queries that may wait for a place among those.
     waiting_room: Semaphore,
     /// What queries could not search.
@@ -102,6 +105,7 @@ impl App {
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            replays: Arc::new(Semaphore::new((queries / 2).max(1))),
             waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
             told: Arc::default(),
         }

@@ -1,10 +1,13 @@
 //! `GET /stream`: what is kept behind a ULID, then what is taken, as it is taken.
 //!
 //! Invariants: no gap and no copy between the two, because the replay ends right before the
-//! follower's boundary (see [`crate::follow`]); a reader that is too slow is told what it missed
-//! and delays nobody; a stream ends with the node, or with its client.
+//! follower's boundary (see [`crate::follow`]); where more came during the replay than the
+//! follower's queue holds, another replay follows, up to another boundary. A reader that follows
+//! live and is too slow is told what it missed and delays nobody; a stream ends with the node, or
+//! with its client.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,19 +16,18 @@ use axum::body::Body;
 use axum::extract::State;
 use bytes::Bytes;
 use engine::follow::{Filter, StreamFormat};
-use engine::search::{Format, Order, PipeReader, QuerySpec};
 use engine::ulid::Ulid;
 use http_body::Frame;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, Sleep};
 
 use super::App;
 use super::answer::Refusal;
-use super::pipe_body::QueryWatch;
-use super::query::{begin, compile, stopping};
+use super::query::{compile, stopping};
 use super::query_request::QueryRequest;
+use super::replay::{Replay, Step};
 use crate::follow::Subscription;
 use crate::limits::{FOLLOW_KEEP_ALIVE, FOLLOWERS_MAX};
 
@@ -38,8 +40,9 @@ pub(super) async fn get(
     follow(&app, &uri, &headers).await.unwrap_or_else(Refusal::into_response)
 }
 
-async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
-    let last_event = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+async fn follow(app: &Arc<App>, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+    // What is no text is no ULID either, and is refused as such.
+    let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
     let request = QueryRequest::parse_stream(uri.query(), last_event, app.now_ms())?;
     let format = format(headers);
     let Ok(permit) = Arc::clone(&app.followers).try_acquire_owned() else {
@@ -47,33 +50,28 @@ async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bo
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later());
     };
     let expression = compile(&request).await?;
-    let filter = Filter { expression: expression.clone(), topics: request.topics.clone() };
-    let (subscription, boundary) = app.backend.hub().subscribe(filter, format);
+    let filter = Filter { expression, topics: request.topics };
+    let (subscription, boundary) = app.backend.hub().subscribe(filter.clone(), format);
     let boundary_ms = boundary.await.map_err(|_| stopping())?;
-    let replay = match request.after {
-        None => None,
-        Some(after) => {
-            let watch = begin(app, "replay").await?;
-            let spec = QuerySpec {
-                from: Ulid::MIN,
-                to: Ulid::last_of_ms(boundary_ms - 1),
-                after: Some(after),
-                expression,
-                topics: request.topics.clone(),
-                order: Order::Asc,
-                limit: None,
-            };
-            // Pinned behind the boundary: everything before it is in here.
-            let snapshot = app.backend.pin().await;
-            let kind = if format == StreamFormat::Text { Format::Text } else { Format::Ndjson };
-            let reader = app.backend.searcher().query(spec, snapshot, kind);
-            Some(Replay { reader, watch, line: Vec::new() })
-        }
+    let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
+    // Sets what a browser resumes behind, and is no event.
+    let first = (format == StreamFormat::Sse && request.after.is_none())
+        .then(|| format!("id: {boundary_id}\n\n").into_bytes());
+    let phase = match request.after {
+        None => Phase::Live,
+        Some(after) => Phase::Replay(Replay::new(app, (filter, format), after, boundary_ms)),
     };
     let keep_alive =
         (format == StreamFormat::Sse).then(|| Box::pin(tokio::time::sleep(FOLLOW_KEEP_ALIVE)));
-    let body =
-        StreamBody { format, replay, subscription, keep_alive, ended: false, _permit: permit };
+    let body = StreamBody {
+        app: Arc::clone(app),
+        format,
+        first,
+        phase,
+        subscription,
+        keep_alive,
+        _permit: permit,
+    };
     let mut response = Response::new(Body::new(body));
     let kind = match format {
         StreamFormat::Text => "text/plain; charset=utf-8",
@@ -82,7 +80,7 @@ async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bo
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     // What a client that has seen no record yet resumes behind.
-    if let Ok(boundary) = HeaderValue::try_from(Ulid::last_of_ms(boundary_ms - 1).to_string()) {
+    if let Ok(boundary) = HeaderValue::try_from(boundary_id) {
         response.headers_mut().insert("x-oklog-after", boundary);
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -102,90 +100,90 @@ fn format(headers: &HeaderMap) -> StreamFormat {
     StreamFormat::Text
 }
 
-/// What was kept before.
-struct Replay {
-    reader: PipeReader,
-    watch: QueryWatch,
-    /// A line of NDJSON that has not ended.
-    line: Vec<u8>,
-}
-
-impl Replay {
-    /// The next bytes, or the end with what is to be told about it.
-    fn poll(
-        &mut self,
-        format: StreamFormat,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Vec<u8>, Option<Vec<u8>>>> {
-        let Poll::Ready(piece) = self.reader.poll_next(cx) else { return Poll::Pending };
-        let Some(piece) = piece else {
-            let outcome = self.reader.outcome().unwrap_or_default();
-            self.watch.count(&outcome.stats);
-            let is_whole = outcome.stats.complete && !outcome.aborted;
-            let object = format!("{{\"missing_count\":{}}}", outcome.stats.missing_count);
-            return Poll::Ready(Err((!is_whole).then(|| format.note("incomplete", &object))));
-        };
-        if format == StreamFormat::Text {
-            return Poll::Ready(Ok(piece));
-        }
-        self.line.extend_from_slice(&piece);
-        let mut out = Vec::with_capacity(self.line.len());
-        let mut done = 0;
-        for lf in memchr::memchr_iter(b'\n', &self.line) {
-            let line = &self.line[done..=lf];
-            done = lf + 1;
-            // The query's own last line: the stream goes on.
-            let Some(id) = line.strip_prefix(b"{\"ulid\":\"") else { continue };
-            if format == StreamFormat::Sse {
-                let id = id.get(..26).unwrap_or_default();
-                out.extend_from_slice(&[b"id: ", id, b"\ndata: "].concat());
-            }
-            out.extend_from_slice(line);
-            if format == StreamFormat::Sse {
-                out.push(b'\n');
-            }
-        }
-        self.line.drain(..done);
-        Poll::Ready(Ok(out))
-    }
+/// Where a stream stands.
+enum Phase {
+    /// What is kept is sent first.
+    Replay(Replay),
+    /// It follows anew, because too much came meanwhile.
+    Joining(Replay, oneshot::Receiver<u64>),
+    /// What comes is sent.
+    Live,
+    /// Nothing is.
+    Ended,
 }
 
 /// See the module page.
 struct StreamBody {
+    app: Arc<App>,
     format: StreamFormat,
-    replay: Option<Replay>,
+    /// What is sent before anything else.
+    first: Option<Vec<u8>>,
+    phase: Phase,
     subscription: Subscription,
     keep_alive: Option<Pin<Box<Sleep>>>,
-    ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl StreamBody {
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
-        while let Some(replay) = &mut self.replay {
-            match replay.poll(self.format, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(bytes)) if bytes.is_empty() => {}
-                Poll::Ready(Ok(bytes)) => return Poll::Ready(Some(bytes)),
-                Poll::Ready(Err(note)) => {
-                    self.replay = None;
-                    if note.is_some() {
-                        return Poll::Ready(note);
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        loop {
+            let queue = self.subscription.queue();
+            match &mut self.phase {
+                Phase::Replay(replay) => {
+                    if queue.poll_ended(cx) {
+                        return self.end();
+                    }
+                    // What was missed will be replayed, so what is queued is let go early.
+                    let is_missing = queue.is_missing();
+                    match replay.poll(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(Step::Records(bytes)) => return Poll::Ready(Some(bytes)),
+                        Poll::Ready(Step::End(note)) => {
+                            self.leave_replay(is_missing);
+                            if note.is_some() {
+                                return Poll::Ready(note);
+                            }
+                        }
                     }
                 }
+                Phase::Joining(_, boundary) => match Pin::new(boundary).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(_)) => return self.end(),
+                    Poll::Ready(Ok(boundary_ms)) => self.replay_up_to(boundary_ms),
+                },
+                Phase::Live => match queue.poll_next(cx) {
+                    Poll::Ready(None) => return self.end(),
+                    other => return other,
+                },
+                Phase::Ended => return Poll::Ready(None),
             }
         }
-        if self.ended {
-            return Poll::Ready(None);
+    }
+
+    /// The replay is over: what was queued meanwhile comes next, unless it is not all there.
+    fn leave_replay(&mut self, is_missing: bool) {
+        let Phase::Replay(replay) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
+        if is_missing {
+            let hub = self.app.backend.hub();
+            let (subscription, boundary) = hub.subscribe(replay.filter().clone(), self.format);
+            self.subscription = subscription;
+            self.phase = Phase::Joining(replay, boundary);
         }
-        match self.subscription.queue().poll_next(cx) {
-            Poll::Ready(None) => {
-                self.ended = true;
-                let end = self.format.note("end", "{\"reason\":\"the node is stopping\"}");
-                Poll::Ready(Some(end))
-            }
-            other => other,
+    }
+
+    fn replay_up_to(&mut self, boundary_ms: u64) {
+        if let Phase::Joining(mut replay, _) = std::mem::replace(&mut self.phase, Phase::Live) {
+            replay.go_on(boundary_ms);
+            self.phase = Phase::Replay(replay);
         }
+    }
+
+    fn end(&mut self) -> Poll<Option<Vec<u8>>> {
+        self.phase = Phase::Ended;
+        Poll::Ready(Some(self.format.note("end", "{\"reason\":\"the node is stopping\"}")))
     }
 }
 

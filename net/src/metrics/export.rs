@@ -226,6 +226,7 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
 fn follow(w: &mut Writer<'_>, m: &FollowMetrics) -> Result<(), Error> {
     w.gauge("followers", "Live followers.", &m.followers)?;
     w.counter("follow_records", "Records handed to live followers.", &m.records)?;
+    w.counter("follow_bytes", "Bytes handed to live followers, as they are sent.", &m.bytes)?;
     w.counter(
         "follow_missed_records",
         "Records that live followers missed because they were too slow.",

@@ -35,6 +35,11 @@ impl Tapped {
         self.runs.iter().map(|run| u64::from(run.count)).sum()
     }
 
+    /// What it takes in memory, bytes: of many short records of many topics the runs are most of it.
+    pub fn held_bytes(&self) -> usize {
+        self.text.len() + self.runs.len() * size_of::<TappedRun>()
+    }
+
     /// Adds a run behind what is there.
     pub fn push(&mut self, first: Ulid, count: u32, topic: &Topic, text: &[u8]) {
         let text_len = text.len() as u32;

@@ -1,0 +1,218 @@
+//! What is kept behind a ULID, on its way to a follower.
+//!
+//! Invariants: ends right before the follower's boundary; hands on whole records only, in ULID
+//! order, each once. A reader that takes nothing for [`REPLAY_STALL`] holds no place among the
+//! queries and pins no files: its query is dropped, and begun anew behind the last record that it
+//! took once it reads again. All replays together take at most half of those places, and wait for
+//! them as long as it takes.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use engine::follow::{Filter, StreamFormat};
+use engine::search::{Format, Order, PipeReader, QuerySpec};
+use engine::ulid::{ULID_TEXT_LEN, Ulid};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::App;
+use super::pipe_body::QueryWatch;
+use crate::limits::{QUERY_AGE_MAX, REPLAY_STALL};
+
+/// What comes next of a replay.
+pub(super) enum Step {
+    /// Records, as they are sent.
+    Records(Vec<u8>),
+    /// Everything was handed on, but for what this note tells.
+    End(Option<Vec<u8>>),
+}
+
+/// A query under way.
+struct Running {
+    reader: PipeReader,
+    watch: QueryWatch,
+    _share: OwnedSemaphorePermit,
+    /// When the reader took something last, if it is its turn again.
+    given: Option<Instant>,
+    has_given: bool,
+}
+
+/// Where a query under way is given up from, too.
+type Slot = Mutex<Option<Running>>;
+
+enum Stage {
+    Starting(Pin<Box<dyn Future<Output = Option<Running>> + Send>>),
+    Running(Arc<Slot>),
+}
+
+/// See the page of the module.
+pub(super) struct Replay {
+    app: Arc<App>,
+    filter: Filter,
+    format: StreamFormat,
+    /// The last record that was handed on, or what stands for it.
+    after: Ulid,
+    boundary_ms: u64,
+    stage: Stage,
+    /// A line that has not ended.
+    line: Vec<u8>,
+}
+
+impl Replay {
+    /// Of what is kept behind `after` and before the boundary, which is known: so all of it is in
+    /// what is pinned from now on.
+    pub(super) fn new(
+        app: &Arc<App>,
+        (filter, format): (Filter, StreamFormat),
+        after: Ulid,
+        boundary_ms: u64,
+    ) -> Self {
+        let spec = spec(&filter, after, boundary_ms);
+        let stage = start(Arc::clone(app), spec, format);
+        let app = Arc::clone(app);
+        Self { app, filter, format, after, boundary_ms, stage, line: Vec::new() }
+    }
+
+    /// Goes on behind its boundary up to another one.
+    pub(super) fn go_on(&mut self, boundary_ms: u64) {
+        self.after = Ulid::last_of_ms(self.boundary_ms - 1);
+        self.boundary_ms = boundary_ms;
+        self.restart();
+    }
+
+    /// What it is to match.
+    pub(super) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    fn restart(&mut self) {
+        self.line.clear();
+        let spec = spec(&self.filter, self.after, self.boundary_ms);
+        self.stage = start(Arc::clone(&self.app), spec, self.format);
+    }
+
+    /// The next records, or the end.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        loop {
+            let slot = match &mut self.stage {
+                Stage::Starting(starting) => match starting.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(running) => {
+                        let slot = Arc::new(Mutex::new(running));
+                        tokio::spawn(watch(Arc::downgrade(&slot)));
+                        self.stage = Stage::Running(slot);
+                        continue;
+                    }
+                },
+                Stage::Running(slot) => Arc::clone(slot),
+            };
+            let mut running = lock(&slot);
+            let Some(run) = running.as_mut() else {
+                drop(running);
+                self.restart();
+                continue;
+            };
+            match run.reader.poll_next(cx) {
+                Poll::Pending => {
+                    run.given = None;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(piece)) => {
+                    (run.given, run.has_given) = (Some(Instant::now()), true);
+                    let records = self.whole_lines(&piece);
+                    if !records.is_empty() {
+                        return Poll::Ready(Step::Records(records));
+                    }
+                }
+                Poll::Ready(None) => {
+                    let outcome = run.reader.outcome().unwrap_or_default();
+                    run.watch.count(&outcome.stats);
+                    *running = None;
+                    let is_whole = outcome.stats.complete && !outcome.aborted;
+                    let object = format!("{{\"missing_count\":{}}}", outcome.stats.missing_count);
+                    let note = (!is_whole).then(|| self.format.note("incomplete", &object));
+                    return Poll::Ready(Step::End(note));
+                }
+            }
+        }
+    }
+
+    fn whole_lines(&mut self, piece: &[u8]) -> Vec<u8> {
+        self.line.extend_from_slice(piece);
+        let mut out = Vec::with_capacity(self.line.len());
+        let mut done = 0;
+        for lf in memchr::memchr_iter(b'\n', &self.line) {
+            let line = &self.line[done..=lf];
+            done = lf + 1;
+            let from_id = match self.format {
+                StreamFormat::Text => Some(line),
+                StreamFormat::Ndjson | StreamFormat::Sse => line.strip_prefix(b"{\"ulid\":\""),
+            };
+            // The query's own last line has none: the stream goes on.
+            let Some(text) = from_id.and_then(|line| line.get(..ULID_TEXT_LEN)) else { continue };
+            let Some(id) = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) else {
+                continue;
+            };
+            self.after = id;
+            if self.format == StreamFormat::Sse {
+                out.extend_from_slice(&[b"id: ", text, b"\ndata: ", line, b"\n"].concat());
+            } else {
+                out.extend_from_slice(line);
+            }
+        }
+        self.line.drain(..done);
+        out
+    }
+}
+
+fn lock(slot: &Slot) -> MutexGuard<'_, Option<Running>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spec(filter: &Filter, after: Ulid, boundary_ms: u64) -> QuerySpec {
+    QuerySpec {
+        from: Ulid::MIN,
+        to: Ulid::last_of_ms(boundary_ms - 1),
+        after: Some(after),
+        expression: filter.expression.clone(),
+        topics: filter.topics.clone(),
+        order: Order::Asc,
+        limit: None,
+    }
+}
+
+/// Waits for a place and begins. `None` never comes: nobody closes the semaphores.
+fn start(app: Arc<App>, spec: QuerySpec, format: StreamFormat) -> Stage {
+    Stage::Starting(Box::pin(async move {
+        let share = Arc::clone(&app.replays).acquire_owned().await.ok()?;
+        let place = Arc::clone(&app.queries).acquire_owned().await.ok()?;
+        let watch = QueryWatch::start("replay", &app.metrics, &app.told, place);
+        let snapshot = app.backend.pin().await;
+        let kind = if format == StreamFormat::Text { Format::Text } else { Format::Ndjson };
+        let reader = app.backend.searcher().query(spec, snapshot, kind);
+        Some(Running { reader, watch, _share: share, given: None, has_given: false })
+    }))
+}
+
+/// Gives a query up whose reader does not come back for more; and one that has pinned files for too
+/// long, to be begun anew if that leads on.
+async fn watch(slot: Weak<Slot>) {
+    loop {
+        tokio::time::sleep(REPLAY_STALL / 2).await;
+        let Some(slot) = slot.upgrade() else { return };
+        let mut running = lock(&slot);
+        let Some(run) = running.as_ref() else { return };
+        let is_old = run.watch.start.elapsed() > QUERY_AGE_MAX;
+        let is_stalled = run.given.is_some_and(|given| given.elapsed() > REPLAY_STALL);
+        if is_stalled || (is_old && run.has_given) {
+            *running = None;
+            return;
+        }
+        if is_old {
+            run.reader.ender().end("the replay has found nothing for too long");
+            return;
+        }
+    }
+}
