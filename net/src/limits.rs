@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-/// Most HTTP connections at a time; further ones get 503 and are closed.
-pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+/// HTTP connections at a time unless told otherwise; further ones get 503 and are closed. Room for
+/// as many followers and queries as may be, and as many short requests again.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+
+/// The same of one address: a proxy in front of the node brings everybody from one.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 2048;
 
 /// Largest request head, bytes; larger ones get 431. Expressions of 8 KiB, percent-encoded,
 /// fit three times over.

@@ -2,9 +2,9 @@
 //!
 //! It tells when everything written so far has been handed to the system ([`Flushes`]): a body
 //! that must end with an error waits for that, because the library drops what it still buffers.
-//! And it replaces the bare answers that the library gives to requests it cannot parse by ones
-//! that say what is wrong and carry the headers of every other answer. And it ends a connection
-//! whose client takes nothing of its answer.
+//! It holds back the bare answers that the library gives to requests it cannot parse, so that
+//! `bad_head` can say what is wrong. And it ends a connection whose client takes nothing of its
+//! answer.
 
 use std::io;
 use std::pin::Pin;
@@ -71,11 +71,12 @@ pub(super) struct ClientStream {
     flushes: Arc<Flushes>,
     /// Runs out when the client has taken nothing for too long; there while it takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    held_back: Option<[u8; 3]>,
 }
 
 impl ClientStream {
     pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>) -> Self {
-        Self { stream: TokioIo::new(stream), flushes, stall: None }
+        Self { stream: TokioIo::new(stream), flushes, stall: None, held_back: None }
     }
 
     /// Ends a write that waits for too long, or whose answer was given up.
@@ -97,29 +98,29 @@ impl ClientStream {
         Poll::Pending
     }
 
+    /// The status of the library's own answer, which was not sent.
+    pub(super) const fn held_back(&self) -> Option<[u8; 3]> {
+        self.held_back
+    }
+
+    /// Whether something is written that the client does not take.
+    pub(super) const fn is_stalled(&self) -> bool {
+        self.stall.is_some()
+    }
+
     /// The socket itself.
     pub(super) fn into_inner(self) -> TcpStream {
         self.stream.into_inner()
     }
 
-    /// Whether these bytes are the library's own answer, which is then replaced.
-    fn replaces(&mut self, bytes: &[u8]) -> bool {
+    /// Whether these bytes are the library's own answer, which is then held back.
+    fn holds_back(&mut self, bytes: &[u8]) -> bool {
         if self.flushes.served.load(SeqCst) {
             return false;
         }
-        let (status, words) = match bytes.get(9..12) {
-            Some(b"431") => ("431 Request Header Fields Too Large", "the request head is too long"),
-            Some(b"414") => ("414 URI Too Long", "the request target is too long"),
-            _ => ("400 Bad Request", "this is no HTTP/1.1 request"),
-        };
-        let body = format!("{{\"error\":\"{words}\"}}\n");
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             X-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        // The first bytes of a connection always find room; if not, closing says enough.
-        let _ = self.stream.inner().try_write(answer.as_bytes());
+        // Behind "HTTP/1.1 ".
+        let status = bytes.get(9..12).and_then(|status| status.try_into().ok());
+        self.held_back = self.held_back.or(status);
         true
     }
 }
@@ -140,7 +141,7 @@ impl Write for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.replaces(bytes) {
+        if self.holds_back(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -153,7 +154,7 @@ impl Write for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-        if self.replaces(first) {
+        if self.holds_back(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);

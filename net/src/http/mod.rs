@@ -1,17 +1,21 @@
 //! The HTTP server: queries, `POST /records`, and what operators look at.
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
-//! bounds connections (`client_stream`), `router` picks who answers, `parameters` reads the query
-//! string; `query` turns it into a query whose bytes come out of `pipe_body`, `records` decodes a
-//! body (`body_decoder`) into batches of lines (`line_batches`) for the node.
+//! bounds connections (`client_stream`; `crowding` tells when they are many, `bad_head` answers what
+//! is no request), `router` picks who answers, `parameters` reads the query string; `query` turns it
+//! into a query whose bytes come out of `pipe_body`, `stream` follows live, `lasting` has places for
+//! both; `records` decodes a body (`body_decoder`) into batches of lines (`line_batches`) for the node.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
 
 mod answer;
+mod bad_head;
 mod body_decoder;
 mod client_stream;
+mod crowding;
 mod drain;
+mod lasting;
 mod line_batches;
 mod parameters;
 mod pipe_body;
@@ -32,12 +36,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
+use self::lasting::Lasting;
 pub use self::server::serve;
 use self::told::Told;
 use crate::backend::Backend;
 use crate::limits::{
-    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT,
-    QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
+    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX,
+    HTTP_HEAD_TIMEOUT, QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -50,7 +55,7 @@ pub struct HttpOptions {
     pub query_turn_wait: Duration,
     /// Connections at a time; further ones get 503 and are closed.
     pub connections_max: usize,
-    /// Connections of one address at a time; further ones as above.
+    /// Connections of one address at a time, fewer than there are in all; further ones as above.
     pub connections_per_address_max: usize,
     /// How long a request head, or the next request, may take.
     pub idle_timeout: Duration,
@@ -66,7 +71,7 @@ impl Default for HttpOptions {
             queries_max: 256,
             query_turn_wait: QUERY_TURN_WAIT,
             connections_max: HTTP_CONNECTIONS_MAX,
-            connections_per_address_max: HTTP_CONNECTIONS_MAX / 2,
+            connections_per_address_max: HTTP_CONNECTIONS_PER_ADDRESS_MAX,
             idle_timeout: HTTP_HEAD_TIMEOUT,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
@@ -84,6 +89,8 @@ struct App {
     intakes: Semaphore,
     /// Queries at a time, whatever they wait for.
     queries: Arc<Semaphore>,
+    /// Connections that streams and queries may hold.
+    lasting: Lasting,
     /// Those who follow live.
     followers: Arc<Semaphore>,
     /// Queries that may wait for a place among those.
@@ -101,6 +108,7 @@ impl App {
             options,
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
+            lasting: Lasting::new(&options),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
             told: Arc::default(),

@@ -18,6 +18,7 @@ use hyper::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_stream::Flushes;
+use super::lasting::LastingPlace;
 use super::told::Told;
 use crate::metrics::NodeMetrics;
 
@@ -29,6 +30,8 @@ pub(super) struct QueryWatch {
     told: Arc<Told>,
     /// Its place among those that may run.
     _permit: OwnedSemaphorePermit,
+    /// Its place among the connections, unless whoever asked holds one.
+    pub(super) place: Option<LastingPlace>,
 }
 
 impl QueryWatch {
@@ -42,7 +45,7 @@ impl QueryWatch {
         metrics.count_query(kind);
         metrics.query.running.inc();
         let (metrics, told) = (Arc::clone(metrics), Arc::clone(told));
-        Self { kind, start: Instant::now(), metrics, told, _permit: permit }
+        Self { kind, start: Instant::now(), metrics, told, _permit: permit, place: None }
     }
 
     /// What it found and cost.

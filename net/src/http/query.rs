@@ -23,6 +23,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{self, Refusal};
 use super::client_stream::Flushes;
+use super::drain::ClientAddress;
 use super::parameters::{Known, Parameters};
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::QueryRequest;
@@ -43,15 +44,16 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
     Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse(uri.query(), app.now_ms())?;
         if read.stats {
-            let prepared = prepare(&app, read, "stats").await?;
+            let prepared = prepare(&app, read, "stats", client).await?;
             return stats(&app, prepared).await;
         }
-        let prepared = prepare(&app, read, "records").await?;
+        let prepared = prepare(&app, read, "records", client).await?;
         records(&app, prepared, &headers, flushes).await
     };
     answer.await.unwrap_or_else(Refusal::into_response)
@@ -62,10 +64,11 @@ pub(super) async fn head(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse(uri.query(), app.now_ms())?;
-        let prepared = prepare(&app, read, "head").await?;
+        let prepared = prepare(&app, read, "head", client).await?;
         let mut response = Response::new(Body::new(OfUnknownLength));
         describe(response.headers_mut(), &prepared, known_head(&prepared));
         let kind = content_type(format(&headers));
@@ -76,10 +79,14 @@ pub(super) async fn head(
 }
 
 /// `GET /query/histogram`.
-pub(super) async fn histogram(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(super) async fn histogram(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    Extension(client): Extension<ClientAddress>,
+) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse_histogram(uri.query(), app.now_ms())?;
-        let prepared = prepare(&app, read, "histogram").await?;
+        let prepared = prepare(&app, read, "histogram", client).await?;
         let Prepared { request, spec, snapshot, watch, .. } = prepared;
         let ticket = app.backend.searcher().histogram(spec, snapshot, request.buckets);
         let found = ticket.await.ok_or_else(stopping)?;
@@ -98,10 +105,14 @@ pub(super) async fn histogram(State(app): State<Arc<App>>, uri: Uri) -> Response
 }
 
 /// `GET /topics`.
-pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(super) async fn topics(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    Extension(client): Extension<ClientAddress>,
+) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
-        let watch = begin(&app, "topics").await?;
+        let watch = admit(&app, "topics", client).await?;
         let snapshot = app.backend.pin().await;
         let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
@@ -124,6 +135,20 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Bo
         Ok(answer::json(StatusCode::OK, &object))
     };
     answer.await.unwrap_or_else(Refusal::into_response)
+}
+
+/// Counts a query of this client in, as [`begin`] does, if the client has a connection left for it.
+async fn admit(
+    app: &App,
+    kind: &'static str,
+    client: ClientAddress,
+) -> Result<QueryWatch, Refusal> {
+    let place = app.lasting.enter(client.0).inspect_err(|_| {
+        app.metrics.query.refused.inc();
+    })?;
+    let mut watch = begin(app, kind).await?;
+    watch.place = Some(place);
+    Ok(watch)
 }
 
 /// Counts a query in: at once where fewer run than may, else when its turn comes. Where too many
@@ -169,8 +194,9 @@ async fn prepare(
     app: &App,
     request: QueryRequest,
     kind: &'static str,
+    client: ClientAddress,
 ) -> Result<Prepared, Refusal> {
-    let watch = begin(app, kind).await?;
+    let watch = admit(app, kind, client).await?;
     let expression = compile(&request).await?;
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
@@ -23,7 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes};
+use super::crowding::Crowding;
 use super::drain::ClientAddress;
 use super::router::{answer, router};
 use super::{App, HttpOptions};
@@ -56,6 +58,7 @@ pub async fn serve(
         metrics.connections_refused("http"),
     );
     let slots = Arc::new(Semaphore::new(options.connections_max));
+    let mut crowding = Crowding::new(options.connections_max);
     let addresses = PerAddress::new(options.connections_per_address_max);
     let (stop_connections, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
@@ -90,10 +93,19 @@ pub async fn serve(
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
             refused.inc();
+            if crowding.refused() {
+                tracing::warn!(
+                    limit = options.connections_max,
+                    "HTTP connections are at their limit (--http.connections-max): further ones get 503"
+                );
+            }
             // A send buffer that is still empty takes it; otherwise closing says enough.
             let _ = stream.try_write(TOO_MANY);
             continue;
         };
+        if crowding.accepted(slots.available_permits()) {
+            tracing::info!("HTTP connections are below their limit again");
+        }
         let (connected, router, stopping) = (connected.clone(), router.clone(), stopping.clone());
         connections.spawn(async move {
             connected.inc();
@@ -162,10 +174,27 @@ async fn connection(
         }
         connection.poll_without_shutdown(cx)
     });
-    if let Err(error) = ended.await {
+    let error = ended.await.err();
+    if let Some(error) = &error {
         tracing::debug!(%error, "HTTP connection ended early");
     }
-    linger(connection.into_parts().io.into_inner()).await;
+    // Drops what is left of the answer, and with it the query behind it.
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    let words = error.as_ref().map(ToString::to_string);
+    let is_late = error.is_some_and(|error| error.is_timeout());
+    let answer = bad_head::answer(Ending {
+        status: io.held_back(),
+        error: words.as_deref(),
+        // An idle connection is closed without a word; behind half an answer nothing can be said.
+        head_is_late: is_late && !read_buf.is_empty() && !io.is_stalled(),
+    });
+    drop(read_buf);
+    let stream = io.into_inner();
+    if let Some(answer) = answer {
+        // Nothing is unsent before it, so it finds room; if not, closing says enough.
+        let _ = stream.try_write(answer.as_bytes());
+    }
+    linger(stream).await;
 }
 
 /// Closes a connection whose client may still be sending, so that it can read the answer: closed

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::follow::{Filter, StreamFormat};
 use engine::search::{Format, Order, PipeReader, QuerySpec};
@@ -23,6 +23,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::App;
 use super::answer::Refusal;
+use super::drain::ClientAddress;
+use super::lasting::LastingPlace;
 use super::pipe_body::QueryWatch;
 use super::query::{begin, compile, stopping};
 use super::query_request::QueryRequest;
@@ -34,14 +36,21 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
-    follow(&app, &uri, &headers).await.unwrap_or_else(Refusal::into_response)
+    follow(&app, &uri, &headers, client).await.unwrap_or_else(Refusal::into_response)
 }
 
-async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+async fn follow(
+    app: &App,
+    uri: &Uri,
+    headers: &HeaderMap,
+    client: ClientAddress,
+) -> Result<Response<Body>, Refusal> {
     let last_event = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let request = QueryRequest::parse_stream(uri.query(), last_event, app.now_ms())?;
     let format = format(headers);
+    let place = app.lasting.enter(client.0)?;
     let Ok(permit) = Arc::clone(&app.followers).try_acquire_owned() else {
         let words = format!("{FOLLOWERS_MAX} followers are here, which is as many as may");
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later());
@@ -72,8 +81,14 @@ async fn follow(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Response<Bo
     };
     let keep_alive =
         (format == StreamFormat::Sse).then(|| Box::pin(tokio::time::sleep(FOLLOW_KEEP_ALIVE)));
-    let body =
-        StreamBody { format, replay, subscription, keep_alive, ended: false, _permit: permit };
+    let body = StreamBody {
+        format,
+        replay,
+        subscription,
+        keep_alive,
+        ended: false,
+        _places: (permit, place),
+    };
     let mut response = Response::new(Body::new(body));
     let kind = match format {
         StreamFormat::Text => "text/plain; charset=utf-8",
@@ -157,7 +172,7 @@ struct StreamBody {
     subscription: Subscription,
     keep_alive: Option<Pin<Box<Sleep>>>,
     ended: bool,
-    _permit: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, LastingPlace),
 }
 
 impl StreamBody {
