@@ -366,6 +366,7 @@ fn backend(
 fn http_options(config: &NodeConfig) -> HttpOptions {
     HttpOptions {
         queries_max: config.query.queries_max(),
+        query_memory_bytes: config.query.memory_max_bytes,
         query_turn_wait: config.query.wait_max,
         connections_max: config.http.connections_max,
         connections_per_address_max: config.http.of_one_address(),

@@ -25,7 +25,7 @@ pub(super) fn probe(args: &ProbeArgs) -> Result<(Report, bool)> {
         interval: args.interval,
         patience: args.patience,
         find: !args.no_find,
-    })?;
+    });
     let mut report = Report::new("probe");
     report.text("way", if args.post { "POST /records" } else { "port" });
     report.text("mode", mode);

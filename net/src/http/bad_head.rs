@@ -19,6 +19,9 @@ pub(super) fn answer(ending: Ending<'_>) -> Option<String> {
         Some(b"431") => {
             ("431 Request Header Fields Too Large", "the request head is too long".to_owned())
         }
+        Some(b"503") => {
+            ("503 Service Unavailable", "too many large request heads are open".to_owned())
+        }
         Some(b"414") => ("414 URI Too Long", "the request target is too long".to_owned()),
         Some(_) => {
             let why = error.map(|error| format!(": {error}")).unwrap_or_default();

@@ -1,23 +1,29 @@
-//! A client's socket as the HTTP library sees it, with three things that the library cannot do.
+//! A client's socket as the HTTP library sees it, with four things that the library cannot do.
 //!
 //! It tells when everything written so far has been handed to the system ([`Flushes`]): a body
 //! that must end with an error waits for that, because the library drops what it still buffers.
 //! It holds back the bare answers that the library gives to requests it cannot parse, so that
-//! `bad_head` can say what is wrong. And it ends a connection whose client takes nothing of its
+//! `bad_head` can say what is wrong. It ends a connection whose unfinished head finds no room
+//! (`head_bytes`). And it ends a connection whose client takes nothing of its
 //! answer.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::head_bytes::HeadAccount;
 use crate::limits::HTTP_WRITE_STALL_MAX;
+
+/// Bytes read at a time: little enough for the stack, and for thousands of bodies that wait.
+const READ_BYTES: usize = 16 << 10;
 
 /// How often everything written was handed on. Shared by a connection and its answers.
 #[derive(Debug, Default)]
@@ -72,11 +78,12 @@ pub(super) struct ClientStream {
     /// Runs out when the client has taken nothing for too long; there while it takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     held_back: Option<[u8; 3]>,
+    heads: Arc<HeadAccount>,
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>) -> Self {
-        Self { stream: TokioIo::new(stream), flushes, stall: None, held_back: None }
+    pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>, heads: Arc<HeadAccount>) -> Self {
+        Self { stream: TokioIo::new(stream), flushes, stall: None, held_back: None, heads }
     }
 
     /// Ends a write that waits for too long, or whose answer was given up.
@@ -129,9 +136,20 @@ impl Read for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        // Read here, because a cursor that was handed on does not tell how far it came.
+        let mut chunk = [0; READ_BYTES];
+        let len = buffer.remaining().min(READ_BYTES);
+        let mut piece = ReadBuf::new(&mut chunk[..len]);
+        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut piece))?;
+        if !self.heads.read(piece.filled().len()) {
+            self.held_back = Some(*b"503");
+            let words = "too many large request heads are open";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, words)));
+        }
+        buffer.put_slice(piece.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -180,6 +198,7 @@ impl Write for ClientStream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::head_bytes::HeadBytes;
     use super::*;
     use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
@@ -202,7 +221,8 @@ mod tests {
         let flushes = Arc::new(Flushes::default());
         flushes.serve();
         let stream = listener.accept().await.unwrap().0;
-        (ClientStream::new(stream, Arc::clone(&flushes)), flushes, client)
+        let heads = Arc::new(HeadAccount::new(&HeadBytes::new(0)));
+        (ClientStream::new(stream, Arc::clone(&flushes), heads), flushes, client)
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,9 +26,10 @@ use super::client_stream::Flushes;
 use super::drain::ClientAddress;
 use super::parameters::{Known, Parameters};
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
+use super::query_memory::NoMemory;
 use super::query_request::QueryRequest;
 use super::{App, now_ms, rfc3339};
-use crate::limits::{QUERY_AGE_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
 
 /// A request whose query is compiled, pinned and planned.
 struct Prepared {
@@ -154,28 +155,30 @@ async fn admit(
 /// Counts a query in: at once where fewer run than may, else when its turn comes. Where too many
 /// wait, or it takes too long, the client is to come again.
 pub(super) async fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let permit = match Arc::clone(&app.queries).try_acquire_owned() {
-        Ok(permit) => Some(permit),
-        Err(_) => wait_for_turn(app).await,
+    let free = Arc::clone(&app.queries).try_acquire_owned().ok();
+    let free = free.zip(app.query_memory.try_take(QUERY_BYTES_MAX).ok());
+    let turn = match free {
+        Some(turn) => Some(turn),
+        None => wait_for_turn(app).await,
     };
-    let Some(permit) = permit else {
+    let Some(turn) = turn else {
         app.metrics.query.refused.inc();
         let running = app.options.queries_max;
-        return Err(Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!(
-                "{running} queries run, which is as many as may (--query.max-concurrent, \
-                 --query.memory-max), and none ended in time"
-            ),
-        )
-        .retry_later());
+        return Err(come_again(format!(
+            "{running} queries run, which is as many as may (--query.max-concurrent, \
+             --query.memory-max), or fewer with large expressions, and none ended in time"
+        )));
     };
-    Ok(QueryWatch::start(kind, &app.metrics, &app.told, permit))
+    Ok(QueryWatch::start(kind, &app.metrics, &app.told, turn))
 }
 
-/// The place of a query that ends, first come, first served. A client that leaves is not waited
-/// for: what it waits in is dropped.
-async fn wait_for_turn(app: &App) -> Option<OwnedSemaphorePermit> {
+fn come_again(words: String) -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later()
+}
+
+/// The place and the memory of a query that ends, first come, first served. A client that leaves
+/// is not waited for: what it waits in is dropped.
+async fn wait_for_turn(app: &App) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
     /// Counts a waiting query, for as long as it lives.
     struct Waits<'a>(&'a prometheus_client::metrics::gauge::Gauge);
     impl Drop for Waits<'_> {
@@ -186,8 +189,31 @@ async fn wait_for_turn(app: &App) -> Option<OwnedSemaphorePermit> {
     let _seat = app.waiting_room.try_acquire().ok()?;
     app.metrics.query.waiting.inc();
     let _waits = Waits(&app.metrics.query.waiting);
-    let turn = Arc::clone(&app.queries).acquire_owned();
-    tokio::time::timeout(app.options.query_turn_wait, turn).await.ok()?.ok()
+    let wait = app.options.query_turn_wait;
+    let turn = async {
+        let place = Arc::clone(&app.queries).acquire_owned().await.ok()?;
+        Some((place, app.query_memory.take(QUERY_BYTES_MAX, wait).await.ok()?))
+    };
+    tokio::time::timeout(wait, turn).await.ok()?
+}
+
+/// The memory of a query's expression.
+async fn memory_of(app: &App, expression: &Expression) -> Result<OwnedSemaphorePermit, Refusal> {
+    let bytes = expression.memory_bytes();
+    let taken = app.query_memory.take(bytes, app.options.query_turn_wait).await;
+    taken.map_err(|why| {
+        app.metrics.query.refused.inc();
+        let words = format!("q: the expression compiles to {bytes} bytes");
+        match why {
+            NoMemory::TooMuch => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                format!("{words}, and all queries together may hold less (--query.memory-max)"),
+            ),
+            NoMemory::InUse => come_again(format!(
+                "{words}, which other queries leave no room for (--query.memory-max)"
+            )),
+        }
+    })
 }
 
 async fn prepare(
@@ -196,8 +222,9 @@ async fn prepare(
     kind: &'static str,
     client: ClientAddress,
 ) -> Result<Prepared, Refusal> {
-    let watch = admit(app, kind, client).await?;
+    let mut watch = admit(app, kind, client).await?;
     let expression = compile(&request).await?;
+    watch.hold(memory_of(app, &expression).await?);
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);
     let plan = app.backend.searcher().plan(&spec, &snapshot);

@@ -56,6 +56,10 @@ async fn follow(
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later());
     };
     let expression = compile(&request).await?;
+    let memory = app.follow_memory.try_take(expression.memory_bytes()).map_err(|_| {
+        let words = "q: the expressions of followers hold as much memory as they may";
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later()
+    })?;
     let filter = Filter { expression: expression.clone(), topics: request.topics.clone() };
     let (subscription, boundary) = app.backend.hub().subscribe(filter, format);
     let boundary_ms = boundary.await.map_err(|_| stopping())?;
@@ -87,7 +91,7 @@ async fn follow(
         subscription,
         keep_alive,
         ended: false,
-        _places: (permit, place),
+        _held: (permit, memory, place),
     };
     let mut response = Response::new(Body::new(body));
     let kind = match format {
@@ -172,7 +176,7 @@ struct StreamBody {
     subscription: Subscription,
     keep_alive: Option<Pin<Box<Sleep>>>,
     ended: bool,
-    _places: (OwnedSemaphorePermit, LastingPlace),
+    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit, LastingPlace),
 }
 
 impl StreamBody {
