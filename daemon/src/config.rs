@@ -130,10 +130,19 @@ pub(crate) struct QueryConfig {
 /// The HTTP server of a node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HttpConfig {
+    /// Connections at a time.
+    pub(crate) connections_max: usize,
     /// Connections of one address.
     pub(crate) connections_per_address_max: usize,
     /// How long a connection may be silent between or inside request heads.
     pub(crate) idle_timeout: Duration,
+}
+
+impl HttpConfig {
+    /// Connections of one address: as many as were asked for, and never all there are.
+    pub(crate) fn of_one_address(&self) -> usize {
+        self.connections_per_address_max.min(self.connections_max - self.connections_max / 8)
+    }
 }
 
 impl QueryConfig {
@@ -190,6 +199,7 @@ impl NodeConfig {
                 wait_max: settings.duration("query.wait-max"),
             },
             http: HttpConfig {
+                connections_max: settings.number("http.connections-max") as usize,
                 connections_per_address_max: settings.number("http.connections-per-address-max")
                     as usize,
                 idle_timeout: settings.duration("http.idle-timeout"),

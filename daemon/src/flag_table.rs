@@ -154,10 +154,16 @@ pub(crate) const NODE: &[Flag] = &[
         "Ingest connections of one address (IPv6: of one /64); further ones are closed at once",
     ),
     rare(
+        "http.connections-max",
+        Kind::Count(16, 1_000_000),
+        "4096",
+        "HTTP connections at a time; further ones get 503. Streams and queries may hold three quarters",
+    ),
+    rare(
         "http.connections-per-address-max",
-        Kind::Count(1, 1024),
-        "512",
-        "HTTP connections of one address (IPv6: of one /64), of 1,024 in all; further ones get 503",
+        Kind::Count(1, 1_000_000),
+        "2048",
+        "HTTP connections of one address (IPv6: of one /64), at most seven eighths of all",
     ),
     rare(
         "http.idle-timeout",

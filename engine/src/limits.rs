@@ -86,6 +86,11 @@ pub const EXPRESSION_CLASSES_MAX: usize = 1000;
 /// Memory of one scan thread for the lazy automaton of one query, bytes, per direction.
 pub const EXPRESSION_CACHE_BYTES_MAX: usize = 1 << 20;
 
+/// Automaton memory that is kept between two uses, bytes, over all queries and followers: so that a
+/// query which waits for its reader holds none that others need. Without it a chunk begins with an
+/// empty automaton, which costs less than searching it.
+pub const EXPRESSION_IDLE_CACHES_BYTES_MAX: usize = 16 << 20;
+
 /// Unread output of a query after which it is parked, bytes.
 pub const PIPE_BYTES_MAX: usize = 128 << 10;
 

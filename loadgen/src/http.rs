@@ -1,4 +1,4 @@
-//! As much of an HTTP/1.1 client as a query needs: one GET per connection, the body as a stream.
+//! As much of an HTTP/1.1 client as a query needs: one request per connection, the body as a stream.
 //!
 //! Invariants: memory is one read buffer and one head, both bounded; a body that ends before its
 //! announced end (length, or final chunk) is an error, because that is how a node says that an
@@ -42,11 +42,43 @@ enum Framing {
 
 /// `GET path` from `host:port`; any status but 200 is an error that shows the body.
 pub(crate) fn get(address: &str, path: &str) -> Result<Answer> {
-    let asking = || format!("GET http://{address}{path}");
+    get_within(address, path, READ_TIMEOUT)
+}
+
+/// The same; a node that is silent for so long is an error.
+pub(crate) fn get_within(address: &str, path: &str, silence_max: Duration) -> Result<Answer> {
+    request("GET", address, path, (b"", silence_max))
+}
+
+/// `POST` of a body, otherwise as [`get_within`].
+pub(crate) fn post(
+    address: &str,
+    path: &str,
+    body: &[u8],
+    silence_max: Duration,
+) -> Result<Answer> {
+    request("POST", address, path, (body, silence_max))
+}
+
+fn request(
+    method: &str,
+    address: &str,
+    path: &str,
+    (body, silence_max): (&[u8], Duration),
+) -> Result<Answer> {
+    let asking = || format!("{method} http://{address}{path}");
     let mut stream = TcpStream::connect(address).context(asking)?;
-    stream.set_read_timeout(Some(READ_TIMEOUT)).context(asking)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).context(asking)?;
+    stream.set_read_timeout(Some(silence_max)).context(asking)?;
+    stream.set_nodelay(true).context(asking)?;
+    let mut request =
+        format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n")
+            .into_bytes();
+    if method == "POST" {
+        request.extend(format!("Content-Length: {}\r\n", body.len()).bytes());
+    }
+    request.extend(b"\r\n");
+    request.extend(body);
+    stream.write_all(&request).context(asking)?;
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
     let (status, headers) = read_head(&mut stream).context(asking)?;
     let framing = framing(&headers);

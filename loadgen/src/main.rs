@@ -2,7 +2,8 @@
 //! there exactly once.
 //!
 //! The folders: [`corpus`] makes the lines, [`send`] sends them, [`sink`] is what a node is
-//! measured against, [`verify`] asks for everything back, [`procfs`] looks at the node's process.
+//! measured against, [`verify`] asks for everything back, [`probe`] sends one record at a time and
+//! looks for it, [`procfs`] looks at the node's process.
 //! [`commands`] joins them, one function per subcommand.
 //!
 //! Invariants: what is sent is a function of the command line (seed included), so verifying needs
@@ -16,6 +17,7 @@ mod digest;
 mod failure;
 mod http;
 mod idle;
+mod probe;
 mod procfs;
 mod query;
 mod query_bench;

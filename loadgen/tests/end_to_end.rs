@@ -352,3 +352,30 @@ fn nonsense_is_a_usage_error() {
     let (code, message) = loadgen(&["send", "--records", "1", "--to", "127.0.0.1:1"]);
     assert!(code == 1 && message.as_str().unwrap().contains("connecting to 127.0.0.1:1"));
 }
+
+#[test]
+fn a_probe_holds_if_its_record_is_accepted_and_found() {
+    let probe = |fault, further: &[&str]| {
+        let node = Node::start(fault, RECORD_BYTES_MAX);
+        let mut args = vec!["probe", "--to", &node.ingest, "--api", &node.api];
+        args.extend(["--records", "1", "--patience", "300ms"]);
+        args.extend(further);
+        loadgen(&args)
+    };
+    let (code, report) = probe(Fault::None, &[]);
+    assert_eq!((code, &report["records_found"]), (0, &1.into()), "{report}");
+    let (accepted, found) = (&report["accept_max_us"], &report["find_p99_us"]);
+    assert!(accepted.as_u64() >= Some(1) && found.as_u64() > accepted.as_u64(), "{report}");
+
+    let (code, report) = probe(Fault::LoseOne, &[]);
+    assert_eq!((code, &report["records_accepted"]), (1, &1.into()), "{report}");
+    assert!(report["error"].as_str().unwrap().contains("does not find it"), "{report}");
+    assert_eq!(probe(Fault::LoseOne, &["--no-find"]).0, 0);
+
+    // This stand-in answers every request with what it holds, and keeps nothing of a body.
+    let (code, report) = probe(Fault::None, &["--post"]);
+    assert_eq!((code, &report["records_accepted"]), (1, &1.into()), "{report}");
+
+    let (code, report) = loadgen(&["probe", "--to", "127.0.0.1:1", "--records", "2"]);
+    assert_eq!((code, &report["records_accepted"]), (1, &0.into()), "{report}");
+}

@@ -2,12 +2,23 @@
 
 use std::time::Duration;
 
-/// Most HTTP connections at a time; further ones get 503 and are closed.
-pub const HTTP_CONNECTIONS_MAX: usize = 1024;
+/// HTTP connections at a time unless told otherwise; further ones get 503 and are closed. Room for
+/// as many followers and queries as may be, and as many short requests again.
+pub const HTTP_CONNECTIONS_MAX: usize = 4096;
+
+/// The same of one address: a proxy in front of the node brings everybody from one.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 2048;
 
 /// Largest request head, bytes; larger ones get 431. Expressions of 8 KiB, percent-encoded,
 /// fit three times over.
 pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// What of that a connection may always hold, bytes: the first buffer that the library allocates.
+pub const HTTP_HEAD_BYTES_FREE: usize = 8 << 10;
+
+/// What unfinished heads hold beyond that, over all connections, bytes; a head that finds nothing
+/// left gets 503.
+pub const HTTP_HEADS_BYTES_MAX: usize = 16 << 20;
 
 /// Bytes that a connection buffers in each direction before it waits.
 pub const HTTP_BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -96,8 +107,8 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// How much of that, bytes.
 pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 
-/// What one query may hold, bytes: unread output in the pipe and on the connection, hits in
-/// order, caches of its expression. Divides `--query.memory-max` into queries.
+/// What one query may hold beside its expression, bytes: unread output in the pipe and on the
+/// connection, hits in order. Taken from `--query.memory-max`, as its expression is.
 pub const QUERY_BYTES_MAX: usize = 512 << 10;
 
 /// Queries that wait for their turn at a time; further ones get 429 at once.
@@ -143,6 +154,9 @@ pub const FORWARD_TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// HTTP connections of a forwarder at a time; further ones are closed at once.
 pub const FORWARD_HTTP_CONNECTIONS_MAX: usize = 64;
+
+/// What the compiled expressions of all followers hold, bytes; further followers get 429.
+pub const FOLLOW_EXPRESSIONS_BYTES_MAX: u64 = 64 << 20;
 
 /// Live followers at a time; further ones get 429.
 pub const FOLLOWERS_MAX: usize = 2048;

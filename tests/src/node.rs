@@ -124,11 +124,7 @@ impl Node {
 
     /// Its anonymous memory, bytes.
     pub fn anonymous_bytes(&self) -> u64 {
-        let path = format!("/proc/{}/status", self.pid());
-        let status = std::fs::read_to_string(path).expect("a running process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        kib.expect("the kernel tells RssAnon") * 1024
+        anonymous_bytes(self.pid())
     }
 
     /// Its open descriptors.
@@ -164,6 +160,15 @@ impl Node {
         let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("a pid is not 0");
         let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+/// A process' anonymous memory, bytes.
+pub fn anonymous_bytes(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(path).expect("a running process has a status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("the kernel tells RssAnon") * 1024
 }
 
 fn command(directory: &Path, flags: &[&str]) -> Command {

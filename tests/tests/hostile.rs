@@ -83,6 +83,34 @@ fn slow_loris_headers_are_cut_off() {
 }
 
 #[test]
+fn large_heads_that_never_end_share_little_memory() {
+    if !tests::raise_descriptors(5_000) {
+        return tests::skipped("large_heads…", "the limit of open files is too low");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--http.idle-timeout", "20s"]);
+    let held = Held::of(&node);
+    let head = format!("GET /query HTTP/1.1\r\nX-A: {}", "a".repeat(60_000));
+    let mut peak = 0;
+    let mut loris = Vec::new();
+    for number in 0..1_000 {
+        let mut stream = connect(node.api);
+        // It may be closed before all is sent.
+        let _ = stream.write_all(head.as_bytes());
+        loris.push(stream);
+        if number % 50 == 0 {
+            peak = peak.max(node.anonymous_bytes());
+        }
+    }
+    unharmed(&node, "beside-large-heads");
+    peak = peak.max(node.anonymous_bytes());
+    eprintln!("RssAnon {} MiB before, {} MiB at most", held.anonymous_bytes >> 20, peak >> 20);
+    assert!(peak <= held.anonymous_bytes + (64 << 20), "{} MiB", peak >> 20);
+    drop(loris);
+    held.wait_for_return(&node);
+}
+
+#[test]
 fn ten_thousand_connections_are_bounded_and_given_back() {
     if !tests::raise_descriptors(10_500) {
         return tests::skipped("ten_thousand_connections…", "the limit of open files is too low");

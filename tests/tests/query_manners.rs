@@ -64,6 +64,54 @@ fn queries_beyond_the_limit_wait_for_their_turn_and_are_told_to_come_again() {
 }
 
 #[test]
+fn large_expressions_count_against_the_memory_of_queries_and_followers() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--query.memory-max", "32MiB", "--query.wait-max", "100ms"];
+    let node = Node::start(directory.path(), &flags);
+    fill(&node, 20);
+    assert_eq!(node.get("/query?from=1h&q=00000007").status, 200);
+    let before = node.anonymous_bytes();
+    // A few megabytes each once compiled. Some match and stall in their output, all are unlike.
+    let path = |kind: &str, n| {
+        let q = http::encode(&format!(r"(\pL{{150}}|line|{n}) of"));
+        format!("/{kind}from=1h&regex&q={q}").replace("/stream?from=1h&", "/stream?")
+    };
+    let mut peak = 0;
+    let mut held = Vec::new();
+    let mut refused = 0;
+    for n in 0..60 {
+        for kind in ["query?", "stream?"] {
+            let mut stream = TcpStream::connect(node.api).unwrap();
+            stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+            write!(stream, "GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path(kind, n)).unwrap();
+            let mut status = [0; 12];
+            stream.read_exact(&mut status).unwrap();
+            match &status {
+                b"HTTP/1.1 200" => held.push(stream),
+                b"HTTP/1.1 429" => refused += 1,
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            }
+        }
+        peak = peak.max(node.anonymous_bytes());
+    }
+    eprintln!(
+        "{} held, {refused} refused; {} MiB before, {} MiB at most",
+        held.len(),
+        before >> 20,
+        peak >> 20
+    );
+    assert!(held.len() > 5 && refused > 5, "{} held, {refused} refused", held.len());
+    // 32 MiB of queries, 64 MiB of followers, automata in use and kept, and what the allocator
+    // keeps of compiling.
+    assert!(peak <= before + (160 << 20), "{} MiB", peak >> 20);
+    drop(held);
+    wait_until("all of it is free again", || {
+        node.metric("oklog_queries_running") == 0.0 && node.metric("oklog_followers") == 0.0
+    });
+    assert_eq!(node.get(&path("query?", 0).replace("/query?", "/query?limit=1&")).status, 200);
+}
+
+#[test]
 fn a_client_that_leaves_ends_its_scan_within_a_few_blocks() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &["--cores", "2"]);

@@ -137,7 +137,7 @@ fn a_slow_follower_is_told_what_it_missed_and_nobody_waits_for_it() {
 #[test]
 fn a_thousand_followers_each_get_exactly_theirs() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(directory.path(), &["--http.connections-per-address-max", "1020"]);
+    let node = Node::start(directory.path(), &[]);
     let followers: Vec<Follower> =
         (0..1000).map(|n| Follower::open(node.api, &format!("q=%3Cid-{n}%3E"), "")).collect();
     let text: String = (0..20_000).map(|n| format!("record {n} <id-{}>\n", n % 2000)).collect();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-/// Descriptors that are kept for files, HTTP and peers, beside ingest connections.
+/// Descriptors that are kept for files and peers, beside connections.
 const DESCRIPTORS_RESERVED: u64 = 512;
 
 /// Descriptors without which a node does not start: the reserved ones and a few connections.
@@ -48,9 +48,16 @@ fn whole_cores(quota_us: i64, period_us: i64) -> Option<usize> {
     usize::try_from((quota_us + period_us - 1) / period_us).ok()
 }
 
+/// Connections that are open at a time at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Connections {
+    pub(super) ingest: usize,
+    pub(super) http: usize,
+}
+
 /// Raises the limit of open files as far as it goes and says how many connections fit, with advice
-/// if that is fewer than wanted. An error: the limit, with which a node would fail sooner or later.
-pub(super) fn connections_max(wanted: usize) -> Result<(usize, Option<String>), u64> {
+/// if those are fewer than wanted. An error: the limit, with which a node would fail sooner or later.
+pub(super) fn connections_max(wanted: Connections) -> Result<(Connections, Option<String>), u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -59,19 +66,32 @@ pub(super) fn connections_max(wanted: usize) -> Result<(usize, Option<String>), 
         Err(_) => limit.current,
     };
     let have = have.unwrap_or(u64::MAX);
-    if have < DESCRIPTORS_MIN {
-        return Err(have);
-    }
-    let room = have - DESCRIPTORS_RESERVED;
-    if room >= wanted as u64 {
+    let fit = share_descriptors(have, wanted).ok_or(have)?;
+    if fit == wanted {
         return Ok((wanted, None));
     }
     let advice = format!(
-        "the limit of open files leaves room for {room} ingest connections, not {wanted}: raise \
-         it (ulimit -n, or LimitNOFILE=) to {}",
-        wanted as u64 + DESCRIPTORS_RESERVED
+        "the limit of open files, {have}, leaves room for {} ingest and {} HTTP connections, not \
+         {} and {}: raise it (ulimit -n, or LimitNOFILE=) to {}, or lower \
+         --ingest.connections-max or --http.connections-max",
+        fit.ingest,
+        fit.http,
+        wanted.ingest,
+        wanted.http,
+        (wanted.ingest + wanted.http) as u64 + DESCRIPTORS_RESERVED
     );
-    Ok((room as usize, Some(advice)))
+    Ok((fit, Some(advice)))
+}
+
+/// What fits so many descriptors. Where it is not everything, HTTP keeps a quarter at least, since
+/// it is how an operator finds out. `None`: too few for a node.
+fn share_descriptors(have: u64, wanted: Connections) -> Option<Connections> {
+    if have < DESCRIPTORS_MIN {
+        return None;
+    }
+    let room = usize::try_from(have - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX);
+    let http = wanted.http.min((room / 4).max(room.saturating_sub(wanted.ingest)));
+    Some(Connections { ingest: wanted.ingest.min(room - http), http })
 }
 
 /// Niceness of scan threads: beside a busy shard on the same core they get a quarter of it, so that
@@ -94,6 +114,18 @@ mod tests {
         assert_eq!(parse_cpu_max("50000 100000\n"), Some(1));
         assert_eq!(parse_cpu_max("max 100000\n"), None);
         assert_eq!(whole_cores(-1, 100_000), None);
+    }
+
+    #[test]
+    fn descriptors_go_round() {
+        let wanted = Connections { ingest: 1000, http: 400 };
+        let share = |have| share_descriptors(have, wanted).map(|c| (c.ingest, c.http));
+        assert_eq!(share(575), None);
+        assert_eq!(share(576), Some((48, 16)));
+        assert_eq!(share(512 + 1000), Some((750, 250)));
+        assert_eq!(share(512 + 1399), Some((1000, 399)));
+        assert_eq!(share(512 + 1400), Some((1000, 400)));
+        assert_eq!(share(u64::MAX), Some((1000, 400)));
     }
 
     #[test]

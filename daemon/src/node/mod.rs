@@ -116,12 +116,16 @@ enum Ending {
 
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
 pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
-    let (connections_max, advice) =
-        host::connections_max(config.ingest.connections_max).map_err(NodeError::Descriptors)?;
+    let wanted = host::Connections {
+        ingest: config.ingest.connections_max,
+        http: config.http.connections_max,
+    };
+    let (connections, advice) = host::connections_max(wanted).map_err(NodeError::Descriptors)?;
     if let Some(advice) = advice {
         tracing::warn!("{advice}");
     }
-    config.ingest.connections_max = connections_max;
+    config.ingest.connections_max = connections.ingest;
+    config.http.connections_max = connections.http;
     net::ring::probe().map_err(NodeError::Ring)?;
     let cores = host::cores(config.cores);
     let clock = Clock::start();
@@ -363,8 +367,10 @@ fn backend(
 fn http_options(config: &NodeConfig) -> HttpOptions {
     HttpOptions {
         queries_max: config.query.queries_max(),
+        query_memory_bytes: config.query.memory_max_bytes,
         query_turn_wait: config.query.wait_max,
-        connections_per_address_max: config.http.connections_per_address_max,
+        connections_max: config.http.connections_max,
+        connections_per_address_max: config.http.of_one_address(),
         idle_timeout: config.http.idle_timeout,
         ..HttpOptions::default()
     }

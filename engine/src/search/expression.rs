@@ -180,6 +180,18 @@ impl Expression {
         &self.inner.required
     }
 
+    /// What its compiled form holds on the heap, bytes; the automaton's memory is bounded apart.
+    pub fn memory_bytes(&self) -> usize {
+        let compiled = match &self.inner.compiled {
+            Compiled::All => 0,
+            Compiled::Literal(finder) => finder.needle().len(),
+            Compiled::Block(regex) | Compiled::Record(regex) => regex.memory_usage(),
+            Compiled::Required(regex, finder) => regex.memory_usage() + finder.needle().len(),
+            Compiled::Folded(folded) => folded.regex.memory_usage() + folded.finder.memory_bytes(),
+        };
+        self.inner.text.len() + compiled
+    }
+
     pub(super) fn compiled(&self) -> &Compiled {
         &self.inner.compiled
     }
@@ -372,6 +384,16 @@ mod tests {
         {
             assert!(Expression::new(text, regex, false).is_ok(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_memory_of_an_expression_is_known() {
+        let memory =
+            |text: &str, regex| Expression::new(text, regex, false).unwrap().memory_bytes();
+        assert_eq!(memory("", false), 0);
+        assert!((6..100).contains(&memory("abc", false)));
+        assert!(memory(r"\pL{100}", true) > 500_000, "{}", memory(r"\pL{100}", true));
+        assert!(memory(r"\pL{100}", true) < 4 * EXPRESSION_COMPILED_BYTES_MAX);
     }
 
     #[test]

@@ -55,6 +55,15 @@ pub(super) struct Candidate {
 }
 
 impl FoldedFinder {
+    /// What it holds on the heap, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        match &self.strings {
+            Strings::One(finder) => finder.needle().len(),
+            Strings::Vectorised(searcher) => searcher.memory_usage(),
+            Strings::Automaton(automaton) => automaton.memory_usage(),
+        }
+    }
+
     /// Of the strings that narrow a search best; `None` where there are none, or too many.
     pub(super) fn of(required: &Required) -> Option<Self> {
         let leads = leads(required)?;

@@ -20,6 +20,8 @@ Examples:
     loadgen send --to :7652 --mode durable --window 1record --records 10000
   The same bytes into a discard sink and into the node, in turn:
     loadgen compare-sink --to :7651 --corpus corpus.log --connections 4
+  How a busy node treats a single record: until it is accepted, until a query finds it:
+    loadgen probe --to :7652 --mode durable --records 500 --interval 20ms
   A needle against ripgrep on the raw file:
     loadgen query-bench --raw corpus.log -q deadbeefcafe
 
@@ -53,6 +55,9 @@ pub(crate) enum Command {
     QueryBench(QueryBenchArgs),
     /// Send few records per second over several connections; report the disk writes they cause.
     Trickle(TrickleArgs),
+    /// Send one record at a time beside other load; report the time to its acceptance and until a
+    /// query finds it. Exit code 1 if one is not accepted or not found.
+    Probe(ProbeArgs),
     /// Hold many connections that send little or nothing; report the node's memory.
     Idle(IdleArgs),
 }
@@ -187,6 +192,40 @@ pub(crate) struct TrickleArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) watch: WatchArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// The node: HOST, HOST:PORT or :PORT; the port defaults to the mode's.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1")]
+    pub(crate) to: String,
+    /// The promise to ask for; acknowledgements are asked for in both modes.
+    #[arg(long, value_enum, default_value_t = Mode::Durable)]
+    pub(crate) mode: Mode,
+    /// Hand records over as POST /records, not over a port.
+    #[arg(long)]
+    pub(crate) post: bool,
+    /// The node's API; default: port 7650 of --to.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) api: Option<String>,
+    /// Topic of the records.
+    #[arg(long, value_name = "TOPIC")]
+    pub(crate) topic: Option<String>,
+    /// Records, one at a time.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) records: u64,
+    /// Stop after this time, however many records were sent.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) seconds: Option<Duration>,
+    /// Between the beginning of one record and of the next; a slow one delays the next.
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// A record that is not accepted, or then not found, within this time has failed.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) patience: Duration,
+    /// Do not look for the records.
+    #[arg(long)]
+    pub(crate) no_find: bool,
 }
 
 #[derive(Debug, Args)]

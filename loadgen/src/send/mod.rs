@@ -20,7 +20,8 @@ use hdrhistogram::Histogram;
 use crate::corpus::{FILL_BYTES, Plan};
 use crate::failure::{Context, Failure, Result};
 use crate::units::{Rate, Window};
-use acks::{Acks, new_histogram};
+use acks::Acks;
+pub(crate) use acks::new_histogram;
 use connection::{Connection, Parts};
 use outgoing::{Cut, Outgoing};
 use pace::{Pace, Pacing};
@@ -173,7 +174,8 @@ pub(crate) fn open(address: &str) -> Result<TcpStream> {
     Err(Failure::run(format!("connecting to {address}: {reason}")))
 }
 
-fn hello(topic: Option<&str>) -> Vec<u8> {
+/// The first bytes of a connection that wants acknowledgements.
+pub(crate) fn hello(topic: Option<&str>) -> Vec<u8> {
     let mut hello = HELLO.to_vec();
     if let Some(topic) = topic {
         hello.extend_from_slice(b" topic=");

@@ -1,23 +1,29 @@
-//! A client's socket as the HTTP library sees it, with three things that the library cannot do.
+//! A client's socket as the HTTP library sees it, with four things that the library cannot do.
 //!
 //! It tells when everything written so far has been handed to the system ([`Flushes`]): a body
 //! that must end with an error waits for that, because the library drops what it still buffers.
-//! And it replaces the bare answers that the library gives to requests it cannot parse by ones
-//! that say what is wrong and carry the headers of every other answer. And it ends a connection
-//! whose client takes nothing of its answer.
+//! It holds back the bare answers that the library gives to requests it cannot parse, so that
+//! `bad_head` can say what is wrong. It ends a connection whose unfinished head finds no room
+//! (`head_bytes`). And it ends a connection whose client takes nothing of its
+//! answer.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::head_bytes::HeadAccount;
 use crate::limits::HTTP_WRITE_STALL_MAX;
+
+/// Bytes read at a time: little enough for the stack, and for thousands of bodies that wait.
+const READ_BYTES: usize = 16 << 10;
 
 /// How often everything written was handed on. Shared by a connection and its answers.
 #[derive(Debug, Default)]
@@ -71,11 +77,13 @@ pub(super) struct ClientStream {
     flushes: Arc<Flushes>,
     /// Runs out when the client has taken nothing for too long; there while it takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
+    held_back: Option<[u8; 3]>,
+    heads: Arc<HeadAccount>,
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>) -> Self {
-        Self { stream: TokioIo::new(stream), flushes, stall: None }
+    pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>, heads: Arc<HeadAccount>) -> Self {
+        Self { stream: TokioIo::new(stream), flushes, stall: None, held_back: None, heads }
     }
 
     /// Ends a write that waits for too long, or whose answer was given up.
@@ -97,29 +105,29 @@ impl ClientStream {
         Poll::Pending
     }
 
+    /// The status of the library's own answer, which was not sent.
+    pub(super) const fn held_back(&self) -> Option<[u8; 3]> {
+        self.held_back
+    }
+
+    /// Whether something is written that the client does not take.
+    pub(super) const fn is_stalled(&self) -> bool {
+        self.stall.is_some()
+    }
+
     /// The socket itself.
     pub(super) fn into_inner(self) -> TcpStream {
         self.stream.into_inner()
     }
 
-    /// Whether these bytes are the library's own answer, which is then replaced.
-    fn replaces(&mut self, bytes: &[u8]) -> bool {
+    /// Whether these bytes are the library's own answer, which is then held back.
+    fn holds_back(&mut self, bytes: &[u8]) -> bool {
         if self.flushes.served.load(SeqCst) {
             return false;
         }
-        let (status, words) = match bytes.get(9..12) {
-            Some(b"431") => ("431 Request Header Fields Too Large", "the request head is too long"),
-            Some(b"414") => ("414 URI Too Long", "the request target is too long"),
-            _ => ("400 Bad Request", "this is no HTTP/1.1 request"),
-        };
-        let body = format!("{{\"error\":\"{words}\"}}\n");
-        let answer = format!(
-            "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: application/json\r\n\
-             X-Content-Type-Options: nosniff\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        // The first bytes of a connection always find room; if not, closing says enough.
-        let _ = self.stream.inner().try_write(answer.as_bytes());
+        // Behind "HTTP/1.1 ".
+        let status = bytes.get(9..12).and_then(|status| status.try_into().ok());
+        self.held_back = self.held_back.or(status);
         true
     }
 }
@@ -128,9 +136,20 @@ impl Read for ClientStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        // Read here, because a cursor that was handed on does not tell how far it came.
+        let mut chunk = [0; READ_BYTES];
+        let len = buffer.remaining().min(READ_BYTES);
+        let mut piece = ReadBuf::new(&mut chunk[..len]);
+        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut piece))?;
+        if !self.heads.read(piece.filled().len()) {
+            self.held_back = Some(*b"503");
+            let words = "too many large request heads are open";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, words)));
+        }
+        buffer.put_slice(piece.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -140,7 +159,7 @@ impl Write for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.replaces(bytes) {
+        if self.holds_back(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
@@ -153,7 +172,7 @@ impl Write for ClientStream {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let first = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-        if self.replaces(first) {
+        if self.holds_back(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
@@ -179,6 +198,7 @@ impl Write for ClientStream {
 
 #[cfg(test)]
 mod tests {
+    use super::super::head_bytes::HeadBytes;
     use super::*;
     use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
@@ -201,7 +221,8 @@ mod tests {
         let flushes = Arc::new(Flushes::default());
         flushes.serve();
         let stream = listener.accept().await.unwrap().0;
-        (ClientStream::new(stream, Arc::clone(&flushes)), flushes, client)
+        let heads = Arc::new(HeadAccount::new(&HeadBytes::new(0)));
+        (ClientStream::new(stream, Arc::clone(&flushes), heads), flushes, client)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,21 +1,27 @@
 //! The HTTP server: queries, `POST /records`, and what operators look at.
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
-//! bounds connections (`client_stream`), `router` picks who answers, `parameters` reads the query
-//! string; `query` turns it into a query whose bytes come out of `pipe_body`, `records` decodes a
-//! body (`body_decoder`) into batches of lines (`line_batches`) for the node.
+//! bounds connections (`client_stream`; `crowding` tells when they are many, `head_bytes` bounds
+//! unfinished heads, `bad_head` answers what is no request), `router` picks who answers, `parameters` reads the query string; `query` turns it
+//! into a query whose bytes come out of `pipe_body`, `stream` follows live, `lasting` has places for
+//! both; `records` decodes a body (`body_decoder`) into batches of lines (`line_batches`) for the node.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
 
 mod answer;
+mod bad_head;
 mod body_decoder;
 mod client_stream;
+mod crowding;
 mod drain;
+mod head_bytes;
+mod lasting;
 mod line_batches;
 mod parameters;
 mod pipe_body;
 mod query;
+mod query_memory;
 mod query_request;
 mod records;
 mod replay;
@@ -33,12 +39,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
 
+use self::lasting::Lasting;
+use self::query_memory::QueryMemory;
 pub use self::server::serve;
 use self::told::Told;
 use crate::backend::Backend;
 use crate::limits::{
-    FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_HEAD_TIMEOUT,
-    QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
+    FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX,
+    HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT, QUERIES_WAITING_MAX, QUERY_TURN_WAIT,
+    RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -47,11 +56,13 @@ use crate::metrics::NodeMetrics;
 pub struct HttpOptions {
     /// Queries at a time; further ones get 429.
     pub queries_max: usize,
-    /// How long a query waits for its turn before it gets 429.
+    /// What all queries may hold together, bytes.
+    pub query_memory_bytes: u64,
+    /// How long a query waits for its turn, and for memory, before it gets 429.
     pub query_turn_wait: Duration,
     /// Connections at a time; further ones get 503 and are closed.
     pub connections_max: usize,
-    /// Connections of one address at a time; further ones as above.
+    /// Connections of one address at a time, fewer than there are in all; further ones as above.
     pub connections_per_address_max: usize,
     /// How long a request head, or the next request, may take.
     pub idle_timeout: Duration,
@@ -65,9 +76,10 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             queries_max: 256,
+            query_memory_bytes: 128 << 20,
             query_turn_wait: QUERY_TURN_WAIT,
             connections_max: HTTP_CONNECTIONS_MAX,
-            connections_per_address_max: HTTP_CONNECTIONS_MAX / 2,
+            connections_per_address_max: HTTP_CONNECTIONS_PER_ADDRESS_MAX,
             idle_timeout: HTTP_HEAD_TIMEOUT,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
@@ -85,6 +97,12 @@ struct App {
     intakes: Semaphore,
     /// Queries at a time, whatever they wait for.
     queries: Arc<Semaphore>,
+    /// Memory of queries.
+    query_memory: QueryMemory,
+    /// Memory of followers' expressions.
+    follow_memory: QueryMemory,
+    /// Connections that streams and queries may hold.
+    lasting: Lasting,
     /// Those who follow live.
     followers: Arc<Semaphore>,
     /// The share of queries that replays for followers may be.
@@ -104,6 +122,9 @@ impl App {
             options,
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
+            query_memory: QueryMemory::new(options.query_memory_bytes),
+            follow_memory: QueryMemory::new(FOLLOW_EXPRESSIONS_BYTES_MAX),
+            lasting: Lasting::new(&options),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             replays: Arc::new(Semaphore::new((queries / 2).max(1))),
             waiting_room: Semaphore::new(QUERIES_WAITING_MAX),

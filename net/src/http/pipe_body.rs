@@ -18,6 +18,7 @@ use hyper::HeaderMap;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_stream::Flushes;
+use super::lasting::LastingPlace;
 use super::told::Told;
 use crate::metrics::NodeMetrics;
 
@@ -29,6 +30,10 @@ pub(super) struct QueryWatch {
     told: Arc<Told>,
     /// Its place among those that may run.
     _permit: OwnedSemaphorePermit,
+    /// Its part of the memory.
+    memory: OwnedSemaphorePermit,
+    /// Its place among the connections, unless whoever asked holds one.
+    pub(super) place: Option<LastingPlace>,
 }
 
 impl QueryWatch {
@@ -37,12 +42,17 @@ impl QueryWatch {
         kind: &'static str,
         metrics: &Arc<NodeMetrics>,
         told: &Arc<Told>,
-        permit: OwnedSemaphorePermit,
+        (permit, memory): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) -> Self {
         metrics.count_query(kind);
         metrics.query.running.inc();
         let (metrics, told) = (Arc::clone(metrics), Arc::clone(told));
-        Self { kind, start: Instant::now(), metrics, told, _permit: permit }
+        Self { kind, start: Instant::now(), metrics, told, _permit: permit, memory, place: None }
+    }
+
+    /// It needs this much more, and holds it until its end.
+    pub(super) fn hold(&mut self, memory: OwnedSemaphorePermit) {
+        self.memory.merge(memory);
     }
 
     /// What it found and cost.

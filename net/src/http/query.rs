@@ -23,11 +23,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{self, Refusal};
 use super::client_stream::Flushes;
+use super::drain::ClientAddress;
 use super::parameters::{Known, Parameters};
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
+use super::query_memory::NoMemory;
 use super::query_request::QueryRequest;
 use super::{App, now_ms, rfc3339};
-use crate::limits::{QUERY_AGE_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
 
 /// A request whose query is compiled, pinned and planned.
 struct Prepared {
@@ -43,15 +45,16 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
     Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse(uri.query(), app.now_ms())?;
         if read.stats {
-            let prepared = prepare(&app, read, "stats").await?;
+            let prepared = prepare(&app, read, "stats", client).await?;
             return stats(&app, prepared).await;
         }
-        let prepared = prepare(&app, read, "records").await?;
+        let prepared = prepare(&app, read, "records", client).await?;
         records(&app, prepared, &headers, flushes).await
     };
     answer.await.unwrap_or_else(Refusal::into_response)
@@ -62,10 +65,11 @@ pub(super) async fn head(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse(uri.query(), app.now_ms())?;
-        let prepared = prepare(&app, read, "head").await?;
+        let prepared = prepare(&app, read, "head", client).await?;
         let mut response = Response::new(Body::new(OfUnknownLength));
         describe(response.headers_mut(), &prepared, known_head(&prepared));
         let kind = content_type(format(&headers));
@@ -76,10 +80,14 @@ pub(super) async fn head(
 }
 
 /// `GET /query/histogram`.
-pub(super) async fn histogram(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(super) async fn histogram(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    Extension(client): Extension<ClientAddress>,
+) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse_histogram(uri.query(), app.now_ms())?;
-        let prepared = prepare(&app, read, "histogram").await?;
+        let prepared = prepare(&app, read, "histogram", client).await?;
         let Prepared { request, spec, snapshot, watch, .. } = prepared;
         let ticket = app.backend.searcher().histogram(spec, snapshot, request.buckets);
         let found = ticket.await.ok_or_else(stopping)?;
@@ -98,10 +106,14 @@ pub(super) async fn histogram(State(app): State<Arc<App>>, uri: Uri) -> Response
 }
 
 /// `GET /topics`.
-pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(super) async fn topics(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    Extension(client): Extension<ClientAddress>,
+) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
-        let watch = begin(&app, "topics").await?;
+        let watch = admit(&app, "topics", client).await?;
         let snapshot = app.backend.pin().await;
         let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
@@ -126,31 +138,47 @@ pub(super) async fn topics(State(app): State<Arc<App>>, uri: Uri) -> Response<Bo
     answer.await.unwrap_or_else(Refusal::into_response)
 }
 
+/// Counts a query of this client in, as [`begin`] does, if the client has a connection left for it.
+async fn admit(
+    app: &App,
+    kind: &'static str,
+    client: ClientAddress,
+) -> Result<QueryWatch, Refusal> {
+    let place = app.lasting.enter(client.0).inspect_err(|_| {
+        app.metrics.query.refused.inc();
+    })?;
+    let mut watch = begin(app, kind).await?;
+    watch.place = Some(place);
+    Ok(watch)
+}
+
 /// Counts a query in: at once where fewer run than may, else when its turn comes. Where too many
 /// wait, or it takes too long, the client is to come again.
 pub(super) async fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let permit = match Arc::clone(&app.queries).try_acquire_owned() {
-        Ok(permit) => Some(permit),
-        Err(_) => wait_for_turn(app).await,
+    let free = Arc::clone(&app.queries).try_acquire_owned().ok();
+    let free = free.zip(app.query_memory.try_take(QUERY_BYTES_MAX).ok());
+    let turn = match free {
+        Some(turn) => Some(turn),
+        None => wait_for_turn(app).await,
     };
-    let Some(permit) = permit else {
+    let Some(turn) = turn else {
         app.metrics.query.refused.inc();
         let running = app.options.queries_max;
-        return Err(Refusal::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!(
-                "{running} queries run, which is as many as may (--query.max-concurrent, \
-                 --query.memory-max), and none ended in time"
-            ),
-        )
-        .retry_later());
+        return Err(come_again(format!(
+            "{running} queries run, which is as many as may (--query.max-concurrent, \
+             --query.memory-max), or fewer with large expressions, and none ended in time"
+        )));
     };
-    Ok(QueryWatch::start(kind, &app.metrics, &app.told, permit))
+    Ok(QueryWatch::start(kind, &app.metrics, &app.told, turn))
 }
 
-/// The place of a query that ends, first come, first served. A client that leaves is not waited
-/// for: what it waits in is dropped.
-async fn wait_for_turn(app: &App) -> Option<OwnedSemaphorePermit> {
+fn come_again(words: String) -> Refusal {
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later()
+}
+
+/// The place and the memory of a query that ends, first come, first served. A client that leaves
+/// is not waited for: what it waits in is dropped.
+async fn wait_for_turn(app: &App) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
     /// Counts a waiting query, for as long as it lives.
     struct Waits<'a>(&'a prometheus_client::metrics::gauge::Gauge);
     impl Drop for Waits<'_> {
@@ -161,17 +189,42 @@ async fn wait_for_turn(app: &App) -> Option<OwnedSemaphorePermit> {
     let _seat = app.waiting_room.try_acquire().ok()?;
     app.metrics.query.waiting.inc();
     let _waits = Waits(&app.metrics.query.waiting);
-    let turn = Arc::clone(&app.queries).acquire_owned();
-    tokio::time::timeout(app.options.query_turn_wait, turn).await.ok()?.ok()
+    let wait = app.options.query_turn_wait;
+    let turn = async {
+        let place = Arc::clone(&app.queries).acquire_owned().await.ok()?;
+        Some((place, app.query_memory.take(QUERY_BYTES_MAX, wait).await.ok()?))
+    };
+    tokio::time::timeout(wait, turn).await.ok()?
+}
+
+/// The memory of a query's expression.
+async fn memory_of(app: &App, expression: &Expression) -> Result<OwnedSemaphorePermit, Refusal> {
+    let bytes = expression.memory_bytes();
+    let taken = app.query_memory.take(bytes, app.options.query_turn_wait).await;
+    taken.map_err(|why| {
+        app.metrics.query.refused.inc();
+        let words = format!("q: the expression compiles to {bytes} bytes");
+        match why {
+            NoMemory::TooMuch => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                format!("{words}, and all queries together may hold less (--query.memory-max)"),
+            ),
+            NoMemory::InUse => come_again(format!(
+                "{words}, which other queries leave no room for (--query.memory-max)"
+            )),
+        }
+    })
 }
 
 async fn prepare(
     app: &App,
     request: QueryRequest,
     kind: &'static str,
+    client: ClientAddress,
 ) -> Result<Prepared, Refusal> {
-    let watch = begin(app, kind).await?;
+    let mut watch = admit(app, kind, client).await?;
     let expression = compile(&request).await?;
+    watch.hold(memory_of(app, &expression).await?);
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);
     let plan = app.backend.searcher().plan(&spec, &snapshot);

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use engine::follow::{Filter, StreamFormat};
 use engine::search::{Format, Order, PipeReader, QuerySpec};
@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
 use super::pipe_body::QueryWatch;
-use crate::limits::{QUERY_AGE_MAX, REPLAY_STALL};
+use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, REPLAY_STALL};
 
 /// What comes next of a replay.
 pub(super) enum Step {
@@ -188,7 +188,8 @@ fn start(app: Arc<App>, spec: QuerySpec, format: StreamFormat) -> Stage {
     Stage::Starting(Box::pin(async move {
         let share = Arc::clone(&app.replays).acquire_owned().await.ok()?;
         let place = Arc::clone(&app.queries).acquire_owned().await.ok()?;
-        let watch = QueryWatch::start("replay", &app.metrics, &app.told, place);
+        let memory = app.query_memory.take(QUERY_BYTES_MAX, Duration::MAX).await.ok()?;
+        let watch = QueryWatch::start("replay", &app.metrics, &app.told, (place, memory));
         let snapshot = app.backend.pin().await;
         let kind = if format == StreamFormat::Text { Format::Text } else { Format::Ndjson };
         let reader = app.backend.searcher().query(spec, snapshot, kind);

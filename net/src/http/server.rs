@@ -13,26 +13,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes};
+use super::crowding::Crowding;
 use super::drain::ClientAddress;
+use super::head_bytes::{HeadAccount, HeadBytes};
 use super::router::{answer, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
 use crate::limits::{
-    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, LINGER,
-    LINGER_BYTES_MAX,
+    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
+    HTTP_HEADS_BYTES_MAX, LINGER, LINGER_BYTES_MAX,
 };
-use crate::per_address::{PerAddress, TooMany};
+use crate::per_address::{AddressPlace, PerAddress, TooMany};
 
 /// Said to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
@@ -55,8 +58,8 @@ pub async fn serve(
         metrics.connections("http"),
         metrics.connections_refused("http"),
     );
-    let slots = Arc::new(Semaphore::new(options.connections_max));
-    let addresses = PerAddress::new(options.connections_per_address_max);
+    let mut places = Places::new(&options);
+    let heads = HeadBytes::new(HTTP_HEADS_BYTES_MAX);
     let (stop_connections, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -74,33 +77,21 @@ pub async fn serve(
             }
         };
         accepted.inc();
-        let place = match addresses.enter(address.ip()) {
-            Ok(place) => place,
-            Err(TooMany { is_news }) => {
-                refused.inc();
-                if is_news {
-                    tracing::warn!(
-                        address = %address.ip(),
-                        "has as many HTTP connections as it may (--http.connections-per-address-max)"
-                    );
-                }
-                let _ = stream.try_write(TOO_MANY);
-                continue;
-            }
-        };
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+        let Some(place) = places.enter(address.ip()) else {
             refused.inc();
             // A send buffer that is still empty takes it; otherwise closing says enough.
             let _ = stream.try_write(TOO_MANY);
             continue;
         };
         let (connected, router, stopping) = (connected.clone(), router.clone(), stopping.clone());
+        let heads = HeadAccount::new(&heads);
         connections.spawn(async move {
             connected.inc();
-            let client = Client { address: address.ip(), idle_timeout: options.idle_timeout };
+            let client =
+                Client { address: address.ip(), idle_timeout: options.idle_timeout, heads };
             connection(stream, client, router, stopping).await;
             connected.dec();
-            drop((slot, place));
+            drop(place);
         });
     }
     drop(listener);
@@ -108,6 +99,55 @@ pub async fn serve(
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(HTTP_DRAIN, drained).await.is_err() {
         tracing::warn!(left = connections.len(), "HTTP requests were cut off at shutdown");
+    }
+}
+
+/// Places of connections, in all and of each address.
+struct Places {
+    slots: Arc<Semaphore>,
+    addresses: PerAddress,
+    crowding: Crowding,
+    max: usize,
+}
+
+impl Places {
+    fn new(options: &HttpOptions) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(options.connections_max)),
+            addresses: PerAddress::new(options.connections_per_address_max),
+            crowding: Crowding::new(options.connections_max),
+            max: options.connections_max,
+        }
+    }
+
+    /// A place for a connection of this address; `None` where there is none, which is told when it
+    /// is news.
+    fn enter(&mut self, address: IpAddr) -> Option<(AddressPlace, OwnedSemaphorePermit)> {
+        let place = match self.addresses.enter(address) {
+            Ok(place) => place,
+            Err(TooMany { is_news }) => {
+                if is_news {
+                    tracing::warn!(
+                        %address,
+                        "has as many HTTP connections as it may (--http.connections-per-address-max)"
+                    );
+                }
+                return None;
+            }
+        };
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            if self.crowding.refused() {
+                tracing::warn!(
+                    limit = self.max,
+                    "HTTP connections are at their limit (--http.connections-max): further ones get 503"
+                );
+            }
+            return None;
+        };
+        if self.crowding.accepted(self.slots.available_permits()) {
+            tracing::info!("HTTP connections are below their limit again");
+        }
+        Some((place, slot))
     }
 }
 
@@ -125,6 +165,7 @@ async fn pause_after(error: &io::Error) {
 struct Client {
     address: IpAddr,
     idle_timeout: Duration,
+    heads: HeadAccount,
 }
 
 async fn connection(
@@ -136,14 +177,19 @@ async fn connection(
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let flushes = Arc::new(Flushes::default());
-    let stream = ClientStream::new(stream, Arc::clone(&flushes));
+    let heads = Arc::new(client.heads);
+    let stream = ClientStream::new(stream, Arc::clone(&flushes), Arc::clone(&heads));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let router = router.clone();
+        let heads = Arc::clone(&heads);
         flushes.serve();
+        heads.serve();
         request.extensions_mut().insert(Arc::clone(&flushes));
         request.extensions_mut().insert(ClientAddress(client.address));
         Box::pin(async move {
-            Ok::<Response<Body>, Infallible>(answer(router, request.map(Body::new)).await)
+            let response = answer(router, request.map(Body::new)).await;
+            heads.served();
+            Ok::<_, Infallible>(response)
         })
     });
     let mut connection = http1::Builder::new()
@@ -162,10 +208,27 @@ async fn connection(
         }
         connection.poll_without_shutdown(cx)
     });
-    if let Err(error) = ended.await {
+    let error = ended.await.err();
+    if let Some(error) = &error {
         tracing::debug!(%error, "HTTP connection ended early");
     }
-    linger(connection.into_parts().io.into_inner()).await;
+    // Drops what is left of the answer, and with it the query behind it.
+    let Parts { io, read_buf, .. } = connection.into_parts();
+    let words = error.as_ref().map(ToString::to_string);
+    let is_late = error.is_some_and(|error| error.is_timeout());
+    let answer = bad_head::answer(Ending {
+        status: io.held_back(),
+        error: words.as_deref(),
+        // An idle connection is closed without a word; behind half an answer nothing can be said.
+        head_is_late: is_late && !read_buf.is_empty() && !io.is_stalled(),
+    });
+    drop(read_buf);
+    let stream = io.into_inner();
+    if let Some(answer) = answer {
+        // Nothing is unsent before it, so it finds room; if not, closing says enough.
+        let _ = stream.try_write(answer.as_bytes());
+    }
+    linger(stream).await;
 }
 
 /// Closes a connection whose client may still be sending, so that it can read the answer: closed

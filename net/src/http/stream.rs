@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::follow::{Filter, StreamFormat};
 use engine::ulid::Ulid;
@@ -25,6 +25,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::App;
 use super::answer::Refusal;
+use super::drain::ClientAddress;
+use super::lasting::LastingPlace;
 use super::query::{compile, stopping};
 use super::query_request::QueryRequest;
 use super::replay::{Replay, Step};
@@ -36,20 +38,31 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
-    follow(&app, &uri, &headers).await.unwrap_or_else(Refusal::into_response)
+    follow(&app, &uri, &headers, client).await.unwrap_or_else(Refusal::into_response)
 }
 
-async fn follow(app: &Arc<App>, uri: &Uri, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
+async fn follow(
+    app: &Arc<App>,
+    uri: &Uri,
+    headers: &HeaderMap,
+    client: ClientAddress,
+) -> Result<Response<Body>, Refusal> {
     // What is no text is no ULID either, and is refused as such.
     let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
     let request = QueryRequest::parse_stream(uri.query(), last_event, app.now_ms())?;
     let format = format(headers);
+    let place = app.lasting.enter(client.0)?;
     let Ok(permit) = Arc::clone(&app.followers).try_acquire_owned() else {
         let words = format!("{FOLLOWERS_MAX} followers are here, which is as many as may");
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later());
     };
     let expression = compile(&request).await?;
+    let memory = app.follow_memory.try_take(expression.memory_bytes()).map_err(|_| {
+        let words = "q: the expressions of followers hold as much memory as they may";
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later()
+    })?;
     let filter = Filter { expression, topics: request.topics };
     let (subscription, boundary) = app.backend.hub().subscribe(filter.clone(), format);
     let boundary_ms = boundary.await.map_err(|_| stopping())?;
@@ -70,7 +83,7 @@ async fn follow(app: &Arc<App>, uri: &Uri, headers: &HeaderMap) -> Result<Respon
         phase,
         subscription,
         keep_alive,
-        _permit: permit,
+        _held: (permit, memory, place),
     };
     let mut response = Response::new(Body::new(body));
     let kind = match format {
@@ -121,7 +134,7 @@ struct StreamBody {
     phase: Phase,
     subscription: Subscription,
     keep_alive: Option<Pin<Box<Sleep>>>,
-    _permit: OwnedSemaphorePermit,
+    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit, LastingPlace),
 }
 
 impl StreamBody {

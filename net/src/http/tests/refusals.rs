@@ -1,6 +1,9 @@
 //! Bad input on the wire: every answer is a 4xx that says what is valid, or the connection is
 //! closed; the server goes on.
 
+use std::io::{Read, Write};
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::fake::Server;
@@ -96,6 +99,37 @@ fn oversized_heads_are_refused() {
     assert_eq!((answer.status, answer.whole), (400, true));
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     assert!(answer.json()["error"].as_str().is_some());
+}
+
+#[test]
+fn a_content_length_that_is_no_number_is_named() {
+    let server = Server::start();
+    for length in
+        ["18446744073709551616", "99999999999999999999999", "-1", "abc", "1\r\nContent-Length: 2"]
+    {
+        let head = format!("POST /records HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
+        let answer = read(&exchange(server.address, head.as_bytes()), false);
+        assert_eq!((answer.status, answer.header("connection")), (400, "close"), "{length}");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains("content-length"), "{length}: {error}");
+    }
+}
+
+#[test]
+fn a_head_that_stays_incomplete_gets_408_and_an_idle_connection_nothing() {
+    let idle_timeout = Duration::from_millis(200);
+    let server = Server::with(HttpOptions { idle_timeout, ..Default::default() });
+    let answer = read(&exchange(server.address, b"GET /health HTTP/1.1\r\nHos"), false);
+    assert_eq!((answer.status, answer.header("connection")), (408, "close"));
+    assert!(answer.whole && answer.json()["error"].as_str().unwrap().contains("head"));
+    assert!(exchange(server.address, b"").is_empty());
+
+    let mut kept_alive = connect(server.address);
+    kept_alive.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    kept_alive.read_to_end(&mut answer).unwrap();
+    let answer = read(&answer, false);
+    assert_eq!((answer.status, answer.whole), (200, true), "nothing behind it");
 }
 
 #[test]
