@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::damage::Damage;
-use engine::ingest::registry::{ClaimLimits, Registry};
+use engine::ingest::registry::{ClaimLimits, FileError, Registry};
 use engine::ingest::segment::SegmentState;
 use engine::store::catalogue::Catalogue;
 use engine::store::compaction::{CompactionLimits, Reason};
@@ -106,7 +106,8 @@ impl IngestSource for LocalIngest {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
         let claim = self.registry.claim(limits, now_ms);
         *self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let (segments, errors) = claim.into_parts().map_err(|refused| refused.error)?;
+        let named = |refused: FileError| io::Error::new(refused.error.kind(), refused.to_string());
+        let (segments, errors) = claim.into_parts().map_err(named)?;
         for error in &errors {
             tracing::error!("{error}");
         }

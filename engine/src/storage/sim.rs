@@ -141,6 +141,11 @@ impl SimStorage {
         self.lock().faults.trace.clone()
     }
 
+    /// Calls that a rule made fail so far.
+    pub fn struck(&self) -> Vec<(Call, PathBuf)> {
+        self.lock().faults.struck.clone()
+    }
+
     /// Sets the size of the file system, bytes; beyond it calls fail with ENOSPC.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity_bytes = bytes;
