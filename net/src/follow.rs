@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use engine::follow::{Budget, Fanout, Filter, Ordered, Queue, StreamFormat};
 use engine::ingest::log::{Now, ShardLog, Tapped};
+use engine::pulse::Pulse;
 use tokio::sync::oneshot;
 
 use crate::limits::{
@@ -41,6 +42,7 @@ struct Shared {
     epoch: AtomicU64,
     placement: Placement,
     budget: Arc<Budget>,
+    pulse: Arc<Pulse>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -94,10 +96,16 @@ impl Hub {
             epoch: AtomicU64::new(0),
             placement,
             budget: Arc::new(Budget::new(FOLLOW_QUEUES_BYTES_MAX)),
+            pulse: Arc::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What shows whether its thread gets on.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.shared.pulse)
     }
 
     /// Starts its thread; `on_start` runs on it first. It ends after [`Hub::stop`].
@@ -210,7 +218,9 @@ impl Follow {
     fn run(mut self) {
         let mut waiting: Vec<Joining> = Vec::new();
         loop {
+            self.shared.pulse.rest();
             let Some((turns, joining, lost)) = self.wait(!waiting.is_empty()) else { break };
+            self.shared.pulse.begin();
             let epoch = self.shared.epoch.load(Ordering::Acquire);
             for turn in turns.into_iter().filter(|turn| turn.epoch == epoch) {
                 self.tapped[turn.shard] = true;
