@@ -196,13 +196,6 @@ fn a_flush_that_failed_is_tried_again() {
     let mut shard = Shard::start(&registry, 0, 5);
     shard.append("one\n");
     shard.work(&registry);
-    let active = directory
-        .path()
-        .join(names(directory.path()).into_iter().find(|n| n.ends_with(".active")).unwrap());
-    let id = parse_file_name(active.file_name().unwrap().to_str().unwrap()).unwrap().0;
-    // A folder in the way of the new name, with something in it, refuses the rename.
-    let obstacle = directory.path().join(file_name(id, SegmentState::Flushed));
-    fs::create_dir_all(obstacle.join("x")).unwrap();
     shard.log.shut_down();
     let mut sealed = None;
     while let Some(effect) = shard.log.next_effect(shard.now) {
@@ -223,6 +216,9 @@ fn a_flush_that_failed_is_tried_again() {
         }
     }
     let (segment, len_bytes) = sealed.unwrap();
+    // A folder in the way of the new name, with something in it, refuses the rename.
+    let obstacle = directory.path().join(file_name(segment.id(), SegmentState::Flushed));
+    fs::create_dir_all(obstacle.join("x")).unwrap();
     assert!(registry.flush(&segment, len_bytes, 1).is_err());
     assert_eq!(registry.sweep(2).len(), 1);
     assert_eq!(read_all(&registry), shard.appended, "it stays readable meanwhile");
