@@ -114,31 +114,6 @@ impl Day {
         }
     }
 
-    /// What a client reads: in order, nothing twice, and no other than what is there.
-    fn check_answer(&self, node: &Node, found: &Found) {
-        let options =
-            SearcherOptions { threads: 1, node: "local".into(), on_thread_start: Arc::new(|_| {}) };
-        let searcher = Searcher::start(options).expect("a thread");
-        let spec = QuerySpec {
-            from: Ulid::MIN,
-            to: Ulid::MAX,
-            after: None,
-            expression: Expression::all(),
-            topics: Vec::new(),
-            order: Order::Asc,
-            limit: None,
-        };
-        let snapshot = Snapshot { parts: node.parts(), missing: Vec::new() };
-        let (bytes, outcome) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
-        assert!(outcome.stats.complete, "{outcome:?}");
-        let lines = bytes.split_inclusive(|&b| b == b'\n');
-        let ulids: Vec<Ulid> = lines
-            .map(|line| std::str::from_utf8(&line[..26]).expect("a ULID").parse().expect("a ULID"))
-            .collect();
-        assert!(ulids.is_sorted_by(|a, b| a < b), "in order, and nothing twice");
-        assert!(ulids.iter().eq(found.records.keys()));
-    }
-
     /// Retention's turn. What it takes for want of size has to be the oldest of what there is.
     fn expire(&mut self, node: &Node, retention: &mut Retention) {
         let before = node.catalogue.snapshot();
@@ -242,7 +217,7 @@ impl Day {
         }
         let found = node.found();
         self.check(&found, &self.model.sent.keys().copied().collect());
-        self.check_answer(&node, &found);
+        check_answer(&node, &found);
         let totals = node.catalogue.totals();
         assert_eq!(totals.obsolete_count, 0);
         if let Some(max) = self.limits.size_bytes_max {
@@ -263,6 +238,31 @@ impl Day {
         let left: Vec<_> = left.filter(|path| !node.told.left_alone.contains(path)).collect();
         assert!(left.is_empty(), "{left:?} stay for ever");
     }
+}
+
+/// What a client reads: in order, nothing twice, and no other than what is there.
+fn check_answer(node: &Node, found: &Found) {
+    let options =
+        SearcherOptions { threads: 1, node: "local".into(), on_thread_start: Arc::new(|_| {}) };
+    let searcher = Searcher::start(options).expect("a thread");
+    let spec = QuerySpec {
+        from: Ulid::MIN,
+        to: Ulid::MAX,
+        after: None,
+        expression: Expression::all(),
+        topics: Vec::new(),
+        order: Order::Asc,
+        limit: None,
+    };
+    let snapshot = Snapshot { parts: node.parts(), missing: Vec::new() };
+    let (bytes, outcome) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
+    assert!(outcome.stats.complete, "{outcome:?}");
+    let lines = bytes.split_inclusive(|&b| b == b'\n');
+    let ulids: Vec<Ulid> = lines
+        .map(|line| std::str::from_utf8(&line[..26]).expect("a ULID").parse().expect("a ULID"))
+        .collect();
+    assert!(ulids.is_sorted_by(|a, b| a < b), "in order, and nothing twice");
+    assert!(ulids.iter().eq(found.records.keys()));
 }
 
 fn simulate(seed: u64) {
