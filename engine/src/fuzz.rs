@@ -150,6 +150,40 @@ proptest! {
         let _ = crate::search::window::parse_duration_ms(&from);
     }
 
+    /// A name that is read as ours is the name that we would write.
+    #[test]
+    fn fuzz_file_names(
+        name in "([0-9A-HJKMNP-TV-Z]{26}(-[0-9A-HJKMNP-TV-Z]{26})?(-[0-9a-f]{16})?(-[0-9]{1,20})?|\
+                  [0-9a-f]{16}|shard-[0-9]{1,20}|LOCK|\\PC{0,20})\
+                 (\\.(active|flushed|pending|damaged|trashed|writing|tail|\\PC{0,8})){0,2}",
+    ) {
+        use crate::ingest::segment::{file_name, parse_file_name};
+        use crate::store::name::Name;
+        if let Some((id, state)) = parse_file_name(&name) {
+            prop_assert_eq!(file_name(id, state), name.clone());
+        }
+        if let Some(parsed) = Name::parse(&name) {
+            prop_assert_eq!(parsed.to_string(), name.clone());
+        }
+        let _ = crate::ingest::tail::is_file_name(&name);
+        let _ = crate::restore::Given::of(std::path::Path::new(&name));
+    }
+
+    /// What compiles matches without panic, and a match lies in its record.
+    #[test]
+    fn fuzz_expressions(
+        text in "([a-zA-Z0-9 ]{0,6}|[\\[\\](){}|*+?.^$\\\\-]{0,4}|\\(\\?[imsxuU-]{0,3}:?|\\{[0-9]{0,9},?[0-9]{0,9}\\}|\\\\[a-zA-Z]|\\PC{0,4}){0,8}",
+        regex in any::<bool>(),
+        ignore_case in any::<bool>(),
+    ) {
+        use crate::search::Expression;
+        match Expression::new(&text, regex, ignore_case) {
+            Ok(expression) => prop_assert_eq!(expression.text(), text),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
+        assert_little_was_allocated();
+    }
+
     #[test]
     fn fuzz_handshake(
         plan in changes(),

@@ -22,6 +22,7 @@ pub(crate) mod fuzz;
 pub mod headroom;
 pub mod ingest;
 pub mod limits;
+pub mod pulse;
 pub mod restore;
 pub mod run_table;
 pub mod search;

@@ -281,11 +281,24 @@ impl Restore {
         let options = RegistryOptions::new(Arc::clone(&storage), scratch.to_owned(), seed);
         let recovered = crate::ingest::recover::recover(options, &HashSet::new(), 0)
             .map_err(|error| error.to_string())?;
+        // They were whole a moment ago: what cannot be read now failed to be read.
+        let unread = recovered.report.iter().find(|d| matches!(d.kind, DamageKind::Io(_)));
+        if let Some(damage) = unread {
+            return Err(damage.to_string());
+        }
+        let found = recovered.registry.snapshot();
+        let is_found = |path: &Path| {
+            let id = parse_file_name(name_of(path)).map(|(id, _)| id);
+            found.iter().any(|segment| Some(segment.id()) == id)
+        };
+        if let Some((path, _)) = segments.iter().find(|(p, records)| *records > 0 && !is_found(p)) {
+            return Err(format!("{} was not recovered", path.display()));
+        }
         let mut inputs = Vec::new();
         let mut adopted = HashSet::new();
-        for segment in recovered.registry.snapshot() {
-            let lacks = segment.content().records > 0 && !self.holds(&*segment);
-            if lacks && let Ok(part) = segment.open() {
+        for segment in found {
+            if segment.content().records > 0 && !self.holds(&*segment) {
+                let part = segment.open().map_err(|damage| damage.to_string())?;
                 adopted.insert(segment.id());
                 inputs.push(MergeInput { part, path: segment.path() });
             }

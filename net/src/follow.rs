@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use engine::follow::{Budget, Fanout, Filter, Hit, Ordered, Queue, StreamFormat};
 use engine::ingest::log::{Now, ShardLog, Tapped};
 use engine::limits::FOLLOW_PIECE_BYTES;
+use engine::pulse::Pulse;
 use tokio::sync::oneshot;
 
 use crate::limits::{
@@ -49,6 +50,7 @@ struct Shared {
     floor_ms: AtomicU64,
     placement: Placement,
     budget: Arc<Budget>,
+    pulse: Arc<Pulse>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -103,10 +105,16 @@ impl Hub {
             floor_ms: AtomicU64::new(0),
             placement,
             budget: Arc::new(Budget::new(FOLLOW_QUEUES_BYTES_MAX)),
+            pulse: Arc::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
         };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// What shows whether its thread gets on.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.shared.pulse)
     }
 
     /// Starts its thread; `on_start` runs on it first. It ends after [`Hub::stop`].
@@ -275,7 +283,9 @@ impl Follow {
             let is_waiting = !waiting.is_empty()
                 || self.ordered.is_holding()
                 || self.followers.iter().any(|follower| follower.boundary.is_some());
+            self.shared.pulse.rest();
             let Some((turns, joining, lost)) = self.wait(is_waiting) else { break };
+            self.shared.pulse.begin();
             let epoch = self.shared.epoch.load(Ordering::Acquire);
             for turn in turns.into_iter().filter(|turn| turn.epoch == epoch) {
                 self.tapped[turn.shard] = true;

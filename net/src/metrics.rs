@@ -103,6 +103,8 @@ pub struct StoreMetrics {
     pub compact_sequential_seconds: Distribution,
     /// Compactions that failed.
     pub compact_failures: Counter,
+    /// Room that a compaction waits for, bytes.
+    pub compact_wanted_bytes: Gauge,
     /// Published segments.
     pub segments: Gauge,
     /// Their files, bytes.
@@ -216,6 +218,7 @@ pub struct NodeMetrics {
     pub(crate) connections_refused: Family<Label, Counter>,
     pub(crate) queue_depth: Family<Label, Gauge>,
     pub(crate) api_seconds: Family<Labels, Distribution>,
+    pub(crate) thread_busy: Family<Label, Gauge<f64, AtomicU64>>,
 }
 
 impl NodeMetrics {
@@ -251,6 +254,7 @@ impl NodeMetrics {
             connections_refused: Family::default(),
             queue_depth: Family::default(),
             api_seconds: Family::default(),
+            thread_busy: Family::default(),
         }
     }
 
@@ -272,6 +276,11 @@ impl NodeMetrics {
     /// How often each shard's loop has turned.
     pub fn turns(&self) -> Vec<u64> {
         self.shard_turns.iter().map(Counter::get).collect()
+    }
+
+    /// The gauge of how long a thread has been at one piece of work.
+    pub fn thread_busy_seconds(&self, thread: &str) -> Gauge<f64, AtomicU64> {
+        self.thread_busy.get_or_create_owned(&label("thread", thread))
     }
 
     /// The gauge of what waits in a queue.

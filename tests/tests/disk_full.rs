@@ -228,6 +228,47 @@ fn a_node_starts_on_a_full_disk_and_answers() {
 }
 
 #[test]
+fn a_node_on_a_full_disk_stops_soon_and_keeps_what_it_acknowledged() {
+    let test = "a_node_on_a_full_disk_stops_soon_and_keeps_what_it_acknowledged";
+    let disk = match LoopDisk::new(96 << 20) {
+        Ok(disk) => disk,
+        Err(why) => return skipped(test, &why),
+    };
+    let flags = [RESTLESS, &["--disk.free-min", "0"]].concat();
+    let node = Node::start(disk.path(), &flags);
+    let acks = Acks::default();
+    let mut connection = Acknowledged::connect(node.durable).unwrap();
+    let text = |from: u64, to: u64| (from..to).map(|n| line(0, n)).collect::<String>();
+    connection.send(text(0, 1_000).as_bytes()).unwrap();
+    connection.wait_for(1_000).unwrap();
+    acks.lock().unwrap().insert(0, 1_000);
+    std::thread::scope(|scope| {
+        // More than the node can write, until it closes the connection.
+        scope.spawn(move || {
+            let mut number = 1_000;
+            while connection.send(text(number, number + 100).as_bytes()).is_ok() {
+                number += 100;
+            }
+        });
+        wait_until("records wait in memory", || {
+            disk.fill("other");
+            let is_full = node.metric("oklog_disk_refusing") == 1.0;
+            is_full && node.metric("oklog_shard_memory_bytes") > 0.0
+        });
+        let age = node.metric("oklog_unstored_age_seconds");
+        assert!(age > 0.0, "what only memory holds has an age");
+        let start = std::time::Instant::now();
+        assert!(node.stop().success());
+        let spent = start.elapsed();
+        assert!(spent < Duration::from_secs(15), "half of --shutdown-timeout: {spent:?}");
+    });
+    disk.give_back("other");
+    let node = Node::start(disk.path(), &flags);
+    check(&node, &acks);
+    assert_sound(&node);
+}
+
+#[test]
 fn each_of_two_file_systems_keeps_its_reserve() {
     let test = "each_of_two_file_systems_keeps_its_reserve";
     for flag in ["--store.path", "--ingest.path"] {

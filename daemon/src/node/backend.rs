@@ -28,6 +28,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::doors::Doors;
 use super::losses::Losses;
+use super::vitals::Vitals;
 
 /// How long a shard may take to say what it holds.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +53,7 @@ pub(super) struct NodeBackend {
     /// Newest stamp found on disk at the start, ms.
     pub(super) newest_at_start_ms: u64,
     pub(super) replicas_missing: Arc<AtomicBool>,
+    pub(super) vitals: Arc<Vitals>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) draining: Arc<AtomicBool>,
     pub(super) appends: Arc<Semaphore>,
@@ -66,6 +68,7 @@ impl NodeBackend {
 
     fn reasons(&self) -> Vec<String> {
         let mut reasons = self.doors.reasons();
+        reasons.extend(self.vitals.reasons());
         if self.replicas_missing.load(Ordering::Acquire) {
             reasons.push(
                 "replicas are missing: the replication factor is larger than the number of \
@@ -162,13 +165,14 @@ impl Backend for NodeBackend {
     }
 
     fn health(&self) -> Health {
-        Health { failing: false, reasons: self.reasons() }
+        Health { failing: self.vitals.is_failing(), reasons: self.reasons() }
     }
 
     fn readiness(&self) -> Health {
         let flags = [&self.stopping, &self.draining];
-        let failing =
-            self.doors.is_disk_failing() || flags.iter().any(|flag| flag.load(Ordering::Acquire));
+        let failing = self.doors.is_disk_failing()
+            || self.vitals.is_failing()
+            || flags.iter().any(|flag| flag.load(Ordering::Acquire));
         Health { failing, reasons: self.reasons() }
     }
 
@@ -235,6 +239,9 @@ impl Backend for NodeBackend {
     fn metrics(&self) -> &Arc<NodeMetrics> {
         // Levels are read in the order in which records move, so that none is overlooked.
         let memory = self.metrics.shard_memory_bytes.get();
+        let seats = self.placement.seats().iter();
+        let oldest_memory_ms = seats.map(|seat| seat.oldest_ms.load(Ordering::Acquire)).min();
+        let oldest_memory_ms = oldest_memory_ms.unwrap_or(u64::MAX);
         let held = self.registry.snapshot();
         let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
         let ingest = &self.metrics.ingest;
@@ -248,8 +255,8 @@ impl Backend for NodeBackend {
         self.metrics.store.trash_segments.set(totals.trash_count as i64);
         self.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
         let now_ms = self.clock.now().wall_ms;
-        let oldest_ms = self.registry.oldest_ms().unwrap_or(now_ms);
-        let age_seconds = now_ms.saturating_sub(oldest_ms) as f64 / 1e3;
+        let oldest_ms = oldest_memory_ms.min(self.registry.oldest_ms().unwrap_or(now_ms));
+        let age_seconds = now_ms.saturating_sub(oldest_ms.min(now_ms)) as f64 / 1e3;
         ingest.unstored_age_seconds.set(age_seconds);
         self.metrics
             .store

@@ -114,6 +114,7 @@ pub(super) fn open(
     let ingest = engine::ingest::recover::recover(options, &stored, now_ms)
         .map_err(|e| failed("--ingest.path", &ingest_path, e.error))?;
     tell_damage(&ingest.report, metrics);
+    losses.add_unreadable(&ingest.report);
     tell_torn(&ingest.torn, metrics);
     for note in &ingest.notes {
         tracing::warn!("{note}");

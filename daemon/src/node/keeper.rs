@@ -4,7 +4,8 @@
 //!
 //! Invariants: a segment is handed to a shard only when its name is durable; a request stays open
 //! until a segment can be made; new files never touch the disk's reserve while records are taken,
-//! and files that wait unused are given back while they are refused; file errors are told once per change of state, not per try.
+//! and files that wait unused are given back while they are refused; file errors are told once per
+//! change of state, not per try.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
+use engine::pulse::Pulse;
 use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
 use net::shard::{Clock, Keeper, Placement};
@@ -52,6 +54,7 @@ pub(super) struct KeeperParts {
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) flush_size_bytes: u64,
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 /// The shards' side.
@@ -119,9 +122,14 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) {
+        let pulse = Arc::clone(&self.parts.pulse);
+        pulse.begin();
         self.prepare();
         loop {
-            match self.jobs.recv_timeout(BEAT) {
+            pulse.rest();
+            let job = self.jobs.recv_timeout(BEAT);
+            pulse.begin();
+            match job {
                 Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(job) => self.take(job),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -129,6 +137,7 @@ impl Worker {
             self.serve();
             self.look_after();
         }
+        pulse.rest();
         let errors = self.parts.registry.sweep(self.parts.clock.now().wall_ms);
         self.tell(errors);
     }

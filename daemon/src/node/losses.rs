@@ -1,4 +1,5 @@
-//! What is known to be lost: spans of ingest segments that could not be read and were set aside.
+//! What is known to be lost: spans of ingest segments that could not be read and were set aside,
+//! and segments that could not be read at the start.
 //! Every answer over such a span says so, also after a restart, until the operator has looked at
 //! the `.damaged` file and taken it away.
 //!
@@ -40,6 +41,17 @@ impl Losses {
         losses
     }
 
+    /// Adds segments that could not be read at all at the start: nobody tries again until the next.
+    pub(super) fn add_unreadable(&self, damages: &[Damage]) {
+        for damage in damages {
+            let name = damage.path.file_name().and_then(|name| name.to_str());
+            let is_whole_file = damage.range.is_none() && damage.len_bytes == 0;
+            if let Some((id, _)) = name.and_then(parse_file_name).filter(|_| is_whole_file) {
+                self.add(id, std::slice::from_ref(damage));
+            }
+        }
+    }
+
     /// Adds what a segment that is set aside lacks.
     pub(super) fn add(&self, segment: Ulid, damage: &[Damage]) {
         let mut losses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,6 +76,29 @@ impl Losses {
 mod tests {
     use super::*;
     use engine::damage::DamageKind;
+
+    #[test]
+    fn a_segment_that_could_not_be_read_at_the_start_is_missing_from_its_beginning_on() {
+        let id = Ulid::from_parts(9, 1, 1);
+        let name = engine::ingest::segment::file_name(id, SegmentState::Flushed);
+        let damage = |name: &str, range| Damage {
+            path: Path::new("ingest").join(name),
+            offset: 0,
+            len_bytes: 0,
+            range,
+            records: None,
+            kind: DamageKind::Io(std::io::ErrorKind::Other),
+        };
+        let losses = Losses::default();
+        losses.add_unreadable(&[
+            damage(&name, None),
+            // Parts of segments that are there tell it themselves.
+            damage(&name, Some((Ulid(1), Ulid(2)))),
+            damage("shard-0.tail", None),
+        ]);
+        let spans: Vec<_> = losses.list().into_iter().map(|m| (m.from, m.to)).collect();
+        assert_eq!(spans, [(Ulid::first_of_ms(9), Ulid::MAX)]);
+    }
 
     #[test]
     fn only_what_loses_records_is_kept_and_an_open_span_starts_with_its_segment() {

@@ -6,6 +6,7 @@
 //! - [`space`]: the disk's reserve; [`doors`]: whether records are taken;
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
+//! - [`vitals`]: whether every thread gets on;
 //! - [`control`]: the thread of HTTP and signals; [`notify`]: what the supervisor is told.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
@@ -27,6 +28,7 @@ mod pressure;
 mod shards;
 mod space;
 mod store_work;
+mod vitals;
 
 use std::fmt;
 use std::io;
@@ -53,6 +55,7 @@ use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
 pub(crate) use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
+use self::vitals::{LOOK_EVERY, Role, Vitals};
 use crate::config::{NodeConfig, RETAIN_PARTS};
 
 /// Why a node did not start or had to stop.
@@ -150,6 +153,9 @@ struct Node {
     store: StoreParts,
     store_threads: Vec<JoinHandle<()>>,
     metrics: Arc<NodeMetrics>,
+    clock: Clock,
+    doors: Arc<doors::Doors>,
+    vitals: Arc<Vitals>,
     endings: Receiver<Ending>,
     _locks: [lock::DirectoryLock; 2],
 }
@@ -174,6 +180,7 @@ impl Node {
             draining: Arc::default(),
             clock,
             metrics,
+            vitals: Arc::default(),
         };
         let (keeper, keeper_thread) =
             keeper::spawn(keeper_parts(&config, &data, &common)).map_err(refused("a thread"))?;
@@ -186,6 +193,7 @@ impl Node {
             on_thread_start: Arc::new(|_| host::yield_to_shards()),
         })
         .map_err(refused("a thread"))?;
+        common.watch(&searcher);
         let metrics = Arc::clone(&common.metrics);
         let follow_thread =
             common.hub.spawn(metrics, host::yield_to_shards).map_err(refused("a thread"))?;
@@ -222,6 +230,9 @@ impl Node {
             store,
             store_threads,
             metrics: common.metrics,
+            clock,
+            doors: common.doors,
+            vitals: common.vitals,
             endings,
             _locks: data.locks,
         })
@@ -246,22 +257,27 @@ impl Node {
         }
     }
 
-    /// Waits for the end; meanwhile the supervisor hears of every shard that still turns.
+    /// Waits for the end; meanwhile looks whether every thread gets on, and the supervisor hears
+    /// of it as long as records can be taken.
     fn wait(&self, supervisor: &notify::Supervisor) -> Result<Ending, RecvTimeoutError> {
-        let Some(interval) = supervisor.watchdog_interval() else {
-            return self.endings.recv().map_err(|_| RecvTimeoutError::Disconnected);
-        };
-        let mut before = self.metrics.turns();
+        let interval = supervisor.watchdog_interval();
+        let pause = interval.map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
+        let (mut before, mut fed) = (self.metrics.turns(), Instant::now());
         loop {
-            match self.endings.recv_timeout(interval) {
+            match self.endings.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 ended => return ended,
             }
+            self.vitals.look(self.clock.now().monotonic_us / 1000, &self.metrics);
+            if interval.is_none_or(|interval| fed.elapsed() < interval) {
+                continue;
+            }
             let now = self.metrics.turns();
-            if before.iter().zip(&now).all(|(before, now)| before != now) {
+            let all_turn = before.iter().zip(&now).all(|(before, now)| before != now);
+            if all_turn && !self.vitals.is_failing() {
                 supervisor.tell("WATCHDOG=1");
             }
-            before = now;
+            (before, fed) = (now, Instant::now());
         }
     }
 
@@ -276,8 +292,12 @@ impl Node {
         for seat in self.placement.seats() {
             seat.inbox.send(Message::ShutDown);
         }
+        let memory = &self.metrics.shard_memory_bytes;
+        let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
         for shard in self.shards {
-            join_until(shard, deadline);
+            join_while(shard, || {
+                patience.lasts(memory.get(), self.doors.is_disk_failing(), Instant::now())
+            });
         }
         // Everything that shards have sealed is flushed once the keeper has ended.
         self.keeper.stop();
@@ -308,6 +328,20 @@ struct Common {
     draining: Arc<AtomicBool>,
     clock: Clock,
     metrics: Arc<NodeMetrics>,
+    vitals: Arc<Vitals>,
+}
+
+impl Common {
+    /// Watches the threads whose pulses are made elsewhere.
+    fn watch(&self, searcher: &Searcher) {
+        for (number, seat) in self.placement.seats().iter().enumerate() {
+            self.vitals.watch(format!("shard-{number}"), Role::Shard, Arc::clone(&seat.pulse));
+        }
+        for (number, pulse) in searcher.pulses().iter().enumerate() {
+            self.vitals.watch(format!("scan-{number}"), Role::Scan, Arc::clone(pulse));
+        }
+        self.vitals.watch("follow", Role::Follow, self.hub.pulse());
+    }
 }
 
 fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
@@ -333,6 +367,7 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
         metrics: Arc::clone(&common.metrics),
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
         stopping: Arc::clone(&common.stopping),
+        pulse: common.vitals.pulse("keeper", Role::Keeper),
     }
 }
 
@@ -357,6 +392,7 @@ fn backend(
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         newest_at_start_ms: data.newest_ms,
         replicas_missing: Arc::clone(replicas_missing),
+        vitals: Arc::clone(&common.vitals),
         stopping: Arc::clone(&common.stopping),
         draining: Arc::clone(&common.draining),
         appends: NodeBackend::append_permits(),
@@ -408,6 +444,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         replicas_missing: Arc::new(AtomicBool::new(false)),
         stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
+        vitals: Arc::clone(&common.vitals),
     }
 }
 
@@ -425,10 +462,37 @@ fn compaction_limits(config: &NodeConfig) -> CompactionLimits {
     }
 }
 
+/// How long shards that cannot write are waited for while the disk is what keeps them from it.
+const FULL_DISK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// For how long shards that write out are waited for.
+struct Patience {
+    deadline: Instant,
+    /// What only their memory holds, and since when as much.
+    held_bytes: i64,
+    since: Instant,
+}
+
+impl Patience {
+    /// Whether to wait on: up to the deadline, but on a disk that takes nothing only as long as
+    /// something moves. What tail files hold is taken up at the next start, and nobody was promised
+    /// the rest.
+    fn lasts(&mut self, held_bytes: i64, is_disk_failing: bool, now: Instant) -> bool {
+        if held_bytes != self.held_bytes || !is_disk_failing {
+            (self.held_bytes, self.since) = (held_bytes, now);
+        }
+        now < self.deadline && now.duration_since(self.since) < FULL_DISK_PATIENCE
+    }
+}
+
 /// Waits for a thread that should be ending; one that does not is left to the end of the process.
 fn join_until(thread: JoinHandle<()>, deadline: Instant) {
+    join_while(thread, || Instant::now() < deadline);
+}
+
+fn join_while(thread: JoinHandle<()>, mut lasts: impl FnMut() -> bool) {
     while !thread.is_finished() {
-        if Instant::now() >= deadline {
+        if !lasts() {
             tracing::warn!(thread = thread.thread().name(), "did not end in time");
             return;
         }
@@ -440,3 +504,21 @@ fn join_until(thread: JoinHandle<()>, deadline: Instant) {
 
 /// How threads tell the main thread that the node has to end.
 type Endings = Sender<Ending>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_waited_for_until_the_deadline_unless_a_full_disk_takes_nothing() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let new = || Patience { deadline: at(30_000), held_bytes: 50, since: start };
+        let mut patience = new();
+        assert!(patience.lasts(50, false, at(29_999)) && !patience.lasts(50, false, at(30_000)));
+        let mut patience = new();
+        assert!(patience.lasts(50, true, at(2_999)) && !patience.lasts(50, true, at(3_000)));
+        assert!(patience.lasts(40, true, at(3_001)), "something moved");
+        assert!(patience.lasts(40, true, at(6_000)) && !patience.lasts(40, true, at(6_001)));
+    }
+}

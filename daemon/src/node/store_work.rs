@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::damage::Damage;
-use engine::ingest::registry::{ClaimLimits, Registry};
+use engine::ingest::registry::{ClaimLimits, FileError, Registry};
 use engine::ingest::segment::SegmentState;
 use engine::store::catalogue::Catalogue;
-use engine::store::compaction::{CompactionLimits, Reason};
+use engine::store::compaction::{CompactionLimits, Reason, room_wanted_bytes};
 use engine::store::compaction_run::{CompactionError, compact};
 use engine::store::gather::{Available, GatherLimits, GatherState};
 use engine::store::gather_run::{ClaimedInput, GatherRun, IngestSource, Turn};
@@ -30,6 +30,7 @@ use super::doors::Doors;
 use super::expiry::Expiry;
 use super::losses::Losses;
 use super::pressure::Pressure;
+use super::vitals::{Role, Vitals};
 
 /// Time between looks for something to compact.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(500);
@@ -106,7 +107,8 @@ impl IngestSource for LocalIngest {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
         let claim = self.registry.claim(limits, now_ms);
         *self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let (segments, errors) = claim.into_parts().map_err(|refused| refused.error)?;
+        let named = |refused: FileError| io::Error::new(refused.error.kind(), refused.to_string());
+        let (segments, errors) = claim.into_parts().map_err(named)?;
         for error in &errors {
             tracing::error!("{error}");
         }
@@ -168,6 +170,7 @@ pub(super) struct StoreParts {
     pub(super) stop: Arc<StopFlag>,
     /// Ends a merge between two chunks.
     pub(super) cancel: Arc<AtomicBool>,
+    pub(super) vitals: Arc<Vitals>,
 }
 
 impl StoreParts {
@@ -186,17 +189,21 @@ pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<Join
 }
 
 fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
+    let pulse = parts.vitals.pulse("compact", Role::Compaction);
     std::thread::Builder::new().name("compact".into()).spawn(move || {
         let mut expiry = Expiry::start(parts.retention, parts.clock, parts.newest_ms);
         let mut compaction = Compaction::default();
         let mut pause = COMPACTION_PAUSE;
         while !parts.stop.wait(pause) {
+            pulse.begin();
             for (path, error) in parts.catalogue.sweep().failed {
                 tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
             }
             // Before compaction, so that it merges nothing that has expired.
             expiry.turn(&parts.catalogue, parts.clock, &parts.metrics);
+            pulse.begin();
             pause = compaction.turn(&parts);
+            pulse.rest();
         }
     })
 }
@@ -206,6 +213,8 @@ fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
 struct Compaction {
     pressure: Pressure,
     failing: bool,
+    /// The next compaction finds no room.
+    lacks_room: bool,
     not_before: Option<Instant>,
 }
 
@@ -223,6 +232,7 @@ impl Compaction {
                 if std::mem::take(&mut self.failing) {
                     tracing::info!("compaction works again");
                 }
+                self.tell_wanted(parts, found);
                 // There may be more to do: look again at once.
                 if found { Duration::ZERO } else { COMPACTION_PAUSE }
             }
@@ -242,11 +252,44 @@ impl Compaction {
     }
 }
 
+impl Compaction {
+    /// A compaction that waits for room on the disk is told: once, and as long as it waits by a
+    /// gauge.
+    fn tell_wanted(&mut self, parts: &StoreParts, found: bool) {
+        let limits = limits(parts);
+        let wanted = if found || limits.room_bytes >= limits.segment_bytes_max {
+            None
+        } else {
+            let snapshot = parts.catalogue.snapshot();
+            let whole = snapshot.iter().filter(|segment| !segment.is_damaged());
+            room_wanted_bytes(&whole.map(|s| *s.meta()).collect::<Vec<_>>(), &limits)
+        };
+        parts.metrics.store.compact_wanted_bytes.set(wanted.unwrap_or(0) as i64);
+        if wanted.is_some() == std::mem::replace(&mut self.lacks_room, wanted.is_some()) {
+            return;
+        }
+        if let Some(wanted_bytes) = wanted {
+            let room_bytes = limits.room_bytes;
+            tracing::warn!(
+                wanted_bytes,
+                room_bytes,
+                "a compaction waits for room on the disk of --store.path; smaller ones go on"
+            );
+        } else {
+            tracing::info!("no compaction waits for room any more");
+        }
+    }
+}
+
+/// What a compaction may do now.
+fn limits(parts: &StoreParts) -> CompactionLimits {
+    CompactionLimits { room_bytes: parts.doors.compaction_bytes(), ..parts.compaction }
+}
+
 /// Whether there was something to compact.
 fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
     let start = Instant::now();
-    let room_bytes = parts.doors.compaction_bytes();
-    let limits = CompactionLimits { room_bytes, ..parts.compaction };
+    let limits = limits(parts);
     let Some(done) = compact(&parts.catalogue, &limits, parts.writer, &parts.cancel)? else {
         return Ok(false);
     };
@@ -268,7 +311,9 @@ fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
 }
 
 fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("gather-{number}")).spawn(move || {
+    let name = format!("gather-{number}");
+    let pulse = parts.vitals.pulse(&*name, Role::Gather);
+    std::thread::Builder::new().name(name).spawn(move || {
         let mut gather = GatherRun::new(
             parts.limits,
             Arc::clone(&parts.source) as Arc<dyn IngestSource>,
@@ -283,8 +328,10 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
             if parts.holds_back(&mut pressure) {
                 continue;
             }
+            pulse.begin();
             let turn = gather.turn(&clock);
             tell(&parts, &turn, &mut failing);
+            pulse.rest();
             let missing = gather.state() == GatherState::ReplicasMissing;
             if parts.replicas_missing.swap(missing, Ordering::AcqRel) != missing && missing {
                 tracing::warn!(

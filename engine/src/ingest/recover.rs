@@ -195,7 +195,9 @@ impl Recovery<'_> {
             self.superfluous.push(path);
             return;
         }
-        match self.examine(id, state, &path) {
+        // A read that fails once may succeed the next time; until the next start nobody else tries.
+        let examined = self.examine(id, state, &path).or_else(|_| self.examine(id, state, &path));
+        match examined {
             Ok(Verdict::Records(walk, file_len)) => {
                 self.keep_segment(id, state, &path, *walk, file_len);
             }
@@ -255,8 +257,11 @@ impl Recovery<'_> {
         let file = self.storage.open(path, Open::Read)?;
         let file_len = file.len()?;
         let mut start = [0; HEADER_BYTES];
-        if file.read_exact_at(&mut start, 0).is_err() {
-            return Ok(Verdict::Foreign(Vec::new()));
+        match file.read_exact_at(&mut start, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Ok(Verdict::Foreign(Vec::new()));
+            }
+            read => read?,
         }
         let is_torn = state == SegmentState::Active;
         let options = WalkOptions {

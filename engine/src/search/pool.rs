@@ -21,6 +21,7 @@ use super::spec::Stats;
 use super::sweep::{Done, Sweep};
 use super::turns::Turns;
 use crate::limits::SCAN_SLICE_BYTES;
+use crate::pulse::Pulse;
 
 /// What a piece of work counts at least towards a slice, bytes: opening a part or reading a run
 /// table searches nothing and yet takes time.
@@ -68,6 +69,8 @@ pub(super) struct Shared {
 /// The threads. Dropping it ends all queries and waits for the threads.
 pub(super) struct Pool {
     pub(super) shared: Arc<Shared>,
+    /// One per thread.
+    pub(super) pulses: Vec<Arc<Pulse>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -83,12 +86,14 @@ impl Pool {
             next_job: AtomicU64::new(0),
             abandoned_bytes: AtomicU64::new(0),
         });
-        let mut pool = Self { shared, threads: Vec::new() };
+        let mut pool = Self { shared, pulses: Vec::new(), threads: Vec::new() };
         for index in 0..threads.max(1) {
             let (shared, hook) = (Arc::clone(&pool.shared), Arc::clone(on_thread_start));
+            let pulse = Arc::<Pulse>::default();
+            pool.pulses.push(Arc::clone(&pulse));
             let body = move || {
                 hook(index);
-                shared.run_thread();
+                shared.run_thread(&pulse);
             };
             // A failure drops the pool, which stops the threads that did start.
             let thread = std::thread::Builder::new().name(format!("scan-{index}")).spawn(body)?;
@@ -166,13 +171,14 @@ impl Shared {
         queue.live.remove(&id);
     }
 
-    fn run_thread(&self) {
+    fn run_thread(&self, pulse: &Pulse) {
         while let Some(job) = self.next_job() {
-            match self.slice(&job) {
+            match self.slice(&job, pulse) {
                 Turn::Again => self.wake(job.id),
                 Turn::Idle => {}
                 Turn::Over => self.remove(job.id),
             }
+            pulse.rest();
         }
     }
 
@@ -197,10 +203,11 @@ impl Shared {
     }
 
     /// Works on a job until its slice is used up or nothing is left to do.
-    fn slice(&self, job: &Job) -> Turn {
+    fn slice(&self, job: &Job, pulse: &Pulse) -> Turn {
         let mut done: Option<Done> = None;
         let mut worked_bytes = 0;
         loop {
+            pulse.begin();
             let mut slot = job.lock();
             let Some(state) = slot.as_mut() else {
                 self.abandon(done.as_ref());

@@ -16,6 +16,7 @@ use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::ticket::{Ticket, ticket};
 use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HITS_MAX};
+use crate::pulse::Pulse;
 use crate::ulid::{MS_MAX, Ulid};
 
 /// How to search.
@@ -60,6 +61,11 @@ impl Searcher {
     /// Queries that are running or parked.
     pub fn running(&self) -> usize {
         self.pool.shared.live_count()
+    }
+
+    /// What shows whether the scan threads get on, by their numbers.
+    pub fn pulses(&self) -> &[Arc<Pulse>] {
+        &self.pool.pulses
     }
 
     /// Text that was searched for readers that had gone already, bytes.

@@ -14,8 +14,8 @@
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Maps that can be guarded at once; bounds the handler's search.
 const GUARDED_MAPS_MAX: usize = 4096;
@@ -44,7 +44,7 @@ pub struct Map {
 #[derive(Debug)]
 enum Bytes {
     Guarded { map: memmap2::Mmap, slot: usize },
-    Memory(Vec<u8>),
+    Memory(Arc<Vec<u8>>),
 }
 
 impl Map {
@@ -76,8 +76,8 @@ impl Map {
     }
 
     /// Bytes that are in memory anyway (the simulated disk).
-    pub const fn of_memory(bytes: Vec<u8>) -> Self {
-        Self { bytes: Bytes::Memory(bytes) }
+    pub fn of_memory(bytes: impl Into<Arc<Vec<u8>>>) -> Self {
+        Self { bytes: Bytes::Memory(bytes.into()) }
     }
 
     /// Whether some of the bytes turned out unreadable and were replaced by zeros.

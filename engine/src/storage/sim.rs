@@ -141,6 +141,11 @@ impl SimStorage {
         self.lock().faults.trace.clone()
     }
 
+    /// Calls that a rule made fail so far.
+    pub fn struck(&self) -> Vec<(Call, PathBuf)> {
+        self.lock().faults.struck.clone()
+    }
+
     /// Sets the size of the file system, bytes; beyond it calls fail with ENOSPC.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity_bytes = bytes;
@@ -168,7 +173,7 @@ impl SimStorage {
     /// The live bytes of a file. Counts as no call.
     pub fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut disk = self.lock();
-        disk.inode_at(path).map(|inode| inode.live.clone())
+        disk.inode_at(path).map(|inode| inode.live.to_vec())
     }
 
     /// All files, sorted. Counts as no call.
@@ -468,7 +473,7 @@ impl File for SimFile {
 
     fn map(&self) -> io::Result<Map> {
         let mut disk = self.admit(Call::Map)?;
-        Ok(Map::of_memory(disk.inode(self.number).live.clone()))
+        Ok(Map::of_memory(Arc::clone(&disk.inode(self.number).live)))
     }
 
     fn version_stamp(&self) -> io::Result<u128> {

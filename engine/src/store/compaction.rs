@@ -9,9 +9,9 @@
 //! A segment expires as a whole, when its newest record does: what is merged must not span more
 //! time than a part of the retention, or old records would stay for as much longer.
 //!
-//! Invariants: a plan never exceeds the largest size nor, where one is set, the longest span; it has at least two inputs, so that
-//! planning and merging end; segments of half the largest size and more are only merged when
-//! they overlap too deep.
+//! Invariants: a plan never exceeds the largest size, the room nor, where one is set, the longest
+//! span; it has at least two inputs, so that planning and merging end; segments of half the largest
+//! size and more are only merged when they overlap too deep.
 
 use crate::ulid::Ulid;
 
@@ -33,7 +33,8 @@ pub struct CompactionLimits {
     pub depth_max: usize,
     /// Longest time from the first to the last record of a segment that is made, milliseconds.
     pub span_ms_max: u64,
-    /// Room for the output, bytes: what needs more is left for later.
+    /// Room for the output, bytes: what needs more is left for later, and holds back nothing that
+    /// fits.
     pub room_bytes: u64,
 }
 
@@ -84,11 +85,22 @@ pub fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan>
         let tier = (0..=CLASS_LAST).rev().find_map(|class| tier_group(&sorted, class, limits));
         tier.map(|group| (group, Reason::Tier))
     })?;
-    let output_bytes: u64 = group.iter().map(|s| s.file_bytes).sum();
-    if output_bytes > limits.room_bytes {
+    Some(Plan { inputs: group.iter().map(|s| s.id).collect(), reason })
+}
+
+/// The room that the next merge would need, bytes, where want of room is all that there is no plan
+/// for.
+pub fn room_wanted_bytes(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<u64> {
+    if plan(segments, limits).is_some() {
         return None;
     }
-    Some(Plan { inputs: group.iter().map(|s| s.id).collect(), reason })
+    let wanted = plan(segments, &CompactionLimits { room_bytes: u64::MAX, ..*limits })?;
+    let inputs = segments.iter().filter(|s| wanted.inputs.contains(&s.id));
+    Some(inputs.map(|s| s.file_bytes).sum())
+}
+
+fn bytes_of(group: &[SegmentMeta]) -> u64 {
+    group.iter().map(|s| s.file_bytes).sum()
 }
 
 /// The smallest of the segments over the point that most of them cover, if too many do.
@@ -109,7 +121,8 @@ fn overlap_group(sorted: &[SegmentMeta], limits: &CompactionLimits) -> Option<Ve
     group.retain(|s| {
         let (first, last) = span.unwrap_or((s.first, s.last));
         let wider = (first.min(s.first), last.max(s.last));
-        let fits = sum.saturating_add(s.file_bytes) <= limits.segment_bytes_max
+        let bytes_max = limits.segment_bytes_max.min(limits.room_bytes);
+        let fits = sum.saturating_add(s.file_bytes) <= bytes_max
             && span_ms(wider.0, wider.1) <= limits.span_ms_max;
         if fits {
             sum += s.file_bytes;
@@ -178,8 +191,10 @@ fn tier_group(
                 break;
             }
         }
-        if is_closed && members >= limits.group_min.max(2) {
-            return Some(sorted[start..=end].to_vec());
+        let group = &sorted[start..=end];
+        let has_room = bytes_of(group) <= limits.room_bytes;
+        if is_closed && has_room && members >= limits.group_min.max(2) {
+            return Some(group.to_vec());
         }
     }
     None
@@ -279,6 +294,30 @@ mod tests {
         mixed.extend((40..48).map(|n| segment(n, (30, 40), MIB)));
         let found = plan(&mixed, &limits).unwrap();
         assert_eq!(found.inputs, (40..48).map(SegmentId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_plan_that_finds_no_room_holds_back_no_smaller_one() {
+        let limits = CompactionLimits::default();
+        // Sixteen of 100 MiB; sixteen of 1 MiB behind them; too many of 3 MiB over one point.
+        let mut segments: Vec<_> =
+            (0..16).map(|n| segment(n, (n * 10, n * 10 + 5), 100 * MIB)).collect();
+        segments.extend((16..32).map(|n| segment(n, (n * 10, n * 10 + 5), MIB)));
+        let large = |limits: &CompactionLimits| plan(&segments[..16], limits);
+        assert_eq!(large(&limits).unwrap().inputs.len(), 16);
+        let tight = CompactionLimits { room_bytes: 20 * MIB, ..limits };
+        assert_eq!(large(&tight), None);
+        let found = plan(&segments, &tight).unwrap();
+        assert_eq!(found.inputs, (16..32).map(SegmentId).collect::<Vec<_>>());
+        assert_eq!(room_wanted_bytes(&segments, &tight), None, "there is something to do");
+        assert_eq!(room_wanted_bytes(&segments[..16], &tight), Some(1600 * MIB));
+        assert_eq!(room_wanted_bytes(&segments[..3], &tight), None);
+
+        segments.extend((32..48).map(|n| segment(n, (500, 600), 3 * MIB)));
+        let found = plan(&segments, &tight).unwrap();
+        assert_eq!((found.reason, found.inputs.len()), (Reason::Overlap, 6), "18 of 48 MiB");
+        let none = CompactionLimits { room_bytes: 0, ..limits };
+        assert_eq!(plan(&segments, &none), None);
     }
 
     #[test]

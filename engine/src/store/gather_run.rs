@@ -4,7 +4,8 @@
 //!
 //! Invariants: the segment is published into the catalogue before the inputs are committed, so
 //! that a query that looks at the ingest side first sees each record at least once; an input of
-//! which records could not be read is set aside after what could be read was published.
+//! which records could not be read is set aside after what could be read was published; where the
+//! storage refused to read, that is tried again first.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::chunk::Part;
-use crate::damage::Damage;
+use crate::damage::{Damage, DamageKind};
 use crate::ingest::segment::Segment;
 
 use super::catalogue::Catalogue;
@@ -23,6 +24,12 @@ use super::gather::{Action, Available, Event, Gather, GatherLimits, GatherNumber
 use super::merge::{MergeError, MergeInput, merge};
 use super::segment::SegmentMeta;
 use super::writer::{SealedSegment, SegmentWriter, WriteError, WriterOptions};
+
+/// Reads that the storage refuses before an input counts as damaged, with the pauses between failed
+/// gathers.
+const READ_TRIES: u32 = 3;
+/// Inputs whose refusals are counted.
+const REFUSALS_MAX: usize = 1024;
 
 /// An ingest segment that was claimed.
 #[derive(Clone)]
@@ -63,6 +70,8 @@ pub trait IngestSource: Send + Sync {
 pub enum GatherError {
     /// The inputs could not be claimed.
     Claim(io::Error),
+    /// The storage refused a read of an input.
+    Read(Damage),
     /// The segment could not be written.
     Write(WriteError),
     /// It was cancelled.
@@ -73,6 +82,7 @@ impl fmt::Display for GatherError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Claim(error) => write!(f, "cannot claim ingest segments: {error}"),
+            Self::Read(damage) => damage.fmt(f),
             Self::Write(error) => error.fmt(f),
             Self::Cancelled => f.write_str("cancelled"),
         }
@@ -105,6 +115,8 @@ pub struct GatherRun {
     cancel: Arc<AtomicBool>,
     claimed: Vec<ClaimedInput>,
     damage: HashMap<u128, Vec<Damage>>,
+    /// How often reading an input was refused by the storage.
+    refusals: HashMap<u128, u32>,
     sealed: Option<SealedSegment>,
 }
 
@@ -124,6 +136,7 @@ impl GatherRun {
             cancel,
             claimed: Vec::new(),
             damage: HashMap::new(),
+            refusals: HashMap::new(),
             sealed: None,
         }
     }
@@ -172,6 +185,7 @@ impl GatherRun {
                 Action::Publish(gather) => self.publish(gather, &mut turn),
                 Action::Commit { gather, whole, damaged } => {
                     self.source.commit(&whole, clock());
+                    self.refusals.retain(|id, _| !whole.contains(id) && !damaged.contains(id));
                     for input in damaged {
                         let damage = self.damage.remove(&input).unwrap_or_default();
                         self.source.set_aside(input, &damage);
@@ -196,8 +210,14 @@ impl GatherRun {
     }
 
     fn merge(&mut self, gather: GatherNumber, turn: &mut Turn) -> Event {
-        match self.try_merge(turn) {
+        let merged = self.try_merge(turn);
+        if let Some(damage) = self.refused_read() {
+            turn.error = Some(GatherError::Read(damage));
+            return Event::MergeFailed(gather);
+        }
+        match merged {
             Ok(sealed) => {
+                turn.damage.extend(self.damage.values().flatten().cloned());
                 let is_empty = sealed.is_none();
                 self.sealed = sealed;
                 // A damage that costs no record is told, but the input is whole.
@@ -213,6 +233,29 @@ impl GatherRun {
                 Event::MergeFailed(gather)
             }
         }
+    }
+
+    /// A read that the storage refused, of an input that is worth another try: an error of a moment
+    /// is no reason to set a whole file aside. A file that is gone does not come back.
+    fn refused_read(&mut self) -> Option<Damage> {
+        if self.refusals.len() > REFUSALS_MAX {
+            self.refusals.clear();
+        }
+        let mut found = None;
+        for (id, damage) in &self.damage {
+            let is_refused = |d: &&Damage| match d.kind {
+                DamageKind::Io(kind) => kind != io::ErrorKind::NotFound,
+                _ => false,
+            };
+            if let Some(refused) = damage.iter().find(is_refused) {
+                let refusals = self.refusals.entry(*id).or_default();
+                *refusals += 1;
+                if *refusals < READ_TRIES {
+                    found = Some(refused.clone());
+                }
+            }
+        }
+        found
     }
 
     fn try_merge(&mut self, turn: &mut Turn) -> Result<Option<SealedSegment>, MergeError> {
@@ -239,7 +282,6 @@ impl GatherRun {
         let ingest = self.claimed.iter().filter(is_whole).map(|input| input.id).collect();
         let sealed = writer.seal(Inputs { ingest, store: Vec::new() })?;
         turn.duplicate_count += report.duplicate_count;
-        turn.damage.extend(self.damage.values().flatten().cloned());
         Ok(sealed)
     }
 
@@ -262,6 +304,10 @@ impl GatherRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Storage;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
+    use crate::store::StoreDirectory;
+    use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
     use crate::ulid::Ulid;
     use std::fs;
@@ -397,6 +443,40 @@ mod tests {
         let loaded =
             crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
         assert_eq!(loaded.unwrap().inputs.ingest, [2], "the others may not be deleted");
+    }
+
+    #[test]
+    fn a_read_that_is_refused_is_tried_again_before_the_input_is_set_aside() {
+        for lasting in [false, true] {
+            let mut f = fixture();
+            let sim = SimStorage::new(1);
+            let path = PathBuf::from("/ingest");
+            sim.create_dir_all(&path).unwrap();
+            let storage = Arc::new(sim.clone());
+            let ingest = Arc::new(StoreDirectory { storage, path, ids: IdSource::seeded(7) });
+            let part = write(&ingest, SMALL, &records(0, 20));
+            let input = ClaimedInput { id: 1, path: part.path().to_owned(), part };
+            f.source.waiting.lock().unwrap().push(input);
+            f.add(2, &records(20, 30));
+            sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io));
+            for now_ms in [0, 1_000] {
+                let turn = f.run.turn(&|| now_ms);
+                assert!(matches!(turn.error, Some(GatherError::Read(_))), "{:?}", turn.error);
+                assert!(turn.damage.is_empty() && f.stored().is_empty());
+                assert!(f.log()[0].starts_with("fail"));
+            }
+            if !lasting {
+                sim.clear_faults();
+            }
+            // Claims are halved after failures: it takes more than one.
+            let turns: Vec<Turn> = (3..9).map(|at| f.run.turn(&|| at * 10_000)).collect();
+            let damage = turns.iter().map(|turn| turn.damage.len()).sum::<usize>();
+            let mut stored = f.stored();
+            stored.sort();
+            let (from, told) = if lasting { (20, 1) } else { (0, 0) };
+            assert_eq!((stored, damage), (records(from, 30), told));
+            assert_eq!(f.log().contains(&"set aside [1]".to_owned()), lasting);
+        }
     }
 
     #[test]

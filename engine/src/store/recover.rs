@@ -3,7 +3,8 @@
 //! Invariants: it always succeeds if the directory can be listed; nothing is removed but what is
 //! provably ours and superfluous (a segment that was being written; a segment that another one
 //! replaces, after every byte of that other one was verified); everything unknown, unreadable or
-//! damaged stays as it is and is told once.
+//! damaged stays as it is and is told once. A segment that cannot be read is known by its name, so
+//! that answers over it say so and it expires.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::catalogue::Catalogue;
+use super::footer::Inputs;
 use super::name::{Name, SegmentId};
 use super::segment::{Loaded, StoreSegment};
 use super::slab::SLAB_MAGIC;
@@ -142,7 +144,7 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
                 recovery.note(path, NoteKind::NotOurs);
             }
             Some(Name::Writing(_)) => recovery.unfinished(path),
-            Some(Name::Flushed { last, .. }) => recovery.segment(path, last),
+            Some(Name::Flushed { last, .. }) => recovery.segment(path, last, entry.len_bytes),
             Some(name @ Name::Trashed { .. }) => recovery.trashed(path, name, entry.len_bytes),
         }
     }
@@ -186,7 +188,9 @@ impl Recovery<'_> {
         }
     }
 
-    fn segment(&mut self, path: PathBuf, named_last: Ulid) {
+    /// A published segment. One of which nothing can be read is there, too: what it held is told
+    /// as missing, and it expires.
+    fn segment(&mut self, path: PathBuf, named_last: Ulid, file_bytes: u64) {
         match StoreSegment::load(self.directory, &path) {
             Ok(loaded) => {
                 if loaded.misnamed {
@@ -195,7 +199,15 @@ impl Recovery<'_> {
                 self.damage.extend(loaded.damage.iter().cloned());
                 self.loaded.push((loaded, named_last));
             }
-            Err(damage) => self.damage.push(damage),
+            Err(damage) => {
+                let directory = self.directory;
+                let segment = StoreSegment::unreadable(directory, &path, file_bytes, &damage);
+                self.damage.push(damage.clone());
+                let (inputs, misnamed) = (Inputs::default(), false);
+                self.loaded.extend(segment.map(|segment| {
+                    (Loaded { segment, inputs, misnamed, damage: vec![damage] }, named_last)
+                }));
+            }
         }
     }
 
@@ -442,6 +454,47 @@ mod tests {
         assert_eq!(recovered.newest, record(1, 29).ulid);
         assert_eq!(recovered.catalogue.totals().damaged_count, 1);
         assert!(recovered.damage.iter().any(Damage::loses_records));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_there_by_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        write(&directory, SMALL, &records(0, 20));
+        let lost = write(&directory, SMALL, &records(20, 40));
+        let len = fs::read(lost.path()).unwrap().len();
+        fs::write(lost.path(), vec![0; len]).unwrap();
+        let recovered = recover(&directory, 0).unwrap();
+        assert_eq!(recovered.damage.len(), 1);
+        assert_eq!(recovered.newest, lost.meta().last, "stamps go on behind it");
+        let snapshot = recovered.catalogue.snapshot();
+        let [whole, unreadable] = &snapshot[..] else { panic!("{}", snapshot.len()) };
+        assert_eq!(read_all(whole).0, records(0, 20));
+        assert!(unreadable.is_damaged() && unreadable.meta().file_bytes == len as u64);
+        assert_eq!(unreadable.range(), (lost.meta().first, lost.meta().last));
+        assert_eq!((unreadable.records(), unreadable.text_bytes()), (0, 0));
+        // An answer over its span says so, before anybody has tried to open it again.
+        let known = unreadable.known_damage();
+        assert_eq!(known.len(), 1);
+        assert_eq!(known[0].range, Some(unreadable.range()));
+        assert!(known[0].loses_records());
+    }
+
+    #[test]
+    fn what_could_not_be_read_at_the_start_is_read_as_soon_as_that_works() {
+        let sim = SimStorage::new(1);
+        let path = Path::new("/store");
+        sim.create_dir_all(path).unwrap();
+        let (storage, ids) = (Arc::new(sim.clone()), IdSource::seeded(1));
+        let directory = Arc::new(StoreDirectory { storage, path: path.to_owned(), ids });
+        write(&directory, SMALL, &records(0, 20));
+        sim.fail(Fault { path_part: "flushed".into(), ..Fault::nth(1, FaultError::Io) });
+        let recovered = recover(&directory, 0).unwrap();
+        assert_eq!(recovered.damage.len(), 1);
+        let segment = &recovered.catalogue.snapshot()[0];
+        assert_eq!(segment.known_damage().len(), 1);
+        assert_eq!(read_all(segment).0, records(0, 20));
+        assert_eq!(segment.known_damage(), []);
     }
 
     #[test]

@@ -165,6 +165,30 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_that_cannot_be_read_expires_by_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &records(0, 20));
+        let newest_ms = segment.meta().last.ms();
+        let len = fs::read(segment.path()).unwrap().len();
+        for (bytes, what) in [(vec![0; len], "zeros"), (b"x".to_vec(), "cut")] {
+            fs::write(segment.path(), bytes).unwrap();
+            let recovered = recover(&directory, 0).unwrap();
+            let watch = ClockWatch::start(0, newest_ms, newest_ms);
+            let mut retention = Retention::new(LIMITS, watch);
+            let mut turn = |ms: u64| {
+                let turn = retention.turn(&recovered.catalogue, ms, newest_ms + ms);
+                assert!(turn.failed.is_empty());
+                (turn.trashed.len(), turn.purged.len())
+            };
+            assert_eq!(turn(7 * DAY_MS - 1), (0, 0), "{what}");
+            assert_eq!(turn(7 * DAY_MS), (1, 0), "{what}");
+            assert_eq!(turn(8 * DAY_MS), (0, 1), "{what}");
+            assert_eq!(names(temp.path()), Vec::<String>::new());
+        }
+    }
+
+    #[test]
     fn a_clock_set_far_ahead_and_right_again_costs_nothing() {
         const HOUR_MS: u64 = 3_600_000;
         let temp = tempfile::tempdir().unwrap();

@@ -141,6 +141,23 @@ impl StoreSegment {
         Ok(Loaded { segment, inputs, misnamed, damage })
     }
 
+    /// A file of `file_bytes` of which nothing could be read: its name says which records it held
+    /// and when they expire. Whoever opens it tries again. `None`: its name does not say.
+    pub(super) fn unreadable(
+        directory: &StoreDirectory,
+        path: &Path,
+        file_bytes: u64,
+        damage: &Damage,
+    ) -> Option<Arc<Self>> {
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(Name::parse)?;
+        let (first, last, id) = name.segment().filter(|(first, last, _)| first <= last)?;
+        let meta = SegmentMeta { id, first, last, record_count: 0, text_bytes: 0, file_bytes };
+        let known = Arc::new(KnownDamage::default());
+        known.begin(&[Damage { range: Some((first, last)), ..damage.clone() }]);
+        let storage = Arc::clone(&directory.storage);
+        Some(Self::new(storage, path.to_owned(), meta, known, true))
+    }
+
     /// Its totals.
     pub const fn meta(&self) -> &SegmentMeta {
         &self.meta

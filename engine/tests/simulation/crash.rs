@@ -54,7 +54,7 @@ impl History {
             shards: 1 + random.below(2) as usize,
             flush_size_bytes: 1 << (10 + random.below(8)),
             pool_bytes_max: random.below(2) * (4 << 20),
-            seed: 0,
+            ..Settings::small(0)
         };
         Self {
             random,

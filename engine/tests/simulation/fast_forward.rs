@@ -8,9 +8,11 @@
 //! is gone from the disk, and there is nothing left to do.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
+use engine::search::{Expression, Format, Order, QuerySpec, Searcher, SearcherOptions, Snapshot};
 use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 use engine::store::retention::{ClockWatch, RetentionLimits};
 use engine::store::retention_run::Retention;
@@ -98,6 +100,20 @@ impl Day {
         }
     }
 
+    /// What is on the disk beside what its limits bound: an output that is being written, and
+    /// inputs that it has replaced and somebody still reads.
+    fn check_disk(&self, node: &Node) {
+        if let Some(max) = self.limits.size_bytes_max {
+            let used = self.sim.used_bytes();
+            // Files of full length on the ingest side: the pool, the tail file, those in use.
+            let ingest = self.settings.pool_bytes_max + 12 * node.registry.options().file_bytes();
+            let backlog = node.registry.backlog_bytes();
+            // Gathered since retention last looked, compacted, and read under another name.
+            let store = 3 * max + (1 << 20);
+            assert!(used <= ingest + backlog + store, "{used} bytes on the disk");
+        }
+    }
+
     /// Retention's turn. What it takes for want of size has to be the oldest of what there is.
     fn expire(&mut self, node: &Node, retention: &mut Retention) {
         let before = node.catalogue.snapshot();
@@ -150,6 +166,7 @@ impl Day {
             self.expire(&node, &mut retention);
             while self.random.chance(0.7) && node.compact() {}
             self.now = node.now;
+            self.check_disk(&node);
             if self.random.chance(0.1) {
                 let found = node.found();
                 self.check(&found, &self.model.sent.keys().copied().collect());
@@ -200,6 +217,7 @@ impl Day {
         }
         let found = node.found();
         self.check(&found, &self.model.sent.keys().copied().collect());
+        check_answer(&node, &found);
         let totals = node.catalogue.totals();
         assert_eq!(totals.obsolete_count, 0);
         if let Some(max) = self.limits.size_bytes_max {
@@ -220,6 +238,31 @@ impl Day {
         let left: Vec<_> = left.filter(|path| !node.told.left_alone.contains(path)).collect();
         assert!(left.is_empty(), "{left:?} stay for ever");
     }
+}
+
+/// What a client reads: in order, nothing twice, and no other than what is there.
+fn check_answer(node: &Node, found: &Found) {
+    let options =
+        SearcherOptions { threads: 1, node: "local".into(), on_thread_start: Arc::new(|_| {}) };
+    let searcher = Searcher::start(options).expect("a thread");
+    let spec = QuerySpec {
+        from: Ulid::MIN,
+        to: Ulid::MAX,
+        after: None,
+        expression: Expression::all(),
+        topics: Vec::new(),
+        order: Order::Asc,
+        limit: None,
+    };
+    let snapshot = Snapshot { parts: node.parts(), missing: Vec::new() };
+    let (bytes, outcome) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
+    assert!(outcome.stats.complete, "{outcome:?}");
+    let lines = bytes.split_inclusive(|&b| b == b'\n');
+    let ulids: Vec<Ulid> = lines
+        .map(|line| std::str::from_utf8(&line[..26]).expect("a ULID").parse().expect("a ULID"))
+        .collect();
+    assert!(ulids.is_sorted_by(|a, b| a < b), "in order, and nothing twice");
+    assert!(ulids.iter().eq(found.records.keys()));
 }
 
 fn simulate(seed: u64) {

@@ -6,6 +6,7 @@
 
 mod clock;
 mod crash;
+mod every_call;
 mod fast_forward;
 mod faults;
 mod model;

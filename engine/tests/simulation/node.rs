@@ -1,11 +1,12 @@
 //! One node in one thread: shards whose effects are carried out one by one in an order that a
 //! seed chooses, the registry, gathering and compaction; as the daemon does it with threads.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use engine::chunk::Part;
 use engine::damage::Damage;
@@ -51,13 +52,21 @@ pub(crate) struct Settings {
     pub(crate) shards: usize,
     pub(crate) flush_size_bytes: u64,
     pub(crate) pool_bytes_max: u64,
+    /// Longest time that a compacted segment spans.
+    pub(crate) compaction_span_ms: u64,
     /// New for every start: streams and file names come from it.
     pub(crate) seed: u64,
 }
 
 impl Settings {
     pub(crate) const fn small(seed: u64) -> Self {
-        Self { shards: 2, flush_size_bytes: 8 << 10, pool_bytes_max: 4 << 20, seed }
+        Self {
+            shards: 2,
+            flush_size_bytes: 8 << 10,
+            pool_bytes_max: 4 << 20,
+            compaction_span_ms: u64::MAX,
+            seed,
+        }
     }
 }
 
@@ -71,7 +80,16 @@ pub(crate) struct Told {
 }
 
 /// The registry as a gather's source.
-struct Source(Arc<Registry>);
+struct Source {
+    registry: Arc<Registry>,
+    errors: Mutex<Vec<String>>,
+}
+
+impl Source {
+    fn tell(&self, errors: impl IntoIterator<Item = FileError>) {
+        self.errors.lock().unwrap().extend(errors.into_iter().map(|e| e.to_string()));
+    }
+}
 
 fn ids(inputs: &[u128]) -> Vec<Ulid> {
     inputs.iter().map(|&id| Ulid(id)).collect()
@@ -79,7 +97,7 @@ fn ids(inputs: &[u128]) -> Vec<Ulid> {
 
 impl IngestSource for Source {
     fn available(&self, _: u64) -> Available {
-        let rows = self.0.list();
+        let rows = self.registry.list();
         let count = rows.iter().filter(|row| row.state == SegmentState::Flushed).count();
         Available { count, bytes: u64::MAX, oldest_age_ms: 0 }
     }
@@ -91,22 +109,25 @@ impl IngestSource for Source {
         now_ms: u64,
     ) -> io::Result<Vec<ClaimedInput>> {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
-        let (segments, _) = self.0.claim(limits, now_ms).into_parts().map_err(|e| e.error)?;
+        let claim = self.registry.claim(limits, now_ms);
+        let named = |e: FileError| io::Error::new(e.error.kind(), e.to_string());
+        let (segments, errors) = claim.into_parts().map_err(named)?;
+        self.tell(errors);
         Ok(segments.into_iter().map(ClaimedInput::from).collect())
     }
 
     fn commit(&self, inputs: &[u128], now_ms: u64) {
-        self.0.commit(&ids(inputs), now_ms);
+        self.tell(self.registry.commit(&ids(inputs), now_ms));
     }
 
     fn fail(&self, inputs: &[u128], _: u64) {
-        self.0.fail(&ids(inputs));
+        self.tell(self.registry.fail(&ids(inputs)));
     }
 
     fn set_aside(&self, input: u128, damage: &[Damage]) {
         assert!(!damage.is_empty());
-        // A failure is seen as a pending segment that expires and is gathered again.
-        let _ = self.0.set_aside(Ulid(input));
+        // After a failure the pending segment expires and is gathered again.
+        self.tell(self.registry.set_aside(Ulid(input)).err());
     }
 }
 
@@ -169,6 +190,10 @@ pub(crate) struct Node {
     pub(crate) now: Now,
     /// By recovery.
     pub(crate) told: Told,
+    /// What went wrong since, in the words that an operator reads.
+    pub(crate) errors: RefCell<Vec<String>>,
+    settings: Settings,
+    source: Arc<Source>,
     gather: GatherRun,
     shards: Vec<Shard>,
     jobs: Vec<Job>,
@@ -230,6 +255,9 @@ impl Node {
                 let stream = settings.seed << 4 | number as u64;
                 let tail = tail::prepare(&*storage, Path::new(INGEST), number)
                     .and_then(|path| storage.open(&path, Open::Write));
+                if let Err(error) = &tail {
+                    told.failed.push(format!("{INGEST}: no tail file: {error}"));
+                }
                 Shard {
                     log: ShardLog::new(options, stream, newest_ms),
                     tail: tail.ok(),
@@ -239,11 +267,23 @@ impl Node {
             })
             .collect();
         let limits = GatherLimits { replication_factor: 1, ..GatherLimits::default() };
-        let source = Arc::new(Source(Arc::clone(&registry)));
+        let source = Arc::new(Source { registry: Arc::clone(&registry), errors: Mutex::default() });
         let cancel = Arc::new(AtomicBool::new(false));
-        let gather = GatherRun::new(limits, source, Arc::clone(&catalogue), cancel);
-        let jobs = Vec::new();
-        Ok(Self { sim: sim.clone(), registry, catalogue, now, told, gather, shards, jobs })
+        let carried = Arc::clone(&source) as Arc<dyn IngestSource>;
+        let gather = GatherRun::new(limits, carried, Arc::clone(&catalogue), cancel);
+        Ok(Self {
+            sim: sim.clone(),
+            registry,
+            catalogue,
+            now,
+            told,
+            errors: RefCell::default(),
+            settings,
+            source,
+            gather,
+            shards,
+            jobs: Vec::new(),
+        })
     }
 
     pub(crate) fn can_accept(&self, shard: usize) -> bool {
@@ -256,6 +296,10 @@ impl Node {
 
     pub(crate) fn log(&self, shard: usize) -> &ShardLog {
         &self.shards[shard].log
+    }
+
+    fn tell(&self, words: impl std::fmt::Display) {
+        self.errors.borrow_mut().push(words.to_string());
     }
 
     /// Appends lines and enters them in the model.
@@ -324,8 +368,12 @@ impl Node {
                     Job::Tail { shard, token, offset: offset_bytes, bytes }
                 }
                 Effect::Sync { token, segment } => Job::Sync { shard, token, segment },
-                Effect::Seal { segment, len_bytes }
-                | Effect::Abandon { segment, len_bytes, .. } => {
+                Effect::Seal { segment, len_bytes } => {
+                    self.shards[shard].files.remove(&segment.id());
+                    Job::Seal { segment, len_bytes }
+                }
+                Effect::Abandon { segment, len_bytes, error } => {
+                    self.tell(format!("{}: {error}", segment.path().display()));
                     self.shards[shard].files.remove(&segment.id());
                     Job::Seal { segment, len_bytes }
                 }
@@ -350,13 +398,10 @@ impl Node {
         match job {
             Job::Segment { shard } => return self.hand_segment(shard),
             Job::Seal { segment, len_bytes } => {
-                let failed = self.registry.flush(&segment, len_bytes, self.now.wall_ms);
-                return match failed {
-                    Err(FileError { error, .. }) if error.kind() != io::ErrorKind::NotFound => {
-                        Some(Job::Seal { segment, len_bytes })
-                    }
-                    _ => None,
-                };
+                let failed = self.registry.flush(&segment, len_bytes, self.now.wall_ms).err()?;
+                self.tell(&failed);
+                let is_gone = failed.error.kind() == io::ErrorKind::NotFound;
+                return (!is_gone).then_some(Job::Seal { segment, len_bytes });
             }
             Job::Write { shard, token, segment, offset, frame } => {
                 let bytes = frame.as_bytes();
@@ -401,12 +446,17 @@ impl Node {
 
     fn hand_segment(&mut self, shard: usize) -> Option<Job> {
         let again = Some(Job::Segment { shard });
-        let Ok(mut made) = self.registry.prepare(1, self.now.wall_ms) else { return again };
-        let Some(segment) = made.pop() else { return again };
-        let Ok(file) = self.sim.open(&segment.path(), Open::Write) else {
-            // As an unused one it goes back to the pool.
-            self.jobs.push(Job::Seal { segment, len_bytes: 0 });
-            return again;
+        let made = self.registry.prepare(1, self.now.wall_ms).map_err(|error| self.tell(error));
+        let segment = made.unwrap_or_default().pop();
+        let Some(segment) = segment else { return again };
+        let file = match self.sim.open(&segment.path(), Open::Write) {
+            Ok(file) => file,
+            Err(error) => {
+                self.tell(format!("{}: {error}", segment.path().display()));
+                // As an unused one it goes back to the pool.
+                self.jobs.push(Job::Seal { segment, len_bytes: 0 });
+                return again;
+            }
         };
         let shard_state = &mut self.shards[shard];
         shard_state.files.insert(segment.id(), file);
@@ -430,9 +480,13 @@ impl Node {
     /// Gathers what is flushed.
     pub(crate) fn gather(&mut self) {
         let now_ms = self.now.monotonic_us / 1000;
-        self.gather.turn(&|| now_ms);
-        self.registry.expire(now_ms);
-        self.registry.sweep(self.now.wall_ms);
+        let turn = self.gather.turn(&|| now_ms);
+        turn.error.iter().for_each(|error| self.tell(error));
+        turn.damage.iter().for_each(|damage| self.tell(damage));
+        self.errors.borrow_mut().append(&mut self.source.errors.lock().unwrap());
+        let (_, late) = self.registry.expire(now_ms);
+        let swept = self.registry.sweep(self.now.wall_ms);
+        late.iter().chain(&swept).for_each(|error| self.tell(error));
     }
 
     /// Does one compaction; says whether there was something to do.
@@ -441,11 +495,17 @@ impl Node {
             group_max: 4,
             group_min: 2,
             depth_max: 2,
+            span_ms_max: self.settings.compaction_span_ms,
             ..CompactionLimits::default()
         };
         let never = AtomicBool::new(false);
         let done = compact(&self.catalogue, &limits, WriterOptions::default(), &never);
-        self.catalogue.sweep();
+        for (path, error) in self.catalogue.sweep().failed {
+            self.tell(format!("{}: {error}", path.display()));
+        }
+        if let Err(error) = &done {
+            self.tell(error);
+        }
         assert!(!matches!(done, Err(CompactionError::CountsDiffer)), "{done:?}");
         matches!(done, Ok(Some(_)))
     }

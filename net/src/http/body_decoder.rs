@@ -203,6 +203,37 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Changed and cut bodies, in pieces: each step stays bounded and the end comes.
+        #[test]
+        fn fuzz_bodies(
+            coding in proptest::sample::select(vec!["gzip", "zstd", "identity"]),
+            text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..3_000),
+            repeats in 1..20usize,
+            changes in proptest::collection::vec(
+                (proptest::prelude::any::<proptest::sample::Index>(), 0..=255u8),
+                0..4,
+            ),
+            kept in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+            piece_len in 1..700usize,
+        ) {
+            let text = text.repeat(repeats);
+            let whole = encode(coding, &text);
+            let mut body = whole.clone();
+            for (at, byte) in changes.iter().filter(|_| !whole.is_empty()) {
+                body[at.index(whole.len())] = *byte;
+            }
+            body.truncate(kept.map_or(whole.len(), |kept| kept.index(whole.len() + 1)));
+            let decoded = decode(coding, &body, piece_len);
+            if body == whole {
+                proptest::prop_assert_eq!(decoded.unwrap(), text);
+            } else if let Ok(decoded) = decoded {
+                // A checksum may be changed to what it was, or not be there at all (zstd).
+                proptest::prop_assert!(decoded.len() <= 64 << 20);
+            }
+        }
+    }
+
     #[test]
     fn flipped_bytes_end_one_way_or_the_other() {
         for coding in ["gzip", "zstd"] {

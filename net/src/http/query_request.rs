@@ -183,6 +183,26 @@ mod tests {
     proptest::proptest! {
         /// `PROPTEST_CASES` runs more of them.
         #[test]
+        fn fuzz_stream_parameters(
+            query in "((from|to|q|regex|i|topic|window|after|limit|x|%7[0-9a-f])?\
+                      (=|==)?(now|1h|[0-9]{0,25}(ms|s)?|%[0-9a-fA-F]{0,2}|[0-9A-Z]{26}|\\PC{0,6})?&?){0,8}",
+            last_event in proptest::option::of("[0-9A-Za-z]{26}|\\PC{0,30}"),
+            now_ms: u64,
+        ) {
+            match QueryRequest::parse_stream(Some(&query), last_event.as_deref(), now_ms >> 8) {
+                Ok(request) => {
+                    proptest::prop_assert!(request.window.from <= request.window.to);
+                    proptest::prop_assert!(request.topics.len() <= QUERY_TOPICS_MAX);
+                    if let Some(id) = last_event.filter(|id| !id.is_empty()) {
+                        proptest::prop_assert_eq!(request.after, id.parse().ok());
+                    }
+                }
+                Err(bad) => proptest::prop_assert!(bad.0.contains("valid"), "{}", bad.0),
+            }
+        }
+
+        /// `PROPTEST_CASES` runs more of them.
+        #[test]
         fn fuzz_query_parameters(
             query in "((from|to|q|regex|i|topic|limit|order|after|partial|stats|buckets|x|%7[0-9a-f])?\
                       (=|==)?(now|1h|desc|deny|[0-9]{0,25}|%[0-9a-fA-F]{0,2}|[0-9A-Z]{26}|\\PC{0,6})?&?){0,8}",

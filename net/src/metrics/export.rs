@@ -165,6 +165,11 @@ fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
         ],
     )?;
     w.counter("store_compact_failures", "Compactions that failed.", &m.compact_failures)?;
+    w.gauge(
+        "store_compact_wanted_bytes",
+        "Room that a compaction waits for.",
+        &m.compact_wanted_bytes,
+    )?;
     expiry(w, m)?;
     w.gauge("store_segments", "Published segments.", &m.segments)?;
     w.gauge("store_bytes", "Files of published segments.", &m.bytes)?;
@@ -288,6 +293,11 @@ fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Err
     )?;
     w.labelled(("shard_turns", "Turns of a shard's loop."), "shard", &numbered(&m.shard_turns))?;
     w.gauge("shard_memory_bytes", "Text that no segment holds yet.", &m.shard_memory_bytes)?;
+    w.one(
+        "thread_busy_seconds",
+        "How long a thread has been at one piece of work.",
+        &m.thread_busy,
+    )?;
     w.one("connected_clients", "Open connections, by modality.", &m.connected)?;
     w.one("connections", "Connections accepted, by modality.", &m.connections)?;
     w.one("connections_refused", "Connections refused, by modality.", &m.connections_refused)?;

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use engine::pulse::Pulse;
+
 use super::inbox::Inbox;
 
 /// One shard as the others see it.
@@ -16,6 +18,10 @@ pub struct Seat {
     pub connections: AtomicUsize,
     /// Newest stamp it has given, ms; 0 before the first.
     pub newest_ms: AtomicU64,
+    /// Stamp of the oldest record that only its memory shows, ms; `u64::MAX` where there is none.
+    pub oldest_ms: AtomicU64,
+    /// Moves with every turn.
+    pub pulse: Arc<Pulse>,
     /// It was told to drain, and holds nothing any more.
     pub drained: AtomicBool,
 }
@@ -35,6 +41,8 @@ impl Placement {
                     inbox: Inbox::new()?,
                     connections: AtomicUsize::new(0),
                     newest_ms: AtomicU64::new(0),
+                    oldest_ms: AtomicU64::new(u64::MAX),
+                    pulse: Arc::default(),
                     drained: AtomicBool::new(false),
                 })
             })

@@ -115,7 +115,9 @@ impl Shard {
         let mut events = Vec::new();
         let mut messages = Vec::new();
         let mut now = self.parts.clock.now();
+        let pulse = Arc::clone(&self.parts.placement.seats()[self.parts.index].pulse);
         loop {
+            pulse.begin();
             self.arm_listeners();
             let timeout = Duration::from_micros(self.wait_us(now));
             self.ring.wait(timeout, &mut events)?;
@@ -134,6 +136,7 @@ impl Shard {
             self.count_turn(now);
             if self.shutting_down && self.is_done(now) {
                 if !self.draining {
+                    pulse.rest();
                     return Ok(());
                 }
                 self.parts.placement.seats()[self.parts.index]
@@ -458,6 +461,8 @@ impl Shard {
         self.tally.memory_bytes = self.parts.log.unpublished_text_bytes();
         let seat = &self.parts.placement.seats()[self.parts.index];
         seat.newest_ms.store(self.tally.newest_ms, Ordering::Release);
+        let oldest_ms = self.parts.log.oldest_unpublished_ms().unwrap_or(u64::MAX);
+        seat.oldest_ms.store(oldest_ms, Ordering::Release);
         self.tally.publish(metrics);
     }
 

@@ -424,6 +424,14 @@ impl ShardLog {
         (frames.sum::<usize>() + self.staging.text().len()) as u64
     }
 
+    /// Stamp of the oldest record among those, milliseconds since 1970.
+    pub fn oldest_unpublished_ms(&self) -> Option<u64> {
+        let flights = self.flights.values().filter(|f| f.state != FlightState::Published);
+        let frames = flights.filter_map(|f| f.frame.as_deref()).chain([&self.staging]);
+        // Runs are in the order of their stamps.
+        frames.filter_map(|frame| Some(frame.table().runs.first()?.first.ms())).min()
+    }
+
     /// Write out and seal everything; nothing is appended any more.
     pub const fn shut_down(&mut self) {
         self.is_shutting_down = true;

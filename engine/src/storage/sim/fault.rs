@@ -1,7 +1,7 @@
 //! Which calls of the simulated disk fail, and how.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::random::Random;
 
@@ -112,6 +112,8 @@ pub(super) struct Faults {
     pub(super) stop_at: Option<u64>,
     /// Every call so far.
     pub(super) trace: Vec<Call>,
+    /// Calls that a rule made fail.
+    pub(super) struck: Vec<(Call, PathBuf)>,
 }
 
 impl Faults {
@@ -133,6 +135,7 @@ impl Faults {
         for index in 0..self.rules.len() {
             if self.rules[index].strikes(call, path, random) {
                 let error = self.rules[index].error;
+                self.struck.push((call, path.to_owned()));
                 if matches!(self.rules[index].when, When::Nth(_)) {
                     self.rules.remove(index);
                 }

@@ -5,6 +5,8 @@
 //! is what a cache writes back: a kept later write brings along what an earlier one put into the
 //! same sector.
 
+use std::sync::Arc;
+
 use super::random::Random;
 
 /// The unit that a disk writes whole, bytes.
@@ -34,8 +36,9 @@ enum Fate {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inode {
-    pub(super) live: Vec<u8>,
-    durable: Vec<u8>,
+    /// Shared with maps and with other disks until somebody writes.
+    pub(super) live: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     unsynced: Vec<Change>,
     /// Changes with every change of the live bytes.
     pub(super) version: u64,
@@ -54,14 +57,15 @@ impl Inode {
         if end > self.live.len() {
             self.set_len(end);
         }
-        self.live[offset..end].copy_from_slice(bytes);
+        let live = Arc::make_mut(&mut self.live);
+        live[offset..end].copy_from_slice(bytes);
         let start = offset / SECTOR_BYTES * SECTOR_BYTES;
-        let end = end.next_multiple_of(SECTOR_BYTES).min(self.live.len());
-        self.unsynced.push(Change::Sectors { start, bytes: self.live[start..end].to_vec() });
+        let end = end.next_multiple_of(SECTOR_BYTES).min(live.len());
+        self.unsynced.push(Change::Sectors { start, bytes: live[start..end].to_vec() });
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
-        self.live.resize(len, 0);
+        resize(Arc::make_mut(&mut self.live), len);
         self.unsynced.push(Change::Length(len));
     }
 
@@ -102,8 +106,8 @@ impl Inode {
 
     /// Changes the stored bytes behind everybody's back, as a failing medium does.
     pub(super) fn corrupt(&mut self, change: impl Fn(&mut Vec<u8>)) {
-        change(&mut self.live);
-        change(&mut self.durable);
+        change(Arc::make_mut(&mut self.live));
+        change(Arc::make_mut(&mut self.durable));
     }
 
     fn reach_disk(&mut self, fate: Fate, random: &mut Random) {
@@ -114,7 +118,10 @@ impl Inode {
             Fate::Everything => changes.len(),
             _ => random.below(changes.len() as u64 + 1) as usize,
         };
-        let disk = &mut self.durable;
+        if changes.is_empty() {
+            return;
+        }
+        let disk = Arc::make_mut(&mut self.durable);
         let mut len = disk.len();
         for (index, change) in changes.into_iter().enumerate() {
             match change {
@@ -139,7 +146,18 @@ impl Inode {
                 }
             }
         }
-        disk.resize(len, 0);
+        resize(disk, len);
+    }
+}
+
+/// Zeros that nobody has touched cost nothing: most of a prepared file.
+fn resize(bytes: &mut Vec<u8>, len: usize) {
+    if len > 2 * bytes.len() {
+        let mut grown = vec![0; len];
+        grown[..bytes.len()].copy_from_slice(bytes);
+        *bytes = grown;
+    } else {
+        bytes.resize(len, 0);
     }
 }
 

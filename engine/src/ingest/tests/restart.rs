@@ -1,0 +1,160 @@
+//! What a start finds after a kill, after a stop, and beside the files of others.
+
+use super::*;
+
+#[test]
+fn after_a_kill_every_flushed_record_is_found_again_once() {
+    let directory = scratch();
+    let mut registry = recovered(directory.path()).registry;
+    let mut all = Records::new();
+    let mut newest_ms = 0;
+    for life in 0..4 {
+        let mut shard = Shard::start(&registry, newest_ms, 100 + life);
+        for round in 0..3 {
+            shard.append(&lines(if round == 1 { 2500 } else { 3 }, 40));
+            shard.work(&registry);
+            shard.advance(20_000);
+            shard.work(&registry);
+        }
+        all.append(&mut shard.appended.clone());
+        // Killed here: nothing is sealed.
+        drop(shard);
+        let found = recovered(directory.path());
+        assert!(found.report.is_empty(), "{:?}", found.report);
+        assert!(found.notes.is_empty(), "{:?}", found.notes);
+        assert_eq!(found.tail_records, 3, "the youngest were in the tail file only");
+        assert_eq!(read_all(&found.registry), all);
+        newest_ms = found.newest_ms;
+        assert_eq!(newest_ms, all.keys().last().unwrap().ms());
+        let again = recovered(directory.path());
+        assert_eq!(read_all(&again.registry), all, "recovering twice changes nothing");
+        assert_eq!(again.tail_records, 0);
+        registry = again.registry;
+    }
+}
+
+#[test]
+fn a_clean_stop_seals_everything_and_leaves_no_unused_file_behind() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append(&lines(5000, 30));
+    shard.work(&registry);
+    shard.advance(30_000);
+    shard.stop(&registry);
+    assert_eq!(shard.log.durable_end(), 5000);
+    let all = shard.appended.clone();
+    assert_eq!(read_all(&registry), all);
+    assert!(registry.list().iter().all(|row| row.state == SegmentState::Flushed));
+    let found = recovered(directory.path());
+    assert_eq!((found.tail_records, found.torn_bytes()), (0, 0));
+    assert_eq!(read_all(&found.registry), all);
+    assert_eq!(found.registry.pool_bytes(), 0);
+    assert!(!states(directory.path()).contains(&SegmentState::Active), "unused files are removed");
+}
+
+#[test]
+fn a_damaged_segment_is_set_aside_and_stays_through_restarts() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("one\n");
+    shard.stop(&registry);
+    let id = registry.claim(ALL, 5).segments[0].id();
+    registry.set_aside(id).unwrap();
+    assert!(registry.snapshot().is_empty());
+    let found = recovered(directory.path());
+    assert!(found.registry.snapshot().is_empty());
+    assert!(directory.path().join(file_name(id, SegmentState::Damaged)).exists());
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone_and_told_once() {
+    let directory = scratch();
+    let at = |name: &str| directory.path().join(name);
+    let id = Ulid::from_parts(5, 6, 7);
+    let foreign = [
+        "notes.txt".to_owned(),
+        "x.flushed".to_owned(),
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV.other".to_owned(),
+        "01arz3ndektsv4rrffq69g5fav.flushed".to_owned(),
+        "shard-01.tail".to_owned(),
+        file_name(id, SegmentState::Active),
+        file_name(id.plus(1), SegmentState::Flushed),
+    ];
+    for name in &foreign {
+        fs::write(at(name), b"something that somebody keeps here\n".repeat(9)).unwrap();
+    }
+    let empty = [file_name(id.plus(2), SegmentState::Active), "empty".to_owned()];
+    for name in &empty {
+        fs::write(at(name), b"").unwrap();
+    }
+    let folders = [file_name(id.plus(3), SegmentState::Pending), "shard-0.tail".to_owned()];
+    for name in &folders {
+        fs::create_dir(at(name)).unwrap();
+    }
+    fs::write(at("LOCK"), b"1\n").unwrap();
+    let before = names(directory.path());
+    let found = recovered(directory.path());
+    assert_eq!(names(directory.path()), before);
+    let told: HashSet<PathBuf> = found
+        .notes
+        .iter()
+        .map(|note| match note {
+            Note::Unknown(path) => path.clone(),
+            other => panic!("{other}"),
+        })
+        .collect();
+    let expected: HashSet<PathBuf> =
+        foreign.iter().chain(&empty).chain(&folders).map(|name| at(name)).collect();
+    assert_eq!(told, expected);
+    assert_eq!(found.notes.len(), expected.len());
+    for name in &foreign {
+        assert_eq!(fs::read(at(name)).unwrap().len(), 9 * 35);
+    }
+}
+
+#[test]
+fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("old\n");
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    let with_old_in_it = fs::read(directory.path().join(tail::file_name(0))).unwrap();
+    shard.append(&lines(900, 99));
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    shard.append("young\n");
+    shard.advance(20_000);
+    shard.work(&registry);
+    let stored: HashSet<u128> = registry.list().iter().map(|row| row.id.0).collect();
+    // The slot of the frame that has become part of the segment, once more.
+    let tail_path = directory.path().join(tail::file_name(0));
+    let mut bytes = fs::read(&tail_path).unwrap();
+    bytes[..TAIL_SLOT_BYTES].copy_from_slice(&with_old_in_it[..TAIL_SLOT_BYTES]);
+    fs::write(&tail_path, bytes).unwrap();
+    let found = recover(options(directory.path()), &stored, 5).unwrap();
+    let left: Vec<Vec<u8>> = read_all(&found.registry).into_values().collect();
+    assert_eq!(left, [b"young\n"], "which was in no frame that the store could take");
+    assert!(found.notes.iter().all(|n| matches!(n, Note::AlreadyStored(_))));
+    assert_eq!(found.notes.len(), stored.len());
+    assert_eq!(states(directory.path()), [SegmentState::Flushed]);
+}
+
+#[test]
+fn a_tail_file_with_records_that_could_not_be_saved_is_not_emptied() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("young\n");
+    shard.work(&registry);
+    shard.advance(20_000);
+    shard.work(&registry);
+    assert!(tail::prepare(&OsStorage, directory.path(), 0).is_err());
+    assert_eq!(recovered(directory.path()).tail_records, 1);
+    assert!(tail::prepare(&OsStorage, directory.path(), 0).is_ok());
+}
