@@ -78,6 +78,14 @@ pub const PIPE_BYTES_MAX: usize = 128 << 10;
 /// Output that is handed to the pipe at once, bytes.
 pub const OUTPUT_PIECE_BYTES: usize = 64 << 10;
 
+/// Memory for such output, bytes: a piece and the record that fills it up, if that is not long.
+pub const OUTPUT_CAPACITY_BYTES: usize = OUTPUT_PIECE_BYTES + (8 << 10);
+
+/// Decoded text and run tables that all queries together keep between their turns on the scan
+/// threads, bytes. Beyond it those that wait longest give theirs back and read again when it is
+/// their turn; beyond half of it nobody reads ahead.
+pub const QUERY_HELD_BYTES_MAX: usize = 64 << 20;
+
 /// Spans that an answer lists as missing; further ones are counted only.
 pub const QUERY_MISSING_MAX: usize = 1024;
 

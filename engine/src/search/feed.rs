@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::pinned::PinnedPart;
 use super::scan::Filter;
-use super::spec::Order;
+use super::spec::{Order, Skipped};
 use crate::chunk::{ChunkMeta, Part};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -95,8 +95,8 @@ pub(super) struct Feed {
     cursors: Vec<Option<Cursor>>,
     /// Next key of each cursor that has chunks left.
     heads: BinaryHeap<Reverse<(u128, usize)>>,
-    /// Chunks that time, topics or signatures ruled out.
-    pub(super) blocks_skipped: u64,
+    /// Chunks that were passed over so far.
+    pub(super) blocks_skipped: Skipped,
 }
 
 impl Feed {
@@ -108,7 +108,7 @@ impl Feed {
         let mut unopened: Vec<_> = keyed.collect();
         unopened.sort_by_key(|(key, _)| Reverse(*key));
         let (cursors, heads) = (Vec::new(), BinaryHeap::new());
-        Self { order, low, high, unopened, cursors, heads, blocks_skipped: 0 }
+        Self { order, low, high, unopened, cursors, heads, blocks_skipped: Skipped::default() }
     }
 
     /// Nothing that is still to come has a smaller key; `None` when nothing is.
@@ -183,7 +183,7 @@ impl Feed {
         let chunks = part.chunks();
         let start = chunks.partition_point(|chunk| chunk.last < self.low);
         let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
-        self.blocks_skipped += (chunks.len() - (end - start)) as u64;
+        self.blocks_skipped.by_time += (chunks.len() - (end - start)) as u64;
         let wanted = (!filter.topics.is_empty())
             .then(|| part.topics().iter().map(|topic| filter.wants(topic)).collect());
         let cursor = Cursor { part, left: start..end, wanted };
@@ -205,7 +205,8 @@ impl Feed {
                 self.heads.push(Reverse((key, slot)));
                 return;
             }
-            self.blocks_skipped += 1;
+            let skipped = &mut self.blocks_skipped;
+            *(if has_topic { &mut skipped.by_signature } else { &mut skipped.by_topic }) += 1;
             cursor.skip(self.order);
         }
         self.cursors[slot] = None;

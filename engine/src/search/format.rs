@@ -147,7 +147,7 @@ impl RecordWriter {
             "segments": stats.segments,
             "bytes_scanned": stats.bytes_scanned,
             "blocks_read": stats.blocks_read,
-            "blocks_skipped": stats.blocks_skipped,
+            "blocks_skipped": stats.blocks_skipped.all(),
         }});
         out.extend_from_slice(end.to_string().as_bytes());
         out.push(b'\n');

@@ -20,6 +20,8 @@ mod feed;
 mod filtered_tests;
 pub mod format;
 pub(crate) mod matcher;
+#[cfg(test)]
+mod memory_tests;
 mod pinned;
 pub mod pipe;
 mod pool;
@@ -45,6 +47,6 @@ pub use pipe::{Ender, Head, PipeReader};
 pub use pool::ThreadHook;
 pub use required::{FoldedLiteral, Required};
 pub use searcher::{Plan, Searcher, SearcherOptions};
-pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Snapshot, Stats};
+pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Skipped, Snapshot, Stats};
 pub use ticket::Ticket;
 pub use window::{Window, WindowError};

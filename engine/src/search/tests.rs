@@ -65,6 +65,7 @@ fn model(spec: &QuerySpec, parts: &[Vec<TestRecord>]) -> Vec<TestRecord> {
 fn sweep(mut sweep: Sweep, order: Order, dice: &[u8]) -> (Vec<TestRecord>, Stats) {
     let mut dice = dice.iter().cycle().map(|&d| usize::from(d));
     let mut waiting: Vec<Done> = Vec::new();
+    let mut window = usize::MAX;
     let mut all = Vec::new();
     loop {
         while sweep.prepare() {
@@ -99,7 +100,14 @@ fn sweep(mut sweep: Sweep, order: Order, dice: &[u8]) -> (Vec<TestRecord>, Stats
         if sweep.is_over() {
             return (all, sweep.into_stats());
         }
-        match sweep.next_work(true) {
+        if dice.next().unwrap() % 5 == 0 {
+            sweep.shed(dice.next().unwrap() % 2 == 0);
+            if waiting.is_empty() {
+                // What looks ahead gave all back: only what comes next may be read.
+                window = dice.next().unwrap() % 3;
+            }
+        }
+        match sweep.next_work(true, window) {
             Some(work) if dice.next().unwrap() % 4 > 0 => waiting.push(work.run()),
             Some(work) => sweep.complete(work.run()),
             None => {
