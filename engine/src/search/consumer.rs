@@ -99,6 +99,12 @@ impl Output {
         let Some(text) = head.text else { return (head.records_max as u32, 0) };
         let mut left = text.get(head.hit.span()).unwrap_or_default();
         let (mut records, mut bytes) = (0, 0);
+        if self.order == Order::Asc {
+            let room = (OUTPUT_PIECE_BYTES, head.records_max);
+            let (written, len) =
+                self.writer.write_lines(&mut self.out, room, (head.hit.first, left));
+            (records, bytes, left) = (written, len as u64, &left[len..]);
+        }
         while u64::from(records) < head.records_max && self.out.len() < OUTPUT_PIECE_BYTES {
             let (record, id) = match self.order {
                 Order::Asc => {

@@ -78,6 +78,8 @@ impl Hit {
 pub(super) struct Scan {
     pub(super) part: Arc<PinnedPart>,
     pub(super) index: usize,
+    /// Chunks of the part that are wanted soon.
+    pub(super) ahead: Range<usize>,
     /// Records outside these two are not wanted.
     pub(super) low: Ulid,
     pub(super) high: Ulid,
@@ -137,6 +139,9 @@ pub(super) fn decoded_bytes(text: &Text) -> usize {
 impl Scan {
     /// Scans; an error costs the whole chunk.
     pub(super) fn run(mut self, filter: &Filter) -> Result<Found, Damage> {
+        for index in self.ahead.clone().filter(|&index| self.part.is_candidate(index)) {
+            self.part.will_read(index);
+        }
         let verified = self.known.is_some();
         let mut known = match self.known.take() {
             Some(known) => known,

@@ -238,12 +238,13 @@ impl Sweep {
         self.next_track += 1;
         let (range, chunk, job) = match next {
             Next::Open(part) => (part.range(), None, WorkKind::Open(part)),
-            Next::Chunk(part, index) => {
+            Next::Chunk(part, index, ahead) => {
                 let meta = &part.chunks()[index];
                 let range = (meta.first, meta.last);
                 let scan = Scan {
                     part: Arc::clone(&part),
                     index,
+                    ahead,
                     low: self.low,
                     high: self.high,
                     hits_max: self.batch_max(),
@@ -276,7 +277,7 @@ impl Sweep {
         track.running = true;
         track.text = None;
         let (low, high, known) = (rest.low, rest.high, rest.known);
-        let scan = Scan { part, index, low, high, hits_max, known };
+        let scan = Scan { part, index, ahead: 0..0, low, high, hits_max, known };
         let filter = Arc::clone(&self.filter);
         Some(Work { track: track.id, filter, job: WorkKind::Scan(scan) })
     }
