@@ -24,7 +24,7 @@ use engine::store::footer::Inputs;
 use engine::store::merge::{MergeInput, merge};
 use engine::store::name::IdSource;
 use engine::store::segment::StoreSegment;
-use engine::store::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
+use engine::store::writer::{Compression, Piece, SegmentWriter, TopicCache, WriterOptions};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use tempfile::TempDir;
@@ -213,6 +213,46 @@ fn merges(c: &mut Criterion) {
     }
 }
 
+/// Blocks as they are written and read; what merging and scanning do beside it is in their groups.
+fn blocks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("store");
+    let text = lines(0, 40 * BATCH_RECORDS);
+    let table = table(8, &text, 1);
+    group.throughput(Throughput::Bytes(text.len() as u64));
+    for (name, compression) in [
+        ("none", Compression::None),
+        ("zstd 1", Compression::Zstd(1)),
+        ("zstd 3", Compression::Zstd(3)),
+    ] {
+        let (_temp, directory) = scratch();
+        // Signatures have a group of their own.
+        let options =
+            WriterOptions { compression, signature_percent: 0, ..WriterOptions::default() };
+        let write = || {
+            let mut writer = SegmentWriter::new(&directory, options);
+            let mut topics = TopicCache::default();
+            for (run, span) in table.spans() {
+                let (run, text, believed) = (*run, &text[span], &|| true);
+                let piece = Piece { run, text, topics: &table.topics, believed };
+                writer.append(&piece, &mut topics).expect("runs are in order");
+            }
+            writer
+        };
+        group.bench_function(format!("encode blocks, {name}"), |b| {
+            b.iter(|| write().seal(Inputs::default()).expect("it can be written"));
+        });
+        let segment = write().finish(Inputs::default()).expect("written").expect("records");
+        let open = segment.open().expect("it was just written");
+        group.bench_function(format!("decode blocks, {name}"), |b| {
+            b.iter(|| {
+                for index in 0..open.chunks().len() {
+                    black_box(open.read(index).expect("whole"));
+                }
+            });
+        });
+    }
+}
+
 fn searches(c: &mut Criterion) {
     let (_temp, directory) = scratch();
     let part = segment(&directory, SEGMENT_RUNS, 1);
@@ -303,5 +343,7 @@ fn followers(c: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, append, frames, run_tables, merges, searches, signatures, followers);
+criterion_group!(
+    kernels, append, frames, run_tables, blocks, merges, searches, signatures, followers
+);
 criterion_main!(kernels);

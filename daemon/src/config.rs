@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::store::writer::Compression;
 use engine::topic::{DEFAULT_TOPIC, Topic};
 use net::limits::QUERY_BYTES_MAX;
 
@@ -101,6 +102,8 @@ pub(crate) struct StoreConfig {
     pub(crate) segment_target_size_bytes: u64,
     /// Time for which a gather collects.
     pub(crate) segment_target_age: Duration,
+    /// How text is stored.
+    pub(crate) compression: Compression,
     /// Time between looks for flushed segments.
     pub(crate) segment_delay: Duration,
     /// Age of a segment's newest record at which it goes to the trash.
@@ -172,6 +175,7 @@ impl NodeConfig {
                 segment_consumers: settings.number("store.segment-consumers") as usize,
                 segment_target_size_bytes: settings.number("store.segment-target-size"),
                 segment_target_age: settings.duration("store.segment-target-age"),
+                compression: compression(settings),
                 segment_delay: settings.duration("store.segment-delay"),
                 segment_retain: settings.duration("store.segment-retain"),
                 segment_purge: settings.duration("store.segment-purge"),
@@ -239,6 +243,13 @@ fn topic_mode(settings: &Settings) -> TopicMode {
     TopicMode::Static(topic.expect("the default topic is a topic"))
 }
 
+fn compression(settings: &Settings) -> Compression {
+    match settings.number("store.compression-level") {
+        0 => Compression::None,
+        level => Compression::Zstd(level as u8),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,7 +278,21 @@ mod tests {
         assert_eq!(config.store.replication_factor, 1);
         assert_eq!(config.store.segment_target_size_bytes, 128 << 20);
         assert_eq!(config.store.segment_delay, Duration::from_millis(100));
+        assert_eq!(config.store.compression, Compression::Zstd(1));
         assert_eq!(config.cores, None);
+    }
+
+    #[test]
+    fn a_compression_level_is_none_or_one_that_zstd_knows() {
+        let of = |text| config(&["--store.compression-level", text]);
+        assert_eq!(of("none").unwrap().store.compression, Compression::None);
+        assert_eq!(of("19").unwrap().store.compression, Compression::Zstd(19));
+        for text in ["0", "20", "-1", "fast", ""] {
+            assert!(
+                of(text).unwrap_err().contains("none or a whole number from 1 to 19"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

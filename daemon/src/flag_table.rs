@@ -196,6 +196,12 @@ pub(crate) const NODE: &[Flag] = &[
         "A claimed segment that is not committed for this long is available again",
     ),
     rare(
+        "store.compression-level",
+        Kind::NoneOr(1, 19),
+        "1",
+        "Compress store segments with zstd of this level; none: store text as it is",
+    ),
+    rare(
         "store.segment-purge",
         Kind::Duration(0, 36_500 * DAY_MS),
         "24h",
@@ -211,7 +217,7 @@ pub(crate) const NODE: &[Flag] = &[
         "store.segment-target-size",
         Kind::Size(1 << 20, 2 * GIB),
         "128MiB",
-        "Gather until a store segment has this size",
+        "Gather this much text into one store segment",
     ),
     rare(
         "store.segment-target-age",

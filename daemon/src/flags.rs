@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     Duration(u64, u64),
     /// A whole number within the bounds, inclusive.
     Count(u64, u64),
+    /// `none`, which is 0, or a whole number within the bounds, inclusive.
+    NoneOr(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A topic name.
@@ -85,6 +87,11 @@ impl Kind {
                     .map_err(|_| format!("a whole number from {min} to {max} is expected"))?;
                 bounded(number, min, max, |n| n.to_string())
             }
+            Self::NoneOr(..) if text == "none" => Ok(Value::Number(0)),
+            Self::NoneOr(min, max) => match text.parse() {
+                Ok(number) if (min..=max).contains(&number) => Ok(Value::Number(number)),
+                _ => Err(format!("none or a whole number from {min} to {max} is expected")),
+            },
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => Err(format!("one of {} is expected", words.join(", "))),
             Self::Topic => match engine::topic::Topic::new(text.as_bytes()) {
@@ -103,6 +110,7 @@ impl Kind {
             Self::Size(..) => "SIZE".to_owned(),
             Self::Duration(..) => "DURATION".to_owned(),
             Self::Count(..) => "N".to_owned(),
+            Self::NoneOr(..) => "none|N".to_owned(),
             Self::Choice(words) => words.join("|"),
             Self::Topic => "TOPIC".to_owned(),
             Self::Text(word) => word.to_owned(),

@@ -10,6 +10,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::damage::Damage;
+use crate::decoded::DecodedText;
 use crate::run_table::RunTable;
 use crate::search::required::Required;
 use crate::signature::Bits;
@@ -40,8 +41,10 @@ pub enum Text {
     Mapped(Arc<Map>, Range<usize>),
     /// A span of shared memory.
     Shared(Arc<[u8]>, Range<usize>),
-    /// Decoded into a buffer of its own.
+    /// In memory of its own.
     Owned(Arc<Vec<u8>>),
+    /// Decoded from bytes that were verified and readable: final, whatever becomes of them.
+    Decoded(Arc<DecodedText>),
 }
 
 impl Deref for Text {
@@ -52,17 +55,29 @@ impl Deref for Text {
             Self::Mapped(map, span) => &map[span.clone()],
             Self::Shared(bytes, span) => &bytes[span.clone()],
             Self::Owned(bytes) => bytes,
+            Self::Decoded(text) => text,
         }
     }
 }
 
 impl Text {
+    /// What it keeps in memory while it is held, bytes; clones share it. Nothing for a mapped text:
+    /// the page cache is not ours.
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Mapped(..) => 0,
+            Self::Shared(bytes, _) => bytes.len(),
+            Self::Owned(bytes) => bytes.capacity(),
+            Self::Decoded(text) => text.memory_bytes(),
+        }
+    }
+
     /// Whether the bytes turned out unreadable underneath us (a map whose file was cut). Checked
     /// after use: what was derived from such text is thrown away.
     pub fn is_poisoned(&self) -> bool {
         match self {
             Self::Mapped(map, _) => map.is_poisoned(),
-            Self::Shared(..) | Self::Owned(_) => false,
+            Self::Shared(..) | Self::Owned(_) | Self::Decoded(_) => false,
         }
     }
 }
@@ -108,7 +123,8 @@ pub trait OpenPart: Send + Sync {
         None
     }
     /// Reads chunk `index` with its text and verifies it (a store may remember that it has
-    /// verified a chunk before).
+    /// verified a chunk before). A text that is decoded is decoded from readable bytes only; one
+    /// that is mapped may turn out unreadable while it is used ([`Text::is_poisoned`]).
     fn read(&self, index: usize) -> Result<Chunk, Damage>;
     /// Reads the run table alone.
     fn read_table(&self, index: usize) -> Result<RunTable, Damage>;

@@ -14,6 +14,7 @@
 
 pub mod chunk;
 pub mod damage;
+pub mod decoded;
 pub mod follow;
 pub mod fsck;
 #[cfg(test)]

@@ -34,6 +34,20 @@ pub const RUN_TABLE_BYTES_MAX: usize = 64 << 20;
 /// Text of a store block after which it ends, bytes: the unit of skipping and of decompression.
 pub const BLOCK_TEXT_TARGET: usize = 512 << 10;
 
+/// Run tables up to this size are stored as they are, bytes: there is little to win, and counting
+/// reads tables alone.
+pub const PACKED_TABLE_BYTES_MIN: usize = 4 << 10;
+
+/// Buffers of decoded text that wait for their next use: those of the blocks that scan threads turn
+/// over, not those that queries hold.
+pub const DECODED_IDLE_MAX: usize = 16;
+
+/// The largest such buffer that is kept, bytes; larger ones hold a block of one long record.
+pub const DECODED_IDLE_BYTES_MAX: usize = 1 << 20;
+
+/// Texts below this size get memory of their own when they are decoded, bytes.
+pub const DECODED_REUSED_BYTES_MIN: usize = 64 << 10;
+
 /// Most blocks in one slab: bounds the index and the signature matrix that a query reads.
 pub const SLAB_BLOCKS_MAX: usize = 1024;
 

@@ -107,6 +107,8 @@ pub struct StoreMetrics {
     pub segments: Gauge,
     /// Their files, bytes.
     pub bytes: Gauge,
+    /// Their text before it is compressed, bytes.
+    pub text_bytes: Gauge,
     /// Segments moved to the trash.
     pub trashed_segments: Counter,
     /// Tries to move one that failed.
@@ -178,8 +180,10 @@ pub struct NodeMetrics {
     pub disk_written_frames: Counter,
     /// Bytes handed to the page cache as tail chunks.
     pub disk_written_tail: Counter,
-    /// Bytes handed to the disk as store segments.
-    pub disk_written_store: Counter,
+    /// Bytes handed to the disk as store segments made of ingest segments.
+    pub disk_written_gather: Counter,
+    /// Bytes handed to the disk as store segments made of others.
+    pub disk_written_compaction: Counter,
     /// Free bytes of the file system that holds the data; of two the tighter one's.
     pub disk_free_bytes: Gauge,
     /// Bytes that ingest may take before new records are refused.
@@ -225,7 +229,8 @@ impl NodeMetrics {
             follow: FollowMetrics::default(),
             disk_written_frames: Counter::default(),
             disk_written_tail: Counter::default(),
-            disk_written_store: Counter::default(),
+            disk_written_gather: Counter::default(),
+            disk_written_compaction: Counter::default(),
             disk_free_bytes: Gauge::default(),
             disk_until_refusal_bytes: Gauge::default(),
             disk_refusing: Gauge::default(),
@@ -368,7 +373,9 @@ mod tests {
         let metrics = metrics();
         metrics.ingest.taken_bytes.inc_by(100);
         metrics.disk_written_frames.inc_by(110);
-        metrics.disk_written_store.inc_by(105);
+        metrics.disk_written_gather.inc_by(60);
+        metrics.disk_written_compaction.inc_by(45);
+        metrics.disk_written_tail.inc_by(1_000);
         let text = metrics.encode();
         assert!(text.contains("oklog_bytes_written_per_byte_taken 2.15\n"), "{text}");
     }

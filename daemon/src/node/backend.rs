@@ -244,6 +244,7 @@ impl Backend for NodeBackend {
         let totals = self.catalogue.totals();
         self.metrics.store.segments.set(totals.segment_count as i64);
         self.metrics.store.bytes.set(totals.file_bytes as i64);
+        self.metrics.store.text_bytes.set(totals.text_bytes as i64);
         self.metrics.store.trash_segments.set(totals.trash_count as i64);
         self.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
         let now_ms = self.clock.now().wall_ms;

@@ -40,6 +40,7 @@ use engine::headroom::HeadroomLimits;
 use engine::search::{Searcher, SearcherOptions};
 use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
+use engine::store::writer::WriterOptions;
 use net::follow::Hub;
 use net::http::HttpOptions;
 use net::metrics::NodeMetrics;
@@ -385,6 +386,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         )),
         catalogue: Arc::clone(&data.catalogue),
         limits,
+        writer: WriterOptions { compression: config.store.compression, ..WriterOptions::default() },
         doors: Arc::clone(&common.doors),
         compaction: compaction_limits(config),
         retention: expiry::limits(&config.store),

@@ -154,6 +154,7 @@ pub(super) struct StoreParts {
     pub(super) source: Arc<LocalIngest>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) limits: GatherLimits,
+    pub(super) writer: WriterOptions,
     pub(super) delay: Duration,
     pub(super) doors: Arc<Doors>,
     pub(super) compaction: CompactionLimits,
@@ -246,8 +247,7 @@ fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
     let start = Instant::now();
     let room_bytes = parts.doors.compaction_bytes();
     let limits = CompactionLimits { room_bytes, ..parts.compaction };
-    let options = WriterOptions::default();
-    let Some(done) = compact(&parts.catalogue, &limits, options, &parts.cancel)? else {
+    let Some(done) = compact(&parts.catalogue, &limits, parts.writer, &parts.cancel)? else {
         return Ok(false);
     };
     let store = &parts.metrics.store;
@@ -256,7 +256,7 @@ fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
         Reason::Tier => &store.compact_sequential_seconds,
     };
     spent.observe(start.elapsed().as_secs_f64());
-    parts.metrics.disk_written_store.inc_by(done.output.file_bytes);
+    parts.metrics.disk_written_compaction.inc_by(done.output.file_bytes);
     tracing::debug!(
         inputs = done.plan.inputs.len(),
         copied_slabs = done.copied_slab_count,
@@ -274,7 +274,8 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
             Arc::clone(&parts.source) as Arc<dyn IngestSource>,
             Arc::clone(&parts.catalogue),
             Arc::clone(&parts.cancel),
-        );
+        )
+        .writing(parts.writer);
         let clock = || parts.clock.now().monotonic_us / 1000;
         let mut failing = false;
         let mut pressure = Pressure::default();
@@ -303,7 +304,7 @@ fn tell(parts: &StoreParts, turn: &Turn, failing: &mut bool) {
         store.consumed_bytes.inc_by(segment.text_bytes);
         store.replicated_segments.inc();
         store.replicated_bytes.inc_by(segment.text_bytes);
-        parts.metrics.disk_written_store.inc_by(segment.file_bytes);
+        parts.metrics.disk_written_gather.inc_by(segment.file_bytes);
         tracing::debug!(
             inputs,
             records = segment.record_count,
@@ -330,7 +331,8 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
         Arc::clone(&parts.source) as Arc<dyn IngestSource>,
         Arc::clone(&parts.catalogue),
         Arc::clone(&parts.cancel),
-    );
+    )
+    .writing(parts.writer);
     let clock = || parts.clock.now().monotonic_us / 1000;
     let mut failing = false;
     while Instant::now() < deadline && parts.source.available(clock()).count > 0 {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::RunTable;
-use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
+use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
 use crate::store::index::{Block, TopicStats};
 use crate::store::name::Name;
 use crate::store::open::{self, Found, FoundSlab};
@@ -187,6 +187,13 @@ fn read_block(bytes: &[u8], header: &BlockHeader) -> Result<RunTable, DamageKind
     let (table, text) = payload.split_at(header.table_len as usize);
     header.check_text(text)?;
     let table = header.decode_table(table)?;
+    let decoded;
+    let text = if header.codec == CODEC_NONE {
+        text
+    } else {
+        decoded = header.decode_text(text)?;
+        &decoded
+    };
     if table.describes(text) { Ok(table) } else { Err(DamageKind::Malformed("text of a block")) }
 }
 

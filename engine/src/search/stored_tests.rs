@@ -12,27 +12,34 @@ use crate::store::StoreDirectory;
 use crate::store::footer::Inputs;
 use crate::store::name::IdSource;
 use crate::store::segment::StoreSegment;
-use crate::store::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
+use crate::store::writer::{Compression, Piece, SegmentWriter, TopicCache, WriterOptions};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
-/// A store segment on disk, in small blocks.
+/// A store segment on disk, in small blocks that hold text as it is.
 fn stored(directory: &std::path::Path, records: &[TestRecord]) -> Arc<StoreSegment> {
-    stored_as(directory, records, 1_000)
+    stored_as(directory, records, AS_IS)
 }
 
-/// The same with so much room for signatures.
+/// As text is, with ample signatures.
+const AS_IS: WriterOptions = WriterOptions {
+    block_text_target: 300,
+    slab_blocks_max: 5,
+    signature_percent: 1_000,
+    compression: Compression::None,
+};
+
+/// The same, written in another way.
 fn stored_as(
     directory: &std::path::Path,
     records: &[TestRecord],
-    signature_percent: u64,
+    options: WriterOptions,
 ) -> Arc<StoreSegment> {
     let directory = Arc::new(StoreDirectory {
         storage: Arc::new(OsStorage),
         path: directory.to_owned(),
         ids: IdSource::seeded(7),
     });
-    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 5, signature_percent };
     let mut writer = SegmentWriter::new(&directory, options);
     let mut cache = TopicCache::default();
     for (id, topic, record) in records {
@@ -47,9 +54,19 @@ fn stored_as(
 
 #[test]
 fn a_damaged_store_segment_never_shows_what_was_not_written_and_tells_what_it_lost() {
+    never_shows_what_was_not_written(Compression::None);
+}
+
+#[test]
+fn the_same_holds_for_compressed_blocks() {
+    never_shows_what_was_not_written(Compression::Zstd(1));
+}
+
+fn never_shows_what_was_not_written(compression: Compression) {
     let directory = tempfile::tempdir().unwrap();
     let records = series(0, 300, |i| format!("record {i} {}", i * i).into_bytes());
-    let segment = stored(directory.path(), &records);
+    let options = WriterOptions { compression, ..AS_IS };
+    let segment = stored_as(directory.path(), &records, options);
     let ask = |searcher: &Searcher, pattern: &str| {
         let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
         let snapshot = Snapshot { parts, missing: Vec::new() };
@@ -197,8 +214,8 @@ fn signed_series() -> Vec<TestRecord> {
 fn signatures_change_what_a_search_costs_and_nothing_else() {
     let [signed, plain] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let records = signed_series();
-    let signed = stored_as(signed.path(), &records, 1_000);
-    let plain = stored_as(plain.path(), &records, 0);
+    let signed = stored_as(signed.path(), &records, AS_IS);
+    let plain = stored_as(plain.path(), &records, WriterOptions { signature_percent: 0, ..AS_IS });
     let searcher = searcher(2);
     let ask = |segment: &Arc<StoreSegment>, spec: QuerySpec| {
         let parts = vec![Arc::clone(segment) as Arc<dyn Part>];

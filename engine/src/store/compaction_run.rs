@@ -21,7 +21,7 @@ use super::footer::{Inputs, SlabEntry};
 use super::merge::{MergeError, MergeInput, merge};
 use super::segment::{OpenSegment, OpenSlab, SegmentMeta, SegmentView, StoreSegment};
 use super::slab::SlabTrailer;
-use super::writer::{SegmentWriter, WriteError, WriterOptions};
+use super::writer::{Compression, SegmentWriter, WriteError, WriterOptions};
 
 /// What a compaction did.
 #[derive(Debug)]
@@ -79,7 +79,8 @@ pub fn compact(
     cancel: &AtomicBool,
 ) -> Result<Option<Compacted>, CompactionError> {
     let snapshot = catalogue.snapshot();
-    let metas: Vec<_> = snapshot.iter().filter(|s| !s.is_damaged()).map(|s| *s.meta()).collect();
+    let whole = snapshot.iter().filter(|segment| !segment.is_damaged());
+    let metas: Vec<_> = whole.map(|segment| as_written(*segment.meta(), options)).collect();
     let Some(plan) = plan(&metas, limits) else { return Ok(None) };
     let inputs: Vec<_> =
         snapshot.iter().filter(|s| plan.inputs.contains(&s.meta().id)).cloned().collect();
@@ -90,6 +91,16 @@ pub fn compact(
         run.step(step)?;
     }
     run.publish(catalogue, plan).map(Some)
+}
+
+/// A segment as planning should see it: not smaller than what merging makes of it. That matters where
+/// it was compressed and is to be no more.
+fn as_written(meta: SegmentMeta, options: WriterOptions) -> SegmentMeta {
+    let at_least = match options.compression {
+        Compression::None => meta.text_bytes,
+        Compression::Zstd(_) => 0,
+    };
+    SegmentMeta { file_bytes: meta.file_bytes.max(at_least), ..meta }
 }
 
 /// A slab and the input that it lies in.
@@ -352,6 +363,28 @@ mod tests {
         drop(snapshot);
         compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
         assert_eq!(read_all(&f.catalogue.snapshot()[0]), (parts.concat(), Vec::new()));
+    }
+
+    #[test]
+    fn compressed_segments_are_planned_at_the_size_that_they_grow_to_when_it_is_turned_off() {
+        let long = |n: u64| {
+            let mut records = records(1, n * 5, n * 5 + 5);
+            for record in &mut records {
+                record.line.resize(50_000, b'l');
+            }
+            records
+        };
+        let parts: Vec<_> = (0..4).map(long).collect();
+        let options = WriterOptions::default();
+        let f = fixture(&parts, options);
+        let stored: u64 = f.catalogue.snapshot().iter().map(|s| s.meta().file_bytes).sum();
+        assert!(stored < 20_000, "{stored}");
+        let tight = CompactionLimits { room_bytes: 900_000, ..limits() };
+        let as_is = WriterOptions { compression: Compression::None, ..options };
+        assert!(compact(&f.catalogue, &tight, as_is, &NEVER).unwrap().is_none(), "no room");
+        let done = compact(&f.catalogue, &limits(), as_is, &NEVER).unwrap().unwrap();
+        assert!(done.output.file_bytes >= 1_000_000, "not compressed any more");
+        assert_eq!(contents(&f.catalogue), parts.concat());
     }
 
     #[test]

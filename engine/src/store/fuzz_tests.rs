@@ -14,7 +14,7 @@ use super::name::SegmentId;
 use super::open;
 use super::segment::StoreSegment;
 use super::slab::{SlabTrailer, decode_slab_header};
-use super::testing::{Record, SMALL, append_all, directory, read_all, record, write};
+use super::testing::{PACKED, Record, SMALL, append_all, directory, read_all, record, write};
 use super::writer::{SegmentWriter, WriterOptions};
 use crate::fuzz::{assert_little_was_allocated, cases, changed, changes};
 use crate::run_table::RunTable;
@@ -39,7 +39,7 @@ fn seeds() -> &'static Seeds {
         append_all(&mut writer, &all[..30]);
         let inputs = Inputs { ingest: vec![7, 1 << 90], store: vec![SegmentId(5)] };
         let big_blocks = writer.finish(inputs).unwrap().unwrap();
-        let segments = [big_blocks, write(&store, SMALL, &all)];
+        let segments = [big_blocks, write(&store, SMALL, &all), write(&store, PACKED, &all)];
         let mut seeds = Seeds {
             files: Vec::new(),
             names: Vec::new(),
@@ -60,6 +60,17 @@ fn seeds() -> &'static Seeds {
             seeds.names.push(segment.path().file_name().unwrap().into());
         }
         seeds
+    })
+}
+
+const LINE: &[u8] = b"2026-01-01T00:00:00Z host-1 service: a line like any other\n";
+
+/// What zstd makes of lines, and bombs.
+fn packed() -> &'static [Vec<u8>] {
+    static PACKED: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    PACKED.get_or_init(|| {
+        let seeds = [LINE.repeat(500), vec![b'\n'; 64 << 20], LINE.to_vec()];
+        seeds.iter().map(|seed| zstd::bulk::compress(seed, 1).unwrap()).collect()
     })
 }
 
@@ -114,11 +125,40 @@ proptest! {
             prop_assert!(header.validate().is_ok(), "decoding validates");
             let used = usize::try_from(header.used_len()).unwrap();
             if let Some(block) = rest.get(..used) {
-                let table_end = used - header.text_len as usize;
-                let _ = header.check_text(&block[table_end..]);
+                let text = &block[used - header.encoded_len as usize..];
+                let _ = header.check_text(text);
+                if let Ok(decoded) = header.decode_text(text) {
+                    prop_assert_eq!(decoded.len(), header.text_len as usize);
+                }
             }
         }
         let _ = RunTable::decode(rest, 3, 40);
+        assert_little_was_allocated();
+    }
+
+    /// Behind checksums that hold: zstd frames, bombs among them, may still hold anything.
+    #[test]
+    fn fuzz_decoding(
+        plan in changes(),
+        len in prop_oneof![0..40_000u32, Just(17 << 20), any::<u32>()],
+    ) {
+        let packed = packed();
+        let stored = changed(packed, &plan);
+        let len = if len == 0 { LINE.len() as u32 * 500 } else { len };
+        let first = Ulid::from_parts(1, 1, 1);
+        let header = BlockHeader {
+            slab_id: 1, number: 0, codec: 1, table_codec: 1, flags: 0, record_count: 1, run_count: 1,
+            topic_count: 1, text_len: len, encoded_len: stored.len() as u32,
+            table_len: stored.len() as u32, first, last: first,
+            text_crc: crc32fast::hash(&stored), table_crc: crc32fast::hash(&stored),
+        };
+        if header.validate().is_ok() {
+            prop_assert!(header.check_text(&stored).is_ok());
+            if let Ok(decoded) = header.decode_text(&stored) {
+                prop_assert_eq!(decoded.len(), len as usize);
+            }
+            let _ = header.decode_table(&stored);
+        }
         assert_little_was_allocated();
     }
 

@@ -128,6 +128,13 @@ impl GatherRun {
         }
     }
 
+    /// Writes segments in another way than the default one.
+    #[must_use]
+    pub const fn writing(mut self, options: WriterOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// What it is doing.
     pub const fn state(&self) -> GatherState {
         self.machine.state()

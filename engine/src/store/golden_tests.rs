@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::fs;
 
+use super::block::{BlockHeader, CODEC_NONE, CODEC_ZSTD};
 use super::fields::aligned;
 use super::footer::Inputs;
 use super::name::{IdSource, Name, SegmentId};
@@ -70,9 +71,9 @@ fn parse(dump: &str, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// The dump between the page's markers.
-fn on_the_page() -> &'static str {
-    let (_, rest) = PAGE.split_once("```hexdump\n").unwrap();
+/// The dump between the page's markers, of several the one with this number.
+fn on_the_page(number: usize) -> &'static str {
+    let rest = PAGE.split("```hexdump\n").nth(number + 1).unwrap();
     rest.split_once("```").unwrap().0
 }
 
@@ -80,7 +81,7 @@ fn on_the_page() -> &'static str {
 fn the_example_on_the_page_is_what_is_written_and_read() {
     let temp = tempfile::tempdir().unwrap();
     let written = write_example(temp.path());
-    let shown = on_the_page();
+    let shown = on_the_page(0);
     assert!(dump(&written) == shown, "the page should show:\n{}", dump(&written));
 
     let temp = tempfile::tempdir().unwrap();
@@ -97,4 +98,42 @@ fn the_example_on_the_page_is_what_is_written_and_read() {
     assert_eq!(loaded.inputs.ingest, [0x018b_cfe5_6800_1111_2222_3333_4444_5555]);
     assert_eq!(aligned(footer.offset()), footer.offset());
     assert_ne!(footer.id, SegmentId(0));
+}
+
+/// What the page's compressed block holds.
+fn compressed_example() -> Vec<Record> {
+    let record = |n: u64| Record {
+        ulid: Ulid::from_parts(1_700_000_000_000, 0x0a_bbcc_ddee, n),
+        topic: "web".to_owned(),
+        line: format!("GET /health 200 host-{n}").into_bytes(),
+    };
+    (0..8).map(record).collect()
+}
+
+/// Another zstd may write other bytes, which then belong on the page; reading these has to go on.
+#[test]
+fn the_compressed_block_on_the_page_is_what_is_written_and_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let ids = IdSource::seeded(42);
+    let directory =
+        Arc::new(StoreDirectory { storage: Arc::new(OsStorage), path: temp.path().into(), ids });
+    let segment =
+        super::testing::write(&directory, WriterOptions::default(), &compressed_example());
+    assert_eq!(read_all(&segment), (compressed_example(), Vec::new()));
+    let written = fs::read(segment.path()).unwrap()[64..].to_vec();
+    let header = BlockHeader::decode(&written).unwrap();
+    let written = &written[..header.stored_len() as usize];
+    let shown = on_the_page(1);
+    assert!(dump(written) == shown, "the page should show:\n{}", dump(written));
+
+    let bytes = parse(shown, written.len());
+    let (table, text) = bytes[96..].split_at(header.table_len as usize);
+    let text = &text[..header.encoded_len as usize];
+    assert_eq!((header.codec, header.table_codec), (CODEC_ZSTD, CODEC_NONE));
+    assert_eq!(header.check_text(text), Ok(()));
+    let table = header.decode_table(table).unwrap();
+    let lines: Vec<_> =
+        compressed_example().into_iter().flat_map(|r| [r.line, vec![b'\n']].concat()).collect();
+    assert_eq!(*header.decode_text(text).unwrap(), *lines);
+    assert!(table.describes(&lines));
 }

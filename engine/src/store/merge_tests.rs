@@ -226,8 +226,8 @@ fn a_file_cut_while_it_is_merged_gives_no_invented_record() {
     }
     let options = WriterOptions {
         block_text_target: 16 << 10,
-        slab_blocks_max: 100,
         signature_percent: 1_000,
+        ..WriterOptions::default()
     };
     let segment = crate::store::testing::write(&directory, options, &records);
     let shared = segment.open_shared().unwrap();

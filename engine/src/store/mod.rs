@@ -1,6 +1,6 @@
 //! The store log: immutable segments of slabs of blocks, and what makes, merges and finds them.
 //!
-//! - what a file looks like: [`block`], [`index`], [`slab`], [`footer`], [`name`];
+//! - what a file looks like: [`block`] and how it is encoded ([`codec`]), [`index`], [`slab`], [`footer`], [`name`];
 //! - writing one: [`writer`], fed by [`merge`];
 //! - reading one: [`open`], [`segment`];
 //! - the set of them: [`catalogue`], opened by [`recover`];
@@ -12,6 +12,7 @@
 
 pub mod block;
 pub mod catalogue;
+pub mod codec;
 pub mod compaction;
 pub mod compaction_run;
 pub mod footer;

@@ -6,7 +6,8 @@ use crate::run_table::{Run, RunTable};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
-use super::block::{BLOCK_FOLD_EXTRAS, BlockHeader, CODEC_NONE};
+use super::block::{BLOCK_FOLD_EXTRAS, BlockHeader};
+use super::codec::{Encoded, Encoder};
 use super::index::TopicStats;
 use crate::signature::grams::has_fold_extras;
 
@@ -97,29 +98,33 @@ impl OpenBlock {
         stats
     }
 
-    /// Header and encoded run table. The block is not empty.
-    pub(super) fn seal(&self, slab_id: u64, number: u32) -> (BlockHeader, Vec<u8>) {
-        let mut table = Vec::new();
-        self.table.encode(&mut table);
+    /// Header, run table and text as they are stored. The block is not empty.
+    pub(super) fn seal<'a>(
+        &'a self,
+        slab_id: u64,
+        number: u32,
+        encoder: &'a mut Encoder,
+    ) -> (BlockHeader, Encoded<'a>) {
+        let encoded = encoder.encode(&self.table, &self.text);
         let (first, last) = self.table.range().unwrap_or((Ulid::MAX, Ulid::MIN));
         let header = BlockHeader {
             slab_id,
             number,
-            codec: CODEC_NONE,
-            table_codec: CODEC_NONE,
+            codec: encoded.codec,
+            table_codec: encoded.table_codec,
             flags: if has_fold_extras(&self.text) { BLOCK_FOLD_EXTRAS } else { 0 },
             record_count: self.table.record_count() as u32,
             run_count: self.table.runs.len() as u32,
             topic_count: self.table.topics.len() as u32,
             text_len: self.text.len() as u32,
-            encoded_len: self.text.len() as u32,
-            table_len: table.len() as u32,
+            encoded_len: encoded.text.len() as u32,
+            table_len: encoded.table.len() as u32,
             first,
             last,
-            text_crc: crc32fast::hash(&self.text),
-            table_crc: crc32fast::hash(&table),
+            text_crc: crc32fast::hash(encoded.text),
+            table_crc: crc32fast::hash(encoded.table),
         };
-        (header, table)
+        (header, encoded)
     }
 
     /// Empties it for the next block; the buffers stay.

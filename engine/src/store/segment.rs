@@ -23,7 +23,7 @@ use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::block::{BLOCK_FOLD_EXTRAS, BLOCK_HEADER_LEN, BlockHeader};
+use super::block::{BLOCK_FOLD_EXTRAS, BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
 use super::checked::Checked;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
@@ -439,7 +439,8 @@ impl OpenSegment {
             if !self.checked.is_text_verified(index) {
                 place.header.check_text(&map[text.clone()])?;
             }
-            Ok(Chunk { table, text: Text::Mapped(Arc::clone(map), text) })
+            let text = text_of(map, &place.header, text)?;
+            Ok(Chunk { table, text })
         })?;
         self.is_whole(index);
         Ok(chunk)
@@ -450,6 +451,20 @@ impl OpenSegment {
         self.checked.block_is_whole(index);
         self.known.forget(index);
     }
+}
+
+/// A block's text: where it lies, or decoded.
+fn text_of(map: &Arc<Map>, header: &BlockHeader, span: Range<usize>) -> Result<Text, DamageKind> {
+    if header.codec == CODEC_NONE {
+        return Ok(Text::Mapped(Arc::clone(map), span));
+    }
+    let text = header.decode_text(&map[span.clone()])?;
+    // Zeros may have been decoded in place of bytes that are gone. Gone they stay, so that the
+    // checksum tells.
+    if map.is_poisoned() {
+        header.check_text(&map[span])?;
+    }
+    Ok(Text::Decoded(Arc::new(text)))
 }
 
 /// Where table and text lie in the file, if it is long enough.

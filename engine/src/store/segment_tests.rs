@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::fs;
 
 use super::*;
+use crate::store::block::{CODEC_NONE, CODEC_ZSTD};
 use crate::store::footer::Inputs;
 use crate::store::slab::SlabTrailer;
 use crate::store::testing::{
-    Record, SMALL, append_all, directory, read_all, read_open, record, write,
+    PACKED, Record, SMALL, append_all, directory, read_all, read_open, record, write,
 };
-use crate::store::writer::{Piece, SegmentWriter, TopicCache, WriteError, WriterOptions};
+use crate::store::writer::{
+    Compression, Piece, SegmentWriter, TopicCache, WriteError, WriterOptions,
+};
 
 fn records(n: u64) -> Vec<Record> {
     (0..n).map(|n| record(7, n)).collect()
@@ -147,30 +150,72 @@ fn a_file_that_changes_is_verified_again() {
     assert_eq!(damage.records, Some(u64::from(again.chunks[0].record_count)));
 }
 
+/// Hexadecimal digits at random: zstd halves them, and no more.
+fn digits(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        b"0123456789abcdef"[(state >> 60) as usize]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
 #[test]
 fn a_file_cut_under_an_open_segment_costs_what_is_gone() {
-    let temp = tempfile::tempdir().unwrap();
-    let options = WriterOptions {
-        block_text_target: 16 << 10,
-        slab_blocks_max: 100,
-        signature_percent: 1_000,
-    };
-    let mut all = records(64);
-    for record in &mut all {
-        record.line.resize(4000, b'z');
+    for compression in [Compression::None, Compression::Zstd(1)] {
+        let temp = tempfile::tempdir().unwrap();
+        let options = WriterOptions {
+            block_text_target: 16 << 10,
+            compression,
+            signature_percent: 1_000,
+            ..WriterOptions::default()
+        };
+        let mut all = records(64);
+        for (n, record) in all.iter_mut().enumerate() {
+            record.line = digits(n as u64, 4000);
+        }
+        let segment = write(&directory(temp.path()), options, &all);
+        let open = segment.open().unwrap();
+        assert_eq!(read_open(&*open), (all.clone(), Vec::new()));
+        let shared = segment.open_shared().unwrap();
+        let last = shared.chunks.len() - 1;
+        let old = open.read(last).unwrap().text;
+        let keep = shared.places[4].offset;
+        fs::OpenOptions::new().write(true).open(segment.path()).unwrap().set_len(keep).unwrap();
+        if compression == Compression::None {
+            assert!(old.iter().all(|&b| b == 0) && old.is_poisoned(), "told, not invented");
+            assert_eq!(old.memory_bytes(), 0);
+        } else {
+            assert!(open.verify(last).is_err(), "the file is found to be faulty");
+            assert!(old.ends_with(&[&all[63].line[..], b"\n"].concat()), "what is decoded stays");
+            assert!(!old.is_poisoned() && old.memory_bytes() >= old.len());
+        }
+        let (kept, damage) = read_open(&*open);
+        let whole = all.iter().filter(|r| r.ulid < shared.chunks[4].first).count();
+        assert_eq!(kept, all[..whole]);
+        assert_eq!(damage.len(), shared.chunks.len() - 4);
     }
+}
+
+/// What was found whole before may be gone when it is read again: the map answers zeros.
+#[test]
+fn zeros_in_place_of_bytes_that_are_gone_are_never_decoded_into_records() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut all = records(64);
+    for (n, record) in all.iter_mut().enumerate() {
+        record.line = digits(n as u64, 4000);
+    }
+    let options = WriterOptions { block_text_target: 64 << 10, ..WriterOptions::default() };
     let segment = write(&directory(temp.path()), options, &all);
-    let open = segment.open().unwrap();
-    assert_eq!(read_open(&*open), (all.clone(), Vec::new()));
-    let shared = segment.open_shared().unwrap();
-    let old = open.read(shared.chunks.len() - 1).unwrap().text;
-    let keep = shared.places[4].offset;
+    let open = segment.open_shared().unwrap();
+    assert!(open.read_block(1).is_ok() && open.checked.is_text_verified(1));
+    // The second half of the block's bytes goes; none of them is read before it is decoded.
+    let place = open.places[1];
+    let keep = place.offset + place.header.used_len() / 2;
     fs::OpenOptions::new().write(true).open(segment.path()).unwrap().set_len(keep).unwrap();
-    assert!(old.iter().all(|&b| b == 0) && old.is_poisoned(), "gone is told, not invented");
-    let (kept, damage) = read_open(&*open);
-    let whole = all.iter().filter(|r| r.ulid < shared.chunks[4].first).count();
-    assert_eq!(kept, all[..whole]);
-    assert_eq!(damage.len(), shared.chunks.len() - 4);
+    let damage = open.read_block(1).unwrap_err();
+    assert!(damage.loses_records(), "{damage}");
+    assert!(open.read_block(0).is_ok(), "what is there is read");
 }
 
 /// A segment of at least two slabs with several blocks each, and what each block holds.
@@ -185,12 +230,23 @@ struct Broken {
 
 impl Broken {
     fn new() -> Self {
+        Self::of(26, SMALL, CODEC_NONE)
+    }
+
+    /// The same with blocks of zstd.
+    fn packed() -> Self {
+        Self::of(100, PACKED, CODEC_ZSTD)
+    }
+
+    fn of(count: u64, options: WriterOptions, codec: u8) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let directory = directory(temp.path());
-        let records = records(26);
-        let segment = write(&directory, SMALL, &records);
+        let records = records(count);
+        let segment = write(&directory, options, &records);
         let open = segment.open_shared().unwrap();
         assert!(open.slabs().len() >= 2 && open.chunks.len() >= 5);
+        let last = open.places.len() - 1;
+        assert!(open.places[..last].iter().all(|place| place.header.codec == codec));
         let span = |p: &BlockPlace| {
             let start = p.offset as usize;
             (start..start + p.header.used_len() as usize, p.header.first, p.header.last)
@@ -235,23 +291,72 @@ impl Broken {
 
 #[test]
 fn every_flipped_byte_costs_at_most_the_block_it_is_in() {
-    let broken = Broken::new();
-    for at in 0..broken.bytes.len() {
-        for flip in [0xff, 0x01] {
-            let mut bytes = broken.bytes.clone();
-            bytes[at] ^= flip;
-            broken.check(&bytes, |block| block.contains(&at), &format!("byte {at} ^ {flip}"));
+    for (broken, flips) in [(Broken::new(), &[0xff, 0x01][..]), (Broken::packed(), &[0x10])] {
+        for at in 0..broken.bytes.len() {
+            for flip in flips {
+                let mut bytes = broken.bytes.clone();
+                bytes[at] ^= flip;
+                broken.check(&bytes, |block| block.contains(&at), &format!("byte {at} ^ {flip}"));
+            }
         }
+        drop(broken.temp);
     }
-    drop(broken.temp);
 }
 
 #[test]
 fn every_truncation_costs_at_most_the_blocks_that_are_cut() {
-    let broken = Broken::new();
-    for len in 0..broken.bytes.len() {
-        broken.check(&broken.bytes[..len], |block| block.end > len, &format!("cut at {len}"));
+    for broken in [Broken::new(), Broken::packed()] {
+        for len in 0..broken.bytes.len() {
+            broken.check(&broken.bytes[..len], |block| block.end > len, &format!("cut at {len}"));
+        }
     }
+}
+
+/// Broken before its checksums were made: only decoding can tell.
+#[test]
+fn a_block_that_verifies_but_does_not_decode_costs_its_records_and_no_memory() {
+    let broken = Broken::packed();
+    let found = open::find(&broken.path, &broken.bytes);
+    let (slab, block) = (&found.slabs[0], &found.slabs[0].index.blocks[1]);
+    let start = (slab.offset + block.offset) as usize;
+    let text_at = start + BLOCK_HEADER_LEN + block.header.table_len as usize;
+    let text = text_at..text_at + block.header.encoded_len as usize;
+    let replaced = |with: &[u8], text_len: u32| {
+        let mut bytes = broken.bytes.clone();
+        bytes[text.clone()].fill(0);
+        bytes[text.start..text.start + with.len()].copy_from_slice(with);
+        let text_crc = crc32fast::hash(&bytes[text.clone()]);
+        let header = BlockHeader { text_len, text_crc, ..block.header };
+        bytes[start..start + BLOCK_HEADER_LEN].copy_from_slice(&header.encode());
+        // Its index still says otherwise: away with it.
+        let index = slab.offset + slab.trailer.unwrap().index.offset;
+        bytes[index as usize] ^= 1;
+        bytes
+    };
+    let bomb = zstd::bulk::compress(&vec![b'\n'; 17 << 20], 1).unwrap();
+    assert!(bomb.len() < text.len() || bomb.len() < 2000, "{}", bomb.len());
+    let bomb = &bomb[..bomb.len().min(text.len())];
+    for (with, text_len) in
+        [(&b"no zstd"[..], block.header.text_len), (bomb, block.header.text_len), (bomb, 17 << 20)]
+    {
+        let bytes = replaced(with, text_len);
+        broken.check(&bytes, |hurt| hurt.contains(&start), "does not decode");
+        let (_, damage) = broken.read(&bytes);
+        let lost: Vec<_> = damage.iter().filter(|d| d.loses_records()).collect();
+        assert_eq!(lost.len(), 1);
+        assert_eq!(lost[0].records, Some(u64::from(block.header.record_count)));
+    }
+}
+
+#[test]
+fn a_segment_that_is_not_to_be_compressed_is_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = WriterOptions { compression: Compression::None, ..PACKED };
+    let segment = write(&directory(temp.path()), options, &records(100));
+    let open = segment.open_shared().unwrap();
+    assert!(open.places.iter().all(|place| place.header.codec == CODEC_NONE));
+    assert!(matches!(open.read_block(0).unwrap().text, Text::Mapped(..)));
+    assert_eq!(read_all(&segment), (records(100), Vec::new()));
 }
 
 #[test]

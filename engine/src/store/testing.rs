@@ -14,7 +14,7 @@ use super::StoreDirectory;
 use super::footer::Inputs;
 use super::name::IdSource;
 use super::segment::StoreSegment;
-use super::writer::{Piece, SegmentWriter, TopicCache, WriterOptions};
+use super::writer::{Compression, Piece, SegmentWriter, TopicCache, WriterOptions};
 
 /// A record as tests see it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,11 +24,19 @@ pub(crate) struct Record {
     pub(crate) line: Vec<u8>,
 }
 
-pub(crate) const SMALL: WriterOptions =
-    WriterOptions { block_text_target: 100, slab_blocks_max: 3, signature_percent: 0 };
+pub(crate) const SMALL: WriterOptions = WriterOptions {
+    block_text_target: 100,
+    slab_blocks_max: 3,
+    signature_percent: 0,
+    compression: Compression::None,
+};
 
 /// The same with signatures, however small the blocks.
 pub(crate) const SIGNED: WriterOptions = WriterOptions { signature_percent: 1_000, ..SMALL };
+
+/// The same with blocks that zstd makes smaller.
+pub(crate) const PACKED: WriterOptions =
+    WriterOptions { block_text_target: 400, compression: Compression::Zstd(1), ..SMALL };
 
 /// Record `n` of a stream: a few topics, a line that names its ULID and is of varied length.
 pub(crate) fn record(stream: u64, n: u64) -> Record {

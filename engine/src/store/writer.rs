@@ -21,6 +21,8 @@ use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
+pub use super::codec::Compression;
+use super::codec::Encoder;
 use super::footer::{Footer, Inputs, SlabEntry};
 use super::index::{Block, SlabIndex, TopicStats};
 use super::name::{Name, SegmentId};
@@ -32,7 +34,7 @@ use super::segment::StoreSegment;
 use super::slab::{Section, SlabTrailer, TRAILER_LEN, encode_slab_header};
 pub use super::write_error::WriteError;
 
-/// Sizes that tests make small.
+/// How segments are written; tests make the sizes small.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
     /// Text after which a block ends, bytes.
@@ -41,6 +43,8 @@ pub struct WriterOptions {
     pub slab_blocks_max: usize,
     /// What a slab's signatures may take beside its blocks, percent; 0: there are none.
     pub signature_percent: u64,
+    /// How text is stored.
+    pub compression: Compression,
 }
 
 impl Default for WriterOptions {
@@ -49,6 +53,7 @@ impl Default for WriterOptions {
             block_text_target: BLOCK_TEXT_TARGET,
             slab_blocks_max: SLAB_BLOCKS_MAX,
             signature_percent: SIGNATURE_SHARE_PERCENT,
+            compression: Compression::default(),
         }
     }
 }
@@ -82,6 +87,7 @@ pub struct SegmentWriter {
     output: Output,
     id: SegmentId,
     block: OpenBlock,
+    encoder: Encoder,
     slab: Option<OpenSlab>,
     slabs: Vec<SlabEntry>,
     topics: BTreeMap<Topic, TopicStats>,
@@ -99,6 +105,7 @@ impl SegmentWriter {
             output: Output::new(Arc::clone(directory), path),
             id,
             block: OpenBlock::new(),
+            encoder: Encoder::new(options.compression),
             slab: None,
             slabs: Vec::new(),
             topics: BTreeMap::new(),
@@ -112,7 +119,7 @@ impl SegmentWriter {
         self.last
     }
 
-    /// Bytes of the file so far, about.
+    /// Bytes of the file so far, about; at most, for the open block is not compressed yet.
     pub fn written_bytes(&self) -> u64 {
         self.output.position() + self.block.text.len() as u64
     }
@@ -241,11 +248,12 @@ impl SegmentWriter {
             return Ok(());
         }
         let mut slab = self.slab_for_block()?;
-        let (header, table) = self.block.seal(slab.id, slab.index.blocks.len() as u32);
+        let number = slab.index.blocks.len() as u32;
+        let (header, encoded) = self.block.seal(slab.id, number, &mut self.encoder);
         let offset = self.output.position() - slab.offset;
         self.output.put(&header.encode())?;
-        self.output.put(&table)?;
-        self.output.put(&self.block.text)?;
+        self.output.put(encoded.table)?;
+        self.output.put(encoded.text)?;
         self.output.pad()?;
         let mut topics = Vec::with_capacity(self.block.table.topics.len());
         for stats in self.block.topic_stats() {

@@ -168,6 +168,7 @@ fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
     expiry(w, m)?;
     w.gauge("store_segments", "Published segments.", &m.segments)?;
     w.gauge("store_bytes", "Files of published segments.", &m.bytes)?;
+    w.gauge("store_text_bytes", "Text of published segments, not compressed.", &m.text_bytes)?;
     w.gauge("store_replicas_missing", "Copies that segments lack.", &m.replicas_missing)
 }
 
@@ -242,11 +243,13 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
         &[
             ("frames".to_owned(), &m.disk_written_frames),
             ("tail".to_owned(), &m.disk_written_tail),
-            ("store".to_owned(), &m.disk_written_store),
+            ("gather".to_owned(), &m.disk_written_gather),
+            ("compaction".to_owned(), &m.disk_written_compaction),
         ],
     )?;
     let taken = m.ingest.taken_bytes.get();
-    let written = m.disk_written_frames.get() + m.disk_written_store.get();
+    let store = m.disk_written_gather.get() + m.disk_written_compaction.get();
+    let written = m.disk_written_frames.get() + store;
     let ratio = if taken == 0 { 0.0 } else { written as f64 / taken as f64 };
     w.one(
         "bytes_written_per_byte_taken",
