@@ -62,8 +62,7 @@ impl Output {
     pub(super) fn new(pipe: PipeWriter, format: Format, order: Order) -> Self {
         let writer = RecordWriter::new(format);
         let (record_is_sent, record_start, record) = (false, 0, Ulid::MIN);
-        let out = Vec::with_capacity(OUTPUT_CAPACITY_BYTES);
-        Self { pipe, writer, order, out, record_is_sent, record_start, record }
+        Self { pipe, writer, order, out: Vec::new(), record_is_sent, record_start, record }
     }
 
     /// Takes back the beginning of a record of which the rest is gone; `false`: it is sent.
@@ -88,8 +87,11 @@ impl Output {
     /// Hands what is written to the pipe.
     fn push(&mut self, stats: &Stats) {
         let head = PipeHead { complete: stats.complete, missing_count: stats.missing_count };
-        let next = Vec::with_capacity(OUTPUT_CAPACITY_BYTES);
-        self.pipe.push(std::mem::replace(&mut self.out, next), head);
+        // Room that is not used is not carried along.
+        if self.out.len() < OUTPUT_PIECE_BYTES {
+            self.out.shrink_to_fit();
+        }
+        self.pipe.push(std::mem::take(&mut self.out), head);
         self.record_is_sent = self.writer.is_inside_a_record();
     }
 
@@ -98,6 +100,9 @@ impl Output {
         // Sweeps for output always bring text.
         let Some(text) = head.text else { return (head.records_max as u32, 0) };
         let mut left = text.get(head.hit.span()).unwrap_or_default();
+        if self.out.capacity() == 0 {
+            self.out.reserve(OUTPUT_CAPACITY_BYTES);
+        }
         let (mut records, mut bytes) = (0, 0);
         if self.order == Order::Asc {
             let room = (OUTPUT_PIECE_BYTES, head.records_max);

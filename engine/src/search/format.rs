@@ -311,7 +311,8 @@ mod tests {
             let (records, bytes) =
                 writer.write_lines(&mut fast, (full, records_max), (first, lines.as_bytes()));
             for (i, line) in lines.lines().take(records as usize).enumerate() {
-                assert!(writer.write(&mut slow, full, (first.plus(i as u64), "t", line.as_bytes())));
+                let record = (first.plus(i as u64), "t", line.as_bytes());
+                assert!(writer.write(&mut slow, 1 << 20, record));
             }
             assert_eq!(fast, slow);
             let short = lines.lines().take_while(|line| line.len() < STEP_BYTES);

@@ -44,6 +44,8 @@ struct JobState {
     consumer: Box<dyn Consumer>,
     /// Time that threads have worked for it.
     cpu: Duration,
+    /// It has brought all that its reader has room for.
+    is_ahead: bool,
 }
 
 /// What this thread has worked since it last looked.
@@ -171,7 +173,8 @@ impl Shared {
 
     /// Takes a job in.
     pub(super) fn submit(&self, id: u64, sweep: Sweep, consumer: Box<dyn Consumer>) {
-        let state = Mutex::new(Some(JobState { sweep, consumer, cpu: Duration::ZERO }));
+        let state =
+            Mutex::new(Some(JobState { sweep, consumer, cpu: Duration::ZERO, is_ahead: false }));
         let (held_bytes, last_turn) = (AtomicUsize::new(0), AtomicU64::new(0));
         let job = Arc::new(Job { id, started: Instant::now(), state, held_bytes, last_turn });
         let mut queue = self.lock();
@@ -257,6 +260,7 @@ impl Shared {
             if let Some(done) = done.take() {
                 state.sweep.complete(done);
             }
+            state.is_ahead = false;
             let drained = state.consumer.drain(&mut state.sweep);
             state.cpu += lap.end();
             self.hold(job, state.sweep.held_bytes());
@@ -281,6 +285,7 @@ impl Shared {
             let Some(work) = state.sweep.next_work(may_take, self.window()) else {
                 // Under the job's lock, so that whoever changes this finds the job parked.
                 self.park(job.id);
+                state.is_ahead = !may_take;
                 // Readers drain without the job's lock: one may just have been missed.
                 if !may_take && state.consumer.has_room() {
                     self.wake(job.id);
@@ -315,8 +320,10 @@ impl Shared {
         if is_scarce { 1 } else { usize::MAX }
     }
 
-    /// Where jobs keep too much, those that were not worked on for longest give back what they
-    /// have read ahead, and if that is not enough, what they are being read from.
+    /// Where jobs keep too much, those whose readers are behind, the ones that were not worked on
+    /// for longest first, give back what they have read ahead, and if that is not enough, what
+    /// their readers are at. Others do not: they keep only what they cannot go on without, and
+    /// would start over again and again.
     fn relieve(&self) {
         let is_over = |max: usize| self.held_bytes.load(Ordering::Relaxed) > max;
         if !is_over(self.held_bytes_max) {
@@ -331,7 +338,7 @@ impl Shared {
                 }
                 // One that is locked is being worked on, and gives back when that is done.
                 let Ok(mut slot) = job.state.try_lock() else { continue };
-                if let Some(state) = slot.as_mut() {
+                if let Some(state) = slot.as_mut().filter(|state| state.is_ahead) {
                     state.sweep.shed(but_head);
                     self.hold(job, state.sweep.held_bytes());
                 }
@@ -353,7 +360,7 @@ impl Job {
 
     /// Lets go of all that the query held, then delivers its result.
     fn finish(&self, mut slot: MutexGuard<'_, Option<JobState>>, aborted: bool) -> Turn {
-        if let Some(JobState { sweep, consumer, cpu }) = slot.take() {
+        if let Some(JobState { sweep, consumer, cpu, .. }) = slot.take() {
             let mut stats: Stats = sweep.into_stats();
             stats.duration = self.started.elapsed();
             stats.cpu = cpu;

@@ -132,7 +132,7 @@ impl Known {
 pub(super) fn decoded_bytes(text: &Text) -> usize {
     match text {
         Text::Mapped(..) | Text::Shared(..) => 0,
-        Text::Owned(bytes) => bytes.capacity(),
+        Text::Owned(_) | Text::Decoded(_) => text.memory_bytes(),
     }
 }
 
@@ -147,7 +147,10 @@ impl Scan {
             Some(known) => known,
             None => self.read(filter)?,
         };
-        let decoded = |known: &Known| known.text.as_ref().map_or(0, decoded_bytes) as u64;
+        let decoded = |known: &Known| {
+            let text = known.text.as_ref().filter(|text| matches!(text, Text::Decoded(_)));
+            text.map_or(0, |text| text.len() as u64)
+        };
         let mut cost = Cost { decoded: if verified { 0 } else { decoded(&known) }, scanned: 0 };
         for _ in 0..READS_MAX {
             let mut collector = Collector::new(self.hits_max, filter.order);
