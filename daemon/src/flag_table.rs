@@ -199,7 +199,7 @@ pub(crate) const NODE: &[Flag] = &[
         "store.compression-level",
         Kind::NoneOr(1, 19),
         "1",
-        "Compress store segments with zstd of this level; none: store text as it is",
+        "zstd level of store segments: 1 makes 27 % of mixed logs, 3 25 %, 6 23 % in five times the time; none: as they are",
     ),
     rare(
         "store.segment-purge",
