@@ -318,7 +318,7 @@ mod tests {
             let short = lines.lines().take_while(|line| line.len() < STEP_BYTES);
             let taken: Vec<_> = short.take(records as usize).collect();
             assert_eq!(bytes, taken.iter().map(|line| line.len() + 1).sum::<usize>());
-            assert!(records as u64 == records_max.min(3) || fast.len() >= full);
+            assert!(u64::from(records) == records_max.min(3) || fast.len() >= full);
         }
     }
 
