@@ -128,6 +128,8 @@ pub trait OpenPart: Send + Sync {
     fn read(&self, index: usize) -> Result<Chunk, Damage>;
     /// Reads the run table alone.
     fn read_table(&self, index: usize) -> Result<RunTable, Damage>;
+    /// The chunk will be read soon: whoever has to fetch it may begin. Does not wait.
+    fn will_read(&self, _index: usize) {}
     /// Whether the chunk was read before and found damaged: what is known of it without reading it
     /// is not to be relied on, nor its run table alone.
     fn is_bad(&self, _index: usize) -> bool {

@@ -97,6 +97,25 @@ pub const PIPE_BYTES_MAX: usize = 128 << 10;
 /// Output that is handed to the pipe at once, bytes.
 pub const OUTPUT_PIECE_BYTES: usize = 64 << 10;
 
+/// Memory for such output, bytes: a piece and the record that fills it up, if that is not long.
+pub const OUTPUT_CAPACITY_BYTES: usize = OUTPUT_PIECE_BYTES + (8 << 10);
+
+/// Chunks that are fetched ahead of the one that is scanned, counted in the order of the query: some
+/// MiB, so that a disk is asked for much at a time.
+pub const READ_AHEAD_CHUNKS: usize = 16;
+
+/// What is kept of store segments that were opened before, bytes, so that the next query need not
+/// read and validate their indexes again.
+pub const SEGMENTS_OPEN_BYTES_MAX: usize = 32 << 20;
+
+/// What an open segment counts beside its index, bytes: bounds descriptors and maps at some hundreds.
+pub const SEGMENT_OPEN_BYTES: usize = 128 << 10;
+
+/// Decoded text and run tables that all queries together keep between their turns on the scan
+/// threads, bytes. Beyond it those that wait longest give theirs back and read again when it is
+/// their turn; beyond half of it nobody reads ahead.
+pub const QUERY_HELD_BYTES_MAX: usize = 64 << 20;
+
 /// Spans that an answer lists as missing; further ones are counted only.
 pub const QUERY_MISSING_MAX: usize = 1024;
 

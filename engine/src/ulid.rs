@@ -9,6 +9,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// Crockford's base 32.
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 /// Bits of the counter and of the stream.
 const PART_BITS: u32 = 40;
 /// Largest stream id and largest counter.
@@ -83,11 +85,24 @@ impl Ulid {
 
     /// Writes the 26-character text form, without allocation.
     pub fn encode(self, out: &mut [u8; ULID_TEXT_LEN]) {
-        const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
         let mut rest = self.0;
         for slot in out.iter_mut().rev() {
             *slot = ALPHABET[(rest & 31) as usize];
             rest >>= 5;
+        }
+    }
+
+    /// The same where `out` holds the text of `before`: only characters that differ are written,
+    /// one or two of neighbours.
+    pub fn encode_over(self, before: Self, out: &mut [u8; ULID_TEXT_LEN]) {
+        let (mut rest, mut changed) = (self.0, self.0 ^ before.0);
+        for slot in out.iter_mut().rev() {
+            if changed == 0 {
+                return;
+            }
+            *slot = ALPHABET[(rest & 31) as usize];
+            rest >>= 5;
+            changed >>= 5;
         }
     }
 }
@@ -144,6 +159,16 @@ mod tests {
             let id = Ulid(raw);
             prop_assert_eq!(id.to_string(), ::ulid::Ulid(raw).to_string());
             prop_assert_eq!(id.to_string().parse::<Ulid>(), Ok(id));
+        }
+
+        #[test]
+        fn text_written_over_that_of_another_is_the_same(before: u128, other: u128, bits in 0..128u32) {
+            let id = Ulid(before ^ (other >> bits));
+            let (mut over, mut whole) = ([0; ULID_TEXT_LEN], [0; ULID_TEXT_LEN]);
+            Ulid(before).encode(&mut over);
+            id.encode_over(Ulid(before), &mut over);
+            id.encode(&mut whole);
+            prop_assert_eq!(over, whole);
         }
 
         #[test]

@@ -62,11 +62,11 @@ pub(super) fn table(stats: &Value) -> String {
     let figures = object
         .iter()
         .filter(|(_, value)| !value.is_array())
-        .map(|(name, value)| format!("{name:<16}{value:>16}\n"));
+        .map(|(name, value)| format!("{name:<26}{value}\n"));
     let spans = object.get("missing").and_then(Value::as_array).into_iter().flatten().map(|span| {
         let text = |name: &str| span[name].as_str().unwrap_or("?").to_owned();
         let (from, to, node, reason) = (text("from"), text("to"), text("node"), text("reason"));
-        format!("missing         from {from} to {to} on {node}: {reason}\n")
+        format!("missing                   from {from} to {to} on {node}: {reason}\n")
     });
     figures.chain(spans).collect()
 }

@@ -13,8 +13,9 @@ use super::spec::{Format, Order, Outcome, Stats};
 use super::sweep::{Head, HeadText, Sweep};
 use super::ticket::TicketSender;
 use crate::chunk::ChunkMeta;
-use crate::limits::OUTPUT_PIECE_BYTES;
+use crate::limits::{OUTPUT_CAPACITY_BYTES, OUTPUT_PIECE_BYTES};
 use crate::topic::Topic;
+use crate::ulid::Ulid;
 
 /// How a consumer stands after it took what there was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,17 +54,43 @@ pub(super) struct Output {
     record_is_sent: bool,
     /// Where the record being written starts in `out`, if that is all of it.
     record_start: usize,
+    /// The record being written.
+    record: Ulid,
 }
 
 impl Output {
     pub(super) fn new(pipe: PipeWriter, format: Format, order: Order) -> Self {
         let writer = RecordWriter::new(format);
-        Self { pipe, writer, order, out: Vec::new(), record_is_sent: false, record_start: 0 }
+        let (record_is_sent, record_start, record) = (false, 0, Ulid::MIN);
+        Self { pipe, writer, order, out: Vec::new(), record_is_sent, record_start, record }
+    }
+
+    /// Takes back the beginning of a record of which the rest is gone; `false`: it is sent.
+    fn take_back(&mut self) -> bool {
+        if self.writer.is_inside_a_record() {
+            self.out.truncate(self.record_start);
+            self.writer.reset();
+        }
+        !self.record_is_sent
+    }
+
+    /// Whether the record being written is not the one that the head goes on with: what was read
+    /// of it was given back, and could not be read again.
+    fn is_orphan(&self, head: &Head<'_>) -> bool {
+        let next = match self.order {
+            Order::Asc => head.hit.first,
+            Order::Desc => head.hit.last(),
+        };
+        self.writer.is_inside_a_record() && self.record != next
     }
 
     /// Hands what is written to the pipe.
     fn push(&mut self, stats: &Stats) {
         let head = PipeHead { complete: stats.complete, missing_count: stats.missing_count };
+        // Room that is not used is not carried along.
+        if self.out.len() < OUTPUT_PIECE_BYTES {
+            self.out.shrink_to_fit();
+        }
         self.pipe.push(std::mem::take(&mut self.out), head);
         self.record_is_sent = self.writer.is_inside_a_record();
     }
@@ -73,7 +100,16 @@ impl Output {
         // Sweeps for output always bring text.
         let Some(text) = head.text else { return (head.records_max as u32, 0) };
         let mut left = text.get(head.hit.span()).unwrap_or_default();
+        if self.out.capacity() == 0 {
+            self.out.reserve(OUTPUT_CAPACITY_BYTES);
+        }
         let (mut records, mut bytes) = (0, 0);
+        if self.order == Order::Asc {
+            let room = (OUTPUT_PIECE_BYTES, head.records_max);
+            let (written, len) =
+                self.writer.write_lines(&mut self.out, room, (head.hit.first, left));
+            (records, bytes, left) = (written, len as u64, &left[len..]);
+        }
         while u64::from(records) < head.records_max && self.out.len() < OUTPUT_PIECE_BYTES {
             let (record, id) = match self.order {
                 Order::Asc => {
@@ -96,7 +132,7 @@ impl Output {
             let is_new = !self.writer.is_inside_a_record();
             if !self.writer.write(&mut self.out, OUTPUT_PIECE_BYTES, written) {
                 if is_new {
-                    self.record_start = start;
+                    (self.record_start, self.record) = (start, id);
                 }
                 break;
             }
@@ -113,21 +149,21 @@ impl Consumer for Output {
             let full = self.out.len() >= OUTPUT_PIECE_BYTES;
             match self.pipe.room() {
                 Room::Gone => return Drained::Unwanted,
-                Room::Ended(_) if self.record_is_sent => return Drained::Aborted,
-                Room::Ended(reason) => {
-                    if self.writer.is_inside_a_record() {
-                        self.out.truncate(self.record_start);
-                        self.writer.reset();
-                    }
-                    return Drained::Ended(reason);
-                }
+                Room::Ended(_) if !self.take_back() => return Drained::Aborted,
+                Room::Ended(reason) => return Drained::Ended(reason),
                 Room::Full if full => return Drained::Full,
                 Room::Some | Room::Empty if full => self.push(&sweep.stats),
                 Room::Full | Room::Some | Room::Empty => {}
             }
             while self.out.len() < OUTPUT_PIECE_BYTES && sweep.prepare() {
-                let (mark, stage) = (self.out.len(), self.writer.stage());
                 let Some(head) = sweep.head() else { break };
+                if self.is_orphan(&head) {
+                    if !self.take_back() {
+                        return Drained::Aborted;
+                    }
+                    continue;
+                }
+                let (mark, stage) = (self.out.len(), self.writer.stage());
                 let (records, bytes) = self.write(&head);
                 match sweep.check_head() {
                     HeadText::Intact => {}
@@ -148,6 +184,9 @@ impl Consumer for Output {
             if self.out.len() < OUTPUT_PIECE_BYTES {
                 break;
             }
+        }
+        if sweep.is_over() && self.writer.is_inside_a_record() && !self.take_back() {
+            return Drained::Aborted;
         }
         // A reader that waits gets what there is; one that is busy gets whole pieces.
         if !self.out.is_empty() && (sweep.is_over() || self.pipe.room() == Room::Empty) {

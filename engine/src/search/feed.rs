@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use super::pinned::PinnedPart;
 use super::scan::Filter;
-use super::spec::Order;
+use super::spec::{Order, Skipped};
 use crate::chunk::{ChunkMeta, Part};
+use crate::limits::READ_AHEAD_CHUNKS;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -50,9 +51,30 @@ struct Cursor {
     /// Which of the part's topics are wanted; none where all are. A part that does not know its
     /// topics has an empty list: each of its chunks has to be read.
     wanted: Option<Vec<bool>>,
+    /// Chunks before this one (behind it in descending order) are being fetched.
+    fetched_to: usize,
 }
 
 impl Cursor {
+    /// What is to be fetched when this chunk is handed out: so that half of what is fetched at a
+    /// time is always ahead.
+    fn ahead(&mut self, order: Order, index: usize) -> Range<usize> {
+        let far = READ_AHEAD_CHUNKS;
+        match order {
+            Order::Asc if self.fetched_to <= index + far / 2 => {
+                let start = self.fetched_to.max(index);
+                self.fetched_to = (index + far).min(self.left.end).max(start);
+                start..self.fetched_to
+            }
+            Order::Desc if self.fetched_to + far / 2 > index => {
+                let end = self.fetched_to.min(index + 1);
+                self.fetched_to = (index + 1).saturating_sub(far).max(self.left.start).min(end);
+                self.fetched_to..end
+            }
+            Order::Asc | Order::Desc => 0..0,
+        }
+    }
+
     /// Which chunk is next in the query's order.
     fn next(&self, order: Order) -> Option<usize> {
         let mut left = self.left.clone();
@@ -80,8 +102,8 @@ impl Cursor {
 pub(super) enum Next {
     /// Open this part, then say so with [`Feed::opened`].
     Open(Arc<dyn Part>),
-    /// Scan this chunk.
-    Chunk(Arc<PinnedPart>, usize),
+    /// Scan this chunk; those of the range will be wanted soon.
+    Chunk(Arc<PinnedPart>, usize, Range<usize>),
 }
 
 /// See the page of the module.
@@ -95,8 +117,8 @@ pub(super) struct Feed {
     cursors: Vec<Option<Cursor>>,
     /// Next key of each cursor that has chunks left.
     heads: BinaryHeap<Reverse<(u128, usize)>>,
-    /// Chunks that time, topics or signatures ruled out.
-    pub(super) blocks_skipped: u64,
+    /// Chunks that were passed over so far.
+    pub(super) blocks_skipped: Skipped,
 }
 
 impl Feed {
@@ -108,7 +130,7 @@ impl Feed {
         let mut unopened: Vec<_> = keyed.collect();
         unopened.sort_by_key(|(key, _)| Reverse(*key));
         let (cursors, heads) = (Vec::new(), BinaryHeap::new());
-        Self { order, low, high, unopened, cursors, heads, blocks_skipped: 0 }
+        Self { order, low, high, unopened, cursors, heads, blocks_skipped: Skipped::default() }
     }
 
     /// Nothing that is still to come has a smaller key; `None` when nothing is.
@@ -131,8 +153,9 @@ impl Feed {
         let cursor = self.cursors.get_mut(slot)?.as_mut()?;
         let index = cursor.skip(self.order)?;
         let part = Arc::clone(&cursor.part);
+        let ahead = cursor.ahead(self.order, index);
         self.requeue(slot);
-        Some((next_key, Next::Chunk(part, index)))
+        Some((next_key, Next::Chunk(part, index, ahead)))
     }
 
     /// Takes the next chunk without its being read, if nothing that is still to come overlaps it,
@@ -183,10 +206,11 @@ impl Feed {
         let chunks = part.chunks();
         let start = chunks.partition_point(|chunk| chunk.last < self.low);
         let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
-        self.blocks_skipped += (chunks.len() - (end - start)) as u64;
+        self.blocks_skipped.by_time += (chunks.len() - (end - start)) as u64;
         let wanted = (!filter.topics.is_empty())
             .then(|| part.topics().iter().map(|topic| filter.wants(topic)).collect());
-        let cursor = Cursor { part, left: start..end, wanted };
+        let fetched_to = if self.order == Order::Asc { start } else { end };
+        let cursor = Cursor { part, left: start..end, wanted, fetched_to };
         let slot = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());
         if slot == self.cursors.len() {
             self.cursors.push(None);
@@ -205,7 +229,8 @@ impl Feed {
                 self.heads.push(Reverse((key, slot)));
                 return;
             }
-            self.blocks_skipped += 1;
+            let skipped = &mut self.blocks_skipped;
+            *(if has_topic { &mut skipped.by_signature } else { &mut skipped.by_topic }) += 1;
             cursor.skip(self.order);
         }
         self.cursors[slot] = None;

@@ -31,11 +31,46 @@ pub(crate) struct RecordWriter {
     stage: Stage,
     /// The last time written and its text: many records share it.
     time: (u64, String),
+    /// The last ULID written and its text: the next one differs little.
+    id: (Ulid, [u8; ULID_TEXT_LEN]),
 }
 
 impl RecordWriter {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, stage: Stage::Start, time: (0, rfc3339(0)) }
+        let id = (Ulid::MIN, [b'0'; ULID_TEXT_LEN]);
+        Self { format, stage: Stage::Start, time: (0, rfc3339(0)), id }
+    }
+
+    fn id_text(&mut self, id: Ulid) -> &[u8; ULID_TEXT_LEN] {
+        id.encode_over(self.id.0, &mut self.id.1);
+        self.id.0 = id;
+        &self.id.1
+    }
+
+    /// Writes whole records of a run in text, the first of them `first`, `lines` with their LFs:
+    /// until `records_max` are written, `out` holds `full` bytes, or one is long or something else
+    /// than text is wanted, which [`RecordWriter::write`] does. How many, and their bytes.
+    pub(super) fn write_lines(
+        &mut self,
+        out: &mut Vec<u8>,
+        (full, records_max): (usize, u64),
+        (first, lines): (Ulid, &[u8]),
+    ) -> (u32, usize) {
+        let (mut records, mut done) = (0, 0);
+        if self.format != Format::Text || self.stage != Stage::Start {
+            return (0, 0);
+        }
+        while u64::from(records) < records_max && out.len() < full {
+            let left = &lines[done..];
+            let Some(lf) = memchr::memchr(b'\n', left).filter(|&lf| lf < STEP_BYTES) else { break };
+            let mut head = [b' '; ULID_TEXT_LEN + 1];
+            head[..ULID_TEXT_LEN].copy_from_slice(self.id_text(first.plus(u64::from(records))));
+            out.extend_from_slice(&head);
+            out.extend_from_slice(&left[..=lf]);
+            records += 1;
+            done += lf + 1;
+        }
+        (records, done)
     }
 
     /// Whether a record is begun and not ended.
@@ -101,8 +136,7 @@ impl RecordWriter {
 
     /// Writes what stands before the record's bytes; whether they go as they are.
     fn begin(&mut self, out: &mut Vec<u8>, id: Ulid, topic: &str, bytes: &[u8]) -> bool {
-        let mut text = [0; ULID_TEXT_LEN];
-        id.encode(&mut text);
+        let text = *self.id_text(id);
         if self.format == Format::Text {
             out.extend_from_slice(&text);
             out.push(b' ');
@@ -147,7 +181,7 @@ impl RecordWriter {
             "segments": stats.segments,
             "bytes_scanned": stats.bytes_scanned,
             "blocks_read": stats.blocks_read,
-            "blocks_skipped": stats.blocks_skipped,
+            "blocks_skipped": stats.blocks_skipped.all(),
         }});
         out.extend_from_slice(end.to_string().as_bytes());
         out.push(b'\n');
@@ -264,6 +298,28 @@ mod tests {
                 .unwrap()
                 .ends_with("\"topic\":\"web\",\"record_b64\":\"/w==\"}\n")
         );
+    }
+
+    #[test]
+    fn lines_are_written_as_their_records_are_one_by_one() {
+        let first = Ulid::from_parts(1_700_000_000_123, 1, 30);
+        let long = "x".repeat(STEP_BYTES);
+        let lines = format!("a\n\nb c\n{long}\nbehind\n");
+        for (full, records_max) in [(1 << 20, 9), (1 << 20, 2), (40, 9), (28, 9), (1, 9)] {
+            let (mut fast, mut slow) = (Vec::new(), Vec::new());
+            let mut writer = RecordWriter::new(Format::Text);
+            let (records, bytes) =
+                writer.write_lines(&mut fast, (full, records_max), (first, lines.as_bytes()));
+            for (i, line) in lines.lines().take(records as usize).enumerate() {
+                let record = (first.plus(i as u64), "t", line.as_bytes());
+                assert!(writer.write(&mut slow, 1 << 20, record));
+            }
+            assert_eq!(fast, slow);
+            let short = lines.lines().take_while(|line| line.len() < STEP_BYTES);
+            let taken: Vec<_> = short.take(records as usize).collect();
+            assert_eq!(bytes, taken.iter().map(|line| line.len() + 1).sum::<usize>());
+            assert!(u64::from(records) == records_max.min(3) || fast.len() >= full);
+        }
     }
 
     #[test]

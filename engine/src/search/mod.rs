@@ -21,6 +21,8 @@ mod filtered_tests;
 mod folded;
 pub mod format;
 pub(crate) mod matcher;
+#[cfg(test)]
+mod memory_tests;
 mod pinned;
 pub mod pipe;
 mod pool;
@@ -48,6 +50,6 @@ pub use pipe::{Ender, Head, PipeReader};
 pub use pool::ThreadHook;
 pub use required::{FoldedLiteral, Required};
 pub use searcher::{Plan, Searcher, SearcherOptions};
-pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Snapshot, Stats};
+pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Skipped, Snapshot, Stats};
 pub use ticket::Ticket;
 pub use window::{Window, WindowError};

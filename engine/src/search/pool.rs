@@ -11,15 +11,17 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::consumer::{Consumer, Drained};
 use super::spec::Stats;
 use super::sweep::{Done, Sweep};
 use super::turns::Turns;
+#[cfg(doc)]
+use crate::limits::QUERY_HELD_BYTES_MAX;
 use crate::limits::SCAN_SLICE_BYTES;
 use crate::pulse::Pulse;
 
@@ -32,11 +34,38 @@ pub(super) struct Job {
     id: u64,
     started: Instant,
     state: Mutex<Option<JobState>>,
+    /// What it kept in memory after it was worked on last, bytes.
+    held_bytes: AtomicUsize,
+    /// When that was, as a number.
+    last_turn: AtomicU64,
 }
 
 struct JobState {
     sweep: Sweep,
     consumer: Box<dyn Consumer>,
+    /// Time that threads have worked for it.
+    cpu: Duration,
+    /// It has brought all that its reader has room for.
+    is_ahead: bool,
+}
+
+/// What this thread has worked since it last looked.
+struct Lap(Duration);
+
+impl Lap {
+    fn start() -> Self {
+        Self(Self::worked())
+    }
+
+    fn end(&mut self) -> Duration {
+        let before = std::mem::replace(&mut self.0, Self::worked());
+        self.0.saturating_sub(before)
+    }
+
+    fn worked() -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
 }
 
 /// What a thread does after a slice.
@@ -64,6 +93,10 @@ pub(super) struct Shared {
     next_job: AtomicU64,
     /// Text searched for readers that had gone, bytes.
     abandoned_bytes: AtomicU64,
+    /// What all jobs keep in memory between their turns, bytes, and the most that it may be.
+    held_bytes: AtomicUsize,
+    held_bytes_max: usize,
+    next_turn: AtomicU64,
 }
 
 /// The threads. Dropping it ends all queries and waits for the threads.
@@ -78,13 +111,21 @@ pub(super) struct Pool {
 pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
 
 impl Pool {
-    pub(super) fn start(threads: usize, on_thread_start: &ThreadHook) -> io::Result<Self> {
+    /// Starts the threads; `held_bytes_max` as [`QUERY_HELD_BYTES_MAX`].
+    pub(super) fn start(
+        threads: usize,
+        on_thread_start: &ThreadHook,
+        held_bytes_max: usize,
+    ) -> io::Result<Self> {
         let queue = Mutex::default();
         let shared = Arc::new(Shared {
             queue,
             work: Condvar::new(),
             next_job: AtomicU64::new(0),
             abandoned_bytes: AtomicU64::new(0),
+            held_bytes: AtomicUsize::new(0),
+            held_bytes_max,
+            next_turn: AtomicU64::new(1),
         });
         let mut pool = Self { shared, pulses: Vec::new(), threads: Vec::new() };
         for index in 0..threads.max(1) {
@@ -137,8 +178,10 @@ impl Shared {
 
     /// Takes a job in.
     pub(super) fn submit(&self, id: u64, sweep: Sweep, consumer: Box<dyn Consumer>) {
-        let state = Mutex::new(Some(JobState { sweep, consumer }));
-        let job = Arc::new(Job { id, started: Instant::now(), state });
+        let state =
+            Mutex::new(Some(JobState { sweep, consumer, cpu: Duration::ZERO, is_ahead: false }));
+        let (held_bytes, last_turn) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let job = Arc::new(Job { id, started: Instant::now(), state, held_bytes, last_turn });
         let mut queue = self.lock();
         if queue.stopping {
             drop(queue);
@@ -173,11 +216,17 @@ impl Shared {
 
     fn run_thread(&self, pulse: &Pulse) {
         while let Some(job) = self.next_job() {
-            match self.slice(&job, pulse) {
+            let turn = self.slice(&job, pulse);
+            job.last_turn.store(self.next_turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+            match turn {
                 Turn::Again => self.wake(job.id),
                 Turn::Idle => {}
-                Turn::Over => self.remove(job.id),
+                Turn::Over => {
+                    self.hold(&job, 0);
+                    self.remove(job.id);
+                }
             }
+            self.relieve();
             pulse.rest();
         }
     }
@@ -206,6 +255,7 @@ impl Shared {
     fn slice(&self, job: &Job, pulse: &Pulse) -> Turn {
         let mut done: Option<Done> = None;
         let mut worked_bytes = 0;
+        let mut lap = Lap::start();
         loop {
             pulse.begin();
             let mut slot = job.lock();
@@ -217,7 +267,10 @@ impl Shared {
             if let Some(done) = done.take() {
                 state.sweep.complete(done);
             }
+            state.is_ahead = false;
             let drained = state.consumer.drain(&mut state.sweep);
+            state.cpu += lap.end();
+            self.hold(job, state.sweep.held_bytes());
             let may_take = match drained {
                 Drained::All if state.sweep.is_over() => return job.finish(slot, false),
                 Drained::All => true,
@@ -236,16 +289,17 @@ impl Shared {
             if worked_bytes >= SCAN_SLICE_BYTES {
                 return Turn::Again;
             }
-            let Some(work) = state.sweep.next_work(may_take) else {
+            let Some(work) = state.sweep.next_work(may_take, self.window()) else {
                 // Under the job's lock, so that whoever changes this finds the job parked.
                 self.park(job.id);
+                state.is_ahead = !may_take;
                 // Readers drain without the job's lock: one may just have been missed.
                 if !may_take && state.consumer.has_room() {
                     self.wake(job.id);
                 }
                 return Turn::Idle;
             };
-            if state.sweep.has_work() {
+            if state.sweep.has_work(self.window()) {
                 self.wake(job.id);
             }
             drop(slot);
@@ -258,7 +312,47 @@ impl Shared {
     }
 }
 
+/// What queries keep in memory between their turns.
 impl Shared {
+    /// A job keeps so much now.
+    fn hold(&self, job: &Job, bytes: usize) {
+        let before = job.held_bytes.swap(bytes, Ordering::Relaxed);
+        // Wraps where it shrinks.
+        self.held_bytes.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// How far a job may read ahead, chunks.
+    fn window(&self) -> usize {
+        let is_scarce = self.held_bytes.load(Ordering::Relaxed) > self.held_bytes_max / 2;
+        if is_scarce { 1 } else { usize::MAX }
+    }
+
+    /// Where jobs keep too much, those whose readers are behind, the ones that were not worked on
+    /// for longest first, give back what they have read ahead, and if that is not enough, what
+    /// their readers are at. Others do not: they keep only what they cannot go on without, and
+    /// would start over again and again.
+    fn relieve(&self) {
+        let is_over = |max: usize| self.held_bytes.load(Ordering::Relaxed) > max;
+        if !is_over(self.held_bytes_max) {
+            return;
+        }
+        let mut jobs: Vec<Arc<Job>> = self.lock().live.values().map(Arc::clone).collect();
+        jobs.sort_by_key(|job| job.last_turn.load(Ordering::Relaxed));
+        for but_head in [true, false] {
+            for job in &jobs {
+                if !is_over(self.held_bytes_max / 4 * 3) {
+                    return;
+                }
+                // One that is locked is being worked on, and gives back when that is done.
+                let Ok(mut slot) = job.state.try_lock() else { continue };
+                if let Some(state) = slot.as_mut().filter(|state| state.is_ahead) {
+                    state.sweep.shed(but_head);
+                    self.hold(job, state.sweep.held_bytes());
+                }
+            }
+        }
+    }
+
     /// What was searched for a query that ended meanwhile.
     fn abandon(&self, done: Option<&Done>) {
         let bytes = done.map_or(0, Done::bytes_scanned);
@@ -273,9 +367,10 @@ impl Job {
 
     /// Lets go of all that the query held, then delivers its result.
     fn finish(&self, mut slot: MutexGuard<'_, Option<JobState>>, aborted: bool) -> Turn {
-        if let Some(JobState { sweep, consumer }) = slot.take() {
+        if let Some(JobState { sweep, consumer, cpu, .. }) = slot.take() {
             let mut stats: Stats = sweep.into_stats();
             stats.duration = self.started.elapsed();
+            stats.cpu = cpu;
             if aborted {
                 stats.complete = false;
             }

@@ -16,7 +16,7 @@ use super::pinned::PinnedPart;
 use super::spec::Order;
 use crate::chunk::{Chunk, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
-use crate::run_table::{RunTable, offset_after};
+use crate::run_table::{Run, RunTable, offset_after};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -78,6 +78,8 @@ impl Hit {
 pub(super) struct Scan {
     pub(super) part: Arc<PinnedPart>,
     pub(super) index: usize,
+    /// Chunks of the part that are wanted soon.
+    pub(super) ahead: Range<usize>,
     /// Records outside these two are not wanted.
     pub(super) low: Ulid,
     pub(super) high: Ulid,
@@ -94,14 +96,22 @@ pub(super) struct Found {
     /// Absent where only counts are wanted.
     pub(super) text: Option<Text>,
     pub(super) rest: Option<Rest>,
-    pub(super) bytes_scanned: u64,
+    pub(super) cost: Cost,
+}
+
+/// What a scan cost, bytes of text.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    pub(super) scanned: u64,
+    pub(super) decoded: u64,
 }
 
 /// Where the next scan of the same chunk goes on.
 pub(super) struct Rest {
     pub(super) low: Ulid,
     pub(super) high: Ulid,
-    pub(super) known: Known,
+    /// What was read, if it is still held; else it is read and verified again.
+    pub(super) known: Option<Known>,
 }
 
 /// A chunk that was read; without its text where only counts are wanted.
@@ -110,30 +120,54 @@ pub(super) struct Known {
     text: Option<Text>,
 }
 
+impl Known {
+    /// What it keeps in memory, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let text = self.text.as_ref().map_or(0, decoded_bytes);
+        text + self.table.runs.capacity() * size_of::<Run>()
+    }
+}
+
+/// What a text keeps in memory, bytes: nothing where it lies in a map or in a shard's memory.
+pub(super) fn decoded_bytes(text: &Text) -> usize {
+    match text {
+        Text::Mapped(..) | Text::Shared(..) => 0,
+        Text::Owned(_) | Text::Decoded(_) => text.memory_bytes(),
+    }
+}
+
 impl Scan {
     /// Scans; an error costs the whole chunk.
     pub(super) fn run(mut self, filter: &Filter) -> Result<Found, Damage> {
+        for index in self.ahead.clone().filter(|&index| self.part.is_candidate(index)) {
+            self.part.will_read(index);
+        }
         let verified = self.known.is_some();
         let mut known = match self.known.take() {
             Some(known) => known,
             None => self.read(filter)?,
         };
-        let mut bytes_scanned = 0;
+        let decoded = |known: &Known| {
+            let text = known.text.as_ref().filter(|text| matches!(text, Text::Decoded(_)));
+            text.map_or(0, |text| text.len() as u64)
+        };
+        let mut cost = Cost { decoded: if verified { 0 } else { decoded(&known) }, scanned: 0 };
         for _ in 0..READS_MAX {
             let mut collector = Collector::new(self.hits_max, filter.order);
-            bytes_scanned += self.collect(&known, filter, &mut collector)?;
+            cost.scanned += self.collect(&known, filter, &mut collector)?;
             let Some(text) = &known.text else {
-                return Ok(self.found(collector, known, filter.order, 0));
+                return Ok(self.found(collector, known, filter, Cost::default()));
             };
             // Zeros may have been searched in place of text.
             if let Some(fresh) = reread_if_poisoned(&**self.part, self.index, text)? {
                 known = Known { table: fresh.table, text: Some(fresh.text) };
+                cost.decoded += decoded(&known);
                 continue;
             }
             if !collector.hits.is_empty() && !verified {
                 self.verify(&known.table, text)?;
             }
-            return Ok(self.found(collector, known, filter.order, bytes_scanned));
+            return Ok(self.found(collector, known, filter, cost));
         }
         Err(unreadable(&**self.part, self.index))
     }
@@ -154,18 +188,19 @@ impl Scan {
         Ok(bytes)
     }
 
-    fn found(&self, collector: Collector, known: Known, order: Order, bytes_scanned: u64) -> Found {
+    fn found(&self, collector: Collector, known: Known, filter: &Filter, cost: Cost) -> Found {
         let Collector { hits, more, .. } = collector;
         let (Some(first), Some(last)) = (hits.front(), hits.back()) else {
-            return Found { bytes_scanned, ..Found::default() };
+            return Found { cost, ..Found::default() };
         };
-        let (low, high) = match order {
+        let (low, high) = match filter.order {
             Order::Asc => (Ulid(last.last().0.saturating_add(1)), self.high),
             Order::Desc => (self.low, Ulid(first.first.0.saturating_sub(1))),
         };
-        let (topics, text) = (known.table.topics.clone(), known.text.clone());
-        let rest = more.then_some(Rest { low, high, known });
-        Found { hits, topics, text, rest, bytes_scanned }
+        let topics = known.table.topics.clone();
+        let text = known.text.clone().filter(|_| !filter.counts_only);
+        let rest = more.then_some(Rest { low, high, known: Some(known) });
+        Found { hits, topics, text, rest, cost }
     }
 
     /// Checks that the text is what was written and has the lines that the table claims.

@@ -15,7 +15,7 @@ use super::pool::{Pool, ThreadHook};
 use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::ticket::{Ticket, ticket};
-use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HITS_MAX};
+use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HELD_BYTES_MAX, QUERY_HITS_MAX};
 use crate::pulse::Pulse;
 use crate::ulid::{MS_MAX, Ulid};
 
@@ -53,8 +53,16 @@ pub struct Searcher {
 impl Searcher {
     /// Starts the scan threads.
     pub fn start(options: SearcherOptions) -> io::Result<Self> {
+        Self::start_within(options, QUERY_HELD_BYTES_MAX)
+    }
+
+    /// The same with another bound on what queries keep between their turns, bytes.
+    pub(super) fn start_within(
+        options: SearcherOptions,
+        held_bytes_max: usize,
+    ) -> io::Result<Self> {
         let threads = options.threads.max(1);
-        let pool = Pool::start(threads, &options.on_thread_start)?;
+        let pool = Pool::start(threads, &options.on_thread_start, held_bytes_max)?;
         Ok(Self { pool, threads, node: options.node })
     }
 

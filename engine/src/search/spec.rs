@@ -104,6 +104,25 @@ impl QuerySpec {
     }
 }
 
+/// Chunks that were not read, by what ruled them out: time is asked first, then topics, then
+/// signatures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Skipped {
+    /// Outside the time range.
+    pub by_time: u64,
+    /// Without a record of a wanted topic.
+    pub by_topic: u64,
+    /// Without something that each matching record has.
+    pub by_signature: u64,
+}
+
+impl Skipped {
+    /// Whatever ruled them out.
+    pub const fn all(&self) -> u64 {
+        self.by_time + self.by_topic + self.by_signature
+    }
+}
+
 /// What a query found and what it cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
@@ -115,10 +134,15 @@ pub struct Stats {
     pub segments: u64,
     /// Chunks of which text or run table were read (some are counted from indexes alone).
     pub blocks_read: u64,
-    /// Chunks of opened parts that time, topics or signatures ruled out.
-    pub blocks_skipped: u64,
+    /// Chunks of opened parts that need not be read.
+    pub blocks_skipped: Skipped,
     /// Text that was read, bytes.
     pub bytes_scanned: u64,
+    /// Text that had to be decoded to be read, bytes; more than was scanned where a query whose
+    /// reader is slow had to give decoded text back.
+    pub bytes_decoded: u64,
+    /// Time that scan threads worked for it.
+    pub cpu: Duration,
     /// From the start of the query to its end.
     pub duration: Duration,
     /// Whether everything in the range could be searched.
@@ -136,8 +160,10 @@ impl Default for Stats {
             bytes: 0,
             segments: 0,
             blocks_read: 0,
-            blocks_skipped: 0,
+            blocks_skipped: Skipped::default(),
             bytes_scanned: 0,
+            bytes_decoded: 0,
+            cpu: Duration::ZERO,
             duration: Duration::ZERO,
             complete: true,
             missing: Vec::new(),

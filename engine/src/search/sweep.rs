@@ -66,7 +66,7 @@ impl Done {
     /// Text that was searched, bytes.
     pub(super) fn bytes_scanned(&self) -> u64 {
         match &self.result {
-            DoneKind::Scanned(Ok(found)) => found.bytes_scanned,
+            DoneKind::Scanned(Ok(found)) => found.cost.scanned,
             _ => 0,
         }
     }
@@ -194,15 +194,35 @@ impl Sweep {
     }
 
     /// Whether [`Sweep::next_work`] would find work inside the window.
-    pub(super) fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self, window: usize) -> bool {
+        let window = window.min(self.window);
         !self.is_over()
             && (self.tracks.iter().any(Track::wants_scan)
-                || (self.tracks.len() < self.window && self.feed.next_key().is_some()))
+                || (self.tracks.len() < window && self.feed.next_key().is_some()))
     }
 
-    /// Work for one thread, if there is some now. `may_take`: the caller takes hits as they come,
-    /// so that what is here and was not taken cannot be taken before more was scanned.
-    pub(super) fn next_work(&mut self, may_take: bool) -> Option<Work> {
+    /// What its tracks keep in memory, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.tracks.iter().map(Track::held_bytes).sum()
+    }
+
+    /// Gives back what its tracks keep in memory, to be read again when it is their turn;
+    /// `but_head`: not what comes next.
+    pub(super) fn shed(&mut self, but_head: bool) {
+        let order = self.filter.order;
+        let keys = self.tracks.iter().filter_map(|track| track.head_key(order));
+        let head = keys.min().filter(|_| but_head);
+        for track in &mut self.tracks {
+            if !track.running && (head.is_none() || track.head_key(order) != head) {
+                track.shed(order, (self.low, self.high));
+            }
+        }
+    }
+
+    /// Work for one thread, if there is some now, with at most `window` tracks alive. `may_take`:
+    /// the caller takes hits as they come, so that what is here and was not taken cannot be taken
+    /// before more was scanned.
+    pub(super) fn next_work(&mut self, may_take: bool, window: usize) -> Option<Work> {
         if self.is_over() {
             return None;
         }
@@ -210,7 +230,7 @@ impl Sweep {
             return self.rescan(at);
         }
         let stuck = may_take && !self.tracks.iter().any(|track| track.running);
-        if self.tracks.len() >= self.window && !stuck {
+        if self.tracks.len() >= window.min(self.window) && !stuck {
             return None;
         }
         let (bound, next) = self.feed.next()?;
@@ -218,12 +238,13 @@ impl Sweep {
         self.next_track += 1;
         let (range, chunk, job) = match next {
             Next::Open(part) => (part.range(), None, WorkKind::Open(part)),
-            Next::Chunk(part, index) => {
+            Next::Chunk(part, index, ahead) => {
                 let meta = &part.chunks()[index];
                 let range = (meta.first, meta.last);
                 let scan = Scan {
                     part: Arc::clone(&part),
                     index,
+                    ahead,
                     low: self.low,
                     high: self.high,
                     hits_max: self.batch_max(),
@@ -255,8 +276,8 @@ impl Sweep {
         let (rest, (part, index)) = (track.rest.take()?, track.chunk.clone()?);
         track.running = true;
         track.text = None;
-        let (low, high, known) = (rest.low, rest.high, Some(rest.known));
-        let scan = Scan { part, index, low, high, hits_max, known };
+        let (low, high, known) = (rest.low, rest.high, rest.known);
+        let scan = Scan { part, index, ahead: 0..0, low, high, hits_max, known };
         let filter = Arc::clone(&self.filter);
         Some(Work { track: track.id, filter, job: WorkKind::Scan(scan) })
     }
@@ -306,7 +327,8 @@ impl Sweep {
                 }
             }
             DoneKind::Scanned(Ok(found)) => {
-                self.stats.bytes_scanned += found.bytes_scanned;
+                self.stats.bytes_scanned += found.cost.scanned;
+                self.stats.bytes_decoded += found.cost.decoded;
                 let track = &mut self.tracks[at];
                 track.running = false;
                 track.hits = found.hits;

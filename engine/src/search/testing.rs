@@ -1,8 +1,8 @@
 //! Parts in memory for tests: records cut into chunks, with damage on demand.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
@@ -38,6 +38,40 @@ pub struct TestPart {
     pub opened: Arc<AtomicUsize>,
     /// How many texts were read.
     pub texts_read: Arc<AtomicUsize>,
+    /// Each text is read into memory of its own, as it is where it has to be decoded.
+    pub decoded: Option<Arc<Decoded>>,
+}
+
+/// Texts that are in memory.
+#[derive(Default)]
+pub struct Decoded {
+    alive: Mutex<Vec<Weak<Vec<u8>>>>,
+    bytes_max: AtomicUsize,
+    /// From now on nothing can be read.
+    pub is_gone: AtomicBool,
+}
+
+impl Decoded {
+    /// What is in memory now, bytes.
+    pub fn bytes(&self) -> usize {
+        let alive = self.alive.lock().expect("nobody panics while holding it");
+        alive.iter().filter_map(Weak::upgrade).map(|text| text.capacity()).sum()
+    }
+
+    fn copy(&self, text: &[u8]) -> Text {
+        let text = Arc::new(text.to_vec());
+        let mut alive = self.alive.lock().expect("nobody panics while holding it");
+        alive.retain(|text| text.strong_count() > 0);
+        alive.push(Arc::downgrade(&text));
+        let bytes = alive.iter().filter_map(Weak::upgrade).map(|text| text.capacity()).sum();
+        self.bytes_max.fetch_max(bytes, Ordering::Relaxed);
+        Text::Owned(text)
+    }
+
+    /// The most that was in memory at a time, bytes.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
 }
 
 impl TestPart {
@@ -84,6 +118,7 @@ impl TestPart {
             corrupt: Vec::new(),
             opened: Arc::default(),
             texts_read: Arc::default(),
+            decoded: None,
         }
     }
 
@@ -150,11 +185,17 @@ impl OpenPart for OpenTestPart {
 
     fn read(&self, index: usize) -> Result<Chunk, Damage> {
         self.part.texts_read.fetch_add(1, Ordering::Relaxed);
-        if self.part.unreadable.contains(&index) {
+        let is_gone = |decoded: &Arc<Decoded>| decoded.is_gone.load(Ordering::Relaxed);
+        if self.part.unreadable.contains(&index) || self.part.decoded.as_ref().is_some_and(is_gone)
+        {
             return Err(self.part.damage(DamageKind::Checksum("text"), Some(index)));
         }
         let chunk = &self.part.chunks[index];
-        Ok(Chunk { table: chunk.table.clone(), text: chunk.text.clone() })
+        let text = match &self.part.decoded {
+            Some(decoded) => decoded.copy(&chunk.text),
+            None => chunk.text.clone(),
+        };
+        Ok(Chunk { table: chunk.table.clone(), text })
     }
 
     fn read_table(&self, index: usize) -> Result<RunTable, Damage> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::feed::first_key;
 use super::pinned::PinnedPart;
-use super::scan::{Hit, Rest, cut, malformed};
+use super::scan::{Hit, Known, Rest, cut, decoded_bytes, malformed};
 use super::spec::Order;
 use crate::chunk::Text;
 use crate::damage::Damage;
@@ -45,6 +45,31 @@ impl Track {
 
     pub(super) fn head_key(&self, order: Order) -> Option<u128> {
         self.hits.front_in(order).map(|hit| first_key(order, hit.first, hit.last()))
+    }
+
+    /// What it keeps in memory, bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let known = self.rest.as_ref().and_then(|rest| rest.known.as_ref());
+        known.map_or_else(|| self.text.as_ref().map_or(0, decoded_bytes), Known::memory_bytes)
+    }
+
+    /// Gives back what it keeps in memory; its chunk is read and scanned again from where it stands.
+    /// The bounds are those of the query.
+    pub(super) fn shed(&mut self, order: Order, (low, high): (Ulid, Ulid)) {
+        if self.held_bytes() == 0 {
+            return;
+        }
+        if let Some(head) = self.hits.front_in(order) {
+            let (low, high) = match order {
+                Order::Asc => (head.first, high),
+                Order::Desc => (low, head.last()),
+            };
+            self.bound = first_key(order, low, high);
+            self.rest = Some(Rest { low, high, known: None });
+        } else if let Some(rest) = &mut self.rest {
+            rest.known = None;
+        }
+        (self.hits, self.topics, self.text) = Default::default();
     }
 
     /// Cuts a hit; the text is read for it where only counts were wanted.

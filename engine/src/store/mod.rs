@@ -39,6 +39,7 @@ mod fuzz_tests;
 mod golden_tests;
 mod known_damage;
 mod open_block;
+mod open_cache;
 mod output;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -2,7 +2,7 @@
 //! read.
 //!
 //! Invariants: nothing of a segment that is not open stays in memory but its totals, three bits
-//! per block and what is known to be damaged; a block's checksums are verified before its first use
+//! per block and what is known to be damaged, and a bounded number stays open ([`OpenCache`]); a block's checksums are verified before its first use
 //! and again whenever the file may have changed (its version stamp differs); an open segment stays
 //! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
 //! gone.
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
-use crate::limits::DICTIONARY_TOPICS_MAX;
+use crate::limits::{DICTIONARY_TOPICS_MAX, SEGMENT_OPEN_BYTES};
 use crate::run_table::RunTable;
 use crate::search::required::Required;
 use crate::signature::{Bits, Filter};
@@ -30,6 +30,7 @@ use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 use super::open::{self, Found};
+use super::open_cache::{OpenCache, Slot};
 use super::slab::SlabTrailer;
 
 /// What planning needs to know of a segment.
@@ -57,7 +58,11 @@ pub struct StoreSegment {
     is_damaged: AtomicBool,
     known: Arc<KnownDamage>,
     cached: Mutex<Cached>,
+    kept: Arc<Slot<OpenSegment>>,
 }
+
+/// Segments that are open though nobody reads them.
+static KEPT: OpenCache<OpenSegment> = OpenCache::new();
 
 #[derive(Default)]
 struct Cached {
@@ -106,7 +111,8 @@ impl StoreSegment {
         is_damaged: bool,
     ) -> Arc<Self> {
         let is_damaged = AtomicBool::new(is_damaged);
-        Arc::new(Self { storage, path, meta, is_damaged, known, cached: Mutex::default() })
+        let (cached, kept) = (Mutex::default(), Arc::default());
+        Arc::new(Self { storage, path, meta, is_damaged, known, cached, kept })
     }
 
     /// Opens a file that was found, named as a segment of ours. An error: none of it is readable.
@@ -181,11 +187,13 @@ impl StoreSegment {
     /// Opens it, or shares it with those who have it open.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
         let open = OpenSegment::open(&self.storage, &self.path, &self.cached, &self.known);
-        open.map_err(|mut damage| {
+        let open = open.map_err(|mut damage| {
             damage.range = Some((self.meta.first, self.meta.last));
             damage.records = Some(self.meta.record_count);
             damage
-        })
+        })?;
+        KEPT.keep(&self.kept, &open, open.memory_bytes());
+        Ok(open)
     }
 
     /// Totals per topic, from the footer or, where that is damaged, from the indexes.
@@ -340,6 +348,14 @@ impl OpenSegment {
         }
         this.checked = Arc::new(Checked::new(this.chunks.len()));
         this
+    }
+
+    /// What it keeps in memory, bytes, about.
+    fn memory_bytes(&self) -> usize {
+        let block = size_of::<ChunkMeta>() + size_of::<BlockPlace>();
+        let topics: usize = self.chunks.iter().map(|chunk| 2 * chunk.topics.capacity()).sum();
+        let dictionary = self.topics.len() * (size_of::<Topic>() + size_of::<TopicStats>() + 128);
+        SEGMENT_OPEN_BYTES + self.chunks.len() * block + topics + dictionary
     }
 
     /// Its slabs in ULID order.
@@ -531,6 +547,15 @@ impl OpenPart for SegmentView {
 
     fn read(&self, index: usize) -> Result<Chunk, Damage> {
         self.segment.read_block(self.blocks.start + index)
+    }
+
+    fn will_read(&self, index: usize) {
+        let Some(place) = self.segment.places.get(self.blocks.start + index) else { return };
+        let Ok(map) = self.segment.map() else { return };
+        let (start, len) = (place.offset as usize, place.header.stored_len() as usize);
+        if start < map.len() {
+            map.will_need(start, len.min(map.len() - start));
+        }
     }
 
     fn read_table(&self, index: usize) -> Result<RunTable, Damage> {

@@ -156,7 +156,7 @@ fn trailers(outcome: &Outcome) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-oklog-records", outcome.stats.records.into());
     trailers.insert("x-oklog-bytes-scanned", outcome.stats.bytes_scanned.into());
-    trailers.insert("x-oklog-blocks-skipped", outcome.stats.blocks_skipped.into());
+    trailers.insert("x-oklog-blocks-skipped", outcome.stats.blocks_skipped.all().into());
     trailers
 }
 
