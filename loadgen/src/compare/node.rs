@@ -169,7 +169,8 @@ fn sum_of_metric(text: &str, name: &str) -> f64 {
         let is_it = rest.starts_with(' ') || rest.starts_with('{');
         is_it.then(|| rest.rsplit(' ').next()?.parse::<f64>().ok()).flatten()
     });
-    values.sum()
+    // From zero, because the empty sum of floats is -0.
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// Waits for a condition; an error when it takes longer than `most`.
