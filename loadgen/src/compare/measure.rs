@@ -71,6 +71,7 @@ pub(super) struct Rounds {
     pub(super) records_per_s: Series,
     pub(super) cpu_s_per_gb: Series,
     pub(super) written_per_byte: Series,
+    pub(super) p10_ms: Series,
     pub(super) p50_ms: Series,
     pub(super) p99_ms: Series,
 }
@@ -93,6 +94,7 @@ impl Rounds {
             self.written_per_byte.push(written as f64 / bytes);
         }
         if let Some(latency) = &outcome.latency_us {
+            self.p10_ms.push(latency.value_at_quantile(0.1) as f64 / 1e3);
             self.p50_ms.push(latency.value_at_quantile(0.5) as f64 / 1e3);
             self.p99_ms.push(latency.value_at_quantile(0.99) as f64 / 1e3);
         }
