@@ -3,7 +3,8 @@
 //!
 //! The folders: [`corpus`] makes the lines, [`send`] sends them, [`sink`] is what a node is
 //! measured against, [`verify`] asks for everything back, [`probe`] sends one record at a time and
-//! looks for it, [`procfs`] looks at the node's process.
+//! looks for it, [`procfs`] looks at the node's process, [`compare`] does all of it in one run and
+//! prints the table of the README.
 //! [`commands`] joins them, one function per subcommand.
 //!
 //! Invariants: what is sent is a function of the command line (seed included), so verifying needs
@@ -12,6 +13,7 @@
 
 mod cli;
 mod commands;
+mod compare;
 mod corpus;
 mod digest;
 mod failure;
@@ -25,6 +27,7 @@ mod report;
 mod rng;
 mod send;
 mod sink;
+mod sink_process;
 mod units;
 mod verify;
 

@@ -91,6 +91,14 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The smallest measurement that so many percent do not exceed; 0 if there are none.
+pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +119,15 @@ mod tests {
         assert_eq!(json["records"], 7);
         assert_eq!(json["verified"], true);
         assert_eq!(report.get("small"), Some(&Value::from(0.001_235)));
+    }
+
+    #[test]
+    fn a_percentile_is_a_measurement() {
+        let values: Vec<f64> = (1..=200).map(f64::from).collect();
+        let found = [50, 99, 100].map(|percent| percentile(&values, percent).to_string());
+        assert_eq!(found, ["100", "198", "200"]);
+        let few = [percentile(&[7.0], 99), percentile(&[], 99)].map(|value| value.to_string());
+        assert_eq!(few, ["7", "0"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command line. Help texts are the manual of this program.
 
+mod compare;
 mod shared;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::units::{parse_duration, parse_size};
+pub(crate) use compare::{CompareAllArgs, Part};
 pub(crate) use shared::{Mode, SendingArgs, SourceArgs, WatchArgs};
 
 const EXAMPLES: &str = "\
@@ -24,6 +26,8 @@ Examples:
     loadgen probe --to :7652 --mode durable --records 500 --interval 20ms
   A needle against ripgrep on the raw file:
     loadgen query-bench --raw corpus.log -q deadbeefcafe
+  All of it in one run, on one corpus, as a Markdown table:
+    loadgen compare --oklogd target/release/oklogd --loghub samples/ --bytes 2GiB
 
 Sizes: bytes, or kB MB GB (10^3), KiB MiB GiB (2^10). Durations: 500ms, 60s, 10m.
 Exit codes: 0 done and verified, 1 failed or not verified, 2 usage.";
@@ -51,6 +55,8 @@ pub(crate) enum Command {
     Sink(SinkArgs),
     /// Send the same to a discard sink and to a node, in turn, and compare.
     CompareSink(CompareArgs),
+    /// Measure a node side by side with a discard sink, bare syncs and ripgrep: one Markdown table.
+    Compare(Box<CompareAllArgs>),
     /// Time a query against ripgrep on the raw file, in turn.
     QueryBench(QueryBenchArgs),
     /// Send few records per second over several connections; report the disk writes they cause.

@@ -19,7 +19,7 @@ pub(crate) struct SourceArgs {
     pub(crate) corpus: Option<PathBuf>,
     /// Vary numbers, hexadecimal ids, UUIDs, IPv4 addresses and times of day in the lines of these
     /// files (of a directory: *.log and *.txt); lines keep their shape and length.
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "templates")]
+    #[arg(long, visible_alias = "loghub", value_name = "PATH", num_args = 1.., conflicts_with = "templates")]
     pub(crate) vary: Vec<PathBuf>,
     /// Draw lines from templates of our own: web, sshd, kernel, database, kubernetes, json, java,
     /// proxy, systemd, mail; without a list all of them.

@@ -1,55 +1,17 @@
 //! `compare-sink`: the same bytes into a discard sink and into a node, in turn.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicU64;
 
 use super::plan_of;
 use super::sending::sending_of;
 use crate::cli::CompareArgs;
 use crate::corpus::Plan;
-use crate::failure::{Context, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::procfs::{Usage, Watch};
 use crate::report::{Report, median};
 use crate::send::{self, Sending};
+use crate::sink_process::SinkProcess;
 use crate::units::{GB, MB};
-
-/// A sink in a process of its own, so that its CPU is not the client's. Ends when dropped.
-struct SinkProcess {
-    child: Child,
-    address: String,
-}
-
-impl SinkProcess {
-    fn start() -> Result<Self> {
-        let starting = || "starting the sink".to_string();
-        let program = std::env::current_exe().context(starting)?;
-        let child = Command::new(program)
-            .args(["sink", "--port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context(starting)?;
-        let mut sink = Self { child, address: String::new() };
-        let mut line = String::new();
-        if let Some(output) = sink.child.stdout.take() {
-            BufReader::new(output).read_line(&mut line).context(starting)?;
-        }
-        match line.trim().strip_prefix("listening on ") {
-            Some(address) => sink.address = address.to_string(),
-            None => return Err(Failure::run("the sink did not say where it listens")),
-        }
-        Ok(sink)
-    }
-}
-
-impl Drop for SinkProcess {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way it is waited for.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Rates and costs of one side.
 #[derive(Default)]
@@ -100,7 +62,7 @@ pub(super) fn compare_sink(args: &CompareArgs) -> Result<(Report, bool)> {
     let to_sink = Sending { address: process.address.clone(), ..to_node.clone() };
     let (mut sink, mut node) = (Side::default(), Side::default());
     for _ in 0..args.rounds.max(1) {
-        sink.round(&plan, &to_sink, Some(process.child.id()))?;
+        sink.round(&plan, &to_sink, Some(process.pid()))?;
         node.round(&plan, &to_node, args.server_pid)?;
     }
     let mut report = Report::new("compare-sink");

@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::cli::{
-    Cli, Command, CorpusArgs, IdleArgs, Mode, QueryBenchArgs, SinkArgs, SourceArgs, VerifyArgs,
+    Cli, Command, CompareAllArgs, CorpusArgs, IdleArgs, Mode, QueryBenchArgs, SinkArgs, SourceArgs,
+    VerifyArgs,
 };
+use crate::compare as compare_run;
+use crate::compare::scratch::Scratch;
 use crate::corpus::{self, Budget, Origin, Plan};
 use crate::failure::{Failure, Result};
 use crate::procfs::{self, Watch};
@@ -34,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Result<bool> {
         Command::CompareSink(args) => compare::compare_sink(&args)?,
         Command::Corpus(args) => (write_corpus(&args)?, true),
         Command::Verify(args) => verify_corpus(&args)?,
+        Command::Compare(args) => return compare_all(&args, cli.json),
         Command::QueryBench(args) => bench_query(&args)?,
         Command::Idle(args) => hold_idle(&args)?,
         Command::Probe(args) => probing::probe(&args)?,
@@ -103,6 +107,35 @@ fn make_corpus(path: &Path, drawn: &Origin, budget: Budget, seed: u64) -> Result
     corpus::write_file(&Plan::new(drawn, budget, seed, 1, false)?, &unfinished)?;
     std::fs::rename(&unfinished, path)
         .map_err(|error| Failure::run(format!("renaming to {}: {error}", path.display())))
+}
+
+fn compare_all(args: &CompareAllArgs, json: bool) -> Result<bool> {
+    let scratch = Scratch::create(args.scratch.as_deref())?;
+    let corpus = match (&args.source.file, &args.source.corpus) {
+        (Some(file), _) => file.clone(),
+        (None, Some(corpus)) => {
+            plan_of(&args.source, 1, false)?;
+            corpus.clone()
+        }
+        (None, None) => {
+            let plan = plan_of(&args.source, 1, false)?;
+            if !plan.is_bounded() {
+                return Err(Failure::usage(
+                    "give --corpus, or --bytes and what to draw lines from",
+                ));
+            }
+            let path = scratch.path().join("corpus.log");
+            corpus::write_file(&plan, &path)?;
+            path
+        }
+    };
+    let (table, holds) = compare_run::run(args, &corpus, scratch.path())?;
+    if json {
+        println!("{}", table.json());
+    } else {
+        print!("{}", table.markdown());
+    }
+    Ok(holds)
 }
 
 fn write_corpus(args: &CorpusArgs) -> Result<Report> {
