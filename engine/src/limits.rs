@@ -58,6 +58,11 @@ pub const SIGNATURE_ROWS_MAX: usize = 3 << 16;
 /// Share of a slab's stored blocks that its signature matrix may take, percent.
 pub const SIGNATURE_SHARE_PERCENT: u64 = 14;
 
+/// Blocks after which a writer ends a slab: 16 MiB of text. Compaction copies a slab as it is unless
+/// it overlaps another, and gathered segments overlap by about as much at their ends; larger slabs
+/// are decoded and encoded again for it, smaller ones cost each query more lookups.
+pub const SLAB_BLOCKS_TARGET: usize = 32;
+
 /// Alignment of blocks and slabs inside a store segment, bytes.
 pub const BLOCK_ALIGNMENT: usize = 64;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::damage::Damage;
 use crate::limits::{
     BLOCK_TEXT_TARGET, DICTIONARY_TOPICS_MAX, FOOTER_TOPICS_MAX, SEGMENT_SLABS_MAX,
-    SIGNATURE_SHARE_PERCENT, SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX,
+    SIGNATURE_SHARE_PERCENT, SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX, SLAB_BLOCKS_TARGET,
 };
 use crate::run_table::Run;
 use crate::signature::{MatrixBuilder, SIGNATURE_SCHEME};
@@ -51,7 +51,7 @@ impl Default for WriterOptions {
     fn default() -> Self {
         Self {
             block_text_target: BLOCK_TEXT_TARGET,
-            slab_blocks_max: SLAB_BLOCKS_MAX,
+            slab_blocks_max: SLAB_BLOCKS_TARGET,
             signature_percent: SIGNATURE_SHARE_PERCENT,
             compression: Compression::default(),
         }
