@@ -13,6 +13,8 @@
 
 mod entry;
 mod file;
+#[cfg(test)]
+mod fuzz_tests;
 mod mark;
 mod recover;
 #[cfg(test)]
