@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::entry::{u32_at, u64_at};
+use super::recover::naming;
 use crate::storage::{File, Open, Storage};
 
 /// Name of the file.
@@ -32,6 +33,8 @@ pub(super) struct Mark {
 pub(super) enum Found {
     /// A whole one, or none because the spool is new.
     Good,
+    /// One slot cannot be read: it may have been the newer one.
+    OneSlot,
     /// No slot is whole: entries that were handed over may be sent again.
     Damaged,
 }
@@ -43,9 +46,9 @@ impl Mark {
         let file = match storage.open(&mark.path, Open::Write) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((mark, Found::Good)),
-            Err(e) => return Err(e),
+            Err(e) => return Err(naming(&mark.path, &e)),
         };
-        let mut whole = 0;
+        let (mut whole, mut bad) = (0, 0);
         let len = file.len()?;
         for slot in 0..2 {
             let mut bytes = [0; SLOT_BYTES];
@@ -53,17 +56,24 @@ impl Mark {
                 continue;
             }
             // A slot that cannot be read is as good as a torn one.
-            if file.read_exact_at(&mut bytes, slot * SLOT_DISTANCE).is_err() {
+            let is_read = file.read_exact_at(&mut bytes, slot * SLOT_DISTANCE).is_ok();
+            let Some((writes, released)) = decode(&bytes) else {
+                // One that was never written is zeros.
+                bad += u64::from(!is_read || bytes != [0; SLOT_BYTES]);
                 continue;
-            }
-            let Some((writes, released)) = decode(&bytes) else { continue };
+            };
             whole += 1;
             if writes >= mark.writes {
                 (mark.writes, mark.released) = (writes, released);
             }
         }
         mark.file = Some(file);
-        Ok((mark, if whole == 0 && len > 0 { Found::Damaged } else { Found::Good }))
+        let found = match (whole, bad) {
+            (0, _) if len > 0 => Found::Damaged,
+            (_, 0) => Found::Good,
+            _ => Found::OneSlot,
+        };
+        Ok((mark, found))
     }
 
     /// Moves it forward.

@@ -13,6 +13,8 @@
 
 mod entry;
 mod file;
+#[cfg(test)]
+mod fuzz_tests;
 mod mark;
 mod recover;
 #[cfg(test)]
@@ -340,11 +342,17 @@ impl Spool {
             .filter(|(_, f)| f.entries_first < numbers.end && f.entries_end > numbers.start)
         {
             for entry in file.entries() {
-                let (offset, header) = entry?;
-                let is_better = numbers.contains(&header.number)
-                    && best.is_none_or(|(lowest, _)| header.number < lowest);
-                if is_better && file.payload(offset, &header)?.is_some() {
-                    best = Some((header.number, (index, offset)));
+                let is_whole = entry.and_then(|(offset, header)| {
+                    let is_better = numbers.contains(&header.number)
+                        && best.is_none_or(|(lowest, _)| header.number < lowest);
+                    let found = is_better && file.payload(offset, &header)?.is_some();
+                    Ok(found.then_some((header.number, (index, offset))))
+                });
+                match is_whole {
+                    Ok(found) => best = found.or(best),
+                    // Told before: what lies behind is found in no other way.
+                    Err(_) if file.is_damaged => break,
+                    Err(e) => return Err(e),
                 }
             }
         }

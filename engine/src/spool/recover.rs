@@ -7,12 +7,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::FILE_HEADER_BYTES;
+use super::entry::{ENTRY_HEADER_BYTES, FILE_HEADER_BYTES};
 use super::file::{At, SpoolFile};
 use super::mark::{Found, MARK_FILE, Mark};
 use super::{Cursor, Spool, is_set_aside, sequence_of};
 use crate::damage::{Damage, DamageKind};
 use crate::storage::{Open, Storage};
+
+/// Tries to read a file at the start before it is given up.
+pub(super) const OPEN_TRIES: u32 = 4;
 
 /// A spool and what was found.
 pub struct Opened {
@@ -31,6 +34,8 @@ struct Totals {
     lines_next: u64,
     /// Lines before the first entry that is not released.
     lines_released: Option<u64>,
+    /// No entry of what cannot be read has this number or a higher one.
+    unread_below: u64,
 }
 
 impl Spool {
@@ -78,14 +83,19 @@ impl Spool {
             lines_released: 0,
             damage: Vec::new(),
         };
-        if found == Found::Damaged {
+        let told = match found {
+            Found::Good => None,
+            Found::OneSlot => Some("one of two slots of the mark: lines may be sent twice"),
+            Found::Damaged => Some("mark: lines may be sent twice"),
+        };
+        if let Some(told) = told {
             spool.damage.push(Damage {
                 path: spool.directory.join(MARK_FILE),
                 offset: 0,
                 len_bytes: 0,
                 range: None,
                 records: Some(0),
-                kind: DamageKind::Malformed("mark: lines may be sent twice"),
+                kind: DamageKind::Malformed(told),
             });
         }
         let mut totals = Totals { number_next: spool.mark.released, ..Totals::default() };
@@ -93,7 +103,8 @@ impl Spool {
             spool.adopt(sequence, &mut totals)?;
             spool.sequence_next = spool.sequence_next.max(sequence.saturating_add(1));
         }
-        spool.number_next = totals.number_next;
+        // What cannot be read now may be read later: its numbers are not given again.
+        spool.number_next = totals.number_next.max(totals.unread_below);
         spool.lines_next = totals.lines_next;
         spool.lines_released = totals.lines_released.unwrap_or(totals.lines_next);
         spool.start_reading(found)?;
@@ -122,11 +133,20 @@ impl Spool {
         Ok(())
     }
 
-    /// Takes over a file of an earlier life.
+    /// Takes over a file of an earlier life. One that cannot be read is told and does not stop the
+    /// others.
     fn adopt(&mut self, sequence: u64, totals: &mut Totals) -> io::Result<()> {
         let path = self.directory.join(format!("{sequence:016x}.{}", super::FILE_SUFFIX));
-        let file = self.storage.open(&path, Open::Read)?;
-        let len_bytes = file.len()?;
+        let open = || {
+            let file = self.storage.open(&path, Open::Read)?;
+            Ok((file.len()?, file))
+        };
+        let (len_bytes, file) = match tried(open) {
+            Ok(opened) => opened,
+            // Nothing is wrong with the file: the operator can help.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(naming(&path, &e)),
+            Err(e) => return self.set_aside(&path, &e),
+        };
         let mut file = SpoolFile {
             sequence,
             path,
@@ -139,13 +159,36 @@ impl Spool {
             entries_end: 0,
             is_damaged: false,
         };
-        let mut offset = file.begin()?;
+        let mut offset = 0;
+        if let Err(e) = tried(|| self.walk(&mut file, &mut offset, totals)) {
+            if file.entries_end == 0 {
+                return self.set_aside(&file.path, &e);
+            }
+            // Reading comes to that place once more, and tells what it costs.
+            self.damage.push(unreadable(&file.path, offset, &e));
+            file.is_damaged = true;
+            let entries_max = len_bytes.saturating_sub(offset) / ENTRY_HEADER_BYTES as u64 + 1;
+            file.entries_end = file.entries_end.saturating_add(entries_max);
+            totals.unread_below = totals.unread_below.max(file.entries_end);
+        }
+        if file.entries_end == 0 && len_bytes <= FILE_HEADER_BYTES {
+            return self.storage.remove(&file.path);
+        }
+        self.files.push_back(file);
+        Ok(())
+    }
+
+    /// Takes the headers of a file into account; `offset` says how far that went.
+    fn walk(&self, file: &mut SpoolFile, offset: &mut u64, totals: &mut Totals) -> io::Result<()> {
+        if *offset == 0 {
+            *offset = file.begin()?;
+        }
         loop {
-            match file.look(offset)? {
-                At::End => break,
-                At::Bad { until } => offset = until,
+            match file.look(*offset)? {
+                At::End => return Ok(()),
+                At::Bad { until } => *offset = until,
                 At::Entry(header) => {
-                    offset += header.total_bytes();
+                    *offset += header.total_bytes();
                     file.entries_first = file.entries_first.min(header.number);
                     file.entries_end = file.entries_end.max(header.number + 1);
                     if header.number >= totals.number_next {
@@ -158,12 +201,37 @@ impl Spool {
                 }
             }
         }
-        if file.entries_end == 0 && len_bytes <= FILE_HEADER_BYTES {
-            return self.storage.remove(&file.path);
-        }
-        self.files.push_back(file);
+    }
+
+    /// A file of which nothing can be read keeps its bytes under another name.
+    fn set_aside(&mut self, path: &Path, error: &io::Error) -> io::Result<()> {
+        let aside = path.with_extension(super::DAMAGED_SUFFIX);
+        self.storage.rename(path, &aside).map_err(|_| naming(path, error))?;
+        self.damage.push(unreadable(path, 0, error));
         Ok(())
     }
+}
+
+/// Tries a few times.
+fn tried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut outcome = call();
+    for _ in 1..OPEN_TRIES {
+        if outcome.is_ok() {
+            break;
+        }
+        outcome = call();
+    }
+    outcome
+}
+
+fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Damage {
+    let (path, kind) = (path.to_owned(), DamageKind::Io(error.kind()));
+    Damage { path, offset, len_bytes: 0, range: None, records: None, kind }
+}
+
+/// An error that says on which file.
+pub(super) fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Makes the directory's own name durable, and those above it, which may be as new. One that this

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::recover::OPEN_TRIES;
 use super::*;
-use crate::storage::sim::{Fault, FaultError, Random, SimStorage};
+use crate::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 
 const DIRECTORY: &str = "/spool";
 const BYTES_MAX: u64 = 1 << 20;
@@ -377,6 +378,119 @@ fn any_single_call_may_fail_and_every_entry_still_comes_once_in_order() {
             let disk = SimStorage::new(1);
             disk.fail(Fault::nth(call, error));
             assert_eq!(script(&disk), expected, "call {call} {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_at_the_start_is_told_and_skipped_and_keeps_its_numbers() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..60 {
+        spool.append(&entry(n, 9_000), false).unwrap();
+    }
+    for (call, file) in [(Call::Open, 1), (Call::Read, 1), (Call::Read, 4), (Call::Len, 4)] {
+        let disk = disk.kill();
+        let name = format!("{file:016x}.spool");
+        disk.fail(Fault { path_part: name.clone(), ..Fault::random(call, 1.0, FaultError::Io) });
+        let mut spool = open(&disk);
+        let told = spool.take_damage();
+        assert_eq!(told.len(), 1, "{call:?}: {told:?}");
+        assert!(told[0].path.ends_with(&name) && matches!(told[0].kind, DamageKind::Io(_)));
+        let number = spool.append(&entry(60, 0), false).unwrap();
+        let got = read_all(&mut spool);
+        assert!(got.len() > 40 && got.windows(2).all(|w| w[0].0 < w[1].0), "{}", got.len());
+        assert!(got[..got.len() - 1].iter().all(|(n, e)| *e == entry(*n, 9_000)));
+        assert_eq!(got.last().unwrap(), &(number, entry(60, 0)));
+        spool.release(number + 1).unwrap();
+        spool.finish().unwrap();
+        let left = names(&disk);
+        assert!(left.contains(&format!("{file:016x}.damaged")), "kept: {left:?}");
+        assert!(!left.iter().any(|name| name.ends_with(".spool")), "{left:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_read_only_in_part_gives_the_rest_when_it_can() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..10 {
+        spool.append(&entry(n, 9_000), false).unwrap();
+    }
+    let disk = disk.kill();
+    // Its header and some entries are read, then nothing more while the spool is opened.
+    for nth in 4..4 + OPEN_TRIES {
+        let path_part = format!("{:016x}.spool", 0);
+        disk.fail(Fault {
+            call: Some(Call::Read),
+            path_part,
+            ..Fault::nth(nth.into(), FaultError::Io)
+        });
+    }
+    let mut spool = open(&disk);
+    disk.clear_faults();
+    assert_eq!(spool.take_damage().len(), 1);
+    let number = spool.append(&entry(10, 9_000), false).unwrap();
+    assert!(number >= 10, "{number} may be in what was not read");
+    let got: Vec<Entry> = read_all(&mut spool).into_iter().map(|(_, entry)| entry).collect();
+    assert_eq!(got, (0..=10).map(|n| entry(n, 9_000)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_damaged_slot_of_the_mark_is_told_and_costs_no_line() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..6 {
+        spool.append(&entry(n, 4), false).unwrap();
+    }
+    read_all(&mut spool);
+    for before in 1..=3 {
+        spool.release(before).unwrap();
+    }
+    for slot in 0..2u64 {
+        let disk = disk.kill();
+        disk.flip(&Path::new(DIRECTORY).join("mark"), slot * 512 + 17, 1).unwrap();
+        let mut spool = open(&disk);
+        let told = spool.take_damage();
+        assert_eq!(told.len(), 1, "slot {slot}: {told:?}");
+        assert!(told[0].to_string().contains("lines may be sent twice"), "{}", told[0]);
+        // The third write went to slot 1.
+        let first = [3, 2][slot as usize];
+        let got: Vec<u64> = read_all(&mut spool).iter().map(|(n, _)| *n).collect();
+        assert_eq!(got, (first..6).collect::<Vec<_>>());
+        // The next marks make it whole again.
+        for before in [first + 1, first + 2] {
+            spool.release(before).unwrap();
+        }
+        assert_eq!(open(&disk.kill()).take_damage(), vec![]);
+    }
+}
+
+#[test]
+fn after_a_failed_sync_a_restart_finds_every_entry_once() {
+    for synced in [0, 3] {
+        for seed in 0..20 {
+            let disk = SimStorage::new(seed);
+            let mut spool = open(&disk);
+            for n in 0..3 {
+                spool.append(&entry(n, 2_000), false).unwrap();
+            }
+            if synced > 0 {
+                sync(&mut spool).unwrap();
+            }
+            for n in 3..6 {
+                spool.append(&entry(n, 2_000), false).unwrap();
+            }
+            disk.fail(Fault { call: Some(Call::Sync), ..Fault::nth(1, FaultError::Io) });
+            sync(&mut spool).unwrap_err();
+            spool.append(&entry(6, 2_000), false).unwrap();
+            let expected: Vec<(u64, Entry)> = (0..7).map(|n| (n, entry(n, 2_000))).collect();
+            let mut killed = open(&disk.kill());
+            assert_eq!(read_all(&mut killed), expected, "after a kill");
+            assert_eq!(killed.take_damage(), vec![]);
+            // The copies are synced by the next job: after it nothing depends on the file that failed.
+            sync(&mut spool).unwrap();
+            assert_eq!(read_all(&mut open(&disk.crash(seed))), expected, "after a power loss");
         }
     }
 }

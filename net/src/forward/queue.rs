@@ -58,6 +58,7 @@ struct State {
 struct Told {
     spool_full: bool,
     spool_failing: bool,
+    mark_failing: bool,
     sync_failing: bool,
     read_failing: bool,
     dropped_at: Option<Instant>,
@@ -193,10 +194,16 @@ impl Queue {
     pub(crate) fn release(&self, before: u64) {
         let mut state = self.lock();
         let State { backing: Backing::Spool(spool), told, .. } = &mut *state else { return };
-        if let Err(error) = spool.release(before) {
-            self.metrics.spool_errors.inc();
-            if !std::mem::replace(&mut told.spool_failing, true) {
-                tracing::warn!(%error, "the spool cannot note what is handed over: lines may be sent twice");
+        match spool.release(before) {
+            Ok(()) if std::mem::take(&mut told.mark_failing) => {
+                tracing::info!("the spool notes again what is handed over");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                self.metrics.spool_errors.inc();
+                if !std::mem::replace(&mut told.mark_failing, true) {
+                    tracing::warn!(%error, "the spool cannot note what is handed over: lines may be sent twice");
+                }
             }
         }
         self.measure(&state);
@@ -292,7 +299,7 @@ impl Queue {
         if told.spool_full {
             reasons.push("the spool is full: standard input waits".to_owned());
         }
-        if told.spool_failing || told.sync_failing || told.read_failing {
+        if told.spool_failing || told.mark_failing || told.sync_failing || told.read_failing {
             reasons.push("the spool's disk is failing".to_owned());
         }
         if told.dropped_at.is_some_and(|at| at.elapsed() < FORWARD_TELL_INTERVAL) {
