@@ -14,7 +14,8 @@ use crate::units::{GB, MB};
 
 const STORED_MAX: Duration = Duration::from_secs(900);
 const CONNECTIONS: u64 = 4;
-/// Compaction is over when nothing was written for this long.
+/// Compaction is over when the process has written nothing for this long; what it counts itself
+/// changes only at the end of a compaction.
 const QUIET: Duration = Duration::from_secs(3);
 
 /// Sends the corpus to a fresh node once; the node goes on, for queries.
@@ -66,7 +67,8 @@ fn is_all_stored(node: &Node) -> Result<bool> {
 fn wait_until_quiet(node: &Node) -> Result<()> {
     let (mut written, mut since) = (None, Instant::now());
     wait_until("compaction to end", STORED_MAX, || {
-        let now = node.metric("oklog_disk_written_bytes_total")?;
+        let counted = node.metric("oklog_disk_written_bytes_total")?;
+        let now = (counted.to_bits(), Usage::of(node.pid())?.write_bytes);
         if written != Some(now) {
             (written, since) = (Some(now), Instant::now());
         }
