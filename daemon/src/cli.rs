@@ -232,9 +232,11 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
         "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
         "stream" => Ok(Command::Stream(StreamConfig::from_settings(settings)?)),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
-        "fsck" if settings.bool("repair") => {
-            Err(usage("fsck --repair is not available in this version; fsck only reads"))
-        }
+        "fsck" if settings.bool("repair") => Err(usage(
+            "fsck --repair is not available in this version; fsck only reads. Nodes and \
+                 forwarders pass over what is damaged and set its files aside by themselves: a \
+                 forwarder needs none for its spool",
+        )),
         "fsck" => {
             let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
             Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })

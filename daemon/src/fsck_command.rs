@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use engine::damage::{Damage, DamageKind};
-use engine::fsck::{FileKind, FileReport, Report, check_with};
+use engine::fsck::{FileKind, FileReport, Report, SpoolReport, check_with};
 use engine::storage::OsStorage;
 use serde_json::{Value, json};
 
@@ -54,6 +54,10 @@ fn text(path: &Path, report: &Report) -> String {
         (true, _) => format!("at least {lost} records are lost"),
         (false, _) => format!("{lost} records are lost"),
     };
+    for spool in &report.spools {
+        let (path, waiting) = (spool.path.display(), spool.waiting_lines);
+        lines.push(format!("{path}: the spool of a forwarder, {waiting} lines wait to be sent\n"));
+    }
     lines.push(format!(
         "{}: {} files, {} records; {damaged} files are damaged, {how_many}{maybe}\n",
         path.display(),
@@ -68,6 +72,14 @@ fn object(report: &Report) -> Value {
         "clean": report.is_clean(),
         "records": report.record_count(),
         "files": report.files.iter().map(file).collect::<Vec<_>>(),
+        "spools": report.spools.iter().map(spool).collect::<Vec<_>>(),
+    })
+}
+
+fn spool(spool: &SpoolReport) -> Value {
+    json!({
+        "path": spool.path.to_string_lossy(),
+        "waiting_lines": spool.waiting_lines,
     })
 }
 
@@ -86,7 +98,7 @@ fn span(damage: &Damage) -> Value {
         "offset": damage.offset,
         "bytes": damage.len_bytes,
         "what": damage.kind.to_string(),
-        "loses_records": damage.loses_records(),
+        "loses_records": damage.loses_records() && damage.records != Some(0),
         "records": damage.records,
         "from": damage.range.map(|(first, _)| first.to_string()),
         "to": damage.range.map(|(_, last)| last.to_string()),
@@ -120,7 +132,8 @@ mod tests {
             damage: Vec::new(),
             ..store.clone()
         };
-        Report { files: vec![unknown, store] }
+        let spool = SpoolReport { path: "d/spool".into(), waiting_lines: 9 };
+        Report { files: vec![unknown, store], spools: vec![spool] }
     }
 
     #[test]
@@ -128,6 +141,7 @@ mod tests {
         let text = text(Path::new("d"), &report());
         assert!(text.contains("d/store/x.flushed: offset 64, 100 bytes: checksum"), "{text}");
         assert!(text.contains("d/notes: no file of ours"));
+        assert!(text.contains("d/spool: the spool of a forwarder, 9 lines wait to be sent\n"));
         assert!(text.ends_with("1 files are damaged, 2 records are lost\n"), "{text}");
     }
 
@@ -135,6 +149,7 @@ mod tests {
     fn the_object_lists_every_file() {
         let object = object(&report());
         assert_eq!(object["clean"], false);
+        assert_eq!(object["spools"][0]["waiting_lines"], 9);
         assert_eq!(object["files"].as_array().unwrap().len(), 2);
         let damage = &object["files"][1]["damage"][0];
         assert_eq!((&damage["offset"], &damage["records"]), (&64.into(), &2.into()));

@@ -17,12 +17,13 @@ use crate::damage::{Damage, DamageKind};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
-use crate::storage::{Map, Open, Storage};
+use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
+use crate::storage::{Entry, Map, Open, Storage};
 use crate::store::name::Name;
 
 use store::SegmentCheck;
 
-/// Directories that a data directory holds.
+/// Directories that a data directory holds, beside a spool under any name.
 const SUBDIRECTORIES: [&str; 2] = ["ingest", "store"];
 
 /// What a file is.
@@ -38,6 +39,12 @@ pub enum FileKind {
     StoreTrashed,
     /// A store segment that was being written: the next start removes it.
     StoreUnfinished,
+    /// Lines of a forwarder that wait to be sent.
+    Spool,
+    /// A file of a spool that was set aside because something in it is damaged.
+    SpoolSetAside,
+    /// Up to where the lines of a spool are handed over.
+    SpoolMark,
     /// The lock of a directory.
     Lock,
     /// Not a file of ours.
@@ -55,6 +62,9 @@ impl fmt::Display for FileKind {
             Self::StoreSegment => "store segment",
             Self::StoreTrashed => "store segment in the trash",
             Self::StoreUnfinished => "unfinished store segment",
+            Self::Spool => "spool file",
+            Self::SpoolSetAside => "spool file that was set aside",
+            Self::SpoolMark => "mark of a spool",
             Self::Lock => "lock",
             Self::Unknown => "unknown",
         })
@@ -81,6 +91,17 @@ pub struct FileReport {
 pub struct Report {
     /// Per file, by path.
     pub files: Vec<FileReport>,
+    /// Spools among them, by path.
+    pub spools: Vec<SpoolReport>,
+}
+
+/// What waits in a forwarder's spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolReport {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Lines that can be read and are not handed over.
+    pub waiting_lines: u64,
 }
 
 impl Report {
@@ -100,7 +121,7 @@ impl Report {
     }
 }
 
-/// Checks a data directory, one of its directories, or one file. An error: there is no such path
+/// Checks a data directory, one of its directories, a forwarder's spool, or one file. An error: there is no such path
 /// or it cannot be listed.
 pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Report> {
     check_with(storage, path, &mut |_| {})
@@ -114,15 +135,16 @@ pub fn check_with(
 ) -> io::Result<Report> {
     let mut check = Check { storage, on_file, report: Report::default() };
     match storage.list(path) {
-        Ok(_) => check.directory(path, &SUBDIRECTORIES)?,
+        Ok(entries) => check.directory(path, entries, true)?,
         Err(not_a_directory) => match storage.open(path, Open::Read).and_then(|f| f.len()) {
-            Ok(len_bytes) => check.add(check_file(storage, path.to_owned(), len_bytes)),
+            Ok(len_bytes) => check.file(path.to_owned(), len_bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
             Err(_) => return Err(not_a_directory),
         },
     }
     let mut report = check.report;
     report.files.sort_by(|a, b| a.path.cmp(&b.path));
+    report.spools.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(report)
 }
 
@@ -139,8 +161,22 @@ impl Check<'_> {
         self.report.files.push(file);
     }
 
-    fn directory(&mut self, path: &Path, subdirectories: &[&str]) -> io::Result<()> {
-        for entry in self.storage.list(path)? {
+    /// Checks what a directory holds; of the directories in it those that a data directory has, if
+    /// it may be one.
+    fn directory(
+        &mut self,
+        path: &Path,
+        entries: Vec<Entry>,
+        is_outermost: bool,
+    ) -> io::Result<()> {
+        let is_spool = spool::is_spool(&entries);
+        if is_spool {
+            let checked = spool::check_spool(self.storage, path, &entries);
+            let waiting_lines = checked.waiting_lines;
+            self.report.spools.push(SpoolReport { path: path.to_owned(), waiting_lines });
+            self.add_spool_files(checked);
+        }
+        for entry in entries {
             let Some(name) = entry.name else {
                 let path = path.join("(a name that is not UTF-8)");
                 self.add(unknown(path, entry.len_bytes));
@@ -148,14 +184,52 @@ impl Check<'_> {
             };
             let path = path.join(&name);
             if entry.is_file {
-                self.add(check_file(self.storage, path, entry.len_bytes));
-            } else if subdirectories.contains(&name.as_str()) {
-                self.directory(&path, &[])?;
-            } else {
-                self.add(unknown(path, entry.len_bytes));
+                if !is_spool || SpoolFileKind::of(&name).is_none() {
+                    self.add(check_file(self.storage, path, entry.len_bytes));
+                }
+                continue;
+            }
+            let inside = if is_outermost { self.inside(&path, &name)? } else { None };
+            match inside {
+                Some(entries) => self.directory(&path, entries, false)?,
+                None => self.add(unknown(path, entry.len_bytes)),
             }
         }
         Ok(())
+    }
+
+    /// What a directory inside a data directory holds, if it is one of ours.
+    fn inside(&self, path: &Path, name: &str) -> io::Result<Option<Vec<Entry>>> {
+        if SUBDIRECTORIES.contains(&name) {
+            return self.storage.list(path).map(Some);
+        }
+        // A spool may have any name.
+        Ok(self.storage.list(path).ok().filter(|entries| spool::is_spool(entries)))
+    }
+
+    /// Checks a file that was named by itself.
+    fn file(&mut self, path: PathBuf, len_bytes: u64) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if SpoolFileKind::of(name).is_some() {
+            return self.add_spool_files(spool::check_spool_file(self.storage, &path, len_bytes));
+        }
+        self.add(check_file(self.storage, path, len_bytes));
+    }
+
+    fn add_spool_files(&mut self, checked: CheckedSpool) {
+        for file in checked.files {
+            self.add(FileReport {
+                path: file.path,
+                kind: match file.kind {
+                    SpoolFileKind::Entries => FileKind::Spool,
+                    SpoolFileKind::SetAside => FileKind::SpoolSetAside,
+                    SpoolFileKind::Mark => FileKind::SpoolMark,
+                },
+                file_bytes: file.file_bytes,
+                record_count: file.line_count,
+                damage: file.damage,
+            });
+        }
     }
 }
 
