@@ -5,7 +5,8 @@
 //! checked too: their damage costs no record yet, and says so.
 //!
 //! Invariants: nothing is ever written; a file that is no file of ours is listed as unknown and
-//! is not an error; one unreadable file does not stop the check of the others.
+//! is not an error; one unreadable file or directory does not stop the check of the
+//! others; what a running node takes away meanwhile is left out.
 
 mod store;
 
@@ -24,7 +25,7 @@ use crate::store::name::Name;
 use store::SegmentCheck;
 
 /// Directories that a data directory holds, beside a spool under any name.
-const SUBDIRECTORIES: [&str; 2] = ["ingest", "store"];
+const SUBDIRECTORIES: [&str; 3] = ["ingest", "store", "spool"];
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +136,7 @@ pub fn check_with(
 ) -> io::Result<Report> {
     let mut check = Check { storage, on_file, report: Report::default() };
     match storage.list(path) {
-        Ok(entries) => check.directory(path, entries, true)?,
+        Ok(entries) => check.directory(path, entries, true),
         Err(not_a_directory) => match storage.open(path, Open::Read).and_then(|f| f.len()) {
             Ok(len_bytes) => check.file(path.to_owned(), len_bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
@@ -157,18 +158,18 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn add(&mut self, file: FileReport) {
+        let is_gone = |damage: &Damage| damage.kind == DamageKind::Io(io::ErrorKind::NotFound);
+        if !file.damage.is_empty() && file.damage.iter().all(is_gone) {
+            // A node or forwarder renamed or removed it after it was listed.
+            return;
+        }
         (self.on_file)(&file);
         self.report.files.push(file);
     }
 
     /// Checks what a directory holds; of the directories in it those that a data directory has, if
     /// it may be one.
-    fn directory(
-        &mut self,
-        path: &Path,
-        entries: Vec<Entry>,
-        is_outermost: bool,
-    ) -> io::Result<()> {
+    fn directory(&mut self, path: &Path, entries: Vec<Entry>, is_outermost: bool) {
         let is_spool = spool::is_spool(&entries);
         if is_spool {
             let checked = spool::check_spool(self.storage, path, &entries);
@@ -189,22 +190,19 @@ impl Check<'_> {
                 }
                 continue;
             }
-            let inside = if is_outermost { self.inside(&path, &name)? } else { None };
-            match inside {
-                Some(entries) => self.directory(&path, entries, false)?,
-                None => self.add(unknown(path, entry.len_bytes)),
+            let is_ours = is_outermost && SUBDIRECTORIES.contains(&name.as_str());
+            match self.storage.list(&path) {
+                // A spool may have any name.
+                Ok(entries) if is_ours || (is_outermost && spool::is_spool(&entries)) => {
+                    self.directory(&path, entries, false);
+                }
+                Err(e) if is_ours => {
+                    let damage = SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind()));
+                    self.add(FileReport { damage: vec![damage], ..unknown(path, 0) });
+                }
+                _ => self.add(unknown(path, entry.len_bytes)),
             }
         }
-        Ok(())
-    }
-
-    /// What a directory inside a data directory holds, if it is one of ours.
-    fn inside(&self, path: &Path, name: &str) -> io::Result<Option<Vec<Entry>>> {
-        if SUBDIRECTORIES.contains(&name) {
-            return self.storage.list(path).map(Some);
-        }
-        // A spool may have any name.
-        Ok(self.storage.list(path).ok().filter(|entries| spool::is_spool(entries)))
     }
 
     /// Checks a file that was named by itself.
@@ -317,11 +315,13 @@ pub fn check_store_bytes(path: &Path, map: &Map) -> (u64, Vec<Damage>) {
 mod tests {
     use super::*;
     use crate::storage::OsStorage;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::footer::Inputs;
     use crate::store::testing::{Record, SMALL, append_all, directory, record, write};
     use crate::store::writer::SegmentWriter;
     use crate::ulid::Ulid;
     use std::fs;
+    use std::io::ErrorKind::NotFound;
 
     fn records(to: u64) -> Vec<Record> {
         (0..to).map(|n| record(1, n)).collect()
@@ -393,5 +393,29 @@ mod tests {
         fs::write(&other, "").unwrap();
         let report = check(&OsStorage, &other).unwrap();
         assert!(report.damage().any(Damage::loses_records));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_is_told_and_a_file_that_went_is_not() {
+        let disk = SimStorage::new(1);
+        for path in ["/data/ingest", "/data/store", "/data/spool"] {
+            disk.create_dir_all(Path::new(path)).unwrap();
+            disk.open(&Path::new(path).join("notes"), Open::CreateNew).unwrap();
+        }
+        let whole = check(&disk, Path::new("/data")).unwrap();
+        assert_eq!((whole.files.len(), whole.is_clean()), (3, true));
+        let path_part = "store".into();
+        disk.fail(Fault { path_part, ..Fault::random(Call::List, 1.0, FaultError::Io) });
+        let report = check(&disk, Path::new("/data")).unwrap();
+        let damage: Vec<_> = report.damage().map(|d| d.path.clone()).collect();
+        assert_eq!(damage, [PathBuf::from("/data/store")]);
+        assert_eq!(report.files.len(), 3);
+
+        let mut gone = unknown("/data/store/x".into(), 0);
+        gone.damage = vec![SegmentCheck::new(&gone.path, &[]).whole(DamageKind::Io(NotFound))];
+        let report = Report::default();
+        let mut check = Check { storage: &disk, on_file: &mut |_| {}, report };
+        check.add(gone);
+        assert_eq!(check.report, Report::default());
     }
 }
