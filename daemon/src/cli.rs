@@ -155,7 +155,7 @@ const COMMANDS: [CommandRow; 13] = [
     },
     CommandRow {
         name: "fsck",
-        about: "Check every file of a data directory, without changing any",
+        about: "Check every file of a data directory or spool, without changing any",
         flags: FSCK,
         operand: Operand::Path,
     },
@@ -232,9 +232,11 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
         "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
         "stream" => Ok(Command::Stream(StreamConfig::from_settings(settings)?)),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
-        "fsck" if settings.bool("repair") => {
-            Err(usage("fsck --repair is not available in this version; fsck only reads"))
-        }
+        "fsck" if settings.bool("repair") => Err(usage(
+            "fsck --repair is not available in this version; fsck only reads. Nodes and \
+                 forwarders pass over what is damaged and set its files aside by themselves: a \
+                 forwarder needs none for its spool",
+        )),
         "fsck" => {
             let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
             Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })
@@ -279,25 +281,27 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
         .arg(help_all());
     COMMANDS.iter().fold(root, |root, row| {
         let mut sub = clap::Command::new(row.name).about(row.about).arg(help_all());
-        sub = match row.operand {
-            Operand::None => sub,
-            Operand::Path => sub.arg(Arg::new("PATH").required(true).help("The data directory")),
-            Operand::Addresses => {
-                sub.arg(Arg::new(ADDRESSES).required(true).num_args(1..).help(
-                    "Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME",
-                ))
-            }
-            Operand::Paths => sub.arg(
-                Arg::new("PATH")
-                    .required(true)
-                    .num_args(1..)
-                    .help("Segments, or directories that hold some: data, data/store, data/ingest"),
-            ),
-            Operand::Shell => {
-                let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
-                sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
-            }
-        };
+        sub =
+            match row.operand {
+                Operand::None => sub,
+                Operand::Path => sub.arg(
+                    Arg::new("PATH")
+                        .required(true)
+                        .help("A data directory, a directory of segments, a spool, or one file"),
+                ),
+                Operand::Addresses => {
+                    sub.arg(Arg::new(ADDRESSES).required(true).num_args(1..).help(
+                        "Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME",
+                    ))
+                }
+                Operand::Paths => sub.arg(Arg::new("PATH").required(true).num_args(1..).help(
+                    "Segments, or directories that hold some: data, data/store, data/ingest",
+                )),
+                Operand::Shell => {
+                    let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
+                    sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
+                }
+            };
         if row.flags.iter().any(|flag| !flag.common) && !show_all {
             sub = sub.after_help("--help-all shows every flag.");
         }

@@ -340,7 +340,7 @@ pub(crate) const TESTSVC: &[Flag] = &[
 /// Flags of `fsck`.
 pub(crate) const FSCK: &[Flag] = &[
     common("json", Kind::Bool, "false", "Print one JSON object"),
-    common("repair", Kind::Bool, "false", "Not available in this version"),
+    common("repair", Kind::Bool, "false", "Not available in this version: fsck only reads"),
     CONFIG,
 ];
 
@@ -420,8 +420,18 @@ pub(crate) const DRAIN: &[Flag] = &[
 ];
 
 /// Flags of `restore`.
-pub(crate) const RESTORE: &[Flag] =
-    &[common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"), CONFIG];
+pub(crate) const RESTORE: &[Flag] = &[
+    common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
+    common(
+        "store.segment-retain",
+        Kind::Duration(1_000, 36_500 * DAY_MS),
+        "7d",
+        "Tell which segments a node with this retention would move to the trash again",
+    ),
+    common("salvage", Kind::Bool, "false", "Adopt what is readable of damaged store segments"),
+    common("json", Kind::Bool, "false", "Print one JSON object"),
+    CONFIG,
+];
 
 /// Every table; names that occur twice are the same setting.
 pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, STREAM, TESTSVC, FSCK, DRAIN, RESTORE];

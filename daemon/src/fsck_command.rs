@@ -1,17 +1,19 @@
 //! `oklogd fsck PATH`: tells what the engine's check found.
 //!
 //! Invariants: reads only. Text goes to standard output, one line per damaged span and per file
-//! that is none of ours, then a summary; `--json` is one object that lists every file.
+//! that is none of ours, then a summary; `--json` is one object that lists every file. What this
+//! user may not read is an error, not damage.
 
 use std::io::{self, Write};
 use std::path::Path;
 
 use engine::damage::{Damage, DamageKind};
-use engine::fsck::{FileKind, FileReport, Report, check_with};
+use engine::fsck::{FileKind, FileReport, Report, SpoolReport, check_with};
 use engine::storage::OsStorage;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::node::lock;
 use crate::terminal::Progress;
 
 /// Checks a data directory, prints what was found, and says by its exit code whether it is whole.
@@ -26,34 +28,75 @@ pub(crate) fn run(path: &Path, as_json: bool) -> Exit {
             return Exit::Error;
         }
     };
+    tell_owners(&report);
+    let unreadable = report.damage().filter(|damage| is_forbidden(damage)).count();
+    if unreadable > 0 {
+        eprintln!(
+            "error: {unreadable} files or directories may not be read by this user and were not \
+             checked: run fsck as the user of the node"
+        );
+    }
     let words = if as_json { format!("{}\n", object(&report)) } else { text(path, &report) };
     match io::stdout().write_all(words.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             eprintln!("error: standard output: {error}");
             Exit::Error
         }
-        _ if report.is_clean() => Exit::Done,
-        _ => Exit::Damage,
+        _ => exit(&report),
+    }
+}
+
+fn exit(report: &Report) -> Exit {
+    match (report.is_clean(), report.damage().all(is_forbidden)) {
+        (true, _) => Exit::Done,
+        (false, true) => Exit::Error,
+        (false, false) => Exit::Damage,
+    }
+}
+
+/// Whether it was this user's rights that did not suffice.
+fn is_forbidden(damage: &Damage) -> bool {
+    damage.kind == DamageKind::Io(io::ErrorKind::PermissionDenied)
+}
+
+/// Says on standard error who is writing to what was read.
+fn tell_owners(report: &Report) {
+    let locks = report.files.iter().filter(|file| file.kind == FileKind::Lock);
+    for directory in locks.filter_map(|file| file.path.parent()) {
+        if let Some(pid) = lock::holder(directory) {
+            eprintln!(
+                "note: {}: in use by the process with pid {pid}; what it writes meanwhile may look \
+                 unfinished",
+                directory.display()
+            );
+        }
     }
 }
 
 fn text(path: &Path, report: &Report) -> String {
     let mut lines: Vec<String> = report.damage().map(|damage| format!("{damage}\n")).collect();
-    let unknown = report.files.iter().filter(|file| file.kind == FileKind::Unknown);
+    let unknown =
+        report.files.iter().filter(|file| file.kind == FileKind::Unknown && file.damage.is_empty());
     lines.extend(unknown.map(|file| format!("{}: no file of ours\n", file.path.display())));
-    let damaged = report.files.iter().filter(|file| !file.damage.is_empty()).count();
+    let is_damaged = |file: &&FileReport| !file.damage.iter().all(is_forbidden);
+    let damaged = report.files.iter().filter(is_damaged).count();
     let records = |unfinished: bool| -> u64 {
         let which = report.damage().filter(|d| (d.kind == DamageKind::Unfinished) == unfinished);
         which.filter_map(|damage| damage.records).sum()
     };
     let (lost, unfinished) = (records(false), records(true));
     let maybe = if unfinished > 0 { format!(", {unfinished} may be") } else { String::new() };
-    let uncounted = report.damage().any(|d| d.loses_records() && d.records.is_none());
+    let is_uncounted = |d: &Damage| d.loses_records() && d.records.is_none() && !is_forbidden(d);
+    let uncounted = report.damage().any(is_uncounted);
     let how_many = match (uncounted, lost) {
         (true, 0) => "an unknown number of records is lost".to_owned(),
         (true, _) => format!("at least {lost} records are lost"),
         (false, _) => format!("{lost} records are lost"),
     };
+    for spool in &report.spools {
+        let (path, waiting) = (spool.path.display(), spool.waiting_lines);
+        lines.push(format!("{path}: the spool of a forwarder, {waiting} lines wait to be sent\n"));
+    }
     lines.push(format!(
         "{}: {} files, {} records; {damaged} files are damaged, {how_many}{maybe}\n",
         path.display(),
@@ -68,6 +111,14 @@ fn object(report: &Report) -> Value {
         "clean": report.is_clean(),
         "records": report.record_count(),
         "files": report.files.iter().map(file).collect::<Vec<_>>(),
+        "spools": report.spools.iter().map(spool).collect::<Vec<_>>(),
+    })
+}
+
+fn spool(spool: &SpoolReport) -> Value {
+    json!({
+        "path": spool.path.to_string_lossy(),
+        "waiting_lines": spool.waiting_lines,
     })
 }
 
@@ -81,12 +132,13 @@ fn file(file: &FileReport) -> Value {
     })
 }
 
-fn span(damage: &Damage) -> Value {
+/// A damaged span as JSON.
+pub(crate) fn span(damage: &Damage) -> Value {
     json!({
         "offset": damage.offset,
         "bytes": damage.len_bytes,
         "what": damage.kind.to_string(),
-        "loses_records": damage.loses_records(),
+        "loses_records": damage.loses_records() && damage.records != Some(0),
         "records": damage.records,
         "from": damage.range.map(|(first, _)| first.to_string()),
         "to": damage.range.map(|(_, last)| last.to_string()),
@@ -120,7 +172,8 @@ mod tests {
             damage: Vec::new(),
             ..store.clone()
         };
-        Report { files: vec![unknown, store] }
+        let spool = SpoolReport { path: "d/spool".into(), waiting_lines: 9 };
+        Report { files: vec![unknown, store], spools: vec![spool] }
     }
 
     #[test]
@@ -128,6 +181,7 @@ mod tests {
         let text = text(Path::new("d"), &report());
         assert!(text.contains("d/store/x.flushed: offset 64, 100 bytes: checksum"), "{text}");
         assert!(text.contains("d/notes: no file of ours"));
+        assert!(text.contains("d/spool: the spool of a forwarder, 9 lines wait to be sent\n"));
         assert!(text.ends_with("1 files are damaged, 2 records are lost\n"), "{text}");
     }
 
@@ -135,10 +189,24 @@ mod tests {
     fn the_object_lists_every_file() {
         let object = object(&report());
         assert_eq!(object["clean"], false);
+        assert_eq!(object["spools"][0]["waiting_lines"], 9);
         assert_eq!(object["files"].as_array().unwrap().len(), 2);
         let damage = &object["files"][1]["damage"][0];
         assert_eq!((&damage["offset"], &damage["records"]), (&64.into(), &2.into()));
         assert_eq!(damage["from"], Ulid::from_parts(1, 2, 3).to_string());
+    }
+
+    #[test]
+    fn a_file_that_may_not_be_read_is_an_error_and_not_damage() {
+        let mut report = report();
+        assert_eq!(exit(&report), Exit::Damage);
+        let kind = DamageKind::Io(io::ErrorKind::PermissionDenied);
+        let damage = &mut report.files[1].damage[0];
+        (damage.kind, damage.records) = (kind, None);
+        assert_eq!(exit(&report), Exit::Error);
+        let text = text(Path::new("d"), &report);
+        assert!(text.contains("offset 64") && text.contains("permission denied"), "{text}");
+        assert!(text.ends_with("0 files are damaged, 0 records are lost\n"), "{text}");
     }
 
     #[test]

@@ -1,31 +1,44 @@
 //! `oklogd restore PATH…`: adopts copied segments into a store directory, offline.
 //!
-//! Invariants: the store directory is locked meanwhile; one line per file on standard output says
-//! what became of it; a damaged file is told with offset and loss and does not stop the others.
+//! Invariants: the store directory is locked meanwhile, and not made when there is nothing to
+//! restore; one line per file on standard output (with `--json` one object at the end) says what
+//! became of it; a damaged file is told with offset and loss and does not stop the others.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::restore::{Given, Restore, Verdict};
 use engine::storage::OsStorage;
 use engine::store::StoreDirectory;
-use engine::store::name::IdSource;
+use engine::store::name::{IdSource, TRASHED};
+
+use engine::damage::Damage;
+use engine::ulid::Ulid;
+use serde_json::{Value, json};
 
 use crate::exit::Exit;
+use crate::fsck_command::span;
 use crate::node::lock::DirectoryLock;
 use crate::settings::Settings;
 use crate::terminal::Progress;
+use crate::units::format_duration;
 
 /// Where ingest segments are recovered before they are merged, inside the store directory.
 const SCRATCH: &str = ".oklogd-restore";
 /// Directories that a data directory holds.
 const SUBDIRECTORIES: [&str; 2] = ["ingest", "store"];
 
+const DAY_MS: u64 = 86_400_000;
+
 /// What `restore` is told.
 #[derive(Debug)]
 pub(crate) struct RestoreConfig {
     store: PathBuf,
+    retain: Duration,
+    salvages: bool,
+    as_json: bool,
     paths: Vec<PathBuf>,
 }
 
@@ -33,7 +46,13 @@ impl RestoreConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::RESTORE`].
     pub(crate) fn new(settings: &Settings, paths: &[String]) -> Self {
         let store = settings.text("store.path").into();
-        Self { store, paths: paths.iter().map(PathBuf::from).collect() }
+        Self {
+            store,
+            retain: settings.duration("store.segment-retain"),
+            salvages: settings.bool("salvage"),
+            as_json: settings.bool("json"),
+            paths: paths.iter().map(PathBuf::from).collect(),
+        }
     }
 }
 
@@ -49,6 +68,15 @@ pub(crate) fn run(config: &RestoreConfig) -> Exit {
 }
 
 fn restore(config: &RestoreConfig) -> Result<Tally, String> {
+    let mut tally = Tally::new(config.as_json);
+    let files = Files::find(&config.paths, &mut tally);
+    let adopted = if files.is_empty() { Vec::new() } else { adopt(config, &files, &mut tally)? };
+    tally.finish(config, &adopted);
+    Ok(tally)
+}
+
+/// Adopts the files; the newest record of each segment that the store has got.
+fn adopt(config: &RestoreConfig, files: &Files, tally: &mut Tally) -> Result<Vec<Ulid>, String> {
     let store = &config.store;
     let unusable =
         |error: io::Error| format!("{} cannot be used (--store.path): {error}", store.display());
@@ -59,11 +87,11 @@ fn restore(config: &RestoreConfig) -> Result<Tally, String> {
         path: store.clone(),
         ids: IdSource::random(),
     };
-    let now_ms = net::shard::Clock::start().now().wall_ms;
     let mut restore =
-        Restore::open(Arc::new(directory), now_ms).map_err(|error| error.to_string())?;
-    let mut tally = Tally::new();
-    let files = Files::find(&config.paths, &mut tally);
+        Restore::open(Arc::new(directory), now_ms()).map_err(|error| error.to_string())?;
+    if config.salvages {
+        restore.salvage_damaged();
+    }
     for path in &files.store {
         let verdict = restore.store_segment(path);
         tally.tell(path, &verdict);
@@ -76,15 +104,20 @@ fn restore(config: &RestoreConfig) -> Result<Tally, String> {
         restore.ingest_segments(group, &scratch, &mut |path, verdict| tally.tell(path, &verdict));
         let _ = std::fs::remove_dir_all(&scratch);
     }
-    tally.say(&format!(
-        "{}: {} files adopted with {} records, {} were there already, {} refused\n",
-        store.display(),
-        tally.adopted,
-        tally.records,
-        tally.there,
-        tally.refused
-    ));
-    Ok(tally)
+    Ok(restore.adopted().to_vec())
+}
+
+fn now_ms() -> u64 {
+    net::shard::Clock::start().now().wall_ms
+}
+
+/// How many adopted segments have expired already, and the retention that would keep them all.
+fn expired(adopted: &[Ulid], retain: Duration, now_ms: u64) -> Option<(usize, Duration)> {
+    let ages_ms = adopted.iter().map(|newest| now_ms.saturating_sub(newest.ms()));
+    let expired = ages_ms.filter(|age_ms| u128::from(*age_ms) >= retain.as_millis());
+    let (count, oldest_ms) = expired.fold((0, 0), |(n, oldest), age| (n + 1, age.max(oldest)));
+    let enough = Duration::from_millis((oldest_ms / DAY_MS + 1) * DAY_MS);
+    (count > 0).then_some((count, enough))
 }
 
 /// The files behind the arguments.
@@ -99,13 +132,31 @@ impl Files {
     fn find(paths: &[PathBuf], tally: &mut Tally) -> Self {
         let mut files = Self::default();
         for path in paths {
-            if path.is_dir() {
-                files.directory(path, &SUBDIRECTORIES, tally);
-            } else {
-                files.file(path.clone(), true, tally);
+            match path.metadata() {
+                Ok(meta) if meta.is_dir() => {
+                    let before = (files.count(), tally.refused);
+                    files.directory(path, &SUBDIRECTORIES, tally);
+                    if (files.count(), tally.refused) == before {
+                        let why = "there is no segment in it; give a segment, a directory of \
+                                   segments or a data directory";
+                        tally.tell(path, &Verdict::Failed(why.to_owned()));
+                    }
+                }
+                Ok(_) => files.file(path.clone(), true, tally),
+                Err(error) => tally.tell(path, &Verdict::Failed(error.to_string())),
             }
         }
+        // Whole ones first: what is in the trash may be in a published segment as well.
+        files.store.sort_by_key(|path| path.extension().is_some_and(|e| e == TRASHED));
         files
+    }
+
+    fn count(&self) -> usize {
+        self.store.len() + self.ingest.iter().map(Vec::len).sum::<usize>()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count() == 0
     }
 
     fn directory(&mut self, path: &Path, subdirectories: &[&str], tally: &mut Tally) {
@@ -117,10 +168,13 @@ impl Files {
         paths.sort();
         for path in paths {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path.is_file() {
-                self.file(path, false, tally);
-            } else if subdirectories.contains(&name) {
-                self.directory(&path, &[], tally);
+            match path.metadata() {
+                Ok(meta) if meta.is_file() => self.file(path, false, tally),
+                Ok(_) if subdirectories.contains(&name) => self.directory(&path, &[], tally),
+                Ok(_) => {}
+                // It went while the directory was read: a node is at work in it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tally.tell(&path, &Verdict::Failed(error.to_string())),
             }
         }
     }
@@ -137,7 +191,7 @@ impl Files {
             }
             Given::Nothing if !is_named => {}
             Given::Unknown if !is_named => {
-                tally.say(&format!("{}: no file of ours, left out\n", path.display()));
+                tally.leave_out(&path);
             }
             Given::Nothing | Given::Unknown => tally.tell(&path, &Verdict::NotOurs),
         }
@@ -147,8 +201,11 @@ impl Files {
 /// What became of the files so far.
 struct Tally {
     progress: Progress,
+    /// With `--json`: the files.
+    files: Option<Vec<Value>>,
     adopted: u64,
     records: u64,
+    salvaged: u64,
     there: u64,
     refused: u64,
     damaged: bool,
@@ -158,11 +215,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn new() -> Self {
+    fn new(as_json: bool) -> Self {
         Self {
             progress: Progress::new("read"),
+            files: as_json.then(Vec::new),
             adopted: 0,
             records: 0,
+            salvaged: 0,
             there: 0,
             refused: 0,
             damaged: false,
@@ -172,39 +231,81 @@ impl Tally {
     }
 
     fn tell(&mut self, path: &Path, verdict: &Verdict) {
-        let path_words = path.display();
-        let words = match verdict {
+        self.count(verdict);
+        if let Some(files) = &mut self.files {
+            files.push(object(path, verdict));
+        } else {
+            self.say(&words(path, verdict));
+        }
+        self.progress.add(path.metadata().map_or(0, |meta| meta.len()));
+    }
+
+    fn count(&mut self, verdict: &Verdict) {
+        match verdict {
             Verdict::Adopted(records) => {
                 self.adopted += 1;
                 self.records += records;
-                format!("{path_words}: adopted, {records} records\n")
             }
-            Verdict::AlreadyThere => {
-                self.there += 1;
-                format!("{path_words}: its records are in the store already\n")
+            Verdict::Salvaged { records, damage } => {
+                self.salvaged += 1;
+                self.records += records;
+                self.damaged |= damage.iter().any(Damage::loses_records);
             }
-            Verdict::Empty => format!("{path_words}: holds no record\n"),
-            Verdict::Damaged(damage) => {
+            Verdict::AlreadyThere => self.there += 1,
+            Verdict::Empty => {}
+            Verdict::Damaged(_) | Verdict::SetAside => {
                 (self.refused, self.damaged) = (self.refused + 1, true);
-                let spans: Vec<String> = damage.iter().map(ToString::to_string).collect();
-                let spans = spans.join("\n");
-                format!("{spans}\n{path_words}: damaged, not adopted\n")
             }
-            Verdict::SetAside => {
-                (self.refused, self.damaged) = (self.refused + 1, true);
-                format!("{path_words}: was set aside as damaged before, not adopted\n")
-            }
-            Verdict::NotOurs => {
+            Verdict::NotOurs | Verdict::Failed(_) => {
                 (self.refused, self.failed) = (self.refused + 1, true);
-                format!("{path_words}: no segment, not adopted\n")
             }
-            Verdict::Failed(why) => {
-                (self.refused, self.failed) = (self.refused + 1, true);
-                format!("{path_words}: not adopted: {why}\n")
-            }
+        }
+    }
+
+    /// A file in a given directory that is none of ours.
+    fn leave_out(&mut self, path: &Path) {
+        if let Some(files) = &mut self.files {
+            files.push(json!({ "path": path.to_string_lossy(), "verdict": "left out" }));
+        } else {
+            self.say(&format!("{}: no file of ours, left out\n", path.display()));
+        }
+    }
+
+    /// Sums up; `adopted` is the newest record of each segment that the store has got.
+    fn finish(&mut self, config: &RestoreConfig, adopted: &[Ulid]) {
+        let expired = expired(adopted, config.retain, now_ms());
+        let (store, retain) = (config.store.display(), format_duration(config.retain));
+        if let Some(files) = self.files.take() {
+            let object = json!({
+                "store": config.store.to_string_lossy(),
+                "files": files,
+                "adopted": self.adopted,
+                "salvaged": self.salvaged,
+                "already_there": self.there,
+                "refused": self.refused,
+                "records": self.records,
+                "expired_segments": expired.map_or(0, |(count, _)| count),
+                "retain_needed": expired.map(|(_, enough)| format_duration(enough)),
+            });
+            return self.say(&format!("{object}\n"));
+        }
+        if let Some((count, enough)) = expired {
+            let enough = format_duration(enough);
+            self.say(&format!(
+                "{count} of the new segments are older than --store.segment-retain ({retain}): the \
+                 node will move them to the trash again when it starts; to keep them start it with \
+                 --store.segment-retain {enough} or more\n"
+            ));
+        }
+        let salvaged = match self.salvaged {
+            0 => String::new(),
+            n => format!("{n} salvaged in part, "),
         };
-        self.say(&words);
-        self.progress.add(path.metadata().map_or(0, |meta| meta.len()));
+        self.say(&format!(
+            "{store}: {} files adopted, {salvaged}{} records in all, {} were there already, {} \
+             refused\n",
+            self.adopted, self.records, self.there, self.refused
+        ));
     }
 
     fn say(&mut self, words: &str) {
@@ -220,5 +321,93 @@ impl Tally {
             (false, true) => Exit::Damage,
             (false, false) => Exit::Done,
         }
+    }
+}
+
+/// What became of a file, and where it was refused how to go on.
+fn words(path: &Path, verdict: &Verdict) -> String {
+    let spans = |damage: &[Damage]| damage.iter().map(|d| format!("{d}\n")).collect::<String>();
+    let (path_words, given) = (path.display(), Given::of(path));
+    match verdict {
+        Verdict::Adopted(records) => {
+            let is_trashed = path.extension().is_some_and(|e| e == TRASHED);
+            let from = if is_trashed { " out of the trash" } else { "" };
+            format!("{path_words}: adopted{from}, {records} records\n")
+        }
+        Verdict::AlreadyThere => format!("{path_words}: its records are in the store already\n"),
+        Verdict::Empty => format!("{path_words}: holds no record\n"),
+        Verdict::Salvaged { records: 0, damage } => {
+            let spans = spans(damage);
+            format!("{spans}{path_words}: damaged; nothing else is readable that the store lacks\n")
+        }
+        Verdict::Salvaged { records, damage } => {
+            let spans = spans(damage);
+            format!(
+                "{spans}{path_words}: damaged; what is readable was adopted, {records} records\n"
+            )
+        }
+        Verdict::Damaged(damage) => {
+            let how = match given {
+                Given::Store => "with --salvage what is readable of it is adopted",
+                _ => "a node that finds it in its --ingest.path takes what is readable of it",
+            };
+            let spans = spans(damage);
+            format!("{spans}{path_words}: damaged, nothing of it was adopted; {how}\n")
+        }
+        Verdict::SetAside => format!(
+            "{path_words}: was set aside as damaged before, not adopted; what was readable of it \
+             went to the store of its node then\n"
+        ),
+        Verdict::NotOurs => format!("{path_words}: no segment, not adopted\n"),
+        Verdict::Failed(why) => format!("{path_words}: not adopted: {why}\n"),
+    }
+}
+
+fn object(path: &Path, verdict: &Verdict) -> Value {
+    let (what, records, damage, why): (_, _, &[Damage], _) = match verdict {
+        Verdict::Adopted(records) => ("adopted", *records, &[], None),
+        Verdict::Salvaged { records, damage } => ("salvaged", *records, damage, None),
+        Verdict::AlreadyThere => ("already there", 0, &[], None),
+        Verdict::Empty => ("empty", 0, &[], None),
+        Verdict::Damaged(damage) => ("damaged", 0, damage, None),
+        Verdict::SetAside => ("set aside before", 0, &[], None),
+        Verdict::NotOurs => ("no segment", 0, &[], None),
+        Verdict::Failed(why) => ("failed", 0, &[], Some(why)),
+    };
+    json!({
+        "path": path.to_string_lossy(),
+        "verdict": what,
+        "records": records,
+        "damage": damage.iter().map(span).collect::<Vec<_>>(),
+        "why": why,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expired_segments_are_counted_and_the_retention_that_keeps_them_is_named() {
+        let newest = |days: u64| Ulid::from_parts((100 - days) * DAY_MS, 1, 1);
+        let now_ms = 100 * DAY_MS;
+        let week = Duration::from_millis(7 * DAY_MS);
+        let days = |days: u64| Duration::from_millis(days * DAY_MS);
+        assert_eq!(expired(&[], week, now_ms), None);
+        assert_eq!(expired(&[newest(6)], week, now_ms), None);
+        assert_eq!(expired(&[newest(7), newest(3)], week, now_ms), Some((1, days(8))));
+        assert_eq!(expired(&[newest(9), newest(30)], week, now_ms), Some((2, days(31))));
+    }
+
+    #[test]
+    fn a_refused_file_comes_with_a_way_on() {
+        let store =
+            "00000000050000000000000000-00000000050000000000000000-00000000000000ab.flushed";
+        let damaged = Verdict::Damaged(Vec::new());
+        assert!(
+            words(Path::new(store), &damaged).contains("nothing of it was adopted; with --salvage")
+        );
+        let ingest = "01ARZ3NDEKTSV4RRFFQ69G5FAV.flushed";
+        assert!(words(Path::new(ingest), &damaged).contains("--ingest.path"));
     }
 }

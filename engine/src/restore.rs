@@ -1,14 +1,17 @@
 //! Adopts copied segments into a store directory: verified in full, copied under a temporary name,
 //! synced, renamed.
 //!
-//! A store segment is copied as it is. Ingest segments (of a dead node, or copied from a running
+//! A store segment is copied as it is; one from the trash is published again. Ingest segments (of a dead node, or copied from a running
 //! one) go through the same recovery as at a node's start, in a scratch directory of their own,
 //! tail files included, and are merged into a new store segment.
 //!
-//! Invariants: what is given is only read; nothing that is damaged is adopted; what the store
+//! Invariants: what is given is only read; nothing that is damaged is adopted, unless [`salvage`]
+//! was asked for, which adopts the readable records; what the store
 //! holds already, record by record, is not adopted again; a file that is found damaged in the
 //! store under the name of a whole copy is set aside, never removed. The new segments claim to
 //! replace nothing: a copied ingest segment may be an early part of one that lives on elsewhere.
+
+mod salvage;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -50,6 +53,13 @@ pub enum Verdict {
     Empty,
     /// It is damaged: nothing of it was taken.
     Damaged(Vec<Damage>),
+    /// It is damaged, and of its records so many could be read and were not in the store yet.
+    Salvaged {
+        /// Records that are in the store now.
+        records: u64,
+        /// What is damaged.
+        damage: Vec<Damage>,
+    },
     /// It was set aside as damaged by the node that it comes from: nothing of it was taken.
     SetAside,
     /// It is no segment.
@@ -61,7 +71,7 @@ pub enum Verdict {
 /// What kind of file a name promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Given {
-    /// A published store segment.
+    /// A store segment, published or in the trash.
     Store,
     /// A segment of the ingest side.
     Ingest(Ulid, SegmentState),
@@ -84,7 +94,7 @@ impl Given {
             return Self::Tail;
         }
         match Name::parse(name) {
-            Some(Name::Flushed { .. }) => Self::Store,
+            Some(Name::Flushed { .. } | Name::Trashed { .. }) => Self::Store,
             Some(_) => Self::Nothing,
             None => Self::Unknown,
         }
@@ -95,6 +105,9 @@ impl Given {
 pub struct Restore {
     directory: Arc<StoreDirectory>,
     held: Vec<Arc<StoreSegment>>,
+    /// The newest record of each segment that was made.
+    adopted: Vec<Ulid>,
+    salvages: bool,
 }
 
 impl Restore {
@@ -102,14 +115,24 @@ impl Restore {
     pub fn open(directory: Arc<StoreDirectory>, now_ms: u64) -> Result<Self, RecoverError> {
         let recovered = crate::store::recover::recover(&directory, now_ms)?;
         let held = recovered.catalogue.snapshot().iter().cloned().collect();
-        Ok(Self { directory, held })
+        Ok(Self { directory, held, adopted: Vec::new(), salvages: false })
+    }
+
+    /// The newest record of each segment that the store has got: what retention counts from.
+    pub fn adopted(&self) -> &[Ulid] {
+        &self.adopted
+    }
+
+    fn hold_adopted(&mut self, segment: Option<Arc<StoreSegment>>) {
+        self.adopted.extend(segment.iter().map(|segment| segment.meta().last));
+        self.held.extend(segment);
     }
 
     fn storage(&self) -> &Arc<dyn Storage> {
         &self.directory.storage
     }
 
-    /// Adopts a store segment.
+    /// Adopts a store segment, also one from the trash: that one is published again.
     pub fn store_segment(&mut self, path: &Path) -> Verdict {
         match self.try_store_segment(path) {
             Ok(verdict) => verdict,
@@ -118,12 +141,13 @@ impl Restore {
     }
 
     fn try_store_segment(&mut self, path: &Path) -> io::Result<Verdict> {
-        let name = path.file_name().unwrap_or_default();
+        let parsed = Name::parse(name_of(path)).and_then(|name| name.segment());
+        let Some((first, last, id)) = parsed else { return Ok(Verdict::NotOurs) };
         let part = match StoreSegment::load(&self.directory, path) {
             Ok(loaded) => loaded.segment,
             Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
         };
-        let (records, id) = (part.records(), part.meta().id);
+        let records = part.records();
         if self.holds(&*part) {
             return Ok(Verdict::AlreadyThere);
         }
@@ -135,16 +159,17 @@ impl Restore {
         // The copy is what is adopted, so the copy is what is verified, under the name it came by.
         let map = self.storage().open(&temporary.path, Open::Read)?.map()?;
         let damage = fsck::check_store_bytes(path, &map).1;
-        if !damage.is_empty() {
-            return Ok(Verdict::Damaged(damage));
-        }
         drop(map);
-        let target = self.directory.path.join(name);
+        if !damage.is_empty() {
+            drop(temporary);
+            return self.on_damaged(&part, damage);
+        }
+        let target = self.directory.path.join(Name::Flushed { first, last, id }.to_string());
         self.set_aside(&target, id)?;
         self.storage().rename(&temporary.path, &target)?;
         self.storage().sync_dir(&self.directory.path)?;
         if let Ok(loaded) = StoreSegment::load(&self.directory, &target) {
-            self.held.push(loaded.segment);
+            self.hold_adopted(Some(loaded.segment));
         }
         Ok(Verdict::Adopted(records))
     }
@@ -315,21 +340,26 @@ impl Restore {
             return Err(format!("cannot be read: {damage}"));
         }
         let finish = |error: WriteError| error.to_string();
-        self.held.extend(writer.finish(Inputs::default()).map_err(finish)?);
+        let made = writer.finish(Inputs::default()).map_err(finish)?;
+        self.hold_adopted(made);
         drop(guard);
         Ok(adopted)
     }
 
     /// Whether the store has every record of a part, readable.
     fn holds(&self, part: &dyn Part) -> bool {
-        let (first, last) = part.range();
+        let near = self.near(part.range());
+        let Ok(open) = part.open() else { return false };
+        !near.is_empty() && (0..open.chunks().len()).all(|chunk| is_held(&*open, chunk, &near))
+    }
+
+    /// What the store has in this range.
+    fn near(&self, (first, last): (Ulid, Ulid)) -> Vec<Box<dyn OpenPart>> {
         let near = self.held.iter().filter(|segment| {
             let (held_first, held_last) = segment.range();
             held_first <= last && held_last >= first
         });
-        let near: Vec<Box<dyn OpenPart>> = near.filter_map(|s| s.open().ok()).collect();
-        let Ok(open) = part.open() else { return false };
-        !near.is_empty() && (0..open.chunks().len()).all(|chunk| is_held(&*open, chunk, &near))
+        near.filter_map(|segment| segment.open().ok()).collect()
     }
 }
 
@@ -425,17 +455,17 @@ mod tests {
     use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
     use std::fs;
 
-    fn records(from: u64, to: u64) -> Vec<Record> {
+    pub(super) fn records(from: u64, to: u64) -> Vec<Record> {
         (from..to).map(|n| record(1, n)).collect()
     }
 
-    struct Fixture {
+    pub(super) struct Fixture {
         _temp: tempfile::TempDir,
-        source: PathBuf,
-        target: PathBuf,
+        pub(super) source: PathBuf,
+        pub(super) target: PathBuf,
     }
 
-    fn fixture() -> Fixture {
+    pub(super) fn fixture() -> Fixture {
         let temp = tempfile::tempdir().unwrap();
         let (source, target) = (temp.path().join("source"), temp.path().join("target"));
         for path in [&source, &target] {
@@ -445,11 +475,11 @@ mod tests {
     }
 
     impl Fixture {
-        fn open(&self) -> Restore {
+        pub(super) fn open(&self) -> Restore {
             Restore::open(directory(&self.target), 0).unwrap()
         }
 
-        fn stored(&self) -> Vec<Record> {
+        pub(super) fn stored(&self) -> Vec<Record> {
             let recovered = crate::store::recover::recover(&directory(&self.target), 0).unwrap();
             let mut all: Vec<Record> =
                 recovered.catalogue.snapshot().iter().flat_map(|s| read_all(s).0).collect();
@@ -468,6 +498,25 @@ mod tests {
         assert!(matches!(f.open().store_segment(segment.path()), Verdict::AlreadyThere));
         assert_eq!(f.stored(), records(0, 40));
         assert_eq!(fs::read_dir(&f.target).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_segment_from_the_trash_is_published_again() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let (first, last, id) = Name::parse(name_of(segment.path())).unwrap().segment().unwrap();
+        for at_ms in [Some(7), None] {
+            let trashed = f.source.join(Name::Trashed { first, last, id, at_ms }.to_string());
+            fs::copy(segment.path(), &trashed).unwrap();
+            assert_eq!(Given::of(&trashed), Given::Store);
+            let mut restore = f.open();
+            assert!(matches!(restore.store_segment(&trashed), Verdict::Adopted(40)));
+            assert_eq!(restore.adopted(), [last]);
+            assert!(matches!(f.open().store_segment(&trashed), Verdict::AlreadyThere));
+            assert_eq!(f.stored(), records(0, 40));
+            fs::remove_file(f.target.join(segment.path().file_name().unwrap())).unwrap();
+        }
+        assert_eq!(fs::read_dir(&f.target).unwrap().count(), 0, "it was the only file");
     }
 
     #[test]

@@ -5,11 +5,14 @@ use std::process::Command;
 
 use crate::tools;
 
+/// Name of the image in its directory.
+const IMAGE: &str = "image";
+
 /// A mounted ext4 image; unmounted when dropped, before its directory goes.
 #[derive(Debug)]
 pub struct LoopDisk {
     at: PathBuf,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl LoopDisk {
@@ -19,14 +22,29 @@ impl LoopDisk {
             return Err("needs root to mount a loop file system".to_owned());
         }
         let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let image = directory.path().join("image");
+        let image = directory.path().join(IMAGE);
         let file = std::fs::File::create(&image).map_err(|e| e.to_string())?;
         file.set_len(bytes).map_err(|e| e.to_string())?;
         run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))?;
+        Self::mount(directory)
+    }
+
+    /// Mounts the image in this directory.
+    fn mount(directory: tempfile::TempDir) -> Result<Self, String> {
         let at = directory.path().join("disk");
         std::fs::create_dir(&at).map_err(|e| e.to_string())?;
+        let image = directory.path().join(IMAGE);
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at))?;
-        Ok(Self { at, _directory: directory })
+        Ok(Self { at, directory })
+    }
+
+    /// What a sudden loss of power would leave of it now, if nobody writes meanwhile: what the
+    /// page cache holds and the image does not is not in it.
+    pub fn copy_image(&self) -> Result<Image, String> {
+        let directory = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let (from, to) = (self.directory.path().join(IMAGE), directory.path().join(IMAGE));
+        run(Command::new("cp").arg("--sparse=always").arg(from).arg(to))?;
+        Ok(Image { directory })
     }
 
     /// Where it is mounted.
@@ -68,6 +86,19 @@ impl LoopDisk {
                 std::fs::remove_file(entry.path()).expect("a file can be removed");
             }
         }
+    }
+}
+
+/// A copy of a disk's image, not mounted.
+#[derive(Debug)]
+pub struct Image {
+    directory: tempfile::TempDir,
+}
+
+impl Image {
+    /// Mounts it; its file system recovers as after a power loss.
+    pub fn mount(self) -> Result<LoopDisk, String> {
+        LoopDisk::mount(self.directory)
     }
 }
 

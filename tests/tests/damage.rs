@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use tests::forwarder::Forwarder;
 use tests::lines::Random;
 use tests::node::Node;
 use tests::{sender, tools};
@@ -164,4 +165,65 @@ fn files_that_are_not_ours_are_left_alone_and_told_once() {
         let now = std::fs::read_to_string(&path);
         assert_eq!(now.ok().as_deref(), Some(content), "{} was touched", path.display());
     }
+}
+
+/// Everything in a directory, byte for byte.
+fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = entries.map(|p| (p.clone(), std::fs::read(p).unwrap())).collect();
+    all.sort();
+    all
+}
+
+fn fsck(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = tools::oklogd(&[&["fsck"], arguments].concat());
+    (output.status.code(), tools::text(&output.stdout) + &tools::text(&output.stderr))
+}
+
+#[test]
+fn fsck_reads_a_forwarders_spool_names_its_damage_and_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nobody listens at the reserved port 1.
+    let flags = ["--on-full", "spool", "--api", "127.0.0.1:0", "127.0.0.1:1"];
+    let mut forwarder = Forwarder::start(directory.path(), &flags);
+    for number in 0..3 {
+        forwarder.write(format!("line {number}\nand another\n").as_bytes());
+        tests::wait_until("it is in the spool", || {
+            forwarder.metric("oklog_forward_spool_records") == f64::from(2 * (number + 1))
+        });
+    }
+    forwarder.kill();
+    let (data, spool) = (directory.path().join("data"), directory.path().join("data/spool"));
+    for path in [&data, &spool] {
+        let (code, said) = fsck(&[path.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("6 lines wait to be sent"), "{said}");
+        assert!(!said.contains("no file of ours"), "{said}");
+    }
+    let file = contents(&spool).into_iter().find(|(p, _)| p.extension().is_some()).unwrap().0;
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"line 1").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let before = contents(&spool);
+    for path in [&data, &spool, &file] {
+        let (code, said) = fsck(&[path.to_str().unwrap()]);
+        assert_eq!(code, Some(4), "{said}");
+        let place = format!("{}: offset {}", file.display(), at - 48);
+        assert!(said.contains(&place) && said.contains("2 records are lost"), "{said}");
+        let (code, said) = fsck(&["--json", path.to_str().unwrap()]);
+        let report: serde_json::Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(
+            (code, &report["clean"], &report["records"]),
+            (Some(4), &false.into(), &4.into())
+        );
+        let files = report["files"].as_array().unwrap();
+        let damaged = files.iter().find(|f| f["kind"] == "spool file").unwrap();
+        assert_eq!(damaged["damage"][0]["offset"], at - 48);
+        assert_eq!(report["spools"].as_array().unwrap().len(), usize::from(*path != file));
+    }
+    let (code, said) = fsck(&["--repair", spool.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("a forwarder needs none for its spool"), "{said}");
+    assert_eq!(contents(&spool), before, "nothing is changed");
 }

@@ -4,14 +4,14 @@
 //! A test that only kills the process proves nothing about syncing, because the page cache stays.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tests::loop_disk::LoopDisk;
 use tests::node::Node;
 use tests::sender::Acknowledged;
-use tests::{skipped, tools};
+use tests::skipped;
 
 const IMAGE_BYTES: u64 = 320 << 20;
 const RESTLESS: &[&str] = &[
@@ -26,31 +26,6 @@ const RESTLESS: &[&str] = &[
     "--store.segment-delay",
     "10ms",
 ];
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| e.to_string())?;
-    let said = tools::text(&output.stderr);
-    output.status.success().then_some(()).ok_or(format!("{program} {arguments:?}: {said}"))
-}
-
-/// A mounted image; unmounted when dropped.
-struct Mounted {
-    at: PathBuf,
-}
-
-impl Mounted {
-    fn new(image: &Path, at: PathBuf) -> Result<Self, String> {
-        std::fs::create_dir_all(&at).map_err(|e| e.to_string())?;
-        run("mount", &["-o", "loop", image.to_str().unwrap(), at.to_str().unwrap()])?;
-        Ok(Self { at })
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = run("umount", &["-l", self.at.to_str().unwrap()]);
-    }
-}
 
 /// Sends until told to stop; returns the number of the last line that was acknowledged.
 fn send(node: &Node, sender: usize, acknowledged: &Mutex<HashMap<usize, u64>>, stop: &AtomicBool) {
@@ -93,26 +68,18 @@ fn check(copy: &Path, acknowledged: &HashMap<usize, u64>, round: usize) {
 #[test]
 fn power_loss_costs_nothing_that_was_acknowledged() {
     let test = "power_loss_costs_nothing_that_was_acknowledged";
-    if !tools::is_root() {
-        return skipped(test, "needs root to mount a loop file system");
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let image = directory.path().join("image");
-    std::fs::File::create(&image).unwrap().set_len(IMAGE_BYTES).unwrap();
-    run("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]).unwrap();
-    let mounted = match Mounted::new(&image, directory.path().join("live")) {
-        Ok(mounted) => mounted,
-        Err(e) => return skipped(test, &format!("no loop device can be mounted here: {e}")),
+    let disk = match LoopDisk::new(IMAGE_BYTES) {
+        Ok(disk) => disk,
+        Err(e) => return skipped(test, &e),
     };
     for round in 0..20 {
         let acknowledged = Mutex::new(HashMap::new());
         let stop = AtomicBool::new(false);
-        let _ = std::fs::remove_dir_all(mounted.at.join("data"));
-        let node = Node::start(&mounted.at, RESTLESS);
-        let copy = directory.path().join(format!("copy-{round}"));
+        let _ = std::fs::remove_dir_all(disk.path().join("data"));
+        let node = Node::start(disk.path(), RESTLESS);
         // Different moments of gathering and compacting: later ones have moved more.
         let goal = 500 + 1_500 * round as u64;
-        let before = std::thread::scope(|scope| {
+        let (before, image) = std::thread::scope(|scope| {
             for sender in 0..3 {
                 let (node, acknowledged, stop) = (&node, &acknowledged, &stop);
                 scope.spawn(move || send(node, sender, acknowledged, stop));
@@ -123,16 +90,13 @@ fn power_loss_costs_nothing_that_was_acknowledged() {
             node.signal(rustix::process::Signal::STOP);
             // Read after the stop: what is acknowledged by now was on the disk by then.
             let before = acknowledged.lock().unwrap().clone();
-            run("cp", &["--sparse=always", image.to_str().unwrap(), copy.to_str().unwrap()])
-                .unwrap();
+            let image = disk.copy_image().unwrap();
             stop.store(true, Ordering::Release);
             node.signal(rustix::process::Signal::CONT);
-            before
+            (before, image)
         });
         node.kill();
-        let copied = Mounted::new(&copy, directory.path().join(format!("after-{round}"))).unwrap();
-        check(&copied.at, &before, round);
-        drop(copied);
-        std::fs::remove_file(&copy).unwrap();
+        let copied = image.mount().unwrap();
+        check(copied.path(), &before, round);
     }
 }

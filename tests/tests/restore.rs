@@ -103,7 +103,10 @@ fn a_damaged_segment_is_refused_with_its_place_and_the_others_are_adopted() {
     let (code, said) = restore(&store, &[&copied]);
     assert_eq!(code, Some(4), "{said}");
     let name = victim.file_name().unwrap().to_str().unwrap();
-    assert!(said.contains(&format!("{name}: offset")) && said.contains("not adopted"), "{said}");
+    assert!(
+        said.contains(&format!("{name}: offset")) && said.contains("nothing of it was adopted"),
+        "{said}"
+    );
     assert!(said.contains("notes.txt: no file of ours"), "{said}");
     assert_eq!(segments(&store).len(), all.len() - 1);
     let (code, said) = restore(&store, &[&copied.join("notes.txt")]);
@@ -112,11 +115,97 @@ fn a_damaged_segment_is_refused_with_its_place_and_the_others_are_adopted() {
     assert_eq!(code, Some(1), "{said}");
 }
 
+/// One store segment of `count` records, in a store directory that no node has any more.
+fn one_segment(directory: &Path, count: usize) -> PathBuf {
+    let node = Node::start(directory, &["--store.segment-target-age", "100ms"]);
+    sender::send(node.durable, numbered("kept", count).as_bytes());
+    node.settle();
+    let store = directory.join("data/store");
+    tests::wait_until("it is a segment", || segments(&store).len() == 1);
+    assert!(node.stop().success());
+    segments(&store).remove(0)
+}
+
+#[test]
+fn a_segment_in_the_trash_comes_back_and_it_is_told_when_it_will_go_again() {
+    let source = tempfile::tempdir().unwrap();
+    let segment = one_segment(source.path(), 2_000);
+    let trashed = segment.with_extension("").to_str().unwrap().to_owned() + "-7.trashed";
+    let trashed = PathBuf::from(trashed);
+    std::fs::rename(&segment, &trashed).unwrap();
+    tests::wait_until("it is older than a second", || {
+        let written = trashed.metadata().unwrap().modified().unwrap();
+        written.elapsed().is_ok_and(|age| age.as_millis() > 1_100)
+    });
+
+    let new = tempfile::tempdir().unwrap();
+    let store = new.path().join("data/store");
+    let line = ["restore", "--store.segment-retain", "1s", "--store.path", store.to_str().unwrap()];
+    let output = tools::oklogd(&[&line[..], &[trashed.to_str().unwrap()]].concat());
+    let said = tools::text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("adopted out of the trash, 2000 records"), "{said}");
+    assert!(said.contains("start it with --store.segment-retain 1d or more"), "{said}");
+    assert_eq!(segments(&store)[0].file_name(), segment.file_name(), "it is published");
+    assert_eq!(found_in(new.path()).len(), 2_000);
+    let (code, said) = restore(&store, &[&source.path().join("data")]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("already") && !said.contains("retain"), "{said}");
+}
+
+#[test]
+fn salvaging_adopts_what_is_readable_once_and_says_what_is_not() {
+    let source = tempfile::tempdir().unwrap();
+    let segment = one_segment(source.path(), 150_000);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    bytes[300] ^= 8;
+    std::fs::write(&segment, &bytes).unwrap();
+    let new = tempfile::tempdir().unwrap();
+    let store = new.path().join("data/store");
+    let (code, said) = restore(&store, &[&segment]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("nothing of it was adopted; with --salvage"), "{said}");
+    assert!(segments(&store).is_empty());
+    let salvage = || {
+        let (store, segment) = (store.to_str().unwrap(), segment.to_str().unwrap());
+        let output =
+            tools::oklogd(&["restore", "--salvage", "--json", "--store.path", store, segment]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report)
+    };
+    let (code, report) = salvage();
+    assert_eq!((code, &report["salvaged"]), (Some(4), &1.into()), "{report}");
+    let file = &report["files"][0];
+    let lost = file["damage"][0]["records"].as_u64().unwrap();
+    let salvaged = report["records"].as_u64().unwrap();
+    assert!(salvaged > 0 && lost > 0 && salvaged + lost == 150_000, "{report}");
+    let (_, again) = salvage();
+    assert_eq!(again["records"], 0, "{again}");
+    assert_eq!(found_in(new.path()).len() as u64, salvaged);
+}
+
+#[test]
+fn wrong_paths_and_directories_without_segments_are_errors_that_make_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("data/store");
+    let empty = directory.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    for (path, words) in
+        [(directory.path().join("absent"), "No such file"), (empty, "there is no segment in it")]
+    {
+        let (code, said) = restore(&store, &[&path]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(words) && said.contains(path.to_str().unwrap()), "{said}");
+        assert!(!store.exists(), "{said}");
+    }
+}
+
 #[test]
 fn a_running_node_keeps_its_directory_to_itself() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &[]);
-    let (code, said) = restore(&directory.path().join("data/store"), &[directory.path()]);
+    let (code, said) =
+        restore(&directory.path().join("data/store"), &[&directory.path().join("data")]);
     assert_eq!(code, Some(1));
     assert!(said.contains(&format!("pid {}", node.pid())), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");

@@ -5,7 +5,8 @@
 //! checked too: their damage costs no record yet, and says so.
 //!
 //! Invariants: nothing is ever written; a file that is no file of ours is listed as unknown and
-//! is not an error; one unreadable file does not stop the check of the others.
+//! is not an error; one unreadable file or directory does not stop the check of the
+//! others; what a running node takes away meanwhile is left out.
 
 mod store;
 
@@ -17,13 +18,14 @@ use crate::damage::{Damage, DamageKind};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
-use crate::storage::{Map, Open, Storage};
+use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
+use crate::storage::{Entry, Map, Open, Storage};
 use crate::store::name::Name;
 
 use store::SegmentCheck;
 
-/// Directories that a data directory holds.
-const SUBDIRECTORIES: [&str; 2] = ["ingest", "store"];
+/// Directories that a data directory holds, beside a spool under any name.
+const SUBDIRECTORIES: [&str; 3] = ["ingest", "store", "spool"];
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,12 @@ pub enum FileKind {
     StoreTrashed,
     /// A store segment that was being written: the next start removes it.
     StoreUnfinished,
+    /// Lines of a forwarder that wait to be sent.
+    Spool,
+    /// A file of a spool that was set aside because something in it is damaged.
+    SpoolSetAside,
+    /// Up to where the lines of a spool are handed over.
+    SpoolMark,
     /// The lock of a directory.
     Lock,
     /// Not a file of ours.
@@ -55,6 +63,9 @@ impl fmt::Display for FileKind {
             Self::StoreSegment => "store segment",
             Self::StoreTrashed => "store segment in the trash",
             Self::StoreUnfinished => "unfinished store segment",
+            Self::Spool => "spool file",
+            Self::SpoolSetAside => "spool file that was set aside",
+            Self::SpoolMark => "mark of a spool",
             Self::Lock => "lock",
             Self::Unknown => "unknown",
         })
@@ -81,6 +92,17 @@ pub struct FileReport {
 pub struct Report {
     /// Per file, by path.
     pub files: Vec<FileReport>,
+    /// Spools among them, by path.
+    pub spools: Vec<SpoolReport>,
+}
+
+/// What waits in a forwarder's spool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolReport {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Lines that can be read and are not handed over.
+    pub waiting_lines: u64,
 }
 
 impl Report {
@@ -100,7 +122,7 @@ impl Report {
     }
 }
 
-/// Checks a data directory, one of its directories, or one file. An error: there is no such path
+/// Checks a data directory, one of its directories, a forwarder's spool, or one file. An error: there is no such path
 /// or it cannot be listed.
 pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Report> {
     check_with(storage, path, &mut |_| {})
@@ -114,15 +136,16 @@ pub fn check_with(
 ) -> io::Result<Report> {
     let mut check = Check { storage, on_file, report: Report::default() };
     match storage.list(path) {
-        Ok(_) => check.directory(path, &SUBDIRECTORIES)?,
+        Ok(entries) => check.directory(path, entries, true),
         Err(not_a_directory) => match storage.open(path, Open::Read).and_then(|f| f.len()) {
-            Ok(len_bytes) => check.add(check_file(storage, path.to_owned(), len_bytes)),
+            Ok(len_bytes) => check.file(path.to_owned(), len_bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
             Err(_) => return Err(not_a_directory),
         },
     }
     let mut report = check.report;
     report.files.sort_by(|a, b| a.path.cmp(&b.path));
+    report.spools.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(report)
 }
 
@@ -135,12 +158,26 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn add(&mut self, file: FileReport) {
+        let is_gone = |damage: &Damage| damage.kind == DamageKind::Io(io::ErrorKind::NotFound);
+        if !file.damage.is_empty() && file.damage.iter().all(is_gone) {
+            // A node or forwarder renamed or removed it after it was listed.
+            return;
+        }
         (self.on_file)(&file);
         self.report.files.push(file);
     }
 
-    fn directory(&mut self, path: &Path, subdirectories: &[&str]) -> io::Result<()> {
-        for entry in self.storage.list(path)? {
+    /// Checks what a directory holds; of the directories in it those that a data directory has, if
+    /// it may be one.
+    fn directory(&mut self, path: &Path, entries: Vec<Entry>, is_outermost: bool) {
+        let is_spool = spool::is_spool(&entries);
+        if is_spool {
+            let checked = spool::check_spool(self.storage, path, &entries);
+            let waiting_lines = checked.waiting_lines;
+            self.report.spools.push(SpoolReport { path: path.to_owned(), waiting_lines });
+            self.add_spool_files(checked);
+        }
+        for entry in entries {
             let Some(name) = entry.name else {
                 let path = path.join("(a name that is not UTF-8)");
                 self.add(unknown(path, entry.len_bytes));
@@ -148,14 +185,49 @@ impl Check<'_> {
             };
             let path = path.join(&name);
             if entry.is_file {
-                self.add(check_file(self.storage, path, entry.len_bytes));
-            } else if subdirectories.contains(&name.as_str()) {
-                self.directory(&path, &[])?;
-            } else {
-                self.add(unknown(path, entry.len_bytes));
+                if !is_spool || SpoolFileKind::of(&name).is_none() {
+                    self.add(check_file(self.storage, path, entry.len_bytes));
+                }
+                continue;
+            }
+            let is_ours = is_outermost && SUBDIRECTORIES.contains(&name.as_str());
+            match self.storage.list(&path) {
+                // A spool may have any name.
+                Ok(entries) if is_ours || (is_outermost && spool::is_spool(&entries)) => {
+                    self.directory(&path, entries, false);
+                }
+                Err(e) if is_ours => {
+                    let damage = SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind()));
+                    self.add(FileReport { damage: vec![damage], ..unknown(path, 0) });
+                }
+                _ => self.add(unknown(path, entry.len_bytes)),
             }
         }
-        Ok(())
+    }
+
+    /// Checks a file that was named by itself.
+    fn file(&mut self, path: PathBuf, len_bytes: u64) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if SpoolFileKind::of(name).is_some() {
+            return self.add_spool_files(spool::check_spool_file(self.storage, &path, len_bytes));
+        }
+        self.add(check_file(self.storage, path, len_bytes));
+    }
+
+    fn add_spool_files(&mut self, checked: CheckedSpool) {
+        for file in checked.files {
+            self.add(FileReport {
+                path: file.path,
+                kind: match file.kind {
+                    SpoolFileKind::Entries => FileKind::Spool,
+                    SpoolFileKind::SetAside => FileKind::SpoolSetAside,
+                    SpoolFileKind::Mark => FileKind::SpoolMark,
+                },
+                file_bytes: file.file_bytes,
+                record_count: file.line_count,
+                damage: file.damage,
+            });
+        }
     }
 }
 
@@ -243,11 +315,13 @@ pub fn check_store_bytes(path: &Path, map: &Map) -> (u64, Vec<Damage>) {
 mod tests {
     use super::*;
     use crate::storage::OsStorage;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::footer::Inputs;
     use crate::store::testing::{Record, SMALL, append_all, directory, record, write};
     use crate::store::writer::SegmentWriter;
     use crate::ulid::Ulid;
     use std::fs;
+    use std::io::ErrorKind::NotFound;
 
     fn records(to: u64) -> Vec<Record> {
         (0..to).map(|n| record(1, n)).collect()
@@ -319,5 +393,29 @@ mod tests {
         fs::write(&other, "").unwrap();
         let report = check(&OsStorage, &other).unwrap();
         assert!(report.damage().any(Damage::loses_records));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_is_told_and_a_file_that_went_is_not() {
+        let disk = SimStorage::new(1);
+        for path in ["/data/ingest", "/data/store", "/data/spool"] {
+            disk.create_dir_all(Path::new(path)).unwrap();
+            disk.open(&Path::new(path).join("notes"), Open::CreateNew).unwrap();
+        }
+        let whole = check(&disk, Path::new("/data")).unwrap();
+        assert_eq!((whole.files.len(), whole.is_clean()), (3, true));
+        let path_part = "store".into();
+        disk.fail(Fault { path_part, ..Fault::random(Call::List, 1.0, FaultError::Io) });
+        let report = check(&disk, Path::new("/data")).unwrap();
+        let damage: Vec<_> = report.damage().map(|d| d.path.clone()).collect();
+        assert_eq!(damage, [PathBuf::from("/data/store")]);
+        assert_eq!(report.files.len(), 3);
+
+        let mut gone = unknown("/data/store/x".into(), 0);
+        gone.damage = vec![SegmentCheck::new(&gone.path, &[]).whole(DamageKind::Io(NotFound))];
+        let report = Report::default();
+        let mut check = Check { storage: &disk, on_file: &mut |_| {}, report };
+        check.add(gone);
+        assert_eq!(check.report, Report::default());
     }
 }

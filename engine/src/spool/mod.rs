@@ -11,6 +11,7 @@
 //! covered is written once more, to another file. Knows no clock: when to sync is the caller's
 //! business.
 
+pub mod check;
 mod entry;
 mod file;
 #[cfg(test)]

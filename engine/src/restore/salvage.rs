@@ -1,0 +1,132 @@
+//! Adopts what is readable of a damaged store segment, where the caller asked for that.
+//!
+//! Invariants: the readable records go into a new segment, of a new name, that claims to replace
+//! nothing; each damaged span is in the verdict; salvaging twice adopts nothing twice.
+
+use std::io;
+use std::sync::atomic::AtomicBool;
+
+use super::{Restore, Verdict, is_held};
+use crate::chunk::{OpenPart, Part};
+use crate::damage::Damage;
+use crate::store::footer::Inputs;
+use crate::store::merge::{MergeInput, merge};
+use crate::store::segment::StoreSegment;
+use crate::store::writer::{SegmentWriter, WriterOptions};
+
+impl Restore {
+    /// Also adopts, from now on, what is readable of damaged store segments.
+    pub const fn salvage_damaged(&mut self) {
+        self.salvages = true;
+    }
+
+    /// What is to be done with a segment in which this damage was found.
+    pub(super) fn on_damaged(
+        &mut self,
+        segment: &StoreSegment,
+        mut damage: Vec<Damage>,
+    ) -> io::Result<Verdict> {
+        if !self.salvages {
+            return Ok(Verdict::Damaged(damage));
+        }
+        let part = match segment.open() {
+            Ok(part) => part,
+            Err(error) => {
+                damage.push(error);
+                return Ok(Verdict::Damaged(damage));
+            }
+        };
+        if self.holds_readable(segment, &*part) {
+            return Ok(Verdict::Salvaged { records: 0, damage });
+        }
+        let mut writer = SegmentWriter::new(&self.directory, WriterOptions::default());
+        let input = MergeInput { part, path: segment.path().to_owned() };
+        let merged = merge(vec![input], &mut writer, &AtomicBool::new(false));
+        let report = merged.map_err(|error| io::Error::other(error.to_string()))?;
+        for (_, found) in report.damage {
+            if damage.iter().all(|known| known.offset != found.offset) {
+                damage.push(found);
+            }
+        }
+        let finished = writer.finish(Inputs::default());
+        let made = finished.map_err(|error| io::Error::other(error.to_string()))?;
+        self.hold_adopted(made);
+        Ok(Verdict::Salvaged { records: report.record_count, damage })
+    }
+
+    /// Whether the store has every record of a part that can be read.
+    fn holds_readable(&self, segment: &StoreSegment, part: &dyn OpenPart) -> bool {
+        let near = self.near(segment.range());
+        (0..part.chunks().len()).all(|i| part.read(i).is_err() || is_held(part, i, &near))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{fixture, records};
+    use super::*;
+    use crate::fsck::check;
+    use crate::storage::OsStorage;
+    use crate::store::testing::{SMALL, directory, write};
+    use std::fs;
+
+    #[test]
+    fn what_is_readable_is_adopted_once_when_asked_for_and_the_loss_is_told() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let whole = fs::read(segment.path()).unwrap();
+        let mut bytes = whole.clone();
+        for at in (whole.len() / 3..).step_by(16) {
+            bytes.clone_from(&whole);
+            bytes[at] ^= 4;
+            fs::write(segment.path(), &bytes).unwrap();
+            if check(&OsStorage, segment.path()).unwrap().damage().any(Damage::loses_records) {
+                break;
+            }
+        }
+        assert!(matches!(f.open().store_segment(segment.path()), Verdict::Damaged(_)));
+        let mut restore = f.open();
+        restore.salvage_damaged();
+        let verdict = restore.store_segment(segment.path());
+        let Verdict::Salvaged { records: salvaged, damage } = verdict else {
+            panic!("{verdict:?}")
+        };
+        let lost: u64 = damage.iter().filter_map(|d| d.records).sum();
+        assert!(lost > 0 && salvaged > 0 && salvaged + lost == 40, "{salvaged}: {damage:?}");
+        assert_eq!(f.stored().len() as u64, salvaged);
+        assert!(f.stored().iter().all(|record| records(0, 40).contains(record)));
+        for mut again in [restore, f.open()] {
+            again.salvage_damaged();
+            let verdict = again.store_segment(segment.path());
+            assert!(matches!(verdict, Verdict::Salvaged { records: 0, .. }), "{verdict:?}");
+        }
+        assert_eq!(fs::read(segment.path()).unwrap(), bytes, "what is given is only read");
+        assert_eq!(fs::read_dir(&f.target).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn damage_that_hides_no_record_costs_none() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let mut bytes = fs::read(segment.path()).unwrap();
+        bytes[0] ^= 4;
+        fs::write(segment.path(), &bytes).unwrap();
+        let mut restore = f.open();
+        restore.salvage_damaged();
+        let verdict = restore.store_segment(segment.path());
+        let Verdict::Salvaged { records: 40, damage } = verdict else { panic!("{verdict:?}") };
+        assert!(!damage.is_empty() && damage.iter().all(|d| !d.loses_records()));
+        assert_eq!(f.stored(), records(0, 40));
+    }
+
+    #[test]
+    fn a_file_with_nothing_readable_is_refused() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        fs::write(segment.path(), vec![7; 5000]).unwrap();
+        let mut restore = f.open();
+        restore.salvage_damaged();
+        assert!(matches!(restore.store_segment(segment.path()), Verdict::Damaged(_)));
+        assert_eq!(fs::read_dir(&f.target).unwrap().count(), 0);
+    }
+}
