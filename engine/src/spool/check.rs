@@ -278,7 +278,7 @@ impl Check {
 
     /// A whole header has to be the one of this file.
     fn check_header(&mut self, number: usize, file: &SpoolFile) -> io::Result<()> {
-        if !matches!(file.first_offset()?, Ok(_)) {
+        if file.first_offset()?.is_err() {
             return Ok(());
         }
         let mut bytes = [0; FILE_HEADER_BYTES as usize];
