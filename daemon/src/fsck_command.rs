@@ -138,7 +138,9 @@ pub(crate) fn span(damage: &Damage) -> Value {
         "offset": damage.offset,
         "bytes": damage.len_bytes,
         "what": damage.kind.to_string(),
-        "loses_records": damage.loses_records() && damage.records != Some(0),
+        "loses_records": damage.loses_records()
+            && damage.records != Some(0)
+            && !is_forbidden(damage),
         "records": damage.records,
         "from": damage.range.map(|(first, _)| first.to_string()),
         "to": damage.range.map(|(_, last)| last.to_string()),

@@ -326,7 +326,10 @@ impl Tally {
 
 /// What became of a file, and where it was refused how to go on.
 fn words(path: &Path, verdict: &Verdict) -> String {
-    let spans = |damage: &[Damage]| damage.iter().map(|d| format!("{d}\n")).collect::<String>();
+    let spans = |damage: &[Damage]| {
+        let lines: Vec<String> = damage.iter().map(|d| format!("{d}\n")).collect();
+        lines.concat()
+    };
     let (path_words, given) = (path.display(), Given::of(path));
     match verdict {
         Verdict::Adopted(records) => {

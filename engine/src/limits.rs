@@ -158,6 +158,9 @@ pub const TAIL_SLOT_BYTES: usize = 256 << 10;
 /// Longest handshake line of a connection that wants acknowledgements, bytes.
 pub const HELLO_BYTES_MAX: usize = 512;
 
+/// The first reply to a client that asked for counts of bytes: it gets them. No count is as large.
+pub const COUNTING_BYTES: u64 = u64::MAX;
+
 /// Longest session name in a handshake, bytes.
 pub const SESSION_LEN_MAX: usize = 64;
 

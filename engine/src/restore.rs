@@ -1,9 +1,10 @@
 //! Adopts copied segments into a store directory: verified in full, copied under a temporary name,
 //! synced, renamed.
 //!
-//! A store segment is copied as it is; one from the trash is published again. Ingest segments (of a dead node, or copied from a running
-//! one) go through the same recovery as at a node's start, in a scratch directory of their own,
-//! tail files included, and are merged into a new store segment.
+//! A store segment is copied as it is; one from the trash is published again. Ingest segments (of
+//! a dead node, or copied from a running one) go through the same recovery as at a node's start,
+//! in a scratch directory of their own, tail files included, and are merged into a new store
+//! segment.
 //!
 //! Invariants: what is given is only read; nothing that is damaged is adopted, unless [`salvage`]
 //! was asked for, which adopts the readable records; what the store
@@ -145,6 +146,8 @@ impl Restore {
         let Some((first, last, id)) = parsed else { return Ok(Verdict::NotOurs) };
         let part = match StoreSegment::load(&self.directory, path) {
             Ok(loaded) => loaded.segment,
+            // Refused by the storage, for want of rights say: that is no damage.
+            Err(Damage { kind: DamageKind::Io(kind), .. }) => return Err(kind.into()),
             Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
         };
         let records = part.records();
@@ -535,6 +538,16 @@ mod tests {
         fs::write(segment.path(), &whole[..whole.len() - 100]).unwrap();
         assert!(matches!(f.open().store_segment(segment.path()), Verdict::Damaged(_)));
         assert_eq!(fs::read_dir(&f.target).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_has_failed_and_is_not_called_damaged() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        fs::remove_file(segment.path()).unwrap();
+        assert!(matches!(f.open().store_segment(segment.path()), Verdict::Failed(_)));
+        fs::create_dir(segment.path()).unwrap();
+        assert!(matches!(f.open().store_segment(segment.path()), Verdict::Failed(_)));
     }
 
     #[test]

@@ -96,6 +96,50 @@ fn lines_that_the_node_cuts_are_acknowledged_and_sent_once() {
 }
 
 #[test]
+fn node_and_forwarder_may_cut_lines_at_different_sizes() {
+    let lines: Vec<Vec<u8>> = [999, 1000, 1001, 2000, 2001, 5, 0, 12_345, 3 << 20, 7, 1024, 1500]
+        .into_iter()
+        .map(|len| (0..len).map(|n: u64| b'a' + (n * n % 23) as u8).collect())
+        .collect();
+    for (its, mine) in [("1000B", "1MiB"), ("1MiB", "1000B"), ("1000B", "700B"), ("64B", "16MiB")] {
+        for last in [&b"\n"[..], b""] {
+            let directory = tempfile::tempdir().unwrap();
+            let node = Node::start(directory.path(), &["--ingest.max-record-size", its]);
+            let input = [&lines.join(&b'\n')[..], last].concat();
+            let flags = ["--mode", "durable", "--ingest.max-record-size", mine];
+            let log = forward(&flags, node.durable, &input);
+            // One connection: nothing was sent twice.
+            assert_eq!(log.lines().count(), 1, "{its} {mine}: {log}");
+            assert!(node.all_lines().concat() == lines.concat(), "{its} {mine}");
+        }
+    }
+}
+
+#[test]
+fn an_ingester_that_hangs_up_on_what_it_does_not_know_is_asked_for_less() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--mode", "durable", "--backoff-max", "20ms", &address];
+    let mut forwarder = Forwarder::start(directory.path(), &flags);
+    forwarder.write(b"1\n");
+    let plain = b"\0OKLOGD-ACK/1\n1\n";
+    let mut stream = loop {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut got = vec![0; plain.len()];
+        stream.read_exact(&mut got).unwrap();
+        if got == plain {
+            break stream;
+        }
+        assert!(got.starts_with(b"\0OKLOGD-ACK/1 "));
+    };
+    stream.write_all(&1u64.to_le_bytes()).unwrap();
+    let (status, log) = forwarder.finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(log.lines().count(), 2, "one line per change, not per try: {log}");
+}
+
+#[test]
 fn nothing_to_forward_is_done_at_once() {
     for mode in ["fast", "durable"] {
         let log = forward(&["--mode", mode], free_port(), b"");
@@ -207,6 +251,7 @@ fn wrong_arguments_are_usage_errors() {
         (&["forward", "udp://x"], "tcp+dnssrv://NAME"),
         (&["forward", "--on-full", "explode", "x"], "drop-oldest"),
         (&["forward", "--topic", "a b", "x"], "--topic"),
+        (&["forward", "--prefix", "a\nb", "x"], "--prefix"),
     ] {
         let output = tools::oklogd(arguments);
         let said = tools::text(&output.stderr);
@@ -226,7 +271,7 @@ fn only_what_was_not_acknowledged_is_sent_again() {
         &["--mode", "durable", "--topic", "web", "--backoff-max", "20ms", &address],
     );
     forwarder.write(b"1\n2\n3\n4\n");
-    let hello = b"\0OKLOGD-ACK/1 topic=web\n";
+    let hello = b"\0OKLOGD-ACK/1 topic=web count=bytes\n";
     let accept = |expected: &[u8]| {
         let (mut stream, _) = listener.accept().unwrap();
         let mut got = vec![0; hello.len() + expected.len()];
@@ -240,7 +285,16 @@ fn only_what_was_not_acknowledged_is_sent_again() {
     first.write_all(&4u64.to_le_bytes()[..4]).unwrap();
     drop(first);
     let mut second = accept(b"4\n");
-    second.write_all(&1u64.to_le_bytes()).unwrap();
+    forwarder.write(b"5\n");
+    // This one counts bytes, and says so first.
+    let mut five = [0; 2];
+    second.read_exact(&mut five).unwrap();
+    second.write_all(&u64::MAX.to_le_bytes()).unwrap();
+    second.write_all(&2u64.to_le_bytes()).unwrap();
+    drop(second);
+    let mut third = accept(b"5\n");
+    third.write_all(&u64::MAX.to_le_bytes()).unwrap();
+    third.write_all(&2u64.to_le_bytes()).unwrap();
     let (status, log) = forwarder.finish();
     assert_eq!(status.code(), Some(0), "{log}");
 }

@@ -81,6 +81,9 @@ impl ForwardConfig {
             prefix.push_str(&part);
             prefix.push(' ');
         }
+        if prefix.contains('\n') {
+            return Err(SettingsError::Conflict("--prefix: a line has no newline".to_owned()));
+        }
         let record_bytes_max = settings.number("ingest.max-record-size") as usize;
         if prefix.len() >= record_bytes_max {
             return Err(SettingsError::Conflict(

@@ -88,8 +88,8 @@ impl DirectoryLock {
     }
 }
 
-/// The process that holds the lock of `directory` now, as far as `/proc/locks` (proc_locks(5)) tells
-/// this one. Touches nothing: a lock taken to find out would stop a node that starts just then.
+/// The process that holds the lock of `directory` now, as far as `/proc/locks` (proc_locks(5))
+/// tells this one. Touches nothing: a lock taken to find out would stop a node that starts just then.
 pub(crate) fn holder(directory: &Path) -> Option<u32> {
     let inode = directory.join(LOCK_FILE).metadata().ok()?.ino();
     holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode)

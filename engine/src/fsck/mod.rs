@@ -122,8 +122,8 @@ impl Report {
     }
 }
 
-/// Checks a data directory, one of its directories, a forwarder's spool, or one file. An error: there is no such path
-/// or it cannot be listed.
+/// Checks a data directory, one of its directories, a forwarder's spool, or one file. An error:
+/// there is no such path or it cannot be listed.
 pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Report> {
     check_with(storage, path, &mut |_| {})
 }

@@ -1,5 +1,5 @@
 //! The handshake of a connection that wants acknowledgements:
-//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N]\n` as its very first bytes.
+//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N] [count=bytes]\n` as its very first bytes.
 //!
 //! Invariants: a connection whose first bytes differ is a plain one and keeps every byte; a
 //! handshake is at most [`HELLO_BYTES_MAX`] bytes. This only reads it; what session and sequence
@@ -18,6 +18,8 @@ pub struct Hello {
     pub topic: Option<Topic>,
     /// Session name and sequence number of its first record.
     pub session: Option<(String, u64)>,
+    /// Whether acknowledgements count bytes in place of records.
+    pub counts_bytes: bool,
 }
 
 /// What the first bytes of a connection are.
@@ -90,6 +92,10 @@ fn read_fields(line: &[u8]) -> Result<Hello, &'static str> {
             if sequence.replace(number).is_some() {
                 return Err("the handshake names two sequence numbers");
             }
+        } else if word == b"count=bytes" {
+            if std::mem::replace(&mut hello.counts_bytes, true) {
+                return Err("the handshake asks for a count twice");
+            }
         } else {
             return Err("the handshake has an unknown field");
         }
@@ -116,6 +122,9 @@ mod tests {
         assert_eq!(hello.session, Some(("a-1".to_owned(), 42)));
         let plain = read(b"\0OKLOGD-ACK/1\n");
         assert_eq!(plain, Opening::Hello { hello: Hello::default(), used: 14 });
+        let bytes = read(b"\0OKLOGD-ACK/1 count=bytes\n");
+        let hello = Hello { counts_bytes: true, ..Hello::default() };
+        assert_eq!(bytes, Opening::Hello { hello, used: 26 });
         let trailing_space = read(b"\0OKLOGD-ACK/1 \n");
         assert_eq!(trailing_space, Opening::Hello { hello: Hello::default(), used: 15 });
     }
@@ -145,6 +154,8 @@ mod tests {
             "1 session=x seq=+1",
             "1 session=x seq=18446744073709551616",
             "1 color=red",
+            "1 count=words",
+            "1 count=bytes count=bytes",
             "1\r",
         ] {
             let bytes = format!("\0OKLOGD-ACK/{bad}\n");

@@ -43,6 +43,9 @@ const DAMAGED_SUFFIX: &str = "damaged";
 /// Tries to read a place before it is given up: some seconds at a caller's pace.
 const READ_TRIES: u32 = 20;
 
+/// No file has this number or a higher one.
+const SEQUENCE_END: u64 = 1 << 63;
+
 /// Lines that are appended or read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -224,10 +227,16 @@ impl Spool {
     }
 
     fn begin_file(&mut self) -> io::Result<()> {
-        let sequence = self.sequence_next;
-        let path = self.directory.join(format!("{sequence:016x}.{FILE_SUFFIX}"));
-        let file = self.storage.open(&path, Open::CreateNew)?;
-        self.sequence_next += 1;
+        let (sequence, path, file) = loop {
+            let sequence = self.sequence_next;
+            let path = self.directory.join(format!("{sequence:016x}.{FILE_SUFFIX}"));
+            match self.storage.open(&path, Open::CreateNew) {
+                // The name of something that is none of ours.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.sequence_next += 1,
+                opened => break (sequence, path, opened?),
+            }
+        };
+        self.sequence_next = sequence + 1;
         self.files.push_back(SpoolFile {
             sequence,
             path,
@@ -628,7 +637,8 @@ fn read_here(file: &SpoolFile, offset: u64) -> io::Result<(Here, u64)> {
 fn sequence_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(FILE_SUFFIX)?.strip_suffix('.')?;
     let is_ours = digits.len() == 16 && digits.bytes().all(|b| b"0123456789abcdef".contains(&b));
-    is_ours.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let sequence = is_ours.then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    sequence.filter(|sequence| *sequence < SEQUENCE_END)
 }
 
 /// Whether a file was set aside.

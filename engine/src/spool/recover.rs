@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::entry::{ENTRY_HEADER_BYTES, FILE_HEADER_BYTES};
 use super::file::{At, SpoolFile};
 use super::mark::{Found, MARK_FILE, Mark};
-use super::{Cursor, Spool, is_set_aside, sequence_of};
+use super::{Cursor, SEQUENCE_END, Spool, is_set_aside, sequence_of};
 use crate::damage::{Damage, DamageKind};
 use crate::storage::{Open, Storage};
 
@@ -59,7 +59,8 @@ impl Spool {
                     set_aside += 1;
                     // Its number is not given again, so that nothing takes its place.
                     let number = u64::from_str_radix(name.split('.').next().unwrap_or(""), 16);
-                    sequence_next = sequence_next.max(number.map_or(0, |n| n.saturating_add(1)));
+                    let number = number.ok().filter(|n| *n < SEQUENCE_END);
+                    sequence_next = sequence_next.max(number.map_or(0, |n| n + 1));
                 }
                 _ if name == MARK_FILE || name == "LOCK" => {}
                 _ => unknown.push(name),
@@ -101,7 +102,7 @@ impl Spool {
         let mut totals = Totals { number_next: spool.mark.released, ..Totals::default() };
         for sequence in sequences {
             spool.adopt(sequence, &mut totals)?;
-            spool.sequence_next = spool.sequence_next.max(sequence.saturating_add(1));
+            spool.sequence_next = spool.sequence_next.max(sequence + 1);
         }
         // What cannot be read now may be read later: its numbers are not given again.
         spool.number_next = totals.number_next.max(totals.unread_below);

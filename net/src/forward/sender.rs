@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::limits::COUNTING_BYTES;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -26,6 +27,9 @@ use crate::limits::{
 
 /// Pause before a spool that could not be read is asked again.
 const READ_RETRY: Duration = Duration::from_millis(500);
+
+/// After so many connections without a reply the hello is the shortest that asks for counts.
+const UNANSWERED_MAX: u32 = 3;
 
 /// What a sender needs to know.
 pub(crate) struct SenderOptions {
@@ -55,6 +59,14 @@ enum Close {
     Lost(String),
 }
 
+/// What an ingester's replies count.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Counts {
+    Bytes,
+    /// An ingester of another kind, which counts records as it cuts them.
+    Records,
+}
+
 /// The state of one connection.
 struct Connection {
     stream: TcpStream,
@@ -62,6 +74,8 @@ struct Connection {
     hello: Vec<u8>,
     /// Bytes of a count that is not whole.
     reply: Vec<u8>,
+    /// What the ingester counts; `None` before its first reply.
+    counts: Option<Counts>,
     finished: Option<Instant>,
     progress: Instant,
     is_settling: bool,
@@ -72,7 +86,6 @@ pub(crate) struct Sender {
     queue: Arc<Queue>,
     metrics: Arc<ForwardMetrics>,
     acknowledged: bool,
-    hello: Vec<u8>,
     options: SenderOptions,
     rotation: Rotation,
     backoff: Backoff,
@@ -81,7 +94,11 @@ pub(crate) struct Sender {
     random_state: u64,
     /// Whether the last state that was told is "connected"; `None` before the first.
     told_connected: Option<bool>,
+    /// The connection that was not told yet: address, bytes sent again on it.
+    to_tell: Option<(SocketAddr, usize)>,
     told_counts: bool,
+    /// Connections in a row that were closed without a reply.
+    unanswered: u32,
 }
 
 impl Sender {
@@ -94,16 +111,10 @@ impl Sender {
         let targets = std::mem::take(&mut options.targets);
         let rotation = Rotation::new(targets, &mut || next_random(&mut random_state));
         let acknowledged = options.durable || options.topic.is_some();
-        let hello = match (&options.topic, acknowledged) {
-            (Some(topic), _) => format!("\0OKLOGD-ACK/1 topic={topic}\n").into_bytes(),
-            (None, true) => b"\0OKLOGD-ACK/1\n".to_vec(),
-            (None, false) => Vec::new(),
-        };
         Self {
             queue,
             metrics,
             acknowledged,
-            hello,
             rotation,
             backoff: Backoff::new(FORWARD_BACKOFF_BASE, options.backoff_max),
             options,
@@ -111,7 +122,9 @@ impl Sender {
             last_used: None,
             random_state,
             told_connected: None,
+            to_tell: None,
             told_counts: false,
+            unanswered: 0,
         }
     }
 
@@ -132,8 +145,9 @@ impl Sender {
             };
             let lost = match connected {
                 Ok((stream, address)) => {
-                    self.tell_connected(address);
+                    self.on_connected(address);
                     let since = Instant::now();
+                    self.unanswered += 1;
                     let close = self.serve(stream).await;
                     self.metrics.connected.set(0);
                     self.note_handed_over();
@@ -193,8 +207,9 @@ impl Sender {
     async fn serve(&mut self, stream: TcpStream) -> Close {
         let mut connection = Connection {
             stream,
-            hello: self.hello.clone(),
+            hello: self.hello(),
             reply: Vec::new(),
+            counts: None,
             finished: None,
             progress: Instant::now(),
             is_settling: false,
@@ -220,6 +235,8 @@ impl Sender {
                 };
             }
             let is_full = self.window.held_bytes() >= FORWARD_WINDOW_BYTES_MAX;
+            // Who counts bytes may take its time: its disk may be full.
+            let may_differ = is_full && is_sent && connection.counts == Some(Counts::Records);
             let settle_at = connection.progress + FORWARD_STALL;
             let close_at = connection.finished.map(|at| at + self.options.shutdown_timeout);
             tokio::select! {
@@ -235,7 +252,7 @@ impl Sender {
                 }
                 () = queue.news.notified(), if !is_full => {}
                 () = sleep(READ_RETRY), if is_sent && queue.is_failing_to_read() => {}
-                () = sleep_until(settle_at), if is_full && is_sent && connection.finished.is_none() => {
+                () = sleep_until(settle_at), if may_differ && connection.finished.is_none() => {
                     self.tell_counts("the ingester acknowledges less than was sent");
                     connection.is_settling = true;
                 }
@@ -244,6 +261,23 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Asks for counts of bytes: those of records depend on where the ingester cuts long lines. One
+    /// that hangs up on that is asked without.
+    fn hello(&self) -> Vec<u8> {
+        if !self.acknowledged {
+            return Vec::new();
+        }
+        let mut hello = b"\0OKLOGD-ACK/1".to_vec();
+        if let Some(topic) = &self.options.topic {
+            hello.extend_from_slice(format!(" topic={topic}").as_bytes());
+        }
+        if self.unanswered <= UNANSWERED_MAX {
+            hello.extend_from_slice(b" count=bytes");
+        }
+        hello.push(b'\n');
+        hello
     }
 
     fn fill_window(&mut self) {
@@ -298,12 +332,29 @@ impl Sender {
         let whole = connection.reply.len() / 8 * 8;
         for count in connection.reply.drain(..whole).collect::<Vec<u8>>().chunks_exact(8) {
             let count = u64::from_le_bytes(count.try_into().expect("eight bytes"));
-            if self.window.on_count(count).is_err() {
+            let counts = if let Some(counts) = connection.counts {
+                counts
+            } else {
+                self.unanswered = 0;
+                self.tell_connected();
+                let is_marker = count == COUNTING_BYTES;
+                let counts = if is_marker { Counts::Bytes } else { Counts::Records };
+                connection.counts = Some(counts);
+                if is_marker {
+                    continue;
+                }
+                counts
+            };
+            let outcome = match counts {
+                Counts::Bytes => self.window.on_bytes_count(count),
+                Counts::Records => self.window.on_count(count),
+            };
+            self.backoff.reset();
+            if outcome.is_err() {
                 self.tell_counts("the ingester acknowledges more than was sent");
                 return Some(Close::Lost("its acknowledgements cannot be relied on".to_owned()));
             }
         }
-        self.backoff.reset();
         connection.progress = Instant::now();
         self.note_handed_over();
         None
@@ -319,15 +370,23 @@ impl Sender {
         }
     }
 
-    fn tell_connected(&mut self, address: SocketAddr) {
+    fn on_connected(&mut self, address: SocketAddr) {
         self.metrics.connected.set(1);
         let again = self.window.held_bytes();
         self.metrics.resent_bytes.inc_by(again as u64);
-        if self.told_connected == Some(true) {
-            return;
+        self.to_tell = Some((address, again));
+        if !self.acknowledged {
+            self.tell_connected();
         }
-        self.told_connected = Some(true);
-        tracing::info!(%address, bytes_sent_again = again, "connected");
+    }
+
+    /// With acknowledgements only once there was one: who accepts and hangs up is no ingester.
+    fn tell_connected(&mut self) {
+        if let Some((address, again)) = self.to_tell.take()
+            && self.told_connected.replace(true) != Some(true)
+        {
+            tracing::info!(%address, bytes_sent_again = again, "connected");
+        }
     }
 
     fn tell_lost(&mut self, why: &str) {

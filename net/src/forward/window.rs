@@ -34,6 +34,9 @@ pub(crate) struct Window {
     /// The last count of this connection, and what was sent on it in all.
     counted: u64,
     sent_counts: u64,
+    sent_bytes: u64,
+    /// Up to where the ingester has the first piece, where it counts bytes.
+    taken_at: usize,
     /// Counts of the first piece sent on this connection that belong to earlier ones.
     skipped_counts: u64,
     handed_over: HandedOver,
@@ -54,6 +57,8 @@ impl Window {
             held_bytes: 0,
             counted: 0,
             sent_counts: 0,
+            sent_bytes: 0,
+            taken_at: 0,
             skipped_counts: 0,
             handed_over: HandedOver::default(),
         }
@@ -96,6 +101,7 @@ impl Window {
     pub(crate) fn on_written(&mut self, len: usize) {
         let Some(piece) = self.pieces.get(self.cursor.0) else { return };
         self.cursor.1 += len;
+        self.sent_bytes += len as u64;
         if self.cursor.1 < piece.bytes.len() {
             return;
         }
@@ -137,6 +143,33 @@ impl Window {
         Ok(())
     }
 
+    /// The ingester has `count` bytes of this connection: however it cuts lines.
+    pub(crate) fn on_bytes_count(&mut self, count: u64) -> Result<(), CountsTooHigh> {
+        if count > self.sent_bytes {
+            return Err(CountsTooHigh);
+        }
+        let mut left = usize::try_from(count.saturating_sub(self.counted)).unwrap_or(usize::MAX);
+        self.counted = self.counted.max(count);
+        while let Some(piece) = self.pieces.front() {
+            let open = piece.bytes.len() - self.taken_at;
+            if open <= left && self.cursor.0 > 0 {
+                left -= open;
+                self.forget_front();
+                continue;
+            }
+            self.taken_at += left;
+            if piece.is_whole() {
+                let at = line_start(&piece.bytes, self.taken_at).max(self.front.0);
+                let lines = memchr::memchr_iter(b'\n', &piece.bytes[self.front.0..at]).count();
+                self.handed_over.bytes += (at - self.front.0) as u64;
+                self.handed_over.lines += lines as u64;
+                self.front = (at, self.front.1 + lines as u64);
+            }
+            break;
+        }
+        Ok(())
+    }
+
     /// The connection is gone: what was not handed over is sent again on the next one.
     pub(crate) fn on_broken(&mut self) {
         // An LF that ends a line of the connection before has nothing to end on the next.
@@ -158,6 +191,8 @@ impl Window {
         self.cursor = (0, resume);
         self.counted = 0;
         self.sent_counts = 0;
+        self.sent_bytes = 0;
+        self.taken_at = resume;
         self.skipped_counts = self.front.1;
     }
 
@@ -183,6 +218,7 @@ impl Window {
             self.handed_over.entries_before = Some(entry + 1);
         }
         self.front = (0, 0);
+        self.taken_at = 0;
     }
 }
 
@@ -263,6 +299,24 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_an_ingester_has_are_sent_again_from_the_start_of_their_line() {
+        let mut window = Window::new(true);
+        window.push(whole("one\ntwo\nthree\n"));
+        send_all(&mut window);
+        window.on_bytes_count(9).unwrap();
+        assert_eq!(window.take_handed_over().lines, 2);
+        window.on_broken();
+        assert_eq!(send_all(&mut window), b"three\n");
+        assert_eq!(window.on_bytes_count(7), Err(CountsTooHigh));
+        window.on_bytes_count(6).unwrap();
+        assert!(window.is_empty());
+        assert_eq!(
+            window.take_handed_over(),
+            HandedOver { lines: 1, bytes: 6, entries_before: None }
+        );
+    }
+
+    #[test]
     fn a_joint_is_not_sent_at_the_start_of_a_connection() {
         for acknowledged in [true, false] {
             let mut window = Window::new(acknowledged);
@@ -284,6 +338,68 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the two sizes are and whatever breaks when, nothing is forgotten too early.
+        #[test]
+        fn where_bytes_are_counted_both_sides_may_cut_lines_as_they_like(
+            steps in proptest::collection::vec((0..4u8, 1..60usize), 0..120),
+            lengths in proptest::collection::vec(0..70usize, 1..20),
+            (mine, its) in (12..40usize, 1..50usize),
+        ) {
+            use engine::ingest::lines::LineSplitter;
+            let mut window = Window::new(true);
+            let mut pieces = Vec::new();
+            let mut splitter = super::super::piece::LinePieces::new(Vec::new(), mine);
+            for (n, len) in lengths.iter().enumerate() {
+                let words: Vec<String> = (0..=*len).map(|i| format!("{n}.{i};")).collect();
+                let line = words.concat() + "\n";
+                splitter.feed(line.as_bytes(), &mut |piece| pieces.push(piece));
+            }
+            for piece in &pieces {
+                window.push(piece.clone());
+            }
+            let mut kept: Vec<Vec<u8>> = vec![Vec::new()];
+            let (mut node, mut taken, mut told) = (LineSplitter::new(its), 0, 0);
+            let take = |node: &mut LineSplitter, bytes: &[u8], kept: &mut Vec<Vec<u8>>| {
+                let last = kept.last_mut().unwrap();
+                node.feed(bytes, &mut |records| {
+                    last.extend(records.iter().filter(|b| **b != b'\n'));
+                });
+            };
+            for (what, size) in steps {
+                match what {
+                    0 | 1 => if let Some(bytes) = window.next_bytes() {
+                        let bytes = bytes[..size.min(bytes.len())].to_vec();
+                        take(&mut node, &bytes, &mut kept);
+                        window.on_written(bytes.len());
+                        taken += bytes.len();
+                    },
+                    2 => {
+                        told = (taken - node.partial_len()).min(told + size).max(told);
+                        window.on_bytes_count(told as u64).unwrap();
+                    }
+                    _ => {
+                        window.on_broken();
+                        (node, taken, told) = (LineSplitter::new(its), 0, 0);
+                        kept.push(Vec::new());
+                    }
+                }
+            }
+            let rest = send_all(&mut window);
+            take(&mut node, &rest, &mut kept);
+            prop_assert_eq!(node.partial_len(), 0);
+            window.on_bytes_count((taken + rest.len()) as u64).unwrap();
+            prop_assert!(window.is_empty());
+            let done = window.take_handed_over();
+            let bytes: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
+            prop_assert_eq!((done.lines, done.bytes), (lengths.len() as u64, bytes as u64));
+            for piece in &pieces {
+                for line in piece.bytes.split(|b| *b == b'\n') {
+                    let is_kept = kept.iter().any(|k| memchr::memmem::find(k, line).is_some());
+                    prop_assert!(is_kept, "{} is missing", String::from_utf8_lossy(line));
+                }
+            }
+        }
+
         /// Whatever breaks when, each line is delivered, and only what was not counted twice.
         #[test]
         fn every_line_arrives_at_least_once_and_counted_ones_exactly_once(

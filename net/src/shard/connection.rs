@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use engine::ingest::hello::{self, Opening};
 use engine::ingest::lines::LineSplitter;
 use engine::ingest::topics::TopicChoice;
+use engine::limits::COUNTING_BYTES;
 
 use super::intake::Intake;
 use crate::per_address::AddressPlace;
@@ -60,11 +61,15 @@ pub(super) struct Connection {
     topic: Option<TopicChoice>,
     splitter: LineSplitter,
     side: Side,
-    /// Records of this connection so far.
+    /// Whether bytes are counted in place of records.
+    counts_bytes: bool,
+    /// Bytes behind the hello.
+    taken_bytes: u64,
+    /// Records of this connection so far, or the bytes that became records.
     records: u64,
-    /// Log positions and the connection's records up to them, not promised yet.
+    /// Log positions and the connection's count up to them, not promised yet.
     pending: VecDeque<(u64, u64)>,
-    /// Records for which the promise holds.
+    /// The count for which the promise holds.
     promised: u64,
     /// The reply under way and how much of it is sent.
     reply: ([u8; 8], usize),
@@ -89,6 +94,8 @@ impl Connection {
             topic: None,
             splitter: LineSplitter::new(record_size_max),
             side: Side::Open,
+            counts_bytes: false,
+            taken_bytes: 0,
             records: 0,
             pending: VecDeque::new(),
             promised: 0,
@@ -130,6 +137,10 @@ impl Connection {
             Opening::Plain => self.take_lines(&held, intake),
             Opening::Hello { hello, used } => {
                 self.acknowledges = true;
+                if hello.counts_bytes {
+                    self.counts_bytes = true;
+                    self.reply = (COUNTING_BYTES.to_le_bytes(), 0);
+                }
                 self.topic = hello.topic.map(TopicChoice::Static);
                 self.take_lines(&held[used..], intake);
             }
@@ -142,10 +153,34 @@ impl Connection {
 
     fn take_lines(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
         let cuts_before = self.splitter.cuts();
+        let pending_before = self.pending.len();
+        self.taken_bytes += bytes.len() as u64;
         let Self { splitter, topic, records, pending, .. } = self;
         splitter.feed(bytes, &mut append_to(intake, topic.as_ref(), records, pending));
         intake.tally.cut_records += self.splitter.cuts() - cuts_before;
+        self.count_bytes(pending_before);
         self.after_append(intake);
+    }
+
+    /// Whoever counts bytes is owed all but the unfinished line's, however lines were cut.
+    fn count_bytes(&mut self, pending_before: usize) {
+        if !self.counts_bytes {
+            return;
+        }
+        self.records = self.taken_bytes - self.splitter.partial_len() as u64;
+        match self.pending.back().copied() {
+            // What was added counts as a whole once the last of it is promised.
+            Some((end, _)) if self.pending.len() > pending_before => {
+                self.pending.truncate(pending_before);
+                self.pending.push_back((end, self.records));
+            }
+            // An LF right behind an early cut is no record of its own.
+            Some((end, _)) => {
+                self.pending.pop_back();
+                self.pending.push_back((end, self.records));
+            }
+            None => self.promised = self.records,
+        }
     }
 
     fn after_append(&mut self, intake: &mut Intake<'_>) {
@@ -201,11 +236,12 @@ impl Connection {
     /// safe.
     pub(super) fn cut_partial(&mut self, intake: &mut Intake<'_>) {
         let Self { splitter, topic, records, pending, .. } = self;
-        let mut uncounted = *records;
+        let (mut uncounted, pending_before) = (*records, pending.len());
         splitter.cut_partial(&mut append_to(intake, topic.as_ref(), &mut uncounted, pending));
         if let Some((_, counted)) = pending.back_mut() {
             *counted = *records;
         }
+        self.count_bytes(pending_before);
         self.after_append(intake);
     }
 
@@ -215,8 +251,10 @@ impl Connection {
             // An unfinished hello is text like any other.
             self.take_lines(&held, intake);
         }
+        let pending_before = self.pending.len();
         let Self { splitter, topic, records, pending, .. } = self;
         let any = splitter.finish(&mut append_to(intake, topic.as_ref(), records, pending));
+        self.count_bytes(pending_before);
         self.after_append(intake);
         any
     }
