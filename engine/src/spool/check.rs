@@ -11,12 +11,12 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::entry::{EntryHeader, FILE_HEADER_BYTES, file_header, u32_at, u64_at};
+use super::entry::{EntryHeader, FILE_HEADER_BYTES, file_header};
 use super::file::{At, SpoolFile};
-use super::mark::MARK_FILE;
+use super::mark::{self, Found, MARK_FILE};
 use super::{DAMAGED_SUFFIX, Here, is_set_aside, read_here, sequence_of};
 use crate::damage::{Damage, DamageKind};
-use crate::storage::{Entry, File, Open, Storage};
+use crate::storage::{Entry, Open, Storage};
 
 /// Stretches of entries that are told apart. Beyond it (a spool that somebody made up) copies and
 /// missing entries are not recognized.
@@ -179,7 +179,7 @@ impl Check {
     }
 
     fn mark(&mut self, storage: &dyn Storage, path: PathBuf, file_bytes: u64) {
-        let read = storage.open(&path, Open::Read).and_then(|file| released_in(&*file));
+        let read = storage.open(&path, Open::Read).and_then(|file| mark::read(&*file));
         let damaged = |records, kind| Damage {
             path: path.clone(),
             offset: 0,
@@ -190,9 +190,14 @@ impl Check {
         };
         let mut damage = Vec::new();
         self.mark_state = match read {
-            Ok(Some(released)) => MarkState::Whole(released),
-            Ok(None) if file_bytes == 0 => MarkState::None,
-            Ok(None) => {
+            Ok((_, released, Found::Good)) if file_bytes > 0 => MarkState::Whole(released),
+            Ok((_, released, Found::OneSlot)) => {
+                let kind = DamageKind::Malformed("slot of the mark: lines may be sent twice");
+                damage.push(damaged(Some(0), kind));
+                MarkState::Whole(released)
+            }
+            Ok((_, _, Found::Good)) => MarkState::None,
+            Ok((_, _, Found::Damaged)) => {
                 let kind = DamageKind::Malformed("mark: lines may be sent twice");
                 damage.push(damaged(Some(0), kind));
                 MarkState::Damaged
@@ -410,24 +415,6 @@ impl Check {
             self.files[file].damage.push(damage);
         }
     }
-}
-
-/// What the mark says is handed over, from the whole slot with the larger number; `None`: no slot
-/// is whole. Unlike a forwarder's own reading this needs no right to write.
-fn released_in(file: &dyn File) -> io::Result<Option<u64>> {
-    let len = file.len()?;
-    let mut newest: Option<(u64, u64)> = None;
-    for slot in 0..2 {
-        let mut bytes = [0; 32];
-        if len < slot * 512 + bytes.len() as u64 {
-            continue;
-        }
-        file.read_exact_at(&mut bytes, slot * 512)?;
-        if bytes[..4] == *b"OKSM" && crc32fast::hash(&bytes[8..]) == u32_at(&bytes, 4) {
-            newest = newest.max(Some((u64_at(&bytes, 8), u64_at(&bytes, 16))));
-        }
-    }
-    Ok(newest.map(|(_, released)| released))
 }
 
 fn sequence_in(path: &Path) -> u64 {

@@ -151,6 +151,23 @@ fn a_damaged_mark_is_told_and_everything_waits() {
 }
 
 #[test]
+fn a_damaged_slot_of_the_mark_is_told_and_the_other_one_counts() {
+    let disk = written(6, 4);
+    let mut opened = spool(&disk);
+    for before in 1..=3 {
+        opened.read_next().unwrap();
+        opened.release(before).unwrap();
+    }
+    let disk = disk.kill();
+    assert_eq!((check(&disk).waiting_lines, damage(&check(&disk)).len()), (6, 0));
+    // The third write went to the second slot: the first is one behind.
+    disk.flip(&Path::new(DIRECTORY).join(MARK_FILE), 512 + 9, 1).unwrap();
+    let checked = check(&disk);
+    assert_eq!((checked.waiting_lines, damage(&checked).len()), (8, 1));
+    assert!(damage(&checked)[0].to_string().contains("sent twice"));
+}
+
+#[test]
 fn what_was_set_aside_does_not_wait_and_its_damage_is_told() {
     let disk = written(6, 4);
     disk.flip(&file(0), 100, 1).unwrap();

@@ -48,31 +48,9 @@ impl Mark {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((mark, Found::Good)),
             Err(e) => return Err(naming(&mark.path, &e)),
         };
-        let (mut whole, mut bad) = (0, 0);
-        let len = file.len()?;
-        for slot in 0..2 {
-            let mut bytes = [0; SLOT_BYTES];
-            if len < slot * SLOT_DISTANCE + SLOT_BYTES as u64 {
-                continue;
-            }
-            // A slot that cannot be read is as good as a torn one.
-            let is_read = file.read_exact_at(&mut bytes, slot * SLOT_DISTANCE).is_ok();
-            let Some((writes, released)) = decode(&bytes) else {
-                // One that was never written is zeros.
-                bad += u64::from(!is_read || bytes != [0; SLOT_BYTES]);
-                continue;
-            };
-            whole += 1;
-            if writes >= mark.writes {
-                (mark.writes, mark.released) = (writes, released);
-            }
-        }
+        let found;
+        (mark.writes, mark.released, found) = read(&*file)?;
         mark.file = Some(file);
-        let found = match (whole, bad) {
-            (0, _) if len > 0 => Found::Damaged,
-            (_, 0) => Found::Good,
-            _ => Found::OneSlot,
-        };
         Ok((mark, found))
     }
 
@@ -93,6 +71,34 @@ impl Mark {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.file.as_ref().map_or(Ok(()), |file| file.sync())
     }
+}
+
+/// What a mark's file says: how often it was written, up to where everything is handed over, and in
+/// what state it is.
+pub(super) fn read(file: &dyn File) -> io::Result<(u64, u64, Found)> {
+    let (mut newest, mut whole, mut bad) = ((0, 0), 0, 0);
+    let len = file.len()?;
+    for slot in 0..2 {
+        let mut bytes = [0; SLOT_BYTES];
+        if len < slot * SLOT_DISTANCE + SLOT_BYTES as u64 {
+            continue;
+        }
+        // A slot that cannot be read is as good as a torn one.
+        let is_read = file.read_exact_at(&mut bytes, slot * SLOT_DISTANCE).is_ok();
+        if let Some(slot) = decode(&bytes) {
+            whole += 1;
+            newest = newest.max(slot);
+        } else {
+            // One that was never written is zeros.
+            bad += u64::from(!is_read || bytes != [0; SLOT_BYTES]);
+        }
+    }
+    let found = match (whole, bad) {
+        (0, _) if len > 0 => Found::Damaged,
+        (_, 0) => Found::Good,
+        _ => Found::OneSlot,
+    };
+    Ok((newest.0, newest.1, found))
 }
 
 fn encode(writes: u64, released: u64) -> [u8; SLOT_BYTES] {

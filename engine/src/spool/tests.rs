@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::recover::OPEN_TRIES;
 use super::*;
+use crate::damage::DamageKind;
 use crate::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 
 const DIRECTORY: &str = "/spool";
