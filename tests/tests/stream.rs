@@ -241,7 +241,7 @@ fn replays_that_nobody_reads_leave_room_for_queries_and_lose_nothing() {
 #[test]
 fn a_thousand_followers_that_read_nothing_cost_the_others_little() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(directory.path(), &["--http.connections-per-address-max", "1020"]);
+    let node = Node::start(directory.path(), &[]);
     let _stalled: Vec<Follower> =
         (0..1000).map(|n| Follower::open(node.api, "", [NDJSON, SSE, ""][n % 3])).collect();
     let reader = Follower::start(node.api, "q=needle", "");
