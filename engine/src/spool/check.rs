@@ -235,18 +235,7 @@ impl Check {
         let file = storage.open(&path, Open::Read).map_err(at_start)?;
         let len_bytes = file.len().map_err(at_start)?;
         self.files[number].file_bytes = len_bytes;
-        let file = SpoolFile {
-            sequence: sequence_in(&path),
-            path,
-            file,
-            len_bytes,
-            synced_bytes: 0,
-            is_named: false,
-            sync_failed: false,
-            entries_first: u64::MAX,
-            entries_end: 0,
-            is_damaged: false,
-        };
+        let file = SpoolFile::new(sequence_in(&path), path, file, len_bytes);
         self.check_header(number, &file).map_err(at_start)?;
         let (mut offset, mut previous) = (0, None);
         loop {

@@ -50,6 +50,22 @@ pub(super) enum At {
 }
 
 impl SpoolFile {
+    /// A file of which nothing is known but its length.
+    pub(super) fn new(sequence: u64, path: PathBuf, file: Arc<dyn File>, len_bytes: u64) -> Self {
+        Self {
+            sequence,
+            path,
+            file,
+            len_bytes,
+            synced_bytes: 0,
+            is_named: false,
+            sync_failed: false,
+            entries_first: u64::MAX,
+            entries_end: 0,
+            is_damaged: false,
+        }
+    }
+
     /// What stands at `offset`.
     pub(super) fn look(&self, offset: u64) -> io::Result<At> {
         if offset >= self.len_bytes {

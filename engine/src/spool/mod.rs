@@ -235,18 +235,7 @@ impl Spool {
             }
         };
         self.sequence_next = sequence + 1;
-        self.files.push_back(SpoolFile {
-            sequence,
-            path,
-            file,
-            len_bytes: 0,
-            synced_bytes: 0,
-            is_named: false,
-            sync_failed: false,
-            entries_first: u64::MAX,
-            entries_end: 0,
-            is_damaged: false,
-        });
+        self.files.push_back(SpoolFile::new(sequence, path, file, 0));
         let made = self.files.back_mut().expect("just pushed");
         if let Err(e) = made.file.write_all_at(&file_header(sequence), 0) {
             self.drop_last_if_empty();

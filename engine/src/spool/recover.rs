@@ -38,6 +38,39 @@ struct Totals {
     unread_below: u64,
 }
 
+/// What a spool's directory holds.
+#[derive(Default)]
+struct Names {
+    /// Files of entries, ascending.
+    sequences: Vec<u64>,
+    /// No file that was set aside has this number or a higher one: none takes its place.
+    sequence_next: u64,
+    set_aside: usize,
+    unknown: Vec<String>,
+}
+
+impl Names {
+    fn read(storage: &dyn Storage, directory: &Path) -> io::Result<Self> {
+        let mut names = Self::default();
+        for entry in storage.list(directory)? {
+            let name = entry.name.unwrap_or_else(|| "a name that is not UTF-8".to_owned());
+            match sequence_of(&name) {
+                Some(sequence) if entry.is_file => names.sequences.push(sequence),
+                _ if is_set_aside(&name) => {
+                    names.set_aside += 1;
+                    let number = u64::from_str_radix(name.split('.').next().unwrap_or(""), 16);
+                    let number = number.ok().filter(|n| *n < SEQUENCE_END);
+                    names.sequence_next = names.sequence_next.max(number.map_or(0, |n| n + 1));
+                }
+                _ if name == MARK_FILE || name == "LOCK" => {}
+                _ => names.unknown.push(name),
+            }
+        }
+        names.sequences.sort_unstable();
+        Ok(names)
+    }
+}
+
 impl Spool {
     /// Opens the spool in `directory`, which is made if need be; it may hold `bytes_max`.
     pub fn open(
@@ -47,26 +80,8 @@ impl Spool {
     ) -> io::Result<Opened> {
         storage.create_dir_all(&directory)?;
         sync_names(&*storage, &directory)?;
-        let mut unknown = Vec::new();
-        let mut set_aside = 0;
-        let mut sequences = Vec::new();
-        let mut sequence_next = 0;
-        for entry in storage.list(&directory)? {
-            let name = entry.name.unwrap_or_else(|| "a name that is not UTF-8".to_owned());
-            match sequence_of(&name) {
-                Some(sequence) if entry.is_file => sequences.push(sequence),
-                _ if is_set_aside(&name) => {
-                    set_aside += 1;
-                    // Its number is not given again, so that nothing takes its place.
-                    let number = u64::from_str_radix(name.split('.').next().unwrap_or(""), 16);
-                    let number = number.ok().filter(|n| *n < SEQUENCE_END);
-                    sequence_next = sequence_next.max(number.map_or(0, |n| n + 1));
-                }
-                _ if name == MARK_FILE || name == "LOCK" => {}
-                _ => unknown.push(name),
-            }
-        }
-        sequences.sort_unstable();
+        let Names { sequences, sequence_next, set_aside, unknown } =
+            Names::read(&*storage, &directory)?;
         let (mark, found) = Mark::open(&*storage, directory.join(MARK_FILE))?;
         let mut spool = Self {
             cursor: Cursor { number: mark.released, ..Cursor::default() },
@@ -148,18 +163,7 @@ impl Spool {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(naming(&path, &e)),
             Err(e) => return self.set_aside(&path, &e),
         };
-        let mut file = SpoolFile {
-            sequence,
-            path,
-            file,
-            len_bytes,
-            synced_bytes: 0,
-            is_named: false,
-            sync_failed: false,
-            entries_first: u64::MAX,
-            entries_end: 0,
-            is_damaged: false,
-        };
+        let mut file = SpoolFile::new(sequence, path, file, len_bytes);
         let mut offset = 0;
         if let Err(e) = tried(|| self.walk(&mut file, &mut offset, totals)) {
             if file.entries_end == 0 {
