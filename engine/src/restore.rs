@@ -6,7 +6,7 @@
 //! in a scratch directory of their own, tail files included, and are merged into a new store
 //! segment.
 //!
-//! Invariants: what is given is only read; nothing that is damaged is adopted, unless [`salvage`]
+//! Invariants: what is given is only read; nothing that is damaged is adopted, unless `salvage`
 //! was asked for, which adopts the readable records; what the store
 //! holds already, record by record, is not adopted again; a file that is found damaged in the
 //! store under the name of a whole copy is set aside, never removed. The new segments claim to

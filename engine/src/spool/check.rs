@@ -2,7 +2,7 @@
 //! missing between them.
 //!
 //! Invariants: nothing is written, not even the mark; memory holds one entry and one range per
-//! stretch of consecutive entries, of which there are at most [`STRETCHES_MAX`]; a damaged entry
+//! stretch of consecutive entries, of which there are at most `STRETCHES_MAX`; a damaged entry
 //! of which there is a whole copy (a failed sync makes one) costs nothing. What a damaged place
 //! below the mark has cost nobody can tell: it was handed over, or passed over and told.
 

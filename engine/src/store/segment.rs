@@ -2,7 +2,7 @@
 //! read.
 //!
 //! Invariants: nothing of a segment that is not open stays in memory but its totals, three bits
-//! per block and what is known to be damaged, and a bounded number stays open ([`OpenCache`]); a block's checksums are verified before its first use
+//! per block and what is known to be damaged, and a bounded number stays open (`OpenCache`); a block's checksums are verified before its first use
 //! and again whenever the file may have changed (its version stamp differs); an open segment stays
 //! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
 //! gone.
