@@ -160,6 +160,12 @@ struct Node {
     _locks: [lock::DirectoryLock; 2],
 }
 
+/// Search on as many threads, which let shards go first.
+fn searcher(threads: usize) -> std::io::Result<Searcher> {
+    let on_thread_start = Arc::new(|_| host::yield_to_shards());
+    Searcher::start(SearcherOptions { threads, node: "local".into(), on_thread_start })
+}
+
 impl Node {
     fn start(
         config: NodeConfig,
@@ -187,12 +193,7 @@ impl Node {
         let store = store_parts(&config, &data, &common);
         let store_threads = store_work::spawn(config.store.segment_consumers, &store)
             .map_err(refused("a thread"))?;
-        let searcher = Searcher::start(SearcherOptions {
-            threads: cores.len(),
-            node: "local".into(),
-            on_thread_start: Arc::new(|_| host::yield_to_shards()),
-        })
-        .map_err(refused("a thread"))?;
+        let searcher = searcher(cores.len()).map_err(refused("a thread"))?;
         common.watch(&searcher);
         let metrics = Arc::clone(&common.metrics);
         let follow_thread =
