@@ -137,6 +137,33 @@ impl LineSplitter {
         }
     }
 
+    /// The unfinished line, without LF.
+    pub fn partial(&self) -> &[u8] {
+        &self.partial
+    }
+
+    /// How many bytes may come before any line can be longer than a record; 0 right behind a cut,
+    /// where an LF means something else.
+    pub const fn uncut_bytes(&self) -> usize {
+        if self.after_cut { 0 } else { self.record_size_max - self.partial.len() }
+    }
+
+    /// Takes the next bytes, at most [`LineSplitter::uncut_bytes`], which lie right behind a copy of
+    /// the unfinished line. Says how many bytes, that copy included, are whole records now; what is
+    /// behind them is the unfinished line.
+    pub fn take_behind_partial(&mut self, bytes: &[u8]) -> usize {
+        debug_assert!(bytes.len() <= self.uncut_bytes());
+        let Some(end) = memrchr(LF, bytes) else {
+            self.partial.extend_from_slice(bytes);
+            return 0;
+        };
+        let whole = self.partial.len() + end + 1;
+        self.partial.clear();
+        self.partial.shrink_to(PARTIAL_KEPT_BYTES);
+        self.partial.extend_from_slice(&bytes[end + 1..]);
+        whole
+    }
+
     /// Bytes of the unfinished line.
     pub const fn partial_len(&self) -> usize {
         self.partial.len()
@@ -190,14 +217,24 @@ mod tests {
             bytes in proptest::collection::vec(prop_oneof![3 => Just(b'x'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..300),
             cuts in proptest::collection::vec(0..40usize, 1..30),
             max in 1..20usize,
+            in_place in 0..3usize,
         ) {
             let mut splitter = LineSplitter::new(max);
             let mut records = Vec::new();
             let mut sink = |batch: &[u8]| records.extend(records_of(batch));
             let mut rest = &bytes[..];
-            for len in cuts.iter().cycle().take(10_000) {
+            for (at, len) in cuts.iter().cycle().take(10_000).enumerate() {
                 let (head, tail) = rest.split_at((*len).min(rest.len()));
-                splitter.feed(head, &mut sink);
+                if at % 2 == in_place && head.len() <= splitter.uncut_bytes() {
+                    let lent = [splitter.partial(), head].concat();
+                    let whole = splitter.take_behind_partial(head);
+                    prop_assert_eq!(splitter.partial(), &lent[whole..]);
+                    if whole > 0 {
+                        sink(&lent[..whole]);
+                    }
+                } else {
+                    splitter.feed(head, &mut sink);
+                }
                 rest = tail;
             }
             splitter.feed(rest, &mut sink);

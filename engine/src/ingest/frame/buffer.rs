@@ -47,6 +47,8 @@ pub struct FrameBuffer {
     /// Upper bound of the encoded table, bytes.
     table_bound: usize,
     record_count: u64,
+    /// Checksum of the text so far, taken while it is still in the core's cache.
+    text_crc: crc32fast::Hasher,
     /// Length of the finished frame; 0 while it is being filled.
     len: usize,
 }
@@ -99,6 +101,7 @@ impl FrameBuffer {
         let at = frame.start + HEADER_BYTES;
         frame.bytes_mut()[at..at + text.len()].copy_from_slice(text);
         frame.text_len = text.len();
+        frame.text_crc.update(text);
         frame.record_count = table.record_count();
         frame.table = table.clone();
         frame.table_bound = FRAME_TABLE_BYTES_MAX;
@@ -115,6 +118,7 @@ impl FrameBuffer {
             table: RunTable::default(),
             table_bound: TABLE_BASE_BYTES,
             record_count: 0,
+            text_crc: crc32fast::Hasher::new(),
             len: 0,
         }
     }
@@ -178,14 +182,31 @@ impl FrameBuffer {
     pub(in crate::ingest) fn push(&mut self, text: &[u8], run: Run) {
         assert!(text.len() <= self.text_capacity - self.text_len, "a run fits its frame");
         debug_assert_eq!(run.text_len as usize, text.len());
+        self.spare()[..text.len()].copy_from_slice(text);
+        self.take_spare(run);
+    }
+
+    /// The memory behind the text, as much as more text may take.
+    pub(in crate::ingest) fn spare(&mut self) -> &mut [u8] {
         self.make_unique();
+        let start = self.start + HEADER_BYTES;
+        let span = start + self.text_len..start + self.text_capacity;
+        &mut self.bytes_mut()[span]
+    }
+
+    /// Makes a run of the first bytes that were put into [`FrameBuffer::spare`]: whole lines, within
+    /// [`FrameBuffer::room`]. Says them.
+    pub(in crate::ingest) fn take_spare(&mut self, run: Run) -> &[u8] {
         let at = self.start + HEADER_BYTES + self.text_len;
-        self.bytes_mut()[at..at + text.len()].copy_from_slice(text);
-        self.text_len += text.len();
+        self.text_len += run.text_len as usize;
+        assert!(self.text_len <= self.text_capacity, "a run fits its frame");
         self.record_count += u64::from(run.count);
         let runs = self.table.runs.len();
         self.table.push(run);
         self.table_bound += (self.table.runs.len() - runs) * RUN_BYTES_MAX;
+        let text = &self.bytes[at..at + run.text_len as usize];
+        self.text_crc.update(text);
+        text
     }
 
     /// Moves to memory that nobody else reads; `start` may change.
@@ -226,7 +247,7 @@ impl FrameBuffer {
             len_bytes: len as u32,
             first,
             last,
-            text_crc: crc32fast::hash(self.text()),
+            text_crc: self.text_crc.clone().finalize(),
             table_crc: crc32fast::hash(&table),
         };
         let text_len = self.text_len;
@@ -248,6 +269,7 @@ impl FrameBuffer {
     pub(in crate::ingest) fn clear(&mut self) {
         self.text_len = 0;
         self.record_count = 0;
+        self.text_crc.reset();
         self.len = 0;
         self.table.topics.clear();
         self.table.runs.clear();

@@ -26,6 +26,7 @@
 
 mod complete;
 mod flush;
+mod lend;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -315,13 +316,19 @@ impl ShardLog {
     }
 
     fn stage(&mut self, piece: &[u8], number: u32, now: Now) -> (Ulid, Ulid) {
-        let count = memchr_iter(b'\n', piece).count() as u64;
+        self.staging.spare()[..piece.len()].copy_from_slice(piece);
+        self.stage_spare(piece.len(), number, now)
+    }
+
+    /// Makes records of the lines that are the first `len` bytes of the staging frame's spare memory.
+    fn stage_spare(&mut self, len: usize, number: u32, now: Now) -> (Ulid, Ulid) {
+        let count = memchr_iter(b'\n', &self.staging.spare()[..len]).count() as u64;
         let first = self.stamper.stamp(count, now.wall_ms);
         let topic = self.frame_topic(number);
-        let run = Run { first, count: count as u32, text_len: piece.len() as u32, topic };
-        self.staging.push(piece, run);
+        let run = Run { first, count: count as u32, text_len: len as u32, topic };
+        let text = self.staging.take_spare(run);
         if let Some((_, tap)) = &mut self.tap {
-            tap.push(first, run.count, self.topics.topic(number), piece);
+            tap.push(first, run.count, self.topics.topic(number), text);
         }
         self.position += count;
         self.staging_first_us.get_or_insert(now.monotonic_us);

@@ -103,11 +103,35 @@ impl Model {
     }
 
     fn append(&mut self, lines: &[u8], topic: &TopicChoice, is_durable: bool) {
-        let before = self.appended.keys().last().copied();
-        let memory_before = self.log.position();
+        let before = self.log.position();
         let stamped = self.log.append(lines, topic, self.now);
-        assert!(before < Some(stamped.first), "ULIDs grow");
-        assert_eq!(stamped.end - memory_before, stamped.records);
+        self.check_appended(before, &stamped, lines, topic, is_durable);
+    }
+
+    /// As [`Model::append`], but through lent memory, as one that receives there.
+    fn append_lent(&mut self, lines: &[u8], topic: &TopicChoice, is_durable: bool) {
+        let TopicChoice::Static(name) = topic else { panic!("lent memory has one topic") };
+        let before = self.log.position();
+        let (held, rest) = lines.split_at(lines.len() / 3);
+        let unfinished = b"is not taken";
+        let free = self.log.lend(held, rest.len() + unfinished.len()).unwrap();
+        free[..rest.len()].copy_from_slice(rest);
+        free[rest.len()..][..unfinished.len()].copy_from_slice(unfinished);
+        let stamped = self.log.take_lent(lines.len(), name, self.now);
+        self.check_appended(before, &stamped, lines, topic, is_durable);
+    }
+
+    fn check_appended(
+        &mut self,
+        position_before: u64,
+        stamped: &Stamped,
+        lines: &[u8],
+        topic: &TopicChoice,
+        is_durable: bool,
+    ) {
+        let newest_before = self.appended.keys().last().copied();
+        assert!(newest_before < Some(stamped.first), "ULIDs grow");
+        assert_eq!(stamped.end - position_before, stamped.records);
         let part = self.log.memory();
         let open = part.open().unwrap();
         let new: Records = records_of_part(&*open)
@@ -332,10 +356,17 @@ fn frames_of(id: Ulid, bytes: &[u8], ending: Ending) -> Records {
     records
 }
 
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    FirstWord,
+    OneTopic,
+    Lent,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Append { lines: Vec<u8>, first_word: bool, durable: bool },
-    AppendMuch { kib: usize, durable: bool },
+    Append { lines: Vec<u8>, way: Way, durable: bool },
+    AppendMuch { kib: usize, lent: bool, durable: bool },
     Complete { index: usize, fails: bool },
     Advance { us: u64 },
     Settle,
@@ -343,10 +374,12 @@ enum Step {
 
 fn steps(failures: bool) -> impl Strategy<Value = Vec<Step>> {
     let lines = "([abcd/] ?[a-z]{0,20}\n){1,12}".prop_map(String::into_bytes);
+    let way = prop_oneof![Just(Way::FirstWord), Just(Way::OneTopic), Just(Way::Lent)];
     let step = prop_oneof![
-        4 => (lines, any::<bool>(), any::<bool>())
-            .prop_map(|(lines, first_word, durable)| Step::Append { lines, first_word, durable }),
-        1 => (1..900usize, any::<bool>()).prop_map(|(kib, durable)| Step::AppendMuch { kib, durable }),
+        4 => (lines, way, any::<bool>())
+            .prop_map(|(lines, way, durable)| Step::Append { lines, way, durable }),
+        1 => (1..900usize, any::<bool>(), any::<bool>())
+            .prop_map(|(kib, lent, durable)| Step::AppendMuch { kib, lent, durable }),
         6 => (any::<usize>(), 0..8u8)
             .prop_map(move |(index, n)| Step::Complete { index, fails: failures && n == 0 }),
         3 => prop_oneof![Just(1000), Just(20_000), Just(3_000_000)].prop_map(|us| Step::Advance { us }),
@@ -360,17 +393,22 @@ fn run(steps: &[Step]) -> Model {
     let topic = TopicChoice::Static(Topic::new(b"web").unwrap());
     for step in steps {
         match step {
-            Step::Append { lines, first_word, durable } if model.log.can_accept() => {
-                let choice = if *first_word { &TopicChoice::FirstWord } else { &topic };
-                model.append(lines, choice, *durable);
-            }
-            Step::AppendMuch { kib, durable } if model.log.can_accept() => {
+            Step::Append { lines, way, durable } if model.log.can_accept() => match way {
+                Way::FirstWord => model.append(lines, &TopicChoice::FirstWord, *durable),
+                Way::OneTopic => model.append(lines, &topic, *durable),
+                Way::Lent => model.append_lent(lines, &topic, *durable),
+            },
+            Step::AppendMuch { kib, lent, durable } if model.log.can_accept() => {
                 let mut lines = vec![b'x'; kib << 10];
                 for at in (999..lines.len()).step_by(30_000) {
                     lines[at] = b'\n';
                 }
                 *lines.last_mut().unwrap() = b'\n';
-                model.append(&lines, &topic, *durable);
+                if *lent {
+                    model.append_lent(&lines, &topic, *durable);
+                } else {
+                    model.append(&lines, &topic, *durable);
+                }
             }
             Step::Complete { index, fails } => model.complete(*index, *fails),
             Step::Advance { us } => model.advance(*us),
