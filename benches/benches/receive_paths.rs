@@ -160,7 +160,7 @@ fn ring(listener: TcpListener, connections: usize) -> Report {
                             ended += 1;
                             continue;
                         }
-                        Receive::Starved => {}
+                        Receive::Stopped => {}
                     }
                     if !more {
                         ring.receive(sockets[key as usize].as_fd(), key);

@@ -36,6 +36,8 @@ pub struct IngestMetrics {
     pub records_written: Counter,
     /// Bytes taken from clients.
     pub taken_bytes: Counter,
+    /// Bytes of them that were received straight into a frame.
+    pub direct_bytes: Counter,
     /// Syncs of segments.
     pub syncs: Counter,
     /// How long writing a frame took.

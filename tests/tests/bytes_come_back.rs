@@ -63,6 +63,62 @@ fn long_lines_are_cut_and_nothing_of_them_or_their_neighbours_is_lost() {
     }
 }
 
+/// Lines of all lengths: empty ones, ones of several receives, one that has to be cut.
+fn mixed_lines(random: &mut Random, bytes: usize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes + (3 << 20));
+    while text.len() < bytes {
+        let len = match random.below(4000) {
+            0 => 300_000 + random.below(300_000),
+            1 => (1 << 20) + 7,
+            2..10 => 0,
+            _ => random.below(400),
+        };
+        let fill = b'a' + random.below(26) as u8;
+        text.resize(text.len() + len as usize, fill);
+        writeln!(text, "{:x}", random.next_u64()).unwrap();
+    }
+    text
+}
+
+#[test]
+fn senders_in_bulk_are_received_into_the_frame_and_come_back_whole() {
+    let (_directory, node) = node();
+    let send_bulk = |seed: u64, mut stream: Acknowledged| {
+        let mut random = Random(seed);
+        let mut sent = Vec::new();
+        let mut send = |stream: &mut Acknowledged, text: &[u8]| {
+            stream.send(text).unwrap();
+            sent.extend_from_slice(text);
+        };
+        // In bulk, then in small pieces, then in bulk again, until the node has noticed.
+        wait_until("some are received into the frame", || {
+            send(&mut stream, &mixed_lines(&mut random, 2 << 20));
+            mixed_lines(&mut random, 60_000).chunks(997).for_each(|c| send(&mut stream, c));
+            node.metric("oklog_ingest_direct_bytes_total") > 1e6
+        });
+        let sent: Vec<Vec<u8>> =
+            split(&sent).iter().flat_map(|line| pieces_of(line, 1 << 20)).collect();
+        stream.wait_for(sent.len() as u64).unwrap();
+        sent
+    };
+    let sent = std::thread::scope(|scope| {
+        let fast = scope.spawn(|| send_bulk(1, Acknowledged::connect(node.fast).unwrap()));
+        let hello = b"\0OKLOGD-ACK/1 topic=bulk\n";
+        let durable = Acknowledged::connect_with(node.durable, hello).unwrap();
+        let sent = [send_bulk(2, durable), fast.join().unwrap()];
+        let of_topic: Vec<_> = node.query("topic=bulk").into_iter().map(|(_, line)| line).collect();
+        assert!(of_topic == sent[0], "one connection's lines keep their order and topic");
+        sent.concat()
+    });
+    assert!(sorted(node.all_lines()) == sorted(sent), "every line is there once");
+}
+
+/// What becomes of a line that is longer than a record.
+fn pieces_of(line: &[u8], record_size_max: usize) -> Vec<Vec<u8>> {
+    let pieces: Vec<_> = line.chunks(record_size_max).map(<[u8]>::to_vec).collect();
+    if pieces.is_empty() { vec![Vec::new()] } else { pieces }
+}
+
 #[test]
 fn lines_in_tiny_pieces_from_many_senders_are_whole() {
     let (_directory, node) = node();

@@ -104,6 +104,8 @@ fn ingest_totals(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
 
 fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
     w.counter("ingest_taken_bytes", "Bytes taken from clients.", &m.taken_bytes)?;
+    let help = "Bytes of them received straight into a frame: from senders in bulk.";
+    w.counter("ingest_direct_bytes", help, &m.direct_bytes)?;
     w.counter("ingest_cut_records", "Records cut from longer lines.", &m.cut_records)?;
     w.counter(
         "ingest_partial_lines_cut",

@@ -59,6 +59,11 @@ pub enum Event {
         /// Whether more will follow by itself; otherwise [`Ring::receive`] arms it again.
         more: bool,
     },
+    /// A connection that was asked for with [`Ring::poll`] has bytes, or came to its end.
+    Readable {
+        /// As given to [`Ring::poll`].
+        key: u64,
+    },
     /// A write is complete.
     Written {
         /// As given to [`Ring::write`].
@@ -84,8 +89,8 @@ pub enum Receive {
     Data(Received),
     /// The peer has finished sending.
     End,
-    /// No buffer was free: arm again after some were recycled.
-    Starved,
+    /// No buffer was free, or the receive was cancelled: arm again.
+    Stopped,
     /// The connection failed.
     Failed(io::Error),
 }
@@ -99,6 +104,7 @@ enum Kind {
     Sync,
     Wake,
     Cancel,
+    Poll,
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -155,6 +161,20 @@ impl Ring {
         self.push(entry, Kind::Receive, key);
     }
 
+    /// Ends a receive early: its last event is [`Receive::Stopped`], unless it ends by itself.
+    pub fn stop_receiving(&mut self, key: u64) {
+        let entry = opcode::AsyncCancel::new(user_data(Kind::Receive, key)).build();
+        self.push(entry, Kind::Cancel, 0);
+    }
+
+    /// Tells once, by [`Event::Readable`], that a connection can be received from without waiting.
+    /// `key` has at most 56 bits.
+    pub fn poll(&mut self, connection: BorrowedFd<'_>, key: u64) {
+        let entry =
+            opcode::PollAdd::new(types::Fd(connection.as_raw_fd()), libc::POLLIN as u32).build();
+        self.push(entry, Kind::Poll, key);
+    }
+
     /// The bytes of a receive.
     pub fn received(&self, received: &Received) -> &[u8] {
         self.buffers.bytes(received)
@@ -194,11 +214,10 @@ impl Ring {
         self.push(entry, Kind::Sync, token);
     }
 
-    /// Stops accepting and receiving everywhere; writes and syncs run to their end.
-    pub fn cancel_sockets(&mut self, accepting: &[u32], receiving: &[u64]) {
-        let targets = accepting.iter().map(|&id| (Kind::Accept, u64::from(id)));
-        for (kind, value) in targets.chain(receiving.iter().map(|&key| (Kind::Receive, key))) {
-            let entry = opcode::AsyncCancel::new(user_data(kind, value)).build();
+    /// Stops accepting on these listeners; everything else runs to its end.
+    pub fn stop_accepting(&mut self, listeners: &[u32]) {
+        for &id in listeners {
+            let entry = opcode::AsyncCancel::new(user_data(Kind::Accept, u64::from(id))).build();
             self.push(entry, Kind::Cancel, 0);
         }
     }
@@ -282,6 +301,8 @@ impl Ring {
                     }
                     events.push(Event::Woken);
                 }
+                // A failed poll is no news of its own: receiving tells what is wrong.
+                Some(Kind::Poll) => events.push(Event::Readable { key: value }),
                 Some(Kind::Cancel) | None => {}
             }
         }
@@ -297,7 +318,9 @@ impl Ring {
             (Ok(0), None) => Receive::End,
             (Ok(len), Some(id)) => Receive::Data(Received::new(id, len)),
             (Ok(_), None) => Receive::Failed(io::Error::other("receive without a buffer")),
-            (Err(e), _) if e.raw_os_error() == Some(libc::ENOBUFS) => Receive::Starved,
+            (Err(e), _) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {
+                Receive::Stopped
+            }
             (Err(e), _) => Receive::Failed(e),
         }
     }
@@ -348,6 +371,7 @@ const fn kind_of(user_data: u64) -> Option<Kind> {
         4 => Kind::Sync,
         5 => Kind::Wake,
         6 => Kind::Cancel,
+        7 => Kind::Poll,
         _ => return None,
     })
 }

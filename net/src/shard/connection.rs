@@ -4,6 +4,8 @@
 //! did gets cumulative counts, each only when the port's promise holds for all records counted.
 //! No event is lost by waiting: what is owed is a pure function of the log's durable end.
 
+mod bulk;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,6 +17,8 @@ use engine::limits::COUNTING_BYTES;
 
 use super::intake::Intake;
 use crate::per_address::AddressPlace;
+pub(super) use bulk::Brought;
+use bulk::Pace;
 
 /// Which promise a port makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +64,7 @@ pub(super) struct Connection {
     acknowledges: bool,
     topic: Option<TopicChoice>,
     splitter: LineSplitter,
+    pace: Pace,
     side: Side,
     /// Whether bytes are counted in place of records.
     counts_bytes: bool,
@@ -93,6 +98,7 @@ impl Connection {
             acknowledges: false,
             topic: None,
             splitter: LineSplitter::new(record_size_max),
+            pace: Pace::default(),
             side: Side::Open,
             counts_bytes: false,
             taken_bytes: 0,

@@ -2,6 +2,7 @@
 
 use engine::ingest::log::{Now, ShardLog, Stamped};
 use engine::ingest::topics::TopicChoice;
+use engine::topic::Topic;
 
 use super::ShardParts;
 use super::tally::Tally;
@@ -22,11 +23,33 @@ impl<'a> Intake<'a> {
     /// Appends whole lines under `topic`, or under the node's own choice.
     pub(super) fn append(&mut self, lines: &[u8], topic: Option<&TopicChoice>) -> Stamped {
         let stamped = self.log.append(lines, topic.unwrap_or(self.topics), self.now);
+        self.count(&stamped, lines.len());
+        stamped
+    }
+
+    /// The one topic of all lines of a connection, unless each line has its own.
+    pub(super) fn topic_of_all<'b>(&self, topic: Option<&'b TopicChoice>) -> Option<&'b Topic>
+    where
+        'a: 'b,
+    {
+        match topic.unwrap_or(self.topics) {
+            TopicChoice::Static(topic) => Some(topic),
+            TopicChoice::FirstWord => None,
+        }
+    }
+
+    /// Takes the first `len` bytes of the memory that the log lent last: whole lines.
+    pub(super) fn take_lent(&mut self, len: usize, topic: &Topic) -> Stamped {
+        let stamped = self.log.take_lent(len, topic, self.now);
+        self.count(&stamped, len);
+        stamped
+    }
+
+    fn count(&mut self, stamped: &Stamped, text_bytes: usize) {
         self.tally.records += stamped.records;
-        self.tally.text_bytes += lines.len() as u64;
+        self.tally.text_bytes += text_bytes as u64;
         self.tally.newest_ms = stamped.last.ms();
         self.tally.invalid_topics += stamped.invalid_topics;
-        stamped
     }
 
     /// Tells the operator of a client whose hello cannot be obeyed.

@@ -1,7 +1,8 @@
 //! A shard: one thread pinned to one core with its own ring, its own listeners on the shared
 //! ports, its own log and its own segment files. Shards share nothing but counters.
 //!
-//! - `connection`: one sender: framing, hello, what it is owed;
+//! - `connection`: one sender: framing, hello, what it is owed; a sender in bulk is received from
+//!   straight into the log's frame (`connection::bulk`);
 //! - `run`: the loop that carries events between ring, connections and log;
 //! - [`inbox`]: how other threads speak to a shard;
 //! - [`placement`]: which shard a connection goes to, and the gate that stops all reading.

@@ -23,7 +23,7 @@ use engine::ingest::topics::TopicChoice;
 use tokio::sync::oneshot;
 
 use super::ShardParts;
-use super::connection::{Connection, Port};
+use super::connection::{Brought, Connection, Port};
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
@@ -47,6 +47,8 @@ const LISTENER_DURABLE: u32 = 1;
 /// Something that waits for room in the log.
 enum Deferred {
     Data(Received),
+    /// The connection is to be received from.
+    Readable,
     End,
     Failed,
 }
@@ -66,7 +68,8 @@ pub(super) struct Shard {
     free: Vec<usize>,
     generation: u32,
     deferred: VecDeque<(u64, Deferred)>,
-    starved: Vec<u64>,
+    /// Connections that the ring is to be asked for again.
+    unarmed: Vec<u64>,
     appends: VecDeque<Append>,
     /// Ends of the log that somebody waits for.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
@@ -96,7 +99,7 @@ impl Shard {
             free: Vec::new(),
             generation: 0,
             deferred: VecDeque::new(),
-            starved: Vec::new(),
+            unarmed: Vec::new(),
             appends: VecDeque::new(),
             waiters: Vec::new(),
             owed: Vec::new(),
@@ -184,6 +187,7 @@ impl Shard {
                 }
             }
             Event::Received { key, outcome, more } => self.on_received(key, outcome, more, now),
+            Event::Readable { key } => self.take_in_turn(key, Deferred::Readable, now),
             Event::Written { token, result } => self.on_written(token, result, now),
             Event::Synced { token, result } => {
                 self.finish(token, now);
@@ -245,17 +249,22 @@ impl Shard {
         let deferred = match outcome {
             Receive::Data(received) => {
                 if !more {
-                    self.starved.push(key);
+                    self.unarmed.push(key);
                 }
                 Deferred::Data(received)
             }
-            Receive::Starved => {
-                self.starved.push(key);
+            Receive::Stopped => {
+                self.unarmed.push(key);
                 return;
             }
             Receive::End => Deferred::End,
             Receive::Failed(_) => Deferred::Failed,
         };
+        self.take_in_turn(key, deferred, now);
+    }
+
+    /// Takes what a connection has, now or behind what waits already.
+    fn take_in_turn(&mut self, key: u64, deferred: Deferred, now: Now) {
         if self.deferred.is_empty() && self.may_read() {
             self.take(key, deferred, now);
         } else {
@@ -288,14 +297,21 @@ impl Shard {
         self.stopped = stopped;
         self.tally.deferred = self.deferred.len() + self.appends.len();
         if self.deferred.is_empty() && !self.shutting_down {
-            for key in std::mem::take(&mut self.starved) {
-                let (index, generation) = split_key(key);
-                if let Some(Some(connection)) = self.connections.get(index)
-                    && connection.generation() == generation
-                {
-                    self.ring.receive(connection.socket(), key);
-                }
+            for key in std::mem::take(&mut self.unarmed) {
+                self.arm(key, now);
             }
+        }
+    }
+
+    /// Has the ring tell what comes next on a connection. Nothing of it may wait to be taken.
+    fn arm(&mut self, key: u64, now: Now) {
+        let (index, generation) = split_key(key);
+        let slot = self.connections.get_mut(index).and_then(Option::as_mut);
+        let Some(connection) = slot.filter(|c| c.generation() == generation) else { return };
+        if connection.is_direct(&Intake::of(&mut self.parts, &mut self.tally, now)) {
+            self.ring.poll(connection.socket(), key);
+        } else {
+            self.ring.receive(connection.socket(), key);
         }
     }
 
@@ -313,10 +329,24 @@ impl Shard {
         match deferred {
             Deferred::Data(received) => {
                 let bytes = self.ring.received(&received);
+                let is_full = bytes.len() == BUFFER_BYTES;
                 intake.tally.taken_bytes += bytes.len() as u64;
                 connection.on_bytes(bytes, &mut intake);
                 self.ring.recycle(received);
+                if connection.note_buffer(is_full) {
+                    self.ring.stop_receiving(key);
+                }
             }
+            Deferred::Readable => match connection.receive(&mut intake) {
+                Brought::Bytes(bytes) => {
+                    intake.tally.taken_bytes += bytes as u64;
+                    intake.tally.direct_bytes += bytes as u64;
+                    self.unarmed.push(key);
+                }
+                Brought::Nothing => self.unarmed.push(key),
+                Brought::End => connection.on_end(&mut intake),
+                Brought::Failed => connection.on_reset(&mut intake),
+            },
             Deferred::End => connection.on_end(&mut intake),
             Deferred::Failed => connection.on_reset(&mut intake),
         }
@@ -507,7 +537,7 @@ impl Shard {
         self.shutting_down = true;
         let now = self.parts.clock.now();
         self.take_deferred(now);
-        self.ring.cancel_sockets(&[LISTENER_FAST, LISTENER_DURABLE], &[]);
+        self.ring.stop_accepting(&[LISTENER_FAST, LISTENER_DURABLE]);
         for connection in self.connections.iter_mut().flatten() {
             connection.on_shutdown(&mut Intake::of(&mut self.parts, &mut self.tally, now));
         }

@@ -8,6 +8,8 @@ use crate::metrics::NodeMetrics;
 pub(super) struct Tally {
     /// Bytes received on TCP or handed over by HTTP.
     pub(super) taken_bytes: u64,
+    /// Of them, received straight into a frame.
+    pub(super) direct_bytes: u64,
     pub(super) records: u64,
     /// Their text, LFs included.
     pub(super) text_bytes: u64,
@@ -46,6 +48,7 @@ impl Tally {
         let ingest = &metrics.ingest;
         for (counter, count) in [
             (&ingest.taken_bytes, &mut self.taken_bytes),
+            (&ingest.direct_bytes, &mut self.direct_bytes),
             (&ingest.records_written, &mut self.records),
             (&ingest.bytes_written, &mut self.text_bytes),
             (&ingest.syncs, &mut self.syncs),

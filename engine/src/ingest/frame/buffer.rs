@@ -178,6 +178,7 @@ impl FrameBuffer {
         (self.table.topics.len() - 1) as u16
     }
 
+    #[cfg(test)]
     /// Appends whole lines as a run. The caller keeps to [`FrameBuffer::room`].
     pub(in crate::ingest) fn push(&mut self, text: &[u8], run: Run) {
         assert!(text.len() <= self.text_capacity - self.text_len, "a run fits its frame");
