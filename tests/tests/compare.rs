@@ -15,6 +15,8 @@ fn a_tiny_comparison_fills_the_whole_table() {
     let mut command = Command::new(tools::binary("loadgen"));
     command.args(["compare", "--bytes", "2MiB", "--rounds", "1", "--singles", "20", "--json"]);
     command.args(["--sustain", "1s", "--arrival", "1s", "--common-word", "session"]);
+    let parts = "ingest,durable,store,queries,arrival,sustained,trickle";
+    command.args(["--only", parts, "--trickle-warm-up", "500ms", "--trickle-for", "1s"]);
     command.arg("--oklogd").arg(tools::binary("oklogd")).arg("--scratch").arg(scratch.path());
     if let Some(rg) = tools::ripgrep() {
         command.arg("--rg").arg(rg.canonicalize().unwrap_or(rg));
@@ -34,6 +36,7 @@ fn a_tiny_comparison_fills_the_whole_table() {
         "store on disk",
         "arrival → found",
         "sustained for 1 s",
+        "written/byte at 1.00 MB/s",
         "absent UUID",
         "cold: every line",
         "newest 100 lines",

@@ -23,6 +23,9 @@ pub(crate) enum Part {
     Arrival,
     /// As fast as the node takes it for --sustain.
     Sustained,
+    /// Bytes written per byte at a low rate; takes --trickle-warm-up and --trickle-for, so it is
+    /// measured only if it is named.
+    Trickle,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -51,7 +54,16 @@ pub(crate) struct CompareAllArgs {
     /// How long to look for records that just arrived.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub(crate) arrival: Duration,
-    /// Measure only these; default: all.
+    /// Bytes per second of `trickle`.
+    #[arg(long, value_name = "SIZE", default_value = "1MB", value_parser = parse_trickle)]
+    pub(crate) trickle_rate: u64,
+    /// How long `trickle` sends before it measures.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    pub(crate) trickle_warm_up: Duration,
+    /// How long `trickle` measures.
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = parse_duration)]
+    pub(crate) trickle_for: Duration,
+    /// Measure only these; default: all but `trickle`.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
     /// The ripgrep to compare with; without it that column stays empty.
@@ -67,6 +79,13 @@ pub(crate) struct CompareAllArgs {
 
 impl CompareAllArgs {
     pub(crate) fn wants(&self, part: Part) -> bool {
-        self.only.is_empty() || self.only.contains(&part)
+        (self.only.is_empty() && part != Part::Trickle) || self.only.contains(&part)
+    }
+}
+
+fn parse_trickle(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => Err("a trickle needs at least one byte per second".into()),
+        bytes => Ok(bytes),
     }
 }

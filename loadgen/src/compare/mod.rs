@@ -16,6 +16,7 @@ mod searchers;
 mod series;
 mod stored;
 mod table;
+mod trickle;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,9 @@ pub(crate) fn run(args: &CompareAllArgs, corpus: &Path, scratch: &Path) -> Resul
     }
     if args.wants(Part::Durable) {
         durable::run(&contest, rows)?;
+    }
+    if args.wants(Part::Trickle) {
+        trickle::run(&contest, rows)?;
     }
     Ok((table, holds))
 }
