@@ -15,7 +15,7 @@ fn a_tiny_comparison_fills_the_whole_table() {
     let mut command = Command::new(tools::binary("loadgen"));
     command.args(["compare", "--bytes", "2MiB", "--rounds", "1", "--singles", "20", "--json"]);
     command.args(["--sustain", "1s", "--arrival", "1s", "--common-word", "session"]);
-    let parts = "ingest,durable,store,queries,arrival,sustained,trickle";
+    let parts = "ingest,durable,store,skips,queries,arrival,sustained,trickle";
     command.args(["--only", parts, "--trickle-warm-up", "500ms", "--trickle-for", "1s"]);
     command.arg("--oklogd").arg(tools::binary("oklogd")).arg("--scratch").arg(scratch.path());
     if let Some(rg) = tools::ripgrep() {
@@ -38,6 +38,9 @@ fn a_tiny_comparison_fills_the_whole_table() {
         "sustained for 1 s",
         "written/byte at 1.00 MB/s",
         "absent UUID",
+        "blocks skipped, absent UUID",
+        "blocks skipped, absent IPv4",
+        "blocks skipped, absent English word of 13",
         "cold: every line",
         "newest 100 lines",
     ] {

@@ -15,8 +15,10 @@ pub(crate) enum Part {
     Ingest,
     /// Acknowledgements of durable records, against bare syncs.
     Durable,
-    /// Everything into the store: time, cost, size; needed by `queries`.
+    /// Everything into the store: time, cost, size; needed by `queries` and `skips`.
     Store,
+    /// Blocks that are passed over for needles of many kinds that occur nowhere.
+    Skips,
     /// Queries against ripgrep.
     Queries,
     /// From arrival to being found.

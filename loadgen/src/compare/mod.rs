@@ -3,6 +3,7 @@
 //! What is compared takes turns within a round, so that a noisy neighbour troubles both. Every
 //! process that is started ends with this one; everything is written below one scratch directory.
 
+mod absent;
 mod bursts;
 mod cases;
 mod durable;
@@ -14,9 +15,11 @@ mod queries;
 pub(crate) mod scratch;
 mod searchers;
 mod series;
+mod skips;
 mod stored;
 mod table;
 mod trickle;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,8 +72,11 @@ pub(crate) fn run(args: &CompareAllArgs, corpus: &Path, scratch: &Path) -> Resul
     if args.wants(Part::Sustained) {
         live::sustained(&contest, rows)?;
     }
-    if args.wants(Part::Store) || args.wants(Part::Queries) {
+    if [Part::Store, Part::Skips, Part::Queries].into_iter().any(|part| args.wants(part)) {
         let node = stored::run(&contest, rows)?;
+        if args.wants(Part::Skips) {
+            skips::run(&contest, &node, rows)?;
+        }
         if args.wants(Part::Queries) {
             holds = queries::run(&contest, node, rows)?;
         }

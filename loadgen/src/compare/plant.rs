@@ -10,6 +10,7 @@ use std::path::Path;
 
 use memchr::memchr;
 
+use super::absent::{random_letters, uuid};
 use crate::failure::{Context, Result};
 use crate::rng::{Rng, derive};
 
@@ -36,28 +37,12 @@ impl Needles {
         let mut rng = Rng::new(derive(seed, 0x6e65_6564_6c65));
         Self {
             uuid: uuid(&mut rng),
-            rare_word: word(&mut rng, 10),
+            rare_word: random_letters(&mut rng, 10),
             absent_uuid: uuid(&mut rng),
-            absent_long_word: word(&mut rng, 13),
-            absent_short_word: word(&mut rng, 7),
+            absent_long_word: random_letters(&mut rng, 13),
+            absent_short_word: random_letters(&mut rng, 7),
         }
     }
-}
-
-fn uuid(rng: &mut Rng) -> String {
-    let (high, low) = (rng.next(), rng.next());
-    format!(
-        "{:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0xfff,
-        low & 0xffff_ffff_ffff
-    )
-}
-
-fn word(rng: &mut Rng, letters: usize) -> String {
-    (0..letters).map(|_| char::from(b'a' + rng.below(26) as u8)).collect()
 }
 
 /// Places in a text of so many bytes, in order, each with its line.
