@@ -7,6 +7,7 @@ mod absent;
 mod bursts;
 mod cases;
 mod durable;
+mod errors;
 mod live;
 mod measure;
 mod node;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::{CompareAllArgs, Part};
 use crate::failure::{Context, Failure, Result};
 use crate::units::MB;
-use plant::Needles;
+use plant::{Needles, Planted};
 use table::Table;
 
 /// What every part of a comparison needs.
@@ -35,7 +36,7 @@ struct Contest<'a> {
     args: &'a CompareAllArgs,
     /// The corpus with its needles.
     raw: &'a Path,
-    raw_bytes: u64,
+    planted: Planted,
     burst_bytes: u64,
     needles: Needles,
     scratch: &'a Path,
@@ -59,13 +60,12 @@ pub(crate) fn run(args: &CompareAllArgs, corpus: &Path, scratch: &Path) -> Resul
     let args_found = CompareAllArgs { oklogd: find_program(&args.oklogd)?, ..args.clone() };
     let needles = Needles::new(args.source.seed);
     let raw = scratch.join("raw.log");
-    let raw_bytes = plant::plant(corpus, &raw, &needles)?;
-    if raw_bytes == 0 {
+    let planted = plant::plant(corpus, &raw, &needles)?;
+    if planted.bytes == 0 {
         return Err(Failure::usage("the corpus is empty"));
     }
-    let burst_bytes = args.burst.clamp(1, raw_bytes);
-    let contest =
-        Contest { args: &args_found, raw: &raw, raw_bytes, burst_bytes, needles, scratch };
+    let burst_bytes = args.burst.clamp(1, planted.bytes);
+    let contest = Contest { args: &args_found, raw: &raw, planted, burst_bytes, needles, scratch };
     let mut table = Table { facts: facts(&contest), rows: Vec::new() };
     let mut holds = true;
     let rows = &mut table.rows;
@@ -117,7 +117,8 @@ fn facts(contest: &Contest<'_>) -> Vec<(&'static str, String)> {
         ("CPU", model.map_or("unknown", |(_, name)| name).to_string()),
         ("cores", cores.to_string()),
         ("kernel", kernel.trim().to_string()),
-        ("corpus MB", format!("{:.0}", contest.raw_bytes as f64 / MB)),
+        ("corpus MB", format!("{:.0}", contest.planted.bytes as f64 / MB)),
+        ("records", contest.planted.lines.to_string()),
         ("rounds", contest.args.rounds.to_string()),
     ]
 }

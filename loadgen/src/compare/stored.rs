@@ -48,7 +48,7 @@ pub(super) fn run(contest: &Contest<'_>, rows: &mut Vec<Row>) -> Result<Node> {
     let on_disk = disk_bytes_below(&node.data().join("store"))? as f64;
     rows.push(
         Row::new("store on disk, everything included", "MB", Series::of(on_disk / MB))
-            .against("raw", Series::of(contest.raw_bytes as f64 / MB)),
+            .against("raw", Series::of(contest.planted.bytes as f64 / MB)),
     );
     Ok(node)
 }
