@@ -268,7 +268,7 @@ mod tests {
 
     /// Small segments with small limits: four of a class are merged.
     fn limits() -> CompactionLimits {
-        CompactionLimits { group_max: 4, ..CompactionLimits::default() }
+        CompactionLimits { group_max: 4, small_group_max: 4, ..CompactionLimits::default() }
     }
 
     fn contents(catalogue: &Catalogue) -> Vec<Record> {

@@ -31,6 +31,8 @@ pub mod trash;
 mod write_error;
 pub mod writer;
 
+#[cfg(test)]
+mod amplification_tests;
 mod checked;
 mod fields;
 #[cfg(test)]

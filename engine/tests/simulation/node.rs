@@ -493,7 +493,9 @@ impl Node {
     pub(crate) fn compact(&self) -> bool {
         let limits = CompactionLimits {
             group_max: 4,
+            small_group_max: 4,
             group_min: 2,
+            large_group_min: 2,
             depth_max: 2,
             span_ms_max: self.settings.compaction_span_ms,
             ..CompactionLimits::default()
