@@ -12,6 +12,7 @@
 //! callers pass in); every byte that comes from disk is validated and never panics; storage is
 //! reached through [`storage::Storage`] only, so that the simulated disk can stand in for it.
 
+mod checked;
 pub mod chunk;
 pub mod damage;
 pub mod decoded;
@@ -22,6 +23,7 @@ pub(crate) mod fuzz;
 pub mod headroom;
 pub mod ingest;
 pub mod limits;
+mod open_cache;
 pub mod pulse;
 pub mod restore;
 pub mod run_table;

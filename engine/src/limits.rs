@@ -109,8 +109,8 @@ pub const OUTPUT_CAPACITY_BYTES: usize = OUTPUT_PIECE_BYTES + (8 << 10);
 /// MiB, so that a disk is asked for much at a time.
 pub const READ_AHEAD_CHUNKS: usize = 16;
 
-/// What is kept of store segments that were opened before, bytes, so that the next query need not
-/// read and validate their indexes again.
+/// What is kept of segments that were opened before, bytes, of store and ingest each, so that the next
+/// query need not read and validate their indexes, find their frames and map them again.
 pub const SEGMENTS_OPEN_BYTES_MAX: usize = 32 << 20;
 
 /// What an open segment counts beside its index, bytes: bounds descriptors and maps at some hundreds.

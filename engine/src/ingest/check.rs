@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::HEADER_BYTES;
-use super::segment::{OpenSegment, SegmentState, incarnation};
+use super::open::OpenSegment;
+use super::segment::{SegmentState, incarnation};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
 use super::walk::{self, Ending, Source, WalkOptions};

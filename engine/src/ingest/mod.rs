@@ -17,6 +17,7 @@ pub mod hello;
 pub mod lines;
 pub mod log;
 pub mod memory;
+mod open;
 pub mod recover;
 pub mod registry;
 pub mod segment;

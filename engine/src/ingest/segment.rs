@@ -10,15 +10,14 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::frame::{FrameHeader, HEADER_BYTES};
-use super::walk::{self, Ending, FrameAt, Source, WalkOptions};
-use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
+use super::open::{Frames, OpenSegment};
+use super::walk::{self, Ending, Source, WalkOptions};
+use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
-use crate::run_table::RunTable;
+use crate::open_cache::{OpenCache, Slot};
 use crate::storage::{File, Open, Storage};
-use crate::topic::Topic;
 use crate::ulid::{ULID_TEXT_LEN, Ulid};
 
 /// State of a segment; its file's extension.
@@ -113,7 +112,13 @@ pub struct Segment {
     has_failed: AtomicBool,
     state: Mutex<SegmentState>,
     content: Mutex<Content>,
+    /// What is open of it, and of which state of its file.
+    seen: Mutex<(u128, Weak<OpenSegment>)>,
+    kept: Arc<Slot<OpenSegment>>,
 }
+
+/// Complete segments that are open though nobody reads them.
+static KEPT: OpenCache<OpenSegment> = OpenCache::new();
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,6 +153,8 @@ impl Segment {
             has_failed: AtomicBool::new(false),
             state: Mutex::new(file.state),
             content: Mutex::new(file.content),
+            seen: Mutex::default(),
+            kept: Arc::default(),
         }
     }
 
@@ -242,35 +249,49 @@ impl Segment {
         self.storage.open(&self.path_in(*state), Open::Read)
     }
 
-    fn source(&self) -> io::Result<(Source, u64, Ending)> {
-        let state = lock(&self.state);
-        let file = self.storage.open(&self.path_in(*state), Open::Read)?;
-        let written = self.written_len();
-        if *state == SegmentState::Active {
-            return Ok((Source::File(file), written, Ending::Limit));
-        }
-        let map = Arc::new(file.map()?);
-        Ok(match self.extent {
-            Extent::Published => (Source::Mapped(map), written, Ending::Limit),
-            Extent::Found => {
-                let len = map.len() as u64;
-                (Source::Mapped(map), len, Ending::LastFrame)
-            }
-        })
+    /// Opens it, or shares it with those who have it open.
+    fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
+        self.find_frames().map_err(|e| self.read_damage(&e))
     }
 
-    /// Opens it for reading; see [`Part::open`].
-    pub fn open_frames(&self) -> Result<OpenSegment, Damage> {
-        let (source, limit, ending) = self.source().map_err(|e| self.read_damage(&e))?;
-        let path = self.path();
-        let options = WalkOptions {
-            path: &path,
-            incarnation: self.incarnation(),
-            limit,
-            ending,
-            check_payloads: false,
+    fn find_frames(&self) -> io::Result<Arc<OpenSegment>> {
+        // Held so that the name stays while the file is opened.
+        let state = lock(&self.state);
+        let path = self.path_in(*state);
+        let file = self.storage.open(&path, Open::Read)?;
+        if *state == SegmentState::Active {
+            let found = self.walk(path, Source::File(file), self.written_len(), Ending::Limit)?;
+            return Ok(Arc::new(found));
+        }
+        drop(state);
+        let stamp = file.version_stamp()?;
+        let mut seen = lock(&self.seen);
+        if let Some(open) = seen.1.upgrade().filter(|open| seen.0 == stamp && !open.is_poisoned()) {
+            KEPT.keep(&self.kept, &open, open.memory_bytes());
+            return Ok(open);
+        }
+        let map = Arc::new(file.map()?);
+        let (limit, ending) = match self.extent {
+            Extent::Published => (self.written_len(), Ending::Limit),
+            Extent::Found => (map.len() as u64, Ending::LastFrame),
         };
-        let walk = walk::walk(&source, &options).map_err(|e| self.read_damage(&e))?;
+        let open = Arc::new(self.walk(path, Source::Mapped(map), limit, ending)?);
+        *seen = (stamp, Arc::downgrade(&open));
+        KEPT.keep(&self.kept, &open, open.memory_bytes());
+        Ok(open)
+    }
+
+    fn walk(
+        &self,
+        path: PathBuf,
+        source: Source,
+        limit: u64,
+        ending: Ending,
+    ) -> io::Result<OpenSegment> {
+        let incarnation = self.incarnation();
+        let options =
+            WalkOptions { path: &path, incarnation, limit, ending, check_payloads: false };
+        let walk = walk::walk(&source, &options)?;
         Ok(OpenSegment::new(path, source, walk.frames, walk.damage))
     }
 }
@@ -289,139 +310,14 @@ impl Part for Segment {
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
-        Ok(Box::new(self.open_frames()?))
+        Ok(Box::new(Frames::believing(self.open_shared()?)))
+    }
+
+    fn open_to_move(&self) -> Result<Box<dyn OpenPart>, Damage> {
+        Ok(Box::new(Frames::verifying(self.open_shared()?)))
     }
 
     fn is_stored(&self) -> bool {
         false
-    }
-}
-
-/// A segment whose frames were found.
-pub struct OpenSegment {
-    path: PathBuf,
-    source: Source,
-    frames: Vec<FrameAt>,
-    metas: Vec<ChunkMeta>,
-    damage: Vec<Damage>,
-}
-
-impl OpenSegment {
-    pub(super) fn new(
-        path: PathBuf,
-        source: Source,
-        mut frames: Vec<FrameAt>,
-        damage: Vec<Damage>,
-    ) -> Self {
-        frames.retain(|f| f.header.record_count > 0);
-        let metas = frames
-            .iter()
-            .map(|FrameAt { header, .. }| ChunkMeta {
-                first: header.first,
-                last: header.last,
-                record_count: header.record_count,
-                text_len: header.text_len,
-                topics: Vec::new(),
-            })
-            .collect();
-        Self { path, source, frames, metas, damage }
-    }
-
-    fn damage_of(&self, frame: &FrameAt, kind: DamageKind) -> Damage {
-        Damage {
-            path: self.path.clone(),
-            offset: frame.offset,
-            len_bytes: u64::from(frame.header.len_bytes),
-            range: Some((frame.header.first, frame.header.last)),
-            records: Some(u64::from(frame.header.record_count)),
-            kind,
-        }
-    }
-
-    /// A span of a frame, whole.
-    fn span(
-        &self,
-        frame: &FrameAt,
-        span: std::ops::Range<usize>,
-    ) -> Result<std::borrow::Cow<'_, [u8]>, DamageKind> {
-        let len = span.len();
-        let offset = frame.offset + span.start as u64;
-        let bytes = self.source.read(offset, len).map_err(|e| DamageKind::Io(e.kind()))?;
-        if bytes.len() < len {
-            return Err(DamageKind::Truncated("frame text"));
-        }
-        Ok(bytes)
-    }
-
-    fn table_of(&self, frame: &FrameAt) -> Result<RunTable, DamageKind> {
-        let bytes = self.span(frame, frame.header.table_span())?;
-        frame.header.decode_table(&bytes).map_err(walk::damage_kind)
-    }
-
-    fn text_of(&self, frame: &FrameAt) -> Result<Text, DamageKind> {
-        let span = frame.header.text_span();
-        let bytes = self.span(frame, span.clone())?;
-        frame.header.check_text(&bytes).map_err(walk::damage_kind)?;
-        match (&self.source, bytes) {
-            (Source::Mapped(map), _) => {
-                let start = frame.offset as usize + span.start;
-                Ok(Text::Mapped(Arc::clone(map), start..start + span.len()))
-            }
-            (Source::File(_), bytes) => Ok(Text::Owned(Arc::new(bytes.into_owned()))),
-        }
-    }
-
-    /// Pages that vanished under a map read as zeros: whatever was found in them is void.
-    fn unless_poisoned<T>(&self, value: T) -> Result<T, DamageKind> {
-        if self.source.is_poisoned() {
-            return Err(DamageKind::Truncated("segment"));
-        }
-        Ok(value)
-    }
-}
-
-impl OpenPart for OpenSegment {
-    fn chunks(&self) -> &[ChunkMeta] {
-        &self.metas
-    }
-
-    fn topics(&self) -> &[Topic] {
-        &[]
-    }
-
-    fn damage(&self) -> &[Damage] {
-        &self.damage
-    }
-
-    fn read(&self, index: usize) -> Result<Chunk, Damage> {
-        let frame = &self.frames[index];
-        let chunk = self.table_of(frame).and_then(|table| {
-            let text = self.text_of(frame)?;
-            self.unless_poisoned(Chunk { table, text })
-        });
-        chunk.map_err(|kind| self.damage_of(frame, kind))
-    }
-
-    fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
-        let frame = &self.frames[index];
-        let table = self.table_of(frame).and_then(|table| self.unless_poisoned(table));
-        table.map_err(|kind| self.damage_of(frame, kind))
-    }
-
-    fn verify(&self, index: usize) -> Result<(), Damage> {
-        let frame = &self.frames[index];
-        let header =
-            self.span(frame, 0..HEADER_BYTES).and_then(|bytes| match FrameHeader::decode(&bytes) {
-                Ok(header) if header == frame.header => Ok(()),
-                Ok(_) => Err(DamageKind::Malformed("frame header")),
-                Err(e) => Err(walk::damage_kind(e)),
-            });
-        let checked = header.and_then(|()| {
-            self.table_of(frame)?;
-            let text = self.span(frame, frame.header.text_span())?;
-            frame.header.check_text(&text).map_err(walk::damage_kind)?;
-            self.unless_poisoned(())
-        });
-        checked.map_err(|kind| self.damage_of(frame, kind))
     }
 }

@@ -262,7 +262,7 @@ impl GatherRun {
         let mut writer = SegmentWriter::new(self.catalogue.directory(), self.options);
         let (mut inputs, mut ids) = (Vec::new(), Vec::new());
         for claimed in &self.claimed {
-            match claimed.part.open() {
+            match claimed.part.open_to_move() {
                 Ok(part) => {
                     inputs.push(MergeInput { part, path: claimed.path.clone() });
                     ids.push(claimed.id);

@@ -33,7 +33,6 @@ pub mod writer;
 
 #[cfg(test)]
 mod amplification_tests;
-mod checked;
 mod fields;
 #[cfg(test)]
 mod fuzz_tests;
@@ -41,7 +40,6 @@ mod fuzz_tests;
 mod golden_tests;
 mod known_damage;
 mod open_block;
-mod open_cache;
 mod output;
 #[cfg(test)]
 pub(crate) mod testing;

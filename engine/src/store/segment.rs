@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::checked::Checked;
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::{DICTIONARY_TOPICS_MAX, SEGMENT_OPEN_BYTES};
+use crate::open_cache::{OpenCache, Slot};
 use crate::run_table::RunTable;
 use crate::search::required::Required;
 use crate::signature::{Bits, Filter};
@@ -24,13 +26,11 @@ use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::block::{BLOCK_FOLD_EXTRAS, BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
-use super::checked::Checked;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 use super::open::{self, Found};
-use super::open_cache::{OpenCache, Slot};
 use super::slab::SlabTrailer;
 
 /// What planning needs to know of a segment.

@@ -2,6 +2,7 @@
 
 mod damage;
 mod fuzz;
+mod reading;
 mod registry;
 mod restart;
 

@@ -1,4 +1,4 @@
-//! What was verified of a segment's blocks, and which of them are bad: three bits a block.
+//! What was verified of a segment's blocks or frames, and which of them are bad: three bits each.
 //!
 //! Invariants: belongs to one state of the file (its version stamp); a bad block counts as not
 //! verified, so that the next read looks at all of it again.
@@ -29,7 +29,7 @@ impl Bitmap {
 
 /// See the page of the module.
 #[derive(Debug, Default)]
-pub(super) struct Checked {
+pub(crate) struct Checked {
     blocks: usize,
     tables: Bitmap,
     texts: Bitmap,
@@ -38,45 +38,45 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Of so many blocks nothing is known.
-    pub(super) fn new(blocks: usize) -> Self {
+    pub(crate) fn new(blocks: usize) -> Self {
         let [tables, texts, bad] = [(); 3].map(|()| Bitmap::new(blocks));
         Self { blocks, tables, texts, bad }
     }
 
     /// How many blocks there are.
-    pub(super) const fn blocks(&self) -> usize {
+    pub(crate) const fn blocks(&self) -> usize {
         self.blocks
     }
 
     /// Whether the block's text was verified.
-    pub(super) fn is_text_verified(&self, block: usize) -> bool {
+    pub(crate) fn is_text_verified(&self, block: usize) -> bool {
         self.texts.get(block)
     }
 
     /// Whether the block's run table was verified and nothing of it is known to be damaged.
-    pub(super) fn is_countable(&self, block: usize) -> bool {
+    pub(crate) fn is_countable(&self, block: usize) -> bool {
         self.tables.get(block) && !self.bad.get(block)
     }
 
     /// Whether the block was damaged when it was read last.
-    pub(super) fn is_bad(&self, block: usize) -> bool {
+    pub(crate) fn is_bad(&self, block: usize) -> bool {
         self.bad.get(block)
     }
 
     /// The block's run table was verified.
-    pub(super) fn table_is_whole(&self, block: usize) {
+    pub(crate) fn table_is_whole(&self, block: usize) {
         self.tables.set(block);
     }
 
     /// The block's run table and its text were verified.
-    pub(super) fn block_is_whole(&self, block: usize) {
+    pub(crate) fn block_is_whole(&self, block: usize) {
         self.tables.set(block);
         self.texts.set(block);
         self.bad.clear(block);
     }
 
     /// The block could not be read.
-    pub(super) fn block_is_bad(&self, block: usize) {
+    pub(crate) fn block_is_bad(&self, block: usize) {
         self.bad.set(block);
         self.tables.clear(block);
         self.texts.clear(block);

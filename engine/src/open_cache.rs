@@ -1,8 +1,8 @@
-//! Segments that are kept open between queries, so that the next one need not read and validate
-//! their indexes again.
+//! Segments that are kept open between queries, so that the next one need not find their blocks or
+//! frames, validate and map them again.
 //!
-//! Invariants: what all of them keep is bounded ([`SEGMENTS_OPEN_BYTES_MAX`]), whichever store they
-//! belong to; a segment that the catalogue lets go of is not held here; of those that do not fit the
+//! Invariants: what the segments of one cache keep is bounded ([`SEGMENTS_OPEN_BYTES_MAX`]), whichever
+//! directory they lie in; a segment whose handle goes is not held here; of those that do not fit the
 //! ones that were not used since they were looked at last are closed first (CLOCK).
 //!
 //! Not here: whether what is open is still what the file holds, which whoever opens it asks.
@@ -15,7 +15,7 @@ use crate::limits::SEGMENTS_OPEN_BYTES_MAX;
 
 /// What one segment keeps open.
 #[derive(Debug)]
-pub(super) struct Slot<T> {
+pub(crate) struct Slot<T> {
     open: Mutex<Option<Arc<T>>>,
     is_used: AtomicBool,
 }
@@ -32,7 +32,7 @@ struct Entry<T> {
 }
 
 /// What is kept open, in the order in which it is looked at when there is too much.
-pub(super) struct OpenCache<T> {
+pub(crate) struct OpenCache<T> {
     queue: Mutex<Queue<T>>,
     bytes_max: usize,
 }
@@ -48,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl<T> OpenCache<T> {
     /// An empty one with the default bound.
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self::with_bytes_max(SEGMENTS_OPEN_BYTES_MAX)
     }
 
@@ -57,7 +57,7 @@ impl<T> OpenCache<T> {
     }
 
     /// Keeps `open`, which takes `bytes`, in its slot as long as there is room.
-    pub(super) fn keep(&self, slot: &Arc<Slot<T>>, open: &Arc<T>, bytes: usize) {
+    pub(crate) fn keep(&self, slot: &Arc<Slot<T>>, open: &Arc<T>, bytes: usize) {
         slot.is_used.store(true, Ordering::Relaxed);
         let before = lock(&slot.open).replace(Arc::clone(open));
         if before.is_some_and(|before| Arc::ptr_eq(&before, open)) {

@@ -1,0 +1,81 @@
+//! What readers of a complete segment share, and when it is verified again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, SystemTime};
+
+use super::super::segment::Segment;
+use super::*;
+
+/// The only segment of a directory that was stopped cleanly, and its records.
+fn flushed(directory: &Path) -> (Registry, Arc<Segment>, Records) {
+    let registry = recovered(directory).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("one\ntwo\nthree\n");
+    shard.work(&registry);
+    shard.stop(&registry);
+    let segment = registry.snapshot().remove(0);
+    assert_eq!(segment.state(), SegmentState::Flushed);
+    (registry, segment, shard.appended)
+}
+
+/// Changes a byte of the first frame's text, or back again.
+fn flip(segment: &Segment) {
+    let file = File::options().read(true).write(true).open(segment.path()).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, HEADER_BYTES as u64).unwrap();
+    byte[0] ^= 1;
+    file.write_all_at(&byte, HEADER_BYTES as u64).unwrap();
+}
+
+/// As time does that passes between two changes.
+fn age(segment: &Segment, seconds: u64) {
+    let file = File::options().write(true).open(segment.path()).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+}
+
+#[test]
+fn a_frame_is_verified_once_for_all_queries_and_again_before_it_is_shown() {
+    let directory = scratch();
+    let (_registry, segment, _) = flushed(directory.path());
+    let (first, second) = (segment.open().unwrap(), segment.open().unwrap());
+    assert!(first.read(0).is_ok());
+    flip(&segment);
+    assert!(second.read(0).is_ok(), "the other query has verified it");
+    assert!(second.verify(0).is_err(), "what is shown is looked at again");
+    assert!(first.read(0).is_err() && second.read(0).is_err(), "and what was found is remembered");
+    flip(&segment);
+    assert!(first.read(0).is_ok(), "for as long as it is so");
+}
+
+#[test]
+fn whoever_moves_records_relies_on_nothing_that_was_verified_before() {
+    let directory = scratch();
+    let (_registry, segment, _) = flushed(directory.path());
+    let (asking, moving) = (segment.open().unwrap(), segment.open_to_move().unwrap());
+    assert!(asking.read(0).is_ok() && moving.read(0).is_ok());
+    flip(&segment);
+    assert!(moving.read(0).is_err());
+}
+
+#[test]
+fn a_file_that_was_changed_is_opened_and_verified_anew() {
+    let directory = scratch();
+    let (_registry, segment, records) = flushed(directory.path());
+    assert_eq!(read_part(&*segment), (records.clone(), vec![]));
+    flip(&segment);
+    age(&segment, 1);
+    let (left, damage) = read_part(&*segment);
+    assert_eq!((left.len(), damage.len()), (0, 1), "told, not passed over");
+    flip(&segment);
+    age(&segment, 2);
+    assert_eq!(read_part(&*segment), (records.clone(), vec![]));
+
+    let open = segment.open().unwrap();
+    let whole = fs::read(segment.path()).unwrap();
+    File::options().write(true).open(segment.path()).unwrap().set_len(0).unwrap();
+    assert!(open.read(0).is_err(), "its map has lost its pages");
+    fs::write(segment.path(), whole).unwrap();
+    age(&segment, 3);
+    assert_eq!(read_part(&*segment), (records, vec![]));
+}
