@@ -105,6 +105,7 @@ enum Kind {
     Wake,
     Cancel,
     Poll,
+    Fetch,
 }
 
 const KIND_SHIFT: u32 = 56;
@@ -214,6 +215,20 @@ impl Ring {
         self.push(entry, Kind::Sync, token);
     }
 
+    /// Has a span of a file brought into the page cache, by and by; the file may be closed at once.
+    pub fn fetch(&mut self, file: BorrowedFd<'_>, offset_bytes: u64, len_bytes: u32) {
+        let entry = opcode::Fadvise::new(
+            types::Fd(file.as_raw_fd()),
+            libc::off_t::from(len_bytes),
+            libc::POSIX_FADV_WILLNEED,
+        )
+        .offset(offset_bytes)
+        .build();
+        self.push(entry, Kind::Fetch, 0);
+        // From here on the kernel holds the file. A failure repeats itself in `wait`, which tells.
+        let _ = self.uring.submit();
+    }
+
     /// Stops accepting on these listeners; everything else runs to its end.
     pub fn stop_accepting(&mut self, listeners: &[u32]) {
         for &id in listeners {
@@ -303,7 +318,8 @@ impl Ring {
                 }
                 // A failed poll is no news of its own: receiving tells what is wrong.
                 Some(Kind::Poll) => events.push(Event::Readable { key: value }),
-                Some(Kind::Cancel) | None => {}
+                // Advice: a refusal changes nothing.
+                Some(Kind::Cancel | Kind::Fetch) | None => {}
             }
         }
     }
@@ -372,10 +388,37 @@ const fn kind_of(user_data: u64) -> Option<Kind> {
         5 => Kind::Wake,
         6 => Kind::Cancel,
         7 => Kind::Poll,
+        8 => Kind::Fetch,
         _ => return None,
     })
 }
 
 fn outcome(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_fetch_is_no_event_and_needs_the_descriptor_no_longer() {
+        let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+        let mut ring = Ring::new(2, 4096, wake).unwrap();
+        let idle = ring.under_way();
+        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        ring.fetch(file.as_fd(), 4096, 1 << 20);
+        drop(file);
+        let (no_file, _other_end) = std::io::pipe().unwrap();
+        ring.fetch(no_file.as_fd(), 0, 1);
+        let mut events = Vec::new();
+        for _ in 0..100 {
+            if ring.under_way() > idle {
+                ring.wait(Duration::from_millis(100), &mut events).unwrap();
+            }
+        }
+        assert_eq!(ring.under_way(), idle, "both have ended");
+        assert!(events.is_empty(), "{events:?}");
+    }
 }

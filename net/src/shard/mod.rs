@@ -12,6 +12,7 @@
 //! ask for acknowledgements is never sent a byte.
 
 mod connection;
+mod fetch;
 pub mod inbox;
 mod intake;
 pub mod placement;

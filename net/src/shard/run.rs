@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use super::ShardParts;
 use super::connection::{Brought, Connection, Port};
+use super::fetch::{Fetching, Span};
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
@@ -56,7 +57,7 @@ enum Deferred {
 /// What is under way on a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
-    Frame,
+    Frame(Span),
     Tail,
     Sync,
 }
@@ -84,6 +85,7 @@ pub(super) struct Shard {
     shutting_down: bool,
     /// Goes on after it has written out everything.
     draining: bool,
+    fetching: Fetching,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
 }
@@ -110,6 +112,7 @@ impl Shard {
             stopped: false,
             shutting_down: false,
             draining: false,
+            fetching: Fetching::default(),
             told_until_us: None,
         })
     }
@@ -391,6 +394,7 @@ impl Shard {
             }
             // The query may have gone meanwhile.
             Message::Snapshot(reply) => {
+                self.fetching.asked(now.monotonic_us);
                 let _ = reply.send(self.parts.log.memory());
             }
             Message::Segment(segment, file) => {
@@ -424,7 +428,8 @@ impl Shard {
             match effect {
                 Effect::WantSegment => self.parts.keeper.want_segment(self.parts.index),
                 Effect::Write { token, segment, offset_bytes, frame } => {
-                    self.under_way.push((token, now.monotonic_us, Operation::Frame));
+                    let span = Span { segment: segment.id(), offset_bytes };
+                    self.under_way.push((token, now.monotonic_us, Operation::Frame(span)));
                     if let Some(file) = file_of(&self.segments, &segment) {
                         self.ring.write(file.as_fd(), offset_bytes, frame, token);
                     }
@@ -457,14 +462,26 @@ impl Shard {
     }
 
     fn on_written(&mut self, token: u64, result: io::Result<usize>, now: Now) {
-        let is_tail = self.finish(token, now) == Some(Operation::Tail);
+        let operation = self.finish(token, now);
         let bytes = *result.as_ref().unwrap_or(&0) as u64;
-        if is_tail {
+        if operation == Some(Operation::Tail) {
             self.tally.tail_bytes += bytes;
             self.parts.log.on_tail_written(token, result);
         } else {
             self.tally.frame_bytes += bytes;
             self.parts.log.on_written(token, result);
+        }
+        if let Some(Operation::Frame(span)) = operation {
+            self.fetch(span, bytes, now);
+        }
+    }
+
+    fn fetch(&mut self, span: Span, bytes: u64, now: Now) {
+        let is_wanted = bytes > 0 && self.fetching.is_wanted(now.monotonic_us);
+        let file = self.segments.iter().find(|(segment, _)| segment.id() == span.segment);
+        if let Some((_, file)) = file.filter(|_| is_wanted) {
+            let len_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            self.ring.fetch(file.as_fd(), span.offset_bytes, len_bytes);
         }
     }
 
@@ -474,7 +491,7 @@ impl Shard {
         let (_, started_us, operation) = self.under_way.swap_remove(at);
         let ingest = &self.parts.metrics.ingest;
         let spent = match operation {
-            Operation::Frame => &ingest.flush_seconds,
+            Operation::Frame(_) => &ingest.flush_seconds,
             Operation::Sync => &ingest.sync_seconds,
             Operation::Tail => return Some(operation),
         };
