@@ -166,7 +166,9 @@ mod tests {
 
     fn survey(words: &Words, lines: &[String]) -> Survey {
         let mut survey = Survey::default();
-        lines.iter().for_each(|line| survey.add(words, line.as_bytes()));
+        for line in lines {
+            survey.add(words, line.as_bytes());
+        }
         survey
     }
 
@@ -231,6 +233,6 @@ mod tests {
             assert_eq!(memchr::memchr_iter(b'\n', line).count(), 1);
         }
         assert_eq!(lines.iter().collect::<std::collections::BTreeSet<_>>().len(), 10);
-        assert!(with_both(&[b'x'; 100_000], 1).len() < 2 * LINE_BYTES_MAX);
+        assert!(with_both(&vec![b'x'; 100_000], 1).len() < 2 * LINE_BYTES_MAX);
     }
 }

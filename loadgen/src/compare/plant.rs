@@ -167,7 +167,9 @@ mod tests {
     fn planted(corpus: &str, needles: &Needles) -> String {
         let words = Words::new();
         let mut survey = Survey::default();
-        corpus.lines().for_each(|line| survey.add(&words, line.as_bytes()));
+        for line in corpus.lines() {
+            survey.add(&words, line.as_bytes());
+        }
         let errors = Errors::new(&words, survey);
         let mut copy = Copy { output: Vec::new(), errors, planted: Planted::default() };
         copy.all(corpus.as_bytes(), &places(needles, corpus.len() as u64)).unwrap();
@@ -182,7 +184,8 @@ mod tests {
         let needles = Needles::new(7);
         assert_eq!(needles, Needles::new(7));
         assert_eq!(needles.absent_uuid.len(), 36);
-        let corpus: String = (0..50_000).map(|n| format!("{n} of many lines\n")).collect();
+        let lines: Vec<_> = (0..50_000).map(|n| format!("{n} of many lines\n")).collect();
+        let corpus = lines.concat();
         let out = planted(&corpus, &needles);
         let count = |needle: &str| out.lines().filter(|line| line.contains(needle)).count();
         assert_eq!((count(&needles.uuid), count(&needles.rare_word)), (10, 1000));

@@ -10,6 +10,8 @@
 //! - a slot that is used again has a new generation, so that late events of the connection that
 //!   had it before are dropped.
 
+mod disk;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,18 +20,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use engine::ingest::log::{Effect, Now};
+use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
 use tokio::sync::oneshot;
 
 use super::ShardParts;
 use super::connection::{Brought, Connection, Port};
-use super::fetch::{Fetching, Span};
+use super::fetch::Fetching;
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
 use crate::per_address::{AddressPlace, TooMany};
 use crate::ring::{Event, Receive, Received, Ring};
+use disk::Operation;
 
 /// Receive buffers per shard and their size, bytes.
 const BUFFERS: u16 = 64;
@@ -52,14 +55,6 @@ enum Deferred {
     Readable,
     End,
     Failed,
-}
-
-/// What is under way on a file.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Operation {
-    Frame(Span),
-    Tail,
-    Sync,
 }
 
 pub(super) struct Shard {
@@ -423,82 +418,6 @@ impl Shard {
         let _ = append.reply.send(stamped);
     }
 
-    fn carry_effects(&mut self, now: Now) {
-        while let Some(effect) = self.parts.log.next_effect(now) {
-            match effect {
-                Effect::WantSegment => self.parts.keeper.want_segment(self.parts.index),
-                Effect::Write { token, segment, offset_bytes, frame } => {
-                    let span = Span { segment: segment.id(), offset_bytes };
-                    self.under_way.push((token, now.monotonic_us, Operation::Frame(span)));
-                    if let Some(file) = file_of(&self.segments, &segment) {
-                        self.ring.write(file.as_fd(), offset_bytes, frame, token);
-                    }
-                }
-                Effect::WriteTail { token, offset_bytes, bytes } => {
-                    self.under_way.push((token, now.monotonic_us, Operation::Tail));
-                    if let Some(tail) = &self.parts.tail {
-                        self.ring.write(tail.as_fd(), offset_bytes, bytes, token);
-                    } else {
-                        let missing = Err(io::ErrorKind::NotFound.into());
-                        self.on_written(token, missing, now);
-                    }
-                }
-                Effect::Sync { token, segment } => {
-                    self.under_way.push((token, now.monotonic_us, Operation::Sync));
-                    if let Some(file) = file_of(&self.segments, &segment) {
-                        self.ring.sync(file.as_fd(), token);
-                    }
-                }
-                Effect::Seal { segment, len_bytes } => {
-                    self.segments.retain(|(s, _)| !Arc::ptr_eq(s, &segment));
-                    self.parts.keeper.seal(segment, len_bytes);
-                }
-                Effect::Abandon { segment, len_bytes, error } => {
-                    self.segments.retain(|(s, _)| !Arc::ptr_eq(s, &segment));
-                    self.parts.keeper.abandon(segment, len_bytes, error);
-                }
-            }
-        }
-    }
-
-    fn on_written(&mut self, token: u64, result: io::Result<usize>, now: Now) {
-        let operation = self.finish(token, now);
-        let bytes = *result.as_ref().unwrap_or(&0) as u64;
-        if operation == Some(Operation::Tail) {
-            self.tally.tail_bytes += bytes;
-            self.parts.log.on_tail_written(token, result);
-        } else {
-            self.tally.frame_bytes += bytes;
-            self.parts.log.on_written(token, result);
-        }
-        if let Some(Operation::Frame(span)) = operation {
-            self.fetch(span, bytes, now);
-        }
-    }
-
-    fn fetch(&mut self, span: Span, bytes: u64, now: Now) {
-        let is_wanted = bytes > 0 && self.fetching.is_wanted(now.monotonic_us);
-        let file = self.segments.iter().find(|(segment, _)| segment.id() == span.segment);
-        if let Some((_, file)) = file.filter(|_| is_wanted) {
-            let len_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            self.ring.fetch(file.as_fd(), span.offset_bytes, len_bytes);
-        }
-    }
-
-    /// Notes how long an operation took, and says which it was.
-    fn finish(&mut self, token: u64, now: Now) -> Option<Operation> {
-        let at = self.under_way.iter().position(|&(t, ..)| t == token)?;
-        let (_, started_us, operation) = self.under_way.swap_remove(at);
-        let ingest = &self.parts.metrics.ingest;
-        let spent = match operation {
-            Operation::Frame(_) => &ingest.flush_seconds,
-            Operation::Sync => &ingest.sync_seconds,
-            Operation::Tail => return Some(operation),
-        };
-        spent.observe(now.monotonic_us.saturating_sub(started_us) as f64 / 1e6);
-        Some(operation)
-    }
-
     /// The time that work kept the loop from waiting is the delay that others see.
     fn count_turn(&mut self, start: Now) {
         let metrics = &self.parts.metrics;
@@ -578,13 +497,6 @@ impl Shard {
 fn peer_of(socket: &OwnedFd) -> Option<IpAddr> {
     let address = rustix::net::getpeername(socket).ok()??;
     SocketAddr::try_from(address).ok().map(|address| address.ip())
-}
-
-fn file_of<'a>(
-    files: &'a [(Arc<engine::ingest::segment::Segment>, OwnedFd)],
-    segment: &Arc<engine::ingest::segment::Segment>,
-) -> Option<&'a OwnedFd> {
-    files.iter().find(|(s, _)| Arc::ptr_eq(s, segment)).map(|(_, file)| file)
 }
 
 /// Connection slot and generation in the 56 bits that travel with a receive.
