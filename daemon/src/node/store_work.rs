@@ -324,7 +324,9 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
         let clock = || parts.clock.now().monotonic_us / 1000;
         let mut failing = false;
         let mut pressure = Pressure::default();
-        while !parts.stop.wait(parts.delay) {
+        let mut pause = parts.delay;
+        while !parts.stop.wait(pause) {
+            pause = parts.delay;
             if parts.holds_back(&mut pressure) {
                 continue;
             }
@@ -332,6 +334,9 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
             let turn = gather.turn(&clock);
             tell(&parts, &turn, &mut failing);
             pulse.rest();
+            if turn.goes_on {
+                pause = Duration::ZERO;
+            }
             let missing = gather.state() == GatherState::ReplicasMissing;
             if parts.replicas_missing.swap(missing, Ordering::AcqRel) != missing && missing {
                 tracing::warn!(
@@ -385,7 +390,7 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
     while Instant::now() < deadline && parts.source.available(clock()).count > 0 {
         let turn = gather.turn(&clock);
         tell(parts, &turn, &mut failing);
-        if turn.published.is_empty() {
+        if !turn.goes_on {
             break;
         }
     }

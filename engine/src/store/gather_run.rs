@@ -94,7 +94,9 @@ impl std::error::Error for GatherError {}
 /// What a turn did, for logs and metrics.
 #[derive(Debug, Default)]
 pub struct Turn {
-    /// When to turn again at the latest, milliseconds; `None`: when there is news.
+    /// A gather was completed: turn again at once, there may be more.
+    pub goes_on: bool,
+    /// Else when to turn again at the latest, milliseconds; `None`: when there is news.
     pub wait_until_ms: Option<u64>,
     /// Segments that were published, with how many inputs each.
     pub published: Vec<(SegmentMeta, usize)>,
@@ -153,7 +155,8 @@ impl GatherRun {
         self.machine.state()
     }
 
-    /// Gathers for as long as there is enough to gather. `clock` gives monotonic milliseconds.
+    /// Gathers once, if there is enough to gather: under load, too, what was done is told after each
+    /// gather. `clock` gives monotonic milliseconds.
     pub fn turn(&mut self, clock: &dyn Fn() -> u64) -> Turn {
         let mut turn = Turn::default();
         loop {
@@ -191,7 +194,9 @@ impl GatherRun {
                         self.source.set_aside(input, &damage);
                     }
                     self.clear();
-                    Event::Committed(gather)
+                    self.machine.handle(clock(), Event::Committed(gather));
+                    turn.goes_on = true;
+                    return turn;
                 }
                 Action::Fail(gather, inputs) => {
                     self.clear();
@@ -420,6 +425,19 @@ mod tests {
         let loaded =
             crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
         assert_eq!(loaded.unwrap().inputs.ingest, [1, 2]);
+    }
+
+    #[test]
+    fn under_load_each_gather_is_told_when_it_is_done() {
+        let mut f = fixture();
+        for id in 0..70 {
+            f.add(id + 1, &records(10 * id as u64, 10 * id as u64 + 10));
+        }
+        let turns = [(); 3].map(|()| f.run.turn(&|| 0));
+        assert_eq!(turns.each_ref().map(|turn| turn.published.len()), [1, 1, 0]);
+        assert_eq!(turns.each_ref().map(|turn| turn.goes_on), [true, true, false]);
+        assert_eq!(turns[0].published[0].1, 64, "as many as one gather takes");
+        assert_eq!(f.stored(), records(0, 700));
     }
 
     #[test]

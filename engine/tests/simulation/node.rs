@@ -480,9 +480,14 @@ impl Node {
     /// Gathers what is flushed.
     pub(crate) fn gather(&mut self) {
         let now_ms = self.now.monotonic_us / 1000;
-        let turn = self.gather.turn(&|| now_ms);
-        turn.error.iter().for_each(|error| self.tell(error));
-        turn.damage.iter().for_each(|damage| self.tell(damage));
+        loop {
+            let turn = self.gather.turn(&|| now_ms);
+            turn.error.iter().for_each(|error| self.tell(error));
+            turn.damage.iter().for_each(|damage| self.tell(damage));
+            if !turn.goes_on {
+                break;
+            }
+        }
         self.errors.borrow_mut().append(&mut self.source.errors.lock().unwrap());
         let (_, late) = self.registry.expire(now_ms);
         let swept = self.registry.sweep(self.now.wall_ms);
