@@ -166,7 +166,10 @@ fn ring(listener: TcpListener, connections: usize) -> Report {
                         ring.receive(sockets[key as usize].as_fd(), key);
                     }
                 }
-                Event::Written { .. } | Event::Synced { .. } | Event::Woken => {}
+                Event::Readable { .. }
+                | Event::Written { .. }
+                | Event::Synced { .. }
+                | Event::Woken => {}
             }
         }
     }

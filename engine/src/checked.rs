@@ -1,31 +1,14 @@
-//! What was verified of a segment's blocks or frames, and which of them are bad: three bits each.
+//! What was verified of a segment: its blocks or frames, and which of them are bad, three bits each; its
+//! signatures, a bit a page and one more for each slab.
 //!
 //! Invariants: belongs to one state of the file (its version stamp); a bad block counts as not
-//! verified, so that the next read looks at all of it again.
+//! verified, so that the next read looks at all of it again; of damaged signatures the one that was
+//! met first is remembered, so that every answer tells the same.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
 
-/// One bit per block.
-#[derive(Debug, Default)]
-struct Bitmap(Vec<AtomicU64>);
-
-impl Bitmap {
-    fn new(len: usize) -> Self {
-        Self((0..len.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    fn get(&self, index: usize) -> bool {
-        self.0[index / 64].load(Ordering::Acquire) & (1 << (index % 64)) != 0
-    }
-
-    fn set(&self, index: usize) {
-        self.0[index / 64].fetch_or(1 << (index % 64), Ordering::Release);
-    }
-
-    fn clear(&self, index: usize) {
-        self.0[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Release);
-    }
-}
+use crate::bitmap::Bitmap;
+use crate::damage::Damage;
 
 /// See the page of the module.
 #[derive(Debug, Default)]
@@ -34,18 +17,32 @@ pub(crate) struct Checked {
     tables: Bitmap,
     texts: Bitmap,
     bad: Bitmap,
+    signature_bits: usize,
+    signatures: Bitmap,
+    bad_signature: OnceLock<Damage>,
 }
 
 impl Checked {
-    /// Of so many blocks nothing is known.
-    pub(crate) fn new(blocks: usize) -> Self {
+    /// Of so many blocks, and signatures whose verification takes so many bits, nothing is known.
+    pub(crate) fn new(blocks: usize, signature_bits: usize) -> Self {
         let [tables, texts, bad] = [(); 3].map(|()| Bitmap::new(blocks));
-        Self { blocks, tables, texts, bad }
+        let (signatures, bad_signature) = (Bitmap::new(signature_bits), OnceLock::new());
+        Self { blocks, tables, texts, bad, signature_bits, signatures, bad_signature }
     }
 
-    /// How many blocks there are.
-    pub(crate) const fn blocks(&self) -> usize {
-        self.blocks
+    /// Whether both are of segments of the same shape.
+    pub(crate) const fn is_like(&self, other: &Self) -> bool {
+        self.blocks == other.blocks && self.signature_bits == other.signature_bits
+    }
+
+    /// What was verified of the signatures.
+    pub(crate) const fn signatures(&self) -> &Bitmap {
+        &self.signatures
+    }
+
+    /// A damaged signature was met: the one that was met first.
+    pub(crate) fn signature_is_bad(&self, damage: impl FnOnce() -> Damage) -> &Damage {
+        self.bad_signature.get_or_init(damage)
     }
 
     /// Whether the block's text was verified.

@@ -91,6 +91,15 @@ pub struct Chunk {
     pub text: Text,
 }
 
+/// Which chunks of a part may hold what was asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Candidates {
+    /// By number; `None`: the part cannot tell, so all of them may.
+    pub blocks: Option<Bits>,
+    /// Why more of them may than need be: what is damaged of that which could have told.
+    pub damage: Option<Damage>,
+}
+
 /// A pinned part, not yet opened. Cheap to hold; opening may read and map.
 pub trait Part: Send + Sync {
     /// First and last ULID that it may hold.
@@ -122,10 +131,9 @@ pub trait OpenPart: Send + Sync {
     fn topics(&self) -> &[Topic];
     /// What was found damaged while opening.
     fn damage(&self) -> &[Damage];
-    /// Which of its chunks may hold a record that has what is required; `None`: it cannot tell, so
-    /// all of them may. May read, but no text.
-    fn candidates(&self, _required: &Required) -> Option<Bits> {
-        None
+    /// Which of its chunks may hold a record that has what is required. May read, but no text.
+    fn candidates(&self, _required: &Required) -> Candidates {
+        Candidates::default()
     }
     /// Reads chunk `index` with its text and verifies it (a store may remember that it has
     /// verified a chunk before). A text that is decoded is decoded from readable bytes only; one

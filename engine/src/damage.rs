@@ -34,6 +34,8 @@ pub enum DamageKind {
     Truncated(&'static str),
     /// The part can be rebuilt from others: nothing is lost; names the part.
     Repairable(&'static str),
+    /// The part only saves work: nothing is lost; names the part.
+    Dispensable(&'static str),
     /// The last frame of a segment that was being written is not whole: its process or the power
     /// ended first, or it was damaged.
     Unfinished,
@@ -48,7 +50,7 @@ pub enum DamageKind {
 impl Damage {
     /// Whether records are lost, as opposed to a part that others can replace.
     pub const fn loses_records(&self) -> bool {
-        !matches!(self.kind, DamageKind::Repairable(_))
+        !matches!(self.kind, DamageKind::Repairable(_) | DamageKind::Dispensable(_))
     }
 }
 
@@ -59,6 +61,7 @@ impl fmt::Display for DamageKind {
             Self::Malformed(part) => write!(f, "the {part} is malformed"),
             Self::Truncated(part) => write!(f, "the file ends inside the {part}"),
             Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
+            Self::Dispensable(part) => write!(f, "the {part} is damaged and is not used"),
             Self::Unfinished => f.write_str("the last frame is unfinished or damaged"),
             Self::Version(v) => write!(f, "version {v} is not known to this program"),
             Self::Unsupported(what) => {

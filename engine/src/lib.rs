@@ -12,6 +12,7 @@
 //! callers pass in); every byte that comes from disk is validated and never panics; storage is
 //! reached through [`storage::Storage`] only, so that the simulated disk can stand in for it.
 
+mod bitmap;
 mod checked;
 pub mod chunk;
 pub mod damage;

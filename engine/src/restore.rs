@@ -397,7 +397,7 @@ fn is_held(part: &dyn OpenPart, chunk: usize, holders: &[Box<dyn OpenPart>]) -> 
 
 /// What a whole copy of a segment that was being written may show.
 const fn is_expected(damage: &Damage) -> bool {
-    matches!(damage.kind, DamageKind::Unfinished | DamageKind::Repairable(_))
+    matches!(damage.kind, DamageKind::Unfinished) || !damage.loses_records()
 }
 
 fn name_of(path: &Path) -> &str {

@@ -44,13 +44,18 @@ impl<'a> SegmentCheck<'a> {
 
     /// Tells of a part that others can replace.
     fn repairable(&mut self, span: Range<u64>, part: &'static str) {
+        self.harmless(span, DamageKind::Repairable(part));
+    }
+
+    /// Tells of damage that costs no record.
+    fn harmless(&mut self, span: Range<u64>, kind: DamageKind) {
         self.damage.push(Damage {
             path: self.path.to_owned(),
             offset: span.start,
             len_bytes: span.end - span.start,
             range: None,
             records: Some(0),
-            kind: DamageKind::Repairable(part),
+            kind,
         });
     }
 
@@ -117,9 +122,9 @@ impl<'a> SegmentCheck<'a> {
         let section = trailer.signatures;
         let span = start + section.offset..start + section.offset + section.len;
         let verified = open::read_signatures(&self.bytes[start as usize..], trailer)
-            .and_then(|matrix| matrix.map_or(Ok(()), |mut matrix| matrix.verify_all()));
+            .and_then(|matrix| matrix.map_or(Ok(()), |matrix| matrix.verify_all()));
         if verified.is_err() {
-            self.repairable(span.clone(), "signature matrix");
+            self.harmless(span.clone(), DamageKind::Dispensable("signature matrix"));
         }
         self.zeros(span.end..at);
         let index_end = trailer.index.offset + trailer.index.len;

@@ -46,7 +46,7 @@ impl OpenSegment {
                 topics: Vec::new(),
             })
             .collect();
-        let checked = Checked::new(frames.len());
+        let checked = Checked::new(frames.len(), 0);
         Self { path, source, frames, metas, damage, checked }
     }
 

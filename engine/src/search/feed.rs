@@ -222,6 +222,12 @@ impl Feed {
     /// Enters the cursor's next chunk that can hold a match; lets go of the part behind its last.
     fn requeue(&mut self, slot: usize) {
         let Some(Some(cursor)) = self.cursors.get_mut(slot) else { return };
+        if cursor.wanted.is_none() {
+            // Most of them may be ruled out: past them at once.
+            let before = std::mem::take(&mut cursor.left);
+            cursor.left = cursor.part.narrowed(before.clone());
+            self.blocks_skipped.by_signature += (before.len() - cursor.left.len()) as u64;
+        }
         while let (Some(index), Some(meta)) = (cursor.next(self.order), cursor.peek(self.order)) {
             let has_topic = cursor.wanted.as_ref().is_none_or(|wanted| may_match(meta, wanted));
             if has_topic && cursor.part.is_candidate(index) {

@@ -4,19 +4,17 @@
 //! records over the file of a segment that nobody holds any more, so an open part without its
 //! handle would show them in place of its own.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::required::Required;
-use crate::chunk::{OpenPart, Part};
+use crate::chunk::{Candidates, OpenPart, Part};
 use crate::damage::Damage;
-use crate::signature::Bits;
 
 /// See the page of the module.
 pub(super) struct PinnedPart {
     open: Box<dyn OpenPart>,
-    /// Chunks that may hold a match; `None`: all of them.
-    candidates: Option<Bits>,
+    candidates: Candidates,
     _pin: Arc<dyn Part>,
 }
 
@@ -30,7 +28,20 @@ impl PinnedPart {
 
     /// Whether a chunk may hold a record that has what is required.
     pub(super) fn is_candidate(&self, index: usize) -> bool {
-        self.candidates.as_ref().is_none_or(|bits| bits.contains(index))
+        self.candidates.blocks.as_ref().is_none_or(|bits| bits.contains(index))
+    }
+
+    /// Of some chunks those between the first and the last that may; none if none may.
+    pub(super) fn narrowed(&self, chunks: Range<usize>) -> Range<usize> {
+        let Some(bits) = &self.candidates.blocks else { return chunks };
+        let first = bits.next_from(chunks.start).filter(|&first| first < chunks.end);
+        let last = bits.last_before(chunks.end).filter(|&last| last >= chunks.start);
+        first.zip(last).map_or(chunks.start..chunks.start, |(first, last)| first..last + 1)
+    }
+
+    /// Damage for which more chunks may than need be.
+    pub(super) const fn signature_damage(&self) -> Option<&Damage> {
+        self.candidates.damage.as_ref()
     }
 }
 

@@ -151,6 +151,9 @@ pub struct Stats {
     pub missing: Vec<Missing>,
     /// How many spans could not, listed or not.
     pub missing_count: u64,
+    /// Damaged signatures that were met: nothing is missing for them, but blocks may have been read
+    /// in vain. One for each part; at most [`crate::limits::QUERY_MISSING_MAX`].
+    pub damaged_signatures: Vec<Damage>,
 }
 
 impl Default for Stats {
@@ -168,6 +171,7 @@ impl Default for Stats {
             complete: true,
             missing: Vec::new(),
             missing_count: 0,
+            damaged_signatures: Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::required::Required;
 use super::testing::TestRecord;
 use super::tests::{searcher, series, spec};
 use super::*;
@@ -269,5 +270,40 @@ fn a_damaged_signature_rules_nothing_out() {
     std::fs::write(segment.path(), &bytes).unwrap();
     let (found, stats) = ask("user=name123 ");
     assert_eq!((found, stats.complete, stats.blocks_skipped.all()), (whole, true, 0));
-    assert!(before.blocks_skipped.by_signature > 0);
+    assert!(before.blocks_skipped.by_signature > 0 && before.damaged_signatures.is_empty());
+    let [told] = &stats.damaged_signatures[..] else { panic!("{:?}", stats.damaged_signatures) };
+    assert_eq!((&*told.path, told.loses_records()), (segment.path(), false));
+    assert_eq!(
+        ask("absent-needle").1.damaged_signatures,
+        std::slice::from_ref(told),
+        "each answer tells it"
+    );
+    assert!(ask("").1.damaged_signatures.is_empty(), "no signature was asked");
+}
+
+#[test]
+fn a_page_that_was_verified_is_believed_until_the_file_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let segment = stored(directory.path(), &signed_series());
+    let required = Required::of_literal(b"user=name123 ");
+    let asked = || {
+        let found = segment.open().unwrap().candidates(&required);
+        (found.blocks.unwrap().iter().count(), found.damage)
+    };
+    let first = asked();
+    assert_eq!(first.1, None);
+    assert_eq!(asked(), first, "the same from what is remembered");
+    let whole = std::fs::read(segment.path()).unwrap();
+    let mut bytes = whole.clone();
+    for slab in segment.open_shared().unwrap().slabs() {
+        let section = slab.trailer.unwrap().signatures;
+        let start = (slab.offset + section.offset) as usize;
+        bytes[start..start + section.len as usize].fill(0);
+    }
+    std::fs::write(segment.path(), &bytes).unwrap();
+    let (blocks, damage) = asked();
+    assert_eq!(blocks, segment.open().unwrap().chunks().len());
+    assert!(damage.is_some() && blocks > first.0);
+    std::fs::write(segment.path(), &whole).unwrap();
+    assert_eq!(asked(), first, "whole again");
 }

@@ -21,7 +21,7 @@ use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use super::track::{FrontIn, Track};
 use crate::chunk::{ChunkMeta, Part, Text};
 use crate::damage::Damage;
-use crate::limits::BATCH_HITS_MIN;
+use crate::limits::{BATCH_HITS_MIN, QUERY_MISSING_MAX};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -353,6 +353,10 @@ impl Sweep {
         self.stats.segments += 1;
         for damage in part.damage().iter().filter(|damage| damage.loses_records()) {
             self.miss_damage(damage, range);
+        }
+        let signatures = &mut self.stats.damaged_signatures;
+        if signatures.len() < QUERY_MISSING_MAX {
+            signatures.extend(part.signature_damage().cloned());
         }
         self.feed.opened(part, &self.filter);
     }

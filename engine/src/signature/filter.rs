@@ -64,39 +64,103 @@ impl Bits {
         (0..self.len).filter(|&block| self.contains(block))
     }
 
-    /// Keeps those whose bit is set in what `word_at` gives for each 64 blocks from some block on.
-    pub(super) fn retain(&mut self, word_at: impl Fn(usize) -> u64) {
-        for (at, word) in self.words.iter_mut().enumerate() {
-            *word &= word_at(64 * at);
+    /// The first of the set from `from` on.
+    pub fn next_from(&self, from: usize) -> Option<usize> {
+        let words = self.words.iter().enumerate().skip(from / 64);
+        let mut mask = u64::MAX << (from % 64);
+        for (at, word) in words {
+            let word = word & std::mem::replace(&mut mask, u64::MAX);
+            if word != 0 {
+                return Some(64 * at + word.trailing_zeros() as usize);
+            }
         }
+        None
     }
 
-    fn add(&mut self, other: &Self) {
-        for (word, other) in self.words.iter_mut().zip(&other.words) {
-            *word |= other;
+    /// The last of the set before `end`.
+    pub fn last_before(&self, end: usize) -> Option<usize> {
+        let end = end.min(self.len);
+        let words = self.words.iter().take(end.div_ceil(64)).enumerate().rev();
+        let mut mask = u64::MAX >> ((64 - end % 64) % 64);
+        for (at, word) in words {
+            let word = word & std::mem::replace(&mut mask, u64::MAX);
+            if word != 0 {
+                return Some(64 * at + word.ilog2() as usize);
+            }
+        }
+        None
+    }
+
+    /// Sixty-four of them from block `from` on; zeros behind the last.
+    pub fn word_at(&self, from: usize) -> u64 {
+        let word = |at: usize| self.words.get(at).copied().unwrap_or(0);
+        let (at, shift) = (from / 64, from % 64);
+        // Twice, for a shift by all 64 bits is none.
+        word(at) >> shift | word(at + 1) << (63 - shift) << 1
+    }
+
+    /// Takes those out, of the 64 from block `from` on, whose bits are set.
+    pub fn remove_word(&mut self, from: usize, bits: u64) {
+        let (at, shift) = (from / 64, from % 64);
+        if let Some(word) = self.words.get_mut(at) {
+            *word &= !(bits << shift);
+        }
+        if let Some(word) = self.words.get_mut(at + 1) {
+            *word &= !(bits >> (63 - shift) >> 1);
         }
     }
 }
 
-/// Asks a matrix.
+/// What is required, as the rows that are to be asked: made once, for many matrices.
+#[derive(Debug)]
+pub enum Rows {
+    /// Nothing is known.
+    Anything,
+    /// No block can match.
+    Nothing,
+    /// All of these, among [`crate::limits::SIGNATURE_ROWS_MAX`]; the flag: or characters that are
+    /// `k` or `s` without regard to case.
+    Literal(Vec<usize>, bool),
+    /// All of these.
+    All(Vec<Rows>),
+    /// Any of these.
+    Any(Vec<Rows>),
+}
+
+impl Rows {
+    /// The rows of a formula.
+    pub fn of(required: &Required) -> Self {
+        match required {
+            Required::Anything => Self::Anything,
+            Required::Nothing => Self::Nothing,
+            Required::Literal(FoldedLiteral { bytes, folds_k_or_s }) => {
+                Self::Literal(rows_of_literal(bytes).collect(), *folds_k_or_s)
+            }
+            Required::All(parts) => Self::All(parts.iter().map(Self::of).collect()),
+            Required::Any(parts) => Self::Any(parts.iter().map(Self::of).collect()),
+        }
+    }
+}
+
+/// Asks a matrix about 64 blocks at a time.
 pub struct Filter<'a> {
     matrix: Matrix<'a>,
-    /// Blocks with characters that without regard to case are `k` or `s` but are other bytes.
-    fold_extras: Bits,
     is_damaged: bool,
 }
 
 impl<'a> Filter<'a> {
-    /// Asks `matrix`; `fold_extras` are those of its blocks that are flagged so.
-    pub const fn new(matrix: Matrix<'a>, fold_extras: Bits) -> Self {
-        Self { matrix, fold_extras, is_damaged: false }
+    /// Asks `matrix`.
+    pub const fn new(matrix: Matrix<'a>) -> Self {
+        Self { matrix, is_damaged: false }
     }
 
-    /// The blocks that may hold what is required.
-    pub fn candidates(&mut self, required: &Required) -> Bits {
-        let mut bits = Bits::all(self.matrix.blocks());
-        self.narrow(required, &mut bits);
-        bits
+    /// Of the 64 blocks from block `from` on, those that may hold what is required; bits behind the
+    /// last block are zero. `fold_extras` are those of them with characters that without regard to
+    /// case are `k` or `s` but are other bytes.
+    pub fn candidates(&mut self, rows: &Rows, from: usize, fold_extras: u64) -> u64 {
+        let count = self.matrix.blocks().saturating_sub(from);
+        let all = if count < 64 { (1 << count) - 1 } else { u64::MAX };
+        self.narrow(rows, from, (all, fold_extras))
     }
 
     /// Whether rows were met that are damaged.
@@ -104,45 +168,32 @@ impl<'a> Filter<'a> {
         self.is_damaged
     }
 
-    fn narrow(&mut self, required: &Required, bits: &mut Bits) {
-        match required {
-            Required::Anything => {}
-            Required::Nothing => *bits = Bits::none(bits.len()),
-            Required::Literal(literal) => self.narrow_to_literal(literal, bits),
-            Required::All(parts) => {
-                for part in parts {
-                    if bits.is_empty() {
+    fn narrow(&mut self, rows: &Rows, from: usize, (bits, extras): (u64, u64)) -> u64 {
+        match rows {
+            Rows::Anything => bits,
+            _ if bits == 0 => 0,
+            Rows::Nothing => 0,
+            Rows::Literal(rows, folds) => {
+                let mut kept = bits;
+                for &row in rows {
+                    match self.matrix.row(row, from) {
+                        Ok(word) => kept &= word,
+                        Err(_) => self.is_damaged = true,
+                    }
+                    if kept == 0 {
                         break;
                     }
-                    self.narrow(part, bits);
                 }
+                if *folds { kept | bits & extras } else { kept }
             }
-            Required::Any(parts) => {
-                let mut any = Bits::none(bits.len());
-                for part in parts {
-                    let mut some = bits.clone();
-                    self.narrow(part, &mut some);
-                    any.add(&some);
-                }
-                *bits = any;
+            Rows::All(parts) => {
+                parts.iter().fold(bits, |bits, part| self.narrow(part, from, (bits, extras)))
+            }
+            Rows::Any(parts) => {
+                let parts = parts.iter();
+                parts.fold(0, |any, part| any | self.narrow(part, from, (bits & !any, extras)))
             }
         }
-    }
-
-    fn narrow_to_literal(&mut self, literal: &FoldedLiteral, bits: &mut Bits) {
-        let mut kept = bits.clone();
-        for row in rows_of_literal(&literal.bytes) {
-            if kept.is_empty() {
-                break;
-            }
-            self.is_damaged |= self.matrix.retain(row, &mut kept).is_err();
-        }
-        if literal.folds_k_or_s {
-            let mut flagged = bits.clone();
-            flagged.retain(|from| self.fold_extras.words[from / 64]);
-            kept.add(&flagged);
-        }
-        *bits = kept;
     }
 }
 
@@ -173,7 +224,31 @@ mod tests {
         for &block in flagged {
             extras.insert(block);
         }
-        Filter::new(matrix, extras).candidates(required).iter().collect()
+        let (mut filter, rows) = (Filter::new(matrix), Rows::of(required));
+        let mut bits = Bits::all(texts.len());
+        for from in (0..texts.len()).step_by(64) {
+            bits.remove_word(from, !filter.candidates(&rows, from, extras.word_at(from)));
+        }
+        bits.iter().collect()
+    }
+
+    #[test]
+    fn words_and_neighbours_of_a_set_are_those_of_its_members() {
+        for len in [1, 63, 64, 65, 130] {
+            let mut bits = Bits::all(len);
+            (0..len).filter(|block| block * block % 7 == 2).for_each(|block| bits.remove(block));
+            let members: Vec<usize> = bits.iter().collect();
+            for at in 0..=len {
+                assert_eq!(bits.next_from(at), members.iter().copied().find(|&b| b >= at));
+                assert_eq!(bits.last_before(at), members.iter().copied().rfind(|&b| b < at));
+                let word = members.iter().filter(|&&b| b >= at && b - at < 64);
+                assert_eq!(bits.word_at(at), word.fold(0, |word, b| word | 1 << (b - at)));
+                let mut rest = bits.clone();
+                rest.remove_word(at, u64::MAX / 3);
+                let kept = |b: &usize| *b < at || *b - at >= 64 || (*b - at) % 2 == 1;
+                assert!(rest.iter().eq(members.iter().copied().filter(kept)));
+            }
+        }
     }
 
     const TEXTS: [&str; 3] =
@@ -208,8 +283,8 @@ mod tests {
         let mut stored = stored(&TEXTS);
         stored.bytes[0] ^= 1;
         let matrix = Matrix::new(&stored.bytes, stored.crc, stored.rows, 3).unwrap();
-        let mut filter = Filter::new(matrix, Bits::none(3));
-        assert_eq!(filter.candidates(&literal("absent")).iter().count(), 3);
+        let mut filter = Filter::new(matrix);
+        assert_eq!(filter.candidates(&Rows::of(&literal("absent")), 0, 0), 0b111);
         assert!(filter.is_damaged());
     }
 

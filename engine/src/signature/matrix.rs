@@ -8,12 +8,12 @@
 //!
 //! Invariants: the number of rows is [`SIGNATURE_ROWS_MAX`] over a power of two, the largest that
 //! keeps the matrix within its share of what the slab takes; hostile lengths are refused before
-//! anything is read; a page is believed only after its checksum was verified.
+//! anything is read; a page is believed only after its checksum was verified, in this state of its file.
 
+use crate::bitmap::Bitmap;
 use crate::damage::DamageKind;
 use crate::limits::{SIGNATURE_ROWS_MAX, SLAB_BLOCKS_MAX};
 
-use super::filter::Bits;
 use super::grams::BlockSignature;
 
 /// How grams are made, hashed and laid out: this module and its neighbours.
@@ -144,70 +144,137 @@ impl BitWriter {
     }
 }
 
+/// How a matrix is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    blocks: usize,
+    /// How often the rows were halved.
+    folded: u32,
+    /// Bytes of the rows.
+    len: usize,
+}
+
+impl Shape {
+    /// That of a section of so many bytes that a trailer describes.
+    pub fn new(section_len: u64, rows: u32, blocks: u32) -> Result<Self, DamageKind> {
+        let (rows, blocks) = (rows as usize, blocks as usize);
+        if !is_possible(rows, blocks) {
+            return Err(DamageKind::Malformed(NAME));
+        }
+        let folded = (SIGNATURE_ROWS_MAX / rows).trailing_zeros();
+        let shape = Self { blocks, folded, len: (rows * blocks).div_ceil(8) };
+        if section_len != (shape.len + shape.pages() * CRC_BYTES) as u64 {
+            return Err(DamageKind::Malformed(NAME));
+        }
+        Ok(shape)
+    }
+
+    const fn pages(&self) -> usize {
+        self.len.div_ceil(PAGE_BYTES)
+    }
+
+    /// Bits that remember what of it was verified: one for the checksums, one for each page.
+    pub const fn verified_bits(&self) -> usize {
+        1 + self.pages()
+    }
+}
+
+/// What was verified of a matrix.
+enum Verified<'a> {
+    Now(Bitmap),
+    /// Its bits start at some bit of what is remembered of the whole segment.
+    Ever(&'a Bitmap, usize),
+}
+
+impl Verified<'_> {
+    const fn at(&self, bit: usize) -> (&Bitmap, usize) {
+        match self {
+            Self::Now(bits) => (bits, bit),
+            Self::Ever(bits, start) => (bits, *start + bit),
+        }
+    }
+}
+
 /// A matrix of a mapped slab.
 pub struct Matrix<'a> {
     /// The rows.
     bytes: &'a [u8],
     crcs: &'a [u8],
-    rows: usize,
-    blocks: usize,
-    /// Pages that were verified, a bit each.
-    verified: Vec<u64>,
+    crc: u32,
+    shape: Shape,
+    verified: Verified<'a>,
 }
 
 impl<'a> Matrix<'a> {
-    /// The matrix of a section that a trailer describes.
+    /// The matrix of a section that a trailer describes, with its checksums verified.
     pub fn new(section: &'a [u8], crc: u32, rows: u32, blocks: u32) -> Result<Self, DamageKind> {
-        let (rows, blocks) = (rows as usize, blocks as usize);
-        if !is_possible(rows, blocks) {
-            return Err(DamageKind::Malformed(NAME));
-        }
-        let len = (rows * blocks).div_ceil(8);
-        let pages = len.div_ceil(PAGE_BYTES);
-        if section.len() != len + pages * CRC_BYTES {
-            return Err(DamageKind::Malformed(NAME));
-        }
-        let (bytes, crcs) = section.split_at(len);
-        if crc32fast::hash(crcs) != crc {
-            return Err(DamageKind::Checksum(NAME));
-        }
-        Ok(Self { bytes, crcs, rows, blocks, verified: vec![0; pages.div_ceil(64)] })
+        let shape = Shape::new(section.len() as u64, rows, blocks)?;
+        let verified = Verified::Now(Bitmap::new(shape.verified_bits()));
+        Self::of_shape(section, crc, shape, verified)
+    }
+
+    /// The same where its bits of `verified`, from bit `start` on, tell what need not be verified
+    /// again.
+    pub(crate) fn remembered(
+        section: &'a [u8],
+        crc: u32,
+        shape: Shape,
+        (verified, start): (&'a Bitmap, usize),
+    ) -> Result<Self, DamageKind> {
+        Self::of_shape(section, crc, shape, Verified::Ever(verified, start))
+    }
+
+    fn of_shape(
+        section: &'a [u8],
+        crc: u32,
+        shape: Shape,
+        verified: Verified<'a>,
+    ) -> Result<Self, DamageKind> {
+        let (bytes, crcs) =
+            section.split_at_checked(shape.len).ok_or(DamageKind::Truncated(NAME))?;
+        let this = Self { bytes, crcs, crc, shape, verified };
+        this.verify_once(0, || crc32fast::hash(this.crcs) == this.crc)?;
+        Ok(this)
     }
 
     /// Blocks.
     pub const fn blocks(&self) -> usize {
-        self.blocks
+        self.shape.blocks
     }
 
-    /// Keeps of `bits` those blocks that may hold a gram, given by its row among
-    /// [`SIGNATURE_ROWS_MAX`]. An error leaves them as they are.
-    pub fn retain(&mut self, row: usize, bits: &mut Bits) -> Result<(), DamageKind> {
-        let start = row / (SIGNATURE_ROWS_MAX / self.rows) * self.blocks;
-        let span = start / 8..(start + self.blocks).div_ceil(8);
-        for page in span.start / PAGE_BYTES..=(span.end - 1) / PAGE_BYTES {
+    /// Which of the 64 blocks from block `from` on may hold a gram, given by its row among
+    /// [`SIGNATURE_ROWS_MAX`]; bits behind the last block mean nothing.
+    pub fn row(&self, row: usize, from: usize) -> Result<u64, DamageKind> {
+        let start = (row >> self.shape.folded) * self.shape.blocks + from;
+        let end = start + (self.shape.blocks - from).min(64);
+        for page in start / 8 / PAGE_BYTES..=(end - 1) / 8 / PAGE_BYTES {
             self.verify(page)?;
         }
-        bits.retain(|from| read_bits(self.bytes, start + from));
-        Ok(())
+        Ok(read_bits(self.bytes, start))
     }
 
     /// Verifies all of it.
-    pub fn verify_all(&mut self) -> Result<(), DamageKind> {
-        (0..self.bytes.len().div_ceil(PAGE_BYTES)).try_for_each(|page| self.verify(page))
+    pub fn verify_all(&self) -> Result<(), DamageKind> {
+        (0..self.shape.pages()).try_for_each(|page| self.verify(page))
     }
 
-    fn verify(&mut self, page: usize) -> Result<(), DamageKind> {
-        let (word, bit) = (page / 64, 1 << (page % 64));
-        if self.verified[word] & bit != 0 {
-            return Ok(());
+    fn verify(&self, page: usize) -> Result<(), DamageKind> {
+        self.verify_once(1 + page, || {
+            let start = page * PAGE_BYTES;
+            let bytes = &self.bytes[start..self.bytes.len().min(start + PAGE_BYTES)];
+            let crc = self.crcs.get(page * CRC_BYTES..(page + 1) * CRC_BYTES);
+            crc == Some(&crc32fast::hash(bytes).to_le_bytes())
+        })
+    }
+
+    fn verify_once(&self, bit: usize, is_whole: impl FnOnce() -> bool) -> Result<(), DamageKind> {
+        let (verified, bit) = self.verified.at(bit);
+        if !verified.get(bit) {
+            if !is_whole() {
+                return Err(DamageKind::Checksum(NAME));
+            }
+            verified.set(bit);
         }
-        let start = page * PAGE_BYTES;
-        let bytes = &self.bytes[start..self.bytes.len().min(start + PAGE_BYTES)];
-        let crc = &self.crcs[page * CRC_BYTES..(page + 1) * CRC_BYTES];
-        if crc32fast::hash(bytes).to_le_bytes() != crc {
-            return Err(DamageKind::Checksum(NAME));
-        }
-        self.verified[word] |= bit;
         Ok(())
     }
 }
@@ -224,10 +291,17 @@ pub fn is_possible(rows: usize, blocks: usize) -> bool {
 /// Sixty-four bits from bit `at` on; zeros behind the end.
 fn read_bits(bytes: &[u8], at: usize) -> u64 {
     let rest = bytes.get(at / 8..).unwrap_or_default();
-    let mut buffer = [0; 16];
-    let len = rest.len().min(9);
-    buffer[..len].copy_from_slice(&rest[..len]);
-    (u128::from_le_bytes(buffer) >> (at % 8)) as u64
+    let low = if let Some(low) = rest.first_chunk() {
+        u64::from_le_bytes(*low)
+    } else {
+        let mut buffer = [0; 8];
+        buffer[..rest.len()].copy_from_slice(rest);
+        u64::from_le_bytes(buffer)
+    };
+    let high = rest.get(8).map_or(0, |&byte| u64::from(byte));
+    let shift = at % 8;
+    // Twice, for a shift by all 64 bits is none.
+    low >> shift | high << (63 - shift) << 1
 }
 
 #[cfg(test)]
@@ -255,13 +329,17 @@ mod tests {
     fn rows_say_which_blocks_hold_a_gram_however_many_blocks_there_are() {
         for blocks in [1, 2, 7, 63, 64, 65, 130, 200] {
             let stored = stored(blocks, 200, 1 << 40).unwrap();
-            let mut matrix = open(&stored, blocks);
+            let matrix = open(&stored, blocks);
             for block in 0..blocks {
-                let mut bits = Bits::all(blocks);
-                for row in rows_of_literal(&text(block, 200)) {
-                    matrix.retain(row, &mut bits).unwrap();
+                let rows: Vec<usize> = rows_of_literal(&text(block, 200)).collect();
+                let mut found = Vec::new();
+                for from in (0..blocks).step_by(64) {
+                    let row = |&row| matrix.row(row, from).unwrap();
+                    let bits = rows.iter().map(row).fold(u64::MAX, |bits, row| bits & row);
+                    let real = (from..blocks).take(64);
+                    found.extend(real.filter(|block| bits >> (block - from) & 1 == 1));
                 }
-                assert_eq!(bits.iter().collect::<Vec<_>>(), [block], "of {blocks}");
+                assert_eq!(found, [block], "of {blocks}");
             }
         }
     }
@@ -285,7 +363,7 @@ mod tests {
             let mut bytes = stored.bytes.clone();
             bytes[at] ^= 0x10;
             let opened = Matrix::new(&bytes, stored.crc, stored.rows, 5);
-            assert!(opened.and_then(|mut matrix| matrix.verify_all()).is_err(), "byte {at}");
+            assert!(opened.and_then(|matrix| matrix.verify_all()).is_err(), "byte {at}");
         }
         let refused = |rows, blocks| Matrix::new(&stored.bytes, stored.crc, rows, blocks).is_err();
         assert!(!refused(stored.rows, 5));

@@ -18,6 +18,6 @@ pub mod filter;
 pub mod grams;
 pub mod matrix;
 
-pub use filter::{Bits, Filter};
+pub use filter::{Bits, Filter, Rows};
 pub use grams::BlockSignature;
-pub use matrix::{Matrix, MatrixBuilder, SIGNATURE_SCHEME};
+pub use matrix::{Matrix, MatrixBuilder, SIGNATURE_SCHEME, Shape};

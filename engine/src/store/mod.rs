@@ -26,6 +26,7 @@ pub mod recover;
 pub mod retention;
 pub mod retention_run;
 pub mod segment;
+mod signatures;
 pub mod slab;
 pub mod trash;
 mod write_error;

@@ -259,7 +259,7 @@ pub fn verify_slab(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, Dama
     for block in &index.blocks {
         verify_block(slab, block)?;
     }
-    if let Some(mut matrix) = read_signatures(slab, trailer)? {
+    if let Some(matrix) = read_signatures(slab, trailer)? {
         matrix.verify_all()?;
     }
     Ok(index)

@@ -2,7 +2,8 @@
 //! read.
 //!
 //! Invariants: nothing of a segment that is not open stays in memory but its totals, three bits
-//! per block and what is known to be damaged, and a bounded number stays open (`OpenCache`); a block's checksums are verified before its first use
+//! per block, one per page of signatures and what is known to be damaged, and a bounded number stays
+//! open (`OpenCache`); a block's or a page's checksums are verified before its first use
 //! and again whenever the file may have changed (its version stamp differs); an open segment stays
 //! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
 //! gone.
@@ -13,24 +14,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::checked::Checked;
-use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
+use crate::chunk::{Candidates, Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::{DICTIONARY_TOPICS_MAX, SEGMENT_OPEN_BYTES};
 use crate::open_cache::{OpenCache, Slot};
 use crate::run_table::RunTable;
 use crate::search::required::Required;
-use crate::signature::{Bits, Filter};
 use crate::storage::{File, Map, Open, Storage};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::block::{BLOCK_FOLD_EXTRAS, BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
+use super::block::{BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 use super::open::{self, Found};
+use super::signatures::Signatures;
 use super::slab::SlabTrailer;
 
 /// What planning needs to know of a segment.
@@ -261,6 +262,7 @@ pub struct OpenSegment {
     chunks: Vec<ChunkMeta>,
     places: Vec<BlockPlace>,
     slabs: Vec<OpenSlab>,
+    signatures: Signatures,
     topics: Vec<Topic>,
     stats: Vec<TopicStats>,
     damage: Vec<Damage>,
@@ -286,7 +288,7 @@ impl OpenSegment {
         let found = open::find(path, &map);
         let mut this = Self::of_found(path, file, map, found);
         this.known = Arc::clone(known);
-        if stamp == cached.stamp && cached.checked.blocks() == this.checked.blocks() {
+        if stamp == cached.stamp && cached.checked.is_like(&this.checked) {
             this.checked = Arc::clone(&cached.checked);
         } else {
             known.begin(&this.damage);
@@ -307,6 +309,7 @@ impl OpenSegment {
             chunks: Vec::new(),
             places: Vec::new(),
             slabs: Vec::new(),
+            signatures: Signatures::default(),
             topics: Vec::new(),
             stats: Vec::new(),
             damage: found.damage,
@@ -346,7 +349,10 @@ impl OpenSegment {
                 is_indexed: slab.is_indexed,
             });
         }
-        this.checked = Arc::new(Checked::new(this.chunks.len()));
+        let flags = this.places.iter().map(|place| place.header.flags);
+        this.signatures = Signatures::of(&this.slabs, flags);
+        let checked = Checked::new(this.chunks.len(), this.signatures.verified_bits());
+        this.checked = Arc::new(checked);
         this
     }
 
@@ -433,36 +439,31 @@ impl OpenSegment {
         })
     }
 
-    /// Which of the blocks may hold what is required, as their slabs' signatures tell; `None` where
+    /// Which of the blocks may hold what is required, as their slabs' signatures tell; nothing where
     /// none of them tells anything.
-    fn candidates(&self, blocks: Range<usize>, required: &Required) -> Option<Bits> {
-        if *required == Required::Anything {
-            return None;
+    fn candidates(&self, blocks: Range<usize>, required: &Required) -> Candidates {
+        if *required == Required::Anything || self.signatures.slabs.is_empty() {
+            return Candidates::default();
         }
-        let map = self.map().ok()?;
-        let mut all = Bits::all(blocks.len());
-        for slab in self.slabs.iter().filter(|slab| slab.blocks.start < blocks.end) {
-            let Some(bits) = self.slab_candidates(&map, slab, required) else { continue };
-            let ruled_out = slab.blocks.clone().enumerate().filter(|(n, _)| !bits.contains(*n));
-            for (_, block) in ruled_out.filter(|(_, block)| blocks.contains(block)) {
-                all.remove(block - blocks.start);
-            }
-        }
+        let Ok(map) = self.map() else { return Candidates::default() };
+        let (found, bad) = self.signatures.candidates(&map, &self.checked, (&blocks, required));
         // Of rows that are gone zeros may have been read, which would rule everything out.
-        (!map.is_poisoned()).then_some(all)
+        if map.is_poisoned() {
+            return Candidates::default();
+        }
+        let damage = bad.map(|span| self.checked.signature_is_bad(|| self.signature_damage(span)));
+        Candidates { blocks: Some(found), damage: damage.cloned() }
     }
 
-    fn slab_candidates(&self, map: &[u8], slab: &OpenSlab, required: &Required) -> Option<Bits> {
-        let trailer = slab.trailer.filter(|_| slab.is_indexed)?;
-        let bytes = map.get(slab.offset as usize..)?;
-        let matrix = open::read_signatures(bytes, &trailer).ok()??;
-        let mut fold_extras = Bits::none(slab.blocks.len());
-        for (number, place) in self.places[slab.blocks.clone()].iter().enumerate() {
-            if place.header.flags & BLOCK_FOLD_EXTRAS != 0 {
-                fold_extras.insert(number);
-            }
+    fn signature_damage(&self, span: Range<u64>) -> Damage {
+        Damage {
+            path: self.path.clone(),
+            offset: span.start,
+            len_bytes: span.end - span.start,
+            range: None,
+            records: Some(0),
+            kind: DamageKind::Dispensable("signature matrix"),
         }
-        Some(Filter::new(matrix, fold_extras).candidates(required))
     }
 
     fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
@@ -541,7 +542,7 @@ impl OpenPart for SegmentView {
         &self.segment.damage
     }
 
-    fn candidates(&self, required: &Required) -> Option<Bits> {
+    fn candidates(&self, required: &Required) -> Candidates {
         self.segment.candidates(self.blocks.clone(), required)
     }
 

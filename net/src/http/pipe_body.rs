@@ -59,6 +59,7 @@ impl QueryWatch {
     pub(super) fn count(&self, stats: &engine::search::Stats) {
         self.metrics.query.records.inc_by(stats.records);
         self.metrics.query.bytes_scanned.inc_by(stats.bytes_scanned);
+        self.told.tell_signatures(&stats.damaged_signatures, &self.metrics);
         if !stats.complete {
             self.metrics.query.incomplete.inc();
             self.told.tell(&stats.missing, &self.metrics);

@@ -327,6 +327,7 @@ async fn stats(app: &App, prepared: Prepared) -> Result<Response<Body>, Refusal>
         "bytes_scanned": stats.bytes_scanned,
         "bytes_decoded": stats.bytes_decoded,
         "cpu_seconds": stats.cpu.as_secs_f64(),
+        "damaged_signatures": stats.damaged_signatures.len(),
         "nodes": 1,
         "seconds": watch.start.elapsed().as_secs_f64(),
         "complete": stats.complete,

@@ -1,11 +1,12 @@
 //! Gaps of answers in the log: what a query could not search, each gap once, however often it is
-//! met.
+//! met; and damaged signatures, which leave no gap but cost time.
 //!
 //! Invariants: memory is bounded; when it is full everything is forgotten, and told again.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use engine::damage::Damage;
 use engine::search::Missing;
 
 use crate::metrics::NodeMetrics;
@@ -31,6 +32,17 @@ impl Told {
         }
     }
 
+    /// One line for each damaged signature that was not told before; each is counted as damage.
+    pub(super) fn tell_signatures(&self, damages: &[Damage], metrics: &NodeMetrics) {
+        for damage in damages {
+            let reason = damage.to_string();
+            if self.is_new(&reason) {
+                metrics.count_damage(damage);
+                tracing::warn!("a query may have read more than it had to: {reason}");
+            }
+        }
+    }
+
     fn is_new(&self, reason: &str) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.contains(reason) {
@@ -46,7 +58,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::damage::{Damage, DamageKind};
+    use engine::damage::DamageKind;
     use engine::ulid::Ulid;
 
     #[test]
@@ -99,5 +111,21 @@ mod tests {
         told.tell(&[gap(64)], &metrics);
         assert_eq!((metrics.damage.get(), metrics.damage_records_lost.get()), (2, 4));
         assert_eq!(metrics.query.gaps.get(), 2);
+    }
+
+    #[test]
+    fn a_damaged_signature_is_counted_once_and_is_no_gap() {
+        let (told, metrics) = (Told::default(), NodeMetrics::new(1));
+        let damage = Damage {
+            path: "data/store/a.flushed".into(),
+            offset: 4096,
+            len_bytes: 100,
+            range: None,
+            records: Some(0),
+            kind: DamageKind::Dispensable("signature matrix"),
+        };
+        told.tell_signatures(&[damage.clone(), damage.clone()], &metrics);
+        told.tell_signatures(&[damage], &metrics);
+        assert_eq!((metrics.damage.get(), metrics.query.gaps.get()), (1, 0));
     }
 }
