@@ -480,13 +480,12 @@ impl Node {
     /// Gathers what is flushed.
     pub(crate) fn gather(&mut self) {
         let now_ms = self.now.monotonic_us / 1000;
-        loop {
+        let mut goes_on = true;
+        while goes_on {
             let turn = self.gather.turn(&|| now_ms);
             turn.error.iter().for_each(|error| self.tell(error));
             turn.damage.iter().for_each(|damage| self.tell(damage));
-            if !turn.goes_on {
-                break;
-            }
+            goes_on = turn.goes_on;
         }
         self.errors.borrow_mut().append(&mut self.source.errors.lock().unwrap());
         let (_, late) = self.registry.expire(now_ms);
@@ -500,7 +499,6 @@ impl Node {
             group_max: 4,
             small_group_max: 4,
             group_min: 2,
-            large_group_min: 2,
             depth_max: 2,
             span_ms_max: self.settings.compaction_span_ms,
             ..CompactionLimits::default()
@@ -510,9 +508,7 @@ impl Node {
         for (path, error) in self.catalogue.sweep().failed {
             self.tell(format!("{}: {error}", path.display()));
         }
-        if let Err(error) = &done {
-            self.tell(error);
-        }
+        done.as_ref().err().into_iter().for_each(|error| self.tell(error));
         assert!(!matches!(done, Err(CompactionError::CountsDiffer)), "{done:?}");
         matches!(done, Ok(Some(_)))
     }
