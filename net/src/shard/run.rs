@@ -3,8 +3,8 @@
 //!
 //! Invariants:
 //! - received bytes are taken in the order they came, per connection; what cannot be taken now
-//!   (the log or the backlog is full) waits in `deferred`, which holds at most the ring's buffers:
-//!   then the kernel's socket buffers fill and senders feel it;
+//!   (the log or the backlog is full) waits in `deferred`, which holds at most the ring's buffers
+//!   and one entry for each sender in bulk: then the kernel's socket buffers fill and senders feel it;
 //! - an acknowledgement is sent only for records below the log's durable end (durable port) or in
 //!   the log (fast port);
 //! - a slot that is used again has a new generation, so that late events of the connection that
