@@ -1,4 +1,5 @@
-//! What receiving costs, by runtime: a plain epoll loop, the shard's ring, and glommio.
+//! What receiving costs, by runtime: a plain epoll loop, the shard's ring, and, with
+//! `--features glommio`, glommio.
 //!
 //! Each receiver discards; CPU seconds are those of the receiving thread alone, per gigabyte.
 //! Senders are threads of this process on loopback. Two loads: four connections that send as fast
@@ -28,7 +29,9 @@ struct Load {
 type Report = (f64, u64);
 
 fn main() {
-    let quick = std::env::args().any(|a| a == "--quick" || a == "--test");
+    // As criterion takes it: `cargo bench` says `--bench`, `cargo test` does not.
+    let is_bench = std::env::args().any(|a| a == "--bench");
+    let quick = !is_bench || std::env::args().any(|a| a == "--quick");
     let scale = if quick { 16 } else { 1 };
     let loads = [
         Load {
@@ -52,6 +55,7 @@ fn main() {
         for (name, receiver) in [
             ("epoll", epoll as fn(TcpListener, usize) -> Report),
             ("ring", ring),
+            #[cfg(feature = "glommio")]
             ("glommio", glommio_loop),
         ] {
             let (cpu, bytes, seconds) = run(load, receiver);
@@ -176,6 +180,7 @@ fn ring(listener: TcpListener, connections: usize) -> Report {
     (thread_cpu_seconds() - start, total)
 }
 
+#[cfg(feature = "glommio")]
 fn glommio_loop(listener: TcpListener, connections: usize) -> Report {
     use futures_lite::AsyncReadExt;
     use std::os::fd::{FromRawFd, IntoRawFd};

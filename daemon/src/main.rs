@@ -34,6 +34,7 @@ use crate::config::NodeConfig;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let arguments = std::env::args_os().skip(1).map(std::ffi::OsString::into_string);
     let arguments = match arguments.collect::<Result<Vec<_>, _>>() {
         Ok(arguments) => arguments,
@@ -50,6 +51,16 @@ fn main() -> ExitCode {
         Ok((command, warnings)) => run(command, &warnings).into(),
         Err(stop) => tell(&stop).into(),
     }
+}
+
+/// A thread that panicked has left its work half done: the process ends and is started again,
+/// whether it was compiled to unwind, as for tests, or to abort.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 fn run(command: Command, warnings: &[String]) -> Exit {
