@@ -1,9 +1,12 @@
-//! Bursts into a node that only ingests, fast and durable, in turn with a discard sink.
+//! Bursts into a node that only ingests, fast and durable, in turn with a discard sink and, in
+//! bulk, with the disk alone.
 
 use super::Contest;
+use super::disk::writes_mb_per_s;
 use super::measure::{Amount, Rounds, plan_of, sending_to};
 use super::node::{Node, Role};
 use super::scratch::node_directory;
+use super::series::Series;
 use super::table::Row;
 use crate::failure::Result;
 use crate::send::Sending;
@@ -44,9 +47,15 @@ fn shape(
     let to_durable = Sending { acks: true, chunk_bytes, ..sending_to(&node.durable) };
     let (mut discarded, mut fast, mut durable) =
         (Rounds::default(), Rounds::default(), Rounds::default());
+    let mut disk = Series::default();
     for _ in 0..contest.args.rounds {
         discarded.round(&plan, &to_sink, sink.pid())?;
         fast.round(&plan, &to_fast, node.pid())?;
+        if chunk_bytes.is_none()
+            && let Some(rate) = writes_mb_per_s(contest.raw, &directory, contest.burst_bytes)?
+        {
+            disk.push(rate);
+        }
         durable.round(&plan, &to_durable, node.pid())?;
     }
     node.stop()?;
@@ -55,11 +64,13 @@ fn shape(
     let sink_cpu = discarded.cpu_s_per_gb;
     let fast_row = Row::new(name("fast"), "MB/s", fast.mb_per_s)
         .against("sink", discarded.mb_per_s.clone())
+        .against("disk alone", disk.clone())
         .figure("CPU-s/GB", fast.cpu_s_per_gb)
         .figure("sink's", sink_cpu)
         .figure("written/byte", fast.written_per_byte);
     let durable_row = Row::new(name("durable"), "MB/s", durable.mb_per_s)
         .against("sink", discarded.mb_per_s)
+        .against("disk alone", disk)
         .figure("CPU-s/GB", durable.cpu_s_per_gb)
         .figure("written/byte", durable.written_per_byte);
     rows.extend([fast_row, durable_row]);

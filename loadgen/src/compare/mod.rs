@@ -6,6 +6,7 @@
 mod absent;
 mod bursts;
 mod cases;
+mod disk;
 mod durable;
 mod errors;
 mod live;
