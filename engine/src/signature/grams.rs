@@ -12,6 +12,9 @@ use crate::limits::{SIGNATURE_GRAM_BYTES, SIGNATURE_ROWS_MAX};
 
 /// Bytes that are looked at together.
 const LANES: usize = 64;
+/// So many times are folded before their grams are taken: bytes that were just stored cannot be
+/// loaded from between two stores before both are out of the processor's store buffer.
+const SPAN: usize = 32;
 const WORDS: usize = SIGNATURE_ROWS_MAX / u64::BITS as usize;
 /// The bytes of a word that are a gram.
 const GRAM_MASK: u64 = (1 << (8 * SIGNATURE_GRAM_BYTES)) - 1;
@@ -120,23 +123,23 @@ impl BlockSignature {
     /// The grams of whole lines.
     pub fn of_text(text: &[u8]) -> Self {
         let mut words = vec![0; WORDS];
+        let (mut folded, mut grams) = ([0; (SPAN + 1) * LANES], [0; SPAN]);
         let mut rest = text;
         let mut this = Lanes::of_front(rest);
         while !rest.is_empty() {
-            rest = rest.get(LANES..).unwrap_or_default();
-            let next = Lanes::of_front(rest);
-            let mut buffer = [0; LANES + 8];
-            buffer[..LANES].copy_from_slice(&this.folded);
-            buffer[LANES..].copy_from_slice(&next.folded[..8]);
-            let mut grams = this.grams(&next);
-            while grams != 0 {
-                let at = grams.trailing_zeros() as usize;
-                grams &= grams - 1;
-                let eight = buffer[at..at + 8].try_into().unwrap_or_default();
-                let row = row_of(u64::from_le_bytes(eight) & GRAM_MASK);
-                words[row / 64] |= 1 << (row % 64);
+            let mut count = 0;
+            while count < SPAN && !rest.is_empty() {
+                rest = rest.get(LANES..).unwrap_or_default();
+                let next = Lanes::of_front(rest);
+                folded[count * LANES..][..LANES].copy_from_slice(&this.folded);
+                grams[count] = this.grams(&next);
+                this = next;
+                count += 1;
             }
-            this = next;
+            folded[count * LANES..][..LANES].copy_from_slice(&this.folded);
+            for (index, &grams) in grams[..count].iter().enumerate() {
+                add_grams(&mut words, &folded[index * LANES..], grams);
+            }
         }
         Self { words }
     }
@@ -159,6 +162,18 @@ impl BlockSignature {
     /// How many rows are set.
     pub fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+/// Adds the grams that begin at the bytes of the first lanes of `folded`, each a bit of `grams`.
+fn add_grams(words: &mut [u64], folded: &[u8], mut grams: u64) {
+    let Some(folded) = folded.first_chunk::<{ LANES + 8 }>() else { return };
+    while grams != 0 {
+        let at = grams.trailing_zeros() as usize;
+        grams &= grams - 1;
+        let eight = folded[at..at + 8].try_into().unwrap_or_default();
+        let row = row_of(u64::from_le_bytes(eight) & GRAM_MASK);
+        words[row / 64] |= 1 << (row % 64);
     }
 }
 
@@ -216,7 +231,7 @@ mod tests {
         fn a_block_has_the_grams_of_its_lines(
             text in proptest::collection::vec(
                 prop_oneof![4 => b'a'..b'f', 1 => Just(b'\n'), 1 => Just(b' '), 1 => any::<u8>()],
-                0..300,
+                0..2 * SPAN * LANES,
             ),
         ) {
             let signature = BlockSignature::of_text(&text);
