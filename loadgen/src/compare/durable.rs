@@ -1,18 +1,14 @@
 //! How long durable acknowledgements take: many in flight, paced, and one at a time against a bare
-//! write and sync on the same file system.
-
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::time::Instant;
+//! write and sync on the same file system, and against the least that a server could do.
 
 use super::Contest;
+use super::bare::{BareFile, answers_ms};
 use super::measure::{Amount, Rounds, plan_of, sending_to};
 use super::node::{Node, Role};
 use super::scratch::node_directory;
 use super::series::Series;
 use super::table::Row;
-use crate::failure::{Context, Result};
+use crate::failure::Result;
 use crate::report::percentile;
 use crate::send::Sending;
 use crate::units::{Rate, Window};
@@ -21,7 +17,8 @@ const CONNECTIONS: u64 = 64;
 /// The rate at which latency is asked for: with a window that is always full, latency is only the
 /// window's size over the rate.
 const PACED_RECORDS_PER_SECOND: f64 = 600_000.0;
-const BARE_WRITE_BYTES: usize = 4096;
+const BARE: &str = "4 KiB write + fdatasync";
+const SERVED: &str = "the same for a client, one blocking thread";
 
 pub(super) fn run(contest: &Contest<'_>, rows: &mut Vec<Row>) -> Result<()> {
     contest.tell("durable acknowledgements");
@@ -43,12 +40,17 @@ pub(super) fn run(contest: &Contest<'_>, rows: &mut Vec<Row>) -> Result<()> {
     let (mut fully, mut steadily, mut singly) =
         (Rounds::default(), Rounds::default(), Rounds::default());
     let (mut bare_p10, mut bare_p50) = (Series::default(), Series::default());
+    let (mut served_p10, mut served_p50) = (Series::default(), Series::default());
     for _ in 0..contest.args.rounds {
         fully.round(&many, &full, node.pid())?;
         steadily.round(&many, &paced, node.pid())?;
-        let times_ms = bare_syncs_ms(&directory, contest.args.singles)?;
+        let file = BareFile::create(&directory, contest.args.singles)?;
+        let times_ms = file.syncs_ms()?;
         bare_p10.push(percentile(&times_ms, 10));
         bare_p50.push(percentile(&times_ms, 50));
+        let times_ms = answers_ms(file)?;
+        served_p10.push(percentile(&times_ms, 10));
+        served_p50.push(percentile(&times_ms, 50));
         singly.round(&single, &one, node.pid())?;
     }
     node.stop()?;
@@ -70,35 +72,16 @@ pub(super) fn run(contest: &Contest<'_>, rows: &mut Vec<Row>) -> Result<()> {
     );
     rows.push(
         Row::new("durable, one record at a time, p50", "ms", singly.p50_ms)
-            .against("4 KiB write + fdatasync", bare_p50)
+            .against(BARE, bare_p50)
+            .against(SERVED, served_p50)
             .figure("p99 ms", singly.p99_ms),
     );
     // Where other processes keep the cores busy, a blocking call wakes a scheduler's tick late: its
     // median then tells of them, and the fastest tenth of the disk.
     rows.push(
         Row::new("durable, one record at a time, p10", "ms", singly.p10_ms)
-            .against("4 KiB write + fdatasync", bare_p10),
+            .against(BARE, bare_p10)
+            .against(SERVED, served_p10),
     );
     Ok(())
-}
-
-/// Milliseconds of each write and sync into a file that has all its blocks.
-fn bare_syncs_ms(directory: &Path, count: u64) -> Result<Vec<f64>> {
-    let path = directory.join("bare");
-    let writing = || format!("writing {}", path.display());
-    let file = File::create(&path).context(writing)?;
-    let block = [b'x'; BARE_WRITE_BYTES];
-    for index in 0..count {
-        file.write_all_at(&block, index * BARE_WRITE_BYTES as u64).context(writing)?;
-    }
-    file.sync_all().context(writing)?;
-    let mut times_ms = Vec::new();
-    for index in 0..count {
-        let start = Instant::now();
-        file.write_all_at(&block, index * BARE_WRITE_BYTES as u64).context(writing)?;
-        file.sync_data().context(writing)?;
-        times_ms.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    std::fs::remove_file(&path).context(writing)?;
-    Ok(times_ms)
 }

@@ -4,6 +4,7 @@
 //! process that is started ends with this one; everything is written below one scratch directory.
 
 mod absent;
+mod bare;
 mod bursts;
 mod cases;
 mod disk;
