@@ -18,10 +18,10 @@ use crate::exit::Exit;
 use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, STREAM, TESTSVC};
 use crate::flags::{Flag, Kind};
 use crate::forward_command::ForwardConfig;
-use crate::pages::Shell;
 use crate::query_command::QueryConfig;
 use crate::restore_command::RestoreConfig;
 use crate::settings::{Settings, SettingsError, Sources};
+use crate::shell::Shell;
 use crate::stream_command::StreamConfig;
 use crate::testsvc::TestServiceConfig;
 

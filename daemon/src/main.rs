@@ -21,6 +21,7 @@ mod pages;
 mod query_command;
 mod restore_command;
 mod settings;
+mod shell;
 mod stream_command;
 mod terminal;
 mod testsvc;

@@ -26,7 +26,7 @@ use crate::limits::{
     FOLLOW_QUEUES_BYTES_MAX,
 };
 use crate::metrics::{FollowMetrics, NodeMetrics};
-use crate::shard::Placement;
+use crate::shard::placement::Placement;
 
 /// How long the thread waits for shards before it has them take a turn. Their promises are whole
 /// milliseconds.

@@ -22,8 +22,8 @@ use regex_automata::util::syntax as automata_syntax;
 use regex_syntax::ast::{self, Ast, ClassSetItem};
 use regex_syntax::hir::{self, Hir, HirKind, Look};
 
+use super::caches::CachePool;
 use super::folded::FoldedFinder;
-use super::matcher::CachePool;
 use super::required::{Analysis, Required};
 use crate::limits::{
     EXPRESSION_BYTES_MAX, EXPRESSION_CACHE_BYTES_MAX, EXPRESSION_CLASSES_MAX,

@@ -6,8 +6,6 @@
 //! found equals what matching each record by itself would find (a property test below).
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
 
 use memchr::{memchr, memrchr};
 use regex_automata::Input;
@@ -15,44 +13,6 @@ use regex_automata::meta;
 
 use super::expression::{Compiled, Expression};
 use super::folded::Fold;
-use crate::limits::EXPRESSION_IDLE_CACHES_BYTES_MAX;
-
-/// What all caches that are not in use hold, bytes. One number for the process, because it is the
-/// memory of the process that it bounds.
-static IDLE_BYTES: AtomicUsize = AtomicUsize::new(0);
-
-/// Automaton caches that are not in use: at most one for each scan thread, and over all
-/// expressions at most [`EXPRESSION_IDLE_CACHES_BYTES_MAX`].
-#[derive(Default)]
-pub(super) struct CachePool {
-    /// With their sizes.
-    free: Mutex<Vec<(usize, meta::Cache)>>,
-}
-
-impl CachePool {
-    fn take(&self, regex: &meta::Regex) -> meta::Cache {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let Some((bytes, cache)) = free else { return regex.create_cache() };
-        IDLE_BYTES.fetch_sub(bytes, Relaxed);
-        cache
-    }
-
-    fn give(&self, cache: meta::Cache) {
-        let bytes = cache.memory_usage();
-        if IDLE_BYTES.fetch_add(bytes, Relaxed) + bytes > EXPRESSION_IDLE_CACHES_BYTES_MAX {
-            IDLE_BYTES.fetch_sub(bytes, Relaxed);
-            return;
-        }
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push((bytes, cache));
-    }
-}
-
-impl Drop for CachePool {
-    fn drop(&mut self) {
-        let free = self.free.get_mut().unwrap_or_else(PoisonError::into_inner);
-        IDLE_BYTES.fetch_sub(free.iter().map(|(bytes, _)| bytes).sum(), Relaxed);
-    }
-}
 
 /// One thread's use of an expression.
 pub(crate) struct Matcher<'e> {
@@ -162,28 +122,6 @@ mod tests {
             all.push(record);
         }
         all
-    }
-
-    #[test]
-    fn caches_that_wait_for_their_next_use_stay_within_their_bound() {
-        let text = "words of many kinds, 123 of them\n".repeat(10);
-        let expressions: Vec<_> = (0..2_000)
-            .map(|n| Expression::new(&format!(r"(\w+ ){{3,9}}\pL*{n}"), true, false).unwrap())
-            .collect();
-        let one = {
-            let Compiled::Block(regex) = expressions[0].compiled() else { panic!("not a block") };
-            regex.create_cache().memory_usage()
-        };
-        assert!(one * expressions.len() > EXPRESSION_IDLE_CACHES_BYTES_MAX, "{one}");
-        for expression in &expressions {
-            found(expression, text.as_bytes());
-        }
-        let idle = |expression: &Expression| {
-            let free = expression.caches().free.lock().unwrap();
-            free.iter().map(|(bytes, _)| bytes).sum::<usize>()
-        };
-        let held: usize = expressions.iter().map(idle).sum();
-        assert!(held > 0 && held <= EXPRESSION_IDLE_CACHES_BYTES_MAX, "{held}");
     }
 
     /// Each record by itself, with the `regex` crate.

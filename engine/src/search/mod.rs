@@ -13,6 +13,7 @@
 //!
 //! Not here: sockets and HTTP (`net`), where snapshots come from (`ingest`, `store`), the clock.
 
+mod caches;
 mod consumer;
 pub mod expression;
 mod feed;

@@ -4,7 +4,7 @@
 //! that passes its checksum, wherever that is.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{
@@ -12,6 +12,11 @@ use super::entry::{
 };
 use crate::limits::SPOOL_SCAN_BYTES;
 use crate::storage::File;
+
+/// An error that says on which file.
+pub(super) fn naming(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
 
 /// A file of the spool.
 pub(super) struct SpoolFile {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::entry::{u32_at, u64_at};
-use super::recover::naming;
+use super::file::naming;
 use crate::storage::{File, Open, Storage};
 
 /// Name of the file.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{ENTRY_HEADER_BYTES, FILE_HEADER_BYTES};
-use super::file::{At, SpoolFile};
+use super::file::{At, SpoolFile, naming};
 use super::mark::{Found, MARK_FILE, Mark};
 use super::{Cursor, SEQUENCE_END, Spool, is_set_aside, sequence_of};
 use crate::damage::{Damage, DamageKind};
@@ -232,11 +232,6 @@ fn tried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Damage {
     let (path, kind) = (path.to_owned(), DamageKind::Io(error.kind()));
     Damage { path, offset, len_bytes: 0, range: None, records: None, kind }
-}
-
-/// An error that says on which file.
-pub(super) fn naming(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Makes the directory's own name durable, and those above it, which may be as new. One that this
