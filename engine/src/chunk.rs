@@ -6,6 +6,8 @@
 //! long as its handle lives (what was opened of it does not hold it), whatever happens to its
 //! name; reading never panics, damage is returned and costs the chunk it is in and nothing else.
 
+use std::borrow::Borrow;
+use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
@@ -31,7 +33,58 @@ pub struct ChunkMeta {
     pub text_len: u32,
     /// Which of the part's topics (indexes into [`OpenPart::topics`]) occur in it; empty when the
     /// part does not know and the chunk has to be read to find out.
-    pub topics: Vec<u16>,
+    pub topics: TopicList,
+}
+
+/// Indexes into a topic dictionary. Takes 8 bytes where it is kept; clones share the list, and an
+/// empty one allocates nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicList(Option<Arc<Vec<u16>>>);
+
+impl TopicList {
+    /// Whether both are clones of the same list.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        }
+    }
+
+    /// What the list takes in memory beside the value, bytes, about; clones share it.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |list| LIST_BYTES + list.capacity() * size_of::<u16>())
+    }
+}
+
+/// Counts, a vector's fields and the allocator's headers, bytes.
+const LIST_BYTES: usize = 64;
+
+impl From<Vec<u16>> for TopicList {
+    fn from(mut list: Vec<u16>) -> Self {
+        list.shrink_to_fit();
+        Self((!list.is_empty()).then(|| Arc::new(list)))
+    }
+}
+
+impl Deref for TopicList {
+    type Target = [u16];
+
+    fn deref(&self) -> &[u16] {
+        self.0.as_ref().map_or(&[], |list| list.as_slice())
+    }
+}
+
+/// As the slice that it is, so that one is found by it.
+impl Hash for TopicList {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl Borrow<[u16]> for TopicList {
+    fn borrow(&self) -> &[u16] {
+        self
+    }
 }
 
 /// Text of a chunk: each record followed by LF.
@@ -156,4 +209,30 @@ pub trait OpenPart: Send + Sync {
     /// Verifies the chunk's checksums again, now, whatever was remembered: called before a record
     /// of a chunk is shown. In-memory parts have nothing to verify.
     fn verify(&self, index: usize) -> Result<(), Damage>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_takes_no_more_than_48_bytes_beside_its_list_of_topics() {
+        assert_eq!(size_of::<ChunkMeta>(), 48);
+        assert_eq!(TopicList::default().memory_bytes(), 0);
+        let mut list = Vec::with_capacity(1000);
+        list.push(7);
+        assert_eq!(TopicList::from(list).memory_bytes(), LIST_BYTES + 2);
+    }
+
+    #[test]
+    fn a_list_is_found_by_the_slice_that_it_is_and_shared_by_clones_alone() {
+        let list = TopicList::from(vec![3, 5]);
+        let known = std::collections::HashSet::from([list.clone()]);
+        assert!(known.get(&[3, 5][..]).is_some_and(|found| found.is_shared_with(&list)));
+        assert!(!known.contains(&[3][..]));
+        assert_eq!(TopicList::from(vec![3, 5]), list);
+        assert!(!TopicList::from(vec![3, 5]).is_shared_with(&list));
+        assert!(TopicList::from(Vec::new()).is_shared_with(&TopicList::default()));
+        assert!(!TopicList::default().is_shared_with(&list));
+    }
 }

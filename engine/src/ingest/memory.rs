@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::frame::FrameBuffer;
-use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
+use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text, TopicList};
 use crate::damage::Damage;
 use crate::run_table::RunTable;
 use crate::topic::Topic;
@@ -48,7 +48,7 @@ fn push(chunks: &mut Vec<(ChunkMeta, Chunk)>, table: RunTable, text: Text) {
             last,
             record_count: table.record_count() as u32,
             text_len: text.len() as u32,
-            topics: Vec::new(),
+            topics: TopicList::default(),
         };
         chunks.push((meta, Chunk { table, text }));
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::frame::{FrameHeader, HEADER_BYTES};
 use super::walk::{self, FrameAt, Source};
 use crate::checked::Checked;
-use crate::chunk::{Chunk, ChunkMeta, OpenPart, Text};
+use crate::chunk::{Chunk, ChunkMeta, OpenPart, Text, TopicList};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::run_table::RunTable;
@@ -43,7 +43,7 @@ impl OpenSegment {
                 last: header.last,
                 record_count: header.record_count,
                 text_len: header.text_len,
-                topics: Vec::new(),
+                topics: TopicList::default(),
             })
             .collect();
         let checked = Checked::new(frames.len(), 0);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
+use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text, TopicList};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::{Run, RunTable};
 use crate::topic::Topic;
@@ -103,7 +103,8 @@ impl TestPart {
                         .iter()
                         .filter_map(|topic| all.topics.iter().position(|t| t == topic))
                         .map(|index| index as u16)
-                        .collect(),
+                        .collect::<Vec<_>>()
+                        .into(),
                 };
                 let checksum = crc32fast::hash(&text);
                 TestChunk { meta, table, text: Text::Owned(Arc::new(text)), checksum }
@@ -154,7 +155,7 @@ impl Part for TestPart {
             self.chunks.iter().map(|chunk| chunk.meta.clone()).collect();
         if self.hides_topics {
             for meta in &mut metas {
-                meta.topics.clear();
+                meta.topics = TopicList::default();
             }
         }
         Ok(Box::new(OpenTestPart { part: self.clone(), metas }))

@@ -16,6 +16,11 @@ pub struct Bits {
 }
 
 impl Bits {
+    /// What they take in memory beside the value, bytes.
+    pub const fn memory_bytes(&self) -> usize {
+        self.words.capacity() * size_of::<u64>()
+    }
+
     /// All of `len` blocks.
     pub fn all(len: usize) -> Self {
         let mut bits = Self { words: vec![u64::MAX; len.div_ceil(64)], len };

@@ -15,11 +15,12 @@ use crate::damage::Damage;
 use crate::limits::SLAB_COPY_TEXT_MIN;
 use crate::ulid::Ulid;
 
+use super::blocks::OpenSlab;
 use super::catalogue::Catalogue;
 use super::compaction::{CompactionLimits, Plan, plan};
 use super::footer::{Inputs, SlabEntry};
 use super::merge::{MergeError, MergeInput, merge};
-use super::segment::{OpenSegment, OpenSlab, SegmentMeta, SegmentView, StoreSegment};
+use super::segment::{OpenSegment, SegmentMeta, SegmentView, StoreSegment};
 use super::slab::SlabTrailer;
 use super::writer::{Compression, SegmentWriter, WriteError, WriterOptions};
 

@@ -9,6 +9,7 @@ use rkyv::rancor::Error as ArchiveError;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::chunk::TopicList;
 use crate::damage::DamageKind;
 use crate::limits::{
     BLOCK_ALIGNMENT, DICTIONARY_TOPICS_MAX, SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX,
@@ -54,7 +55,7 @@ pub struct Block {
     /// What its header says.
     pub header: BlockHeader,
     /// Indexes into the slab's topics, ascending; empty where only the header is known.
-    pub topics: Vec<u16>,
+    pub topics: TopicList,
 }
 
 /// The index of one slab.
@@ -189,7 +190,7 @@ impl SlabIndex {
             end = offset.checked_add(header.stored_len()).filter(|&e| e <= bounds.blocks_end)?;
             let (list, rest) = lists.split_at_checked(header.topic_count as usize)?;
             lists = rest;
-            let list: Vec<u16> = list.iter().map(|t| t.to_native()).collect();
+            let list = list_of(list, blocks.last());
             let ascending = list.is_sorted_by(|a, b| a < b);
             if !ascending || list.last().is_some_and(|&t| usize::from(t) >= topics.len()) {
                 return None;
@@ -198,6 +199,15 @@ impl SlabIndex {
         }
         let records: u64 = blocks.iter().map(|b| u64::from(b.header.record_count)).sum();
         (records == bounds.record_count && lists.is_empty()).then_some(Self { blocks, topics })
+    }
+}
+
+/// A block's topics: most often those of the block before it, and then they share one list.
+fn list_of(stored: &[rkyv::rend::u16_le], before: Option<&Block>) -> TopicList {
+    let list = stored.iter().map(|t| t.to_native());
+    match before {
+        Some(before) if list.clone().eq(before.topics.iter().copied()) => before.topics.clone(),
+        _ => list.collect::<Vec<_>>().into(),
     }
 }
 
@@ -269,7 +279,7 @@ mod tests {
                 text_crc: 1,
                 table_crc: 2,
             };
-            blocks.push(Block { offset, header, topics: vec![0, 2] });
+            blocks.push(Block { offset, header, topics: vec![0, 2].into() });
             offset += header.stored_len();
         }
         let topic = |name: &str| TopicStats {
@@ -312,7 +322,7 @@ mod tests {
         bad.blocks[2].header.first = bad.blocks[1].header.last;
         assert!(refused(&bad, &bounds), "overlapping ranges");
         let mut bad = good.clone();
-        bad.blocks[0].topics = vec![0, 3];
+        bad.blocks[0].topics = vec![0, 3].into();
         assert!(refused(&bad, &bounds), "a topic outside the dictionary");
         assert!(!refused(&good, &bounds));
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::chunk::{ChunkMeta, Text};
+use crate::chunk::{ChunkMeta, Text, TopicList};
 use crate::run_table::RunTable;
 use crate::store::footer::Inputs;
 use crate::store::testing::{Record, SMALL, directory, read_all, record};
@@ -71,7 +71,7 @@ fn part(records: &[Record], chunk_len: usize) -> MemoryPart {
             last,
             record_count: records.len() as u32,
             text_len: text.len() as u32,
-            topics: Vec::new(),
+            topics: TopicList::default(),
         });
         chunks.push(Chunk { table, text: Text::Owned(Arc::new(text)) });
     }
@@ -156,8 +156,13 @@ fn a_run_without_a_copy_is_moved_whole() {
     let text: Vec<u8> = (0..500).flat_map(|_| *b"123456789\n").collect();
     let inputs = [a, b].map(|table| {
         let (first, last) = table.range().unwrap();
-        let meta =
-            ChunkMeta { first, last, record_count: 500, text_len: 5_000, topics: Vec::new() };
+        let meta = ChunkMeta {
+            first,
+            last,
+            record_count: 500,
+            text_len: 5_000,
+            topics: TopicList::default(),
+        };
         let chunk = Chunk { table, text: Text::Owned(Arc::new(text.clone())) };
         let (metas, chunks) = (vec![meta], vec![chunk]);
         input(MemoryPart { metas, chunks, broken: Vec::new(), open_now: Arc::default() })

@@ -11,6 +11,7 @@
 //! renamed, the directory synced, and only then anything it replaces is dropped.
 
 pub mod block;
+mod blocks;
 pub mod catalogue;
 pub mod codec;
 pub mod compaction;

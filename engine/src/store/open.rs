@@ -9,6 +9,7 @@
 use std::ops::Range;
 use std::path::Path;
 
+use crate::chunk::TopicList;
 use crate::damage::{Damage, DamageKind};
 use crate::limits::BLOCK_ALIGNMENT;
 use crate::signature::{Matrix, SIGNATURE_SCHEME};
@@ -315,7 +316,7 @@ fn walk(slab: &[u8], span: Range<usize>, ids: &SlabIds) -> Walk {
                 walk.ends_inside_block = true;
                 return walk;
             }
-            walk.blocks.push(Block { offset: at as u64, header, topics: Vec::new() });
+            walk.blocks.push(Block { offset: at as u64, header, topics: TopicList::default() });
             last = Some(header.last);
             number = header.number + 1;
             at += header.stored_len() as usize;

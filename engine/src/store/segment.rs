@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::checked::Checked;
 use crate::chunk::{Candidates, Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::{Damage, DamageKind};
-use crate::limits::{DICTIONARY_TOPICS_MAX, SEGMENT_OPEN_BYTES};
+use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::open_cache::{OpenCache, Slot};
 use crate::run_table::RunTable;
 use crate::search::required::Required;
@@ -26,13 +26,13 @@ use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
+use super::blocks::{Blocks, OpenSlab};
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 use super::open::{self, Found};
 use super::signatures::Signatures;
-use super::slab::SlabTrailer;
 
 /// What planning needs to know of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,8 @@ impl StoreSegment {
         let known = Arc::default();
         let open = OpenSegment::open(&directory.storage, path, &Mutex::default(), &known)?;
         let whole = |kind| damage_of_file(path, kind, None);
-        let (Some(first), Some(last)) = (open.chunks.first(), open.chunks.last()) else {
+        let (Some(first), Some(last)) = (open.blocks.chunks.first(), open.blocks.chunks.last())
+        else {
             return Err(whole(DamageKind::Malformed("store segment")));
         };
         let name = path.file_name().and_then(|n| n.to_str()).and_then(Name::parse);
@@ -132,8 +133,8 @@ impl StoreSegment {
             id,
             first: first.first,
             last: last.last,
-            record_count: open.chunks.iter().map(|c| u64::from(c.record_count)).sum(),
-            text_bytes: open.chunks.iter().map(|c| u64::from(c.text_len)).sum(),
+            record_count: open.blocks.chunks.iter().map(|c| u64::from(c.record_count)).sum(),
+            text_bytes: open.blocks.chunks.iter().map(|c| u64::from(c.text_len)).sum(),
             file_bytes: open.file_bytes,
         };
         let footer = open.footer();
@@ -218,7 +219,7 @@ impl Part for StoreSegment {
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
         let segment = self.open_shared()?;
-        let blocks = 0..segment.chunks.len();
+        let blocks = 0..segment.blocks.chunks.len();
         Ok(Box::new(SegmentView { segment, blocks }))
     }
 
@@ -231,24 +232,12 @@ impl Part for StoreSegment {
     }
 }
 
+/// A block where it is read.
 #[derive(Debug, Clone, Copy)]
 struct BlockPlace {
     /// Where its header starts in the file, bytes.
     offset: u64,
     header: BlockHeader,
-}
-
-/// A slab of an open segment.
-#[derive(Debug, Clone)]
-pub struct OpenSlab {
-    /// Where it starts in the file, bytes.
-    pub offset: u64,
-    /// What its trailer says; `None` when trailer and footer are damaged.
-    pub trailer: Option<SlabTrailer>,
-    /// Which of the segment's chunks it holds.
-    pub blocks: Range<usize>,
-    /// Whether its index is whole.
-    pub is_indexed: bool,
 }
 
 /// An open segment, shared by those who read it.
@@ -259,12 +248,8 @@ pub struct OpenSegment {
     map: Mutex<Arc<Map>>,
     checked: Arc<Checked>,
     known: Arc<KnownDamage>,
-    chunks: Vec<ChunkMeta>,
-    places: Vec<BlockPlace>,
-    slabs: Vec<OpenSlab>,
+    blocks: Blocks,
     signatures: Signatures,
-    topics: Vec<Topic>,
-    stats: Vec<TopicStats>,
     damage: Vec<Damage>,
 }
 
@@ -299,6 +284,7 @@ impl OpenSegment {
     }
 
     fn of_found(path: &Path, file: Arc<dyn File>, map: Arc<Map>, found: Found) -> Self {
+        let blocks = Blocks::of(found.slabs);
         let mut this = Self {
             path: path.to_owned(),
             file,
@@ -306,73 +292,28 @@ impl OpenSegment {
             map: Mutex::new(map),
             checked: Arc::default(),
             known: Arc::default(),
-            chunks: Vec::new(),
-            places: Vec::new(),
-            slabs: Vec::new(),
-            signatures: Signatures::default(),
-            topics: Vec::new(),
-            stats: Vec::new(),
+            signatures: Signatures::of(&blocks.slabs, blocks.flags()),
+            blocks,
             damage: found.damage,
         };
-        let mut numbers = std::collections::HashMap::new();
-        for slab in found.slabs {
-            // The slab's dictionary in terms of the part's; `None` when that is full.
-            let mut known = Vec::with_capacity(slab.index.topics.len());
-            for stats in &slab.index.topics {
-                let next = this.topics.len();
-                let number = *numbers.entry(stats.topic.clone()).or_insert(next);
-                if number == next {
-                    this.topics.push(stats.topic.clone());
-                    this.stats.push(stats.clone());
-                } else {
-                    this.stats[number].add(stats);
-                }
-                known.push((number < DICTIONARY_TOPICS_MAX).then_some(number as u16));
-            }
-            let start = this.chunks.len();
-            for block in slab.index.blocks {
-                let topics = block.topics.iter().map(|&t| known[usize::from(t)]).collect();
-                this.chunks.push(ChunkMeta {
-                    first: block.header.first,
-                    last: block.header.last,
-                    record_count: block.header.record_count,
-                    text_len: block.header.text_len,
-                    topics: Option::unwrap_or_default(topics),
-                });
-                let place = BlockPlace { offset: slab.offset + block.offset, header: block.header };
-                this.places.push(place);
-            }
-            this.slabs.push(OpenSlab {
-                offset: slab.offset,
-                trailer: slab.trailer,
-                blocks: start..this.chunks.len(),
-                is_indexed: slab.is_indexed,
-            });
-        }
-        let flags = this.places.iter().map(|place| place.header.flags);
-        this.signatures = Signatures::of(&this.slabs, flags);
-        let checked = Checked::new(this.chunks.len(), this.signatures.verified_bits());
+        let checked = Checked::new(this.blocks.chunks.len(), this.signatures.verified_bits());
         this.checked = Arc::new(checked);
         this
     }
 
     /// What it keeps in memory, bytes, about.
     fn memory_bytes(&self) -> usize {
-        let block = size_of::<ChunkMeta>() + size_of::<BlockPlace>();
-        let topics: usize = self.chunks.iter().map(|chunk| 2 * chunk.topics.capacity()).sum();
-        let dictionary = self.topics.len() * (size_of::<Topic>() + size_of::<TopicStats>() + 128);
-        SEGMENT_OPEN_BYTES + self.chunks.len() * block + topics + dictionary
+        SEGMENT_OPEN_BYTES + self.blocks.memory_bytes() + self.signatures.memory_bytes()
     }
 
     /// Its slabs in ULID order.
     pub fn slabs(&self) -> &[OpenSlab] {
-        &self.slabs
+        &self.blocks.slabs
     }
 
     /// First and last record of a slab; `None` if it has no block.
     pub fn range_of(&self, slab: &OpenSlab) -> Option<(Ulid, Ulid)> {
-        let chunks = &self.chunks[slab.blocks.clone()];
-        Some((chunks.first()?.first, chunks.last()?.last))
+        self.blocks.range_of(slab)
     }
 
     /// Its file.
@@ -387,7 +328,7 @@ impl OpenSegment {
 
     /// Totals per topic, from the indexes that are whole.
     pub fn topic_stats(&self) -> Vec<TopicStats> {
-        self.stats.clone()
+        self.blocks.stats.clone()
     }
 
     fn footer(&self) -> Option<Footer> {
@@ -407,6 +348,10 @@ impl OpenSegment {
         Ok(Arc::clone(&map))
     }
 
+    fn place(&self, index: usize) -> BlockPlace {
+        BlockPlace { offset: self.blocks.offset(index), header: self.blocks.header(index) }
+    }
+
     fn damage_of(&self, place: &BlockPlace, kind: DamageKind) -> Damage {
         Damage {
             path: self.path.clone(),
@@ -424,15 +369,15 @@ impl OpenSegment {
         index: usize,
         read: impl Fn(&Arc<Map>, &BlockPlace) -> Result<T, DamageKind>,
     ) -> Result<T, Damage> {
-        let place = &self.places[index];
+        let place = self.place(index);
         let mut map = self.map()?;
-        let mut result = read(&map, place);
+        let mut result = read(&map, &place);
         if map.is_poisoned() {
             map = self.map()?;
-            result = read(&map, place);
+            result = read(&map, &place);
         }
         result.map_err(|kind| {
-            let damage = self.damage_of(place, kind);
+            let damage = self.damage_of(&place, kind);
             self.checked.block_is_bad(index);
             self.known.add(index, &damage, place.header.text_len);
             damage
@@ -531,11 +476,11 @@ impl SegmentView {
 
 impl OpenPart for SegmentView {
     fn chunks(&self) -> &[ChunkMeta] {
-        &self.segment.chunks[self.blocks.clone()]
+        &self.segment.blocks.chunks[self.blocks.clone()]
     }
 
     fn topics(&self) -> &[Topic] {
-        &self.segment.topics
+        &self.segment.blocks.topics
     }
 
     fn damage(&self) -> &[Damage] {
@@ -551,7 +496,11 @@ impl OpenPart for SegmentView {
     }
 
     fn will_read(&self, index: usize) {
-        let Some(place) = self.segment.places.get(self.blocks.start + index) else { return };
+        let index = self.blocks.start + index;
+        if index >= self.blocks.end {
+            return;
+        }
+        let place = self.segment.place(index);
         let Ok(map) = self.segment.map() else { return };
         let (start, len) = (place.offset as usize, place.header.stored_len() as usize);
         if start < map.len() {

@@ -18,6 +18,10 @@ fn records(n: u64) -> Vec<Record> {
     (0..n).map(|n| record(7, n)).collect()
 }
 
+fn places(open: &OpenSegment) -> Vec<BlockPlace> {
+    (0..open.blocks.chunks.len()).map(|index| open.place(index)).collect()
+}
+
 #[test]
 fn what_is_written_is_read_back() {
     let temp = tempfile::tempdir().unwrap();
@@ -25,8 +29,8 @@ fn what_is_written_is_read_back() {
     let records = records(60);
     let segment = write(&directory, SMALL, &records);
     let open = segment.open_shared().unwrap();
-    assert!(open.slabs().len() >= 3 && open.chunks.len() > 6, "several slabs and blocks");
-    assert!(open.chunks.iter().all(|c| c.text_len <= 100));
+    assert!(open.slabs().len() >= 3 && open.blocks.chunks.len() > 6, "several slabs and blocks");
+    assert!(open.blocks.chunks.iter().all(|c| c.text_len <= 100));
     assert_eq!(read_all(&segment), (records.clone(), Vec::new()));
     let bytes: usize = records.iter().map(|r| r.line.len() + 1).sum();
     assert_eq!((segment.records(), segment.text_bytes()), (60, bytes as u64));
@@ -41,9 +45,9 @@ fn what_is_written_is_read_back() {
         assert_eq!(stats.record_count, of.len() as u64);
         assert_eq!((stats.first_ms, stats.last_ms), (of[0].ulid.ms(), of[of.len() - 1].ulid.ms()));
     }
-    for chunk in &open.chunks {
+    for chunk in &open.blocks.chunks {
         let named: HashSet<_> =
-            chunk.topics.iter().map(|&t| open.topics[usize::from(t)].as_str()).collect();
+            chunk.topics.iter().map(|&t| open.blocks.topics[usize::from(t)].as_str()).collect();
         let inside = |r: &&Record| (chunk.first..=chunk.last).contains(&r.ulid);
         let real: HashSet<_> = records.iter().filter(inside).map(|r| r.topic.as_str()).collect();
         assert_eq!(named, real);
@@ -57,7 +61,7 @@ fn a_record_longer_than_a_block_is_a_block_of_its_own() {
     records[4].line = vec![b'x'; 1000];
     let segment = write(&directory(temp.path()), SMALL, &records);
     let open = segment.open_shared().unwrap();
-    let long = open.chunks.iter().find(|c| c.text_len > 100).unwrap();
+    let long = open.blocks.chunks.iter().find(|c| c.text_len > 100).unwrap();
     assert_eq!((long.record_count, long.text_len), (1, 1001));
     assert_eq!(read_all(&segment), (records, Vec::new()));
 }
@@ -79,11 +83,15 @@ fn a_run_is_cut_at_line_boundaries_only_where_a_block_is_full() {
     let segment = writer.finish(Inputs::default()).unwrap().unwrap();
     let open = segment.open_shared().unwrap();
     assert!(
-        open.chunks.iter().all(|c| c.text_len > 90 || c.last == first.plus(u64::from(lines) - 1))
+        open.blocks
+            .chunks
+            .iter()
+            .all(|c| c.text_len > 90 || c.last == first.plus(u64::from(lines) - 1))
     );
-    assert!(open.places.iter().all(|p| p.header.run_count == 1));
-    let all: Vec<u8> =
-        (0..open.chunks.len()).flat_map(|i| open.read_block(i).unwrap().text.to_vec()).collect();
+    assert!(places(&open).iter().all(|p| p.header.run_count == 1));
+    let all: Vec<u8> = (0..open.blocks.chunks.len())
+        .flat_map(|i| open.read_block(i).unwrap().text.to_vec())
+        .collect();
     assert_eq!(all, text);
 }
 
@@ -137,7 +145,7 @@ fn a_file_that_changes_is_verified_again() {
     assert!(Arc::ptr_eq(&first, &segment.open_shared().unwrap()), "shared while it is open");
     assert!(first.read_block(0).is_ok());
     let mut bytes = fs::read(segment.path()).unwrap();
-    let (_, text) = spans(&bytes, &first.places[0]).unwrap();
+    let (_, text) = spans(&bytes, &first.place(0)).unwrap();
     bytes[text.start] ^= 1;
     // Another file under the same name: what is open stays as it was.
     let path = segment.path().to_owned();
@@ -147,7 +155,7 @@ fn a_file_that_changes_is_verified_again() {
     let again = segment.open_shared().unwrap();
     let damage = again.read_block(0).unwrap_err();
     assert_eq!(damage.kind, DamageKind::Checksum("text of a block"));
-    assert_eq!(damage.records, Some(u64::from(again.chunks[0].record_count)));
+    assert_eq!(damage.records, Some(u64::from(again.blocks.chunks[0].record_count)));
 }
 
 /// Hexadecimal digits at random: zstd halves them, and no more.
@@ -174,9 +182,9 @@ fn a_file_cut_under_an_open_segment_costs_what_is_gone() {
         let open = segment.open().unwrap();
         assert_eq!(read_open(&*open), (all.clone(), Vec::new()));
         let shared = segment.open_shared().unwrap();
-        let last = shared.chunks.len() - 1;
+        let last = shared.blocks.chunks.len() - 1;
         let old = open.read(last).unwrap().text;
-        let keep = shared.places[4].offset;
+        let keep = shared.place(4).offset;
         fs::OpenOptions::new().write(true).open(segment.path()).unwrap().set_len(keep).unwrap();
         if compression == Compression::None {
             assert!(old.iter().all(|&b| b == 0) && old.is_poisoned(), "told, not invented");
@@ -187,9 +195,9 @@ fn a_file_cut_under_an_open_segment_costs_what_is_gone() {
             assert!(!old.is_poisoned() && old.memory_bytes() >= old.len());
         }
         let (kept, damage) = read_open(&*open);
-        let whole = all.iter().filter(|r| r.ulid < shared.chunks[4].first).count();
+        let whole = all.iter().filter(|r| r.ulid < shared.blocks.chunks[4].first).count();
         assert_eq!(kept, all[..whole]);
-        assert_eq!(damage.len(), shared.chunks.len() - 4);
+        assert_eq!(damage.len(), shared.blocks.chunks.len() - 4);
     }
 }
 
@@ -206,7 +214,7 @@ fn zeros_in_place_of_bytes_that_are_gone_are_never_decoded_into_records() {
     let open = segment.open_shared().unwrap();
     assert!(open.read_block(1).is_ok() && open.checked.is_text_verified(1));
     // The second half of the block's bytes goes; none of them is read before it is decoded.
-    let place = open.places[1];
+    let place = open.place(1);
     let keep = place.offset + place.header.used_len() / 2;
     fs::OpenOptions::new().write(true).open(segment.path()).unwrap().set_len(keep).unwrap();
     let damage = open.read_block(1).unwrap_err();
@@ -240,14 +248,15 @@ impl Broken {
         let records = records(count);
         let segment = write(&directory, options, &records);
         let open = segment.open_shared().unwrap();
-        assert!(open.slabs().len() >= 2 && open.chunks.len() >= 5);
-        let last = open.places.len() - 1;
-        assert!(open.places[..last].iter().all(|place| place.header.codec == codec));
+        assert!(open.slabs().len() >= 2 && open.blocks.chunks.len() >= 5);
+        let places = places(&open);
+        let last = places.len() - 1;
+        assert!(places[..last].iter().all(|place| place.header.codec == codec));
         let span = |p: &BlockPlace| {
             let start = p.offset as usize;
             (start..start + p.header.used_len() as usize, p.header.first, p.header.last)
         };
-        let blocks = open.places.iter().map(span).collect();
+        let blocks = places.iter().map(span).collect();
         let (path, bytes) = (segment.path().to_owned(), fs::read(segment.path()).unwrap());
         Self { temp, directory, path, bytes, records, blocks }
     }
@@ -350,7 +359,7 @@ fn a_segment_that_is_not_to_be_compressed_is_not() {
     let options = WriterOptions { compression: Compression::None, ..PACKED };
     let segment = write(&directory(temp.path()), options, &records(100));
     let open = segment.open_shared().unwrap();
-    assert!(open.places.iter().all(|place| place.header.codec == CODEC_NONE));
+    assert!(places(&open).iter().all(|place| place.header.codec == CODEC_NONE));
     assert!(matches!(open.read_block(0).unwrap().text, Text::Mapped(..)));
     assert_eq!(read_all(&segment), (records(100), Vec::new()));
 }

@@ -11,7 +11,7 @@ use crate::search::required::Required;
 use crate::signature::{Bits, Filter, Matrix, Rows, SIGNATURE_SCHEME, Shape};
 
 use super::block::BLOCK_FOLD_EXTRAS;
-use super::segment::OpenSlab;
+use super::blocks::OpenSlab;
 
 /// One slab's.
 #[derive(Debug)]
@@ -65,6 +65,12 @@ impl Signatures {
             this.verified_bits += shape.map_or(0, |shape| shape.verified_bits());
         }
         this
+    }
+
+    /// What it takes in memory, bytes; what was verified is counted with those of the segment.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let extras = self.fold_extras.as_ref().map_or(0, Bits::memory_bytes);
+        self.slabs.capacity() * size_of::<SlabSignatures>() + extras
     }
 
     /// Bits that remember what of them was verified.

@@ -267,7 +267,7 @@ impl SegmentWriter {
         }
         topics.sort_unstable();
         slab.block_topics += topics.len();
-        slab.index.blocks.push(Block { offset, header, topics });
+        slab.index.blocks.push(Block { offset, header, topics: topics.into() });
         if self.options.signature_percent > 0 {
             slab.signatures.push(&self.block.text);
         }
