@@ -110,11 +110,15 @@ pub const OUTPUT_CAPACITY_BYTES: usize = OUTPUT_PIECE_BYTES + (8 << 10);
 pub const READ_AHEAD_CHUNKS: usize = 16;
 
 /// What is kept of segments that were opened before, bytes, of store and ingest each, so that the next
-/// query need not read and validate their indexes, find their frames and map them again.
-pub const SEGMENTS_OPEN_BYTES_MAX: usize = 32 << 20;
+/// query need not read and validate their indexes, find their frames and map them again. A store
+/// takes some 96 bytes for half a MiB of text, so that this is enough for 80 GiB.
+pub const SEGMENTS_OPEN_BYTES_MAX: usize = 16 << 20;
 
-/// What an open segment counts beside its index, bytes: bounds descriptors and maps at some hundreds.
-pub const SEGMENT_OPEN_BYTES: usize = 128 << 10;
+/// Segments that are kept open, of store and ingest each: a descriptor and a map each.
+pub const SEGMENTS_OPEN_MAX: usize = 240;
+
+/// What an open segment counts beside its chunks, bytes: handles, paths and the allocator's headers.
+pub const SEGMENT_OPEN_BYTES: usize = 2 << 10;
 
 /// Decoded text and run tables that all queries together keep between their turns on the scan
 /// threads, bytes. Beyond it those that wait longest give theirs back and read again when it is

@@ -1,9 +1,10 @@
 //! Segments that are kept open between queries, so that the next one need not find their blocks or
 //! frames, validate and map them again.
 //!
-//! Invariants: what the segments of one cache keep is bounded ([`SEGMENTS_OPEN_BYTES_MAX`]), whichever
-//! directory they lie in; a segment whose handle goes is not held here; of those that do not fit the
-//! ones that were not used since they were looked at last are closed first (CLOCK).
+//! Invariants: what the segments of one cache keep is bounded ([`SEGMENTS_OPEN_BYTES_MAX`],
+//! [`SEGMENTS_OPEN_MAX`]), whichever directory they lie in; a segment whose handle goes is not held
+//! here, and costs no other its place; of those that do not fit the ones that were not used since they
+//! were looked at last are closed first (CLOCK).
 //!
 //! Not here: whether what is open is still what the file holds, which whoever opens it asks.
 
@@ -11,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::limits::SEGMENTS_OPEN_BYTES_MAX;
+use crate::limits::{SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX};
 
 /// What one segment keeps open.
 #[derive(Debug)]
@@ -35,11 +36,19 @@ struct Entry<T> {
 pub(crate) struct OpenCache<T> {
     queue: Mutex<Queue<T>>,
     bytes_max: usize,
+    count_max: usize,
 }
 
 struct Queue<T> {
     entries: VecDeque<Entry<T>>,
     bytes: usize,
+}
+
+impl<T> Queue<T> {
+    fn forget_gone(&mut self) {
+        self.entries.retain(|entry| entry.slot.strong_count() > 0);
+        self.bytes = self.entries.iter().map(|entry| entry.bytes).sum();
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -49,11 +58,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<T> OpenCache<T> {
     /// An empty one with the default bound.
     pub(crate) const fn new() -> Self {
-        Self::with_bytes_max(SEGMENTS_OPEN_BYTES_MAX)
+        Self::bounded(SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX)
     }
 
-    const fn with_bytes_max(bytes_max: usize) -> Self {
-        Self { queue: Mutex::new(Queue { entries: VecDeque::new(), bytes: 0 }), bytes_max }
+    const fn bounded(bytes_max: usize, count_max: usize) -> Self {
+        let queue = Queue { entries: VecDeque::new(), bytes: 0 };
+        Self { queue: Mutex::new(queue), bytes_max, count_max }
+    }
+
+    fn is_full(&self, queue: &Queue<T>) -> bool {
+        queue.bytes > self.bytes_max || queue.entries.len() > self.count_max
     }
 
     /// Keeps `open`, which takes `bytes`, in its slot as long as there is room.
@@ -67,7 +81,10 @@ impl<T> OpenCache<T> {
         let mut queue = lock(&self.queue);
         queue.bytes += bytes;
         queue.entries.push_back(Entry { slot: Arc::downgrade(slot), bytes });
-        while queue.bytes > self.bytes_max
+        if self.is_full(&queue) {
+            queue.forget_gone();
+        }
+        while self.is_full(&queue)
             && let Some(entry) = queue.entries.pop_front()
         {
             match entry.slot.upgrade() {
@@ -92,7 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_used_again_stays_and_the_whole_is_bounded() {
-        let cache = OpenCache::with_bytes_max(30);
+        let cache = OpenCache::bounded(30, 9);
         let slots: Vec<Arc<Slot<usize>>> = (0..9).map(|_| Arc::default()).collect();
         let open: Vec<Arc<usize>> = (0..9).map(Arc::new).collect();
         let is_open = |i: usize| Arc::strong_count(&open[i]) > 1;
@@ -108,8 +125,33 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_kept_than_may_be_open_however_small() {
+        let cache = OpenCache::bounded(30, 4);
+        let slots: Vec<Arc<Slot<usize>>> = (0..9).map(|_| Arc::default()).collect();
+        let open: Vec<Arc<usize>> = (0..9).map(Arc::new).collect();
+        for i in 0..9 {
+            cache.keep(&slots[i], &open[i], 1);
+        }
+        assert_eq!(open.iter().filter(|open| Arc::strong_count(open) > 1).count(), 4);
+    }
+
+    #[test]
+    fn one_that_is_gone_costs_no_other_its_place() {
+        let cache = OpenCache::bounded(30, 9);
+        let [a, b, c, d]: [Arc<Slot<usize>>; 4] = Default::default();
+        let open: Vec<Arc<usize>> = (0..4).map(Arc::new).collect();
+        cache.keep(&a, &open[0], 10);
+        cache.keep(&b, &open[1], 10);
+        cache.keep(&c, &open[2], 10);
+        drop(b);
+        cache.keep(&d, &open[3], 10);
+        let is_open = |i: usize| Arc::strong_count(&open[i]) > 1;
+        assert!(is_open(0) && !is_open(1) && is_open(2) && is_open(3));
+    }
+
+    #[test]
     fn a_slot_that_goes_takes_what_it_keeps_with_it() {
-        let cache = OpenCache::with_bytes_max(30);
+        let cache = OpenCache::bounded(30, 9);
         let (slot, open) = (Arc::default(), Arc::new(1));
         cache.keep(&slot, &open, 10);
         assert_eq!(Arc::strong_count(&open), 2);
