@@ -46,6 +46,7 @@ impl Signatures {
         let flagged = flags.enumerate().filter(|(_, flags)| flags & BLOCK_FOLD_EXTRAS != 0);
         flagged.for_each(|(block, _)| extras.insert(block));
         this.fold_extras = (!extras.is_empty()).then_some(extras);
+        this.slabs.reserve_exact(slabs.len());
         for slab in slabs {
             let Some(trailer) = slab.trailer.filter(|_| slab.is_indexed) else { continue };
             let section = trailer.signatures;
