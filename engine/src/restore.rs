@@ -326,7 +326,7 @@ impl Restore {
         let mut adopted = HashSet::new();
         for segment in found {
             if segment.content().records > 0 && !self.holds(&*segment) {
-                let part = segment.open().map_err(|damage| damage.to_string())?;
+                let part = segment.open_to_move().map_err(|damage| damage.to_string())?;
                 adopted.insert(segment.id());
                 inputs.push(MergeInput { part, path: segment.path() });
             }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::frame::HEADER_BYTES;
-use super::open::OpenSegment;
+use super::open::{Frames, OpenSegment};
 use super::segment::{SegmentState, incarnation};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
@@ -89,7 +89,8 @@ fn check_segment_bytes(
     if !is_ours && walk.frames.is_empty() && walk.torn.is_empty() {
         return Ok((Checked { is_foreign: true, ..Checked::default() }, Vec::new()));
     }
-    let open = OpenSegment::new(path.to_path_buf(), source, walk.frames, walk.damage);
+    let open = OpenSegment::new(path.to_path_buf(), source, None, walk.frames, walk.damage);
+    let open = Frames(Arc::new(open));
     let mut checked = Checked { damage: open.damage().to_vec(), ..Checked::default() };
     for (index, meta) in open.chunks().iter().enumerate() {
         match open.read(index) {

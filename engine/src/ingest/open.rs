@@ -2,11 +2,13 @@
 //!
 //! Invariants: what was verified of a frame is remembered for as long as the segment is open, which
 //! is not longer than its file stays as it is ([`super::segment`] sees to that by the file's version
-//! stamp); whoever writes the records anew does not rely on it. A file that is still being written
-//! is opened afresh by each reader.
+//! stamp, and opens it anew for whoever writes the records anew); a fault costs the frame that it is
+//! in, whichever reader meets it. A file that is still being written is opened afresh by each reader.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::frame::{FrameHeader, HEADER_BYTES};
 use super::walk::{self, FrameAt, Source};
@@ -15,12 +17,15 @@ use crate::chunk::{Chunk, ChunkMeta, OpenPart, Text, TopicList};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::run_table::RunTable;
+use crate::storage::File;
 use crate::topic::Topic;
 
 /// A segment whose frames were found.
 pub(super) struct OpenSegment {
     path: PathBuf,
-    source: Source,
+    source: Mutex<Source>,
+    /// Of what is mapped: to map it anew after a fault.
+    file: Option<Arc<dyn File>>,
     frames: Vec<FrameAt>,
     metas: Vec<ChunkMeta>,
     damage: Vec<Damage>,
@@ -32,6 +37,7 @@ impl OpenSegment {
     pub(super) fn new(
         path: PathBuf,
         source: Source,
+        file: Option<Arc<dyn File>>,
         mut frames: Vec<FrameAt>,
         damage: Vec<Damage>,
     ) -> Self {
@@ -47,7 +53,7 @@ impl OpenSegment {
             })
             .collect();
         let checked = Checked::new(frames.len(), 0);
-        Self { path, source, frames, metas, damage, checked }
+        Self { path, source: Mutex::new(source), file, frames, metas, damage, checked }
     }
 
     /// What it keeps in memory, bytes, about.
@@ -55,9 +61,40 @@ impl OpenSegment {
         SEGMENT_OPEN_BYTES + self.frames.len() * (size_of::<FrameAt>() + size_of::<ChunkMeta>())
     }
 
-    /// Whether a part of its file was gone when it was read.
+    /// Whether a part of its file was gone when its frames were looked for.
     pub(super) fn is_poisoned(&self) -> bool {
-        self.source.is_poisoned()
+        self.source.lock().unwrap_or_else(PoisonError::into_inner).is_poisoned()
+    }
+
+    fn fresh_map(&self) -> Result<Source, DamageKind> {
+        let file = self.file.as_ref().ok_or(DamageKind::Truncated("segment"))?;
+        let map = file.map().map_err(|e| DamageKind::Io(e.kind()))?;
+        Ok(Source::Mapped(Arc::new(map)))
+    }
+
+    /// What is read; mapped anew after a fault.
+    fn source(&self) -> Result<Source, DamageKind> {
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        if source.is_poisoned() {
+            *source = self.fresh_map()?;
+        }
+        Ok(source.clone())
+    }
+
+    /// Runs `read`; once more, on a map that nobody else reads, if somebody met a fault meanwhile:
+    /// pages that vanish under a map read as zeros, so whatever was found in them is void.
+    fn with_source<T>(
+        &self,
+        read: impl Fn(&Source) -> Result<T, DamageKind>,
+    ) -> Result<T, DamageKind> {
+        let source = self.source()?;
+        let result = read(&source);
+        if !source.is_poisoned() {
+            return result;
+        }
+        let own = self.fresh_map()?;
+        let result = read(&own);
+        if own.is_poisoned() { Err(DamageKind::Truncated("segment")) } else { result }
     }
 
     fn damage_of(&self, frame: &FrameAt, kind: DamageKind) -> Damage {
@@ -71,50 +108,19 @@ impl OpenSegment {
         }
     }
 
-    /// A span of a frame, whole.
-    fn span(
-        &self,
-        frame: &FrameAt,
-        span: std::ops::Range<usize>,
-    ) -> Result<std::borrow::Cow<'_, [u8]>, DamageKind> {
-        let len = span.len();
-        let offset = frame.offset + span.start as u64;
-        let bytes = self.source.read(offset, len).map_err(|e| DamageKind::Io(e.kind()))?;
-        if bytes.len() < len {
-            return Err(DamageKind::Truncated("frame text"));
-        }
-        Ok(bytes)
-    }
-
-    fn table_of(&self, frame: &FrameAt) -> Result<RunTable, DamageKind> {
-        let bytes = self.span(frame, frame.header.table_span())?;
-        frame.header.decode_table(&bytes).map_err(walk::damage_kind)
-    }
-
-    fn text_of(&self, frame: &FrameAt, is_verified: bool) -> Result<Text, DamageKind> {
-        let span = frame.header.text_span();
-        let bytes = self.span(frame, span.clone())?;
-        if !is_verified {
-            frame.header.check_text(&bytes).map_err(walk::damage_kind)?;
-        }
-        match (&self.source, bytes) {
-            (Source::Mapped(map), _) => {
-                let start = frame.offset as usize + span.start;
-                Ok(Text::Mapped(Arc::clone(map), start..start + span.len()))
-            }
-            (Source::File(_), bytes) => Ok(Text::Owned(Arc::new(bytes.into_owned()))),
-        }
-    }
-
-    /// Reads a frame; `believes` what was verified before.
-    fn read_frame(&self, index: usize, believes: bool) -> Result<Chunk, Damage> {
+    fn read_frame(&self, index: usize) -> Result<Chunk, Damage> {
         let frame = &self.frames[index];
-        let is_verified = believes && self.checked.is_text_verified(index);
-        let chunk = self.table_of(frame).and_then(|table| {
-            let text = self.text_of(frame, is_verified)?;
-            self.unless_poisoned(Chunk { table, text })
+        let is_verified = self.checked.is_text_verified(index);
+        let chunk = self.with_source(|source| {
+            let table = table_of(source, frame)?;
+            let text = text_of(source, frame, is_verified)?;
+            Ok(Chunk { table, text })
         });
-        self.note(index, chunk)
+        match chunk {
+            // Of what was verified before somebody else may know better by now.
+            Ok(chunk) if is_verified => Ok(chunk),
+            chunk => self.note(index, chunk),
+        }
     }
 
     /// Remembers whether a frame is whole.
@@ -130,19 +136,59 @@ impl OpenSegment {
             }
         }
     }
+}
 
-    /// Pages that vanished under a map read as zeros: whatever was found in them is void.
-    fn unless_poisoned<T>(&self, value: T) -> Result<T, DamageKind> {
-        if self.source.is_poisoned() {
-            return Err(DamageKind::Truncated("segment"));
+/// A span of a frame, whole.
+fn span_of<'s>(
+    source: &'s Source,
+    frame: &FrameAt,
+    span: Range<usize>,
+) -> Result<Cow<'s, [u8]>, DamageKind> {
+    let len = span.len();
+    let offset = frame.offset + span.start as u64;
+    let bytes = source.read(offset, len).map_err(|e| DamageKind::Io(e.kind()))?;
+    if bytes.len() < len {
+        return Err(DamageKind::Truncated("frame text"));
+    }
+    Ok(bytes)
+}
+
+fn table_of(source: &Source, frame: &FrameAt) -> Result<RunTable, DamageKind> {
+    let bytes = span_of(source, frame, frame.header.table_span())?;
+    frame.header.decode_table(&bytes).map_err(walk::damage_kind)
+}
+
+fn text_of(source: &Source, frame: &FrameAt, is_verified: bool) -> Result<Text, DamageKind> {
+    let span = frame.header.text_span();
+    let bytes = span_of(source, frame, span.clone())?;
+    if !is_verified {
+        frame.header.check_text(&bytes).map_err(walk::damage_kind)?;
+    }
+    match (source, bytes) {
+        (Source::Mapped(map), _) => {
+            let start = frame.offset as usize + span.start;
+            Ok(Text::Mapped(Arc::clone(map), start..start + span.len()))
         }
-        Ok(value)
+        (Source::File(_), bytes) => Ok(Text::Owned(Arc::new(bytes.into_owned()))),
     }
 }
 
-impl OpenPart for OpenSegment {
+fn verify(source: &Source, frame: &FrameAt) -> Result<(), DamageKind> {
+    let header = FrameHeader::decode(&span_of(source, frame, 0..HEADER_BYTES)?);
+    if header.map_err(walk::damage_kind)? != frame.header {
+        return Err(DamageKind::Malformed("frame header"));
+    }
+    table_of(source, frame)?;
+    let text = span_of(source, frame, frame.header.text_span())?;
+    frame.header.check_text(&text).map_err(walk::damage_kind)
+}
+
+/// An open segment as each of its readers has it.
+pub(super) struct Frames(pub(super) Arc<OpenSegment>);
+
+impl OpenPart for Frames {
     fn chunks(&self) -> &[ChunkMeta] {
-        &self.metas
+        &self.0.metas
     }
 
     fn topics(&self) -> &[Topic] {
@@ -150,78 +196,22 @@ impl OpenPart for OpenSegment {
     }
 
     fn damage(&self) -> &[Damage] {
-        &self.damage
+        &self.0.damage
     }
 
     fn read(&self, index: usize) -> Result<Chunk, Damage> {
-        self.read_frame(index, false)
+        self.0.read_frame(index)
     }
 
     fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
-        let frame = &self.frames[index];
-        let table = self.table_of(frame).and_then(|table| self.unless_poisoned(table));
-        table.map_err(|kind| self.damage_of(frame, kind))
+        let frame = &self.0.frames[index];
+        let table = self.0.with_source(|source| table_of(source, frame));
+        table.map_err(|kind| self.0.damage_of(frame, kind))
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {
-        let frame = &self.frames[index];
-        let header =
-            self.span(frame, 0..HEADER_BYTES).and_then(|bytes| match FrameHeader::decode(&bytes) {
-                Ok(header) if header == frame.header => Ok(()),
-                Ok(_) => Err(DamageKind::Malformed("frame header")),
-                Err(e) => Err(walk::damage_kind(e)),
-            });
-        let checked = header.and_then(|()| {
-            self.table_of(frame)?;
-            let text = self.span(frame, frame.header.text_span())?;
-            frame.header.check_text(&text).map_err(walk::damage_kind)?;
-            self.unless_poisoned(())
-        });
-        self.note(index, checked)
-    }
-}
-
-/// An open segment as one of its readers sees it.
-pub(super) struct Frames {
-    open: Arc<OpenSegment>,
-    /// Whether what was verified is believed to be whole still.
-    believes: bool,
-}
-
-impl Frames {
-    /// For queries: a frame is verified once, and again if a record of it is shown.
-    pub(super) const fn believing(open: Arc<OpenSegment>) -> Self {
-        Self { open, believes: true }
-    }
-
-    /// For those who write the records anew.
-    pub(super) const fn verifying(open: Arc<OpenSegment>) -> Self {
-        Self { open, believes: false }
-    }
-}
-
-impl OpenPart for Frames {
-    fn chunks(&self) -> &[ChunkMeta] {
-        self.open.chunks()
-    }
-
-    fn topics(&self) -> &[Topic] {
-        self.open.topics()
-    }
-
-    fn damage(&self) -> &[Damage] {
-        self.open.damage()
-    }
-
-    fn read(&self, index: usize) -> Result<Chunk, Damage> {
-        self.open.read_frame(index, self.believes)
-    }
-
-    fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
-        self.open.read_table(index)
-    }
-
-    fn verify(&self, index: usize) -> Result<(), Damage> {
-        self.open.verify(index)
+        let frame = &self.0.frames[index];
+        let verified = self.0.with_source(|source| verify(source, frame));
+        self.0.note(index, verified)
     }
 }

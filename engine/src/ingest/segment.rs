@@ -250,41 +250,65 @@ impl Segment {
     }
 
     /// Opens it, or shares it with those who have it open.
-    fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
-        self.find_frames().map_err(|e| self.read_damage(&e))
+    fn open_shared(&self) -> io::Result<Arc<OpenSegment>> {
+        let (path, file, is_active) = self.open_named()?;
+        if is_active {
+            return self.find_frames(path, file, true).map(Arc::new);
+        }
+        let stamp = file.version_stamp()?;
+        let mut seen = lock(&self.seen);
+        if let Some(open) = seen.1.upgrade().filter(|_| seen.0 == stamp) {
+            KEPT.keep(&self.kept, &open, open.memory_bytes());
+            return Ok(open);
+        }
+        let open = Arc::new(self.find_frames(path, file, false)?);
+        // Where a part was gone frames may not have been found that are there.
+        if !open.is_poisoned() {
+            *seen = (stamp, Arc::downgrade(&open));
+            KEPT.keep(&self.kept, &open, open.memory_bytes());
+        }
+        Ok(open)
     }
 
-    fn find_frames(&self) -> io::Result<Arc<OpenSegment>> {
-        // Held so that the name stays while the file is opened.
+    /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
+    /// believed, and a fault that another reader meets is none of its map's.
+    fn open_alone(&self) -> io::Result<OpenSegment> {
+        let (path, file, is_active) = self.open_named()?;
+        self.find_frames(path, file, is_active)
+    }
+
+    /// Its file, by the name that it has now, and whether it is still written.
+    fn open_named(&self) -> io::Result<(PathBuf, Arc<dyn File>, bool)> {
+        // Held so that the name stays while the file is opened, and no longer: the registry waits for
+        // it, and everybody for the registry.
         let state = lock(&self.state);
         let path = self.path_in(*state);
         let file = self.storage.open(&path, Open::Read)?;
-        if *state == SegmentState::Active {
-            let found = self.walk(path, Source::File(file), self.written_len(), Ending::Limit)?;
-            return Ok(Arc::new(found));
-        }
-        drop(state);
-        let stamp = file.version_stamp()?;
-        let mut seen = lock(&self.seen);
-        if let Some(open) = seen.1.upgrade().filter(|open| seen.0 == stamp && !open.is_poisoned()) {
-            KEPT.keep(&self.kept, &open, open.memory_bytes());
-            return Ok(open);
+        Ok((path, file, *state == SegmentState::Active))
+    }
+
+    fn find_frames(
+        &self,
+        path: PathBuf,
+        file: Arc<dyn File>,
+        is_active: bool,
+    ) -> io::Result<OpenSegment> {
+        if is_active {
+            let limit = self.written_len();
+            return self.walk(path, (Source::File(file), None), limit, Ending::Limit);
         }
         let map = Arc::new(file.map()?);
         let (limit, ending) = match self.extent {
             Extent::Published => (self.written_len(), Ending::Limit),
             Extent::Found => (map.len() as u64, Ending::LastFrame),
         };
-        let open = Arc::new(self.walk(path, Source::Mapped(map), limit, ending)?);
-        *seen = (stamp, Arc::downgrade(&open));
-        KEPT.keep(&self.kept, &open, open.memory_bytes());
-        Ok(open)
+        self.walk(path, (Source::Mapped(map), Some(file)), limit, ending)
     }
 
     fn walk(
         &self,
         path: PathBuf,
-        source: Source,
+        (source, file): (Source, Option<Arc<dyn File>>),
         limit: u64,
         ending: Ending,
     ) -> io::Result<OpenSegment> {
@@ -292,7 +316,7 @@ impl Segment {
         let options =
             WalkOptions { path: &path, incarnation, limit, ending, check_payloads: false };
         let walk = walk::walk(&source, &options)?;
-        Ok(OpenSegment::new(path, source, walk.frames, walk.damage))
+        Ok(OpenSegment::new(path, source, file, walk.frames, walk.damage))
     }
 }
 
@@ -310,11 +334,13 @@ impl Part for Segment {
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
-        Ok(Box::new(Frames::believing(self.open_shared()?)))
+        let open = self.open_shared().map_err(|e| self.read_damage(&e))?;
+        Ok(Box::new(Frames(open)))
     }
 
     fn open_to_move(&self) -> Result<Box<dyn OpenPart>, Damage> {
-        Ok(Box::new(Frames::verifying(self.open_shared()?)))
+        let open = self.open_alone().map_err(|e| self.read_damage(&e))?;
+        Ok(Box::new(Frames(Arc::new(open))))
     }
 
     fn is_stored(&self) -> bool {

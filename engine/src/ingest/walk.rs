@@ -24,6 +24,7 @@ const HEADER_WINDOW_BYTES: usize = 16 << 10;
 const SEARCH_WINDOW_BYTES: usize = 1 << 20;
 
 /// The bytes of a segment.
+#[derive(Clone)]
 pub(super) enum Source {
     /// A file that is complete.
     Mapped(Arc<Map>),

@@ -29,7 +29,7 @@ impl Restore {
         if !self.salvages {
             return Ok(Verdict::Damaged(damage));
         }
-        let part = match segment.open() {
+        let part = match segment.open_to_move() {
             Ok(part) => part,
             Err(error) => {
                 damage.push(error);

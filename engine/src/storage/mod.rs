@@ -11,6 +11,8 @@ mod map;
 mod os;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
+#[cfg(test)]
+pub(crate) mod watched;
 
 use std::io;
 use std::path::Path;

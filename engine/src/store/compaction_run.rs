@@ -175,7 +175,7 @@ impl Run<'_> {
         let mut opened = Vec::with_capacity(self.inputs.len());
         let mut damage = Vec::new();
         for segment in &self.inputs {
-            let lost: Vec<Damage> = match segment.open_shared() {
+            let lost: Vec<Damage> = match segment.open_alone() {
                 Ok(open) => {
                     let lost = open.damage().iter().filter(|d| d.loses_records()).cloned();
                     let lost = lost.collect();
@@ -258,6 +258,9 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::watched::Watched;
+    use crate::store::StoreDirectory;
+    use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
     use std::fs;
 
@@ -303,6 +306,28 @@ mod tests {
         assert_eq!(f.catalogue.sweep().removed_count, 4);
         assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 1);
         assert!(compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_rots_behind_its_verification_gets_no_fresh_checksum() {
+        let temp = tempfile::tempdir().unwrap();
+        let storage = Arc::new(Watched { before_read: Arc::new(|| ()), rots: true });
+        let (path, ids) = (temp.path().to_owned(), IdSource::seeded(3));
+        let directory = Arc::new(StoreDirectory { storage, path, ids });
+        let parts: Vec<_> = (0..4).map(|n| records(1, n * 20, n * 20 + 20)).collect();
+        let segments = parts.iter().map(|records| write(&directory, SMALL, records)).collect();
+        let catalogue = Catalogue::new(directory, segments, Ulid::MIN);
+        assert_eq!(contents(&catalogue), parts.concat(), "a query has verified everything");
+        let rotten = catalogue.snapshot()[1].path().to_owned();
+        let mut bytes = fs::read(&rotten).unwrap();
+        let at = bytes.windows(5).position(|w| w == b"1.22:").unwrap();
+        bytes[at] = b'9';
+        fs::write(&rotten, bytes).unwrap();
+        let told = compact(&catalogue, &limits(), SMALL, &NEVER);
+        assert!(matches!(told, Err(CompactionError::Damaged(_))), "{told:?}");
+        let kept = catalogue.snapshot();
+        assert_eq!(kept.len(), 4, "nothing was written anew");
+        assert!(kept[1].is_damaged());
     }
 
     #[test]

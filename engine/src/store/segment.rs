@@ -8,6 +8,7 @@
 //! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
 //! gone.
 
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
-use super::open::{self, Found};
+use super::open;
 use super::signatures::Signatures;
 
 /// What planning needs to know of a segment.
@@ -189,13 +190,23 @@ impl StoreSegment {
     /// Opens it, or shares it with those who have it open.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
         let open = OpenSegment::open(&self.storage, &self.path, &self.cached, &self.known);
-        let open = open.map_err(|mut damage| {
-            damage.range = Some((self.meta.first, self.meta.last));
-            damage.records = Some(self.meta.record_count);
-            damage
-        })?;
+        let open = open.map_err(|damage| self.all_lost(damage))?;
         KEPT.keep(&self.kept, &open, open.memory_bytes());
         Ok(open)
+    }
+
+    /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
+    /// believed, and a fault that another reader meets is none of its map's.
+    pub fn open_alone(&self) -> Result<Arc<OpenSegment>, Damage> {
+        let opened = self.storage.open(&self.path, Open::Read);
+        let found = opened.and_then(|file| OpenSegment::find(&self.path, file, &self.known));
+        found.map(Arc::new).map_err(|e| self.all_lost(unreadable(&self.path, &e)))
+    }
+
+    fn all_lost(&self, mut damage: Damage) -> Damage {
+        damage.range = Some((self.meta.first, self.meta.last));
+        damage.records = Some(self.meta.record_count);
+        damage
     }
 
     /// Totals per topic, from the footer or, where that is damaged, from the indexes.
@@ -218,9 +229,11 @@ impl Part for StoreSegment {
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
-        let segment = self.open_shared()?;
-        let blocks = 0..segment.blocks.chunks.len();
-        Ok(Box::new(SegmentView { segment, blocks }))
+        Ok(Box::new(SegmentView::of_all(self.open_shared()?)))
+    }
+
+    fn open_to_move(&self) -> Result<Box<dyn OpenPart>, Damage> {
+        Ok(Box::new(SegmentView::of_all(self.open_alone()?)))
     }
 
     fn is_stored(&self) -> bool {
@@ -260,7 +273,7 @@ impl OpenSegment {
         cached: &Mutex<Cached>,
         known: &Arc<KnownDamage>,
     ) -> Result<Arc<Self>, Damage> {
-        let unreadable = |e: std::io::Error| damage_of_file(path, DamageKind::Io(e.kind()), None);
+        let unreadable = |e| unreadable(path, &e);
         let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
         let file = storage.open(path, Open::Read).map_err(unreadable)?;
         let stamp = file.version_stamp().map_err(unreadable)?;
@@ -269,10 +282,7 @@ impl OpenSegment {
         {
             return Ok(open);
         }
-        let map = Arc::new(file.map().map_err(unreadable)?);
-        let found = open::find(path, &map);
-        let mut this = Self::of_found(path, file, map, found);
-        this.known = Arc::clone(known);
+        let mut this = Self::find(path, file, known).map_err(unreadable)?;
         if stamp == cached.stamp && cached.checked.is_like(&this.checked) {
             this.checked = Arc::clone(&cached.checked);
         } else {
@@ -283,7 +293,10 @@ impl OpenSegment {
         Ok(this)
     }
 
-    fn of_found(path: &Path, file: Arc<dyn File>, map: Arc<Map>, found: Found) -> Self {
+    /// Of its blocks nothing is verified yet.
+    fn find(path: &Path, file: Arc<dyn File>, known: &Arc<KnownDamage>) -> io::Result<Self> {
+        let map = Arc::new(file.map()?);
+        let found = open::find(path, &map);
         let blocks = Blocks::of(found.slabs);
         let mut this = Self {
             path: path.to_owned(),
@@ -291,14 +304,14 @@ impl OpenSegment {
             file_bytes: map.len() as u64,
             map: Mutex::new(map),
             checked: Arc::default(),
-            known: Arc::default(),
+            known: Arc::clone(known),
             signatures: Signatures::of(&blocks.slabs, blocks.flags()),
             blocks,
             damage: found.damage,
         };
         let checked = Checked::new(this.blocks.chunks.len(), this.signatures.verified_bits());
         this.checked = Arc::new(checked);
-        this
+        Ok(this)
     }
 
     /// What it keeps in memory, bytes, about.
@@ -340,10 +353,7 @@ impl OpenSegment {
     pub fn map(&self) -> Result<Arc<Map>, Damage> {
         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
         if map.is_poisoned() {
-            let fresh = self.file.map();
-            *map = Arc::new(
-                fresh.map_err(|e| damage_of_file(&self.path, DamageKind::Io(e.kind()), None))?,
-            );
+            *map = Arc::new(self.file.map().map_err(|e| unreadable(&self.path, &e))?);
         }
         Ok(Arc::clone(&map))
     }
@@ -412,16 +422,20 @@ impl OpenSegment {
     }
 
     fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
+        let is_verified = self.checked.is_text_verified(index);
         let chunk = self.with_map(index, |map, place| {
             let (table, text) = spans(map, place)?;
             let table = place.header.decode_table(&map[table])?;
-            if !self.checked.is_text_verified(index) {
+            if !is_verified {
                 place.header.check_text(&map[text.clone()])?;
             }
             let text = text_of(map, &place.header, text)?;
             Ok(Chunk { table, text })
         })?;
-        self.is_whole(index);
+        // Of what was verified before somebody else may know better by now.
+        if !is_verified {
+            self.is_whole(index);
+        }
         Ok(chunk)
     }
 
@@ -457,6 +471,10 @@ fn spans(bytes: &[u8], place: &BlockPlace) -> Result<(Range<usize>, Range<usize>
     Ok((start..text_start, text_start..end))
 }
 
+fn unreadable(path: &Path, error: &io::Error) -> Damage {
+    damage_of_file(path, DamageKind::Io(error.kind()), None)
+}
+
 fn damage_of_file(path: &Path, kind: DamageKind, records: Option<u64>) -> Damage {
     Damage { path: path.to_owned(), offset: 0, len_bytes: 0, range: None, records, kind }
 }
@@ -468,6 +486,11 @@ pub struct SegmentView {
 }
 
 impl SegmentView {
+    fn of_all(segment: Arc<OpenSegment>) -> Self {
+        let blocks = 0..segment.blocks.chunks.len();
+        Self { segment, blocks }
+    }
+
     /// The blocks of one slab.
     pub fn of_slab(segment: &Arc<OpenSegment>, slab: &OpenSlab) -> Self {
         Self { segment: Arc::clone(segment), blocks: slab.blocks.clone() }

