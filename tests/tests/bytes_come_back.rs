@@ -113,6 +113,20 @@ fn senders_in_bulk_are_received_into_the_frame_and_come_back_whole() {
     assert!(sorted(node.all_lines()) == sorted(sent), "every line is there once");
 }
 
+#[test]
+fn long_lines_in_bulk_are_not_copied_before_each_receive() {
+    let (_directory, node) = node();
+    let mut stream = Acknowledged::connect(node.fast).unwrap();
+    let line = [&[b'l'; 1_000_000][..], b"\n"].concat();
+    for n in 1..=40 {
+        stream.send(&line).unwrap();
+        stream.wait_for(n).unwrap();
+    }
+    assert!(node.all_lines().iter().all(|kept| kept[..] == line[..1_000_000]));
+    let direct = node.metric("oklog_ingest_direct_bytes_total");
+    assert!(direct < 10e6, "{direct} of 40 MB were received behind copies of what had come before");
+}
+
 /// What becomes of a line that is longer than a record.
 fn pieces_of(line: &[u8], record_size_max: usize) -> Vec<Vec<u8>> {
     let pieces: Vec<_> = line.chunks(record_size_max).map(<[u8]>::to_vec).collect();

@@ -297,6 +297,11 @@ impl Connection {
         }
     }
 
+    /// Whether more is taken of it.
+    pub(super) fn is_open(&self) -> bool {
+        self.side == Side::Open
+    }
+
     /// Whether something remains to be promised or sent, or the connection to be closed.
     pub(super) fn is_owed(&self) -> bool {
         let to_tell = self.acknowledges && (self.reply.1 < 8 || self.promised != self.replied);

@@ -306,6 +306,9 @@ impl Shard {
         let (index, generation) = split_key(key);
         let slot = self.connections.get_mut(index).and_then(Option::as_mut);
         let Some(connection) = slot.filter(|c| c.generation() == generation) else { return };
+        if !connection.is_open() {
+            return;
+        }
         if connection.is_direct(&Intake::of(&mut self.parts, &mut self.tally, now)) {
             self.ring.poll(connection.socket(), key);
         } else {
@@ -330,8 +333,9 @@ impl Shard {
                 let is_full = bytes.len() == BUFFER_BYTES;
                 intake.tally.taken_bytes += bytes.len() as u64;
                 connection.on_bytes(bytes, &mut intake);
+                let is_bulk = connection.note_buffer(is_full, &intake);
                 self.ring.recycle(received);
-                if connection.note_buffer(is_full) {
+                if is_bulk {
                     self.ring.stop_receiving(key);
                 }
             }

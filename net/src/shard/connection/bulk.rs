@@ -19,6 +19,9 @@ use super::{Connection, Side};
 const RECEIVE_BYTES_MAX: usize = 256 << 10;
 /// Free bytes of a frame below which it is closed.
 const RECEIVE_BYTES_MIN: usize = 16 << 10;
+/// A longer unfinished line is not copied before each receive: it grows in the ring's way, which takes
+/// each byte once.
+const UNFINISHED_BYTES_MAX: usize = 64 << 10;
 /// Fewer bytes are nearly nothing.
 const SHORT_BYTES: usize = 16 << 10;
 /// Full buffers in a row that make a sender one in bulk.
@@ -70,30 +73,34 @@ impl Connection {
     /// Whether it is to be received from by [`Connection::receive`] next. If not, it counts as slow
     /// until it has shown the contrary.
     pub(in crate::shard) fn is_direct(&mut self, intake: &Intake<'_>) -> bool {
-        let is_direct = self.pace.is_bulk
-            && self.side == Side::Open
-            && self.opening.is_none()
-            && self.splitter.uncut_bytes() >= RECEIVE_BYTES_MIN
-            && intake.topic_of_all(self.topic.as_ref()).is_some();
+        let is_direct = self.pace.is_bulk && self.may_be_direct(intake);
         if !is_direct {
             self.pace = Pace::default();
         }
         is_direct
     }
 
+    fn may_be_direct(&self, intake: &Intake<'_>) -> bool {
+        self.side == Side::Open
+            && self.opening.is_none()
+            && self.splitter.uncut_bytes() >= RECEIVE_BYTES_MIN
+            && self.splitter.partial_len() <= UNFINISHED_BYTES_MAX
+            && intake.topic_of_all(self.topic.as_ref()).is_some()
+    }
+
     /// A buffer of the ring came, full or not; says whether the ring's receive is to be stopped
     /// because the sender is found to be one in bulk.
-    pub(in crate::shard) const fn note_buffer(&mut self, is_full: bool) -> bool {
-        self.pace.on_buffer(is_full)
+    pub(in crate::shard) fn note_buffer(&mut self, is_full: bool, intake: &Intake<'_>) -> bool {
+        self.pace.on_buffer(is_full) && self.is_direct(intake)
     }
 
     /// Receives what has come into the log's frame; whole lines become records. Never waits.
     pub(in crate::shard) fn receive(&mut self, intake: &mut Intake<'_>) -> Brought {
-        let bytes_max = self.splitter.uncut_bytes().min(RECEIVE_BYTES_MAX);
         let Some(topic) = intake.topic_of_all(self.topic.as_ref()) else { return Brought::Nothing };
-        if bytes_max < RECEIVE_BYTES_MIN || self.side != Side::Open {
+        if !self.may_be_direct(intake) {
             return Brought::Nothing;
         }
+        let bytes_max = self.splitter.uncut_bytes().min(RECEIVE_BYTES_MAX);
         let lent = intake.log.lend(self.splitter.partial(), RECEIVE_BYTES_MIN);
         let Some(free) = lent else { return Brought::Nothing };
         let bytes_max = bytes_max.min(free.len());
