@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::RunTable;
-use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
+use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
+use crate::store::codec::CODEC_NONE;
 use crate::store::index::{Block, TopicStats};
 use crate::store::name::Name;
 use crate::store::open::{self, Found, FoundSlab};

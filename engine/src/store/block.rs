@@ -14,7 +14,7 @@ use crate::limits::{CHUNK_TEXT_MAX, RUN_TABLE_BYTES_MAX};
 use crate::run_table::RunTable;
 use crate::ulid::Ulid;
 
-use super::codec;
+use super::codec::{self, CODEC_NONE, CODEC_ZSTD};
 use super::fields::{Put, Take, aligned, ends_with_checksum};
 
 /// First bytes of a block header.
@@ -23,10 +23,6 @@ pub const BLOCK_MAGIC: [u8; 8] = *b"\x89OKLBLK\n";
 pub const BLOCK_VERSION: u16 = 1;
 /// Length of a block header, bytes.
 pub const BLOCK_HEADER_LEN: usize = 96;
-/// Codec id: the bytes as they are.
-pub const CODEC_NONE: u8 = 0;
-/// Codec id: one zstd frame that says its content's length.
-pub const CODEC_ZSTD: u8 = 1;
 
 /// Flag: the text holds a character beyond ASCII that without regard to case is an ASCII letter
 /// (U+212A, U+017F), which the block's signature does not know as such.

@@ -16,7 +16,10 @@ use crate::decoded::DecodedText;
 use crate::limits::{PACKED_TABLE_BYTES_MIN, RUN_TABLE_BYTES_MAX};
 use crate::run_table::RunTable;
 
-use super::block::{CODEC_NONE, CODEC_ZSTD};
+/// Codec id: the bytes as they are.
+pub const CODEC_NONE: u8 = 0;
+/// Codec id: one zstd frame that says its content's length.
+pub const CODEC_ZSTD: u8 = 1;
 
 /// How a writer stores what it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 use std::fmt::Write;
 use std::fs;
 
-use super::block::{BlockHeader, CODEC_NONE, CODEC_ZSTD};
+use super::block::BlockHeader;
+use super::codec::{CODEC_NONE, CODEC_ZSTD};
 use super::fields::aligned;
 use super::footer::Inputs;
 use super::name::{IdSource, Name, SegmentId};

@@ -26,8 +26,9 @@ use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::block::{BLOCK_HEADER_LEN, BlockHeader, CODEC_NONE};
+use super::block::{BLOCK_HEADER_LEN, BlockHeader};
 use super::blocks::{Blocks, OpenSlab};
+use super::codec::CODEC_NONE;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 
 use super::*;
-use crate::store::block::{CODEC_NONE, CODEC_ZSTD};
+use crate::store::codec::{CODEC_NONE, CODEC_ZSTD};
 use crate::store::footer::Inputs;
 use crate::store::slab::SlabTrailer;
 use crate::store::testing::{
