@@ -137,3 +137,25 @@ fn tell(stop: &Stop) -> Exit {
     };
     stop.exit
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    const CHILD: &str = "TEST_PANICS_HERE";
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_process() {
+        if std::env::var_os(CHILD).is_some() {
+            super::abort_on_panic();
+            let _ = std::thread::spawn(|| panic!("as it is meant to")).join();
+            return;
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "tests::a_panic_of_any_thread_ends_the_process", "--nocapture"]);
+        let output = child.env(CHILD, "").output().unwrap();
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("as it is meant to"));
+    }
+}
