@@ -56,7 +56,7 @@ fn exit(report: &Report) -> Exit {
 
 /// Whether it was this user's rights that did not suffice.
 fn is_forbidden(damage: &Damage) -> bool {
-    damage.kind == DamageKind::Io(io::ErrorKind::PermissionDenied)
+    damage.refusal().is_some_and(|refusal| refusal.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Says on standard error who is writing to what was read.
@@ -150,6 +150,7 @@ pub(crate) fn span(damage: &Damage) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::storage::Refusal;
     use engine::ulid::Ulid;
 
     fn report() -> Report {
@@ -202,7 +203,7 @@ mod tests {
     fn a_file_that_may_not_be_read_is_an_error_and_not_damage() {
         let mut report = report();
         assert_eq!(exit(&report), Exit::Damage);
-        let kind = DamageKind::Io(io::ErrorKind::PermissionDenied);
+        let kind = DamageKind::Unread(Refusal::of_kind(io::ErrorKind::PermissionDenied));
         let damage = &mut report.files[1].damage[0];
         (damage.kind, damage.records) = (kind, None);
         assert_eq!(exit(&report), Exit::Error);

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::storage::Refusal;
 use crate::ulid::Ulid;
 
 /// One damaged span of one file.
@@ -43,11 +44,20 @@ pub enum DamageKind {
     Version(u16),
     /// Whole, but it uses what this program does not read (a codec of a later version).
     Unsupported(&'static str),
-    /// The storage refused the read.
-    Io(std::io::ErrorKind),
+    /// The storage did not give the bytes. They may be whole: the file is left as it is, and read
+    /// again.
+    Unread(Refusal),
 }
 
 impl Damage {
+    /// Why the storage did not give the bytes, where that is what was found.
+    pub const fn refusal(&self) -> Option<Refusal> {
+        match self.kind {
+            DamageKind::Unread(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
     /// Whether records are lost, as opposed to a part that others can replace.
     pub const fn loses_records(&self) -> bool {
         !matches!(self.kind, DamageKind::Repairable(_) | DamageKind::Dispensable(_))
@@ -67,7 +77,7 @@ impl fmt::Display for DamageKind {
             Self::Unsupported(what) => {
                 write!(f, "uses {what}, which this program does not read: use a later version")
             }
-            Self::Io(kind) => write!(f, "cannot be read: {kind}"),
+            Self::Unread(refusal) => write!(f, "cannot be read: {refusal}"),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Restore {
         let part = match StoreSegment::load(&self.directory, path) {
             Ok(loaded) => loaded.segment,
             // Refused by the storage, for want of rights say: that is no damage.
-            Err(Damage { kind: DamageKind::Io(kind), .. }) => return Err(kind.into()),
+            Err(Damage { kind: DamageKind::Unread(refusal), .. }) => return Err(refusal.into()),
             Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
         };
         let records = part.records();
@@ -310,7 +310,7 @@ impl Restore {
         let recovered = crate::ingest::recover::recover(options, &HashSet::new(), 0)
             .map_err(|error| error.to_string())?;
         // They were whole a moment ago: what cannot be read now failed to be read.
-        let unread = recovered.report.iter().find(|d| matches!(d.kind, DamageKind::Io(_)));
+        let unread = recovered.report.iter().find(|d| matches!(d.kind, DamageKind::Unread(_)));
         if let Some(damage) = unread {
             return Err(damage.to_string());
         }

@@ -76,6 +76,7 @@ impl Losses {
 mod tests {
     use super::*;
     use engine::damage::DamageKind;
+    use engine::storage::Refusal;
 
     #[test]
     fn a_segment_that_could_not_be_read_at_the_start_is_missing_from_its_beginning_on() {
@@ -87,7 +88,7 @@ mod tests {
             len_bytes: 0,
             range,
             records: None,
-            kind: DamageKind::Io(std::io::ErrorKind::Other),
+            kind: DamageKind::Unread(Refusal::of_kind(std::io::ErrorKind::Other)),
         };
         let losses = Losses::default();
         losses.add_unreadable(&[

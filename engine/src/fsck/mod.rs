@@ -19,6 +19,7 @@ use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
 use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
+use crate::storage::Refusal;
 use crate::storage::{Entry, Map, Open, Storage};
 use crate::store::name::Name;
 
@@ -158,7 +159,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn add(&mut self, file: FileReport) {
-        let is_gone = |damage: &Damage| damage.kind == DamageKind::Io(io::ErrorKind::NotFound);
+        let is_gone = |damage: &Damage| damage.refusal().is_some_and(Refusal::is_absence);
         if !file.damage.is_empty() && file.damage.iter().all(is_gone) {
             // A node or forwarder renamed or removed it after it was listed.
             return;
@@ -197,7 +198,8 @@ impl Check<'_> {
                     self.directory(&path, entries, false);
                 }
                 Err(e) if is_ours => {
-                    let damage = SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind()));
+                    let damage =
+                        SegmentCheck::new(&path, &[]).whole(DamageKind::Unread(Refusal::from(&e)));
                     self.add(FileReport { damage: vec![damage], ..unknown(path, 0) });
                 }
                 _ => self.add(unknown(path, entry.len_bytes)),
@@ -275,7 +277,8 @@ fn ingest_file(
             FileReport { path, kind, file_bytes, record_count, damage }
         }
         Err(e) => {
-            let damage = vec![SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind()))];
+            let damage =
+                vec![SegmentCheck::new(&path, &[]).whole(DamageKind::Unread(Refusal::from(&e)))];
             FileReport { path, kind, file_bytes, record_count: 0, damage }
         }
     }
@@ -292,7 +295,9 @@ fn check_store_segment(
     let map = match storage.open(&path, Open::Read).and_then(|file| file.map()) {
         Ok(map) => map,
         Err(e) => {
-            report.damage.push(SegmentCheck::new(&path, &[]).whole(DamageKind::Io(e.kind())));
+            report
+                .damage
+                .push(SegmentCheck::new(&path, &[]).whole(DamageKind::Unread(Refusal::from(&e))));
             return report;
         }
     };
@@ -306,7 +311,7 @@ pub fn check_store_bytes(path: &Path, map: &Map) -> (u64, Vec<Damage>) {
     let mut check = SegmentCheck::new(path, map);
     check.run();
     if map.is_poisoned() {
-        check.damage.push(check.whole(DamageKind::Io(io::ErrorKind::Other)));
+        check.damage.push(check.whole(DamageKind::Unread(Refusal::of_kind(io::ErrorKind::Other))));
     }
     (check.record_count, check.damage)
 }
@@ -412,7 +417,10 @@ mod tests {
         assert_eq!(report.files.len(), 3);
 
         let mut gone = unknown("/data/store/x".into(), 0);
-        gone.damage = vec![SegmentCheck::new(&gone.path, &[]).whole(DamageKind::Io(NotFound))];
+        gone.damage = vec![
+            SegmentCheck::new(&gone.path, &[])
+                .whole(DamageKind::Unread(Refusal::of_kind(NotFound))),
+        ];
         let report = Report::default();
         let mut check = Check { storage: &disk, on_file: &mut |_| {}, report };
         check.add(gone);

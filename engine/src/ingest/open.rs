@@ -18,6 +18,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::run_table::RunTable;
 use crate::storage::File;
+use crate::storage::Refusal;
 use crate::topic::Topic;
 
 /// A segment whose frames were found.
@@ -68,7 +69,7 @@ impl OpenSegment {
 
     fn fresh_map(&self) -> Result<Source, DamageKind> {
         let file = self.file.as_ref().ok_or(DamageKind::Truncated("segment"))?;
-        let map = file.map().map_err(|e| DamageKind::Io(e.kind()))?;
+        let map = file.map().map_err(|e| DamageKind::Unread(Refusal::from(&e)))?;
         Ok(Source::Mapped(Arc::new(map)))
     }
 
@@ -146,7 +147,7 @@ fn span_of<'s>(
 ) -> Result<Cow<'s, [u8]>, DamageKind> {
     let len = span.len();
     let offset = frame.offset + span.start as u64;
-    let bytes = source.read(offset, len).map_err(|e| DamageKind::Io(e.kind()))?;
+    let bytes = source.read(offset, len).map_err(|e| DamageKind::Unread(Refusal::from(&e)))?;
     if bytes.len() < len {
         return Err(DamageKind::Truncated("frame text"));
     }

@@ -21,6 +21,7 @@ use super::torn::Torn;
 use super::walk::{self, Ending, FrameAt, Source, Walk, WalkOptions};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::TAIL_SLOT_BYTES;
+use crate::storage::Refusal;
 use crate::storage::{Entry, File, Open, Storage};
 use crate::ulid::Ulid;
 
@@ -216,7 +217,9 @@ impl Recovery<'_> {
             Ok(Verdict::Foreign(torn)) if !torn.is_empty() => self.torn.extend(torn),
             Ok(Verdict::Foreign(_)) => self.found.notes.push(Note::Unknown(path)),
             Err(error) => {
-                self.found.report.push(whole_file_damage(path, DamageKind::Io(error.kind())));
+                self.found
+                    .report
+                    .push(whole_file_damage(path, DamageKind::Unread(Refusal::from(&error))));
             }
         }
     }
@@ -349,7 +352,9 @@ impl Recovery<'_> {
         let (file, slots) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.found.report.push(whole_file_damage(path, DamageKind::Io(error.kind())));
+                self.found
+                    .report
+                    .push(whole_file_damage(path, DamageKind::Unread(Refusal::from(&error))));
                 return;
             }
         };

@@ -17,6 +17,7 @@ use super::walk::{self, Ending, Source, WalkOptions};
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
 use crate::open_cache::{OpenCache, Slot};
+use crate::storage::Refusal;
 use crate::storage::{File, Open, Storage};
 use crate::ulid::{ULID_TEXT_LEN, Ulid};
 
@@ -238,7 +239,7 @@ impl Segment {
             len_bytes: self.written_len(),
             range: self.content().range,
             records: Some(self.content().records),
-            kind: DamageKind::Io(error.kind()),
+            kind: DamageKind::Unread(Refusal::from(error)),
         }
     }
 

@@ -17,6 +17,7 @@ use super::spec::Order;
 use crate::chunk::{Chunk, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::{Run, RunTable, offset_after};
+use crate::storage::Refusal;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -295,7 +296,7 @@ pub(super) fn malformed(part: &dyn OpenPart, index: usize) -> Damage {
 
 /// A chunk faults each time it is read.
 pub(super) fn unreadable(part: &dyn OpenPart, index: usize) -> Damage {
-    damage(part, index, DamageKind::Io(std::io::ErrorKind::Other))
+    damage(part, index, DamageKind::Unread(Refusal::of_kind(std::io::ErrorKind::Other)))
 }
 
 fn damage(part: &dyn OpenPart, index: usize, kind: DamageKind) -> Damage {

@@ -16,6 +16,7 @@ use super::file::{At, SpoolFile};
 use super::mark::{self, Found, MARK_FILE};
 use super::{DAMAGED_SUFFIX, Here, is_set_aside, read_here, sequence_of};
 use crate::damage::{Damage, DamageKind};
+use crate::storage::Refusal;
 use crate::storage::{Entry, Open, Storage};
 
 /// Stretches of entries that are told apart. Beyond it (a spool that somebody made up) copies and
@@ -203,7 +204,7 @@ impl Check {
                 MarkState::Damaged
             }
             Err(e) => {
-                damage.push(damaged(Some(0), DamageKind::Io(e.kind())));
+                damage.push(damaged(Some(0), DamageKind::Unread(Refusal::from(&e))));
                 MarkState::Damaged
             }
         };
@@ -222,7 +223,7 @@ impl Check {
         });
         if let Err((offset, error)) = self.walk(storage, number) {
             let len_bytes = file_bytes.saturating_sub(offset);
-            let kind = DamageKind::Io(error.kind());
+            let kind = DamageKind::Unread(Refusal::from(&error));
             let damage = Damage { path, offset, len_bytes, range: None, records: None, kind };
             self.places.push(Place { file: number, damage, costs: Costs::Known });
         }

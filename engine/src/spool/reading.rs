@@ -10,6 +10,7 @@ use super::entry::EntryHeader;
 use super::file::{At, SpoolFile};
 use super::{Entry, Spool};
 use crate::damage::{Damage, DamageKind};
+use crate::storage::Refusal;
 
 /// Tries to read a place before it is given up: some seconds at a caller's pace.
 const READ_TRIES: u32 = 20;
@@ -190,7 +191,7 @@ impl Spool {
         let is_last = self.cursor.file + 1 == self.files.len();
         let len_bytes = self.files[self.cursor.file].len_bytes;
         let offset = self.cursor.offset;
-        let kind = DamageKind::Io(error.kind());
+        let kind = DamageKind::Unread(Refusal::from(error));
         self.cursor.damage =
             Some(self.damaged_here(offset, len_bytes.saturating_sub(offset), kind));
         self.cursor.offset = len_bytes;

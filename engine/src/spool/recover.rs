@@ -12,6 +12,7 @@ use super::file::{At, SpoolFile, naming};
 use super::mark::{Found, MARK_FILE, Mark};
 use super::{Cursor, SEQUENCE_END, Spool, is_set_aside, sequence_of};
 use crate::damage::{Damage, DamageKind};
+use crate::storage::Refusal;
 use crate::storage::{Open, Storage};
 
 /// Tries to read a file at the start before it is given up.
@@ -230,7 +231,7 @@ fn tried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 }
 
 fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Damage {
-    let (path, kind) = (path.to_owned(), DamageKind::Io(error.kind()));
+    let (path, kind) = (path.to_owned(), DamageKind::Unread(Refusal::from(error)));
     Damage { path, offset, len_bytes: 0, range: None, records: None, kind }
 }
 

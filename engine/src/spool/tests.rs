@@ -414,7 +414,7 @@ fn a_file_that_cannot_be_read_at_the_start_is_told_and_skipped_and_keeps_its_num
         let mut spool = open(&disk);
         let told = spool.take_damage();
         assert_eq!(told.len(), 1, "{call:?}: {told:?}");
-        assert!(told[0].path.ends_with(&name) && matches!(told[0].kind, DamageKind::Io(_)));
+        assert!(told[0].path.ends_with(&name) && matches!(told[0].kind, DamageKind::Unread(_)));
         let number = spool.append(&entry(60, 0), false).unwrap();
         let got = read_all(&mut spool);
         assert!(got.len() > 40 && got.windows(2).all(|w| w[0].0 < w[1].0), "{}", got.len());

@@ -9,6 +9,7 @@
 
 mod map;
 mod os;
+mod refusal;
 #[cfg(any(test, feature = "testing"))]
 pub mod sim;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::sync::Arc;
 
 pub use map::Map;
 pub use os::OsStorage;
+pub use refusal::Refusal;
 
 /// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

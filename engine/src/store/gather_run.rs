@@ -249,7 +249,7 @@ impl GatherRun {
         let mut found = None;
         for (id, damage) in &self.damage {
             let is_refused = |d: &&Damage| match d.kind {
-                DamageKind::Io(kind) => kind != io::ErrorKind::NotFound,
+                DamageKind::Unread(refusal) => !refusal.is_absence(),
                 _ => false,
             };
             if let Some(refused) = damage.iter().find(is_refused) {

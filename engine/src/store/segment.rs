@@ -21,6 +21,7 @@ use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::open_cache::{OpenCache, Slot};
 use crate::run_table::RunTable;
 use crate::search::required::Required;
+use crate::storage::Refusal;
 use crate::storage::{File, Map, Open, Storage};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -473,7 +474,7 @@ fn spans(bytes: &[u8], place: &BlockPlace) -> Result<(Range<usize>, Range<usize>
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Damage {
-    damage_of_file(path, DamageKind::Io(error.kind()), None)
+    damage_of_file(path, DamageKind::Unread(Refusal::from(error)), None)
 }
 
 fn damage_of_file(path: &Path, kind: DamageKind, records: Option<u64>) -> Damage {

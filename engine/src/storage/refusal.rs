@@ -1,0 +1,98 @@
+//! Why the storage did not do what it was asked: what a reader may conclude of it, and what not.
+//!
+//! Invariants: a refusal says nothing about the bytes of a file. They may be whole, and who decides
+//! on content (cut, remove, recycle, replace, set aside, "empty", "torn") leaves the file as it is,
+//! tells it and tries again. Only [`Refusal::is_absence`] says that there is nothing of that name,
+//! and only [`Refusal::is_shortage`] says that it is this process that lacks something.
+
+use std::fmt;
+use std::io;
+
+/// An error of the storage, as a value that can be compared and kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    kind: io::ErrorKind,
+    /// The system's number; `None` where the error did not come from the system.
+    errno: Option<i32>,
+}
+
+impl Refusal {
+    /// A refusal without the system's number.
+    pub const fn of_kind(kind: io::ErrorKind) -> Self {
+        Self { kind, errno: None }
+    }
+
+    /// The kind of error.
+    pub const fn kind(self) -> io::ErrorKind {
+        self.kind
+    }
+
+    /// Whether there is no file of that name, as opposed to one that cannot be read.
+    pub fn is_absence(self) -> bool {
+        self.kind == io::ErrorKind::NotFound
+    }
+
+    /// Whether the process or the host is short of something (descriptors, memory, a moment's
+    /// readiness): it says nothing about the disk, let alone about the file.
+    pub fn is_shortage(self) -> bool {
+        let by_errno = matches!(
+            self.errno,
+            Some(
+                libc::EMFILE
+                    | libc::ENFILE
+                    | libc::ENOMEM
+                    | libc::ENOBUFS
+                    | libc::EAGAIN
+                    | libc::EINTR
+            )
+        );
+        let by_kind = matches!(
+            self.kind,
+            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+        );
+        by_errno || by_kind
+    }
+}
+
+impl From<&io::Error> for Refusal {
+    fn from(error: &io::Error) -> Self {
+        Self { kind: error.kind(), errno: error.raw_os_error() }
+    }
+}
+
+impl From<Refusal> for io::Error {
+    fn from(refusal: Refusal) -> Self {
+        refusal.errno.map_or_else(|| refusal.kind.into(), Self::from_raw_os_error)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        io::Error::from(*self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_of_the_process_is_told_from_a_fault_of_the_disk() {
+        let of = |errno| Refusal::from(&io::Error::from_raw_os_error(errno));
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::EINTR] {
+            assert!(of(errno).is_shortage() && !of(errno).is_absence(), "{}", of(errno));
+        }
+        for errno in [libc::EIO, libc::EROFS, libc::ENOSPC, libc::EACCES] {
+            assert!(!of(errno).is_shortage() && !of(errno).is_absence(), "{}", of(errno));
+        }
+        assert!(of(libc::ENOENT).is_absence());
+        assert!(Refusal::of_kind(io::ErrorKind::OutOfMemory).is_shortage());
+    }
+
+    #[test]
+    fn what_the_system_said_is_told_in_its_words() {
+        let refusal = Refusal::from(&io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(refusal.to_string().contains("Too many open files"), "{refusal}");
+        assert_eq!(io::Error::from(refusal).raw_os_error(), Some(libc::EMFILE));
+    }
+}
