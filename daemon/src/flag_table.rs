@@ -2,36 +2,44 @@
 
 use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR, SPOOL_BYTES_MIN};
 
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Kind, Several};
 
 const DAY_MS: u64 = 86_400_000;
 const GIB: u64 = 1 << 30;
 
 /// A flag that `--help` shows.
 const fn common(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, short: None, kind, default: Some(default), repeatable: false, common: true, help }
+    let several = Several::LastHolds;
+    Flag { name, short: None, kind, default: Some(default), several, common: true, help }
 }
 
 /// A flag that only `--help-all` shows.
 const fn rare(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
-    Flag { name, short: None, kind, default: Some(default), repeatable: false, common: false, help }
+    let several = Several::LastHolds;
+    Flag { name, short: None, kind, default: Some(default), several, common: false, help }
 }
 
 /// A flag whose absence means something that no value says.
 const fn optional(name: &'static str, kind: Kind, help: &'static str) -> Flag {
-    Flag { name, short: None, kind, default: None, repeatable: false, common: true, help }
+    let several = Several::LastHolds;
+    Flag { name, short: None, kind, default: None, several, common: true, help }
 }
 
 const fn short(letter: char, flag: Flag) -> Flag {
     Flag { short: Some(letter), ..flag }
 }
 
+/// A flag that takes one value, where two would both be meant.
+const fn once(flag: Flag) -> Flag {
+    Flag { several: Several::Refused, ..flag }
+}
+
 /// Where settings come from; every command takes it.
-pub(crate) const CONFIG: Flag = optional(
+pub(crate) const CONFIG: Flag = once(optional(
     "config",
     Kind::Text("FILE"),
     "Read further settings from this TOML file; its keys are flag names, quoted where they hold a dot",
-);
+));
 
 const SHUTDOWN_TIMEOUT: Flag = common(
     "shutdown-timeout",
@@ -247,7 +255,7 @@ pub(crate) const NODE: &[Flag] = &[
 
 /// Flags of `query`.
 pub(crate) const QUERY: &[Flag] = &[
-    common("store", Kind::Address, "localhost:7650", "Ask this node"),
+    once(common("store", Kind::Address, "localhost:7650", "Ask this node")),
     common("from", Kind::Text("TIME"), "1h", "RFC 3339, ULID, now, or a duration ago; inclusive"),
     optional(
         "to",
@@ -256,17 +264,17 @@ pub(crate) const QUERY: &[Flag] = &[
     ),
     short(
         'q',
-        common(
+        once(common(
             "q",
             Kind::Text("EXPR"),
             "",
             "Print records that contain this; all records without it",
-        ),
+        )),
     ),
     common("regex", Kind::Bool, "false", "-q is a regular expression"),
     short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
     Flag {
-        repeatable: true,
+        several: Several::AllCount,
         ..optional(
             "topic",
             Kind::Topic,
@@ -297,20 +305,20 @@ pub(crate) const QUERY: &[Flag] = &[
 
 /// Flags of `stream`.
 pub(crate) const STREAM: &[Flag] = &[
-    common("store", Kind::Address, "localhost:7650", "Follow this node"),
+    once(common("store", Kind::Address, "localhost:7650", "Follow this node")),
     short(
         'q',
-        common(
+        once(common(
             "q",
             Kind::Text("EXPR"),
             "",
             "Print records that contain this; all records without it",
-        ),
+        )),
     ),
     common("regex", Kind::Bool, "false", "-q is a regular expression"),
     short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
     Flag {
-        repeatable: true,
+        several: Several::AllCount,
         ..optional(
             "topic",
             Kind::Topic,
@@ -347,7 +355,7 @@ pub(crate) const FSCK: &[Flag] = &[
 /// Flags of `forward`.
 pub(crate) const FORWARD: &[Flag] = &[
     Flag {
-        repeatable: true,
+        several: Several::AllCount,
         ..optional(
             "prefix",
             Kind::Text("TEXT"),
@@ -360,7 +368,7 @@ pub(crate) const FORWARD: &[Flag] = &[
         "fast",
         "fast: written to the ingester; durable: on its disk, sent again until it is; bulk: not in this version",
     ),
-    optional("topic", Kind::Topic, "Topic of all lines (default: the ingester's choice)"),
+    once(optional("topic", Kind::Topic, "Topic of all lines (default: the ingester's choice)")),
     common(
         "on-full",
         Kind::Choice(&["block", "drop-oldest", "spool"]),
@@ -410,7 +418,7 @@ pub(crate) const FORWARD: &[Flag] = &[
 
 /// Flags of `drain`.
 pub(crate) const DRAIN: &[Flag] = &[
-    common("store", Kind::Address, "localhost:7650", "Ask this node"),
+    once(common("store", Kind::Address, "localhost:7650", "Ask this node")),
     optional(
         "timeout",
         Kind::Duration(1, 365 * DAY_MS),

@@ -32,6 +32,17 @@ pub(crate) enum Kind {
     Text(&'static str),
 }
 
+/// What several values of one flag on a command line mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Several {
+    /// The last one holds: a setting that a script gives can be replaced behind it.
+    LastHolds,
+    /// All of them count.
+    AllCount,
+    /// A usage error, unless they are equal: who gives two means both, and one would be ignored.
+    Refused,
+}
+
 /// One flag.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flag {
@@ -43,8 +54,8 @@ pub(crate) struct Flag {
     pub(crate) kind: Kind,
     /// What holds when nothing is given; `None`: decided at start, as the help says.
     pub(crate) default: Option<&'static str>,
-    /// Whether it may be given several times, all of which count.
-    pub(crate) repeatable: bool,
+    /// What it means to give it several times.
+    pub(crate) several: Several,
     /// Whether `--help` shows it; `--help-all` shows every one.
     pub(crate) common: bool,
     /// One sentence for the operator.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::flag_table;
-use crate::flags::{Flag, Value};
+use crate::flags::{Flag, Several, Value};
 use crate::units::Address;
 
 /// Why settings were refused. Each is a usage error.
@@ -24,6 +24,8 @@ pub(crate) enum SettingsError {
     Syntax { path: PathBuf, error: String },
     /// The configuration file holds a key that is no flag.
     Key { path: PathBuf, key: String, hint: &'static str },
+    /// A flag that takes one value was given others, too.
+    Several { name: &'static str, texts: Vec<String> },
     /// Values do not fit each other.
     Conflict(String),
 }
@@ -42,6 +44,15 @@ impl fmt::Display for SettingsError {
             }
             Self::Key { path, key, hint } => {
                 write!(f, "--config {}: unknown key {key:?}{hint}", path.display())
+            }
+            Self::Several { name, texts } => {
+                let given: Vec<_> = texts.iter().map(|text| format!("{text:?}")).collect();
+                write!(
+                    f,
+                    "--{name} takes one value in this version, and is given {} times: {}",
+                    texts.len(),
+                    given.join(", ")
+                )
             }
             Self::Conflict(words) => f.write_str(words),
         }
@@ -95,6 +106,9 @@ impl Settings {
     pub(crate) fn resolve(flags: &[Flag], sources: &Sources<'_>) -> Result<Self, SettingsError> {
         let mut settings = Self::default();
         settings.warn_of_unknown_variables(sources.environment);
+        for flag in flags {
+            check_several(flag, sources.given.get(flag.name).map_or(&[], Vec::as_slice))?;
+        }
         let variable = |flag: &Flag| {
             let name = flag.variable();
             let found = sources.environment.iter().find(|(known, _)| *known == name);
@@ -106,7 +120,7 @@ impl Settings {
             .and_then(|texts| texts.last().cloned())
             .or_else(|| variable(&flag_table::CONFIG).map(|(_, text)| text));
         let file = match config_path {
-            Some(path) => read_file(Path::new(&path))?,
+            Some(path) => read_file(Path::new(&path), flags)?,
             None => HashMap::new(),
         };
         for flag in flags {
@@ -224,9 +238,18 @@ fn known_flags() -> impl Iterator<Item = &'static Flag> {
     flag_table::ALL.iter().flat_map(|table| table.iter())
 }
 
+/// Refuses values of which all but the last would be ignored although they are meant.
+fn check_several(flag: &Flag, texts: &[String]) -> Result<(), SettingsError> {
+    let differ = texts.windows(2).any(|pair| pair[0] != pair[1]);
+    if flag.several == Several::Refused && differ {
+        return Err(SettingsError::Several { name: flag.name, texts: texts.to_vec() });
+    }
+    Ok(())
+}
+
 /// A variable that stands for a repeatable flag holds a list.
 fn split_list(flag: &Flag, text: &str) -> Vec<String> {
-    if flag.repeatable {
+    if flag.several == Several::AllCount {
         text.split(',').map(|part| part.trim().to_owned()).collect()
     } else {
         vec![text.to_owned()]
@@ -235,8 +258,8 @@ fn split_list(flag: &Flag, text: &str) -> Vec<String> {
 
 type FileValues = HashMap<&'static str, (PathBuf, Vec<String>)>;
 
-/// Reads a configuration file into texts by flag name.
-fn read_file(path: &Path) -> Result<FileValues, SettingsError> {
+/// Reads a configuration file into texts by flag name, for a command with these flags.
+fn read_file(path: &Path, flags: &[Flag]) -> Result<FileValues, SettingsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
@@ -245,7 +268,9 @@ fn read_file(path: &Path) -> Result<FileValues, SettingsError> {
     let mut values = HashMap::new();
     for (key, value) in table {
         let unknown = |hint| SettingsError::Key { path: path.to_owned(), key: key.clone(), hint };
-        let Some(flag) = known_flags().find(|flag| flag.name == key) else {
+        // A name can be a list here and one value to another command.
+        let flag = flags.iter().find(|flag| flag.name == key);
+        let Some(flag) = flag.or_else(|| known_flags().find(|flag| flag.name == key)) else {
             return Err(unknown(match value {
                 toml::Value::Table(_) => {
                     "; keys are whole flag names, quoted where they hold a dot"
@@ -254,7 +279,18 @@ fn read_file(path: &Path) -> Result<FileValues, SettingsError> {
             }));
         };
         let texts = match value {
-            toml::Value::Array(items) if flag.repeatable => items.iter().map(as_text).collect(),
+            toml::Value::Array(items) if flag.several == Several::AllCount => {
+                items.iter().map(as_text).collect()
+            }
+            // What this command takes no notice of is checked by the one that does.
+            toml::Value::Array(_) if flags.iter().all(|own| own.name != key) => continue,
+            toml::Value::Array(_) => {
+                return Err(SettingsError::Value {
+                    origin: Origin::File(path.to_owned(), flag.name),
+                    text: value.to_string(),
+                    reason: "one value is expected, not a list".to_owned(),
+                });
+            }
             value => vec![as_text(&value)],
         };
         values.insert(flag.name, (path.to_owned(), texts));
@@ -356,11 +392,36 @@ mod tests {
     #[test]
     fn the_last_of_several_wins_and_repeatable_ones_add_up() {
         let settings =
-            resolve(QUERY, &[("q", "a"), ("q", "b"), ("topic", "x"), ("topic", "y")], &[]).unwrap();
-        assert_eq!(settings.text("q"), "b");
+            resolve(QUERY, &[("from", "1h"), ("from", "2h"), ("topic", "x"), ("topic", "y")], &[])
+                .unwrap();
+        assert_eq!(settings.text("from"), "2h");
         assert_eq!(settings.texts("topic"), ["x", "y"]);
+        let (_keep, list) = file("topic = ['x', 'y']");
+        let settings = resolve(QUERY, &[("config", &list)], &[]).unwrap();
+        assert_eq!(settings.texts("topic"), ["x", "y"]);
+        assert!(resolve(NODE, &[("config", &list)], &[]).is_ok());
         let settings = resolve(QUERY, &[], &[("OKLOGD_TOPIC", "x, y")]).unwrap();
         assert_eq!(settings.texts("topic"), ["x", "y"]);
+    }
+
+    #[test]
+    fn values_that_would_be_ignored_are_refused_and_named() {
+        let (_keep, list) = file("q = ['a', 'b']");
+        let twice = [("q", "a"), ("q", "b")];
+        for (given, parts) in [
+            (&twice[..], &["--q", "\"a\", \"b\"", "one value"][..]),
+            (&[("store", "a"), ("store", "b"), ("store", "a")], &["--store", "3 times"]),
+            (&[("config", "x"), ("config", "y")], &["--config", "\"x\", \"y\""]),
+            (&[("config", &list)], &["oklogd.toml", "\"q\"", "not a list"]),
+        ] {
+            let error = resolve(QUERY, given, &[]).err().unwrap_or_default();
+            for part in parts {
+                assert!(error.contains(part), "{given:?}: {error}");
+            }
+            assert!(error.lines().count() == 1, "{error}");
+        }
+        let same = resolve(QUERY, &[("q", "a"), ("q", "a")], &[("OKLOGD_Q", "c")]).unwrap();
+        assert_eq!(same.text("q"), "a", "said twice is said once");
     }
 
     #[test]
