@@ -82,20 +82,19 @@ impl OpenSegment {
         Ok(source.clone())
     }
 
-    /// Runs `read`; once more, on a map that nobody else reads, if somebody met a fault meanwhile:
-    /// pages that vanish under a map read as zeros, so whatever was found in them is void.
+    /// Runs `read`; once more, on the file itself, if somebody met a fault of its map meanwhile: pages
+    /// that vanish under a map read as zeros, so whatever was found in them is void, and a map does
+    /// not say whether bytes are gone or could not be read.
     fn with_source<T>(
         &self,
         read: impl Fn(&Source) -> Result<T, DamageKind>,
     ) -> Result<T, DamageKind> {
         let source = self.source()?;
         let result = read(&source);
-        if !source.is_poisoned() {
-            return result;
+        match &self.file {
+            Some(file) if source.is_poisoned() => read(&Source::File(Arc::clone(file))),
+            _ => result,
         }
-        let own = self.fresh_map()?;
-        let result = read(&own);
-        if own.is_poisoned() { Err(DamageKind::Truncated("segment")) } else { result }
     }
 
     fn damage_of(&self, frame: &FrameAt, kind: DamageKind) -> Damage {

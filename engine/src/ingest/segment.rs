@@ -100,6 +100,15 @@ pub(super) enum Extent {
     Found,
 }
 
+/// How a file's bytes are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// By system calls, which say whether they succeeded: by all who decide something.
+    File,
+    /// Through a map: by queries.
+    Map,
+}
+
 /// The shared handle of a segment.
 pub struct Segment {
     id: Ulid,
@@ -254,7 +263,7 @@ impl Segment {
     fn open_shared(&self) -> io::Result<Arc<OpenSegment>> {
         let (path, file, is_active) = self.open_named()?;
         if is_active {
-            return self.find_frames(path, file, true).map(Arc::new);
+            return self.find_frames(path, file, true, Reading::File).map(Arc::new);
         }
         let stamp = file.version_stamp()?;
         let mut seen = lock(&self.seen);
@@ -262,20 +271,22 @@ impl Segment {
             KEPT.keep(&self.kept, &open, open.memory_bytes());
             return Ok(open);
         }
-        let open = Arc::new(self.find_frames(path, file, false)?);
-        // Where a part was gone frames may not have been found that are there.
-        if !open.is_poisoned() {
-            *seen = (stamp, Arc::downgrade(&open));
-            KEPT.keep(&self.kept, &open, open.memory_bytes());
+        let open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
+        // Where a part was gone frames may not have been found that are there: the file knows.
+        if open.is_poisoned() {
+            return self.find_frames(path, file, false, Reading::File).map(Arc::new);
         }
+        let open = Arc::new(open);
+        *seen = (stamp, Arc::downgrade(&open));
+        KEPT.keep(&self.kept, &open, open.memory_bytes());
         Ok(open)
     }
 
     /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
-    /// believed, and a fault that another reader meets is none of its map's.
+    /// believed, and nothing that a map shows.
     fn open_alone(&self) -> io::Result<OpenSegment> {
         let (path, file, is_active) = self.open_named()?;
-        self.find_frames(path, file, is_active)
+        self.find_frames(path, file, is_active, Reading::File)
     }
 
     /// Its file, by the name that it has now, and whether it is still written.
@@ -293,17 +304,18 @@ impl Segment {
         path: PathBuf,
         file: Arc<dyn File>,
         is_active: bool,
+        how: Reading,
     ) -> io::Result<OpenSegment> {
-        if is_active {
-            let limit = self.written_len();
-            return self.walk(path, (Source::File(file), None), limit, Ending::Limit);
-        }
-        let map = Arc::new(file.map()?);
         let (limit, ending) = match self.extent {
+            _ if is_active => (self.written_len(), Ending::Limit),
             Extent::Published => (self.written_len(), Ending::Limit),
-            Extent::Found => (map.len() as u64, Ending::LastFrame),
+            Extent::Found => (file.len()?, Ending::LastFrame),
         };
-        self.walk(path, (Source::Mapped(map), Some(file)), limit, ending)
+        let source = match how {
+            Reading::File => (Source::File(file), None),
+            Reading::Map => (Source::Mapped(Arc::new(file.map()?)), Some(file)),
+        };
+        self.walk(path, source, limit, ending)
     }
 
     fn walk(
