@@ -104,6 +104,10 @@ fn parse_time(text: &str, now_ms: u64) -> Option<Time> {
 
 /// RFC 3339 to Unix milliseconds, rounded down; times before 1970 become 0. A space is read as
 /// `+`, because that is what URL decoding makes of one; between date and time it stands for `T`.
+///
+/// A second of 60 is valid where RFC 3339 allows one: as the last of a month in UTC. Clocks count
+/// it as the first second of the next month, and so does this, so that nothing lies behind it which
+/// lies before that.
 fn parse_rfc3339_ms(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
     if bytes.len() < 20 || bytes.len() > 64 || !has_rfc3339_shape(bytes) {
@@ -111,6 +115,10 @@ fn parse_rfc3339_ms(text: &str) -> Option<u64> {
     }
     let mut plain = text.to_owned();
     plain.replace_range(10..11, "T");
+    let is_leap = &plain[17..19] == "60";
+    if is_leap {
+        plain.replace_range(17..19, "59");
+    }
     let plain = plain.replace(' ', "+");
     let ms_of = |text: &str| {
         let time = text.parse::<jiff::Timestamp>().ok()?;
@@ -121,7 +129,23 @@ fn parse_rfc3339_ms(text: &str) -> Option<u64> {
         Some(rest) => ms_of(&format!("9998{rest}"))? + 365 * 86_400_000,
         None => ms_of(&plain)?,
     };
+    let ms = if is_leap { ms + 1_000 } else { ms };
+    if is_leap && !is_first_second_of_month(ms) {
+        return None;
+    }
     Some(u64::try_from(ms).unwrap_or(0).min(MS_MAX))
+}
+
+/// Whether a time, in Unix milliseconds, lies in the second with which a month begins in UTC.
+fn is_first_second_of_month(ms: i128) -> bool {
+    const DAY_MS: i128 = 86_400_000;
+    // The calendar repeats after 400 years, which brings the last days of 9999 to where they can be
+    // represented.
+    const CYCLE_MS: i128 = 146_097 * DAY_MS;
+    let ms = if ms > 200 * 365 * DAY_MS { ms - CYCLE_MS } else { ms };
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    ms.rem_euclid(DAY_MS) < 1_000
+        && time.is_some_and(|time| jiff::tz::Offset::UTC.to_datetime(time).day() == 1)
 }
 
 /// `jiff` reads more of ISO 8601 than RFC 3339 allows; this admits RFC 3339 alone.
@@ -143,7 +167,9 @@ fn has_rfc3339_shape(bytes: &[u8]) -> bool {
         }
         zone = &zone[1 + digits..];
     }
-    fits(time, b"0000-00-00T00:00:00") && (matches!(zone, b"Z" | b"z") || fits(zone, b"+00:00"))
+    // `jiff` takes offsets of up to 25 hours.
+    let is_offset = |zone: &[u8]| fits(zone, b"+00:00") && zone[1..3] < b"24"[..] && zone[4] < b'6';
+    fits(time, b"0000-00-00T00:00:00") && (matches!(zone, b"Z" | b"z") || is_offset(zone))
 }
 
 /// A duration as numbers with units (`100ms 3s 1m 1h30m 7d`), milliseconds; `None` for anything
@@ -218,10 +244,15 @@ mod tests {
             ("9999-12-31T23:59:59.5z", END_MS - 500),
             ("9999-12-31T23:59:59+23:59", END_MS - 1_000 - OFFSET_MS),
             ("9999-12-31T23:59:59-23:59", END_MS - 1_000 + OFFSET_MS),
-            // A leap second is the second before it, as everywhere.
-            ("2016-12-31T23:59:60Z", 1_483_228_799_000),
-            ("9999-12-31T23:59:60Z", END_MS - 1_000),
-            ("9999-12-31T23:59:60-23:59", END_MS - 1_000 + OFFSET_MS),
+            // A leap second is the second behind it, as clocks count it.
+            ("2016-12-31T23:59:60Z", 1_483_228_800_000),
+            ("2016-12-31T23:59:60.25Z", 1_483_228_800_250),
+            ("2017-01-01T05:29:60+05:30", 1_483_228_800_000),
+            ("2016-12-31 15:59:60-08:00", 1_483_228_800_000),
+            ("2015-06-30T23:59:60Z", 1_435_708_800_000),
+            ("1969-12-31T23:59:60Z", 0),
+            ("9999-12-31T23:59:60Z", END_MS),
+            ("9999-12-31T00:00:60-23:59", END_MS),
         ] {
             assert_eq!(from(text), Ok(Ulid::first_of_ms(ms)), "{text}");
             let to = Window::parse(Some("0000-01-01T00:00:00Z"), Some(text), NOW_MS).map(|w| w.to);
@@ -255,6 +286,18 @@ mod tests {
             "9999-02-29T00:00:00Z",
             "9999-12-31T24:00:00Z",
             "9999-12-31T23:59:59+99:00",
+            "2023-11-14T22:13:20+24:00",
+            "2023-11-14T22:13:20-24:00",
+            "2023-11-14T22:13:20+25:00",
+            "2023-11-14T22:13:20+23:60",
+            // No second of 60 but the last of a month in UTC.
+            "2023-11-14T22:13:60Z",
+            "2023-11-14T23:59:60Z",
+            "2023-11-30T22:59:60Z",
+            "2016-12-31T23:59:60+01:00",
+            "9999-12-31T23:59:60-23:59",
+            "2016-12-31T23:59:61Z",
+            "2016-12-31T23:60:00Z",
         ] {
             let error = from(bad).unwrap_err().to_string();
             assert!(error.starts_with("from: ") && error.contains("RFC 3339"), "{bad}: {error}");
