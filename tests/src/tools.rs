@@ -24,15 +24,31 @@ pub fn oklogd(arguments: &[&str]) -> Output {
         .expect("oklogd can be started")
 }
 
-/// `rg`, where it is on the path or was installed by the test command.
+/// The version of ripgrep that answers are compared with.
+const RIPGREP_VERSION: &str = include_str!("../ripgrep-version").trim_ascii();
+
+/// Why a test that compares with it is skipped.
+pub const NO_RIPGREP: &str =
+    "target/tools/bin/rg is not the version of tests/ripgrep-version: tests/run installs it";
+
+/// `rg` as the test command installed it: of the pinned version, whatever is on the path.
 pub fn ripgrep() -> Option<PathBuf> {
+    let rg = tool("rg")?;
+    let said = Command::new(&rg).arg("--version").output().ok()?;
+    let said = text(&said.stdout);
+    (said.split_whitespace().nth(1) == Some(RIPGREP_VERSION)).then_some(rg)
+}
+
+/// `promtool` as the test command installed it.
+pub fn promtool() -> Option<PathBuf> {
+    tool("promtool")
+}
+
+/// What the test command installed under this name.
+fn tool(name: &str) -> Option<PathBuf> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let own = workspace.join("target/tools/bin/rg");
-    if own.exists() {
-        return Some(own);
-    }
-    let found = Command::new("rg").arg("--version").output();
-    found.is_ok_and(|o| o.status.success()).then(|| PathBuf::from("rg"))
+    let path = workspace.join("target/tools/bin").join(name);
+    path.exists().then_some(path)
 }
 
 /// Whether this test runs as root, as it must to mount file systems.

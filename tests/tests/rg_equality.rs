@@ -31,6 +31,12 @@ const EXPRESSIONS: &[(&str, bool, bool)] = &[
     ("(?s)a.*z", true, true),
     ("[[:upper:]]{5,}", true, true),
     ("\\PL{20}", true, true),
+    ("(?R)ERROR$", true, true),
+    ("(?R)^$", true, true),
+    ("(?R)^[a-z ]+$", true, true),
+    ("(?R)\\r$", true, true),
+    ("(?R)\\A.*$", true, true),
+    ("(?R).z$", true, true),
     ("no such needle anywhere", false, true),
     ("", false, true),
 ];
@@ -70,7 +76,7 @@ fn compare(node: &Node, rg: &std::path::Path, corpus: &[u8]) {
 #[test]
 fn real_logs_are_found_as_rg_finds_them() {
     let test = "real_logs_are_found_as_rg_finds_them";
-    let Some(rg) = tools::ripgrep() else { return skipped(test, "no rg") };
+    let Some(rg) = tools::ripgrep() else { return skipped(test, tools::NO_RIPGREP) };
     let Some(files) = lines::loghub() else { return skipped(test, "no ../shared") };
     let mut corpus = Vec::new();
     for file in files {
@@ -91,7 +97,7 @@ fn real_logs_are_found_as_rg_finds_them() {
 #[test]
 fn odd_bytes_are_found_as_rg_finds_them() {
     let Some(rg) = tools::ripgrep() else {
-        return skipped("odd_bytes_are_found_as_rg_finds_them", "no rg");
+        return skipped("odd_bytes_are_found_as_rg_finds_them", tools::NO_RIPGREP);
     };
     let pieces: &[&[u8]] = &[
         b"a",

@@ -4,8 +4,11 @@
 //! expression is rewritten so that no match can contain LF (it leaves every class; a literal LF is
 //! refused) and the edges of the haystack become the edges of a line: on a block it then matches
 //! where it would match in some record. Where looking at neighbouring bytes would tell a record
-//! in a block from a record alone (CRLF anchors, `\B` beside invalid UTF-8), records are matched
-//! one by one.
+//! in a block from a record alone (`\B` beside invalid UTF-8), records are matched one by one.
+//!
+//! `^` and `$` are line anchors, as in ripgrep, which matters under `(?R)` alone: there they match
+//! beside CR, too, and not between CR and LF. Like ripgrep, this shows the LF of a record to
+//! them, unless the expression has anchors of the text (`\A`, `\z`, `(?-m)^`): then not.
 //!
 //! Invariants: length, nesting, compiled size and the automaton's memory are bounded; the
 //! expression is shared by all scan threads, each of which takes a cache of its own.
@@ -59,8 +62,13 @@ pub(super) enum Compiled {
     Required(meta::Regex, Box<memmem::Finder<'static>>),
     /// To be run where one of some strings is, in whatever case.
     Folded(Box<Folded>),
-    /// To be run on each record by itself.
-    Record(meta::Regex),
+    /// To be run on each record by itself, its LF shown behind it or not.
+    Record {
+        /// What is run.
+        regex: meta::Regex,
+        /// Whether look-around sees the LF.
+        shows_lf: bool,
+    },
 }
 
 /// An expression, and strings in folded text one of which every match contains.
@@ -185,7 +193,7 @@ impl Expression {
         let compiled = match &self.inner.compiled {
             Compiled::All => 0,
             Compiled::Literal(finder) => finder.needle().len(),
-            Compiled::Block(regex) | Compiled::Record(regex) => regex.memory_usage(),
+            Compiled::Block(regex) | Compiled::Record { regex, .. } => regex.memory_usage(),
             Compiled::Required(regex, finder) => regex.memory_usage() + finder.needle().len(),
             Compiled::Folded(folded) => folded.regex.memory_usage() + folded.finder.memory_bytes(),
         };
@@ -212,6 +220,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<(Compiled, Required)
     let hir = hir::translate::TranslatorBuilder::new()
         .utf8(false)
         .case_insensitive(case_insensitive)
+        .multi_line(true)
         .build()
         .translate(pattern, &ast)
         .map_err(|e| ExpressionError::Syntax(regex_syntax::Error::from(e).to_string()))?;
@@ -219,6 +228,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<(Compiled, Required)
         return Ok((Compiled::All, Required::Anything));
     }
     let by_record = needs_record_alone(&hir);
+    let shows_lf = !hir.properties().look_set().contains_anchor_haystack();
     let config = meta::Config::new()
         .utf8_empty(false)
         .nfa_size_limit(Some(EXPRESSION_COMPILED_BYTES_MAX))
@@ -234,7 +244,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<(Compiled, Required)
         })?;
     let Analysis { required, is_all } = Analysis::of_hir(&hir);
     let compiled = match (lead, FoldedFinder::of(&required)) {
-        _ if by_record => Compiled::Record(regex),
+        _ if by_record => Compiled::Record { regex, shows_lf },
         (Some(bytes), _) => {
             Compiled::Required(regex, Box::new(memmem::Finder::new(bytes).into_owned()))
         }
@@ -282,11 +292,12 @@ fn ignores_case(hir: &Hir) -> bool {
 }
 
 /// Whether a look-around could see the difference between a record alone and one in a block:
-/// CRLF anchors treat CR LF as one end, and the two Unicode look-arounds that insist on valid
-/// UTF-8 before them take a neighbouring LF for such.
+/// CRLF anchors treat CR LF as one end, which shows where the end of the text is asked for as well,
+/// and the two Unicode look-arounds that insist on valid UTF-8 before them take a neighbouring LF
+/// for such.
 fn needs_record_alone(hir: &Hir) -> bool {
     let looks = hir.properties().look_set();
-    looks.contains_anchor_crlf()
+    (looks.contains_anchor_crlf() && looks.contains_anchor_haystack())
         || looks.contains(Look::WordUnicodeNegate)
         || looks.contains(Look::WordStartHalfUnicode)
 }

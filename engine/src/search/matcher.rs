@@ -1,8 +1,8 @@
 //! Finds matching records in a buffer of many: searches the buffer as one haystack and looks for
 //! the record's edges only around a match.
 //!
-//! Invariants: `text` is whole records, each with its LF; the last LF is not shown to the
-//! automaton, so that an empty match behind it cannot count a record that is not there; what is
+//! Invariants: `text` is whole records, each with its LF; no match begins behind the last LF, so
+//! that an empty one cannot count a record that is not there; what is
 //! found equals what matching each record by itself would find (a property test below).
 
 use std::ops::Range;
@@ -25,9 +25,9 @@ impl<'e> Matcher<'e> {
     pub(crate) fn new(expression: &'e Expression) -> Self {
         let cache = match expression.compiled() {
             Compiled::All | Compiled::Literal(_) => None,
-            Compiled::Block(regex) | Compiled::Required(regex, _) | Compiled::Record(regex) => {
-                Some(expression.caches().take(regex))
-            }
+            Compiled::Block(regex)
+            | Compiled::Required(regex, _)
+            | Compiled::Record { regex, .. } => Some(expression.caches().take(regex)),
             Compiled::Folded(folded) => Some(expression.caches().take(&folded.regex)),
         };
         Self { expression, cache, fold: Fold::default() }
@@ -46,7 +46,7 @@ impl<'e> Matcher<'e> {
                 Some(record_around(text, from, at))
             }
             (Compiled::Block(regex), Some(cache)) => {
-                let input = Input::new(&text[..text.len() - 1]).range(from..).earliest(true);
+                let input = Input::new(text).range(from..text.len() - 1).earliest(true);
                 let end = regex.search_half_with(cache, &input)?.offset();
                 Some(record_around(text, from, end))
             }
@@ -76,11 +76,14 @@ impl<'e> Matcher<'e> {
                 }
                 None
             }
-            (Compiled::Record(regex), Some(cache)) => {
+            (Compiled::Record { regex, shows_lf }, Some(cache)) => {
                 let mut start = from;
                 while start < text.len() {
                     let record = record_around(text, start, start);
-                    let alone = Input::new(&text[record.start..record.end - 1]).earliest(true);
+                    let line = &text[record.clone()];
+                    let end = line.len() - 1;
+                    let shown = if *shows_lf { line } else { &line[..end] };
+                    let alone = Input::new(shown).range(..end).earliest(true);
                     if regex.search_half_with(cache, &alone).is_some() {
                         return Some(record);
                     }
@@ -124,18 +127,22 @@ mod tests {
         all
     }
 
-    /// Each record by itself, with the `regex` crate.
+    /// Each record by itself, with the `regex` crate's engine, its LF shown where there is no
+    /// anchor of the text.
     fn model(pattern: &str, case_insensitive: bool, text: &[u8]) -> Option<Vec<Range<usize>>> {
-        let regex = regex::bytes::RegexBuilder::new(pattern)
-            .unicode(true)
-            .case_insensitive(case_insensitive)
-            .multi_line(false)
-            .build()
-            .ok()?;
+        use regex_automata::util::syntax;
+        let syntax =
+            syntax::Config::new().utf8(false).multi_line(true).case_insensitive(case_insensitive);
+        let hir = syntax::parse_with(pattern, &syntax).ok()?;
+        let shows_lf = !hir.properties().look_set().contains_anchor_haystack();
+        let config = meta::Config::new().utf8_empty(false);
+        let regex = meta::Builder::new().configure(config).build_from_hir(&hir).ok()?;
         let mut start = 0;
         let mut all = Vec::new();
         for record in text.split_inclusive(|&b| b == b'\n') {
-            if regex.is_match(&record[..record.len() - 1]) {
+            let end = record.len() - 1;
+            let shown = if shows_lf { record } else { &record[..end] };
+            if regex.is_match(Input::new(shown).range(..end)) {
                 all.push(start..start + record.len());
             }
             start += record.len();
@@ -283,12 +290,51 @@ mod tests {
                 Compiled::Required(..) => "literal first",
                 Compiled::Folded(folded) if folded.suffices => "folded and done",
                 Compiled::Folded(_) => "folded",
-                Compiled::Record(_) => "record by record",
+                Compiled::Record { .. } => "record by record",
             };
             ways.push((pattern, taken, found(&expression, text.as_bytes()).len()));
             expected.push((pattern, way, hits));
         }
         assert_eq!(ways, expected);
+    }
+
+    /// The numbers are ripgrep 15's, with `--text --encoding none --no-crlf`.
+    #[test]
+    fn anchors_of_crlf_lines_match_where_ripgrep_has_them() {
+        let text = b"ERROR\nERROR\r\nxERROR\r\r\nERROR\rx\na\n\r\n\n";
+        let starts: Vec<usize> = text
+            .split_inclusive(|&b| b == b'\n')
+            .scan(0, |at, line| {
+                let start = *at;
+                *at += line.len();
+                Some(start)
+            })
+            .collect();
+        for (pattern, expected) in [
+            ("ERROR$", &[1][..]),
+            ("(?R)ERROR$", &[1, 2, 3, 4]),
+            ("(?mR)ERROR$", &[1, 2, 3, 4]),
+            ("(?R:^)x?ERROR", &[1, 2, 3, 4]),
+            ("^(?R)ERROR$", &[1, 2, 4]),
+            ("(?R)^x", &[3, 4]),
+            ("(?R)^$", &[3, 6, 7]),
+            (r"(?R)\r$", &[3]),
+            ("(?R)R.$", &[]),
+            ("(?R)(?s)R.$", &[3]),
+            ("(?R)[^R]$", &[3, 4, 5]),
+            (r"(?R)\B^x|\B$", &[3, 6, 7]),
+            (r"(?R)R.?$\r", &[2, 3, 4]),
+            ("(?R-m)ERROR$", &[1]),
+            (r"(?R)\AERROR$", &[1, 2, 4]),
+            (r"(?R)\A.*\r$", &[2, 3, 6]),
+            (r"(?R)^\z", &[2, 3, 6, 7]),
+            (r"(?R)$\z", &[1, 2, 3, 4, 5, 6, 7]),
+        ] {
+            let found = found(&Expression::new(pattern, true, false).unwrap(), text);
+            let lines: Vec<_> =
+                found.iter().map(|r| starts.binary_search(&r.start).unwrap() + 1).collect();
+            assert_eq!(lines, expected, "{pattern}");
+        }
     }
 
     #[test]
