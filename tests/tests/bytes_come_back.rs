@@ -230,18 +230,37 @@ fn first_words_are_topics_in_dynamic_mode() {
 }
 
 #[test]
-fn a_hello_that_cannot_be_obeyed_is_hung_up_on() {
+fn a_hello_that_cannot_be_obeyed_is_answered_with_the_reason_and_hung_up_on() {
     let (_directory, node) = node();
-    let mut stream = TcpStream::connect(node.durable).unwrap();
-    stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
-    stream.write_all(b"\0OKLOGD-ACK/2\n").unwrap();
-    let mut answer = Vec::new();
-    // A reset is as good an end as an orderly one.
-    let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
-    assert!(answer.is_empty());
-    let open = "oklog_connected_clients{modality=\"durable\"}";
-    wait_until("its place is free", || node.metric(open) == 0.0);
+    let durable = "durable was asked for: use the durable port (7652)";
+    for (port, hello, reason) in [
+        (node.durable, "\0OKLOGD-ACK/2\n", "the version of the handshake is not 1"),
+        (node.fast, "\0OKLOGD-ACK/1 promise=durable count=bytes\n", durable),
+        (node.durable, "\0OKLOGD-ACK/1 promise=fast\n", "fast was asked for"),
+        (node.durable, "\0OKLOGD-ACK/1 color=red\nlost\n", "unknown field"),
+    ] {
+        let mut stream = TcpStream::connect(port).unwrap();
+        stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+        stream.write_all(hello.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        // A reset is as good an end as an orderly one.
+        let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with("\0OKLOGD-NO/1 ") && answer.ends_with('\n'), "{answer:?}");
+        assert!(answer.contains(reason), "{hello:?}: {answer:?}");
+    }
+    for promise in ["fast", "durable"] {
+        let open = format!("oklog_connected_clients{{modality=\"{promise}\"}}");
+        wait_until("its place is free", || node.metric(&open) == 0.0);
+    }
     assert!(node.all_lines().is_empty());
+    for (port, promise) in [(node.fast, "fast"), (node.durable, "durable")] {
+        let hello = format!("\0OKLOGD-ACK/1 promise={promise}\n");
+        let mut sender = Acknowledged::connect_with(port, hello.as_bytes()).unwrap();
+        sender.send(promise.as_bytes()).unwrap();
+        assert_eq!(sender.finish().unwrap(), 1);
+    }
+    assert_eq!(node.all_lines(), [b"fast".to_vec(), b"durable".to_vec()]);
 }
 
 #[test]

@@ -1,15 +1,38 @@
 //! The handshake of a connection that wants acknowledgements:
-//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N] [count=bytes]\n` as its very first bytes.
+//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N] [count=bytes] [promise=fast|durable]\n` as its very
+//! first bytes, and the answer to one that is refused: `\0OKLOGD-NO/1 REASON\n`.
 //!
 //! Invariants: a connection whose first bytes differ is a plain one and keeps every byte; a
-//! handshake is at most [`HELLO_BYTES_MAX`] bytes. This only reads it; what session and sequence
-//! mean is not decided here (they are reserved).
+//! handshake is at most [`HELLO_BYTES_MAX`] bytes; the first eight bytes of a refusal are a number
+//! that no count reaches, so whoever expects counts is not deceived. This only reads it; what
+//! session and sequence mean is not decided here (they are reserved).
 
-use crate::limits::{HELLO_BYTES_MAX, SESSION_LEN_MAX};
+use crate::limits::{COUNTING_BYTES, HELLO_BYTES_MAX, SESSION_LEN_MAX};
 use crate::topic::Topic;
 
 const PREFIX: &[u8] = b"\0OKLOGD-ACK/";
 const VERSION: &[u8] = b"1";
+/// How the answer to a refused handshake begins.
+const REFUSAL_PREFIX: &[u8] = b"\0OKLOGD-NO/1 ";
+
+/// What holds for a record that is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// It is in the node's hands.
+    Fast,
+    /// It is on the node's disk, synced.
+    Durable,
+}
+
+impl Promise {
+    /// As the handshake and metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Durable => "durable",
+        }
+    }
+}
 
 /// What a client said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -20,6 +43,8 @@ pub struct Hello {
     pub session: Option<(String, u64)>,
     /// Whether acknowledgements count bytes in place of records.
     pub counts_bytes: bool,
+    /// The promise that acknowledgements have to make; a port that makes another one refuses.
+    pub promise: Option<Promise>,
 }
 
 /// What the first bytes of a connection are.
@@ -38,6 +63,63 @@ pub enum Opening {
     },
     /// A handshake that cannot be obeyed: the connection is closed. Says what is wrong.
     Refused(&'static str),
+}
+
+impl Hello {
+    /// Why a port that makes this promise cannot obey.
+    pub fn refusal_by(&self, promise: Promise) -> Option<&'static str> {
+        match (self.promise?, promise) {
+            (Promise::Fast, Promise::Durable) => {
+                Some("this port promises durable, and fast was asked for: use the fast port (7651)")
+            }
+            (Promise::Durable, Promise::Fast) => Some(
+                "this port promises fast, and durable was asked for: use the durable port (7652)",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// The answer to a handshake that is refused.
+pub fn refusal(reason: &str) -> Vec<u8> {
+    [REFUSAL_PREFIX, reason.as_bytes(), b"\n"].concat()
+}
+
+/// What a client makes of the first bytes that answer its handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Too few to tell.
+    Undecided,
+    /// It is obeyed: acknowledgements that count bytes follow.
+    Taken,
+    /// It is refused, for this reason.
+    Refused(String),
+    /// No answer of an ingester.
+    Foreign,
+}
+
+/// Judges the first bytes that answer a handshake with `count=bytes`; at most
+/// [`HELLO_BYTES_MAX`] of them are looked at.
+pub fn read_answer(bytes: &[u8]) -> Answer {
+    let taken = COUNTING_BYTES.to_le_bytes();
+    if bytes.starts_with(&taken) {
+        return Answer::Taken;
+    }
+    let begins = |whole: &[u8]| {
+        let common = bytes.len().min(whole.len());
+        bytes[..common] == whole[..common]
+    };
+    if !begins(REFUSAL_PREFIX) {
+        return if begins(&taken) { Answer::Undecided } else { Answer::Foreign };
+    }
+    let head = &bytes[..bytes.len().min(HELLO_BYTES_MAX)];
+    match memchr::memchr(b'\n', head) {
+        Some(end) => {
+            Answer::Refused(String::from_utf8_lossy(&head[REFUSAL_PREFIX.len()..end]).into())
+        }
+        None if bytes.len() < HELLO_BYTES_MAX => Answer::Undecided,
+        None => Answer::Foreign,
+    }
 }
 
 /// Judges the first bytes of a connection.
@@ -96,6 +178,15 @@ fn read_fields(line: &[u8]) -> Result<Hello, &'static str> {
             if std::mem::replace(&mut hello.counts_bytes, true) {
                 return Err("the handshake asks for a count twice");
             }
+        } else if let Some(promise) = word.strip_prefix(b"promise=") {
+            let promise = match promise {
+                b"fast" => Promise::Fast,
+                b"durable" => Promise::Durable,
+                _ => return Err("the promise of the handshake is neither fast nor durable"),
+            };
+            if hello.promise.replace(promise).is_some() {
+                return Err("the handshake asks for two promises");
+            }
         } else {
             return Err("the handshake has an unknown field");
         }
@@ -125,6 +216,10 @@ mod tests {
         let bytes = read(b"\0OKLOGD-ACK/1 count=bytes\n");
         let hello = Hello { counts_bytes: true, ..Hello::default() };
         assert_eq!(bytes, Opening::Hello { hello, used: 26 });
+        let Opening::Hello { hello, .. } = read(b"\0OKLOGD-ACK/1 promise=durable\n") else {
+            panic!()
+        };
+        assert_eq!(hello.promise, Some(Promise::Durable));
         let trailing_space = read(b"\0OKLOGD-ACK/1 \n");
         assert_eq!(trailing_space, Opening::Hello { hello: Hello::default(), used: 15 });
     }
@@ -156,6 +251,9 @@ mod tests {
             "1 color=red",
             "1 count=words",
             "1 count=bytes count=bytes",
+            "1 promise=bulk",
+            "1 promise=",
+            "1 promise=fast promise=fast",
             "1\r",
         ] {
             let bytes = format!("\0OKLOGD-ACK/{bad}\n");
@@ -170,6 +268,41 @@ mod tests {
         assert_eq!(read(&bytes), Opening::Undecided);
         bytes.push(b'x');
         assert!(matches!(read(&bytes), Opening::Refused(_)));
+    }
+
+    #[test]
+    fn a_promise_is_refused_by_a_port_that_makes_another_one() {
+        let asking = |promise| Hello { promise, ..Hello::default() };
+        for port in [Promise::Fast, Promise::Durable] {
+            assert_eq!(asking(None).refusal_by(port), None);
+            assert_eq!(asking(Some(port)).refusal_by(port), None);
+        }
+        assert!(asking(Some(Promise::Durable)).refusal_by(Promise::Fast).is_some());
+        assert!(asking(Some(Promise::Fast)).refusal_by(Promise::Durable).is_some());
+    }
+
+    #[test]
+    fn an_answer_is_told_from_a_refusal_and_from_what_others_send() {
+        let refused = refusal("no such thing");
+        for len in 0..refused.len() {
+            assert_eq!(read_answer(&refused[..len]), Answer::Undecided);
+        }
+        assert_eq!(read_answer(&refused), Answer::Refused("no such thing".to_owned()));
+        let number = u64::from_le_bytes(*refused.first_chunk().unwrap());
+        assert!(number > 1 << 60, "whoever expects a count takes it for none");
+        let taken = COUNTING_BYTES.to_le_bytes();
+        assert_eq!(read_answer(&taken[..7]), Answer::Undecided);
+        assert_eq!(read_answer(&[&taken[..], b"\x07"].concat()), Answer::Taken);
+        let endless = [REFUSAL_PREFIX, &[b'x'; HELLO_BYTES_MAX]].concat();
+        for foreign in [
+            &b"HTTP/1.1 400 Bad Request\r\n"[..],
+            b"\0OKLOGD-ACK/1 count=bytes\n",
+            b"\x01\0\0\0\0\0\0\0",
+            b"S",
+            &endless,
+        ] {
+            assert_eq!(read_answer(foreign), Answer::Foreign, "{foreign:?}");
+        }
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! One sender: its unfinished line, whether it asked for acknowledgements, and what it is owed.
 //!
-//! Invariants: a client that did not say hello is never sent a byte and loses none; a client that
-//! did gets cumulative counts, each only when the port's promise holds for all records counted.
-//! No event is lost by waiting: what is owed is a pure function of the log's durable end.
+//! Invariants: a client that did not say hello is never sent a byte and loses none; one whose hello
+//! cannot be obeyed is told why, and nothing of it is taken; any other one gets cumulative counts,
+//! each only when the port's promise holds for all records counted. No event is lost by waiting: what is owed is a pure function of the log's durable end.
 
 mod bulk;
 
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use engine::ingest::hello::{self, Opening};
+use engine::ingest::hello::{self, Opening, Promise};
 use engine::ingest::lines::LineSplitter;
 use engine::ingest::topics::TopicChoice;
 use engine::limits::COUNTING_BYTES;
@@ -32,9 +32,13 @@ pub enum Port {
 impl Port {
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
+        self.promise().name()
+    }
+
+    const fn promise(self) -> Promise {
         match self {
-            Self::Fast => "fast",
-            Self::Durable => "durable",
+            Self::Fast => Promise::Fast,
+            Self::Durable => Promise::Durable,
         }
     }
 }
@@ -47,7 +51,7 @@ enum Side {
     Ended,
     /// The connection failed: nothing can be sent.
     Failed,
-    /// What the client asked for cannot be obeyed: it is hung up on.
+    /// What the client asked for cannot be obeyed: it was told so and is hung up on.
     Refused,
 }
 
@@ -142,6 +146,9 @@ impl Connection {
             Opening::Undecided => self.opening = Some(held),
             Opening::Plain => self.take_lines(&held, intake),
             Opening::Hello { hello, used } => {
+                if let Some(reason) = hello.refusal_by(self.port.promise()) {
+                    return self.refuse(reason, intake);
+                }
                 self.acknowledges = true;
                 if hello.counts_bytes {
                     self.counts_bytes = true;
@@ -150,11 +157,17 @@ impl Connection {
                 self.topic = hello.topic.map(TopicChoice::Static);
                 self.take_lines(&held[used..], intake);
             }
-            Opening::Refused(reason) => {
-                intake.tell_refused(reason);
-                self.side = Side::Refused;
-            }
+            Opening::Refused(reason) => self.refuse(reason, intake),
         }
+    }
+
+    /// Tells client and operator; nothing of the connection is taken.
+    fn refuse(&mut self, reason: &'static str, intake: &Intake<'_>) {
+        intake.tell_refused(reason);
+        self.side = Side::Refused;
+        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+        // Nothing was sent before, so there is room; a client that is gone needs no answer.
+        let _ = rustix::net::send(&self.socket, &hello::refusal(reason), flags);
     }
 
     fn take_lines(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
