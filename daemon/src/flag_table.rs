@@ -207,7 +207,7 @@ pub(crate) const NODE: &[Flag] = &[
         "ingest.segment-pending-timeout",
         Kind::Duration(100, DAY_MS),
         "1m",
-        "A claimed segment that is not committed for this long is available again",
+        "A claimed segment whose storing does not get on for this long is available again",
     ),
     rare(
         "store.compression-level",

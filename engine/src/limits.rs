@@ -75,6 +75,10 @@ pub const SEGMENT_FLUSH_SIZE: u64 = 16 << 20;
 /// Most bytes of ingest segments that wait preallocated for their next life.
 pub const RECYCLE_POOL_BYTES_MAX: u64 = 64 << 20;
 
+/// Most claims that are remembered after they have lapsed: their consumers may still commit. Each is
+/// some hundred bytes for each of its segments, and more than a few at a time mean that nobody gets on.
+pub const CLAIMS_LAPSED_MAX: usize = 256;
+
 /// Largest store segment that compaction makes, bytes.
 pub const STORE_SEGMENT_SIZE_MAX: u64 = 2 << 30;
 

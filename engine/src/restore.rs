@@ -19,7 +19,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
@@ -335,7 +334,7 @@ impl Restore {
             return Ok(adopted);
         }
         let mut writer = SegmentWriter::new(&self.directory, WriterOptions::default());
-        let report = merge(inputs, &mut writer, &AtomicBool::new(false)).map_err(|e| match e {
+        let report = merge(inputs, &mut writer, &|| true).map_err(|e| match e {
             MergeError::Cancelled => "cancelled".to_owned(),
             MergeError::Write(error) => error.to_string(),
         })?;

@@ -12,13 +12,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::damage::Damage;
-use engine::ingest::registry::{ClaimLimits, FileError, Registry};
+use engine::ingest::registry::{ClaimLimits, ClaimToken, FileError, Registry};
 use engine::ingest::segment::SegmentState;
 use engine::store::catalogue::Catalogue;
 use engine::store::compaction::{CompactionLimits, Reason, room_wanted_bytes};
 use engine::store::compaction_run::{CompactionError, compact};
 use engine::store::gather::{Available, GatherLimits, GatherState};
-use engine::store::gather_run::{ClaimedInput, GatherRun, IngestSource, Turn};
+use engine::store::gather_run::{Claimed, ClaimedInput, GatherRun, IngestSource, Turn};
 use engine::store::retention::RetentionLimits;
 use engine::store::writer::WriterOptions;
 use engine::ulid::Ulid;
@@ -98,55 +98,61 @@ impl IngestSource for LocalIngest {
         Available { count, bytes, oldest_age_ms }
     }
 
-    fn claim(
-        &self,
-        bytes_max: u64,
-        count_max: usize,
-        now_ms: u64,
-    ) -> io::Result<Vec<ClaimedInput>> {
+    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64) -> io::Result<Claimed> {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
         let claim = self.registry.claim(limits, now_ms);
         *self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let named = |refused: FileError| io::Error::new(refused.error.kind(), refused.to_string());
+        let token = claim.token;
         let (segments, errors) = claim.into_parts().map_err(named)?;
-        for error in &errors {
-            tracing::error!("{error}");
-        }
-        Ok(segments.into_iter().map(ClaimedInput::from).collect())
+        tell_errors(&errors);
+        Ok(Claimed { token, inputs: segments.into_iter().map(ClaimedInput::from).collect() })
     }
 
-    fn commit(&self, inputs: &[u128], _now_ms: u64) {
+    fn renew(&self, token: ClaimToken, now_ms: u64) -> usize {
+        let renewed = self.registry.renew(token, now_ms);
+        tell_errors(&renewed.errors);
+        renewed.open
+    }
+
+    fn commit(&self, token: ClaimToken, inputs: &[u128], _now_ms: u64) {
         let ids: Vec<Ulid> = inputs.iter().map(|&id| Ulid(id)).collect();
+        let committed = self.registry.commit(token, &ids, self.clock.now().wall_ms);
         let ingest = &self.metrics.ingest;
-        for segment in self.registry.snapshot() {
-            if ids.contains(&segment.id()) {
-                ingest.committed_segments.inc();
-                ingest.committed_bytes.inc_by(segment.content().text_bytes);
+        ingest.committed_segments.inc_by(committed.segments);
+        ingest.committed_bytes.inc_by(committed.text_bytes);
+        tell_errors(&committed.errors);
+    }
+
+    fn fail(&self, token: ClaimToken, _now_ms: u64) {
+        let failed = self.registry.fail(token);
+        self.metrics.ingest.failed_segments.inc_by(failed.segments);
+        tell_errors(&failed.errors);
+    }
+
+    fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
+        match self.registry.set_aside(token, Ulid(input)) {
+            Ok(true) => {
+                self.losses.add(Ulid(input), damage);
+                tracing::error!(
+                    segment = %Ulid(input),
+                    spans = damage.len(),
+                    "what could be read of an ingest segment is stored; the file is kept as .damaged"
+                );
+            }
+            // Somebody else decides about it.
+            Ok(false) => {}
+            Err(error) => {
+                self.losses.add(Ulid(input), damage);
+                tracing::error!("{error}");
             }
         }
-        for error in self.registry.commit(&ids, self.clock.now().wall_ms) {
-            tracing::error!("{error}");
-        }
     }
+}
 
-    fn fail(&self, inputs: &[u128], _now_ms: u64) {
-        let ids: Vec<Ulid> = inputs.iter().map(|&id| Ulid(id)).collect();
-        self.metrics.ingest.failed_segments.inc_by(ids.len() as u64);
-        for error in self.registry.fail(&ids) {
-            tracing::error!("{error}");
-        }
-    }
-
-    fn set_aside(&self, input: u128, damage: &[Damage]) {
-        self.losses.add(Ulid(input), damage);
-        match self.registry.set_aside(Ulid(input)) {
-            Ok(()) => tracing::error!(
-                segment = %Ulid(input),
-                spans = damage.len(),
-                "what could be read of an ingest segment is stored; the file is kept as .damaged"
-            ),
-            Err(error) => tracing::error!("{error}"),
-        }
+fn tell_errors(errors: &[FileError]) {
+    for error in errors {
+        tracing::error!("{error}");
     }
 }
 

@@ -224,7 +224,8 @@ impl Run<'_> {
             path: source.segment.path().to_owned(),
         };
         let inputs = sources.iter().map(input).collect();
-        let report = merge(inputs, &mut self.writer, self.cancel).map_err(|e| match e {
+        let goes_on = || !self.cancel.load(Ordering::Relaxed);
+        let report = merge(inputs, &mut self.writer, &goes_on).map_err(|e| match e {
             MergeError::Cancelled => CompactionError::Cancelled,
             MergeError::Write(error) => CompactionError::Write(error),
         })?;

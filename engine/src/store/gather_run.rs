@@ -5,17 +5,20 @@
 //! Invariants: the segment is published into the catalogue before the inputs are committed, so
 //! that a query that looks at the ingest side first sees each record at least once; an input of
 //! which records could not be read is set aside after what could be read was published; where the
-//! storage refused to read, that is tried again first.
+//! storage refused to read, that is tried again first. A claim is renewed as the merge gets on, so that
+//! none expires under a gather that is slow; a gather whose inputs somebody else has stored ends.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::Part;
 use crate::damage::{Damage, DamageKind};
+use crate::ingest::registry::ClaimToken;
 use crate::ingest::segment::Segment;
 
 use super::catalogue::Catalogue;
@@ -30,6 +33,18 @@ use super::writer::{SealedSegment, SegmentWriter, WriteError, WriterOptions};
 const READ_TRIES: u32 = 3;
 /// Inputs whose refusals are counted.
 const REFUSALS_MAX: usize = 1024;
+
+/// Time between renewals of a claim, milliseconds: a fraction of the shortest time that a claim may
+/// be let stand for, and rare enough that small chunks do not pay for it.
+const RENEW_EVERY_MS: u64 = 20;
+
+/// What a claim brought.
+pub struct Claimed {
+    /// Names it.
+    pub token: ClaimToken,
+    /// Oldest records first; none if others were faster.
+    pub inputs: Vec<ClaimedInput>,
+}
 
 /// An ingest segment that was claimed.
 #[derive(Clone)]
@@ -54,15 +69,18 @@ pub trait IngestSource: Send + Sync {
     fn available(&self, now_ms: u64) -> Available;
     /// Claims the oldest segments: at most so many bytes and segments, but at least one if there
     /// is one.
-    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64)
-    -> io::Result<Vec<ClaimedInput>>;
-    /// Their records are in the store: they may go. What cannot be removed is the source's to
-    /// retry.
-    fn commit(&self, inputs: &[u128], now_ms: u64);
-    /// They are free to be claimed again.
-    fn fail(&self, inputs: &[u128], now_ms: u64);
-    /// What of it could be read is in the store; the file is kept under another name.
-    fn set_aside(&self, input: u128, damage: &[Damage]);
+    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64) -> io::Result<Claimed>;
+    /// Storing what was claimed gets on. How many inputs of the claim nobody has stored yet: where
+    /// there are none, there is nothing to go on for.
+    fn renew(&self, token: ClaimToken, now_ms: u64) -> usize;
+    /// The records of these inputs of the claim are in the store: they may go. What cannot be removed
+    /// is the source's to retry; what somebody else has committed before is left alone.
+    fn commit(&self, token: ClaimToken, inputs: &[u128], now_ms: u64);
+    /// What was claimed is free to be claimed again.
+    fn fail(&self, token: ClaimToken, now_ms: u64);
+    /// What of an input of the claim could be read is in the store; the file is kept under another
+    /// name.
+    fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]);
 }
 
 /// Why a gather did not succeed.
@@ -76,6 +94,8 @@ pub enum GatherError {
     Write(WriteError),
     /// It was cancelled.
     Cancelled,
+    /// Somebody else has stored every input meanwhile.
+    StoredByOthers,
 }
 
 impl fmt::Display for GatherError {
@@ -85,6 +105,9 @@ impl fmt::Display for GatherError {
             Self::Read(damage) => damage.fmt(f),
             Self::Write(error) => error.fmt(f),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::StoredByOthers => {
+                f.write_str("all that was claimed has been stored under another claim")
+            }
         }
     }
 }
@@ -115,7 +138,7 @@ pub struct GatherRun {
     catalogue: Arc<Catalogue>,
     options: WriterOptions,
     cancel: Arc<AtomicBool>,
-    claimed: Vec<ClaimedInput>,
+    claimed: Option<Claimed>,
     damage: HashMap<u128, Vec<Damage>>,
     /// How often reading an input was refused by the storage.
     refusals: HashMap<u128, u32>,
@@ -136,7 +159,7 @@ impl GatherRun {
             catalogue,
             options: WriterOptions::default(),
             cancel,
-            claimed: Vec::new(),
+            claimed: None,
             damage: HashMap::new(),
             refusals: HashMap::new(),
             sealed: None,
@@ -173,8 +196,8 @@ impl GatherRun {
                 Action::Claim { gather, bytes_max, count_max } => {
                     match self.source.claim(bytes_max, count_max, now_ms) {
                         Ok(claimed) => {
-                            let inputs = claimed.iter().map(|input| input.id).collect();
-                            self.claimed = claimed;
+                            let inputs = claimed.inputs.iter().map(|input| input.id).collect();
+                            self.claimed = Some(claimed);
                             Event::Claimed(gather, inputs)
                         }
                         Err(error) => {
@@ -183,24 +206,23 @@ impl GatherRun {
                         }
                     }
                 }
-                Action::Merge(gather, _) => self.merge(gather, &mut turn),
+                Action::Merge(gather, _) => self.merge(gather, clock, &mut turn),
                 Action::Replicate(gather, store) => Event::ReplicateFailed(gather, store),
-                Action::Publish(gather) => self.publish(gather, &mut turn),
+                Action::Publish(gather) => self.publish(gather, clock(), &mut turn),
                 Action::Commit { gather, whole, damaged } => {
-                    self.source.commit(&whole, clock());
-                    self.refusals.retain(|id, _| !whole.contains(id) && !damaged.contains(id));
-                    for input in damaged {
-                        let damage = self.damage.remove(&input).unwrap_or_default();
-                        self.source.set_aside(input, &damage);
-                    }
+                    self.commit(&whole, &damaged, clock());
                     self.clear();
                     self.machine.handle(clock(), Event::Committed(gather));
                     turn.goes_on = true;
                     return turn;
                 }
-                Action::Fail(gather, inputs) => {
+                Action::Fail(gather, _) => {
+                    let token = self.token();
+                    // Before the inputs are free: nobody holds them then.
                     self.clear();
-                    self.source.fail(&inputs, clock());
+                    if let Some(token) = token {
+                        self.source.fail(token, clock());
+                    }
                     Event::Failed(gather)
                 }
             };
@@ -210,12 +232,30 @@ impl GatherRun {
 
     fn clear(&mut self) {
         self.sealed = None;
-        self.claimed.clear();
+        self.claimed = None;
         self.damage.clear();
     }
 
-    fn merge(&mut self, gather: GatherNumber, turn: &mut Turn) -> Event {
-        let merged = self.try_merge(turn);
+    fn token(&self) -> Option<ClaimToken> {
+        self.claimed.as_ref().map(|claimed| claimed.token)
+    }
+
+    fn inputs(&self) -> &[ClaimedInput] {
+        self.claimed.as_ref().map_or(&[], |claimed| &claimed.inputs)
+    }
+
+    fn commit(&mut self, whole: &[u128], damaged: &[u128], now_ms: u64) {
+        self.refusals.retain(|id, _| !whole.contains(id) && !damaged.contains(id));
+        let Some(token) = self.token() else { return };
+        self.source.commit(token, whole, now_ms);
+        for &input in damaged {
+            let damage = self.damage.remove(&input).unwrap_or_default();
+            self.source.set_aside(token, input, &damage);
+        }
+    }
+
+    fn merge(&mut self, gather: GatherNumber, clock: &dyn Fn() -> u64, turn: &mut Turn) -> Event {
+        let merged = self.try_merge(clock, turn);
         if let Some(damage) = self.refused_read() {
             turn.error = Some(GatherError::Read(damage));
             return Event::MergeFailed(gather);
@@ -232,7 +272,10 @@ impl GatherRun {
             }
             Err(error) => {
                 turn.error = Some(match error {
-                    MergeError::Cancelled => GatherError::Cancelled,
+                    MergeError::Cancelled if self.cancel.load(Ordering::Relaxed) => {
+                        GatherError::Cancelled
+                    }
+                    MergeError::Cancelled => GatherError::StoredByOthers,
                     MergeError::Write(error) => GatherError::Write(error),
                 });
                 Event::MergeFailed(gather)
@@ -263,10 +306,15 @@ impl GatherRun {
         found
     }
 
-    fn try_merge(&mut self, turn: &mut Turn) -> Result<Option<SealedSegment>, MergeError> {
+    fn try_merge(
+        &mut self,
+        clock: &dyn Fn() -> u64,
+        turn: &mut Turn,
+    ) -> Result<Option<SealedSegment>, MergeError> {
+        let Some(claim) = &self.claimed else { return Ok(None) };
         let mut writer = SegmentWriter::new(self.catalogue.directory(), self.options);
         let (mut inputs, mut ids) = (Vec::new(), Vec::new());
-        for claimed in &self.claimed {
+        for claimed in &claim.inputs {
             match claimed.part.open_to_move() {
                 Ok(part) => {
                     inputs.push(MergeInput { part, path: claimed.path.clone() });
@@ -275,7 +323,17 @@ impl GatherRun {
                 Err(damage) => self.damage.entry(claimed.id).or_default().push(damage),
             }
         }
-        let report = merge(inputs, &mut writer, &self.cancel)?;
+        let renewed_ms = Cell::new(clock());
+        let goes_on = || {
+            let now_ms = clock();
+            if now_ms >= renewed_ms.get().saturating_add(RENEW_EVERY_MS) {
+                renewed_ms.set(now_ms);
+                return self.source.renew(claim.token, now_ms) > 0
+                    && !self.cancel.load(Ordering::Relaxed);
+            }
+            !self.cancel.load(Ordering::Relaxed)
+        };
+        let report = merge(inputs, &mut writer, &goes_on)?;
         for (number, damage) in report.damage {
             self.damage.entry(ids[number]).or_default().push(damage);
         }
@@ -284,17 +342,23 @@ impl GatherRun {
         let is_whole = |input: &&ClaimedInput| {
             !self.damage.get(&input.id).is_some_and(|d| d.iter().any(Damage::loses_records))
         };
-        let ingest = self.claimed.iter().filter(is_whole).map(|input| input.id).collect();
+        let ingest = claim.inputs.iter().filter(is_whole).map(|input| input.id).collect();
         let sealed = writer.seal(Inputs { ingest, store: Vec::new() })?;
         turn.duplicate_count += report.duplicate_count;
         Ok(sealed)
     }
 
-    fn publish(&mut self, gather: GatherNumber, turn: &mut Turn) -> Event {
-        let Some(sealed) = self.sealed.take() else { return Event::PublishFailed(gather) };
+    fn publish(&mut self, gather: GatherNumber, now_ms: u64, turn: &mut Turn) -> Event {
+        let (Some(sealed), Some(token)) = (self.sealed.take(), self.token()) else {
+            return Event::PublishFailed(gather);
+        };
+        if self.source.renew(token, now_ms) == 0 {
+            turn.error = Some(GatherError::StoredByOthers);
+            return Event::PublishFailed(gather);
+        }
         match sealed.publish() {
             Ok(segment) => {
-                turn.published.push((*segment.meta(), self.claimed.len()));
+                turn.published.push((*segment.meta(), self.inputs().len()));
                 self.catalogue.publish(vec![segment], &[]);
                 Event::Published(gather)
             }
@@ -318,11 +382,15 @@ mod tests {
     use std::fs;
     use std::sync::Mutex;
 
+    /// One gather at a time has one claim at a time.
+    const TOKEN: ClaimToken = ClaimToken::new(1, 2);
+
     /// Store segments in another directory play the ingest segments.
     #[derive(Default)]
     struct Source {
         waiting: Mutex<Vec<ClaimedInput>>,
         claimed: Mutex<Vec<ClaimedInput>>,
+        stored_by_others: AtomicBool,
         log: Mutex<Vec<String>>,
     }
 
@@ -341,21 +409,32 @@ mod tests {
             let count = self.waiting.lock().unwrap().len();
             Available { count, bytes: 0, oldest_age_ms: 3_000 }
         }
-        fn claim(&self, _: u64, count_max: usize, _: u64) -> io::Result<Vec<ClaimedInput>> {
+        fn claim(&self, _: u64, count_max: usize, _: u64) -> io::Result<Claimed> {
             let mut waiting = self.waiting.lock().unwrap();
             let count = count_max.min(waiting.len());
-            let claimed: Vec<_> = waiting.drain(..count).collect();
-            self.claimed.lock().unwrap().extend(claimed.iter().cloned());
-            Ok(claimed)
+            let inputs: Vec<_> = waiting.drain(..count).collect();
+            self.claimed.lock().unwrap().extend(inputs.iter().cloned());
+            Ok(Claimed { token: TOKEN, inputs })
         }
-        fn commit(&self, inputs: &[u128], _: u64) {
+        fn renew(&self, token: ClaimToken, _: u64) -> usize {
+            assert_eq!(token, TOKEN);
+            if self.stored_by_others.load(Ordering::Relaxed) {
+                return 0;
+            }
+            self.claimed.lock().unwrap().len()
+        }
+        fn commit(&self, token: ClaimToken, inputs: &[u128], _: u64) {
+            assert_eq!(token, TOKEN);
             self.take(inputs, "commit");
         }
-        fn fail(&self, inputs: &[u128], _: u64) {
-            let returned = self.take(inputs, "fail");
+        fn fail(&self, token: ClaimToken, _: u64) {
+            assert_eq!(token, TOKEN);
+            let claimed: Vec<u128> = self.claimed.lock().unwrap().iter().map(|c| c.id).collect();
+            let returned = self.take(&claimed, "fail");
             self.waiting.lock().unwrap().extend(returned);
         }
-        fn set_aside(&self, input: u128, damage: &[Damage]) {
+        fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
+            assert_eq!(token, TOKEN);
             assert!(!damage.is_empty());
             self.take(&[input], "set aside");
         }
@@ -494,6 +573,23 @@ mod tests {
             let (from, told) = if lasting { (20, 1) } else { (0, 0) };
             assert_eq!((stored, damage), (records(from, 30), told));
             assert_eq!(f.log().contains(&"set aside [1]".to_owned()), lasting);
+        }
+    }
+
+    #[test]
+    fn what_others_have_stored_meanwhile_is_neither_merged_on_nor_published() {
+        // Before the merge gets far, and after it.
+        for step_ms in [1_000, 0] {
+            let mut f = fixture();
+            f.add(1, &records(0, 20));
+            f.source.stored_by_others.store(true, Ordering::Relaxed);
+            let now_ms = Cell::new(0);
+            let turn = f.run.turn(&|| now_ms.replace(now_ms.get() + step_ms));
+            assert!(matches!(turn.error, Some(GatherError::StoredByOthers)), "{:?}", turn.error);
+            let log = f.log();
+            assert!(!log.is_empty() && log.iter().all(|done| done == "fail [1]"), "{log:?}");
+            assert_eq!(f.stored(), Vec::new());
+            assert_eq!(fs::read_dir(f.temp.path().join("store")).unwrap().count(), 0);
         }
     }
 

@@ -10,7 +10,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::{Chunk, OpenPart};
 use crate::damage::{Damage, DamageKind};
@@ -64,11 +63,12 @@ impl From<WriteError> for MergeError {
     }
 }
 
-/// Merges all inputs into the writer. `cancel` is asked before each chunk is read.
+/// Merges all inputs into the writer. `goes_on` is asked before each chunk is read, and hears so that
+/// the merge gets on; where it says no the merge is cancelled.
 pub fn merge(
     inputs: Vec<MergeInput>,
     writer: &mut SegmentWriter,
-    cancel: &AtomicBool,
+    goes_on: &dyn Fn() -> bool,
 ) -> Result<MergeReport, MergeError> {
     let mut report = MergeReport::default();
     let mut cursors: Vec<Cursor> = inputs.into_iter().map(Cursor::new).collect();
@@ -81,7 +81,7 @@ pub fn merge(
         let cursor = &mut cursors[number];
         let limit = heap.peek().map_or(Ulid::MAX, |Reverse((head, _))| *head);
         if cursor.open.is_none() {
-            if cancel.load(Ordering::Relaxed) {
+            if !goes_on() {
                 return Err(MergeError::Cancelled);
             }
             cursor.load();

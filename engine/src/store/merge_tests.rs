@@ -1,7 +1,7 @@
 //! The merge against a ten-line model, with copies that overlap and are cut differently.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
@@ -85,7 +85,7 @@ fn input(part: MemoryPart) -> MergeInput {
 fn merged(inputs: Vec<MergeInput>) -> (Vec<Record>, MergeReport) {
     let temp = tempfile::tempdir().unwrap();
     let mut writer = SegmentWriter::new(&directory(temp.path()), SMALL);
-    let report = merge(inputs, &mut writer, &AtomicBool::new(false)).unwrap();
+    let report = merge(inputs, &mut writer, &|| true).unwrap();
     let Some(segment) = writer.finish(Inputs::default()).unwrap() else {
         return (Vec::new(), report);
     };
@@ -168,7 +168,7 @@ fn a_run_without_a_copy_is_moved_whole() {
         input(MemoryPart { metas, chunks, broken: Vec::new(), open_now: Arc::default() })
     });
     let mut writer = SegmentWriter::new(&directory(temp.path()), WriterOptions::default());
-    merge(inputs.into(), &mut writer, &AtomicBool::new(false)).unwrap();
+    merge(inputs.into(), &mut writer, &|| true).unwrap();
     let segment = writer.finish(Inputs::default()).unwrap().unwrap();
     let open = crate::chunk::Part::open(&*segment).unwrap();
     assert_eq!(open.read_table(0).unwrap().runs.len(), 2);
@@ -216,7 +216,7 @@ fn a_cancelled_merge_reads_no_further_chunk() {
     let part = part(&records, 5);
     let reads = Arc::clone(&part.open_now);
     let mut writer = SegmentWriter::new(&directory(temp.path()), SMALL);
-    let result = merge(vec![input(part)], &mut writer, &AtomicBool::new(true));
+    let result = merge(vec![input(part)], &mut writer, &|| false);
     assert!(matches!(result, Err(MergeError::Cancelled)));
     assert_eq!(reads.load(Ordering::Relaxed), 0);
 }

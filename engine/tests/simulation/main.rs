@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // all of this is test code
 
+mod claims;
 mod clock;
 mod crash;
 mod every_call;

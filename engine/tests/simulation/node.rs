@@ -1,7 +1,7 @@
 //! One node in one thread: shards whose effects are carried out one by one in an order that a
 //! seed chooses, the registry, gathering and compaction; as the daemon does it with threads.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use engine::damage::Damage;
 use engine::ingest::frame::{FrameBuffer, FrameHeader};
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
 use engine::ingest::recover::Note;
-use engine::ingest::registry::{ClaimLimits, FileError, Registry, RegistryOptions};
+use engine::ingest::registry::{ClaimLimits, ClaimToken, FileError, Registry, RegistryOptions};
 use engine::ingest::segment::{Segment, SegmentState, parse_file_name};
 use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
@@ -24,7 +24,7 @@ use engine::store::catalogue::Catalogue;
 use engine::store::compaction::CompactionLimits;
 use engine::store::compaction_run::{CompactionError, compact};
 use engine::store::gather::{Available, GatherLimits};
-use engine::store::gather_run::{ClaimedInput, GatherRun, IngestSource};
+use engine::store::gather_run::{Claimed, ClaimedInput, GatherRun, IngestSource};
 use engine::store::name::IdSource;
 use engine::store::recover::NoteKind;
 use engine::store::writer::WriterOptions;
@@ -102,32 +102,34 @@ impl IngestSource for Source {
         Available { count, bytes: u64::MAX, oldest_age_ms: 0 }
     }
 
-    fn claim(
-        &self,
-        bytes_max: u64,
-        count_max: usize,
-        now_ms: u64,
-    ) -> io::Result<Vec<ClaimedInput>> {
+    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64) -> io::Result<Claimed> {
         let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
         let claim = self.registry.claim(limits, now_ms);
         let named = |e: FileError| io::Error::new(e.error.kind(), e.to_string());
+        let token = claim.token;
         let (segments, errors) = claim.into_parts().map_err(named)?;
         self.tell(errors);
-        Ok(segments.into_iter().map(ClaimedInput::from).collect())
+        Ok(Claimed { token, inputs: segments.into_iter().map(ClaimedInput::from).collect() })
     }
 
-    fn commit(&self, inputs: &[u128], now_ms: u64) {
-        self.tell(self.registry.commit(&ids(inputs), now_ms));
+    fn renew(&self, token: ClaimToken, now_ms: u64) -> usize {
+        let renewed = self.registry.renew(token, now_ms);
+        self.tell(renewed.errors);
+        renewed.open
     }
 
-    fn fail(&self, inputs: &[u128], _: u64) {
-        self.tell(self.registry.fail(&ids(inputs)));
+    fn commit(&self, token: ClaimToken, inputs: &[u128], now_ms: u64) {
+        self.tell(self.registry.commit(token, &ids(inputs), now_ms).errors);
     }
 
-    fn set_aside(&self, input: u128, damage: &[Damage]) {
+    fn fail(&self, token: ClaimToken, _: u64) {
+        self.tell(self.registry.fail(token).errors);
+    }
+
+    fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
         assert!(!damage.is_empty());
-        // After a failure the pending segment expires and is gathered again.
-        self.tell(self.registry.set_aside(Ulid(input)).err());
+        // After a failure the claim lapses and the segment is gathered again.
+        self.tell(self.registry.set_aside(token, Ulid(input)).err());
     }
 }
 
@@ -491,6 +493,23 @@ impl Node {
         let (_, late) = self.registry.expire(now_ms);
         let swept = self.registry.sweep(self.now.wall_ms);
         late.iter().chain(&swept).for_each(|error| self.tell(error));
+    }
+
+    /// Gathers once, so slowly that each look at the clock is `step_ms` after the one before, while the
+    /// keeper looks after claims as often; says how many segments were published and how many times
+    /// one became available again meanwhile.
+    pub(crate) fn gather_slowly(&mut self, step_ms: u64) -> (usize, usize) {
+        let (now_ms, lapses) = (Cell::new(self.now.monotonic_us / 1000), Cell::new(0));
+        let turn = self.gather.turn(&|| {
+            now_ms.set(now_ms.get() + step_ms);
+            let (late, errors) = self.registry.expire(now_ms.get());
+            assert!(errors.is_empty());
+            lapses.set(lapses.get() + late.len());
+            now_ms.get()
+        });
+        turn.error.iter().for_each(|error| self.tell(error));
+        self.advance_us(now_ms.get() * 1000 - self.now.monotonic_us);
+        (turn.published.len(), lapses.get())
     }
 
     /// Does one compaction; says whether there was something to do.

@@ -1,8 +1,8 @@
 //! The life cycle of segment files: prepared, active, flushed, pending, gone.
 //!
 //! Invariants: a file that is handed out has a durable name. A segment is in exactly one state at
-//! any moment, and a snapshot shows all of them: what is not gone is never missing from it. A
-//! committed file is reused or removed only when nobody else holds its handle; reuse gives it a new
+//! any moment, and a snapshot shows all of them: what is not gone is never missing from it. Nothing
+//! is committed but under a claim that named it, and once. A committed file is reused or removed only when nobody else holds its handle; reuse gives it a new
 //! name and so a new incarnation. Only a file that this process made, and in which no write or sync
 //! has failed, is reused: after a failed sync the system may have dropped more of a file (its
 //! length, say) than a later sync that succeeds would bring to the disk. Damaged files are set aside, never deleted. A failed operation
@@ -11,6 +11,10 @@
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
 
+#[cfg(test)]
+mod claim_tests;
+mod claims;
+mod consume;
 #[cfg(test)]
 mod frugal_tests;
 mod values;
@@ -25,17 +29,20 @@ use crate::ingest::stamp::split_mix;
 use crate::storage::Open;
 use crate::ulid::{MS_MAX, Ulid};
 
+pub use claims::ClaimToken;
+use claims::Claims;
 pub use values::{
-    Backlog, Claim, ClaimLimits, FileError, RegistryOptions, SegmentInfo, text_capacity,
+    Backlog, Claim, ClaimLimits, Committed, Failed, FileError, RegistryOptions, Renewed,
+    SegmentInfo, text_capacity,
 };
 
 /// How long a flushed file keeps its full length although it uses less than half, milliseconds.
 const TRIM_AFTER_MS: u64 = 10_000;
 
-#[derive(Default)]
 struct Inner {
     /// Every segment that is not gone, pool and sweep list apart.
     segments: BTreeMap<Ulid, Held>,
+    claims: Claims,
     /// Flushed ones by first record.
     queue: BTreeSet<(Ulid, Ulid)>,
     /// Committed, but a reader still held them.
@@ -54,7 +61,8 @@ struct Inner {
 
 struct Held {
     segment: Arc<Segment>,
-    claimed_ms: Option<u64>,
+    /// Whose it is, unless that claim has lapsed. A pending one that is nobody's is to be released.
+    claim: Option<ClaimToken>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +83,17 @@ impl Registry {
     /// A registry of an ingest directory with nothing in it; see
     /// [`recover`](crate::ingest::recover::recover) for one that may hold files.
     pub fn new(options: RegistryOptions) -> Self {
-        let inner = Inner { random: options.seed, ..Inner::default() };
+        let inner = Inner {
+            segments: BTreeMap::new(),
+            claims: Claims::new(options.seed),
+            queue: BTreeSet::new(),
+            sweep: Vec::new(),
+            unflushed: Vec::new(),
+            untrimmed: VecDeque::new(),
+            pool: Vec::new(),
+            random: options.seed,
+            is_frugal: false,
+        };
         Self { options, operation: Mutex::default(), inner: Mutex::new(inner) }
     }
 
@@ -118,13 +136,11 @@ impl Registry {
         segment
     }
 
-    /// Recovery could not give this segment the state flushed: a sweep or the expiry will.
+    /// Recovery could not give this segment the state flushed: a sweep will, or, since it is nobody's,
+    /// the expiry.
     pub(super) fn flush_later(&self, segment: Arc<Segment>, len_bytes: u64) {
-        let mut inner = self.lock();
         if segment.state() == SegmentState::Active {
-            inner.unflushed.push((segment, len_bytes));
-        } else if let Some(held) = inner.segments.get_mut(&segment.id()) {
-            held.claimed_ms = Some(0);
+            self.lock().unflushed.push((segment, len_bytes));
         }
     }
 
@@ -307,71 +323,7 @@ impl Registry {
         } else {
             inner.queue.remove(&key);
         }
-        if let Some(held) = inner.segments.get_mut(&segment.id()) {
-            held.claimed_ms = None;
-        }
         Ok(())
-    }
-
-    /// Claims flushed segments for a consumer, oldest records first.
-    pub fn claim(&self, limits: ClaimLimits, now_ms: u64) -> Claim {
-        let _operation = self.lock_operation();
-        let mut claim = Claim::default();
-        for segment in self.choose(limits) {
-            match self.move_segment(&segment, SegmentState::Pending, "claim") {
-                Ok(()) => {
-                    if let Some(held) = self.lock().segments.get_mut(&segment.id()) {
-                        held.claimed_ms = Some(now_ms);
-                    }
-                    claim.segments.push(segment);
-                }
-                Err(error) => claim.errors.push(error),
-            }
-        }
-        claim
-    }
-
-    fn choose(&self, limits: ClaimLimits) -> Vec<Arc<Segment>> {
-        let inner = self.lock();
-        let mut chosen: Vec<Arc<Segment>> = Vec::new();
-        let mut text_bytes = 0;
-        for (_, id) in &inner.queue {
-            let Some(held) = inner.segments.get(id) else { continue };
-            let size = held.segment.content().text_bytes;
-            let fits = chosen.is_empty() || text_bytes + size <= limits.text_bytes_max;
-            if chosen.len() >= limits.segments_max || !fits {
-                break;
-            }
-            text_bytes += size;
-            chosen.push(Arc::clone(&held.segment));
-        }
-        chosen
-    }
-
-    fn held(&self, id: Ulid) -> Option<Arc<Segment>> {
-        self.lock().segments.get(&id).map(|held| Arc::clone(&held.segment))
-    }
-
-    fn pending(&self, id: Ulid) -> Option<Arc<Segment>> {
-        self.held(id).filter(|s| s.state() == SegmentState::Pending)
-    }
-
-    /// The consumer has stored and published these: their files are recycled or removed as soon
-    /// as no reader holds them. Segments that are not pending (their claim expired, and they will
-    /// be stored again) are left alone. An error leaves its segment to a later [`Registry::sweep`].
-    pub fn commit(&self, ids: &[Ulid], now_ms: u64) -> Vec<FileError> {
-        let _operation = self.lock_operation();
-        let mut inner = self.lock();
-        for &id in ids {
-            let Some(held) = inner.segments.get(&id) else { continue };
-            if held.segment.state() == SegmentState::Pending
-                && let Some(held) = inner.segments.remove(&id)
-            {
-                inner.sweep.push(held.segment);
-            }
-        }
-        drop(inner);
-        self.sweep_files(now_ms)
     }
 
     /// To be called now and then: recycles or removes what was committed while readers held it,
@@ -426,41 +378,24 @@ impl Registry {
         }
     }
 
-    /// The consumer could not store these: they are available again.
-    pub fn fail(&self, ids: &[Ulid]) -> Vec<FileError> {
-        let _operation = self.lock_operation();
-        self.fail_files(ids)
-    }
-
-    fn fail_files(&self, ids: &[Ulid]) -> Vec<FileError> {
-        let pending = ids.iter().filter_map(|&id| self.pending(id));
-        let moved = pending.map(|s| self.move_segment(&s, SegmentState::Flushed, "release"));
-        moved.filter_map(Result::err).collect()
-    }
-
-    /// Makes segments available again whose consumer held them too long; says which.
-    pub fn expire(&self, now_ms: u64) -> (Vec<Ulid>, Vec<FileError>) {
-        let _operation = self.lock_operation();
-        let timeout_ms = self.options.pending_timeout_ms;
-        let inner = self.lock();
-        let is_late =
-            |h: &Held| h.claimed_ms.is_some_and(|at| now_ms >= at.saturating_add(timeout_ms));
-        let late: Vec<Ulid> =
-            inner.segments.iter().filter(|(_, held)| is_late(held)).map(|(&id, _)| id).collect();
-        drop(inner);
-        let errors = self.fail_files(&late);
-        (late, errors)
-    }
-
     /// Keeps a damaged segment's file under `.damaged` for inspection; it is no longer searched or
-    /// offered. Its readable records were stored before.
-    pub fn set_aside(&self, id: Ulid) -> Result<(), FileError> {
+    /// offered. Its readable records were stored before, under this claim. One that is stored by now,
+    /// or that another claim has, is left to that; says whether it was set aside.
+    pub fn set_aside(&self, token: ClaimToken, id: Ulid) -> Result<bool, FileError> {
         let _operation = self.lock_operation();
-        if let Some(segment) = self.held(id) {
-            self.move_segment(&segment, SegmentState::Damaged, "set aside")?;
-            self.lock().segments.remove(&id);
-        }
-        Ok(())
+        let Some(segment) = self.claimed(token, id) else { return Ok(false) };
+        self.move_segment(&segment, SegmentState::Damaged, "set aside")?;
+        let mut inner = self.lock();
+        inner.segments.remove(&id);
+        inner.claims.remove(token, id);
+        Ok(true)
+    }
+
+    /// A segment that is this claim's, or was when it lapsed and is nobody's now.
+    fn claimed(&self, token: ClaimToken, id: Ulid) -> Option<Arc<Segment>> {
+        let inner = self.lock();
+        let held = inner.segments.get(&id).filter(|_| inner.claims.holds(token, id))?;
+        held.claim.is_none_or(|claim| claim == token).then(|| Arc::clone(&held.segment))
     }
 
     /// Every segment with records in it, for a query.
@@ -514,7 +449,7 @@ impl Registry {
             state: held.segment.state(),
             len_bytes: held.segment.written_len(),
             content: held.segment.content(),
-            claimed_ms: held.claimed_ms,
+            progress_ms: held.claim.and_then(|claim| inner.claims.progress_ms(claim)),
         };
         inner.segments.iter().map(row).collect()
     }
@@ -528,5 +463,5 @@ fn enter(inner: &mut Inner, segment: &Arc<Segment>) {
     if segment.state() == SegmentState::Flushed {
         inner.queue.insert(queue_key(segment));
     }
-    inner.segments.insert(segment.id(), Held { segment: Arc::clone(segment), claimed_ms: None });
+    inner.segments.insert(segment.id(), Held { segment: Arc::clone(segment), claim: None });
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::claims::ClaimToken;
 use crate::ingest::frame;
 use crate::ingest::segment::{Content, Segment, SegmentState};
 use crate::limits::{FRAME_TEXT_TARGET, RECYCLE_POOL_BYTES_MAX};
@@ -24,7 +25,7 @@ pub struct RegistryOptions {
     pub record_size_max: usize,
     /// Direct-I/O alignment, bytes.
     pub alignment_bytes: usize,
-    /// How long a consumer may hold a segment, milliseconds.
+    /// How long a claim stands without its consumer getting on, milliseconds.
     pub pending_timeout_ms: u64,
     /// Most bytes of recycled files that wait for their next life.
     pub pool_bytes_max: u64,
@@ -101,8 +102,10 @@ pub struct ClaimLimits {
 }
 
 /// What a claim brought.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Claim {
+    /// Names it.
+    pub token: ClaimToken,
     /// Claimed, oldest records first.
     pub segments: Vec<Arc<Segment>>,
     /// Files that could not be claimed; they stay flushed.
@@ -123,6 +126,36 @@ impl Claim {
     }
 }
 
+/// What a renewal found.
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// Segments of the claim that are not stored yet, by it or anybody else; 0: it is void, there is
+    /// nothing to go on for.
+    pub open: usize,
+    /// Files that could not be claimed again after the claim had lapsed; they stay flushed.
+    pub errors: Vec<FileError>,
+}
+
+/// What a commit did.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// What it committed; not what was committed before.
+    pub segments: u64,
+    /// Their text, bytes.
+    pub text_bytes: u64,
+    /// Files that stay until a later sweep.
+    pub errors: Vec<FileError>,
+}
+
+/// What a failure returned.
+#[derive(Debug, Default)]
+pub struct Failed {
+    /// Segments that are available again, or will be; not those that others have claimed or stored.
+    pub segments: u64,
+    /// Files that stay as they are until a later look.
+    pub errors: Vec<FileError>,
+}
+
 /// A row of the state listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentInfo {
@@ -134,8 +167,8 @@ pub struct SegmentInfo {
     pub len_bytes: u64,
     /// Records and text.
     pub content: Content,
-    /// When a consumer claimed it, milliseconds since 1970.
-    pub claimed_ms: Option<u64>,
+    /// When the consumer that has claimed it was last known to get on, milliseconds of its clock.
+    pub progress_ms: Option<u64>,
 }
 
 /// Segments that wait for a consumer or are held by one.

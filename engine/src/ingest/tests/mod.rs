@@ -16,7 +16,7 @@ use super::check::check_segment;
 use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES};
 use super::log::{Effect, Now, ShardLog, ShardLogOptions};
 use super::recover::{Note, Recovered, recover};
-use super::registry::{ClaimLimits, Registry, RegistryOptions};
+use super::registry::{Claim, ClaimLimits, Registry, RegistryOptions};
 use super::segment::{SegmentState, file_name, parse_file_name};
 use super::tail;
 use super::topics::{TopicChoice, TopicSet};

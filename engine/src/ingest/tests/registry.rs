@@ -23,13 +23,12 @@ fn a_segment_lives_from_prepared_to_recycled() {
     assert_eq!(registry.expire(1000 + 59_999).0, []);
     let (late, errors) = registry.expire(1000 + 60_000);
     assert_eq!((late, errors.len()), (ids.clone(), 0));
-    assert_eq!(registry.commit(&ids, 70_000).len(), 0);
-    assert_eq!(read_all(&registry), all, "an expired claim commits nothing");
+    assert_eq!(read_all(&registry), all, "and so are those that are available again");
 
-    let claim = registry.claim(ALL, 80_000);
-    let pin = Arc::clone(&claim.segments[0]);
-    drop(claim);
-    assert!(registry.commit(&ids, 80_000).is_empty());
+    let Claim { token, mut segments, .. } = registry.claim(ALL, 80_000);
+    let pin = segments.remove(0);
+    drop(segments);
+    assert!(registry.commit(token, &ids, 80_000).errors.is_empty());
     assert!(registry.snapshot().is_empty());
     assert_eq!(registry.backlog_bytes(), 0);
     let (pinned, damage) = read_part(&*pin);
@@ -83,9 +82,11 @@ fn a_file_in_which_a_sync_failed_or_that_was_found_at_start_is_not_used_again() 
         }
     }
     let id = abandoned.unwrap();
-    assert_eq!(registry.claim(ALL, 1).segments.len(), 1);
+    let Claim { token, segments, .. } = registry.claim(ALL, 1);
+    assert_eq!(segments.len(), 1);
+    drop(segments);
     let pooled = registry.pool_bytes();
-    assert!(registry.commit(&[id], 1).is_empty());
+    assert!(registry.commit(token, &[id], 1).errors.is_empty());
     assert_eq!(registry.pool_bytes(), pooled);
     assert!(!states(directory.path()).contains(&SegmentState::Pending), "it is gone");
     // The record is rewritten elsewhere.
@@ -94,8 +95,8 @@ fn a_file_in_which_a_sync_failed_or_that_was_found_at_start_is_not_used_again() 
     let found = recovered(directory.path());
     assert_eq!(read_all(&found.registry), shard.appended);
     let ids: Vec<Ulid> = found.registry.list().iter().map(|row| row.id).collect();
-    drop(found.registry.claim(ALL, 1));
-    assert!(found.registry.commit(&ids, 1).is_empty());
+    let token = found.registry.claim(ALL, 1).token;
+    assert!(found.registry.commit(token, &ids, 1).errors.is_empty());
     assert_eq!((found.registry.list().len(), found.registry.pool_bytes()), (0, 0));
 }
 
@@ -128,9 +129,10 @@ fn claims_take_the_oldest_records_first_within_their_limits() {
     }
     shard.stop(&registry);
     let limits = ClaimLimits { segments_max: 2, text_bytes_max: u64::MAX };
-    let mut order = Vec::new();
+    let (mut order, mut tokens) = (Vec::new(), Vec::new());
     loop {
         let claim = registry.claim(limits, 5);
+        tokens.push(claim.token);
         assert!(claim.segments.len() <= 2);
         if claim.segments.is_empty() {
             break;
@@ -139,8 +141,7 @@ fn claims_take_the_oldest_records_first_within_their_limits() {
     }
     assert_eq!(order.len(), 6);
     assert!(order.is_sorted());
-    let ids: Vec<Ulid> = registry.list().iter().map(|row| row.id).collect();
-    assert!(registry.fail(&ids).is_empty());
+    assert!(tokens.iter().all(|&token| registry.fail(token).errors.is_empty()));
     let tiny = ClaimLimits { segments_max: 9, text_bytes_max: 1 };
     assert_eq!(registry.claim(tiny, 5).segments.len(), 1, "one is always allowed");
 }
@@ -162,7 +163,7 @@ fn a_segment_whose_file_was_deleted_is_told_once_and_costs_no_other() {
     assert!(gone.open().is_err());
     let claim = registry.claim(ALL, 5);
     assert_eq!((claim.segments.len(), claim.errors.len()), (1, 1));
-    registry.fail(&[claim.segments[0].id()]);
+    registry.fail(claim.token);
     let claim = registry.claim(ALL, 5);
     assert_eq!((claim.segments.len(), claim.errors.len()), (1, 0));
 }
@@ -180,10 +181,10 @@ fn a_small_segment_that_waits_gives_its_unused_space_back() {
     assert_eq!(len(), registry.options().file_bytes());
     registry.sweep(flushed_ms + 9_999);
     assert_eq!(len(), registry.options().file_bytes());
-    drop(registry.claim(ALL, 5));
+    let token = registry.claim(ALL, 5).token;
     registry.sweep(flushed_ms + 10_000);
     assert_eq!(len(), registry.options().file_bytes(), "somebody is about to store it");
-    registry.fail(&[segment.id()]);
+    registry.fail(token);
     registry.sweep(flushed_ms + 20_000);
     assert_eq!(len(), segment.written_len());
     assert_eq!(read_all(&registry), shard.appended);

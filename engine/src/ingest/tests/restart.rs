@@ -60,8 +60,9 @@ fn a_damaged_segment_is_set_aside_and_stays_through_restarts() {
     let mut shard = Shard::start(&registry, 0, 5);
     shard.append("one\n");
     shard.stop(&registry);
-    let id = registry.claim(ALL, 5).segments[0].id();
-    registry.set_aside(id).unwrap();
+    let claim = registry.claim(ALL, 5);
+    let id = claim.segments[0].id();
+    assert!(registry.set_aside(claim.token, id).unwrap());
     assert!(registry.snapshot().is_empty());
     let found = recovered(directory.path());
     assert!(found.registry.snapshot().is_empty());
