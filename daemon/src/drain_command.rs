@@ -9,6 +9,7 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::exit::Exit;
+use crate::output;
 use crate::query_command::client::{read_short, send};
 use crate::settings::Settings;
 use crate::terminal::Progress;
@@ -47,11 +48,14 @@ pub(crate) fn run(config: &DrainConfig) -> Exit {
         Err(error) => Err(format!("the system refused a runtime: {error}")),
     };
     match drained {
-        Ok(()) => Exit::Done,
-        Err(words) => {
-            eprintln!("error: {words}");
-            Exit::Error
+        Ok(()) => {
+            let words = format!(
+                "{}: nothing is left on the ingest side; it can be stopped\n",
+                config.store
+            );
+            output::print(words.as_bytes(), Exit::Done)
         }
+        Err(words) => output::fail(Exit::Error, words),
     }
 }
 
@@ -63,7 +67,6 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
         let left = |name: &str| state["left"][name].as_u64().unwrap_or(0);
         if state["done"] == true {
             progress.clear();
-            println!("{}: nothing is left on the ingest side; it can be stopped", config.store);
             return Ok(());
         }
         if let Some(why) = state["stuck"].as_str() {

@@ -4,9 +4,7 @@
 //! that nothing is printed twice and nothing is left out that the node still has; it says when it
 //! loses the node and when it has it back, and not for every try; a closed pipe ends it silently.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -15,6 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
 use crate::exit::Exit;
+use crate::output;
 use crate::query_command::client;
 use crate::query_command::printer::{Printer, Style, Terminal, escape};
 use crate::query_command::request::encode;
@@ -88,20 +87,16 @@ impl StreamConfig {
 
 /// Follows until the output is closed or the node refuses.
 pub(crate) fn run(config: &StreamConfig) -> Exit {
-    let stdout = io::stdout();
-    let is_terminal = stdout.is_terminal();
-    let mut out: Box<dyn Write> = match stdout.as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(File::from(descriptor)),
-        Err(_) => Box::new(io::stdout()),
-    };
+    let is_terminal = io::stdout().is_terminal();
+    let mut out = output::stdout();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(Exit::Error, &format!("cannot start: {error}")),
+        Err(error) => return output::fail(Exit::Error, format_args!("cannot start: {error}")),
     };
     let closed = output_closed();
     let followed = runtime.block_on(async {
         tokio::select! {
-            ended = follow(config, &mut *out, is_terminal) => ended,
+            ended = follow(config, &mut out, is_terminal) => ended,
             // What waits for it may never come.
             () = closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
@@ -109,7 +104,7 @@ pub(crate) fn run(config: &StreamConfig) -> Exit {
     match followed {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-        Err(error) => fail(Exit::Error, &format!("standard output: {error}")),
+        Err(error) => output::fail(Exit::Error, format_args!("standard output: {error}")),
     }
 }
 
@@ -152,7 +147,7 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
         let reason = match client::ask(&config.store, &target, accept).await {
             Ok(response) if response.status() == StatusCode::OK => {
                 if std::mem::take(&mut is_lost) {
-                    eprintln!("following {} again", config.store);
+                    output::tell(format_args!("following {} again", config.store));
                 }
                 (has_followed, wait) = (true, WAIT_FIRST);
                 lines.take_all(response).await?
@@ -162,17 +157,19 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
                 let words = refusal(response).await;
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
                     let usage = status == StatusCode::BAD_REQUEST;
-                    return Ok(fail(if usage { Exit::Usage } else { Exit::Error }, &words));
+                    return Ok(output::fail(if usage { Exit::Usage } else { Exit::Error }, &words));
                 }
                 words
             }
             Err(error) => error.to_string(),
         };
         if !has_followed {
-            return Ok(fail(Exit::Error, &reason));
+            return Ok(output::fail(Exit::Error, &reason));
         }
         if !std::mem::replace(&mut is_lost, true) {
-            eprintln!("lost {}: {reason}; trying again until it is back", config.store);
+            let words =
+                format_args!("lost {}: {reason}; trying again until it is back", config.store);
+            output::tell(words);
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(WAIT_MAX);
@@ -242,17 +239,12 @@ impl Lines<'_> {
         let Some(id) = id.and_then(|id| std::str::from_utf8(id).ok()) else {
             let mut shown = Vec::new();
             escape(&mut shown, line.trim_ascii_end());
-            eprintln!("{}", String::from_utf8_lossy(&shown));
+            output::tell(String::from_utf8_lossy(&shown));
             return Ok(());
         };
         self.after = Some(id.to_owned());
         if self.json { self.printer.raw(line) } else { self.printer.take(line) }
     }
-}
-
-fn fail(exit: Exit, words: &str) -> Exit {
-    eprintln!("error: {words}");
-    exit
 }
 
 #[cfg(test)]

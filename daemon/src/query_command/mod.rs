@@ -11,9 +11,7 @@ pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -24,6 +22,7 @@ use serde_json::Value;
 use self::answers::JsonLines;
 use self::printer::{Printer, Style, Terminal, escape};
 use crate::exit::Exit;
+use crate::output;
 use crate::settings::{Settings, SettingsError};
 use crate::units::Endpoint;
 
@@ -123,15 +122,8 @@ struct Printed {
 
 /// Asks, prints, and says by its exit code how it went.
 pub(crate) fn run(config: &QueryConfig) -> Exit {
-    let stdout = io::stdout();
-    // Not through the standard library's line buffer: output comes in large pieces.
-    let mut out: Box<dyn Write> = match stdout.as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(File::from(descriptor)),
-        Err(_) => Box::new(io::stdout()),
-    };
-    let mut err = io::stderr();
-    let out_is_terminal = stdout.is_terminal();
-    let (out, err, patience) = (&mut out, &mut err, PATIENCE);
+    let out_is_terminal = io::stdout().is_terminal();
+    let (out, err, patience) = (&mut output::stdout(), &mut output::stderr(), PATIENCE);
     run_with(config, &mut Streams { out, err, out_is_terminal, patience })
 }
 
