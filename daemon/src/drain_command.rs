@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::output;
-use crate::query_command::client::{read_short, send};
+use crate::query_command::client::{Patience, read_short, send};
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::Endpoint;
@@ -88,10 +88,10 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
 }
 
 async fn ask(store: &Endpoint) -> Result<Value, String> {
-    let mut answer = send(store, Method::POST, "/_drain", "application/json")
-        .await
-        .map_err(|error| error.to_string())?;
-    let body = read_short(answer.body_mut(), ANSWER_BYTES_MAX).await;
+    let request = (Method::POST, "/_drain", "application/json");
+    let answer = send(store, request, Patience::ANSWER, &mut || ()).await;
+    let mut answer = answer.map_err(|error| error.to_string())?;
+    let body = read_short(store, answer.body_mut(), ANSWER_BYTES_MAX).await;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     if answer.status() == StatusCode::OK {
         return Ok(object);

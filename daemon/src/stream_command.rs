@@ -8,13 +8,14 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
 use crate::exit::Exit;
 use crate::output;
-use crate::query_command::client;
+use crate::query_command::client::{self, Patience};
+use crate::query_command::lines::LINE_BYTES_MAX;
 use crate::query_command::printer::{Printer, Style, Terminal, escape};
 use crate::query_command::request::encode;
 use crate::settings::{Settings, SettingsError};
@@ -23,9 +24,6 @@ use crate::units::Endpoint;
 /// First and longest wait between tries to reach a node that was lost.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// Longest line that a node sends: a record of the ceiling size in base 64, and its names.
-const LINE_BYTES_MAX: usize = 2 * engine::limits::RECORD_SIZE_CEILING;
 
 /// What to follow and how to print it.
 #[derive(Debug, Clone)]
@@ -144,17 +142,23 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
     let (mut has_followed, mut is_lost, mut wait) = (false, false, WAIT_FIRST);
     loop {
         let target = config.target(lines.after.as_deref());
-        let reason = match client::ask(&config.store, &target, accept).await {
+        let request = (Method::GET, target.as_str(), accept);
+        let asked = client::send(&config.store, request, Patience::ANSWER, &mut || ()).await;
+        let asked = asked.and_then(|response| match response.status() {
+            StatusCode::OK => client::require(&config.store, &response, accept).map(|()| response),
+            _ => Ok(response),
+        });
+        let reason = match asked {
             Ok(response) if response.status() == StatusCode::OK => {
                 if std::mem::take(&mut is_lost) {
                     output::tell(format_args!("following {} again", config.store));
                 }
                 (has_followed, wait) = (true, WAIT_FIRST);
-                lines.take_all(response).await?
+                lines.take_all(&config.store, response).await?
             }
             Ok(response) => {
                 let status = response.status();
-                let words = refusal(response).await;
+                let words = refusal(&config.store, response).await;
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
                     let usage = status == StatusCode::BAD_REQUEST;
                     return Ok(output::fail(if usage { Exit::Usage } else { Exit::Error }, &words));
@@ -176,9 +180,9 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
     }
 }
 
-async fn refusal(response: Response<Incoming>) -> String {
+async fn refusal(store: &Endpoint, response: Response<Incoming>) -> String {
     let status = response.status();
-    let body = client::read_short(&mut response.into_body(), 64 << 10).await;
+    let body = client::read_short(store, &mut response.into_body(), 64 << 10).await;
     let object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut shown = Vec::new();
     escape(&mut shown, object["error"].as_str().unwrap_or(status.as_str()).as_bytes());
@@ -197,17 +201,21 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     /// Prints what comes; says why it ended.
-    async fn take_all(&mut self, response: Response<Incoming>) -> io::Result<String> {
+    async fn take_all(
+        &mut self,
+        store: &Endpoint,
+        response: Response<Incoming>,
+    ) -> io::Result<String> {
         // Where no record was seen yet it goes on behind what was there before the first one.
         let boundary = response.headers().get("x-oklog-after").and_then(|id| id.to_str().ok());
         self.after = self.after.take().or_else(|| boundary.map(str::to_owned));
         self.line.clear();
         let mut body = response.into_body();
         loop {
-            match client::next(&mut body).await {
+            match client::next(store, Patience::FOLLOWER, &mut body).await {
                 Ok(Some(piece)) => self.take(&piece)?,
                 Ok(None) => return Ok("the stream ended".to_owned()),
-                Err(error) => return Ok(error.to_string()),
+                Err(why) => return Ok(why),
             }
         }
     }
