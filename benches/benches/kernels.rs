@@ -60,7 +60,7 @@ fn scratch() -> (TempDir, Arc<StoreDirectory>) {
     let temp = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     let temp = temp.expect("a directory can be made");
     let (storage, path, ids) = (Arc::new(OsStorage), temp.path().into(), IdSource::seeded(1));
-    (temp, Arc::new(StoreDirectory { storage, path, ids }))
+    (temp, Arc::new(StoreDirectory::new(storage, path, ids)))
 }
 
 /// A shard's log whose writes succeed at once and go nowhere.
@@ -180,8 +180,7 @@ fn segment(directory: &Arc<StoreDirectory>, runs: u64, stream: u64) -> Arc<Store
     let table = table(8, &text, stream);
     let mut topics = TopicCache::default();
     for (run, span) in table.spans() {
-        let (run, text, believed) = (*run, &text[span], &|| true);
-        let piece = Piece { run, text, topics: &table.topics, believed };
+        let piece = Piece { run: *run, text: &text[span], topics: &table.topics };
         writer.append(&piece, &mut topics).expect("runs are in order");
     }
     writer.finish(Inputs::default()).expect("it can be written").expect("it has records")
@@ -196,7 +195,7 @@ fn merges(c: &mut Criterion) {
             (0..inputs).map(|i| segment(&directory, SEGMENT_RUNS / inputs, i)).collect();
         group.throughput(Throughput::Bytes(parts.iter().map(|part| part.text_bytes()).sum()));
         let open = |part: &Arc<StoreSegment>| MergeInput {
-            part: part.open().expect("it was just written"),
+            part: part.open_to_move().expect("it was just written"),
             path: part.path().to_path_buf(),
         };
         group.bench_function(format!("{inputs} segments"), |b| {
@@ -231,8 +230,7 @@ fn blocks(c: &mut Criterion) {
             let mut writer = SegmentWriter::new(&directory, options);
             let mut topics = TopicCache::default();
             for (run, span) in table.spans() {
-                let (run, text, believed) = (*run, &text[span], &|| true);
-                let piece = Piece { run, text, topics: &table.topics, believed };
+                let piece = Piece { run: *run, text: &text[span], topics: &table.topics };
                 writer.append(&piece, &mut topics).expect("runs are in order");
             }
             writer

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::fsck_command::span;
 use crate::node::lock::DirectoryLock;
-use crate::output;
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::format_duration;
@@ -61,7 +60,10 @@ impl RestoreConfig {
 pub(crate) fn run(config: &RestoreConfig) -> Exit {
     match restore(config) {
         Ok(tally) => tally.exit(),
-        Err(words) => output::fail(Exit::Error, words),
+        Err(words) => {
+            eprintln!("error: {words}");
+            Exit::Error
+        }
     }
 }
 
@@ -80,11 +82,7 @@ fn adopt(config: &RestoreConfig, files: &Files, tally: &mut Tally) -> Result<Vec
         |error: io::Error| format!("{} cannot be used (--store.path): {error}", store.display());
     std::fs::create_dir_all(store).map_err(unusable)?;
     let _lock = DirectoryLock::take(store).map_err(|error| error.to_string())?;
-    let directory = StoreDirectory {
-        storage: Arc::new(OsStorage),
-        path: store.clone(),
-        ids: IdSource::random(),
-    };
+    let directory = StoreDirectory::new(Arc::new(OsStorage), store.clone(), IdSource::random());
     let mut restore =
         Restore::open(Arc::new(directory), now_ms()).map_err(|error| error.to_string())?;
     if config.salvages {
@@ -308,15 +306,8 @@ impl Tally {
 
     fn say(&mut self, words: &str) {
         self.progress.clear();
-        if self.silent {
-            return;
-        }
-        if let Err(error) = output::stdout().write_all(words.as_bytes()) {
-            self.silent = true;
-            if error.kind() != io::ErrorKind::BrokenPipe {
-                output::tell(format_args!("error: standard output: {error}"));
-                self.failed = true;
-            }
+        if !self.silent {
+            self.silent = io::stdout().write_all(words.as_bytes()).is_err();
         }
     }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::exit::Exit;
-use crate::output;
 use crate::settings::{Settings, SettingsError};
 
 /// `2016-01-01T12:34:56Z` is this long.
@@ -63,11 +62,11 @@ impl TestServiceConfig {
 /// Emits until the output is closed or the process is interrupted.
 pub(crate) fn run(config: &TestServiceConfig) -> Exit {
     let (records, time) = config.cycle();
-    output::tell(format_args!(
+    eprintln!(
         "{} starting, {} bytes/record, {} records/sec; {records} records/cycle, {time:?}/cycle",
         config.id, config.size_bytes, config.rate
-    ));
-    let mut out = output::stdout();
+    );
+    let mut out = io::stdout().lock();
     let mut buffer = Vec::with_capacity(records as usize * config.size_bytes);
     let start = Instant::now();
     let mut number = 0;
@@ -77,11 +76,12 @@ pub(crate) fn run(config: &TestServiceConfig) -> Exit {
             number += 1;
             push_record(&mut buffer, config, Timestamp::now(), number);
         }
-        match out.write_all(&buffer) {
+        match out.write_all(&buffer).and_then(|()| out.flush()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Exit::Done,
             Err(error) => {
-                return output::fail(Exit::Error, format_args!("standard output: {error}"));
+                eprintln!("error: standard output: {error}");
+                return Exit::Error;
             }
         }
         // The next cycle is due relative to the start: a slow reader is caught up with.

@@ -47,20 +47,31 @@ pub enum DamageKind {
     /// The storage did not give the bytes. They may be whole: the file is left as it is, and read
     /// again.
     Unread(Refusal),
+    /// The same of a part that others replace or that only saves work: nothing is lost.
+    Bypassed(Refusal),
 }
 
 impl Damage {
     /// Why the storage did not give the bytes, where that is what was found.
     pub const fn refusal(&self) -> Option<Refusal> {
         match self.kind {
-            DamageKind::Unread(refusal) => Some(refusal),
+            DamageKind::Unread(refusal) | DamageKind::Bypassed(refusal) => Some(refusal),
             _ => None,
         }
     }
 
     /// Whether records are lost, as opposed to a part that others can replace.
     pub const fn loses_records(&self) -> bool {
-        !matches!(self.kind, DamageKind::Repairable(_) | DamageKind::Dispensable(_))
+        !matches!(
+            self.kind,
+            DamageKind::Repairable(_) | DamageKind::Dispensable(_) | DamageKind::Bypassed(_)
+        )
+    }
+}
+
+impl From<Refusal> for DamageKind {
+    fn from(refusal: Refusal) -> Self {
+        Self::Unread(refusal)
     }
 }
 
@@ -78,6 +89,7 @@ impl fmt::Display for DamageKind {
                 write!(f, "uses {what}, which this program does not read: use a later version")
             }
             Self::Unread(refusal) => write!(f, "cannot be read: {refusal}"),
+            Self::Bypassed(refusal) => write!(f, "cannot be read and is not needed: {refusal}"),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) mod fuzz;
 pub mod headroom;
 pub mod ingest;
 pub mod limits;
-mod open_cache;
+pub mod open_cache;
 pub mod pulse;
 pub mod restore;
 pub mod run_table;

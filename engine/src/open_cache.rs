@@ -6,13 +6,51 @@
 //! here, and costs no other its place; of those that do not fit the ones that were not used since they
 //! were looked at last are closed first (CLOCK).
 //!
+//! How many may be open is a share of the process's descriptors ([`set_segments_open_max`]); where
+//! it runs short of them all the same, or of memory, what nobody reads is closed ([`with_room`]).
+//!
 //! Not here: whether what is open is still what the file holds, which whoever opens it asks.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::limits::{SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX};
+use crate::storage::Refusal;
+
+/// Segments that may be kept open, of store and ingest each.
+static OPEN_MAX: AtomicUsize = AtomicUsize::new(SEGMENTS_OPEN_MAX);
+
+/// Sets how many segments of store and ingest each may stay open though nobody reads them; those
+/// beyond it are closed. Never more than [`SEGMENTS_OPEN_MAX`].
+pub fn set_segments_open_max(count: usize) {
+    let before = OPEN_MAX.swap(count.min(SEGMENTS_OPEN_MAX), Ordering::Relaxed);
+    if count < before {
+        close_kept();
+    }
+}
+
+/// How often something is tried again for which the process lacks room.
+const TRIES_AGAIN: u32 = 3;
+
+/// Does what takes descriptors and memory. Where the process is short of them, the segments that are
+/// open though nobody reads them are closed, and it is done again.
+pub(crate) fn with_room<T>(mut act: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
+    let mut done = act();
+    for _ in 0..TRIES_AGAIN {
+        match &done {
+            Err(refusal) if refusal.is_shortage() => close_kept(),
+            _ => return done,
+        }
+        done = act();
+    }
+    done
+}
+
+fn close_kept() {
+    crate::store::segment::close_kept();
+    crate::ingest::segment::close_kept();
+}
 
 /// What one segment keeps open.
 #[derive(Debug)]
@@ -36,7 +74,7 @@ struct Entry<T> {
 pub(crate) struct OpenCache<T> {
     queue: Mutex<Queue<T>>,
     bytes_max: usize,
-    count_max: usize,
+    count_max: fn() -> usize,
 }
 
 struct Queue<T> {
@@ -58,16 +96,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<T> OpenCache<T> {
     /// An empty one with the default bound.
     pub(crate) const fn new() -> Self {
-        Self::bounded(SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX)
+        Self::bounded(SEGMENTS_OPEN_BYTES_MAX, || OPEN_MAX.load(Ordering::Relaxed))
     }
 
-    const fn bounded(bytes_max: usize, count_max: usize) -> Self {
+    const fn bounded(bytes_max: usize, count_max: fn() -> usize) -> Self {
         let queue = Queue { entries: VecDeque::new(), bytes: 0 };
         Self { queue: Mutex::new(queue), bytes_max, count_max }
     }
 
     fn is_full(&self, queue: &Queue<T>) -> bool {
-        queue.bytes > self.bytes_max || queue.entries.len() > self.count_max
+        queue.bytes > self.bytes_max || queue.entries.len() > (self.count_max)()
     }
 
     /// Keeps `open`, which takes `bytes`, in its slot as long as there is room.
@@ -101,6 +139,16 @@ impl<T> OpenCache<T> {
         drop(queue);
         drop(closed);
     }
+
+    /// Closes all of them that nobody reads.
+    pub(crate) fn close_all(&self) {
+        let mut queue = lock(&self.queue);
+        let entries = std::mem::take(&mut queue.entries);
+        queue.bytes = 0;
+        drop(queue);
+        let slots = entries.iter().filter_map(|entry| entry.slot.upgrade());
+        drop(slots.map(|slot| lock(&slot.open).take()).collect::<Vec<_>>());
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_is_used_again_stays_and_the_whole_is_bounded() {
-        let cache = OpenCache::bounded(30, 9);
+        let cache = OpenCache::bounded(30, || 9);
         let slots: Vec<Arc<Slot<usize>>> = (0..9).map(|_| Arc::default()).collect();
         let open: Vec<Arc<usize>> = (0..9).map(Arc::new).collect();
         let is_open = |i: usize| Arc::strong_count(&open[i]) > 1;
@@ -126,7 +174,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_may_be_open_however_small() {
-        let cache = OpenCache::bounded(30, 4);
+        let cache = OpenCache::bounded(30, || 4);
         let slots: Vec<Arc<Slot<usize>>> = (0..9).map(|_| Arc::default()).collect();
         let open: Vec<Arc<usize>> = (0..9).map(Arc::new).collect();
         for i in 0..9 {
@@ -137,7 +185,7 @@ mod tests {
 
     #[test]
     fn one_that_is_gone_costs_no_other_its_place() {
-        let cache = OpenCache::bounded(30, 9);
+        let cache = OpenCache::bounded(30, || 9);
         let [a, b, c, d]: [Arc<Slot<usize>>; 4] = Default::default();
         let open: Vec<Arc<usize>> = (0..4).map(Arc::new).collect();
         cache.keep(&a, &open[0], 10);
@@ -150,8 +198,37 @@ mod tests {
     }
 
     #[test]
+    fn all_that_nobody_reads_is_closed_at_once() {
+        let cache = OpenCache::bounded(30, || 9);
+        let slots: [Arc<Slot<usize>>; 2] = Default::default();
+        let open = [Arc::new(1), Arc::new(2)];
+        cache.keep(&slots[0], &open[0], 10);
+        cache.keep(&slots[1], &open[1], 10);
+        cache.close_all();
+        assert!(open.iter().all(|open| Arc::strong_count(open) == 1));
+        cache.keep(&slots[0], &open[0], 30);
+        assert_eq!(Arc::strong_count(&open[0]), 2, "there is room again");
+    }
+
+    #[test]
+    fn what_fails_for_want_of_room_is_done_again_and_nothing_else_is() {
+        let of = |errno| Refusal::from(&std::io::Error::from_raw_os_error(errno));
+        let tries = |errno, good_at| {
+            let mut count = 0;
+            let done = with_room(|| {
+                count += 1;
+                if count == good_at { Ok(()) } else { Err(of(errno)) }
+            });
+            (done, count)
+        };
+        assert_eq!(tries(libc::EMFILE, 3), (Ok(()), 3));
+        assert_eq!(tries(libc::EMFILE, 9), (Err(of(libc::EMFILE)), 1 + TRIES_AGAIN));
+        assert_eq!(tries(libc::EIO, 2), (Err(of(libc::EIO)), 1));
+    }
+
+    #[test]
     fn a_slot_that_goes_takes_what_it_keeps_with_it() {
-        let cache = OpenCache::bounded(30, 9);
+        let cache = OpenCache::bounded(30, || 9);
         let (slot, open) = (Arc::default(), Arc::new(1));
         cache.keep(&slot, &open, 10);
         assert_eq!(Arc::strong_count(&open), 2);

@@ -6,8 +6,9 @@
 //! in a scratch directory of their own, tail files included, and are merged into a new store
 //! segment.
 //!
-//! Invariants: what is given is only read; nothing that is damaged is adopted, unless `salvage`
-//! was asked for, which adopts the readable records; what the store
+//! Invariants: what is given is only read, through no map; nothing that is damaged is adopted, unless
+//! `salvage` was asked for, which adopts the readable records; where the storage refuses a read,
+//! nothing is concluded, adopted or set aside; what the store
 //! holds already, record by record, is not adopted again; a file that is found damaged in the
 //! store under the name of a whole copy is set aside, never removed. The new segments claim to
 //! replace nothing: a copied ingest segment may be an early part of one that lives on elsewhere.
@@ -27,13 +28,13 @@ use crate::ingest::check::{Checked, check_segment};
 use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
-use crate::storage::{Open, Storage};
+use crate::storage::{FileBytes, Open, Storage};
 use crate::store::StoreDirectory;
 use crate::store::footer::Inputs;
 use crate::store::merge::{MergeError, MergeInput, merge};
 use crate::store::name::{Name, SegmentId};
-use crate::store::recover::RecoverError;
-use crate::store::segment::StoreSegment;
+use crate::store::recover::{RecoverError, is_whole};
+use crate::store::segment::{Loaded, StoreSegment};
 use crate::store::writer::{SegmentWriter, WriteError, WriterOptions};
 use crate::ulid::Ulid;
 
@@ -144,13 +145,18 @@ impl Restore {
         let parsed = Name::parse(name_of(path)).and_then(|name| name.segment());
         let Some((first, last, id)) = parsed else { return Ok(Verdict::NotOurs) };
         let part = match StoreSegment::load(&self.directory, path) {
-            Ok(loaded) => loaded.segment,
+            Ok(Loaded { segment, damage, .. }) => {
+                if let Some(refusal) = damage.iter().find_map(Damage::refusal) {
+                    return Err(refusal.into());
+                }
+                segment
+            }
             // Refused by the storage, for want of rights say: that is no damage.
             Err(Damage { kind: DamageKind::Unread(refusal), .. }) => return Err(refusal.into()),
             Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
         };
         let records = part.records();
-        if self.holds(&*part) {
+        if self.holds(&*part)? {
             return Ok(Verdict::AlreadyThere);
         }
         let temporary = Temporary {
@@ -159,17 +165,25 @@ impl Restore {
         };
         copy(&**self.storage(), path, &temporary.path)?;
         // The copy is what is adopted, so the copy is what is verified, under the name it came by.
-        let map = self.storage().open(&temporary.path, Open::Read)?.map()?;
-        let damage = fsck::check_store_bytes(path, &map).1;
-        drop(map);
+        let mut bytes = FileBytes::new(self.storage().open(&temporary.path, Open::Read)?)?;
+        let damage = fsck::check_store_bytes(path, &mut bytes).1;
+        drop(bytes);
+        if let Some(refusal) = damage.iter().find_map(Damage::refusal) {
+            return Err(refusal.into());
+        }
         if !damage.is_empty() {
             drop(temporary);
             return self.on_damaged(&part, damage);
         }
         let target = self.directory.path.join(Name::Flushed { first, last, id }.to_string());
         self.set_aside(&target, id)?;
+        let before = self.directory.before_name();
         self.storage().rename(&temporary.path, &target)?;
-        self.storage().sync_dir(&self.directory.path)?;
+        if let Err(error) = self.directory.sync_since(before) {
+            // A name that may not last is none that a later run may believe.
+            self.storage().remove(&target)?;
+            return Err(error);
+        }
         if let Ok(loaded) = StoreSegment::load(&self.directory, &target) {
             self.hold_adopted(Some(loaded.segment));
         }
@@ -182,6 +196,10 @@ impl Restore {
 
     /// Makes room for a whole copy where the store has a damaged one.
     fn set_aside(&mut self, target: &Path, id: SegmentId) -> io::Result<()> {
+        let same = self.held.iter().filter(|segment| segment.meta().id == id);
+        if let Some(refusal) = same.map(is_whole).find_map(Result::err) {
+            return Err(refusal.into());
+        }
         self.held.retain(|segment| segment.meta().id != id);
         let mut aside = target.as_os_str().to_owned();
         aside.push(".damaged");
@@ -324,7 +342,8 @@ impl Restore {
         let mut inputs = Vec::new();
         let mut adopted = HashSet::new();
         for segment in found {
-            if segment.content().records > 0 && !self.holds(&*segment) {
+            let is_wanted = segment.content().records > 0;
+            if is_wanted && !self.holds(&*segment).map_err(|e| e.to_string())? {
                 let part = segment.open_to_move().map_err(|damage| damage.to_string())?;
                 adopted.insert(segment.id());
                 inputs.push(MergeInput { part, path: segment.path() });
@@ -348,11 +367,16 @@ impl Restore {
         Ok(adopted)
     }
 
-    /// Whether the store has every record of a part, readable.
-    fn holds(&self, part: &dyn Part) -> bool {
+    /// Whether the store has every record of a part, readable. An error: the part cannot be read.
+    fn holds(&self, part: &dyn Part) -> io::Result<bool> {
         let near = self.near(part.range());
-        let Ok(open) = part.open() else { return false };
-        !near.is_empty() && (0..open.chunks().len()).all(|chunk| is_held(&*open, chunk, &near))
+        if near.is_empty() {
+            return Ok(false);
+        }
+        match part.open_to_move() {
+            Ok(open) => Ok((0..open.chunks().len()).all(|chunk| is_held(&*open, chunk, &near))),
+            Err(damage) => damage.refusal().map_or(Ok(false), |refusal| Err(refusal.into())),
+        }
     }
 
     /// What the store has in this range.
@@ -361,7 +385,7 @@ impl Restore {
             let (held_first, held_last) = segment.range();
             held_first <= last && held_last >= first
         });
-        near.filter_map(|segment| segment.open().ok()).collect()
+        near.filter_map(|segment| segment.open_to_move().ok()).collect()
     }
 }
 

@@ -180,6 +180,10 @@ pub struct StoreSegments {
     pub flushed: SegmentCount,
     /// Expired, waiting to be purged.
     pub trashed: SegmentCount,
+    /// Published ones of which records are known to be lost.
+    pub damaged: u64,
+    /// Published ones that cannot be read for now, in part at least.
+    pub unread: u64,
     /// Records in the published ones.
     pub records: u64,
     /// What the gather is doing, in words.

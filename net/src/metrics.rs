@@ -113,6 +113,8 @@ pub struct StoreMetrics {
     pub bytes: Gauge,
     /// Their text before it is compressed, bytes.
     pub text_bytes: Gauge,
+    /// Published segments that cannot be read for now, in part at least.
+    pub unread_segments: Gauge,
     /// Segments moved to the trash.
     pub trashed_segments: Counter,
     /// Tries to move one that failed.
@@ -312,9 +314,9 @@ impl NodeMetrics {
     }
 
     /// Counts a damaged span, unless it was counted before: a start, a gather and queries may all
-    /// come upon it.
+    /// come upon it. What the storage did not give is no damage.
     pub fn count_damage(&self, damage: &Damage) {
-        if self.damage_seen.is_new(damage) {
+        if damage.refusal().is_none() && self.damage_seen.is_new(damage) {
             self.damage.inc();
             self.damage_records_lost.inc_by(damage.records.unwrap_or(0));
         }

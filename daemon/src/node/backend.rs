@@ -197,6 +197,7 @@ impl Backend for NodeBackend {
             SegmentCount { segments: totals.segment_count, bytes: totals.file_bytes };
         state.store.trashed =
             SegmentCount { segments: totals.trash_count, bytes: totals.trash_bytes };
+        (state.store.damaged, state.store.unread) = (totals.damaged_count, totals.unread_count);
         state.store.records = totals.record_count;
         state.store.gather = if self.replicas_missing.load(Ordering::Acquire) {
             "replicas missing".into()
@@ -252,6 +253,7 @@ impl Backend for NodeBackend {
         self.metrics.store.segments.set(totals.segment_count as i64);
         self.metrics.store.bytes.set(totals.file_bytes as i64);
         self.metrics.store.text_bytes.set(totals.text_bytes as i64);
+        self.metrics.store.unread_segments.set(totals.unread_count as i64);
         self.metrics.store.trash_segments.set(totals.trash_count as i64);
         self.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
         let now_ms = self.clock.now().wall_ms;

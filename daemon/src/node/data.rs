@@ -80,11 +80,8 @@ pub(super) fn open(
     let failed =
         |flag, path: &Path, error| DataError::Directory { flag, path: path.to_owned(), error };
 
-    let store = Arc::new(StoreDirectory {
-        storage: Arc::clone(&storage),
-        path: store_path.clone(),
-        ids: IdSource::random(),
-    });
+    let store =
+        Arc::new(StoreDirectory::new(Arc::clone(&storage), store_path.clone(), IdSource::random()));
     let recovered = engine::store::recover::recover(&store, now_ms)
         .map_err(|e| failed("--store.path", &store_path, e.error))?;
     tell_damage(&recovered.damage, metrics);
@@ -163,7 +160,11 @@ fn direct_alignment(directory: &Path) -> usize {
 /// Tells each damaged span, and counts it unless it was met before.
 pub(super) fn tell_damage(damages: &[Damage], metrics: &NodeMetrics) {
     for damage in damages {
-        tracing::error!("{damage}");
+        if damage.refusal().is_some() {
+            tracing::warn!("{damage}; it is left as it is and read again");
+        } else {
+            tracing::error!("{damage}");
+        }
         metrics.count_damage(damage);
     }
 }

@@ -34,6 +34,8 @@ use super::vitals::{Role, Vitals};
 
 /// Time between looks for something to compact.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(500);
+/// Time between tries to read what could not be read: a fault that is over is forgotten within 10 s.
+const READING_AGAIN_PAUSE: Duration = Duration::from_secs(4);
 /// Time before a failed compaction is tried again.
 const COMPACTION_BACK_OFF: Duration = Duration::from_secs(10);
 
@@ -191,7 +193,22 @@ impl StoreParts {
 /// Starts the gathering threads and the compaction thread.
 pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<JoinHandle<()>>> {
     let gathers = (0..consumers).map(|number| spawn_gather(number, parts.clone()));
-    gathers.chain([spawn_compaction(parts.clone())]).collect()
+    let threads = gathers.chain([spawn_compaction(parts.clone())]).collect();
+    // Nobody waits for its end: a read that hangs must not keep the node from stopping.
+    spawn_reading_again(parts.clone())?;
+    threads
+}
+
+/// Starts the thread that tries again to read what could not be read: apart from the others, for a
+/// disk that fails takes its time, and they have theirs to do.
+fn spawn_reading_again(parts: StoreParts) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("read-again".into()).spawn(move || {
+        while !parts.stop.wait(READING_AGAIN_PAUSE) {
+            for path in parts.catalogue.read_again().back {
+                tracing::info!("{} can be read again", path.display());
+            }
+        }
+    })
 }
 
 fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {

@@ -20,10 +20,10 @@ use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::tail;
 use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
 use crate::storage::Refusal;
-use crate::storage::{Entry, Map, Open, Storage};
+use crate::storage::{Bytes, Entry, FileBytes, Open, Storage};
 use crate::store::name::Name;
 
-use store::SegmentCheck;
+use store::{SegmentCheck, of_file};
 
 /// Directories that a data directory holds, beside a spool under any name.
 const SUBDIRECTORIES: [&str; 3] = ["ingest", "store", "spool"];
@@ -198,8 +198,7 @@ impl Check<'_> {
                     self.directory(&path, entries, false);
                 }
                 Err(e) if is_ours => {
-                    let damage =
-                        SegmentCheck::new(&path, &[]).whole(DamageKind::Unread(Refusal::from(&e)));
+                    let damage = of_file(&path, DamageKind::Unread(Refusal::from(&e)));
                     self.add(FileReport { damage: vec![damage], ..unknown(path, 0) });
                 }
                 _ => self.add(unknown(path, entry.len_bytes)),
@@ -277,8 +276,7 @@ fn ingest_file(
             FileReport { path, kind, file_bytes, record_count, damage }
         }
         Err(e) => {
-            let damage =
-                vec![SegmentCheck::new(&path, &[]).whole(DamageKind::Unread(Refusal::from(&e)))];
+            let damage = vec![of_file(&path, DamageKind::Unread(Refusal::from(&e)))];
             FileReport { path, kind, file_bytes, record_count: 0, damage }
         }
     }
@@ -292,27 +290,21 @@ fn check_store_segment(
     kind: FileKind,
 ) -> FileReport {
     let mut report = FileReport { kind, ..unknown(path.clone(), file_bytes) };
-    let map = match storage.open(&path, Open::Read).and_then(|file| file.map()) {
-        Ok(map) => map,
-        Err(e) => {
-            report
-                .damage
-                .push(SegmentCheck::new(&path, &[]).whole(DamageKind::Unread(Refusal::from(&e))));
-            return report;
+    let opened = storage.open(&path, Open::Read).map_err(|e| Refusal::from(&e));
+    match opened.and_then(FileBytes::new) {
+        Ok(mut bytes) => {
+            (report.record_count, report.damage) = check_store_bytes(&path, &mut bytes);
         }
-    };
-    (report.record_count, report.damage) = check_store_bytes(&path, &map);
+        Err(refusal) => report.damage.push(of_file(&path, DamageKind::Unread(refusal))),
+    }
     report
 }
 
 /// Checks the bytes of a store segment that goes by the name `path`: its whole records, and what
-/// is damaged.
-pub fn check_store_bytes(path: &Path, map: &Map) -> (u64, Vec<Damage>) {
-    let mut check = SegmentCheck::new(path, map);
+/// is damaged or could not be read.
+pub fn check_store_bytes(path: &Path, bytes: &mut dyn Bytes) -> (u64, Vec<Damage>) {
+    let mut check = SegmentCheck::new(path, bytes);
     check.run();
-    if map.is_poisoned() {
-        check.damage.push(check.whole(DamageKind::Unread(Refusal::of_kind(io::ErrorKind::Other))));
-    }
     (check.record_count, check.damage)
 }
 
@@ -417,10 +409,7 @@ mod tests {
         assert_eq!(report.files.len(), 3);
 
         let mut gone = unknown("/data/store/x".into(), 0);
-        gone.damage = vec![
-            SegmentCheck::new(&gone.path, &[])
-                .whole(DamageKind::Unread(Refusal::of_kind(NotFound))),
-        ];
+        gone.damage = vec![of_file(&gone.path, DamageKind::Unread(Refusal::of_kind(NotFound)))];
         let report = Report::default();
         let mut check = Check { storage: &disk, on_file: &mut |_| {}, report };
         check.add(gone);

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::RunTable;
+use crate::storage::{Bytes, Refusal};
 use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
 use crate::store::codec::CODEC_NONE;
 use crate::store::index::{Block, TopicStats};
@@ -17,7 +18,7 @@ use crate::topic::Topic;
 /// The check of one store segment's bytes.
 pub(super) struct SegmentCheck<'a> {
     path: &'a Path,
-    bytes: &'a [u8],
+    bytes: &'a mut dyn Bytes,
     pub(super) record_count: u64,
     pub(super) damage: Vec<Damage>,
     /// What the run tables say per topic, for comparison with indexes and footer.
@@ -26,7 +27,7 @@ pub(super) struct SegmentCheck<'a> {
 }
 
 impl<'a> SegmentCheck<'a> {
-    pub(super) const fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
+    pub(super) fn new(path: &'a Path, bytes: &'a mut dyn Bytes) -> Self {
         Self {
             path,
             bytes,
@@ -37,10 +38,10 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
-    pub(super) fn whole(&self, kind: DamageKind) -> Damage {
-        let path = self.path.to_owned();
-        let len_bytes = self.bytes.len() as u64;
-        Damage { path, offset: 0, len_bytes, range: None, records: None, kind }
+    /// Tells of a part that others can replace, or that could not be read.
+    fn replaceable(&mut self, span: Range<u64>, part: &'static str, refusal: Option<Refusal>) {
+        let kind = refusal.map_or(DamageKind::Repairable(part), DamageKind::Bypassed);
+        self.harmless(span, kind);
     }
 
     /// Tells of a part that others can replace.
@@ -61,7 +62,10 @@ impl<'a> SegmentCheck<'a> {
     }
 
     pub(super) fn run(&mut self) {
-        let Found { footer, slabs, damage } = open::find(self.path, self.bytes);
+        let Found { footer, slabs, damage } = match open::find(self.path, self.bytes) {
+            Ok(found) => found,
+            Err(shortage) => return self.damage.push(of_file(self.path, shortage.into())),
+        };
         self.damage = damage;
         let mut all_readable = self.damage.iter().all(|damage| !damage.loses_records());
         for slab in &slabs {
@@ -71,7 +75,7 @@ impl<'a> SegmentCheck<'a> {
         let name = self.path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
         let named = name.and_then(|name| name.segment());
         let named = named.map(|(first, last, id)| (id, Some((first, last))));
-        let span = footer.offset()..self.bytes.len() as u64;
+        let span = footer.offset()..self.bytes.len();
         if named != Some((footer.id, footer.range())) {
             self.repairable(0..0, "file name");
         }
@@ -84,10 +88,11 @@ impl<'a> SegmentCheck<'a> {
     /// Checks a slab; says whether all its blocks are readable.
     fn slab(&mut self, slab: &FoundSlab) -> bool {
         let start = slab.offset;
-        let bytes = &self.bytes[start as usize..];
         let id = slab.index.blocks.first().map(|block| block.header.slab_id);
-        if decode_slab_header(bytes).ok() != id {
-            self.repairable(start..start + SLAB_HEADER_LEN as u64, "slab header");
+        let span = start..start + SLAB_HEADER_LEN as u64;
+        match self.bytes.read(span.clone()).map(|bytes| decode_slab_header(bytes).ok()) {
+            Ok(found) if found == id => {}
+            found => self.replaceable(span, "slab header", found.err()),
         }
         self.slab_topics.clear();
         let mut all_readable = true;
@@ -116,16 +121,24 @@ impl<'a> SegmentCheck<'a> {
     fn sections(&mut self, slab: &FoundSlab, trailer: &SlabTrailer) {
         let start = slab.offset;
         let at = start + trailer.len - TRAILER_LEN as u64;
-        let stored = self.bytes.get(at as usize..).map(SlabTrailer::decode);
-        if stored != Some(Ok(*trailer)) {
-            self.repairable(at..at + TRAILER_LEN as u64, "slab trailer");
+        let stored = at..at + TRAILER_LEN as u64;
+        match self.bytes.read(stored.clone()).map(SlabTrailer::decode) {
+            Ok(found) if found == Ok(*trailer) => {}
+            found => self.replaceable(stored, "slab trailer", found.err()),
         }
         let section = trailer.signatures;
         let span = start + section.offset..start + section.offset + section.len;
-        let verified = open::read_signatures(&self.bytes[start as usize..], trailer)
-            .and_then(|matrix| matrix.map_or(Ok(()), |matrix| matrix.verify_all()));
-        if verified.is_err() {
-            self.harmless(span.clone(), DamageKind::Dispensable("signature matrix"));
+        let verified =
+            self.bytes.read(span.clone()).map_err(DamageKind::from).and_then(|section| {
+                let matrix = open::signatures_of(section, trailer)?;
+                matrix.map_or(Ok(()), |matrix| matrix.verify_all())
+            });
+        match verified {
+            Ok(()) => {}
+            Err(DamageKind::Unread(refusal)) => {
+                self.harmless(span.clone(), DamageKind::Bypassed(refusal));
+            }
+            Err(_) => self.harmless(span.clone(), DamageKind::Dispensable("signature matrix")),
         }
         self.zeros(span.end..at);
         let index_end = trailer.index.offset + trailer.index.len;
@@ -135,11 +148,16 @@ impl<'a> SegmentCheck<'a> {
     /// Checks a block; says whether its records are readable.
     fn block(&mut self, slab_start: u64, block: &Block) -> bool {
         let (start, header) = (slab_start + block.offset, &block.header);
-        let bytes = &self.bytes[start as usize..];
-        if BlockHeader::decode(bytes).as_ref() != Ok(header) {
+        // All of it at once, so that what is told of header and payload is of the same bytes.
+        let read = self.bytes.read(start..start + header.used_len()).map_err(DamageKind::from);
+        let (of_header, of_payload) = match read {
+            Ok(bytes) => (BlockHeader::decode(bytes), read_block(bytes, header)),
+            Err(refused) => (Ok(*header), Err(refused)),
+        };
+        if of_header.as_ref() != Ok(header) {
             self.repairable(start..start + BLOCK_HEADER_LEN as u64, "block header");
         }
-        match read_block(bytes, header) {
+        match of_payload {
             Ok(table) => {
                 self.record_count += u64::from(header.record_count);
                 self.count_topics(&table);
@@ -177,12 +195,17 @@ impl<'a> SegmentCheck<'a> {
     }
 
     fn zeros(&mut self, span: Range<u64>) {
-        let end = span.end.min(self.bytes.len() as u64);
-        let bytes = self.bytes.get(span.start as usize..end as usize);
-        if bytes.is_some_and(|bytes| bytes.iter().any(|&b| b != 0)) {
-            self.repairable(span, "padding");
+        match self.bytes.read(span.clone()).map(|bytes| bytes.iter().any(|&b| b != 0)) {
+            Ok(false) => {}
+            found => self.replaceable(span, "padding", found.err()),
         }
     }
+}
+
+/// All of a file.
+pub(super) fn of_file(path: &Path, kind: DamageKind) -> Damage {
+    let path = path.to_owned();
+    Damage { path, offset: 0, len_bytes: 0, range: None, records: None, kind }
 }
 
 /// Verifies a block's table and text, and that each run is as many lines as it claims.
@@ -221,7 +244,8 @@ mod tests {
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
             bytes[at] ^= 0x10;
-            let mut check = SegmentCheck::new(segment.path(), &bytes);
+            let mut bytes = &bytes[..];
+            let mut check = SegmentCheck::new(segment.path(), &mut bytes);
             check.run();
             assert!(!check.damage.is_empty(), "byte {at}");
             let lost: u64 = check.damage.iter().filter_map(|damage| damage.records).sum();
@@ -237,7 +261,8 @@ mod tests {
         let segment = write(&directory(temp.path()), SIGNED, &records(26));
         let bytes = fs::read(segment.path()).unwrap();
         for len in 0..bytes.len() {
-            let mut check = SegmentCheck::new(segment.path(), &bytes[..len]);
+            let mut bytes = &bytes[..len];
+            let mut check = SegmentCheck::new(segment.path(), &mut bytes);
             check.run();
             assert!(!check.damage.is_empty(), "cut at {len}");
             let lossy = check.damage.iter().any(Damage::loses_records);

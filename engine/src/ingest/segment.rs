@@ -130,6 +130,11 @@ pub struct Segment {
 /// Complete segments that are open though nobody reads them.
 static KEPT: OpenCache<OpenSegment> = OpenCache::new();
 
+/// Closes what is open though nobody reads it.
+pub(crate) fn close_kept() {
+    KEPT.close_all();
+}
+
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", file_name(self.id, self.state()), self.written_len())

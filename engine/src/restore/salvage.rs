@@ -7,7 +7,7 @@ use std::io;
 
 use super::{Restore, Verdict, is_held};
 use crate::chunk::{OpenPart, Part};
-use crate::damage::Damage;
+use crate::damage::{Damage, DamageKind};
 use crate::store::footer::Inputs;
 use crate::store::merge::{MergeInput, merge};
 use crate::store::segment::StoreSegment;
@@ -30,6 +30,7 @@ impl Restore {
         }
         let part = match segment.open_to_move() {
             Ok(part) => part,
+            Err(Damage { kind: DamageKind::Unread(refusal), .. }) => return Err(refusal.into()),
             Err(error) => {
                 damage.push(error);
                 return Ok(Verdict::Damaged(damage));
@@ -42,6 +43,9 @@ impl Restore {
         let input = MergeInput { part, path: segment.path().to_owned() };
         let merged = merge(vec![input], &mut writer, &|| true);
         let report = merged.map_err(|error| io::Error::other(error.to_string()))?;
+        if let Some(refusal) = report.damage.iter().find_map(|(_, found)| found.refusal()) {
+            return Err(refusal.into());
+        }
         for (_, found) in report.damage {
             if damage.iter().all(|known| known.offset != found.offset) {
                 damage.push(found);
@@ -56,7 +60,8 @@ impl Restore {
     /// Whether the store has every record of a part that can be read.
     fn holds_readable(&self, segment: &StoreSegment, part: &dyn OpenPart) -> bool {
         let near = self.near(segment.range());
-        (0..part.chunks().len()).all(|i| part.read(i).is_err() || is_held(part, i, &near))
+        let is_damaged = |i| part.read(i).is_err_and(|damage| damage.refusal().is_none());
+        (0..part.chunks().len()).all(|i| is_damaged(i) || is_held(part, i, &near))
     }
 }
 

@@ -35,11 +35,11 @@ fn stored_as(
     records: &[TestRecord],
     options: WriterOptions,
 ) -> Arc<StoreSegment> {
-    let directory = Arc::new(StoreDirectory {
-        storage: Arc::new(OsStorage),
-        path: directory.to_owned(),
-        ids: IdSource::seeded(7),
-    });
+    let directory = Arc::new(StoreDirectory::new(
+        Arc::new(OsStorage),
+        directory.to_owned(),
+        IdSource::seeded(7),
+    ));
     let mut writer = SegmentWriter::new(&directory, options);
     let mut cache = TopicCache::default();
     for (id, topic, record) in records {
@@ -47,7 +47,7 @@ fn stored_as(
         text.push(b'\n');
         let run = Run { first: *id, count: 1, text_len: text.len() as u32, topic: 0 };
         let topics = std::slice::from_ref(topic);
-        writer.append(&Piece { run, text: &text, topics, believed: &|| true }, &mut cache).unwrap();
+        writer.append(&Piece { run, text: &text, topics }, &mut cache).unwrap();
     }
     writer.finish(Inputs::default()).unwrap().unwrap()
 }

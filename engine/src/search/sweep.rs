@@ -158,7 +158,8 @@ impl Sweep {
                 sweep.stats.miss(missing);
             }
         }
-        for (damage, range) in known {
+        // What could not be read may be read by now: that is met.
+        for (damage, range) in known.into_iter().filter(|(known, _)| known.refusal().is_none()) {
             sweep.miss_damage(&damage, range);
         }
         sweep
@@ -179,7 +180,6 @@ impl Sweep {
             (Some(taken), Order::Desc) => (self.low, Ulid((!taken).saturating_sub(1))),
         };
         self.miss((low, high), reason.to_owned(), None);
-        self.stats.ended_early = true;
         self.over = true;
         self.tracks.clear();
     }

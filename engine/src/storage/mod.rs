@@ -7,6 +7,7 @@
 //! callers abandon the file and never retry the sync. The simulated disk (`sim`) enforces all
 //! of this.
 
+mod bytes;
 mod map;
 mod os;
 mod refusal;
@@ -19,6 +20,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use bytes::{Bytes, FileBytes, read_into};
 pub use map::Map;
 pub use os::OsStorage;
 pub use refusal::Refusal;

@@ -33,6 +33,8 @@ pub struct Totals {
     pub file_bytes: u64,
     /// Segments that are known to have lost records.
     pub damaged_count: u64,
+    /// Segments that cannot be read, in part at least, for now.
+    pub unread_count: u64,
     /// Replaced segments whose files are still there, because somebody reads them.
     pub obsolete_count: u64,
     /// Segments in the trash, those included whose readers have not gone yet.
@@ -49,6 +51,15 @@ pub struct Sweep {
     /// Files that could not be removed (the next sweep tries again), or the directory if the
     /// removals could not be made durable.
     pub failed: Vec<(PathBuf, io::Error)>,
+}
+
+/// What [`Catalogue::read_again`] found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ReadAgain {
+    /// Files that can be read again.
+    pub back: Vec<PathBuf>,
+    /// Segments that still cannot be read, in part at least.
+    pub refused_count: u64,
 }
 
 /// See the module page.
@@ -168,12 +179,42 @@ impl Catalogue {
         });
         lock().extend(obsolete);
         if sweep.removed_count > 0
-            && let Err(e) = self.directory.storage.sync_dir(&self.directory.path)
+            && let Err(e) = self.directory.sync()
         {
             // A name that comes back after a power loss is found to be replaced, or merged again.
             sweep.failed.push((self.directory.path.clone(), e));
         }
         sweep
+    }
+
+    /// Tries once more to read the segments that the storage refused, whole or in part, and puts those
+    /// that come back into their places; says which did, and how many are still refused. To be called
+    /// every few seconds. What a segment that comes back replaces is not looked for: its records are
+    /// there twice until compaction finds them, which no answer shows.
+    pub fn read_again(&self) -> ReadAgain {
+        let mut again = ReadAgain::default();
+        for segment in self.snapshot().iter().filter(|segment| segment.is_unread()) {
+            let instead = segment.read_again(&self.directory);
+            if instead.as_ref().unwrap_or(segment).is_unread() {
+                again.refused_count += 1;
+            } else {
+                again.back.push(segment.path().to_owned());
+            }
+            if let Some(instead) = instead {
+                self.exchange(segment, instead);
+            }
+        }
+        again
+    }
+
+    /// Puts a segment in the place of one of the same file, unless that has gone meanwhile.
+    fn exchange(&self, of: &Arc<StoreSegment>, instead: Arc<StoreSegment>) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = current.iter().position(|segment| Arc::ptr_eq(segment, of)) else { return };
+        let mut next = current.to_vec();
+        next[at] = instead;
+        next.sort_by_key(|s| (s.meta().first, s.meta().id));
+        *current = Arc::new(next);
     }
 
     /// The newest record that was ever in this catalogue.
@@ -191,6 +232,7 @@ impl Catalogue {
             totals.text_bytes += meta.text_bytes;
             totals.file_bytes += meta.file_bytes;
             totals.damaged_count += u64::from(segment.is_damaged());
+            totals.unread_count += u64::from(segment.is_unread());
         }
         let obsolete = self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
         totals.obsolete_count = obsolete.len() as u64;

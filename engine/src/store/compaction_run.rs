@@ -3,9 +3,10 @@
 //! Slabs are the unit. One that overlaps no other of the group and is well filled is copied byte
 //! for byte after every byte of it was verified; the others are merged and encoded again.
 //!
-//! Invariants: the output is durable and in the catalogue before any input leaves it; inputs of
-//! which records cannot be read are not replaced, but marked, and never compacted again; as many
-//! records come out as went in, less copies (checked before publishing).
+//! Invariants: the output is durable and in the catalogue before any input leaves it; inputs are read
+//! through no map; those of which records are damaged are not replaced, but marked, and never compacted
+//! again; those of which the storage refused a read are left alone for some plans and then tried again;
+//! as many records come out as went in, less copies (checked before publishing).
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,8 +45,10 @@ pub enum CompactionError {
     Cancelled,
     /// The output could not be written.
     Write(WriteError),
-    /// Records of these inputs cannot be read; they are marked and left alone from now on.
+    /// Records of these inputs are damaged; they are marked and left alone from now on.
     Damaged(Vec<Damage>),
+    /// The storage refused these reads: nothing is known of the inputs, which are tried again later.
+    Unread(Vec<Damage>),
     /// The output would hold another number of records than the inputs: a defect of ours.
     CountsDiffer,
 }
@@ -58,6 +61,10 @@ impl fmt::Display for CompactionError {
             Self::Damaged(damage) => {
                 write!(f, "{} damaged spans in segments to be compacted", damage.len())?;
                 damage.first().map_or(Ok(()), |first| write!(f, ": {first}"))
+            }
+            Self::Unread(refused) => {
+                write!(f, "segments to be compacted cannot be read in {} places", refused.len())?;
+                refused.first().map_or(Ok(()), |first| write!(f, ": {first}"))
             }
             Self::CountsDiffer => f.write_str("a compaction's output did not add up, dropped"),
         }
@@ -80,7 +87,9 @@ pub fn compact(
     cancel: &AtomicBool,
 ) -> Result<Option<Compacted>, CompactionError> {
     let snapshot = catalogue.snapshot();
-    let whole = snapshot.iter().filter(|segment| !segment.is_damaged());
+    let may_be_merged =
+        |s: &&Arc<StoreSegment>| !s.is_damaged() && !s.is_unread() && !s.is_shunned();
+    let whole = snapshot.iter().filter(may_be_merged);
     let metas: Vec<_> = whole.map(|segment| as_written(*segment.meta(), options)).collect();
     let Some(plan) = plan(&metas, limits) else { return Ok(None) };
     let inputs: Vec<_> =
@@ -173,23 +182,36 @@ struct Run<'a> {
 impl Run<'_> {
     fn open(&self) -> Result<Vec<Arc<OpenSegment>>, CompactionError> {
         let mut opened = Vec::with_capacity(self.inputs.len());
-        let mut damage = Vec::new();
-        for segment in &self.inputs {
-            let lost: Vec<Damage> = match segment.open_alone() {
+        let mut lost = Vec::new();
+        for (number, segment) in self.inputs.iter().enumerate() {
+            match segment.open_alone() {
                 Ok(open) => {
-                    let lost = open.damage().iter().filter(|d| d.loses_records()).cloned();
-                    let lost = lost.collect();
+                    let damage = open.damage().iter().filter(|d| d.loses_records());
+                    lost.extend(damage.map(|damage| (number, damage.clone())));
                     opened.push(open);
-                    lost
                 }
-                Err(unreadable) => vec![unreadable],
-            };
-            if !lost.is_empty() {
-                segment.mark_damaged();
-                damage.extend(lost);
+                Err(unreadable) => lost.push((number, unreadable)),
             }
         }
-        if damage.is_empty() { Ok(opened) } else { Err(CompactionError::Damaged(damage)) }
+        if lost.is_empty() { Ok(opened) } else { Err(self.lost(lost)) }
+    }
+
+    /// Records of some inputs, by their numbers, did not come.
+    fn lost(&self, lost: Vec<(usize, Damage)>) -> CompactionError {
+        let (refused, damaged): (Vec<_>, Vec<_>) =
+            lost.into_iter().partition(|(_, damage)| damage.refusal().is_some());
+        for (number, _) in &refused {
+            self.inputs[*number].shun();
+        }
+        for (number, _) in &damaged {
+            self.inputs[*number].mark_damaged();
+        }
+        let values = |of: Vec<(usize, Damage)>| of.into_iter().map(|(_, damage)| damage).collect();
+        if damaged.is_empty() {
+            CompactionError::Unread(values(refused))
+        } else {
+            CompactionError::Damaged(values(damaged))
+        }
     }
 
     fn step(&mut self, step: Step) -> Result<(), CompactionError> {
@@ -203,10 +225,9 @@ impl Run<'_> {
     }
 
     fn copy(&mut self, source: Source, trailer: SlabTrailer) -> Result<(), CompactionError> {
-        let damaged = |damage| CompactionError::Damaged(vec![damage]);
-        let map = source.segment.map().map_err(damaged)?;
         let entry = SlabEntry { offset: source.slab.offset, trailer };
-        match self.writer.copy_slab(&map, source.segment.path(), &entry) {
+        let Ok(mut bytes) = source.segment.bytes() else { return self.merge(vec![source]) };
+        match self.writer.copy_slab(&mut bytes, source.segment.path(), &entry) {
             Ok(()) => {
                 self.copied_slab_count += 1;
                 Ok(())
@@ -234,10 +255,7 @@ impl Run<'_> {
         if lost.is_empty() {
             return Ok(());
         }
-        for (number, _) in &lost {
-            self.inputs[owners[*number]].mark_damaged();
-        }
-        Err(CompactionError::Damaged(lost.into_iter().map(|(_, damage)| damage).collect()))
+        Err(self.lost(lost.into_iter().map(|(number, damage)| (owners[number], damage)).collect()))
     }
 
     fn publish(self, catalogue: &Catalogue, plan: Plan) -> Result<Compacted, CompactionError> {
@@ -314,7 +332,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let storage = Arc::new(Watched { before_read: Arc::new(|| ()), rots: true });
         let (path, ids) = (temp.path().to_owned(), IdSource::seeded(3));
-        let directory = Arc::new(StoreDirectory { storage, path, ids });
+        let directory = Arc::new(StoreDirectory::new(storage, path, ids));
         let parts: Vec<_> = (0..4).map(|n| records(1, n * 20, n * 20 + 20)).collect();
         let segments = parts.iter().map(|records| write(&directory, SMALL, records)).collect();
         let catalogue = Catalogue::new(directory, segments, Ulid::MIN);

@@ -49,7 +49,7 @@ fn seeds() -> &'static Seeds {
         };
         for segment in segments {
             let bytes = fs::read(segment.path()).unwrap();
-            let footer = open::read_footer(&bytes).unwrap();
+            let footer = open::read_footer(&mut &bytes[..]).unwrap();
             seeds.footers.push(bytes[footer.offset() as usize..].to_vec());
             for slab in &footer.slabs {
                 let start = (slab.offset + slab.trailer.index.offset) as usize;
@@ -111,7 +111,7 @@ proptest! {
                 prop_assert!(footer.slabs.iter().all(|slab| slab.offset < offset));
             }
         }
-        let _ = open::read_footer(&bytes);
+        let _ = open::read_footer(&mut &bytes[..]);
         assert_little_was_allocated();
     }
 

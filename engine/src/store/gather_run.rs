@@ -550,7 +550,7 @@ mod tests {
             let path = PathBuf::from("/ingest");
             sim.create_dir_all(&path).unwrap();
             let storage = Arc::new(sim.clone());
-            let ingest = Arc::new(StoreDirectory { storage, path, ids: IdSource::seeded(7) });
+            let ingest = Arc::new(StoreDirectory::new(storage, path, IdSource::seeded(7)));
             let part = write(&ingest, SMALL, &records(0, 20));
             let input = ClaimedInput { id: 1, path: part.path().to_owned(), part };
             f.source.waiting.lock().unwrap().push(input);

@@ -35,8 +35,7 @@ fn example() -> Vec<Record> {
 
 fn write_example(path: &Path) -> Vec<u8> {
     let ids = IdSource::seeded(42);
-    let directory =
-        Arc::new(StoreDirectory { storage: Arc::new(OsStorage), path: path.to_owned(), ids });
+    let directory = Arc::new(StoreDirectory::new(Arc::new(OsStorage), path.to_owned(), ids));
     let mut writer = SegmentWriter::new(&directory, WriterOptions::default());
     append_all(&mut writer, &example());
     let inputs = Inputs { ingest: vec![0x018b_cfe5_6800_1111_2222_3333_4444_5555], store: vec![] };
@@ -87,7 +86,7 @@ fn the_example_on_the_page_is_what_is_written_and_read() {
 
     let temp = tempfile::tempdir().unwrap();
     let bytes = parse(shown, written.len());
-    let footer = open::read_footer(&bytes).unwrap();
+    let footer = open::read_footer(&mut &bytes[..]).unwrap();
     let (first, last) = footer.range().unwrap();
     let name = Name::Flushed { first, last, id: footer.id }.to_string();
     assert!(PAGE.contains(&name), "the page should name {name}");
@@ -116,8 +115,7 @@ fn compressed_example() -> Vec<Record> {
 fn the_compressed_block_on_the_page_is_what_is_written_and_read() {
     let temp = tempfile::tempdir().unwrap();
     let ids = IdSource::seeded(42);
-    let directory =
-        Arc::new(StoreDirectory { storage: Arc::new(OsStorage), path: temp.path().into(), ids });
+    let directory = Arc::new(StoreDirectory::new(Arc::new(OsStorage), temp.path().into(), ids));
     let segment =
         super::testing::write(&directory, WriterOptions::default(), &compressed_example());
     assert_eq!(read_all(&segment), (compressed_example(), Vec::new()));

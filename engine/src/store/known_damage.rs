@@ -1,7 +1,8 @@
 //! What is known to be damaged in a segment, so that answers can say so without meeting it again.
 //!
 //! Invariants: bounded; belongs to one state of the file (its version stamp): a file that was
-//! changed starts anew; asking never waits for storage.
+//! changed starts anew; asking never waits for storage; what the storage refused is no damage: it is
+//! told until the file was opened again.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,6 +27,8 @@ pub(super) struct KnownDamage {
 struct Found {
     /// By header, index and footer.
     structure: Vec<Damage>,
+    /// What was refused when the file was opened last.
+    refused: Vec<Damage>,
     /// By reads, per block; and the length of its text, bytes.
     blocks: BTreeMap<usize, (Damage, u32)>,
 }
@@ -33,10 +36,31 @@ struct Found {
 impl KnownDamage {
     /// The file was opened in a new state: only this much is known of it.
     pub(super) fn begin(&self, structure: &[Damage]) {
+        let lost = structure.iter().filter(|d| d.loses_records()).cloned();
         let mut found = self.lock();
-        found.structure = structure.iter().filter(|d| d.loses_records()).cloned().collect();
+        (found.refused, found.structure) = lost.partition(|d| d.refusal().is_some());
         found.blocks.clear();
         self.note(&found);
+    }
+
+    /// The file was opened once more in the same state.
+    pub(super) fn opened_again(&self, structure: &[Damage]) {
+        let lost = structure.iter().filter(|d| d.loses_records() && d.refusal().is_some());
+        let mut found = self.lock();
+        found.refused = lost.cloned().collect();
+        self.note(&found);
+    }
+
+    /// The file could not be opened.
+    pub(super) fn refused(&self, damage: &Damage) {
+        let mut found = self.lock();
+        found.refused = vec![damage.clone()];
+        self.note(&found);
+    }
+
+    /// Whether the file, or a part of it, could not be read when it was opened last.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_any.load(Ordering::Acquire) && !self.lock().refused.is_empty()
     }
 
     /// A block could not be read; its text is so long.
@@ -69,11 +93,12 @@ impl KnownDamage {
         }
         let found = self.lock();
         let blocks = found.blocks.values().map(|(damage, _)| damage);
-        found.structure.iter().chain(blocks).cloned().collect()
+        found.structure.iter().chain(&found.refused).chain(blocks).cloned().collect()
     }
 
     fn note(&self, found: &Found) {
-        let is_any = !found.structure.is_empty() || !found.blocks.is_empty();
+        let is_any =
+            !found.structure.is_empty() || !found.refused.is_empty() || !found.blocks.is_empty();
         self.is_any.store(is_any, Ordering::Release);
         let bytes = found.blocks.values().map(|(_, text_len)| u64::from(*text_len)).sum();
         self.lost_text_bytes.store(bytes, Ordering::Release);

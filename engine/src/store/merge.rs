@@ -3,15 +3,15 @@
 //!
 //! Invariants: at most one chunk per input is open; a record is skipped only if it was written
 //! already (its ULID is not above the last one written, which is exact because a run's ULIDs are
-//! consecutive); a chunk's bytes are believed only if, after they were copied, its text is not
-//! poisoned; what cannot be read is told per input and costs the chunk it is in.
+//! consecutive); what is written was read and verified before, never through a map; what cannot be
+//! read is told per input and costs the chunk it is in.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::chunk::{Chunk, OpenPart};
+use crate::chunk::{Chunk, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::{Run, offset_after};
 use crate::ulid::Ulid;
@@ -106,8 +106,6 @@ struct Cursor {
     input: MergeInput,
     next_chunk: usize,
     open: Option<OpenChunk>,
-    /// The chunk was already read a second time.
-    is_retried: bool,
     /// Last record of the chunk before: the next one has to come after it.
     previous: Option<Ulid>,
     damage: Vec<Damage>,
@@ -116,7 +114,7 @@ struct Cursor {
 impl Cursor {
     const fn new(input: MergeInput) -> Self {
         let damage = Vec::new();
-        Self { input, next_chunk: 0, open: None, is_retried: false, previous: None, damage }
+        Self { input, next_chunk: 0, open: None, previous: None, damage }
     }
 
     /// The next record, as far as is known without reading; `None` at the end.
@@ -139,6 +137,8 @@ impl Cursor {
                     first >= meta.first && self.previous.is_none_or(|last| last < first)
                 }) =>
             {
+                let is_mapped = matches!(chunk.text, Text::Mapped(..));
+                assert!(!is_mapped, "who writes records anew reads through no map");
                 let topics = TopicCache::default();
                 self.open = Some(OpenChunk { chunk, topics, run: 0, offset: 0 });
             }
@@ -155,7 +155,6 @@ impl Cursor {
         if let Some((_, last)) = self.open.take().and_then(|open| open.chunk.table.range()) {
             self.previous = Some(last);
         }
-        self.is_retried = false;
     }
 
     /// Gives up what is left of the chunk.
@@ -196,23 +195,10 @@ impl Cursor {
             }
             match open.write_run(&run, writer, report) {
                 Ok(()) => {}
-                // Once more from the file; what was written of it is skipped as a copy.
-                Err(WriteError::Unreadable) if !self.is_retried => {
-                    self.is_retried = true;
-                    self.open = None;
-                    self.load_again();
-                }
-                Err(WriteError::Unreadable) => self.pass_over(DamageKind::Truncated("chunk")),
                 Err(WriteError::NotLines) => self.pass_over(DamageKind::Malformed("text")),
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    fn load_again(&mut self) {
-        self.load();
-        // `load` may have passed over the chunk, which forgets that it was retried.
-        self.is_retried = self.open.is_some();
     }
 }
 
@@ -231,14 +217,11 @@ impl OpenChunk {
         };
         if skip < u128::from(run.count) {
             let skip = skip as u32;
-            let believed = || !self.chunk.text.is_poisoned();
-            let Some(cut_at) = offset_after(text, u64::from(skip)) else {
-                return Err(if believed() { WriteError::NotLines } else { WriteError::Unreadable });
-            };
+            let cut_at = offset_after(text, u64::from(skip)).ok_or(WriteError::NotLines)?;
             let rest =
                 Run { first: run.first.plus(u64::from(skip)), count: run.count - skip, ..*run };
             let topics = &self.chunk.table.topics;
-            let piece = Piece { run: rest, text: &text[cut_at..], topics, believed: &believed };
+            let piece = Piece { run: rest, text: &text[cut_at..], topics };
             writer.append(&piece, &mut self.topics)?;
             report.record_count += u64::from(rest.count);
             report.duplicate_count += u64::from(skip);

@@ -42,13 +42,15 @@ mod fuzz_tests;
 mod golden_tests;
 mod known_damage;
 mod open_block;
+mod opened;
 mod output;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::storage::Storage;
 
@@ -62,6 +64,56 @@ pub struct StoreDirectory {
     pub path: PathBuf,
     /// Identities for new segments and slabs.
     pub ids: IdSource,
+    /// Whose turn it is to make names durable, and what came of it.
+    names: Names,
+}
+
+/// Makes the names of a directory durable.
+///
+/// A sync of a directory that failed may have dropped what it should have written, names that others
+/// made among it, and a later one that succeeds does not bring it back. So a name counts as durable
+/// only if, from before it was made until after a sync that succeeded, no sync of the directory failed.
+#[derive(Debug, Default)]
+struct Names {
+    /// Syncs that failed. Held for as long as one takes, so that none is under way unseen.
+    failed: Mutex<u64>,
+}
+
+/// A moment before a name was made; see [`StoreDirectory::sync_since`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeforeName(u64);
+
+impl StoreDirectory {
+    /// The directory at `path`.
+    pub fn new(storage: Arc<dyn Storage>, path: PathBuf, ids: IdSource) -> Self {
+        Self { storage, path, ids, names: Names::default() }
+    }
+
+    /// To be asked for before a name is made that is to be durable.
+    pub fn before_name(&self) -> BeforeName {
+        BeforeName(*self.names.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes the names durable that were made since `before`. An error: those may be lost for good,
+    /// whatever becomes of later syncs.
+    pub fn sync_since(&self, before: BeforeName) -> io::Result<()> {
+        let mut failed = self.names.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = self.storage.sync_dir(&self.path) {
+            *failed += 1;
+            return Err(error);
+        }
+        if *failed == before.0 {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "a sync of the directory failed meanwhile, which may have lost the name",
+        ))
+    }
+
+    /// Makes removals and moves durable that need not last: what comes back is dealt with again.
+    pub fn sync(&self) -> io::Result<()> {
+        self.sync_since(self.before_name())
+    }
 }
 
 impl fmt::Debug for StoreDirectory {

@@ -4,7 +4,9 @@
 //!
 //! Invariants: never panics, allocates no more than what it found; blocks come out in ULID order
 //! without overlap and inside the file; what could not be found is told as [`Damage`], and only a
-//! damage that may cost records says so. No text is read and no text checksum verified here.
+//! damage that may cost records says so; where the storage refused bytes, that is what is told, and a
+//! shortage of the process tells nothing but itself. No text is read and no text checksum verified
+//! here.
 
 use std::ops::Range;
 use std::path::Path;
@@ -13,6 +15,7 @@ use crate::chunk::TopicList;
 use crate::damage::{Damage, DamageKind};
 use crate::limits::BLOCK_ALIGNMENT;
 use crate::signature::{Matrix, SIGNATURE_SCHEME};
+use crate::storage::{Bytes, Refusal};
 use crate::ulid::Ulid;
 
 use super::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
@@ -20,8 +23,15 @@ use super::footer::{Footer, SlabEntry, TAIL_LEN, Tail};
 use super::index::{Block, SlabIndex};
 use super::name::Name;
 use super::slab::{
-    SLAB_HEADER_LEN, SLAB_MAGIC, SlabTrailer, TRAILER_LEN, TRAILER_MAGIC, decode_slab_header,
+    SLAB_HEADER_LEN, SLAB_MAGIC, Section, SlabTrailer, TRAILER_LEN, TRAILER_MAGIC,
+    decode_slab_header,
 };
+
+/// Reads that the storage may refuse while one segment is searched, a page each: a disk that fails
+/// takes its time for each.
+const REFUSALS_MAX: u32 = 64;
+/// What is passed over where a read was refused, bytes: what the storage gives or refuses at a time.
+const PAGE_BYTES: u64 = 4 << 10;
 
 /// A slab that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,33 +58,73 @@ pub struct Found {
 }
 
 /// Reads footer and tail.
-pub fn read_footer(bytes: &[u8]) -> Result<Footer, DamageKind> {
-    let tail = bytes.last_chunk::<TAIL_LEN>().ok_or(DamageKind::Truncated("footer tail"))?;
-    let tail = Tail::decode(tail, bytes.len() as u64)?;
-    let start = tail.footer_offset();
-    Footer::decode(&bytes[start as usize..bytes.len() - TAIL_LEN], start)
+pub fn read_footer(bytes: &mut dyn Bytes) -> Result<Footer, DamageKind> {
+    let len = bytes.len();
+    let tail = bytes.read(len.saturating_sub(TAIL_LEN as u64)..len)?;
+    let tail = tail.first_chunk::<TAIL_LEN>().ok_or(DamageKind::Truncated("footer tail"))?;
+    let start = Tail::decode(tail, len)?.footer_offset();
+    Footer::decode(bytes.read(start..len - TAIL_LEN as u64)?, start)
 }
 
 /// Finds all blocks of a segment. `path` names the file in damages, and its name tells what a
-/// footer that is gone would have told: the last record.
-pub fn find(path: &Path, bytes: &[u8]) -> Found {
-    let mut finder = Finder { path, bytes, found: Found::default() };
-    match read_footer(bytes) {
+/// footer that is gone would have told: the last record. An error: the process ran short of
+/// something, which says nothing of the file.
+pub fn find(path: &Path, bytes: &mut dyn Bytes) -> Result<Found, Refusal> {
+    let len = bytes.len();
+    let (found, refused) = (Found::default(), Refused::default());
+    let mut finder = Finder { path, bytes, len, found, refused };
+    match read_footer(finder.bytes) {
         Ok(footer) => {
             for entry in &footer.slabs {
                 finder.known_slab(entry);
             }
             finder.found.footer = Some(footer);
         }
-        Err(kind) => finder.without_footer(kind),
+        Err(kind) => {
+            finder.refused.note_kind(&kind);
+            finder.without_footer(kind);
+        }
     }
-    finder.found
+    finder.refused.shortage.map_or(Ok(finder.found), Err)
+}
+
+/// Reads that were refused.
+#[derive(Default)]
+struct Refused {
+    count: u32,
+    /// The last one that is not told yet.
+    untold: Option<Refusal>,
+    /// One that says nothing of the file.
+    shortage: Option<Refusal>,
+}
+
+impl Refused {
+    fn note(&mut self, refusal: Refusal) {
+        self.count += 1;
+        self.untold = Some(refusal);
+        if refusal.is_shortage() {
+            self.shortage = Some(refusal);
+        }
+    }
+
+    fn note_kind(&mut self, kind: &DamageKind) {
+        if let DamageKind::Unread(refusal) = kind {
+            self.note(*refusal);
+        }
+    }
+
+    /// Whether nothing more is to be asked of the storage.
+    const fn is_enough(&self) -> bool {
+        self.shortage.is_some() || self.count >= REFUSALS_MAX
+    }
 }
 
 struct Finder<'a> {
     path: &'a Path,
-    bytes: &'a [u8],
+    bytes: &'a mut dyn Bytes,
+    len: u64,
     found: Found,
+    refused: Refused,
 }
 
 impl Finder<'_> {
@@ -84,6 +134,12 @@ impl Finder<'_> {
         kind: DamageKind,
         lost: (Option<u64>, Option<(Ulid, Ulid)>),
     ) {
+        // What was not found where a read was refused may be whole.
+        let kind = match (self.refused.untold.take(), kind) {
+            (Some(refusal), DamageKind::Repairable(_)) => DamageKind::Bypassed(refusal),
+            (Some(refusal), _) => DamageKind::Unread(refusal),
+            (None, kind) => kind,
+        };
         let (records, range) = lost;
         let (offset, len_bytes) = (span.start, span.end - span.start);
         let path = self.path.to_owned();
@@ -108,19 +164,19 @@ impl Finder<'_> {
     /// A slab whose trailer is known to be whole and inside the file.
     fn known_slab(&mut self, entry: &SlabEntry) {
         let (start, trailer) = (entry.offset, entry.trailer);
-        let slab = &self.bytes[start as usize..(start + trailer.len) as usize];
         let known = |index, is_indexed| FoundSlab {
             offset: start,
             trailer: Some(trailer),
             index,
             is_indexed,
         };
-        let kind = match read_index(slab, &trailer) {
+        let kind = match read_index(self.bytes, start, &trailer) {
             Ok(index) => return self.push(known(index, true)),
             Err(kind) => kind,
         };
+        self.refused.note_kind(&kind);
         let ids = SlabIds { id: Some(trailer.slab_id), after: self.last() };
-        let blocks = walk(slab, SLAB_HEADER_LEN..trailer.index.offset as usize, &ids).blocks;
+        let blocks = self.walk(start, SLAB_HEADER_LEN as u64..trailer.index.offset, &ids).blocks;
         let kept: u64 = blocks.iter().map(|b| u64::from(b.header.record_count)).sum();
         let span = start + trailer.index.offset..start + trailer.index.offset + trailer.index.len;
         let range = Some((trailer.first, trailer.last));
@@ -132,43 +188,42 @@ impl Finder<'_> {
     }
 
     fn without_footer(&mut self, kind: DamageKind) {
-        let end = self.bytes.len();
+        let end = self.len;
+        let least = (SLAB_HEADER_LEN + BLOCK_HEADER_LEN) as u64;
         let mut at = 0;
         let mut complete = true;
-        while at + SLAB_HEADER_LEN + BLOCK_HEADER_LEN <= end {
+        while at + least <= end && !self.refused.is_enough() {
             let Some(id) = self.slab_id_at(at) else {
-                let Some(next) = self.next_slab(at + BLOCK_ALIGNMENT) else { break };
+                let Some(next) = self.next_slab(at + BLOCK_ALIGNMENT as u64) else { break };
                 complete = false;
-                let lost = (None, None);
-                self.tell(at as u64..next as u64, DamageKind::Malformed("slab header"), lost);
+                self.tell(at..next, DamageKind::Malformed("slab header"), (None, None));
                 at = next;
                 continue;
             };
             let ids = SlabIds { id: Some(id), after: self.last() };
-            let walk = walk(&self.bytes[at..], SLAB_HEADER_LEN..end - at, &ids);
+            let walk = self.walk(at, SLAB_HEADER_LEN as u64..end - at, &ids);
             if let Some(trailer) = walk.trailer {
-                self.known_slab(&SlabEntry { offset: at as u64, trailer });
-                at += trailer.len as usize;
+                self.known_slab(&SlabEntry { offset: at, trailer });
+                at += trailer.len;
                 continue;
             }
             let numbers_fit =
                 walk.blocks.iter().enumerate().all(|(i, b)| b.header.number as usize == i);
-            let last_end =
-                walk.blocks.last().map_or(at, |b| at + (b.offset + b.header.stored_len()) as usize);
+            let last_end = walk.blocks.last().map_or(at, |b| at + b.offset + b.header.stored_len());
             let index = SlabIndex { blocks: walk.blocks, topics: Vec::new() };
-            self.push(FoundSlab { offset: at as u64, trailer: None, index, is_indexed: false });
+            self.push(FoundSlab { offset: at, trailer: None, index, is_indexed: false });
             let next =
                 if walk.ends_inside_block { None } else { self.next_slab(last_end.max(at + 64)) };
             complete &= numbers_fit && next.is_none();
             if next.is_some() || !numbers_fit {
                 // A cut inside the padding of the last block ends the file before the block does.
-                let span = last_end.min(end) as u64..next.unwrap_or(end) as u64;
+                let span = last_end.min(end)..next.unwrap_or(end);
                 self.tell(span, DamageKind::Malformed("slab trailer"), (None, None));
             }
             let Some(next) = next else { break };
             at = next;
         }
-        self.tell_footer(kind, complete);
+        self.tell_footer(kind, complete && !self.refused.is_enough());
     }
 
     /// Says what the missing footer costs: nothing, if all up to the record that the file's name
@@ -181,7 +236,7 @@ impl Finder<'_> {
                 slab.index.blocks.last().map_or(0, |b| b.offset + b.header.stored_len());
             slab.offset + slab.trailer.map_or(blocks_end, |t| t.len)
         });
-        let span = end..(self.bytes.len() as u64).max(end);
+        let span = end..self.len.max(end);
         let lost = match name {
             Some(Name::Flushed { last: expected, .. }) if last == Some(expected) => {
                 if complete {
@@ -197,31 +252,110 @@ impl Finder<'_> {
         self.tell(span, kind, (None, lost));
     }
 
-    /// The id of the slab that starts at `at`, from its header or, where that is damaged, from
-    /// its first block, which lies at a known distance.
-    fn slab_id_at(&self, at: usize) -> Option<u64> {
-        decode_slab_header(&self.bytes[at..]).ok().or_else(|| {
-            let block = BlockHeader::decode(self.bytes.get(at + SLAB_HEADER_LEN..)?).ok()?;
-            (block.number == 0).then_some(block.slab_id)
-        })
+    /// Some bytes; none where the storage refuses them.
+    fn read(&mut self, offset: u64, len: usize) -> Option<&[u8]> {
+        match self.bytes.read(offset..offset.saturating_add(len as u64)) {
+            Ok(bytes) => Some(bytes),
+            Err(refusal) => {
+                self.refused.note(refusal);
+                None
+            }
+        }
     }
 
-    fn next_slab(&self, from: usize) -> Option<usize> {
-        (from.next_multiple_of(BLOCK_ALIGNMENT)..self.bytes.len()).step_by(BLOCK_ALIGNMENT).find(
-            |&at| {
-                let bytes = &self.bytes[at..];
-                bytes.starts_with(&SLAB_MAGIC) && decode_slab_header(bytes).is_ok()
-            },
-        )
+    /// The id of the slab that starts at `at`, from its header or, where that is damaged, from
+    /// its first block, which lies at a known distance.
+    fn slab_id_at(&mut self, at: u64) -> Option<u64> {
+        if let Some(id) = self.read(at, SLAB_HEADER_LEN).and_then(|b| decode_slab_header(b).ok()) {
+            return Some(id);
+        }
+        let bytes = self.read(at + SLAB_HEADER_LEN as u64, BLOCK_HEADER_LEN)?;
+        let block = BlockHeader::decode(bytes).ok()?;
+        (block.number == 0).then_some(block.slab_id)
+    }
+
+    fn next_slab(&mut self, from: u64) -> Option<u64> {
+        let mut at = from.next_multiple_of(BLOCK_ALIGNMENT as u64);
+        while at < self.len && !self.refused.is_enough() {
+            let Some(bytes) = self.read(at, SLAB_HEADER_LEN) else {
+                at = page_after(at);
+                continue;
+            };
+            if bytes.starts_with(&SLAB_MAGIC) && decode_slab_header(bytes).is_ok() {
+                return Some(at);
+            }
+            at += BLOCK_ALIGNMENT as u64;
+        }
+        None
+    }
+
+    /// Walks the block headers of the slab that starts at `start`, over `span` of it, up to its
+    /// trailer. After something that is neither, it goes on at the next multiple of the alignment.
+    /// A header that names another slab, or a number that was passed, is text that looks like one.
+    fn walk(&mut self, start: u64, span: Range<u64>, ids: &SlabIds) -> Walk {
+        let mut walk = Walk::default();
+        let (mut at, end) = (span.start, span.end.min(self.len.saturating_sub(start)));
+        let mut last = ids.after;
+        let mut number = 0;
+        while at < end && !self.refused.is_enough() {
+            // A trailer is the longer of the two; it is not read where a block may do.
+            let room = usize::try_from(end - at).unwrap_or(usize::MAX);
+            let Some(bytes) = self.read(start + at, room.min(BLOCK_HEADER_LEN)) else {
+                at = page_after(start + at) - start;
+                continue;
+            };
+            if bytes.starts_with(&BLOCK_MAGIC)
+                && let Ok(header) = BlockHeader::decode(bytes)
+                && ids.id == Some(header.slab_id)
+                && header.number >= number
+                && last.is_none_or(|last| last < header.first)
+            {
+                if header.used_len() > end - at {
+                    walk.ends_inside_block = true;
+                    return walk;
+                }
+                walk.blocks.push(Block { offset: at, header, topics: TopicList::default() });
+                last = Some(header.last);
+                number = header.number + 1;
+                at += header.stored_len();
+                continue;
+            }
+            if bytes.starts_with(&TRAILER_MAGIC)
+                && let Some(bytes) = self.read(start + at, room.min(TRAILER_LEN))
+                && let Ok(trailer) = SlabTrailer::decode(bytes)
+                && ids.id == Some(trailer.slab_id)
+                && trailer.len == at + TRAILER_LEN as u64
+            {
+                walk.trailer = Some(trailer);
+                return walk;
+            }
+            at += BLOCK_ALIGNMENT as u64;
+        }
+        walk
     }
 }
 
-/// Verifies and reads a slab's index.
-pub fn read_index(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, DamageKind> {
-    let section = trailer.index;
-    let span = section.offset as usize..section.offset.saturating_add(section.len) as usize;
-    let bytes = slab.get(span).ok_or(DamageKind::Truncated("block index"))?;
-    if crc32fast::hash(bytes) != section.crc {
+/// Where the page behind this place in the file starts.
+const fn page_after(offset: u64) -> u64 {
+    (offset / PAGE_BYTES + 1) * PAGE_BYTES
+}
+
+/// Verifies and reads the index of the slab that starts at `start`.
+pub fn read_index(
+    bytes: &mut dyn Bytes,
+    start: u64,
+    trailer: &SlabTrailer,
+) -> Result<SlabIndex, DamageKind> {
+    let from = start.saturating_add(trailer.index.offset);
+    index_of(bytes.read(from..from.saturating_add(trailer.index.len))?, trailer)
+}
+
+/// Verifies and reads an index as it is stored.
+fn index_of(bytes: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, DamageKind> {
+    if bytes.len() as u64 != trailer.index.len {
+        return Err(DamageKind::Truncated("block index"));
+    }
+    if crc32fast::hash(bytes) != trailer.index.crc {
         return Err(DamageKind::Checksum("block index"));
     }
     let index = SlabIndex::from_bytes(bytes, &trailer.index_bounds())?;
@@ -232,53 +366,55 @@ pub fn read_index(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, Damag
     Ok(index)
 }
 
-/// The signature matrix of a slab; `None` where it has none that this program can read.
-pub fn read_signatures<'a>(
-    slab: &'a [u8],
+/// The signature matrix of a slab, from its section; `None` where it has none that this program can
+/// read.
+pub fn signatures_of<'a>(
+    section: &'a [u8],
     trailer: &SlabTrailer,
 ) -> Result<Option<Matrix<'a>>, DamageKind> {
-    let section = trailer.signatures;
-    if section.len == 0 || trailer.signature_scheme != SIGNATURE_SCHEME {
+    if trailer.signatures.len == 0 || trailer.signature_scheme != SIGNATURE_SCHEME {
         return Ok(None);
     }
-    let span = section.offset as usize..section.offset.saturating_add(section.len) as usize;
-    let bytes = slab.get(span).ok_or(DamageKind::Truncated("signature matrix"))?;
-    Matrix::new(bytes, section.crc, trailer.signature_rows, trailer.block_count).map(Some)
+    if section.len() as u64 != trailer.signatures.len {
+        return Err(DamageKind::Truncated("signature matrix"));
+    }
+    let (crc, rows) = (trailer.signatures.crc, trailer.signature_rows);
+    Matrix::new(section, crc, rows, trailer.block_count).map(Some)
 }
 
-/// Verifies every byte of a slab that means something: header, index, block headers, tables,
-/// text, signatures, trailer.
-pub fn verify_slab(slab: &[u8], trailer: &SlabTrailer) -> Result<SlabIndex, DamageKind> {
-    if decode_slab_header(slab)? != trailer.slab_id {
-        return Err(DamageKind::Malformed("slab header"));
-    }
-    let at = (trailer.len as usize).saturating_sub(TRAILER_LEN);
-    if SlabTrailer::decode(slab.get(at..).unwrap_or_default())? != *trailer {
-        return Err(DamageKind::Malformed("slab trailer"));
-    }
-    let index = read_index(slab, trailer)?;
-    for block in &index.blocks {
-        verify_block(slab, block)?;
-    }
-    if let Some(matrix) = read_signatures(slab, trailer)? {
+/// Verifies what lies behind the blocks of a slab, every byte that means something: index,
+/// signatures, trailer. `bytes` are those from the index to the end.
+pub(super) fn verify_sections(
+    bytes: &[u8],
+    trailer: &SlabTrailer,
+) -> Result<SlabIndex, DamageKind> {
+    let section = |section: Section| {
+        let from = section.offset.checked_sub(trailer.index.offset)?;
+        bytes.get(from as usize..from.checked_add(section.len)? as usize)
+    };
+    let index = section(trailer.index).ok_or(DamageKind::Truncated("block index"))?;
+    let index = index_of(index, trailer)?;
+    let signatures =
+        section(trailer.signatures).ok_or(DamageKind::Truncated("signature matrix"))?;
+    if let Some(matrix) = signatures_of(signatures, trailer)? {
         matrix.verify_all()?;
+    }
+    let stored = bytes.last_chunk::<TRAILER_LEN>().map_or(&[][..], |stored| stored);
+    if SlabTrailer::decode(stored)? != *trailer {
+        return Err(DamageKind::Malformed("slab trailer"));
     }
     Ok(index)
 }
 
-/// Verifies a block of a slab: header, table, text.
-pub fn verify_block(slab: &[u8], block: &Block) -> Result<(), DamageKind> {
-    let start = block.offset as usize;
-    let bytes = slab
-        .get(start..)
-        .and_then(|bytes| bytes.get(..block.header.used_len() as usize))
-        .ok_or(DamageKind::Truncated("block"))?;
-    if BlockHeader::decode(bytes)? != block.header {
+/// Verifies a block as it is stored: header, table, text.
+pub(super) fn verify_block(bytes: &[u8], header: &BlockHeader) -> Result<(), DamageKind> {
+    let bytes = bytes.get(..header.used_len() as usize).ok_or(DamageKind::Truncated("block"))?;
+    if BlockHeader::decode(bytes)? != *header {
         return Err(DamageKind::Malformed("block header"));
     }
-    let (table, text) = bytes[BLOCK_HEADER_LEN..].split_at(block.header.table_len as usize);
-    block.header.check_text(text)?;
-    block.header.decode_table(table).map(|_| ())
+    let (table, text) = bytes[BLOCK_HEADER_LEN..].split_at(header.table_len as usize);
+    header.check_text(text)?;
+    header.decode_table(table).map(|_| ())
 }
 
 struct SlabIds {
@@ -294,43 +430,4 @@ struct Walk {
     trailer: Option<SlabTrailer>,
     /// The bytes end inside a block whose header is whole: nothing behind that header is a slab.
     ends_inside_block: bool,
-}
-
-/// Walks the block headers of the slab that starts at `slab[0]`, over `span` of it, up to its
-/// trailer. After something that is neither, it goes on at the next multiple of the alignment.
-/// A header that names another slab, or a number that was passed, is text that looks like one.
-fn walk(slab: &[u8], span: Range<usize>, ids: &SlabIds) -> Walk {
-    let mut walk = Walk::default();
-    let (mut at, end) = (span.start, span.end.min(slab.len()));
-    let mut last = ids.after;
-    let mut number = 0;
-    while at < end {
-        let bytes = &slab[at..end];
-        if bytes.starts_with(&BLOCK_MAGIC)
-            && let Ok(header) = BlockHeader::decode(bytes)
-            && ids.id == Some(header.slab_id)
-            && header.number >= number
-            && last.is_none_or(|last| last < header.first)
-        {
-            if header.used_len() > bytes.len() as u64 {
-                walk.ends_inside_block = true;
-                return walk;
-            }
-            walk.blocks.push(Block { offset: at as u64, header, topics: TopicList::default() });
-            last = Some(header.last);
-            number = header.number + 1;
-            at += header.stored_len() as usize;
-            continue;
-        }
-        if bytes.starts_with(&TRAILER_MAGIC)
-            && let Ok(trailer) = SlabTrailer::decode(bytes)
-            && ids.id == Some(trailer.slab_id)
-            && trailer.len == (at + TRAILER_LEN) as u64
-        {
-            walk.trailer = Some(trailer);
-            return walk;
-        }
-        at += BLOCK_ALIGNMENT;
-    }
-    walk
 }

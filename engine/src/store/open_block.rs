@@ -66,16 +66,10 @@ impl OpenBlock {
         *slot
     }
 
-    /// Takes a run over, unless its text turns out unreadable while it is copied.
-    pub(super) fn push(&mut self, run: Run, text: &[u8], believed: &dyn Fn() -> bool) -> bool {
-        let before = self.text.len();
+    /// Takes a run over.
+    pub(super) fn push(&mut self, run: Run, text: &[u8]) {
         self.text.extend_from_slice(text);
-        if !believed() {
-            self.text.truncate(before);
-            return false;
-        }
         self.table.push(run);
-        true
     }
 
     /// What the block holds of each topic of its dictionary, in the dictionary's order.

@@ -25,12 +25,15 @@ pub(super) struct Output {
     file: Option<Arc<dyn File>>,
     buffer: Vec<u8>,
     written_bytes: u64,
+    /// Bytes that the file may have in all: more, after it was rewound.
+    reached_bytes: u64,
     kept: bool,
 }
 
 impl Output {
     pub(super) fn new(directory: Arc<StoreDirectory>, path: PathBuf) -> Self {
-        Self { directory, path, file: None, buffer: Vec::new(), written_bytes: 0, kept: false }
+        let (file, buffer) = (None, Vec::new());
+        Self { directory, path, file, buffer, written_bytes: 0, reached_bytes: 0, kept: false }
     }
 
     /// Where the next byte goes.
@@ -63,6 +66,13 @@ impl Output {
         self.put(&[0; crate::limits::BLOCK_ALIGNMENT][..gap as usize])
     }
 
+    /// Takes back what was put from `position` on.
+    pub(super) fn rewind(&mut self, position: u64) {
+        let waiting = position.saturating_sub(self.written_bytes) as usize;
+        self.buffer.truncate(waiting);
+        self.written_bytes = self.written_bytes.min(position);
+    }
+
     fn flush(&mut self) -> Result<(), WriteError> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -83,24 +93,27 @@ impl Output {
         };
         file.write_all_at(bytes, self.written_bytes).map_err(|e| self.error("write", e))?;
         self.written_bytes += bytes.len() as u64;
+        self.reached_bytes = self.reached_bytes.max(self.written_bytes);
         Ok(())
     }
 
     /// Writes what waits and makes all of it durable (its name is not).
     pub(super) fn sync(&mut self) -> Result<(), WriteError> {
         self.flush()?;
-        match &self.file {
-            Some(file) => file.sync().map_err(|e| self.error("sync", e)),
-            None => Ok(()),
+        let Some(file) = &self.file else { return Ok(()) };
+        if self.reached_bytes > self.written_bytes {
+            file.set_len(self.written_bytes).map_err(|e| self.error("cut", e))?;
         }
+        file.sync().map_err(|e| self.error("sync", e))
     }
 
     /// Gives the file its final name, durably. On an error neither name is left behind.
     pub(super) fn publish(mut self, path: &Path) -> Result<(), WriteError> {
         let directory = Arc::clone(&self.directory);
+        let before = directory.before_name();
         let renamed = directory.storage.rename(&self.path, path);
         renamed.map_err(|e| self.error("rename", e))?;
-        if let Err(e) = directory.storage.sync_dir(&directory.path) {
+        if let Err(e) = directory.sync_since(before) {
             path.clone_into(&mut self.path);
             return Err(self.error("make the name durable of", e));
         }

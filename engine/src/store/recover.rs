@@ -4,7 +4,8 @@
 //! provably ours and superfluous (a segment that was being written; a segment that another one
 //! replaces, after every byte of that other one was verified); everything unknown, unreadable or
 //! damaged stays as it is and is told once. A segment that cannot be read is known by its name, so
-//! that answers over it say so and it expires.
+//! that answers over it say so and it expires; where the storage refused to read it, nothing is
+//! concluded, and [`Catalogue::read_again`] tries for as long as it lives.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,16 +13,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::chunk::Part;
+use crate::chunk::OpenPart;
 use crate::damage::Damage;
-use crate::storage::Open;
+use crate::open_cache::with_room;
+use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::catalogue::Catalogue;
 use super::footer::Inputs;
 use super::name::{Name, SegmentId};
-use super::segment::{Loaded, StoreSegment};
+use super::segment::{Loaded, SegmentView, StoreSegment};
 use super::slab::SLAB_MAGIC;
 use super::trash::Trashed;
 
@@ -49,6 +51,8 @@ pub enum NoteKind {
     ReplacedRemoved,
     /// A segment that another one claims to replace, but not provably: both are used.
     ReplacedKept,
+    /// It could not be read: left alone. Of segments nothing is concluded from that.
+    Unread(Refusal),
     /// A superfluous file that could not be removed.
     NotRemoved(io::ErrorKind),
 }
@@ -65,6 +69,7 @@ impl fmt::Display for Note {
             NoteKind::ReplacedKept => {
                 f.write_str("is kept, the segment that replaces it is not whole")
             }
+            NoteKind::Unread(refusal) => write!(f, "cannot be read, left alone: {refusal}"),
             NoteKind::NotRemoved(kind) => write!(f, "superfluous, but cannot be removed: {kind}"),
         }
     }
@@ -103,11 +108,12 @@ pub struct Recovered {
 impl Recovered {
     /// Which of these ingest segments, found on disk, are superfluous because their records are
     /// in the store: their commit was interrupted. The store segments that say so are verified
-    /// in full first.
+    /// in full first; where that is refused, the ingest segments are not superfluous, and are
+    /// gathered once more.
     pub fn superfluous_ingest(&self, found: &[u128]) -> HashSet<u128> {
         let mut verified: HashMap<SegmentId, bool> = HashMap::new();
         let mut is_whole = |segment: &Arc<StoreSegment>| {
-            *verified.entry(segment.meta().id).or_insert_with(|| is_whole(segment))
+            *verified.entry(segment.meta().id).or_insert_with(|| is_whole(segment) == Ok(true))
         };
         let replaced = |id: &&u128| self.replaced_ingest.get(id).is_some_and(&mut is_whole);
         found.iter().filter(replaced).copied().collect()
@@ -121,7 +127,7 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
     directory.storage.create_dir_all(&directory.path).map_err(failed)?;
     // A segment that was renamed right before a kill may not have a durable name yet: without one
     // nothing may be removed because this segment replaces it.
-    directory.storage.sync_dir(&directory.path).map_err(failed)?;
+    directory.sync().map_err(failed)?;
     let mut entries = directory.storage.list(&directory.path).map_err(failed)?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut recovery = Recovery {
@@ -178,13 +184,18 @@ impl Recovery<'_> {
     }
 
     fn unfinished(&mut self, path: PathBuf) {
-        let mut start = [0; SLAB_MAGIC.len()];
-        let file = self.directory.storage.open(&path, Open::Read);
-        match file.and_then(|file| file.read_exact_at(&mut start, 0)) {
-            Ok(()) if start == SLAB_MAGIC => {
+        let start = with_room(|| {
+            let file = self.directory.storage.open(&path, Open::Read);
+            let file = file.map_err(|e| Refusal::from(&e))?;
+            let mut bytes = FileBytes::new(file)?;
+            Ok(bytes.read(0..SLAB_MAGIC.len() as u64)? == SLAB_MAGIC)
+        });
+        match start {
+            Ok(true) => {
                 self.remove(&path, NoteKind::UnfinishedRemoved);
             }
-            _ => self.note(path, NoteKind::NotOurs),
+            Ok(false) => self.note(path, NoteKind::NotOurs),
+            Err(refusal) => self.note(path, NoteKind::Unread(refusal)),
         }
     }
 
@@ -242,9 +253,12 @@ impl Recovery<'_> {
                 .map(|s| s.path().to_owned())
                 .collect();
             // Reading all of it is worth it only here, after an interrupted compaction.
-            let whole = !there.is_empty() && is_whole(&segment);
+            let whole = if there.is_empty() { Ok(false) } else { is_whole(&segment) };
+            if let Err(refusal) = whole {
+                self.note(segment.path().to_owned(), NoteKind::Unread(refusal));
+            }
             for path in there {
-                if !whole {
+                if whole != Ok(true) {
                     self.note(path, NoteKind::ReplacedKept);
                 } else if self.remove(&path, NoteKind::ReplacedRemoved) {
                     removed.extend(self.loaded.iter().filter_map(|(loaded, _)| {
@@ -259,14 +273,15 @@ impl Recovery<'_> {
     fn finish(mut self, now_ms: u64) -> Recovered {
         let newest = |(loaded, named): &(Loaded, Ulid)| {
             // A segment that is cut held records up to the one that its name gives.
-            let cut = loaded.segment.is_damaged() && !loaded.misnamed;
+            let is_short = loaded.segment.is_damaged() || loaded.segment.is_unread();
+            let cut = is_short && !loaded.misnamed;
             if cut { loaded.segment.meta().last.max(*named) } else { loaded.segment.meta().last }
         };
         let in_trash = self.in_trash.iter().map(|(_, trashed)| trashed.last);
         let newest = self.loaded.iter().map(newest).chain(in_trash).max().unwrap_or(Ulid::MIN);
         self.remove_replaced();
         // Best effort: what comes back after a power loss is removed again.
-        let _ = self.directory.storage.sync_dir(&self.directory.path);
+        let _ = self.directory.sync();
         let mut replaced_ingest = HashMap::new();
         let mut segments = Vec::with_capacity(self.loaded.len());
         let mut trash = Vec::with_capacity(self.in_trash.len());
@@ -293,17 +308,32 @@ impl Recovery<'_> {
     }
 }
 
-/// Whether every byte of a segment that means something verifies.
-fn is_whole(segment: &Arc<StoreSegment>) -> bool {
-    let Ok(open) = segment.open() else { return false };
-    open.damage().is_empty() && (0..open.chunks().len()).all(|i| open.verify(i).is_ok())
+/// Whether every byte of a segment that means something verifies. An error: the storage refused to
+/// tell.
+pub(crate) fn is_whole(segment: &Arc<StoreSegment>) -> Result<bool, Refusal> {
+    let verdict = |damage: Damage| damage.refusal().map_or(Ok(false), Err);
+    let open = match segment.open_alone() {
+        Ok(open) => SegmentView::of_all(open),
+        Err(damage) => return verdict(damage),
+    };
+    if let Some(damage) = open.damage().first() {
+        return verdict(damage.clone());
+    }
+    for index in 0..open.chunks().len() {
+        if let Err(damage) = open.verify(index) {
+            return verdict(damage);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::Part;
     use crate::storage::Storage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
+    use crate::store::catalogue::ReadAgain;
     use crate::store::footer::Inputs;
     use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, append_all, directory, read_all, record, write};
@@ -420,7 +450,7 @@ mod tests {
         sim.sync_dir(Path::new("/")).unwrap();
         let directory = |sim: &SimStorage| {
             let (storage, ids) = (Arc::new(sim.clone()), IdSource::seeded(1));
-            Arc::new(StoreDirectory { storage, path: path.to_owned(), ids })
+            Arc::new(StoreDirectory::new(storage, path.to_owned(), ids))
         };
         let mut writer = SegmentWriter::new(&directory(&sim), SMALL);
         append_all(&mut writer, &records(0, 20));
@@ -486,7 +516,7 @@ mod tests {
         let path = Path::new("/store");
         sim.create_dir_all(path).unwrap();
         let (storage, ids) = (Arc::new(sim.clone()), IdSource::seeded(1));
-        let directory = Arc::new(StoreDirectory { storage, path: path.to_owned(), ids });
+        let directory = Arc::new(StoreDirectory::new(storage, path.to_owned(), ids));
         write(&directory, SMALL, &records(0, 20));
         sim.fail(Fault { path_part: "flushed".into(), ..Fault::nth(1, FaultError::Io) });
         let recovered = recover(&directory, 0).unwrap();
@@ -495,6 +525,106 @@ mod tests {
         assert_eq!(segment.known_damage().len(), 1);
         assert_eq!(read_all(segment).0, records(0, 20));
         assert_eq!(segment.known_damage(), []);
+    }
+
+    /// A store of some segments on a simulated disk.
+    fn on_sim(parts: &[Vec<Record>]) -> (SimStorage, Arc<StoreDirectory>) {
+        let sim = SimStorage::new(1);
+        let path = Path::new("/store");
+        sim.create_dir_all(path).unwrap();
+        let (storage, ids) = (Arc::new(sim.clone()), IdSource::seeded(1));
+        let directory = Arc::new(StoreDirectory::new(storage, path.to_owned(), ids));
+        for records in parts {
+            write(&directory, SMALL, records);
+        }
+        (sim, directory)
+    }
+
+    #[test]
+    fn what_could_not_be_read_at_the_start_comes_back_by_itself_with_all_that_is_known_of_it() {
+        let parts = [records(0, 20), records(20, 40), records(40, 60)];
+        for call in [Call::Open, Call::Read, Call::Len] {
+            let (sim, directory) = on_sim(&parts);
+            sim.fail(Fault::random(call, 1.0, FaultError::Io));
+            let recovered = recover(&directory, 0).unwrap();
+            let catalogue = &recovered.catalogue;
+            assert_eq!(recovered.newest, record(1, 59).ulid, "stamps go on behind it");
+            let totals = catalogue.totals();
+            assert_eq!((totals.segment_count, totals.unread_count), (3, 3), "{call:?}");
+            assert_eq!((totals.damaged_count, totals.record_count), (0, 0), "no damage is known");
+            for (segment, records) in catalogue.snapshot().iter().zip(&parts) {
+                let known = segment.known_damage();
+                assert_eq!(known.len(), 1);
+                assert_eq!(known[0].range, Some((records[0].ulid, records[19].ulid)));
+                assert!(known[0].refusal().is_some() && known[0].loses_records());
+            }
+            assert_eq!(catalogue.read_again().refused_count, 3, "as long as it is refused");
+            sim.clear_faults();
+            let before = catalogue.snapshot();
+            assert_eq!(catalogue.read_again().back.len(), 3);
+            assert_eq!(contents(&recovered), records(0, 60));
+            let totals = catalogue.totals();
+            assert_eq!((totals.unread_count, totals.record_count), (0, 60), "{call:?}");
+            assert!(catalogue.snapshot().iter().all(|segment| segment.known_damage().is_empty()));
+            assert_eq!(read_all(&before[0]).0, parts[0], "who pinned it reads it, too");
+            assert_eq!(catalogue.read_again(), ReadAgain::default());
+        }
+    }
+
+    #[test]
+    fn where_a_part_could_not_be_read_the_rest_is_there_and_nothing_is_called_damaged() {
+        let parts = [records(0, 300)];
+        let (sim, directory) = on_sim(&parts);
+        let mut incomplete = 0;
+        for nth in 1.. {
+            // So many in a row: a single one is made up for by reading another way.
+            for _ in 0..6 {
+                sim.fail(Fault { call: Some(Call::Read), ..Fault::nth(nth, FaultError::Io) });
+            }
+            let recovered = recover(&directory, 0).unwrap();
+            let is_struck = !sim.has_faults();
+            sim.clear_faults();
+            let segment = &recovered.catalogue.snapshot()[0];
+            assert!(!segment.is_damaged(), "read {nth}");
+            let told = recovered.damage.iter().any(Damage::loses_records);
+            assert_eq!(segment.is_unread(), told, "read {nth}: {:?}", recovered.damage);
+            assert!(told || segment.meta().record_count == 300, "read {nth}: a silent gap");
+            incomplete += u64::from(told);
+            assert_eq!(contents(&recovered), parts[0], "read {nth}: the fault is over");
+            recovered.catalogue.read_again();
+            assert_eq!(recovered.catalogue.totals().record_count, 300);
+            if !is_struck {
+                break;
+            }
+        }
+        assert!(incomplete > 0);
+    }
+
+    #[test]
+    fn nothing_is_removed_because_of_what_could_not_be_read() {
+        let (sim, directory) = on_sim(&[records(0, 20)]);
+        let a = recover(&directory, 0).unwrap().catalogue.snapshot()[0].clone();
+        let mut writer = SegmentWriter::new(&directory, SMALL);
+        append_all(&mut writer, &records(0, 30));
+        let inputs = Inputs { ingest: vec![77], store: vec![a.meta().id] };
+        let sealed = writer.seal(inputs).unwrap().unwrap();
+        let unfinished = {
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records(50, 60));
+            writer.seal(Inputs::default()).unwrap().unwrap()
+        };
+        sealed.publish().unwrap();
+        let files = sim.files();
+        sim.fail(Fault::random(Call::Read, 1.0, FaultError::Io));
+        let recovered = recover(&directory, 0).unwrap();
+        assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::new());
+        assert_eq!(sim.files(), files, "all are where they were");
+        assert!(kinds(&recovered).iter().all(|kind| matches!(kind, NoteKind::Unread(_))));
+        sim.clear_faults();
+        let recovered = recover(&directory, 0).unwrap();
+        assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::from([77]));
+        assert_eq!(contents(&recovered), records(0, 30));
+        drop(unfinished);
     }
 
     #[test]

@@ -93,8 +93,9 @@ fn kept_of(segment: &Arc<StoreSegment>) -> Kept {
     let meta = segment.meta();
     let name = segment.path().file_name().and_then(|name| name.to_str()).and_then(Name::parse);
     let named_last = name.and_then(|name| name.segment()).map(|(_, last, _)| last);
-    // A segment that was cut held records up to the one that its name gives.
-    let last = named_last.filter(|_| segment.is_damaged()).unwrap_or(meta.last).max(meta.last);
+    // A segment that was cut, or of which a part could not be read, held records up to the one that its name gives.
+    let is_short = segment.is_damaged() || segment.is_unread();
+    let last = named_last.filter(|_| is_short).unwrap_or(meta.last).max(meta.last);
     Kept { id: meta.id, last, file_bytes: meta.file_bytes }
 }
 

@@ -1,41 +1,28 @@
 //! A published store segment: what is kept in memory of it while it is not in use, and how it is
-//! read.
+//! opened.
 //!
 //! Invariants: nothing of a segment that is not open stays in memory but its totals, three bits
-//! per block, one per page of signatures and what is known to be damaged, and a bounded number stays
-//! open (`OpenCache`); a block's or a page's checksums are verified before its first use
-//! and again whenever the file may have changed (its version stamp differs); an open segment stays
-//! readable after its file's name is gone; a file that is cut underneath costs the blocks that are
-//! gone.
+//! per block, one per page of signatures and what is known of its damage, and a bounded number stays
+//! open (`OpenCache`); a file that could not be read is no damaged one: it is told as missing by its
+//! name until it is read, and every use of it tries again.
 
-use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::checked::Checked;
-use crate::chunk::{Candidates, Chunk, ChunkMeta, OpenPart, Part, Text};
+use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
-use crate::limits::SEGMENT_OPEN_BYTES;
-use crate::open_cache::{OpenCache, Slot};
-use crate::run_table::RunTable;
-use crate::search::required::Required;
-use crate::storage::Refusal;
-use crate::storage::{File, Map, Open, Storage};
-use crate::topic::Topic;
+use crate::open_cache::{OpenCache, Slot, with_room};
+use crate::storage::{File, Open, Refusal, Storage};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::block::{BLOCK_HEADER_LEN, BlockHeader};
-use super::blocks::{Blocks, OpenSlab};
-use super::codec::CODEC_NONE;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
-use super::open;
-use super::signatures::Signatures;
+pub use super::opened::{OpenSegment, SegmentView};
 
 /// What planning needs to know of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +47,32 @@ pub struct StoreSegment {
     path: PathBuf,
     meta: SegmentMeta,
     is_damaged: AtomicBool,
+    /// Its totals are not those of its file, of which not everything could be read.
+    is_provisional: bool,
     known: Arc<KnownDamage>,
     cached: Mutex<Cached>,
     kept: Arc<Slot<OpenSegment>>,
+    shunned: Shunned,
 }
+
+/// How long compaction leaves a segment alone of which it was refused a read: for so many plans, twice
+/// as many each time.
+#[derive(Default)]
+struct Shunned {
+    plans_left: AtomicU32,
+    plans_next: AtomicU32,
+}
+
+/// Plans for which a segment is left alone at first, and at most: some seconds, half an hour.
+const SHUNNED_PLANS: std::ops::RangeInclusive<u32> = 16..=4096;
 
 /// Segments that are open though nobody reads them.
 static KEPT: OpenCache<OpenSegment> = OpenCache::new();
+
+/// Closes what is open though nobody reads it.
+pub(crate) fn close_kept() {
+    KEPT.close_all();
+}
 
 #[derive(Default)]
 struct Cached {
@@ -104,7 +110,7 @@ impl StoreSegment {
             text_bytes: footer.text_bytes(),
             file_bytes,
         };
-        Self::new(Arc::clone(&directory.storage), path, meta, Arc::default(), false)
+        Self::new(Arc::clone(&directory.storage), path, meta, Arc::default(), [false; 2])
     }
 
     fn new(
@@ -112,21 +118,37 @@ impl StoreSegment {
         path: PathBuf,
         meta: SegmentMeta,
         known: Arc<KnownDamage>,
-        is_damaged: bool,
+        [is_damaged, is_provisional]: [bool; 2],
     ) -> Arc<Self> {
         let is_damaged = AtomicBool::new(is_damaged);
-        let (cached, kept) = (Mutex::default(), Arc::default());
-        Arc::new(Self { storage, path, meta, is_damaged, known, cached, kept })
+        let (cached, kept, shunned) = (Mutex::default(), Arc::default(), Shunned::default());
+        Arc::new(Self {
+            storage,
+            path,
+            meta,
+            is_damaged,
+            is_provisional,
+            known,
+            cached,
+            kept,
+            shunned,
+        })
     }
 
     /// Opens a file that was found, named as a segment of ours. An error: none of it is readable.
     pub fn load(directory: &StoreDirectory, path: &Path) -> Result<Loaded, Damage> {
         let known = Arc::default();
-        let open = OpenSegment::open(&directory.storage, path, &Mutex::default(), &known)?;
-        let whole = |kind| damage_of_file(path, kind, None);
+        let found = with_room(|| {
+            let file = open_file(&directory.storage, path)?;
+            OpenSegment::find(path, file, &known)
+        });
+        let (open, footer) = found.map_err(|refusal| unread(path, refusal))?;
+        let whole = |kind| damage_of_file(path, kind);
         let (Some(first), Some(last)) = (open.blocks.chunks.first(), open.blocks.chunks.last())
         else {
-            return Err(whole(DamageKind::Malformed("store segment")));
+            let refusal = open.damage.iter().find_map(Damage::refusal);
+            let none = DamageKind::Malformed("store segment");
+            return Err(whole(refusal.map_or(none, DamageKind::Unread)));
         };
         let name = path.file_name().and_then(|n| n.to_str()).and_then(Name::parse);
         let Some((named_first, named_last, id)) = name.and_then(|name| name.segment()) else {
@@ -140,15 +162,16 @@ impl StoreSegment {
             text_bytes: open.blocks.chunks.iter().map(|c| u64::from(c.text_len)).sum(),
             file_bytes: open.file_bytes,
         };
-        let footer = open.footer();
         let misnamed = footer.as_ref().is_some_and(|footer| {
             footer.id != id || footer.range() != Some((named_first, named_last))
         });
         let inputs = footer.filter(|_| !misnamed).map(|f| f.inputs).unwrap_or_default();
         let damage = open.damage.clone();
-        let lossy = damage.iter().any(Damage::loses_records);
+        known.begin(&damage);
+        let lossy = damage.iter().any(|d| d.loses_records() && d.refusal().is_none());
+        let state = [lossy, known.is_refused()];
         let storage = Arc::clone(&directory.storage);
-        let segment = Self::new(storage, path.to_owned(), meta, known, lossy);
+        let segment = Self::new(storage, path.to_owned(), meta, known, state);
         Ok(Loaded { segment, inputs, misnamed, damage })
     }
 
@@ -166,7 +189,8 @@ impl StoreSegment {
         let known = Arc::new(KnownDamage::default());
         known.begin(&[Damage { range: Some((first, last)), ..damage.clone() }]);
         let storage = Arc::clone(&directory.storage);
-        Some(Self::new(storage, path.to_owned(), meta, known, true))
+        let is_unread = damage.refusal().is_some();
+        Some(Self::new(storage, path.to_owned(), meta, known, [!is_unread, is_unread]))
     }
 
     /// Its totals.
@@ -189,25 +213,102 @@ impl StoreSegment {
         self.is_damaged.store(true, Ordering::Relaxed);
     }
 
-    /// Opens it, or shares it with those who have it open.
+    /// Whether it, or a part of it, could not be read when it was opened last, or when its totals were
+    /// taken: what it holds is not known, and may be whole.
+    pub fn is_unread(&self) -> bool {
+        self.is_provisional || self.known.is_refused()
+    }
+
+    /// Tries once more to read what could not be read of it. What comes back takes its place, if
+    /// anything does; `None`: it goes on as it is, and knows better by now.
+    pub(super) fn read_again(&self, directory: &StoreDirectory) -> Option<Arc<Self>> {
+        if !self.is_provisional {
+            if let Ok(open) = self.open_alone() {
+                self.known.opened_again(&open.damage);
+            }
+            return None;
+        }
+        match Self::load(directory, &self.path) {
+            Ok(loaded) => Some(loaded.segment),
+            Err(damage) => match damage.refusal() {
+                Some(refusal) => {
+                    self.refused(refusal);
+                    None
+                }
+                None => Self::unreadable(directory, &self.path, self.meta.file_bytes, &damage),
+            },
+        }
+    }
+
+    /// Whether compaction is to leave it alone in this plan, as told by [`StoreSegment::shun`].
+    pub(super) fn is_shunned(&self) -> bool {
+        let less = |left: u32| left.checked_sub(1);
+        self.shunned.plans_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// A read of it was refused: compaction leaves it alone for some plans, so that others get their
+    /// turn, and then tries again.
+    pub(super) fn shun(&self) {
+        let next = self.shunned.plans_next.load(Ordering::Relaxed).max(*SHUNNED_PLANS.start());
+        self.shunned.plans_left.store(next, Ordering::Relaxed);
+        let later = next.saturating_mul(2).min(*SHUNNED_PLANS.end());
+        self.shunned.plans_next.store(later, Ordering::Relaxed);
+    }
+
+    /// Opens it, or shares it with those who have it open. What a refusal says is told until it is
+    /// opened again; of a shortage of this process nothing is remembered.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
-        let open = OpenSegment::open(&self.storage, &self.path, &self.cached, &self.known);
-        let open = open.map_err(|damage| self.all_lost(damage))?;
-        KEPT.keep(&self.kept, &open, open.memory_bytes());
+        let opened = with_room(|| self.open_or_share());
+        let open = opened.map_err(|refusal| self.refused(refusal))?;
+        if !open.is_faulty() {
+            KEPT.keep(&self.kept, &open, open.memory_bytes());
+        }
         Ok(open)
     }
 
     /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
-    /// believed, and a fault that another reader meets is none of its map's.
+    /// believed, and it is read through no map.
     pub fn open_alone(&self) -> Result<Arc<OpenSegment>, Damage> {
-        let opened = self.storage.open(&self.path, Open::Read);
-        let found = opened.and_then(|file| OpenSegment::find(&self.path, file, &self.known));
-        found.map(Arc::new).map_err(|e| self.all_lost(unreadable(&self.path, &e)))
+        let found = with_room(|| {
+            let file = open_file(&self.storage, &self.path)?;
+            OpenSegment::find(&self.path, file, &self.known)
+        });
+        found.map(|(open, _)| Arc::new(open)).map_err(|refusal| self.refused(refusal))
     }
 
-    fn all_lost(&self, mut damage: Damage) -> Damage {
-        damage.range = Some((self.meta.first, self.meta.last));
-        damage.records = Some(self.meta.record_count);
+    fn open_or_share(&self) -> Result<Arc<OpenSegment>, Refusal> {
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = open_file(&self.storage, &self.path)?;
+        let stamp = file.version_stamp().map_err(|e| Refusal::from(&e))?;
+        if stamp == cached.stamp
+            && let Some(open) = cached.open.upgrade().filter(|open| !open.is_faulty())
+        {
+            return Ok(open);
+        }
+        let (mut this, _) = OpenSegment::find(&self.path, file, &self.known)?;
+        this.map();
+        if stamp == cached.stamp && cached.checked.is_like(&this.checked) {
+            this.checked = Arc::clone(&cached.checked);
+            self.known.opened_again(&this.damage);
+        } else {
+            self.known.begin(&this.damage);
+        }
+        let this = Arc::new(this);
+        *cached = Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
+        Ok(this)
+    }
+
+    /// None of it could be read.
+    fn refused(&self, refusal: Refusal) -> Damage {
+        let count = self.meta.record_count;
+        let damage = Damage {
+            range: Some((self.meta.first, self.meta.last)),
+            records: (count > 0).then_some(count),
+            ..unread(&self.path, refusal)
+        };
+        if !refusal.is_shortage() {
+            self.known.refused(&damage);
+        }
         damage
     }
 
@@ -247,320 +348,16 @@ impl Part for StoreSegment {
     }
 }
 
-/// A block where it is read.
-#[derive(Debug, Clone, Copy)]
-struct BlockPlace {
-    /// Where its header starts in the file, bytes.
-    offset: u64,
-    header: BlockHeader,
+fn open_file(storage: &Arc<dyn Storage>, path: &Path) -> Result<Arc<dyn File>, Refusal> {
+    storage.open(path, Open::Read).map_err(|e| Refusal::from(&e))
 }
 
-/// An open segment, shared by those who read it.
-pub struct OpenSegment {
-    path: PathBuf,
-    file: Arc<dyn File>,
-    file_bytes: u64,
-    map: Mutex<Arc<Map>>,
-    checked: Arc<Checked>,
-    known: Arc<KnownDamage>,
-    blocks: Blocks,
-    signatures: Signatures,
-    damage: Vec<Damage>,
+fn unread(path: &Path, refusal: Refusal) -> Damage {
+    damage_of_file(path, DamageKind::Unread(refusal))
 }
 
-impl OpenSegment {
-    fn open(
-        storage: &Arc<dyn Storage>,
-        path: &Path,
-        cached: &Mutex<Cached>,
-        known: &Arc<KnownDamage>,
-    ) -> Result<Arc<Self>, Damage> {
-        let unreadable = |e| unreadable(path, &e);
-        let mut cached = cached.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = storage.open(path, Open::Read).map_err(unreadable)?;
-        let stamp = file.version_stamp().map_err(unreadable)?;
-        if stamp == cached.stamp
-            && let Some(open) = cached.open.upgrade()
-        {
-            return Ok(open);
-        }
-        let mut this = Self::find(path, file, known).map_err(unreadable)?;
-        if stamp == cached.stamp && cached.checked.is_like(&this.checked) {
-            this.checked = Arc::clone(&cached.checked);
-        } else {
-            known.begin(&this.damage);
-        }
-        let this = Arc::new(this);
-        *cached = Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
-        Ok(this)
-    }
-
-    /// Of its blocks nothing is verified yet.
-    fn find(path: &Path, file: Arc<dyn File>, known: &Arc<KnownDamage>) -> io::Result<Self> {
-        let map = Arc::new(file.map()?);
-        let found = open::find(path, &map);
-        let blocks = Blocks::of(found.slabs);
-        let mut this = Self {
-            path: path.to_owned(),
-            file,
-            file_bytes: map.len() as u64,
-            map: Mutex::new(map),
-            checked: Arc::default(),
-            known: Arc::clone(known),
-            signatures: Signatures::of(&blocks.slabs, blocks.flags()),
-            blocks,
-            damage: found.damage,
-        };
-        let checked = Checked::new(this.blocks.chunks.len(), this.signatures.verified_bits());
-        this.checked = Arc::new(checked);
-        Ok(this)
-    }
-
-    /// What it keeps in memory, bytes, about.
-    fn memory_bytes(&self) -> usize {
-        SEGMENT_OPEN_BYTES + self.blocks.memory_bytes() + self.signatures.memory_bytes()
-    }
-
-    /// Its slabs in ULID order.
-    pub fn slabs(&self) -> &[OpenSlab] {
-        &self.blocks.slabs
-    }
-
-    /// First and last record of a slab; `None` if it has no block.
-    pub fn range_of(&self, slab: &OpenSlab) -> Option<(Ulid, Ulid)> {
-        self.blocks.range_of(slab)
-    }
-
-    /// Its file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What was found damaged while opening.
-    pub fn damage(&self) -> &[Damage] {
-        &self.damage
-    }
-
-    /// Totals per topic, from the indexes that are whole.
-    pub fn topic_stats(&self) -> Vec<TopicStats> {
-        self.blocks.stats.clone()
-    }
-
-    fn footer(&self) -> Option<Footer> {
-        open::read_footer(&self.map().ok()?).ok()
-    }
-
-    /// The mapped file; mapped anew after a fault, so that a part that is gone or unreadable
-    /// costs nobody else.
-    pub fn map(&self) -> Result<Arc<Map>, Damage> {
-        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        if map.is_poisoned() {
-            *map = Arc::new(self.file.map().map_err(|e| unreadable(&self.path, &e))?);
-        }
-        Ok(Arc::clone(&map))
-    }
-
-    fn place(&self, index: usize) -> BlockPlace {
-        BlockPlace { offset: self.blocks.offset(index), header: self.blocks.header(index) }
-    }
-
-    fn damage_of(&self, place: &BlockPlace, kind: DamageKind) -> Damage {
-        Damage {
-            path: self.path.clone(),
-            offset: place.offset,
-            len_bytes: place.header.stored_len(),
-            range: Some((place.header.first, place.header.last)),
-            records: Some(u64::from(place.header.record_count)),
-            kind,
-        }
-    }
-
-    /// Runs `read` on the mapped file, once more if the map was found to be faulty meanwhile.
-    fn with_map<T>(
-        &self,
-        index: usize,
-        read: impl Fn(&Arc<Map>, &BlockPlace) -> Result<T, DamageKind>,
-    ) -> Result<T, Damage> {
-        let place = self.place(index);
-        let mut map = self.map()?;
-        let mut result = read(&map, &place);
-        if map.is_poisoned() {
-            map = self.map()?;
-            result = read(&map, &place);
-        }
-        result.map_err(|kind| {
-            let damage = self.damage_of(&place, kind);
-            self.checked.block_is_bad(index);
-            self.known.add(index, &damage, place.header.text_len);
-            damage
-        })
-    }
-
-    /// Which of the blocks may hold what is required, as their slabs' signatures tell; nothing where
-    /// none of them tells anything.
-    fn candidates(&self, blocks: Range<usize>, required: &Required) -> Candidates {
-        if *required == Required::Anything || self.signatures.slabs.is_empty() {
-            return Candidates::default();
-        }
-        let Ok(map) = self.map() else { return Candidates::default() };
-        let (found, bad) = self.signatures.candidates(&map, &self.checked, (&blocks, required));
-        // Of rows that are gone zeros may have been read, which would rule everything out.
-        if map.is_poisoned() {
-            return Candidates::default();
-        }
-        let damage = bad.map(|span| self.checked.signature_is_bad(|| self.signature_damage(span)));
-        Candidates { blocks: Some(found), damage: damage.cloned() }
-    }
-
-    fn signature_damage(&self, span: Range<u64>) -> Damage {
-        Damage {
-            path: self.path.clone(),
-            offset: span.start,
-            len_bytes: span.end - span.start,
-            range: None,
-            records: Some(0),
-            kind: DamageKind::Dispensable("signature matrix"),
-        }
-    }
-
-    fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
-        let is_verified = self.checked.is_text_verified(index);
-        let chunk = self.with_map(index, |map, place| {
-            let (table, text) = spans(map, place)?;
-            let table = place.header.decode_table(&map[table])?;
-            if !is_verified {
-                place.header.check_text(&map[text.clone()])?;
-            }
-            let text = text_of(map, &place.header, text)?;
-            Ok(Chunk { table, text })
-        })?;
-        // Of what was verified before somebody else may know better by now.
-        if !is_verified {
-            self.is_whole(index);
-        }
-        Ok(chunk)
-    }
-
-    /// A block was verified, table and text.
-    fn is_whole(&self, index: usize) {
-        self.checked.block_is_whole(index);
-        self.known.forget(index);
-    }
-}
-
-/// A block's text: where it lies, or decoded.
-fn text_of(map: &Arc<Map>, header: &BlockHeader, span: Range<usize>) -> Result<Text, DamageKind> {
-    if header.codec == CODEC_NONE {
-        return Ok(Text::Mapped(Arc::clone(map), span));
-    }
-    let text = header.decode_text(&map[span.clone()])?;
-    // Zeros may have been decoded in place of bytes that are gone. Gone they stay, so that the
-    // checksum tells.
-    if map.is_poisoned() {
-        header.check_text(&map[span])?;
-    }
-    Ok(Text::Decoded(Arc::new(text)))
-}
-
-/// Where table and text lie in the file, if it is long enough.
-fn spans(bytes: &[u8], place: &BlockPlace) -> Result<(Range<usize>, Range<usize>), DamageKind> {
-    let start = place.offset as usize + BLOCK_HEADER_LEN;
-    let text_start = start + place.header.table_len as usize;
-    let end = text_start + place.header.encoded_len as usize;
-    if end > bytes.len() {
-        return Err(DamageKind::Truncated("block"));
-    }
-    Ok((start..text_start, text_start..end))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Damage {
-    damage_of_file(path, DamageKind::Unread(Refusal::from(error)), None)
-}
-
-fn damage_of_file(path: &Path, kind: DamageKind, records: Option<u64>) -> Damage {
-    Damage { path: path.to_owned(), offset: 0, len_bytes: 0, range: None, records, kind }
-}
-
-/// Consecutive blocks of an open segment: all of them, or those of one slab.
-pub struct SegmentView {
-    segment: Arc<OpenSegment>,
-    blocks: Range<usize>,
-}
-
-impl SegmentView {
-    fn of_all(segment: Arc<OpenSegment>) -> Self {
-        let blocks = 0..segment.blocks.chunks.len();
-        Self { segment, blocks }
-    }
-
-    /// The blocks of one slab.
-    pub fn of_slab(segment: &Arc<OpenSegment>, slab: &OpenSlab) -> Self {
-        Self { segment: Arc::clone(segment), blocks: slab.blocks.clone() }
-    }
-}
-
-impl OpenPart for SegmentView {
-    fn chunks(&self) -> &[ChunkMeta] {
-        &self.segment.blocks.chunks[self.blocks.clone()]
-    }
-
-    fn topics(&self) -> &[Topic] {
-        &self.segment.blocks.topics
-    }
-
-    fn damage(&self) -> &[Damage] {
-        &self.segment.damage
-    }
-
-    fn candidates(&self, required: &Required) -> Candidates {
-        self.segment.candidates(self.blocks.clone(), required)
-    }
-
-    fn read(&self, index: usize) -> Result<Chunk, Damage> {
-        self.segment.read_block(self.blocks.start + index)
-    }
-
-    fn will_read(&self, index: usize) {
-        let index = self.blocks.start + index;
-        if index >= self.blocks.end {
-            return;
-        }
-        let place = self.segment.place(index);
-        let Ok(map) = self.segment.map() else { return };
-        let (start, len) = (place.offset as usize, place.header.stored_len() as usize);
-        if start < map.len() {
-            map.will_need(start, len.min(map.len() - start));
-        }
-    }
-
-    fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
-        let index = self.blocks.start + index;
-        let table = self.segment.with_map(index, |map, place| {
-            let (table, _) = spans(map, place)?;
-            place.header.decode_table(&map[table])
-        })?;
-        self.segment.checked.table_is_whole(index);
-        Ok(table)
-    }
-
-    fn is_bad(&self, index: usize) -> bool {
-        self.segment.checked.is_bad(self.blocks.start + index)
-    }
-
-    fn may_be_counted(&self, index: usize) -> bool {
-        self.segment.checked.is_countable(self.blocks.start + index)
-    }
-
-    fn verify(&self, index: usize) -> Result<(), Damage> {
-        let index = self.blocks.start + index;
-        self.segment.with_map(index, |map, place| {
-            let (table, text) = spans(map, place)?;
-            place.header.decode_table(&map[table])?;
-            place.header.check_text(&map[text])
-        })?;
-        self.segment.is_whole(index);
-        Ok(())
-    }
+fn damage_of_file(path: &Path, kind: DamageKind) -> Damage {
+    Damage { path: path.to_owned(), offset: 0, len_bytes: 0, range: None, records: None, kind }
 }
 
 #[cfg(test)]

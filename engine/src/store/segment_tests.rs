@@ -2,10 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::ops::Range;
 
 use super::*;
+use crate::chunk::Text;
+use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
 use crate::store::codec::{CODEC_NONE, CODEC_ZSTD};
 use crate::store::footer::Inputs;
+use crate::store::open;
+use crate::store::opened::BlockPlace;
 use crate::store::slab::SlabTrailer;
 use crate::store::testing::{
     PACKED, Record, SMALL, append_all, directory, read_all, read_open, record, write,
@@ -13,6 +18,7 @@ use crate::store::testing::{
 use crate::store::writer::{
     Compression, Piece, SegmentWriter, TopicCache, WriteError, WriterOptions,
 };
+use crate::topic::Topic;
 
 fn records(n: u64) -> Vec<Record> {
     (0..n).map(|n| record(7, n)).collect()
@@ -77,7 +83,7 @@ fn a_run_is_cut_at_line_boundaries_only_where_a_block_is_full() {
     let topics = [Topic::new(b"t").unwrap()];
     let first = Ulid::from_parts(5, 5, 100);
     let run = crate::run_table::Run { first, count: lines, text_len: 0, topic: 0 };
-    let piece = Piece { run, text: &text, topics: &topics, believed: &|| true };
+    let piece = Piece { run, text: &text, topics: &topics };
     let mut writer = SegmentWriter::new(&directory, SMALL);
     writer.append(&piece, &mut TopicCache::default()).unwrap();
     let segment = writer.finish(Inputs::default()).unwrap().unwrap();
@@ -104,16 +110,15 @@ fn what_cannot_be_appended_leaves_the_segment_as_it_was() {
     append_all(&mut writer, &records);
     let topics = [Topic::new(b"a").unwrap()];
     let mut cache = TopicCache::default();
-    let mut append = |writer: &mut SegmentWriter, n: u64, text: &[u8], believed: bool| {
+    let mut append = |writer: &mut SegmentWriter, n: u64, text: &[u8]| {
         let first = record(7, n).ulid;
         let run = crate::run_table::Run { first, count: 2, text_len: 0, topic: 0 };
-        let piece = Piece { run, text, topics: &topics, believed: &|| believed };
+        let piece = Piece { run, text, topics: &topics };
         writer.append(&piece, &mut cache)
     };
-    assert!(matches!(append(&mut writer, 4, b"a\nb\n", true), Err(WriteError::OutOfOrder)));
-    assert!(matches!(append(&mut writer, 9, b"a\n", true), Err(WriteError::NotLines)));
-    assert!(matches!(append(&mut writer, 9, b"a\nb\nc", true), Err(WriteError::NotLines)));
-    assert!(matches!(append(&mut writer, 9, b"a\nb\n", false), Err(WriteError::Unreadable)));
+    assert!(matches!(append(&mut writer, 4, b"a\nb\n"), Err(WriteError::OutOfOrder)));
+    assert!(matches!(append(&mut writer, 9, b"a\n"), Err(WriteError::NotLines)));
+    assert!(matches!(append(&mut writer, 9, b"a\nb\nc"), Err(WriteError::NotLines)));
     let segment = writer.finish(Inputs::default()).unwrap().unwrap();
     assert_eq!(read_all(&segment), (records, Vec::new()));
 }
@@ -145,7 +150,7 @@ fn a_file_that_changes_is_verified_again() {
     assert!(Arc::ptr_eq(&first, &segment.open_shared().unwrap()), "shared while it is open");
     assert!(first.read_block(0).is_ok());
     let mut bytes = fs::read(segment.path()).unwrap();
-    let (_, text) = spans(&bytes, &first.place(0)).unwrap();
+    let (_, text) = first.place(0).spans_in(&bytes).unwrap();
     bytes[text.start] ^= 1;
     // Another file under the same name: what is open stays as it was.
     let path = segment.path().to_owned();
@@ -321,7 +326,7 @@ fn every_truncation_costs_at_most_the_blocks_that_are_cut() {
 #[test]
 fn a_block_that_verifies_but_does_not_decode_costs_its_records_and_no_memory() {
     let broken = Broken::packed();
-    let found = open::find(&broken.path, &broken.bytes);
+    let found = open::find(&broken.path, &mut &broken.bytes[..]).unwrap();
     let (slab, block) = (&found.slabs[0], &found.slabs[0].index.blocks[1]);
     let start = (slab.offset + block.offset) as usize;
     let text_at = start + BLOCK_HEADER_LEN + block.header.table_len as usize;
@@ -378,7 +383,7 @@ fn without_a_footer_a_flipped_byte_still_costs_at_most_its_block() {
 #[test]
 fn only_repairable_damage_is_told_when_an_index_or_the_footer_is_flipped() {
     let broken = Broken::new();
-    let opened = open::find(&broken.path, &broken.bytes);
+    let opened = open::find(&broken.path, &mut &broken.bytes[..]).unwrap();
     let trailer: SlabTrailer = opened.slabs[0].trailer.unwrap();
     let footer_at = opened.footer.unwrap().offset() as usize;
     for (at, part) in

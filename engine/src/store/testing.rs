@@ -49,7 +49,7 @@ pub(crate) fn record(stream: u64, n: u64) -> Record {
 
 pub(crate) fn directory(path: &Path) -> Arc<StoreDirectory> {
     let (storage, ids) = (Arc::new(OsStorage), IdSource::seeded(path.as_os_str().len() as u64));
-    Arc::new(StoreDirectory { storage, path: path.to_owned(), ids })
+    Arc::new(StoreDirectory::new(storage, path.to_owned(), ids))
 }
 
 /// Appends records one by one.
@@ -62,7 +62,7 @@ pub(crate) fn append_all(writer: &mut SegmentWriter, records: &[Record]) {
         text.push(b'\n');
         let topic = names.iter().position(|t| *t == record.topic).unwrap() as u16;
         let run = Run { first: record.ulid, count: 1, text_len: 0, topic };
-        let piece = Piece { run, text: &text, topics: &topics, believed: &|| true };
+        let piece = Piece { run, text: &text, topics: &topics };
         writer.append(&piece, &mut cache).unwrap();
     }
 }

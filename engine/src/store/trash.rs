@@ -137,7 +137,7 @@ fn sync(directory: &StoreDirectory, moved: &mut Moved) {
     if moved.done.is_empty() {
         return;
     }
-    if let Err(e) = directory.storage.sync_dir(&directory.path) {
+    if let Err(e) = directory.sync() {
         moved.failed.push(("sync the directory", directory.path.clone(), e));
     }
 }

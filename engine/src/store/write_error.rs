@@ -22,9 +22,7 @@ pub enum WriteError {
     OutOfOrder,
     /// The text is not as many lines as the run claims. Nothing was taken.
     NotLines,
-    /// The text became unreadable while it was copied. What came before it was taken.
-    Unreadable,
-    /// A slab that was to be copied is damaged.
+    /// A slab that was to be copied is damaged, or could not be read. Nothing of it was taken.
     Damaged(Damage),
     /// The segment has as many slabs as a segment may have.
     Full,
@@ -38,7 +36,6 @@ impl fmt::Display for WriteError {
             }
             Self::OutOfOrder => f.write_str("records out of order"),
             Self::NotLines => f.write_str("a run's text is not as many lines as it claims"),
-            Self::Unreadable => f.write_str("text became unreadable while it was copied"),
             Self::Damaged(damage) => damage.fmt(f),
             Self::Full => f.write_str("too many slabs for one segment"),
         }

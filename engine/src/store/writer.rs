@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::damage::Damage;
+use crate::damage::{Damage, DamageKind};
 use crate::limits::{
     BLOCK_TEXT_TARGET, DICTIONARY_TOPICS_MAX, FOOTER_TOPICS_MAX, SEGMENT_SLABS_MAX,
     SIGNATURE_SHARE_PERCENT, SLAB_BLOCK_TOPICS_MAX, SLAB_BLOCKS_MAX, SLAB_BLOCKS_TARGET,
 };
 use crate::run_table::Run;
 use crate::signature::{MatrixBuilder, SIGNATURE_SCHEME};
-use crate::storage::Map;
+use crate::storage::{Bytes, Refusal};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -26,12 +26,14 @@ use super::codec::Encoder;
 use super::footer::{Footer, Inputs, SlabEntry};
 use super::index::{Block, SlabIndex, TopicStats};
 use super::name::{Name, SegmentId};
-use super::open::verify_slab;
+use super::open::{verify_block, verify_sections};
 use super::open_block::OpenBlock;
 pub use super::open_block::TopicCache;
 use super::output::Output;
 use super::segment::StoreSegment;
-use super::slab::{Section, SlabTrailer, TRAILER_LEN, encode_slab_header};
+use super::slab::{
+    SLAB_HEADER_LEN, Section, SlabTrailer, TRAILER_LEN, decode_slab_header, encode_slab_header,
+};
 pub use super::write_error::WriteError;
 
 /// How segments are written; tests make the sizes small.
@@ -67,8 +69,6 @@ pub struct Piece<'a> {
     pub text: &'a [u8],
     /// The source's topic dictionary.
     pub topics: &'a [Topic],
-    /// Whether the text may still be believed; asked after it was copied.
-    pub believed: &'a dyn Fn() -> bool,
 }
 
 #[derive(Default)]
@@ -124,14 +124,13 @@ impl SegmentWriter {
         self.output.position() + self.block.text.len() as u64
     }
 
-    /// Appends records. Those before an `Unreadable` span were taken ([`SegmentWriter::last`]).
+    /// Appends records: all of them, or none if the piece is not what it claims.
     pub fn append(&mut self, piece: &Piece<'_>, cache: &mut TopicCache) -> Result<(), WriteError> {
         if self.last.is_some_and(|last| last >= piece.run.first) {
             return Err(WriteError::OutOfOrder);
         }
         if count_lines(piece.text) != Some(u64::from(piece.run.count)) {
-            let believed = (piece.believed)();
-            return Err(if believed { WriteError::NotLines } else { WriteError::Unreadable });
+            return Err(WriteError::NotLines);
         }
         let (mut run, mut text) = (piece.run, piece.text);
         while !text.is_empty() {
@@ -153,12 +152,7 @@ impl SegmentWriter {
                 continue;
             };
             let taken = Run { first: run.first, count, text_len: cut_at as u32, topic };
-            // A count that does not add up means that the text changed since it was counted.
-            let all = text.len() == cut_at;
-            let adds_up = count > 0 && (count < run.count) != all && (count <= run.count);
-            if !adds_up || !self.block.push(taken, &text[..cut_at], piece.believed) {
-                return Err(WriteError::Unreadable);
-            }
+            self.block.push(taken, &text[..cut_at]);
             self.last = Some(taken.last());
             text = &text[cut_at..];
             run.count -= count;
@@ -170,10 +164,11 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Copies a slab as it is, after verifying every byte of it. `source` is the file it lies in.
+    /// Copies a slab as it is, piece by piece, each verified right before it is written. `source`
+    /// are the bytes of the file that it lies in. After an error nothing of it was taken.
     pub fn copy_slab(
         &mut self,
-        source: &Map,
+        source: &mut dyn Bytes,
         path: &Path,
         entry: &SlabEntry,
     ) -> Result<(), WriteError> {
@@ -181,26 +176,64 @@ impl SegmentWriter {
         if self.last.is_some_and(|last| last >= trailer.first) {
             return Err(WriteError::OutOfOrder);
         }
-        let damaged = |kind| {
-            let range = Some((trailer.first, trailer.last));
-            let (offset, len_bytes) = (entry.offset, trailer.len);
-            let path = path.to_owned();
-            WriteError::Damaged(Damage { path, offset, len_bytes, range, records: None, kind })
-        };
-        let span = entry.offset as usize..entry.offset.saturating_add(trailer.len) as usize;
-        let truncated = || damaged(crate::damage::DamageKind::Truncated("slab"));
-        let bytes = source.get(span).ok_or_else(truncated)?;
-        let index = verify_slab(bytes, &trailer).map_err(damaged)?;
         self.finish_block()?;
         self.finish_slab()?;
-        self.push_slab(SlabEntry { offset: self.output.position(), trailer })?;
-        self.output.put(bytes)?;
-        if source.is_poisoned() {
-            return Err(WriteError::Unreadable);
+        let offset = self.output.position();
+        self.push_slab(SlabEntry { offset, trailer })?;
+        let copied = self.copy_verified(source, entry).map_err(|error| match error {
+            CopyError::Damaged(kind) => {
+                let range = Some((trailer.first, trailer.last));
+                let (offset, len_bytes) = (entry.offset, trailer.len);
+                let path = path.to_owned();
+                WriteError::Damaged(Damage { path, offset, len_bytes, range, records: None, kind })
+            }
+            CopyError::Write(error) => error,
+        });
+        match copied {
+            Ok(index) => {
+                self.add_topics(&index.topics);
+                self.last = Some(trailer.last);
+                Ok(())
+            }
+            Err(error) => {
+                self.slabs.pop();
+                self.output.rewind(offset);
+                Err(error)
+            }
         }
-        self.add_topics(&index.topics);
-        self.last = Some(trailer.last);
-        Ok(())
+    }
+
+    fn copy_verified(
+        &mut self,
+        source: &mut dyn Bytes,
+        entry: &SlabEntry,
+    ) -> Result<SlabIndex, CopyError> {
+        let SlabEntry { offset: start, trailer } = *entry;
+        // Where the blocks are is said behind them.
+        let sections = start + trailer.index.offset..start + trailer.len;
+        let sections = source.read(sections)?.to_vec();
+        let index = verify_sections(&sections, &trailer)?;
+        let header = source.read(start..start + SLAB_HEADER_LEN as u64)?;
+        if decode_slab_header(header)? != trailer.slab_id {
+            return Err(DamageKind::Malformed("slab header").into());
+        }
+        self.output.put(header)?;
+        let mut at = SLAB_HEADER_LEN as u64;
+        for block in &index.blocks {
+            let stored = block.header.stored_len();
+            let bytes = source.read(start + block.offset..start + block.offset + stored)?;
+            if block.offset != at || bytes.len() as u64 != stored {
+                return Err(DamageKind::Malformed("block index").into());
+            }
+            verify_block(bytes, &block.header)?;
+            self.output.put(bytes)?;
+            at += stored;
+        }
+        if at != trailer.index.offset {
+            return Err(DamageKind::Malformed("block index").into());
+        }
+        self.output.put(&sections)?;
+        Ok(index)
     }
 
     fn push_slab(&mut self, entry: SlabEntry) -> Result<(), WriteError> {
@@ -339,6 +372,30 @@ impl SegmentWriter {
     /// Ends, syncs and publishes the segment.
     pub fn finish(self, inputs: Inputs) -> Result<Option<Arc<StoreSegment>>, WriteError> {
         self.seal(inputs)?.map(SealedSegment::publish).transpose()
+    }
+}
+
+/// Why a slab was not copied.
+enum CopyError {
+    Damaged(DamageKind),
+    Write(WriteError),
+}
+
+impl From<DamageKind> for CopyError {
+    fn from(kind: DamageKind) -> Self {
+        Self::Damaged(kind)
+    }
+}
+
+impl From<Refusal> for CopyError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Damaged(refusal.into())
+    }
+}
+
+impl From<WriteError> for CopyError {
+    fn from(error: WriteError) -> Self {
+        Self::Write(error)
     }
 }
 

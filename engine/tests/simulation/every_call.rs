@@ -322,11 +322,11 @@ impl Story {
     }
 
     fn try_restore(&mut self, files: &[PathBuf]) -> Vec<String> {
-        let directory = Arc::new(StoreDirectory {
-            storage: Arc::new(self.sim.clone()),
-            path: PathBuf::from(STORE),
-            ids: IdSource::seeded(77 + self.told.len() as u64),
-        });
+        let directory = Arc::new(StoreDirectory::new(
+            Arc::new(self.sim.clone()),
+            PathBuf::from(STORE),
+            IdSource::seeded(77 + self.told.len() as u64),
+        ));
         let mut restore = match Restore::open(directory, self.now.wall_ms) {
             Ok(restore) => restore,
             Err(error) => return vec![error.to_string()],

@@ -205,11 +205,11 @@ impl Node {
     /// Recovers both directories and starts the shards. An error: a directory cannot be used.
     pub(crate) fn start(sim: &SimStorage, settings: Settings, now: Now) -> Result<Self, String> {
         let storage: Arc<dyn Storage> = Arc::new(sim.clone());
-        let store = Arc::new(StoreDirectory {
-            storage: Arc::clone(&storage),
-            path: PathBuf::from(STORE),
-            ids: IdSource::seeded(settings.seed << 20),
-        });
+        let store = Arc::new(StoreDirectory::new(
+            Arc::clone(&storage),
+            PathBuf::from(STORE),
+            IdSource::seeded(settings.seed << 20),
+        ));
         let stored =
             engine::store::recover::recover(&store, now.wall_ms).map_err(|e| e.to_string())?;
         let entries = storage.list(Path::new(INGEST)).map_err(|e| format!("{INGEST}: {e}"))?;
@@ -523,6 +523,7 @@ impl Node {
             ..CompactionLimits::default()
         };
         let never = AtomicBool::new(false);
+        self.catalogue.read_again();
         let done = compact(&self.catalogue, &limits, WriterOptions::default(), &never);
         for (path, error) in self.catalogue.sweep().failed {
             self.tell(format!("{}: {error}", path.display()));

@@ -176,6 +176,11 @@ fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
     w.gauge("store_segments", "Published segments.", &m.segments)?;
     w.gauge("store_bytes", "Files of published segments.", &m.bytes)?;
     w.gauge("store_text_bytes", "Text of published segments, not compressed.", &m.text_bytes)?;
+    w.gauge(
+        "store_unread_segments",
+        "Published segments that cannot be read for now.",
+        &m.unread_segments,
+    )?;
     w.gauge("store_replicas_missing", "Copies that segments lack.", &m.replicas_missing)
 }
 
