@@ -9,7 +9,8 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::exit::Exit;
-use crate::query_command::client::{read_short, send};
+use crate::output;
+use crate::query_command::client::{Patience, read_short, send};
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::Endpoint;
@@ -47,11 +48,14 @@ pub(crate) fn run(config: &DrainConfig) -> Exit {
         Err(error) => Err(format!("the system refused a runtime: {error}")),
     };
     match drained {
-        Ok(()) => Exit::Done,
-        Err(words) => {
-            eprintln!("error: {words}");
-            Exit::Error
+        Ok(()) => {
+            let words = format!(
+                "{}: nothing is left on the ingest side; it can be stopped\n",
+                config.store
+            );
+            output::print(words.as_bytes(), Exit::Done)
         }
+        Err(words) => output::fail(Exit::Error, words),
     }
 }
 
@@ -63,7 +67,6 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
         let left = |name: &str| state["left"][name].as_u64().unwrap_or(0);
         if state["done"] == true {
             progress.clear();
-            println!("{}: nothing is left on the ingest side; it can be stopped", config.store);
             return Ok(());
         }
         if let Some(why) = state["stuck"].as_str() {
@@ -85,10 +88,10 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
 }
 
 async fn ask(store: &Endpoint) -> Result<Value, String> {
-    let mut answer = send(store, Method::POST, "/_drain", "application/json")
-        .await
-        .map_err(|error| error.to_string())?;
-    let body = read_short(answer.body_mut(), ANSWER_BYTES_MAX).await;
+    let request = (Method::POST, "/_drain", "application/json");
+    let answer = send(store, request, Patience::ANSWER, &mut || ()).await;
+    let mut answer = answer.map_err(|error| error.to_string())?;
+    let body = read_short(store, answer.body_mut(), ANSWER_BYTES_MAX).await;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     if answer.status() == StatusCode::OK {
         return Ok(object);

@@ -4,7 +4,7 @@
 //! that is none of ours, then a summary; `--json` is one object that lists every file. What this
 //! user may not read is an error, not damage.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use engine::damage::{Damage, DamageKind};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::node::lock;
+use crate::output;
 use crate::terminal::Progress;
 
 /// Checks a data directory, prints what was found, and says by its exit code whether it is whole.
@@ -24,26 +25,20 @@ pub(crate) fn run(path: &Path, as_json: bool) -> Exit {
     let report = match checked {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("error: {}: cannot be checked: {error}", path.display());
-            return Exit::Error;
+            let words = format_args!("{}: cannot be checked: {error}", path.display());
+            return output::fail(Exit::Error, words);
         }
     };
     tell_owners(&report);
     let unreadable = report.damage().filter(|damage| is_forbidden(damage)).count();
     if unreadable > 0 {
-        eprintln!(
+        output::tell(format_args!(
             "error: {unreadable} files or directories may not be read by this user and were not \
              checked: run fsck as the user of the node"
-        );
+        ));
     }
     let words = if as_json { format!("{}\n", object(&report)) } else { text(path, &report) };
-    match io::stdout().write_all(words.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: standard output: {error}");
-            Exit::Error
-        }
-        _ => exit(&report),
-    }
+    output::print(words.as_bytes(), exit(&report))
 }
 
 fn exit(report: &Report) -> Exit {
@@ -64,11 +59,11 @@ fn tell_owners(report: &Report) {
     let locks = report.files.iter().filter(|file| file.kind == FileKind::Lock);
     for directory in locks.filter_map(|file| file.path.parent()) {
         if let Some(pid) = lock::holder(directory) {
-            eprintln!(
+            output::tell(format_args!(
                 "note: {}: in use by the process with pid {pid}; what it writes meanwhile may look \
                  unfinished",
                 directory.display()
-            );
+            ));
         }
     }
 }

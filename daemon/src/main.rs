@@ -4,7 +4,7 @@
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
 //! [`forward_command`] sends to nodes; [`query_command`], [`drain_command`], [`restore_command`],
 //! [`testsvc`] and [`fsck_command`] are the rest; [`pages`] prints completions and the manual,
-//! [`terminal`] knows what a terminal may be sent.
+//! [`output`] writes what they print, [`terminal`] knows what a terminal may be sent.
 
 mod arguments;
 mod cli;
@@ -17,6 +17,7 @@ mod forward_command;
 mod fsck_command;
 mod logging;
 mod node;
+mod output;
 mod pages;
 mod query_command;
 mod restore_command;
@@ -40,8 +41,8 @@ fn main() -> ExitCode {
     let arguments = match arguments.collect::<Result<Vec<_>, _>>() {
         Ok(arguments) => arguments,
         Err(text) => {
-            eprintln!("error: argument {} is not UTF-8", text.display());
-            return Exit::Usage.into();
+            let words = format_args!("argument {} is not UTF-8", text.display());
+            return output::fail(Exit::Usage, words).into();
         }
     };
     // A variable that is not UTF-8 is none of ours.
@@ -72,17 +73,17 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         return forward_command::run(*config, warnings);
     }
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        output::tell(format_args!("warning: {warning}"));
     }
     match command {
         Command::Forward(_) => unreachable!("handled above"),
         Command::Node { role, .. } => {
             let name = if role == Role::Ingest { "ingest" } else { "store" };
-            eprintln!(
-                "error: `oklogd {name}` alone has no other node to work with in this version; \
+            let words = format_args!(
+                "`oklogd {name}` alone has no other node to work with in this version; \
                  use `oklogd ingeststore`"
             );
-            Exit::Usage
+            output::fail(Exit::Usage, words)
         }
         Command::Query(config) => query_command::run(&config),
         Command::Stream(config) => stream_command::run(&config),
@@ -90,12 +91,12 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         Command::Drain(config) => drain_command::run(&config),
         Command::Restore(config) => restore_command::run(&config),
         Command::Fsck { path, json } => fsck_command::run(&path, json),
-        Command::Completions(shell) => print(&pages::completions(shell)),
-        Command::Manual => print(&pages::manual()),
-        Command::Version => {
-            println!("oklogd {}", env!("CARGO_PKG_VERSION"));
-            Exit::Done
-        }
+        Command::Completions(shell) => output::print(&pages::completions(shell), Exit::Done),
+        Command::Manual => output::print(&pages::manual(), Exit::Done),
+        Command::Version => output::print(
+            concat!("oklogd ", env!("CARGO_PKG_VERSION"), "\n").as_bytes(),
+            Exit::Done,
+        ),
     }
 }
 
@@ -113,28 +114,18 @@ fn run_node(config: NodeConfig, warnings: &[String]) -> Exit {
     }
 }
 
-/// Prints a whole page; a closed pipe ends it silently.
-fn print(page: &[u8]) -> Exit {
-    match std::io::stdout().write_all(page) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("error: standard output: {error}");
-            Exit::Error
-        }
-        _ => Exit::Done,
-    }
-}
-
 /// Prints help where it was asked for, or what is wrong; in colours where they are seen.
 fn tell(stop: &Stop) -> Exit {
     let choose = |coloured| if coloured { &stop.coloured } else { &stop.text };
-    // Where it cannot be printed, the exit code still tells.
-    let _ = if stop.exit == Exit::Done {
-        let mut out = std::io::stdout();
-        out.write_all(choose(terminal::shows_colours(&out)).as_bytes())
-    } else {
-        let mut out = std::io::stderr();
-        out.write_all(choose(terminal::shows_colours(&out)).as_bytes())
-    };
+    if stop.exit == Exit::Done {
+        return output::print(
+            choose(terminal::shows_colours(&std::io::stdout())).as_bytes(),
+            stop.exit,
+        );
+    }
+    // Where it cannot be told, the exit code still says it.
+    let words = choose(terminal::shows_colours(&std::io::stderr()));
+    let _ = output::stderr().write_all(words.as_bytes());
     stop.exit
 }
 

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::exit::Exit;
 use crate::fsck_command::span;
 use crate::node::lock::DirectoryLock;
+use crate::output;
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::format_duration;
@@ -60,10 +61,7 @@ impl RestoreConfig {
 pub(crate) fn run(config: &RestoreConfig) -> Exit {
     match restore(config) {
         Ok(tally) => tally.exit(),
-        Err(words) => {
-            eprintln!("error: {words}");
-            Exit::Error
-        }
+        Err(words) => output::fail(Exit::Error, words),
     }
 }
 
@@ -306,8 +304,15 @@ impl Tally {
 
     fn say(&mut self, words: &str) {
         self.progress.clear();
-        if !self.silent {
-            self.silent = io::stdout().write_all(words.as_bytes()).is_err();
+        if self.silent {
+            return;
+        }
+        if let Err(error) = output::stdout().write_all(words.as_bytes()) {
+            self.silent = true;
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                output::tell(format_args!("error: standard output: {error}"));
+                self.failed = true;
+            }
         }
     }
 

@@ -4,18 +4,18 @@
 //! that nothing is printed twice and nothing is left out that the node still has; it says when it
 //! loses the node and when it has it back, and not for every try; a closed pipe ends it silently.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
 use crate::exit::Exit;
-use crate::query_command::client;
+use crate::output;
+use crate::query_command::client::{self, Patience};
+use crate::query_command::lines::LINE_BYTES_MAX;
 use crate::query_command::printer::{Printer, Style, Terminal, escape};
 use crate::query_command::request::encode;
 use crate::settings::{Settings, SettingsError};
@@ -24,9 +24,6 @@ use crate::units::Endpoint;
 /// First and longest wait between tries to reach a node that was lost.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// Longest line that a node sends: a record of the ceiling size in base 64, and its names.
-const LINE_BYTES_MAX: usize = 2 * engine::limits::RECORD_SIZE_CEILING;
 
 /// What to follow and how to print it.
 #[derive(Debug, Clone)]
@@ -88,20 +85,16 @@ impl StreamConfig {
 
 /// Follows until the output is closed or the node refuses.
 pub(crate) fn run(config: &StreamConfig) -> Exit {
-    let stdout = io::stdout();
-    let is_terminal = stdout.is_terminal();
-    let mut out: Box<dyn Write> = match stdout.as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(File::from(descriptor)),
-        Err(_) => Box::new(io::stdout()),
-    };
+    let is_terminal = io::stdout().is_terminal();
+    let mut out = output::stdout();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(Exit::Error, &format!("cannot start: {error}")),
+        Err(error) => return output::fail(Exit::Error, format_args!("cannot start: {error}")),
     };
     let closed = output_closed();
     let followed = runtime.block_on(async {
         tokio::select! {
-            ended = follow(config, &mut *out, is_terminal) => ended,
+            ended = follow(config, &mut out, is_terminal) => ended,
             // What waits for it may never come.
             () = closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
@@ -109,7 +102,7 @@ pub(crate) fn run(config: &StreamConfig) -> Exit {
     match followed {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-        Err(error) => fail(Exit::Error, &format!("standard output: {error}")),
+        Err(error) => output::fail(Exit::Error, format_args!("standard output: {error}")),
     }
 }
 
@@ -149,39 +142,47 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
     let (mut has_followed, mut is_lost, mut wait) = (false, false, WAIT_FIRST);
     loop {
         let target = config.target(lines.after.as_deref());
-        let reason = match client::ask(&config.store, &target, accept).await {
+        let request = (Method::GET, target.as_str(), accept);
+        let asked = client::send(&config.store, request, Patience::ANSWER, &mut || ()).await;
+        let asked = asked.and_then(|response| match response.status() {
+            StatusCode::OK => client::require(&config.store, &response, accept).map(|()| response),
+            _ => Ok(response),
+        });
+        let reason = match asked {
             Ok(response) if response.status() == StatusCode::OK => {
                 if std::mem::take(&mut is_lost) {
-                    eprintln!("following {} again", config.store);
+                    output::tell(format_args!("following {} again", config.store));
                 }
                 (has_followed, wait) = (true, WAIT_FIRST);
-                lines.take_all(response).await?
+                lines.take_all(&config.store, response).await?
             }
             Ok(response) => {
                 let status = response.status();
-                let words = refusal(response).await;
+                let words = refusal(&config.store, response).await;
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
                     let usage = status == StatusCode::BAD_REQUEST;
-                    return Ok(fail(if usage { Exit::Usage } else { Exit::Error }, &words));
+                    return Ok(output::fail(if usage { Exit::Usage } else { Exit::Error }, &words));
                 }
                 words
             }
             Err(error) => error.to_string(),
         };
         if !has_followed {
-            return Ok(fail(Exit::Error, &reason));
+            return Ok(output::fail(Exit::Error, &reason));
         }
         if !std::mem::replace(&mut is_lost, true) {
-            eprintln!("lost {}: {reason}; trying again until it is back", config.store);
+            let words =
+                format_args!("lost {}: {reason}; trying again until it is back", config.store);
+            output::tell(words);
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(WAIT_MAX);
     }
 }
 
-async fn refusal(response: Response<Incoming>) -> String {
+async fn refusal(store: &Endpoint, response: Response<Incoming>) -> String {
     let status = response.status();
-    let body = client::read_short(&mut response.into_body(), 64 << 10).await;
+    let body = client::read_short(store, &mut response.into_body(), 64 << 10).await;
     let object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut shown = Vec::new();
     escape(&mut shown, object["error"].as_str().unwrap_or(status.as_str()).as_bytes());
@@ -200,17 +201,21 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     /// Prints what comes; says why it ended.
-    async fn take_all(&mut self, response: Response<Incoming>) -> io::Result<String> {
+    async fn take_all(
+        &mut self,
+        store: &Endpoint,
+        response: Response<Incoming>,
+    ) -> io::Result<String> {
         // Where no record was seen yet it goes on behind what was there before the first one.
         let boundary = response.headers().get("x-oklog-after").and_then(|id| id.to_str().ok());
         self.after = self.after.take().or_else(|| boundary.map(str::to_owned));
         self.line.clear();
         let mut body = response.into_body();
         loop {
-            match client::next(&mut body).await {
+            match client::next(store, Patience::FOLLOWER, &mut body).await {
                 Ok(Some(piece)) => self.take(&piece)?,
                 Ok(None) => return Ok("the stream ended".to_owned()),
-                Err(error) => return Ok(error.to_string()),
+                Err(why) => return Ok(why),
             }
         }
     }
@@ -242,17 +247,12 @@ impl Lines<'_> {
         let Some(id) = id.and_then(|id| std::str::from_utf8(id).ok()) else {
             let mut shown = Vec::new();
             escape(&mut shown, line.trim_ascii_end());
-            eprintln!("{}", String::from_utf8_lossy(&shown));
+            output::tell(String::from_utf8_lossy(&shown));
             return Ok(());
         };
         self.after = Some(id.to_owned());
         if self.json { self.printer.raw(line) } else { self.printer.take(line) }
     }
-}
-
-fn fail(exit: Exit, words: &str) -> Exit {
-    eprintln!("error: {words}");
-    exit
 }
 
 #[cfg(test)]

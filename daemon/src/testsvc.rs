@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use crate::exit::Exit;
+use crate::output;
 use crate::settings::{Settings, SettingsError};
 
 /// `2016-01-01T12:34:56Z` is this long.
@@ -62,11 +63,11 @@ impl TestServiceConfig {
 /// Emits until the output is closed or the process is interrupted.
 pub(crate) fn run(config: &TestServiceConfig) -> Exit {
     let (records, time) = config.cycle();
-    eprintln!(
+    output::tell(format_args!(
         "{} starting, {} bytes/record, {} records/sec; {records} records/cycle, {time:?}/cycle",
         config.id, config.size_bytes, config.rate
-    );
-    let mut out = io::stdout().lock();
+    ));
+    let mut out = output::stdout();
     let mut buffer = Vec::with_capacity(records as usize * config.size_bytes);
     let start = Instant::now();
     let mut number = 0;
@@ -76,12 +77,11 @@ pub(crate) fn run(config: &TestServiceConfig) -> Exit {
             number += 1;
             push_record(&mut buffer, config, Timestamp::now(), number);
         }
-        match out.write_all(&buffer).and_then(|()| out.flush()) {
+        match out.write_all(&buffer) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Exit::Done,
             Err(error) => {
-                eprintln!("error: standard output: {error}");
-                return Exit::Error;
+                return output::fail(Exit::Error, format_args!("standard output: {error}"));
             }
         }
         // The next cycle is due relative to the start: a slow reader is caught up with.

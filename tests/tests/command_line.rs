@@ -173,3 +173,31 @@ fn help_is_coloured_on_a_terminal_only_and_long_commands_show_progress_there() {
     assert!(said.contains("checked 1 files"), "{said:?}");
     assert!(tools::oklogd(&["fsck", path]).stderr.is_empty());
 }
+
+#[test]
+fn an_output_that_does_not_block_gets_every_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let lines: String = (0..50_000).map(|n| format!("line {n} of a long answer\n")).collect();
+    tests::sender::send(node.durable, lines.as_bytes());
+    let api = node.api.to_string();
+    for arguments in [&["query", "--store", &api][..], &["query", "--store", &api, "--json"]] {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let mut command = Command::new(tools::binary("oklogd"));
+        command.args(arguments).stdout(writer).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        drop(command);
+        let mut printed = Vec::new();
+        // In small pieces, so that the pipe is full now and then.
+        std::io::copy(&mut BufReader::with_capacity(4096, &mut reader), &mut printed).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+        let printed = text(&printed);
+        if arguments.contains(&"--json") {
+            assert_eq!(printed.lines().count(), 50_001);
+        } else {
+            assert!(printed == lines, "{} of 50,000 lines", printed.lines().count());
+        }
+    }
+}

@@ -1,60 +1,7 @@
-//! Answers that are printed otherwise than record by record: NDJSON, statistics, headers.
-
-use std::io::{self, Write};
+//! Answers that are printed otherwise than record by record: statistics, headers.
 
 use hyper::HeaderMap;
 use serde_json::Value;
-
-/// How the last line of an NDJSON answer begins.
-const END: &[u8] = b"{\"end\"";
-/// A longer last line is not read: what it lists is printed anyway.
-const END_BYTES_MAX: usize = 4 << 20;
-
-/// Passes NDJSON on and remembers its last line.
-pub(super) struct JsonLines<'a> {
-    out: &'a mut dyn Write,
-    /// The current line, as long as it may be the last one.
-    line: Vec<u8>,
-    may_be_end: bool,
-    /// Lines that were ended and are not the last one.
-    pub(super) records: u64,
-    /// The last line.
-    pub(super) end: Option<Value>,
-}
-
-impl<'a> JsonLines<'a> {
-    pub(super) fn new(out: &'a mut dyn Write) -> Self {
-        Self { out, line: Vec::new(), may_be_end: true, records: 0, end: None }
-    }
-
-    /// Takes the next bytes of the answer.
-    pub(super) fn take(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.out.write_all(piece)?;
-        for part in piece.split_inclusive(|&b| b == b'\n') {
-            if self.may_be_end {
-                self.line.extend_from_slice(part);
-                let seen = self.line.len().min(END.len());
-                self.may_be_end =
-                    self.line[..seen] == END[..seen] && self.line.len() <= END_BYTES_MAX;
-            }
-            if part.ends_with(b"\n") {
-                if self.may_be_end {
-                    self.end = serde_json::from_slice(&self.line).ok();
-                } else {
-                    self.records += 1;
-                }
-                self.line.clear();
-                self.may_be_end = true;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the answer ended and says that nothing is missing.
-    pub(super) fn is_complete(&self) -> bool {
-        self.end.as_ref().is_some_and(|end| end["end"]["complete"] == true)
-    }
-}
 
 /// The object of `/query?stats` as a table.
 pub(super) fn table(stats: &Value) -> String {
@@ -90,29 +37,4 @@ pub(super) fn verbose(headers: &HeaderMap) -> String {
         header("x-oklog-error-count"),
         header("x-oklog-duration"),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_line_is_found_however_the_answer_is_cut() {
-        let answer = b"{\"ulid\":\"1\"}\n{\"ulid\":\"{\\\"end\\\"\"}\n\
-                       {\"end\":{\"records\":2,\"complete\":true}}\n";
-        for piece_len in 1..answer.len() {
-            let mut out = Vec::new();
-            let mut lines = JsonLines::new(&mut out);
-            for piece in answer.chunks(piece_len) {
-                lines.take(piece).unwrap();
-            }
-            assert!(lines.is_complete());
-            assert_eq!(lines.records, 2);
-            assert_eq!(out, answer);
-        }
-        let mut out = Vec::new();
-        let mut lines = JsonLines::new(&mut out);
-        lines.take(&answer[..20]).unwrap();
-        assert!(!lines.is_complete());
-    }
 }

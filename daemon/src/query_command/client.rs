@@ -1,30 +1,54 @@
 //! One request to a node and its streamed answer.
 //!
 //! Invariants: bounded buffers whatever the answer's size; an answer that is cut short is told
-//! from one that is whole.
+//! from one that is whole. A search may be silent for as long as it takes, as long as the node
+//! shows that it is there; what answers nothing at all is given up, and what answers otherwise
+//! than a node is none.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, HOST, HeaderValue, TE};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, TE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::units::Endpoint;
 
-/// Time to wait for one address.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for all addresses of a name to take a connection; less than the usual silence, so that it is
+/// told as what it is.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// A node that is silent for this long is asked whether it is there: a live stream may be.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How silence is borne.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// After this long without a byte the node is asked whether it is there, again and again.
+    pub(crate) silence: Duration,
+    /// Time for its answer to that.
+    pub(crate) sign_of_life: Duration,
+}
+
+impl Patience {
+    /// Of somebody who waits for an answer: a silent server is given up within 20 s.
+    pub(crate) const ANSWER: Self =
+        Self { silence: Duration::from_secs(10), sign_of_life: Duration::from_secs(6) };
+    /// Of a follower, to whom silence is nothing new.
+    pub(crate) const FOLLOWER: Self =
+        Self { silence: Duration::from_secs(30), sign_of_life: Duration::from_secs(6) };
+}
 
 /// Why there is no answer. Each is one line for the operator.
 #[derive(Debug)]
@@ -35,6 +59,10 @@ pub(crate) enum ClientError {
     Connect(Endpoint, io::Error),
     /// What answers does not speak HTTP, or broke off before its answer.
     Protocol(Endpoint, hyper::Error),
+    /// It takes connections, and answers nothing.
+    Silent(Endpoint),
+    /// It answers in a form that was not asked for: it is something else.
+    Stranger(Endpoint, String),
 }
 
 impl fmt::Display for ClientError {
@@ -46,24 +74,65 @@ impl fmt::Display for ClientError {
             Self::Connect(endpoint, error) => {
                 write!(f, "cannot connect to {endpoint}: {error}; --store names the node to ask")
             }
-            Self::Protocol(endpoint, error) => write!(f, "no answer from {endpoint}: {error}"),
+            Self::Protocol(endpoint, error) => {
+                write!(f, "no answer from {endpoint}: {error}; is this the HTTP port of a node?")
+            }
+            Self::Silent(endpoint) => write!(
+                f,
+                "{endpoint} takes connections and answers nothing: is this the HTTP port of a node? \
+                 (--api, by default {})",
+                crate::config::API_PORT
+            ),
+            Self::Stranger(endpoint, kind) => write!(
+                f,
+                "{endpoint} answers with {kind:?}, as no node of this version does: is this the HTTP \
+                 port of a node? (--api, by default {})",
+                crate::config::API_PORT
+            ),
         }
     }
 }
 
 impl std::error::Error for ClientError {}
 
-/// Sends a `GET`; resolves with the head of its answer.
-pub(crate) async fn ask(
+/// Sends a request without a body; resolves with the head of its answer. `on_silence` is called
+/// whenever the node has been silent and showed that it is there.
+pub(crate) async fn send(
     endpoint: &Endpoint,
-    target: &str,
-    accept: &'static str,
+    (method, target, accept): (Method, &str, &'static str),
+    patience: Patience,
+    on_silence: &mut dyn FnMut(),
 ) -> Result<Response<Incoming>, ClientError> {
-    send(endpoint, Method::GET, target, accept).await
+    let answer = send_once(endpoint, method, target, accept);
+    let answer = while_alive(endpoint, patience, answer, on_silence).await;
+    answer.unwrap_or_else(|| Err(ClientError::Silent(endpoint.clone())))
 }
 
-/// Sends a request without a body; resolves with the head of its answer.
-pub(crate) async fn send(
+/// Awaits `work` of a node for as long as the node is there; `None` once it does not show that it is.
+pub(crate) async fn while_alive<T>(
+    endpoint: &Endpoint,
+    patience: Patience,
+    work: impl Future<Output = T>,
+    on_silence: &mut dyn FnMut(),
+) -> Option<T> {
+    let mut work = pin!(work);
+    loop {
+        if let Ok(done) = timeout(patience.silence, &mut work).await {
+            return Some(done);
+        }
+        let sign = send_once(endpoint, Method::GET, "/health", "application/json");
+        tokio::select! {
+            done = &mut work => return Some(done),
+            // Whatever it says: it turns.
+            sign = timeout(patience.sign_of_life, sign) => if !matches!(sign, Ok(Ok(_))) {
+                return None;
+            },
+        }
+        on_silence();
+    }
+}
+
+async fn send_once(
     endpoint: &Endpoint,
     method: Method,
     target: &str,
@@ -89,11 +158,31 @@ pub(crate) async fn send(
     sender.send_request(request).await.map_err(broken)
 }
 
+/// Refuses an answer that is not in this form, its parameters aside.
+pub(crate) fn require(
+    endpoint: &Endpoint,
+    response: &Response<Incoming>,
+    content_type: &str,
+) -> Result<(), ClientError> {
+    let given = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let given = given.unwrap_or_default();
+    let kind = given.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case(content_type) {
+        Ok(())
+    } else {
+        Err(ClientError::Stranger(endpoint.clone(), given.to_owned()))
+    }
+}
+
 /// The first address that answers.
 async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in addresses {
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    for (at, address) in addresses.iter().enumerate() {
+        // Each one has its share of what is left.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - at).unwrap_or(u32::MAX);
+        match timeout_at(Instant::now() + share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 SockRef::from(&stream).set_tcp_keepalive(
                     &TcpKeepalive::new()
@@ -110,8 +199,20 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The next bytes of an answer; `None` at its proper end.
-pub(crate) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
+/// The next bytes of an answer, `None` at its end; `Err` says why it broke off.
+pub(crate) async fn next(
+    endpoint: &Endpoint,
+    patience: Patience,
+    body: &mut Incoming,
+) -> Result<Option<Bytes>, String> {
+    match while_alive(endpoint, patience, next_data(body), &mut || ()).await {
+        Some(Ok(piece)) => Ok(piece),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("it does not answer any more".to_owned()),
+    }
+}
+
+async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             return Ok(Some(data));
@@ -120,10 +221,14 @@ pub(crate) async fn next(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Er
     Ok(None)
 }
 
-/// A short answer as a whole; what is beyond `bytes_max` is left out.
-pub(crate) async fn read_short(body: &mut Incoming, bytes_max: usize) -> Vec<u8> {
+/// A short answer as a whole; what is beyond `bytes_max`, or does not come, is left out.
+pub(crate) async fn read_short(
+    endpoint: &Endpoint,
+    body: &mut Incoming,
+    bytes_max: usize,
+) -> Vec<u8> {
     let mut all = Vec::new();
-    while let Ok(Some(piece)) = next(body).await {
+    while let Ok(Some(piece)) = next(endpoint, Patience::ANSWER, body).await {
         all.extend_from_slice(&piece);
         if all.len() > bytes_max {
             all.truncate(bytes_max);

@@ -1,29 +1,33 @@
 //! `oklogd query`: asks a node and prints what it answers.
 //!
-//! Invariants: records are printed as they come and never held back; what could not be searched
-//! is told on standard error and by the exit code, behind everything that was found; a closed
-//! pipe ends it silently. Times and expressions are judged by the node.
+//! Invariants: records are printed as they come, whole, and never held back; an answer is whole only
+//! if it says so in its last line, and what could not be searched or did not come is told on standard
+//! error and by the exit code, behind everything that was found; an answer that ends because the
+//! reader of the output is slow is gone on with; a closed pipe ends it silently. Times and expressions
+//! are judged by the node.
 
 mod answers;
 pub(crate) mod client;
+mod course;
+pub(crate) mod lines;
 pub(crate) mod printer;
 pub(crate) mod request;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use self::answers::JsonLines;
+use self::client::Patience;
+use self::course::{Cut, Gaps, Range, Verdict, judge};
+use self::lines::{End, Form, Lines};
 use self::printer::{Printer, Style, Terminal, escape};
 use crate::exit::Exit;
+use crate::output;
 use crate::settings::{Settings, SettingsError};
 use crate::units::Endpoint;
 
@@ -96,12 +100,12 @@ impl QueryConfig {
     }
 }
 
-/// After this long without an answer the operator is told. The wait goes on: a search through
-/// everything takes its time.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Longest answer that is read as a whole: a refusal or statistics.
 const SHORT_ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// An output that took nothing for this long may have made the node end its answer: it does so after
+/// a minute.
+const STALL: Duration = Duration::from_secs(10);
 
 /// Where output goes.
 struct Streams<'a> {
@@ -109,173 +113,234 @@ struct Streams<'a> {
     err: &'a mut dyn Write,
     /// Whether a person looks at `out`.
     out_is_terminal: bool,
-    /// How long to wait for an answer without a word.
-    patience: Duration,
-}
-
-/// How printing an answer ended.
-struct Printed {
-    records: u64,
-    complete: bool,
-    /// Why the answer ended early.
-    cut_short: Option<hyper::Error>,
+    /// How the node's silence is borne.
+    patience: Patience,
+    /// When `out` has kept the node waiting for too long.
+    stall: Duration,
 }
 
 /// Asks, prints, and says by its exit code how it went.
 pub(crate) fn run(config: &QueryConfig) -> Exit {
-    let stdout = io::stdout();
-    // Not through the standard library's line buffer: output comes in large pieces.
-    let mut out: Box<dyn Write> = match stdout.as_fd().try_clone_to_owned() {
-        Ok(descriptor) => Box::new(File::from(descriptor)),
-        Err(_) => Box::new(io::stdout()),
-    };
-    let mut err = io::stderr();
-    let out_is_terminal = stdout.is_terminal();
-    let (out, err, patience) = (&mut out, &mut err, PATIENCE);
-    run_with(config, &mut Streams { out, err, out_is_terminal, patience })
+    let out_is_terminal = io::stdout().is_terminal();
+    let (out, err) = (&mut output::stdout(), &mut output::stderr());
+    let (patience, stall) = (Patience::ANSWER, STALL);
+    run_with(config, &mut Streams { out, err, out_is_terminal, patience, stall })
 }
 
 fn run_with(config: &QueryConfig, streams: &mut Streams<'_>) -> Exit {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return tell(streams, Exit::Error, &format!("cannot start: {error}")),
+        Err(error) => return tell(streams.err, Exit::Error, &format!("cannot start: {error}")),
     };
-    match runtime.block_on(query(config, streams)) {
+    let asked = runtime.block_on(async {
+        match config.print {
+            Print::Stats | Print::StatsJson => print_stats(config, streams).await,
+            _ => print_records(config, streams).await,
+        }
+    });
+    match asked {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
-        Err(error) => tell(streams, Exit::Error, &format!("standard output: {error}")),
+        Err(error) => tell(streams.err, Exit::Error, &format!("standard output: {error}")),
     }
 }
 
-/// The errors are those of writing the output.
-async fn query(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Result<Exit> {
-    let start = Instant::now();
-    let target = request::target(config);
-    let accept = if config.print == Print::Json { "application/x-ndjson" } else { "text/plain" };
-    let mut asked = pin!(client::ask(&config.store, &target, accept));
-    let soon = tokio::time::timeout(streams.patience, &mut asked).await;
-    let answered = if let Ok(answered) = soon {
-        answered
-    } else {
-        let _ = writeln!(
-            streams.err,
-            "still waiting for {}, which may have much to search (--store names the API address \
-             of a node, by default port {})",
-            config.store,
-            crate::config::API_PORT
-        );
-        asked.await
+/// An answer to a request for records or statistics.
+enum Answer {
+    /// It begins.
+    Found(Response<Incoming>),
+    /// There is none; it was told why.
+    Refused(Exit),
+}
+
+/// Sends a request for an answer of this form; tells on `err` that the node takes its time.
+async fn ask(
+    config: &QueryConfig,
+    (range, content_type): (&Range, &'static str),
+    patience: Patience,
+    err: &mut dyn Write,
+) -> Answer {
+    let target = request::target(config, range);
+    let mut is_told = false;
+    let mut on_silence = || {
+        if !std::mem::replace(&mut is_told, true) {
+            // Where it cannot be told, the answer still comes.
+            let _ = writeln!(
+                err,
+                "still waiting for {}, which is there and may have much to search",
+                config.store
+            );
+        }
     };
-    let response = match answered {
-        Ok(response) => response,
-        Err(error) => return Ok(tell(streams, Exit::Error, &error.to_string())),
+    let request = (Method::GET, target.as_str(), content_type);
+    let answered = client::send(&config.store, request, patience, &mut on_silence).await;
+    let checked = match answered {
+        Ok(response) if response.status() != StatusCode::OK => {
+            return Answer::Refused(refused(config, err, response).await);
+        }
+        Ok(response) => client::require(&config.store, &response, content_type).map(|()| response),
+        Err(error) => Err(error),
     };
-    if response.status() != StatusCode::OK {
-        return Ok(refused(config, streams, response).await);
+    match checked {
+        Ok(response) => Answer::Found(response),
+        Err(error) => Answer::Refused(tell(err, Exit::Error, &error.to_string())),
     }
+}
+
+/// Prints every record once, over as many answers as the reader of the output makes of it. The errors
+/// are those of writing the output.
+async fn print_records(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Result<Exit> {
+    let start = Instant::now();
+    let Streams { out, err, out_is_terminal, patience, stall } = streams;
+    let form = if config.print == Print::Json { Form::Json } else { Form::Text };
+    let mut sink = io::sink();
+    let out = if config.print == Print::Nothing { &mut sink } else { &mut **out };
+    let mut lines = Lines::new(Printer::new(out, style(config, *out_is_terminal)), form);
+    let (mut range, mut gaps) = (Range::of(config), Gaps::default());
+    loop {
+        let response = match ask(config, (&range, form.content_type()), *patience, *err).await {
+            Answer::Found(response) => response,
+            Answer::Refused(exit) if range.after.is_none() => return Ok(exit),
+            Answer::Refused(_) => {
+                let words = "incomplete: the rest of the answer could not be asked for";
+                return Ok(tell(*err, Exit::Incomplete, words));
+            }
+        };
+        if config.verbose && range.after.is_none() {
+            let words = answers::verbose(response.headers());
+            // Where it cannot be told, the records still are.
+            let _ = write!(err, "Response in {:?}\n{words}", start.elapsed());
+        }
+        range.pin(response.headers());
+        let cut = take_all(config, (*patience, *stall), response, &mut lines).await?;
+        if let Some(end) = &lines.end {
+            gaps.add(end);
+        }
+        match (judge(&lines, &cut), lines.last.clone()) {
+            (Verdict::GoOn, Some(last)) => {
+                if lines.end.is_none() {
+                    gaps.count += untold_gaps(config, &range, &last, *patience).await;
+                }
+                range.go_on(&last, lines.records);
+            }
+            (Verdict::Broken(why), _) => {
+                let words = format!("incomplete: the answer of {} breaks off: {why}", config.store);
+                return Ok(tell(*err, Exit::Incomplete, &words));
+            }
+            _ => break,
+        }
+    }
+    let is_complete = gaps.count == 0 && lines.end.as_ref().is_some_and(End::is_complete);
+    let of_all = lines.end.as_ref().filter(|_| range.after.is_some());
+    let of_all = of_all.map(|end| gaps.end_of_all(end, lines.printed));
+    lines.print_end(of_all)?;
+    Ok(conclude(config, *err, (lines.printed, is_complete), start))
+}
+
+/// What stands before records and how they look.
+fn style(config: &QueryConfig, is_terminal: bool) -> Style {
+    let Print::Records { ulid, time } = config.print else {
+        return Style { ulid: true, time: false, terminal: None };
+    };
+    let terminal = || Terminal::new(&config.q, config.regex, config.ignore_case);
+    Style { ulid, time, terminal: is_terminal.then(terminal) }
+}
+
+/// The exit code of an answer that says how it ended.
+fn conclude(
+    config: &QueryConfig,
+    err: &mut dyn Write,
+    (records, is_complete): (u64, bool),
+    start: Instant,
+) -> Exit {
+    if config.verbose {
+        let _ = writeln!(err, "{records} record(s) in {:?}", start.elapsed());
+    }
+    match (is_complete, records) {
+        (false, _) => tell(
+            err,
+            Exit::Incomplete,
+            "incomplete: part of the range could not be searched; --stats or --json lists it",
+        ),
+        (true, 0) if config.fail_empty => Exit::Empty,
+        (true, _) => Exit::Done,
+    }
+}
+
+/// Prints an answer; says what came in the way of its end.
+async fn take_all(
+    config: &QueryConfig,
+    (patience, stall): (Patience, Duration),
+    response: Response<Incoming>,
+    lines: &mut Lines<'_>,
+) -> io::Result<Cut> {
+    lines.begin();
+    let mut body = response.into_body();
+    let mut cut = Cut::default();
+    loop {
+        match client::next(&config.store, patience, &mut body).await {
+            Ok(Some(piece)) => {
+                let start = Instant::now();
+                lines.take(&piece)?;
+                cut.is_stalled |= start.elapsed() >= stall;
+            }
+            Ok(None) => return Ok(cut),
+            Err(why) => {
+                cut.why = Some(why);
+                return Ok(cut);
+            }
+        }
+    }
+}
+
+/// What an answer that was cut off could not tell any more: whether something is missing between the
+/// records that it had. Where that cannot be learned, something may be.
+async fn untold_gaps(config: &QueryConfig, range: &Range, last: &str, patience: Patience) -> u64 {
+    let done = range.done(last, config.order == "desc");
+    // Damage is known for whole spans, whatever they hold.
+    let all = QueryConfig { topics: Vec::new(), ..config.clone() };
+    let target = request::target(&all, &done);
+    let request = (Method::HEAD, target.as_str(), Form::Text.content_type());
+    let answered = client::send(&config.store, request, patience, &mut || ()).await;
+    let count = answered.ok().and_then(|response| {
+        let count = response.headers().get("x-oklog-error-count")?;
+        count.to_str().ok()?.parse().ok()
+    });
+    count.unwrap_or(1)
+}
+
+async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Result<Exit> {
+    let start = Instant::now();
+    let request = (&Range::of(config), "application/json");
+    let response = match ask(config, request, streams.patience, streams.err).await {
+        Answer::Found(response) => response,
+        Answer::Refused(exit) => return Ok(exit),
+    };
     if config.verbose {
         let words = answers::verbose(response.headers());
-        // Where it cannot be told, the records still are.
         let _ = write!(streams.err, "Response in {:?}\n{words}", start.elapsed());
     }
-    let printed = match config.print {
-        Print::Stats | Print::StatsJson => print_stats(config, streams, response).await?,
-        Print::Json => print_json(streams, response).await?,
-        Print::Records { .. } | Print::Nothing => print_records(config, streams, response).await?,
-    };
-    if config.verbose {
-        let _ = writeln!(streams.err, "{} record(s) in {:?}", printed.records, start.elapsed());
-    }
-    if let Some(error) = &printed.cut_short {
-        let words = format!("incomplete: the answer of {} ends early ({error})", config.store);
-        return Ok(tell(streams, Exit::Incomplete, &words));
-    }
-    if !printed.complete {
-        let words =
-            "incomplete: part of the range could not be searched; --stats or --json lists it";
-        return Ok(tell(streams, Exit::Incomplete, words));
-    }
-    Ok(if printed.records == 0 && config.fail_empty { Exit::Empty } else { Exit::Done })
-}
-
-async fn print_records(
-    config: &QueryConfig,
-    streams: &mut Streams<'_>,
-    response: Response<Incoming>,
-) -> io::Result<Printed> {
-    let complete = says_complete(&response);
-    let mut sink = io::sink();
-    let (out, style): (&mut dyn Write, _) = match config.print {
-        Print::Records { ulid, time } => {
-            let terminal = streams
-                .out_is_terminal
-                .then(|| Terminal::new(&config.q, config.regex, config.ignore_case));
-            (&mut *streams.out, Style { ulid, time, terminal })
-        }
-        _ => (&mut sink, Style { ulid: true, time: false, terminal: None }),
-    };
-    let mut printer = Printer::new(out, style);
     let mut body = response.into_body();
-    let cut_short = loop {
-        match client::next(&mut body).await {
-            Ok(Some(piece)) => {
-                printer.take(&piece)?;
-                // What came is shown now: the next piece may be long in coming.
-                printer.flush()?;
-            }
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        }
+    let text = client::read_short(&config.store, &mut body, SHORT_ANSWER_BYTES_MAX).await;
+    // An object that is read to its end is whole.
+    let Ok(stats) = serde_json::from_slice::<Value>(&text) else {
+        let words = format!("the answer of {} breaks off", config.store);
+        return Ok(tell(streams.err, Exit::Error, &words));
     };
-    printer.finish()?;
-    Ok(Printed { records: printer.records, complete, cut_short })
-}
-
-async fn print_json(
-    streams: &mut Streams<'_>,
-    response: Response<Incoming>,
-) -> io::Result<Printed> {
-    let mut lines = JsonLines::new(streams.out);
-    let mut body = response.into_body();
-    let cut_short = loop {
-        match client::next(&mut body).await {
-            Ok(Some(piece)) => lines.take(&piece)?,
-            Ok(None) => break None,
-            Err(error) => break Some(error),
-        }
-    };
-    Ok(Printed { records: lines.records, complete: lines.is_complete(), cut_short })
-}
-
-async fn print_stats(
-    config: &QueryConfig,
-    streams: &mut Streams<'_>,
-    response: Response<Incoming>,
-) -> io::Result<Printed> {
-    let body = client::read_short(&mut response.into_body(), SHORT_ANSWER_BYTES_MAX).await;
-    let stats: Value = serde_json::from_slice(&body).unwrap_or_default();
     if config.print == Print::StatsJson {
-        streams.out.write_all(&body)?;
+        streams.out.write_all(&text)?;
     } else {
         streams.out.write_all(answers::table(&stats).as_bytes())?;
     }
     let records = stats["records"].as_u64().unwrap_or(0);
-    Ok(Printed { records, complete: stats["complete"] == true, cut_short: None })
-}
-
-/// What the headers say; an answer of somebody else's says nothing.
-fn says_complete(response: &Response<Incoming>) -> bool {
-    response.headers().get("x-oklog-complete").is_none_or(|value| value != "false")
+    Ok(conclude(config, streams.err, (records, stats["complete"] == true), start))
 }
 
 /// Tells why the node refused. A bad value is the user's, whoever found it.
-async fn refused(
-    config: &QueryConfig,
-    streams: &mut Streams<'_>,
-    response: Response<Incoming>,
-) -> Exit {
+async fn refused(config: &QueryConfig, err: &mut dyn Write, response: Response<Incoming>) -> Exit {
     let status = response.status();
-    let body = client::read_short(&mut response.into_body(), SHORT_ANSWER_BYTES_MAX).await;
+    let mut body = response.into_body();
+    let body = client::read_short(&config.store, &mut body, SHORT_ANSWER_BYTES_MAX).await;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     let words = match object["error"].as_str() {
         Some(words) => words.as_bytes(),
@@ -290,13 +355,13 @@ async fn refused(
     }
     let reason = String::from_utf8_lossy(&reason);
     let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Error };
-    tell(streams, exit, &format!("{} answers {status}: {reason}", config.store))
+    tell(err, exit, &format!("{} answers {status}: {reason}", config.store))
 }
 
 /// One line on standard error.
-fn tell(streams: &mut Streams<'_>, exit: Exit, words: &str) -> Exit {
+fn tell(err: &mut dyn Write, exit: Exit, words: &str) -> Exit {
     let kind = if exit == Exit::Incomplete { "warning" } else { "error" };
     // Where it cannot be told, the exit code still says it.
-    let _ = writeln!(streams.err, "{kind}: {words}");
+    let _ = err.write_all(format!("{kind}: {words}\n").as_bytes());
     exit
 }

@@ -1,18 +1,19 @@
 //! The request line of a query.
 
+use super::course::Range;
 use super::{Print, QueryConfig};
 
 /// Path and query string, percent-encoded.
-pub(super) fn target(config: &QueryConfig) -> String {
+pub(super) fn target(config: &QueryConfig, range: &Range) -> String {
     let mut target = String::from("/query?from=");
-    encode(&mut target, &config.from);
+    encode(&mut target, &range.from);
     let mut parameter = |name: &str, value: &str| {
         target.push('&');
         target.push_str(name);
         target.push('=');
         encode(&mut target, value);
     };
-    if let Some(to) = &config.to {
+    if let Some(to) = &range.to {
         parameter("to", to);
     }
     if !config.q.is_empty() {
@@ -30,8 +31,11 @@ pub(super) fn target(config: &QueryConfig) -> String {
     for topic in &config.topics {
         parameter("topic", topic);
     }
-    if let Some(limit) = config.limit {
+    if let Some(limit) = range.limit {
         parameter("limit", &limit.to_string());
+    }
+    if let Some(after) = &range.after {
+        parameter("after", after);
     }
     if config.order == "desc" {
         parameter("order", "desc");
@@ -55,12 +59,13 @@ pub(crate) fn encode(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::Range;
     use crate::cli::{Command, parse};
 
     fn target(line: &[&str]) -> String {
         let arguments: Vec<_> = ["query"].iter().chain(line).map(|&s| s.to_owned()).collect();
         match parse(&arguments, &[]) {
-            Ok((Command::Query(config), _)) => super::target(&config),
+            Ok((Command::Query(config), _)) => super::target(&config, &Range::of(&config)),
             other => panic!("{other:?}"),
         }
     }

@@ -1,35 +1,57 @@
 //! The command against answers that are written by hand.
 
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
 use super::*;
 use crate::cli::{Command, parse};
 
-/// A node that answers one request with these bytes; yields the request.
-fn node(answer: &'static [u8]) -> (String, JoinHandle<String>) {
+/// A node that answers requests with these bytes, one after the other; yields the requests.
+fn nodes(answers: Vec<Vec<u8>>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut request = Vec::new();
-        let mut piece = [0; 4096];
-        while !request.ends_with(b"\r\n\r\n") {
-            let len = stream.read(&mut piece).unwrap();
-            request.extend_from_slice(&piece[..len]);
-        }
-        stream.write_all(answer).unwrap();
-        String::from_utf8(request).unwrap()
+        let answer = |answer: Vec<u8>| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let request = read_request(&mut stream);
+            stream.write_all(&answer).unwrap();
+            request
+        };
+        answers.into_iter().map(answer).collect()
     });
     (address, thread)
 }
+
+fn read_request(stream: &mut TcpStream) -> String {
+    let mut request = Vec::new();
+    let mut piece = [0; 4096];
+    while !request.ends_with(b"\r\n\r\n") {
+        let len = stream.read(&mut piece).unwrap();
+        assert!(len > 0, "the client hung up");
+        request.extend_from_slice(&piece[..len]);
+    }
+    String::from_utf8(request).unwrap()
+}
+
+/// An answer as an HTTP/1.0 proxy passes it on: its end is the end of the connection.
+fn plain(kind: &str, headers: &str, body: &str) -> Vec<u8> {
+    format!("HTTP/1.0 200 OK\r\nContent-Type: {kind}\r\n{headers}\r\n{body}").into_bytes()
+}
+
+fn text(body: &str) -> Vec<u8> {
+    plain(LINES, "X-Oklog-From: F\r\nX-Oklog-To: T\r\n", body)
+}
+
+const LINES: &str = "application/x-oklog-lines";
+const ONE: &str = "01HF7YAT00000000000000000A one\n";
+const END_OF_ONE: &str = "# end {\"records\":1,\"complete\":true}\n";
 
 struct Ran {
     exit: Exit,
     out: String,
     err: String,
-    request: String,
+    requests: Vec<String>,
 }
 
 fn config(line: &[&str]) -> QueryConfig {
@@ -40,31 +62,41 @@ fn config(line: &[&str]) -> QueryConfig {
     }
 }
 
-fn run(line: &[&str], answer: &'static [u8]) -> Ran {
-    let (address, thread) = node(answer);
+fn run(line: &[&str], answer: impl Into<Vec<u8>>) -> Ran {
+    run_stalled(line, vec![answer.into()], STALL)
+}
+
+/// With an output that counts as stalled after this time.
+fn run_stalled(line: &[&str], answers: Vec<Vec<u8>>, stall: Duration) -> Ran {
+    let (address, thread) = nodes(answers);
     let config = config(&[&["--store", &address], line].concat());
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams =
-        Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience: PATIENCE };
+    let mut streams = Streams { stall, ..streams(&mut out, &mut err) };
     let exit = run_with(&config, &mut streams);
-    let request = thread.join().unwrap();
+    let requests = thread.join().unwrap();
     Ran {
         exit,
         out: String::from_utf8(out).unwrap(),
         err: String::from_utf8(err).unwrap(),
-        request,
+        requests,
     }
 }
 
+fn streams<'a>(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Streams<'a> {
+    Streams { out, err, out_is_terminal: false, patience: Patience::ANSWER, stall: STALL }
+}
+
 const TWO: &[u8] = b"HTTP/1.1 200 OK\r\nX-Oklog-Complete: true\r\nX-Oklog-Q: o\r\n\
-    Transfer-Encoding: chunked\r\n\r\n\
-    20\r\n01HF7YAT00000000000000000A one\n0\r\n1e\r\n1HF7YAT00000000000000000B two\n\r\n0\r\n\r\n";
+    Content-Type: application/x-oklog-lines\r\nTransfer-Encoding: chunked\r\n\r\n\
+    20\r\n01HF7YAT00000000000000000A one\n0\r\n1e\r\n1HF7YAT00000000000000000B two\n\r\n\
+    25\r\n# end {\"records\":2,\"complete\":true}\n\r\n0\r\n\r\n";
 
 #[test]
 fn records_are_printed_without_their_ulids() {
     let ran = run(&["-q", "o"], TWO);
     assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Done, "one\ntwo\n", ""));
-    assert!(ran.request.starts_with("GET /query?from=1h&q=o HTTP/1.1\r\n"), "{}", ran.request);
+    assert!(ran.requests[0].starts_with("GET /query?from=1h&q=o HTTP/1.1\r\n"));
+    assert!(ran.requests[0].contains(LINES));
     let ran = run(&["--ulid"], TWO);
     let expected = "01HF7YAT00000000000000000A one\n01HF7YAT00000000000000000B two\n";
     assert_eq!(ran.out, expected);
@@ -81,43 +113,143 @@ fn nocopy_prints_nothing_and_verbose_tells_how_it_went() {
 
 #[test]
 fn nothing_found_is_an_error_only_where_it_is_asked_for() {
-    let empty = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(run(&[], empty).exit, Exit::Done);
-    assert_eq!(run(&["--fail-empty"], empty).exit, Exit::Empty);
+    let empty = || text("# end {\"records\":0,\"complete\":true}\n");
+    assert_eq!(run(&[], empty()).exit, Exit::Done);
+    assert_eq!(run(&["--fail-empty"], empty()).exit, Exit::Empty);
     assert_eq!(run(&["--fail-empty"], TWO).exit, Exit::Done);
 }
 
 #[test]
 fn incomplete_answers_are_printed_and_told() {
-    let told = b"HTTP/1.1 200 OK\r\nX-Oklog-Complete: false\r\nContent-Length: 31\r\n\r\n\
-        01HF7YAT00000000000000000A one\n";
-    let cut = b"HTTP/1.1 200 OK\r\nX-Oklog-Complete: true\r\nTransfer-Encoding: chunked\r\n\r\n\
-        1f\r\n01HF7YAT00000000000000000A one\n\r\n";
-    for answer in [&told[..], &cut[..]] {
-        let ran = run(&["--fail-empty"], answer);
-        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Incomplete, "one\n"));
-        assert!(ran.err.contains("incomplete"), "{}", ran.err);
+    let end = "# end {\"records\":1,\"complete\":false,\"missing_count\":1}\n";
+    let ran = run(&["--fail-empty"], text(&[ONE, end].concat()));
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Incomplete, "one\n"));
+    assert!(ran.err.contains("incomplete: part of the range"), "{}", ran.err);
+    let ndjson = "{\"ulid\":\"1\"}\n{\"end\":{\"records\":1,\"complete\":false,\"n\":1}}\n";
+    let ran = run(&["--json"], plain("application/x-ndjson", "", ndjson));
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Incomplete, ndjson));
+    assert!(ran.requests[0].contains("accept: application/x-ndjson"), "{}", ran.requests[0]);
+}
+
+#[test]
+fn an_answer_without_its_end_is_never_whole_wherever_it_is_cut() {
+    let answer = [ONE, "01HF7YAT00000000000000000B two\n"].concat();
+    let whole = [&answer, "# end {\"records\":2,\"complete\":true}\n"].concat();
+    for len in 0..whole.len() {
+        let ran = run(&["--fail-empty"], text(&whole[..len]));
+        let records = answer[..len.min(answer.len())].matches('\n').count();
+        let expected = &"one\ntwo\n"[..4 * records];
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Incomplete, expected), "{len}");
+        assert!(ran.err.contains("breaks off"), "{}", ran.err);
     }
-    let ndjson = b"HTTP/1.1 200 OK\r\nContent-Length: 46\r\n\r\n\
-        {\"ulid\":\"1\"}\n{\"end\":{\"complete\":false,\"n\":1}}\n";
-    let ran = run(&["--json"], ndjson);
+    assert_eq!(run(&[], text(&whole)).exit, Exit::Done);
+    // Chunks that miss their last one, and lines that were lost on the way.
+    let chunks = &TWO[..TWO.len() - 5];
+    assert_eq!(run(&[], chunks).exit, Exit::Done, "its last line is its end");
+    assert_eq!(run(&[], &chunks[..chunks.len() - 50]).exit, Exit::Incomplete);
+    let ran = run(&[], text(&[ONE, "# end {\"records\":2,\"complete\":true}\n"].concat()));
     assert_eq!(ran.exit, Exit::Incomplete);
-    assert!(ran.out.starts_with("{\"ulid\":\"1\"}\n"));
-    assert!(ran.request.contains("accept: application/x-ndjson"), "{}", ran.request);
+    assert!(ran.err.contains("counts 2 records, and 1 came"), "{}", ran.err);
+}
+
+#[test]
+fn what_answers_in_another_form_is_no_node() {
+    for answer in [
+        plain("text/html", "", "<h1>It works</h1>\n"),
+        plain("text/plain; charset=utf-8", "", ONE),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    ] {
+        for line in [&[][..], &["--json"], &["--stats"]] {
+            let ran = run(line, answer.clone());
+            assert_eq!((ran.exit, ran.out.as_str()), (Exit::Error, ""));
+            assert!(ran.err.contains("HTTP port"), "{}", ran.err);
+        }
+    }
+}
+
+/// How an answer ends whose reader was too slow, behind so many records.
+fn early(records: u64) -> String {
+    format!(
+        "# end {{\"records\":{records},\"complete\":false,\"ended_early\":true,\
+         \"missing_count\":1,\"missing\":[{{}}]}}\n"
+    )
+}
+
+#[test]
+fn an_answer_that_was_ended_for_its_slow_reader_is_gone_on_with() {
+    let second = "01HF7YAT00000000000000000B two\n";
+    let answers = vec![text(&[ONE, &early(1)].concat()), text(&[second, END_OF_ONE].concat())];
+    let line = ["--limit", "7", "--order", "desc", "--from", "2h", "-q", "o"];
+    let ran = run_stalled(&line, answers, STALL);
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Done, "one\ntwo\n", ""));
+    let expected =
+        "GET /query?from=F&to=T&q=o&limit=6&after=01HF7YAT00000000000000000A&order=desc ";
+    assert!(ran.requests[1].starts_with(expected), "{}", ran.requests[1]);
+    // One that had nothing would end in the same way again.
+    let ran = run(&[], text(&early(0)));
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Incomplete, ""));
+    // What cannot be gone on with is told.
+    let refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let ran = run_stalled(&[], vec![text(&[ONE, &early(1)].concat()), refusal], STALL);
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Incomplete, "one\n"));
+}
+
+#[test]
+fn an_answer_that_was_cut_off_while_the_output_stalled_is_gone_on_with() {
+    let known = |count: u64| {
+        let headers = format!("X-Oklog-Error-Count: {count}\r\n");
+        plain(LINES, &headers, "")
+    };
+    let rest = || text(&["01HF7YAT00000000000000000B two\n", END_OF_ONE].concat());
+    let cut = || text(&[ONE, "01HF7YAT00000000000000000B tw"].concat());
+    for (gaps, exit) in [(0, Exit::Done), (1, Exit::Incomplete)] {
+        let answers = vec![cut(), known(gaps), rest()];
+        let ran = run_stalled(&["--topic", "x"], answers, Duration::ZERO);
+        assert_eq!((ran.exit, ran.out.as_str()), (exit, "one\ntwo\n"), "{}", ran.err);
+        // Nothing of what was printed may be missing, either.
+        let head = "HEAD /query?from=F&to=01HF7YAT00000000000000000A HTTP";
+        assert!(ran.requests[1].starts_with(head), "{}", ran.requests[1]);
+        let next = "GET /query?from=F&to=T&topic=x&after=01HF7YAT00000000000000000A HTTP";
+        assert!(ran.requests[2].starts_with(next), "{}", ran.requests[2]);
+    }
+}
+
+#[test]
+fn the_last_object_of_json_tells_of_all_answers_together() {
+    let kind = "application/x-ndjson";
+    let record = |letter: char| format!("{{\"ulid\":\"01HF7YAT00000000000000000{letter}\"}}\n");
+    let first = record('A')
+        + "{\"end\":{\"records\":1,\"complete\":false,\"ended_early\":true,\"missing_count\":2,\
+           \"missing\":[{\"reason\":\"damage\"},{\"reason\":\"slow\"}]}}\n";
+    let second = record('B') + "{\"end\":{\"records\":1,\"complete\":true,\"missing\":[]}}\n";
+    let answers = vec![plain(kind, "", &first), plain(kind, "", &second)];
+    let ran = run_stalled(&["--json"], answers, STALL);
+    assert_eq!(ran.exit, Exit::Incomplete);
+    let lines: Vec<Value> =
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    let end = &lines[2]["end"];
+    assert_eq!((&end["records"], &end["complete"]), (&2.into(), &false.into()));
+    assert_eq!(end["missing"], serde_json::json!([{"reason": "damage"}]));
 }
 
 #[test]
 fn stats_are_a_table() {
-    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 42\r\n\r\n\
-        {\"records\":2,\"complete\":true,\"missing\":[]}";
-    let ran = run(&["--stats"], answer);
+    let object = "{\"records\":2,\"complete\":true,\"missing\":[]}";
+    let answer = || plain("application/json", "", object);
+    let ran = run(&["--stats"], answer());
     assert_eq!(ran.exit, Exit::Done);
     let mut lines: Vec<Vec<&str>> =
         ran.out.lines().map(|line| line.split_whitespace().collect()).collect();
     lines.sort();
     assert_eq!(lines, [["complete", "true"], ["records", "2"]]);
-    assert!(ran.request.contains("stats=true"));
-    assert!(run(&["--stats", "--json"], answer).out.starts_with("{\"records\":2"));
+    assert!(ran.requests[0].contains("stats=true"));
+    assert!(run(&["--stats", "--json"], answer()).out.starts_with("{\"records\":2"));
+    for line in [&["--stats"][..], &["--stats", "--json"]] {
+        let ran = run(line, plain("application/json", "", &object[..30]));
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Error, ""));
+        assert!(ran.err.contains("breaks off"), "{}", ran.err);
+    }
 }
 
 #[test]
@@ -138,9 +270,7 @@ fn a_node_that_is_not_there_is_one_clear_line() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let config = config(&["--store", &format!("127.0.0.1:{port}")]);
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut streams =
-        Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience: PATIENCE };
-    assert_eq!(run_with(&config, &mut streams), Exit::Error);
+    assert_eq!(run_with(&config, &mut streams(&mut out, &mut err)), Exit::Error);
     let err = String::from_utf8(err).unwrap();
     assert!(err.contains("cannot connect to 127.0.0.1:") && err.lines().count() == 1, "{err}");
 }
@@ -156,12 +286,10 @@ fn a_closed_pipe_ends_silently() {
             Ok(())
         }
     }
-    let (address, thread) = node(TWO);
+    let (address, thread) = nodes(vec![TWO.to_vec()]);
     let config = config(&["--store", &address]);
     let mut err = Vec::new();
-    let mut streams =
-        Streams { out: &mut Closed, err: &mut err, out_is_terminal: false, patience: PATIENCE };
-    assert_eq!(run_with(&config, &mut streams), Exit::Done);
+    assert_eq!(run_with(&config, &mut streams(&mut Closed, &mut err)), Exit::Done);
     assert!(err.is_empty());
     thread.join().unwrap();
 }
@@ -181,26 +309,58 @@ impl Write for Heard {
     }
 }
 
+/// Silence counts early.
+const BRIEF: Patience =
+    Patience { silence: Duration::from_millis(1), sign_of_life: Duration::from_secs(20) };
+
 #[test]
-fn who_waits_for_long_is_told_for_what_and_goes_on_waiting() {
+fn who_waits_for_a_node_that_is_there_is_told_for_what_and_goes_on_waiting() {
     let (told, heard) = std::sync::mpsc::channel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let thread = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let (mut asked, _) = listener.accept().unwrap();
+        let healths = std::thread::spawn(move || {
+            // Until the listener is shut.
+            while let Ok((mut stream, _)) = listener.accept() {
+                let request = read_request(&mut stream);
+                assert!(request.starts_with("GET /health "), "{request}");
+                let _ = stream.write_all(b"HTTP/1.1 503 Degraded\r\nContent-Length: 0\r\n\r\n");
+                if heard.try_recv().is_ok() {
+                    return;
+                }
+            }
+        });
         // The answer comes once the operator was told, or never.
-        heard.recv_timeout(Duration::from_secs(20)).unwrap();
-        let mut request = [0; 4096];
-        assert!(stream.read(&mut request).unwrap() > 0);
-        stream.write_all(TWO).unwrap();
+        healths.join().unwrap();
+        read_request(&mut asked);
+        asked.write_all(TWO).unwrap();
     });
     let config = config(&["--store", &address, "-q", "o"]);
     let (mut out, mut err) = (Vec::new(), Heard(Vec::new(), told));
-    let patience = Duration::from_millis(1);
-    let mut streams = Streams { out: &mut out, err: &mut err, out_is_terminal: false, patience };
+    let brief = Patience { silence: Duration::from_millis(50), ..BRIEF };
+    let mut streams = Streams { patience: brief, ..streams(&mut out, &mut err) };
     assert_eq!(run_with(&config, &mut streams), Exit::Done);
     thread.join().unwrap();
     assert_eq!(String::from_utf8(out).unwrap(), "one\ntwo\n");
     let err = String::from_utf8(err.0).unwrap();
     assert!(err.contains("still waiting") && err.contains(&address), "{err}");
+    assert_eq!(err.lines().count(), 1, "once is enough: {err}");
+}
+
+#[test]
+fn what_answers_nothing_at_all_is_given_up() {
+    // Connections wait in its queue, as they do where an ingest port takes and never answers.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let patience = Patience { sign_of_life: Duration::from_millis(1), ..BRIEF };
+    for line in [&[][..], &["--json"], &["--stats"]] {
+        let config = config(&[&["--store", &address], line].concat());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut streams = Streams { patience, ..streams(&mut out, &mut err) };
+        assert_eq!(run_with(&config, &mut streams), Exit::Error);
+        let err = String::from_utf8(err).unwrap();
+        assert!(err.contains("answers nothing: is this the HTTP port"), "{err}");
+        assert_eq!(err.lines().count(), 1, "{err}");
+    }
 }

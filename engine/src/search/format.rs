@@ -57,7 +57,7 @@ impl RecordWriter {
         (first, lines): (Ulid, &[u8]),
     ) -> (u32, usize) {
         let (mut records, mut done) = (0, 0);
-        if self.format != Format::Text || self.stage != Stage::Start {
+        if !self.format.is_text() || self.stage != Stage::Start {
             return (0, 0);
         }
         while u64::from(records) < records_max && out.len() < full {
@@ -112,7 +112,7 @@ impl RecordWriter {
                 return false;
             }
             done = match (self.format, plain) {
-                (Format::Text, _) => {
+                (Format::Text | Format::EndedText, _) => {
                     let end = bytes.len().min(done + (full - out.len()).max(STEP_BYTES));
                     out.extend_from_slice(&bytes[done..end]);
                     end
@@ -129,7 +129,7 @@ impl RecordWriter {
                 }
             };
         }
-        out.extend_from_slice(if self.format == Format::Text { b"\n" } else { b"\"}\n" });
+        out.extend_from_slice(if self.format.is_text() { b"\n" } else { b"\"}\n" });
         self.stage = Stage::Start;
         true
     }
@@ -137,7 +137,7 @@ impl RecordWriter {
     /// Writes what stands before the record's bytes; whether they go as they are.
     fn begin(&mut self, out: &mut Vec<u8>, id: Ulid, topic: &str, bytes: &[u8]) -> bool {
         let text = *self.id_text(id);
-        if self.format == Format::Text {
+        if self.format.is_text() {
             out.extend_from_slice(&text);
             out.push(b' ');
             return true;
@@ -156,9 +156,9 @@ impl RecordWriter {
         plain
     }
 
-    /// The last line of an NDJSON answer; nothing in text.
+    /// The last line of an answer that has one.
     pub(super) fn end(&self, out: &mut Vec<u8>, stats: &Stats) {
-        if self.format == Format::Text {
+        if !self.format.has_end() {
             return;
         }
         let missing: Vec<serde_json::Value> = stats
@@ -173,17 +173,22 @@ impl RecordWriter {
                 })
             })
             .collect();
-        let end = serde_json::json!({ "end": {
+        let end = serde_json::json!({
             "records": stats.records,
             "complete": stats.complete,
+            "ended_early": stats.ended_early,
             "missing": missing,
             "missing_count": stats.missing_count,
             "segments": stats.segments,
             "bytes_scanned": stats.bytes_scanned,
             "blocks_read": stats.blocks_read,
             "blocks_skipped": stats.blocks_skipped.all(),
-        }});
-        out.extend_from_slice(end.to_string().as_bytes());
+        });
+        let line = match self.format {
+            Format::Ndjson => serde_json::json!({ "end": end }).to_string(),
+            Format::Text | Format::EndedText => format!("# end {end}"),
+        };
+        out.extend_from_slice(line.as_bytes());
         out.push(b'\n');
     }
 }

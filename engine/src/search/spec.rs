@@ -51,8 +51,22 @@ pub enum Format {
     /// `ULID SP record LF`.
     #[default]
     Text,
+    /// The same, and `# end ` with a JSON object as the last line: no ULID begins with `#`.
+    EndedText,
     /// One JSON object a line, and an `end` object as the last line.
     Ndjson,
+}
+
+impl Format {
+    /// Whether records are lines of text.
+    pub fn is_text(self) -> bool {
+        self != Self::Ndjson
+    }
+
+    /// Whether an answer says how it ended in a last line.
+    pub fn has_end(self) -> bool {
+        self != Self::Text
+    }
 }
 
 /// A query: every condition must hold.
@@ -147,6 +161,9 @@ pub struct Stats {
     pub duration: Duration,
     /// Whether everything in the range could be searched.
     pub complete: bool,
+    /// Whether somebody ended it before its time: all behind the last record shown is missing, and a
+    /// query that resumes behind it finds it.
+    pub ended_early: bool,
     /// What could not; at most [`crate::limits::QUERY_MISSING_MAX`] entries.
     pub missing: Vec<Missing>,
     /// How many spans could not, listed or not.
@@ -168,6 +185,7 @@ impl Default for Stats {
             bytes_decoded: 0,
             cpu: Duration::ZERO,
             duration: Duration::ZERO,
+            ended_early: false,
             complete: true,
             missing: Vec::new(),
             missing_count: 0,

@@ -180,6 +180,7 @@ impl Sweep {
             (Some(taken), Order::Desc) => (self.low, Ulid((!taken).saturating_sub(1))),
         };
         self.miss((low, high), reason.to_owned(), None);
+        self.stats.ended_early = true;
         self.over = true;
         self.tracks.clear();
     }

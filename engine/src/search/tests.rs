@@ -510,7 +510,7 @@ fn a_part_is_pinned_until_its_last_record_is_sent() {
 fn a_query_that_is_ended_tells_what_it_did_not_send() {
     let part = TestPart::new(&series(0, 20_000, |i| format!("{i:0100}").into_bytes()), 100);
     let searcher = searcher(2);
-    let mut reader = searcher.query(spec(""), snapshot(&[part]), Format::Text);
+    let mut reader = searcher.query(spec(""), snapshot(&[part]), Format::EndedText);
     let mut all = reader.next_blocking().unwrap();
     reader.ender().end("pinned for too long");
     while let Some(piece) = reader.next_blocking() {
@@ -518,9 +518,14 @@ fn a_query_that_is_ended_tells_what_it_did_not_send() {
     }
     let outcome = reader.outcome().unwrap();
     assert!(!outcome.stats.complete);
-    let lines = memchr::memchr_iter(b'\n', &all).count() as u64;
+    let mut lines = memchr::memchr_iter(b'\n', &all).count() as u64;
     assert!(lines < 20_000);
     if !outcome.aborted {
+        lines -= 1;
+        let end = all.trim_ascii_end().rsplit(|&byte| byte == b'\n').next().unwrap();
+        let end = serde_json::from_slice::<serde_json::Value>(end.strip_prefix(b"# end ").unwrap());
+        let end = end.unwrap();
+        assert_eq!((&end["ended_early"], &end["records"]), (&true.into(), &lines.into()));
         let last = Ulid::from_parts(MS + lines - 1, 1, lines - 1);
         assert_eq!(outcome.stats.missing[0].from, last.plus(1));
         assert_eq!(outcome.stats.missing[0].reason, "pinned for too long");

@@ -141,8 +141,8 @@ impl PipeBody {
     fn end(&mut self) -> Option<Frame<Bytes>> {
         let outcome = self.reader.outcome().unwrap_or_default();
         self.watch.count(&outcome.stats);
-        // NDJSON has told it in its last line; what the headers called incomplete was told.
-        let untold = self.head.complete && !outcome.stats.complete && self.format == Format::Text;
+        // A last line has told it, where there is one; what the headers called incomplete was told.
+        let untold = self.head.complete && !outcome.stats.complete && !self.format.has_end();
         if outcome.aborted || untold {
             self.stage = Stage::Broken(self.flushes.count());
             return None;

@@ -453,20 +453,23 @@ fn visible(q: &str) -> String {
 }
 
 fn format(headers: &HeaderMap) -> Format {
-    let ndjson = |value: &HeaderValue| {
-        value.to_str().is_ok_and(|text| {
-            text.split(',').any(|kind| {
-                let kind = kind.split(';').next().unwrap_or_default().trim();
-                kind.eq_ignore_ascii_case("application/x-ndjson")
-            })
-        })
-    };
-    if headers.get_all(ACCEPT).iter().any(ndjson) { Format::Ndjson } else { Format::Text }
+    let kinds = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let kinds = kinds.flat_map(|text| text.split(','));
+    for kind in kinds {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        for format in [Format::Ndjson, Format::EndedText] {
+            if kind.eq_ignore_ascii_case(content_type(format)) {
+                return format;
+            }
+        }
+    }
+    Format::Text
 }
 
 fn content_type(format: Format) -> &'static str {
     match format {
         Format::Text => "text/plain; charset=utf-8",
+        Format::EndedText => "application/x-oklog-lines",
         Format::Ndjson => "application/x-ndjson",
     }
 }

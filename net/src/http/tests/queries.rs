@@ -102,6 +102,29 @@ fn ndjson_ends_with_a_line_about_the_whole() {
 }
 
 #[test]
+fn text_ends_with_a_line_about_the_whole_for_those_who_ask() {
+    let ask = |server: &Server| {
+        let accept = [("Accept", "application/x-oklog-lines")];
+        let answer = request(server.address, "GET", &format!("/query?{FROM}"), &accept, b"");
+        assert_eq!(answer.header("content-type"), "application/x-oklog-lines");
+        assert!(answer.whole);
+        let text = answer.text();
+        let (records, end) = text.trim_end().rsplit_once('\n').unwrap();
+        let end: serde_json::Value =
+            serde_json::from_str(end.strip_prefix("# end ").unwrap()).unwrap();
+        (records.lines().map(|line| line[27..].to_owned()).collect::<Vec<_>>(), end)
+    };
+    let (records, end) = ask(&Server::with_lines(&["a", "# end {}"]));
+    assert_eq!(records, ["a", "# end {}"]);
+    assert_eq!((&end["records"], &end["complete"]), (&2.into(), &true.into()));
+    assert_eq!(end["ended_early"], false);
+    // A gap that shows up behind the headers breaks nothing off: the last line tells it.
+    let (records, end) = ask(&server_with_late_damage());
+    assert_eq!((records.len(), &end["records"]), (3900, &3900.into()));
+    assert_eq!((&end["complete"], &end["missing_count"]), (&false.into(), &1.into()));
+}
+
+#[test]
 fn trailers_are_sent_to_those_who_ask() {
     let server = Server::with_lines(&["x", "xy"]);
     let target = format!("/query?{FROM}&q=y");

@@ -1,0 +1,268 @@
+//! From the bytes of an answer to whole lines, which are printed, and its end.
+//!
+//! Invariants: a record is printed once it is whole, and never in part; the last line of an answer
+//! (`# end {…}` behind text, `{"end":{…}}` behind NDJSON) is kept back and judged, not printed with
+//! the records. Memory is bounded by one line.
+
+use std::io;
+
+use engine::ulid::ULID_TEXT_LEN;
+use memchr::{memchr, memchr_iter, memrchr};
+use serde_json::Value;
+
+use super::printer::Printer;
+
+/// Longest line of a node: a record of the ceiling size of which each byte is escaped (`\u0001`), and
+/// its names.
+pub(crate) const LINE_BYTES_MAX: usize = 7 * engine::limits::RECORD_SIZE_CEILING;
+
+const LF: u8 = b'\n';
+
+/// How the records of an answer are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `ULID SP record LF`; printed as the printer's style says.
+    Text,
+    /// One JSON object a line; printed as they are.
+    Json,
+}
+
+impl Form {
+    /// The content type that is asked for and required.
+    pub(super) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => "application/x-oklog-lines",
+            Self::Json => "application/x-ndjson",
+        }
+    }
+
+    /// What stands before the ULID of a line.
+    const fn before_ulid(self) -> &'static [u8] {
+        match self {
+            Self::Text => b"",
+            Self::Json => b"{\"ulid\":\"",
+        }
+    }
+
+    /// What a last line begins with, and what of it is a JSON object.
+    fn end_of(self, line: &[u8]) -> Option<Value> {
+        match self {
+            Self::Text => serde_json::from_slice(line.strip_prefix(b"# end ")?).ok(),
+            Self::Json if line.starts_with(b"{\"end\"") => {
+                let mut object: Value = serde_json::from_slice(line).ok()?;
+                object.get_mut("end").map(Value::take)
+            }
+            Self::Json => None,
+        }
+    }
+}
+
+/// What an answer says of itself in its last line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    /// The object.
+    pub(super) object: Value,
+    /// The whole line, as it came.
+    line: Vec<u8>,
+}
+
+impl End {
+    /// How many records it counts.
+    pub(super) fn records(&self) -> Option<u64> {
+        self.object["records"].as_u64()
+    }
+
+    /// Whether nothing is missing.
+    pub(super) fn is_complete(&self) -> bool {
+        self.object["complete"] == true
+    }
+
+    /// Whether the node ended the answer before its time, so that the rest can be asked for.
+    pub(super) fn is_early(&self) -> bool {
+        self.object["ended_early"] == true
+    }
+
+    /// Spans that are missing, but not what an early end leaves out.
+    pub(super) fn missing_count(&self) -> u64 {
+        let counted = self.object["missing_count"].as_u64();
+        let count = counted.unwrap_or_else(|| u64::from(!self.is_complete()));
+        count.saturating_sub(u64::from(self.is_early()))
+    }
+
+    /// The same, as far as they are listed.
+    pub(super) fn missing(&self) -> &[Value] {
+        let listed = self.object["missing"].as_array().map_or(&[][..], Vec::as_slice);
+        // The early end was found missing last.
+        &listed[..listed.len().min(self.missing_count() as usize)]
+    }
+}
+
+/// Takes answers apart, one after the other.
+pub(super) struct Lines<'a> {
+    printer: Printer<'a>,
+    form: Form,
+    /// A line that has not ended.
+    line: Vec<u8>,
+    /// Records of this answer.
+    pub(super) records: u64,
+    /// Records of all of them.
+    pub(super) printed: u64,
+    /// ULID of the last one.
+    pub(super) last: Option<String>,
+    /// How this answer ended.
+    pub(super) end: Option<End>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(printer: Printer<'a>, form: Form) -> Self {
+        Self { printer, form, line: Vec::new(), records: 0, printed: 0, last: None, end: None }
+    }
+
+    /// Another answer begins: what came of a line of the one before is not printed.
+    pub(super) fn begin(&mut self) {
+        self.line.clear();
+        (self.records, self.end) = (0, None);
+    }
+
+    /// Takes the next bytes of the answer and prints what is whole: the next may be long in coming.
+    pub(super) fn take(&mut self, piece: &[u8]) -> io::Result<()> {
+        let Some(lf) = memrchr(LF, piece) else { return self.keep(piece) };
+        let (mut whole, rest) = piece.split_at(lf + 1);
+        if !self.line.is_empty() {
+            let (line_end, others) = whole.split_at(memchr(LF, whole).map_or(0, |lf| lf + 1));
+            self.keep(line_end)?;
+            whole = others;
+            let line = std::mem::take(&mut self.line);
+            self.print(&line)?;
+        }
+        self.print(whole)?;
+        self.keep(rest)?;
+        self.printer.flush()
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.line.len() + bytes.len() > LINE_BYTES_MAX {
+            return Err(io::Error::other("the node sent a line longer than any record"));
+        }
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Whole lines; the last one may be that of the answer.
+    fn print(&mut self, lines: &[u8]) -> io::Result<()> {
+        let Some(body) = lines.len().checked_sub(1).map(|len| &lines[..len]) else {
+            return Ok(());
+        };
+        let last_start = memrchr(LF, body).map_or(0, |lf| lf + 1);
+        let last = &lines[last_start..];
+        // Whatever comes behind an end, it was none.
+        self.end = self.form.end_of(last).map(|object| End { object, line: last.to_vec() });
+        let records = if self.end.is_some() { &lines[..last_start] } else { lines };
+        if records.is_empty() {
+            return Ok(());
+        }
+        match self.form {
+            Form::Text => self.printer.take(records)?,
+            Form::Json => self.printer.raw(records)?,
+        }
+        let count = memchr_iter(LF, records).count() as u64;
+        (self.records, self.printed) = (self.records + count, self.printed + count);
+        self.last = self.ulid_of_last(records).or_else(|| self.last.take());
+        Ok(())
+    }
+
+    fn ulid_of_last(&self, records: &[u8]) -> Option<String> {
+        let start = memrchr(LF, &records[..records.len() - 1]).map_or(0, |lf| lf + 1);
+        let ulid = records[start..].strip_prefix(self.form.before_ulid())?.get(..ULID_TEXT_LEN)?;
+        String::from_utf8(ulid.to_vec()).ok()
+    }
+
+    /// Prints the last line of the whole, where it is part of what was asked for: as it came, or with
+    /// what is true of several answers together.
+    pub(super) fn print_end(&mut self, of_all: Option<Value>) -> io::Result<()> {
+        if let (Form::Json, Some(end)) = (self.form, &self.end) {
+            match of_all {
+                None => self.printer.raw(&end.line)?,
+                Some(object) => {
+                    let line = format!("{}\n", serde_json::json!({ "end": object }));
+                    self.printer.raw(line.as_bytes())?;
+                }
+            }
+        }
+        self.printer.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::printer::Style;
+    use super::*;
+
+    const TEXT: &[u8] = b"01HF7YAT00000000000000000A one\n01HF7YAT00000000000000000B # end {}\n\
+        # end {\"complete\":true,\"records\":2}\n";
+    const JSON: &[u8] = b"{\"ulid\":\"01HF7YAT00000000000000000A\",\"record\":\"one\"}\n\
+        {\"ulid\":\"01HF7YAT00000000000000000B\",\"record\":\"{\\\"end\\\"\"}\n\
+        {\"end\":{\"complete\":true,\"records\":2}}\n";
+
+    fn printed(form: Form, pieces: &[&[u8]]) -> (Vec<u8>, u64, Option<String>, Option<End>) {
+        let mut out = Vec::new();
+        let style = Style { ulid: false, time: false, terminal: None };
+        let mut lines = Lines::new(Printer::new(&mut out, style), form);
+        for piece in pieces {
+            lines.take(piece).unwrap();
+        }
+        let (records, last, end) = (lines.records, lines.last.clone(), lines.end.clone());
+        (out, records, last, end)
+    }
+
+    #[test]
+    fn records_are_printed_whole_and_the_end_is_found_however_the_answer_is_cut() {
+        for (form, answer, expected) in [
+            (Form::Text, TEXT, &b"one\n# end {}\n"[..]),
+            (
+                Form::Json,
+                JSON,
+                JSON.split_inclusive(|&b| b == LF).take(2).collect::<Vec<_>>().concat().leak(),
+            ),
+        ] {
+            for piece_len in 1..answer.len() {
+                let pieces: Vec<_> = answer.chunks(piece_len).collect();
+                let (out, records, last, end) = printed(form, &pieces);
+                assert_eq!(out, expected);
+                assert_eq!((records, last.as_deref()), (2, Some("01HF7YAT00000000000000000B")));
+                let end = end.unwrap();
+                assert!(end.is_complete() && end.records() == Some(2) && !end.is_early());
+            }
+        }
+    }
+
+    #[test]
+    fn of_an_answer_that_is_cut_anywhere_whole_records_are_printed_and_no_end_is_seen() {
+        for (form, answer) in [(Form::Text, TEXT), (Form::Json, JSON)] {
+            let (whole, ..) = printed(form, &[answer]);
+            for len in 0..answer.len() {
+                let (out, records, _, end) = printed(form, &[&answer[..len]]);
+                assert_eq!(end, None, "{len}");
+                assert!(whole.starts_with(&out) && (out.is_empty() || out.ends_with(b"\n")));
+                assert_eq!(records, memchr_iter(LF, &out).count() as u64);
+            }
+            let (.., end) = printed(form, &[answer, b"more\n"]);
+            assert_eq!(end, None, "an end is the last line");
+        }
+    }
+
+    #[test]
+    fn what_an_early_end_leaves_out_is_no_gap() {
+        let object = |missing: &str, count: u64| {
+            let text = format!(
+                "# end {{\"ended_early\":true,\"complete\":false,\"missing\":[{missing}],\
+                 \"missing_count\":{count}}}\n"
+            );
+            printed(Form::Text, &[text.as_bytes()]).3.unwrap()
+        };
+        let end = object("{\"reason\":\"ended\"}", 1);
+        assert_eq!((end.missing_count(), end.missing().len()), (0, 0));
+        let end = object("{\"reason\":\"damage\"},{\"reason\":\"ended\"}", 2);
+        assert_eq!((end.missing_count(), &end.missing()[0]["reason"]), (1, &"damage".into()));
+    }
+}
