@@ -1,9 +1,11 @@
-//! How many connections one address may have, so that one host cannot take the places of all.
+//! How many connections one address may have, so that one host cannot take the places of all; and
+//! when accepting further ones has to pause.
 //!
 //! Invariants: a place is given back when its guard is dropped; memory is one entry per address
 //! that is connected. IPv6 addresses count by their /64, which is what one host is given.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -71,6 +73,18 @@ impl Drop for AddressPlace {
             }
         }
     }
+}
+
+/// Whether accepting failed for want of something (descriptors, memory), and not because this one
+/// client is gone, accept(2), or accepting has ended.
+pub(crate) fn is_accept_refused(error: &io::Error) -> bool {
+    let of_one = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::WouldBlock,
+    ];
+    !of_one.contains(&error.kind()) && error.raw_os_error() != Some(libc::ECANCELED)
 }
 
 /// The address that counts.

@@ -35,7 +35,7 @@ use crate::limits::{
     ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
     HTTP_HEADS_BYTES_MAX, LINGER, LINGER_BYTES_MAX,
 };
-use crate::per_address::{AddressPlace, PerAddress, TooMany};
+use crate::per_address::{AddressPlace, PerAddress, TooMany, is_accept_refused};
 
 /// Said to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
@@ -63,6 +63,8 @@ pub async fn serve(
     let (stop_connections, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
+    // Refused for want of descriptors or memory: told once, until it works again.
+    let mut is_refused = false;
     loop {
         let stream = tokio::select! {
             () = &mut stop => break,
@@ -72,10 +74,18 @@ pub async fn serve(
         let (stream, address) = match stream {
             Ok(accepted) => accepted,
             Err(error) => {
-                pause_after(&error).await;
+                if is_accept_refused(&error) {
+                    if !std::mem::replace(&mut is_refused, true) {
+                        tracing::warn!(
+                            "cannot accept HTTP connections: {error}; tried again until it works"
+                        );
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
                 continue;
             }
         };
+        is_refused = false;
         accepted.inc();
         let Some(place) = places.enter(address.ip()) else {
             refused.inc();
@@ -148,16 +158,6 @@ impl Places {
             tracing::info!("HTTP connections are below their limit again");
         }
         Some((place, slot))
-    }
-}
-
-/// Accepting fails for want of descriptors or memory, or because a client is gone already: the
-/// next try is not made at once.
-async fn pause_after(error: &io::Error) {
-    let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
-    if !gone.contains(&error.kind()) {
-        tracing::warn!(%error, "cannot accept HTTP connections");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 

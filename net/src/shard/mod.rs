@@ -11,6 +11,7 @@
 //! thread opens, renames and removes); it never blocks on another thread; a client that did not
 //! ask for acknowledgements is never sent a byte.
 
+mod accepting;
 mod connection;
 mod fetch;
 pub mod inbox;

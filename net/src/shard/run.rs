@@ -25,6 +25,7 @@ use engine::ingest::topics::TopicChoice;
 use tokio::sync::oneshot;
 
 use super::ShardParts;
+use super::accepting::Accepting;
 use super::connection::{Brought, Connection, Port};
 use super::fetch::Fetching;
 use super::inbox::{Append, Message};
@@ -74,7 +75,7 @@ pub(super) struct Shard {
     segments: Vec<(Arc<engine::ingest::segment::Segment>, OwnedFd)>,
     /// Operations under way: token, start in µs, and what they are.
     under_way: Vec<(u64, u64, Operation)>,
-    listeners_to_arm: Vec<u32>,
+    accepting: Accepting,
     tally: Tally,
     stopped: bool,
     shutting_down: bool,
@@ -102,7 +103,7 @@ impl Shard {
             owed: Vec::new(),
             segments: Vec::new(),
             under_way: Vec::new(),
-            listeners_to_arm: vec![LISTENER_FAST, LISTENER_DURABLE],
+            accepting: Accepting::new(&[LISTENER_FAST, LISTENER_DURABLE]),
             tally: Tally::default(),
             stopped: false,
             shutting_down: false,
@@ -119,7 +120,7 @@ impl Shard {
         let pulse = Arc::clone(&self.parts.placement.seats()[self.parts.index].pulse);
         loop {
             pulse.begin();
-            self.arm_listeners();
+            self.arm_listeners(now);
             let timeout = Duration::from_micros(self.wait_us(now));
             self.ring.wait(timeout, &mut events)?;
             now = self.parts.clock.now();
@@ -167,8 +168,8 @@ impl Shard {
         wait
     }
 
-    fn arm_listeners(&mut self) {
-        for id in std::mem::take(&mut self.listeners_to_arm) {
+    fn arm_listeners(&mut self, now: Now) {
+        for id in self.accepting.take_due(now.monotonic_us) {
             let listener = if id == LISTENER_FAST { &self.parts.fast } else { &self.parts.durable };
             self.ring.accept(listener.as_fd(), id);
         }
@@ -177,11 +178,22 @@ impl Shard {
     fn on_event(&mut self, event: Event, now: Now) {
         match event {
             Event::Accepted { listener, result, more } => {
-                if let Ok(socket) = result {
-                    self.on_accepted(listener, socket);
+                match result {
+                    Ok(socket) => {
+                        self.accepting.works();
+                        self.on_accepted(listener, socket);
+                    }
+                    Err(error) if self.accepting.fails(&error) && !self.shutting_down => {
+                        let shard = self.parts.index;
+                        tracing::warn!(
+                            shard,
+                            "cannot accept connections: {error}; tried again until it works"
+                        );
+                    }
+                    Err(_) => {}
                 }
                 if !more && !self.shutting_down {
-                    self.listeners_to_arm.push(listener);
+                    self.accepting.ended(listener, now.monotonic_us);
                 }
             }
             Event::Received { key, outcome, more } => self.on_received(key, outcome, more, now),
