@@ -4,7 +4,11 @@
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
 //! [`forward_command`] sends to nodes; [`query_command`], [`drain_command`], [`restore_command`],
 //! [`testsvc`] and [`fsck_command`] are the rest; [`pages`] prints completions and the manual,
-//! [`output`] writes what they print, [`terminal`] knows what a terminal may be sent.
+//! [`output`] writes what they print, [`terminal`] knows what a terminal may be sent; [`logging`] and
+//! [`signals`] keep what happens around the process from ending it.
+
+// The macros end the process when nobody reads: `output` and `tracing` do not.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod arguments;
 mod cli;
@@ -23,6 +27,7 @@ mod query_command;
 mod restore_command;
 mod settings;
 mod shell;
+mod signals;
 mod stream_command;
 mod terminal;
 mod testsvc;
@@ -36,7 +41,12 @@ use crate::config::NodeConfig;
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
-    abort_on_panic();
+    logging::abort_on_panic();
+    if let Err(error) = signals::survive_file_size_limit() {
+        output::tell(format_args!(
+            "warning: a limit of file sizes would end this process: {error}"
+        ));
+    }
     let arguments = std::env::args_os().skip(1).map(std::ffi::OsString::into_string);
     let arguments = match arguments.collect::<Result<Vec<_>, _>>() {
         Ok(arguments) => arguments,
@@ -55,21 +65,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// A thread that panicked has left its work half done: the process ends and is started again,
-/// whether it was compiled to unwind, as for tests, or to abort.
-fn abort_on_panic() {
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        tell(panic);
-        std::process::abort();
-    }));
-}
-
 fn run(command: Command, warnings: &[String]) -> Exit {
     if let Command::Node { role: Role::IngestStore, config } = command {
         return run_node(*config, warnings);
     }
     if let Command::Forward(config) = command {
+        keep_files_private();
         return forward_command::run(*config, warnings);
     }
     for warning in warnings {
@@ -89,7 +90,10 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         Command::Stream(config) => stream_command::run(&config),
         Command::TestService(config) => testsvc::run(&config),
         Command::Drain(config) => drain_command::run(&config),
-        Command::Restore(config) => restore_command::run(&config),
+        Command::Restore(config) => {
+            keep_files_private();
+            restore_command::run(&config)
+        }
         Command::Fsck { path, json } => fsck_command::run(&path, json),
         Command::Completions(shell) => output::print(&pages::completions(shell), Exit::Done),
         Command::Manual => output::print(&pages::manual(), Exit::Done),
@@ -100,18 +104,31 @@ fn run(command: Command, warnings: &[String]) -> Exit {
     }
 }
 
+/// Everything that this process makes is for its user alone: logs hold secrets.
+fn keep_files_private() {
+    use rustix::fs::Mode;
+    use rustix::process::umask;
+    let others = Mode::RWXG | Mode::RWXO;
+    // The mask can only be read by setting it; nothing is made meanwhile.
+    let given = umask(others);
+    umask(given | others);
+}
+
 fn run_node(config: NodeConfig, warnings: &[String]) -> Exit {
+    keep_files_private();
     logging::start(config.log);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match node::run(config) {
+    let exit = match node::run(config) {
         Ok(()) => Exit::Done,
         Err(error) => {
             tracing::error!("{error}");
             Exit::Error
         }
-    }
+    };
+    logging::finish();
+    exit
 }
 
 /// Prints help where it was asked for, or what is wrong; in colours where they are seen.
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn a_panic_of_any_thread_ends_the_process() {
         if std::env::var_os(CHILD).is_some() {
-            super::abort_on_panic();
+            crate::logging::abort_on_panic();
             let _ = std::thread::spawn(|| panic!("as it is meant to")).join();
             return;
         }

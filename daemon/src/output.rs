@@ -2,12 +2,13 @@
 //!
 //! Invariants: a descriptor that takes nothing right now is waited for and then written on, byte for
 //! byte, also where whoever shares it has made it non-blocking; words on standard error never end a
-//! command, and wait for a non-blocking one for [`TELL_WAIT`] at most; a closed pipe ends a command
+//! command, and wait for a reader for [`TELL_WAIT`] at most, once; a closed pipe ends a command
 //! silently. Nodes and forwarders log elsewhere.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -15,8 +16,14 @@ use rustix::io::Errno;
 
 use crate::exit::Exit;
 
-/// Longest wait for a non-blocking standard error before its words are dropped.
+/// Longest wait for a standard error that takes nothing before its words are dropped.
 const TELL_WAIT: Duration = Duration::from_secs(1);
+
+/// What a pipe that can be written to takes without waiting (pipe(7)), bytes.
+const PIPE_BYTES: usize = 4096;
+
+/// Standard error took nothing the last time: it is not waited for again until it does.
+static IS_UNREAD: AtomicBool = AtomicBool::new(false);
 
 /// A descriptor that is written to in the size of what is given, without a buffer, and waited for.
 pub(crate) struct Patient<F> {
@@ -32,23 +39,28 @@ pub(crate) fn stdout() -> Patient<io::Stdout> {
 
 /// Standard error.
 pub(crate) fn stderr() -> Patient<io::Stderr> {
-    Patient { descriptor: io::stderr(), wait_max: Some(TELL_WAIT) }
+    let wait = if IS_UNREAD.load(Ordering::Relaxed) { Duration::ZERO } else { TELL_WAIT };
+    Patient { descriptor: io::stderr(), wait_max: Some(wait) }
 }
 
 impl<F: AsFd> Write for Patient<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(wait_max) = self.wait_max else { return self.write_waiting(bytes) };
+        let bytes = &bytes[..bytes.len().min(PIPE_BYTES)];
         let start = Instant::now();
         loop {
-            match rustix::io::write(&self.descriptor, bytes) {
-                Err(Errno::AGAIN) => {
-                    let left = self.wait_max.map(|max| max.saturating_sub(start.elapsed()));
-                    if left.is_some_and(|left| left.is_zero()) {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    self.wait(left)?;
+            let left = wait_max.saturating_sub(start.elapsed());
+            let is_ready = self.wait(Some(left))?;
+            if !is_ready && left.is_zero() {
+                IS_UNREAD.store(true, Ordering::Relaxed);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match is_ready.then(|| rustix::io::write(&self.descriptor, bytes)) {
+                None | Some(Err(Errno::AGAIN | Errno::INTR)) => {}
+                Some(written) => {
+                    IS_UNREAD.store(false, Ordering::Relaxed);
+                    return Ok(written?);
                 }
-                Err(Errno::INTR) => {}
-                written => return Ok(written?),
             }
         }
     }
@@ -59,12 +71,24 @@ impl<F: AsFd> Write for Patient<F> {
 }
 
 impl<F: AsFd> Patient<F> {
-    /// Waits until the descriptor takes something, or says why it never will.
-    fn wait(&self, at_most: Option<Duration>) -> io::Result<()> {
+    /// Writes, however long it takes.
+    fn write_waiting(&self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(&self.descriptor, bytes) {
+                Err(Errno::AGAIN) => drop(self.wait(None)?),
+                Err(Errno::INTR) => {}
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    /// Waits until the descriptor takes something, or says why it never will; whether it does.
+    fn wait(&self, at_most: Option<Duration>) -> io::Result<bool> {
         let at_most = at_most.and_then(|time| Timespec::try_from(time).ok());
         let mut watched = [PollFd::new(&self.descriptor, PollFlags::OUT)];
         match rustix::event::poll(&mut watched, at_most.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Ok(ready) => Ok(ready > 0),
+            Err(Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -116,8 +140,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_is_waited_for_no_longer_than_it_may() {
+    fn a_pipe_that_nobody_reads_is_waited_for_no_longer_than_it_may_also_one_that_blocks() {
         let (reader, mut writer) = pipe();
+        rustix::io::ioctl_fionbio(&writer.descriptor, false).unwrap();
         writer.wait_max = Some(Duration::from_millis(1));
         let error = writer.write_all(&vec![b'x'; 2 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);

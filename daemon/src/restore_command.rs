@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::fsck_command::span;
-use crate::node::lock::DirectoryLock;
+use crate::node::lock::{DirectoryLock, LockError};
 use crate::output;
 use crate::settings::Settings;
 use crate::terminal::Progress;
@@ -78,8 +78,10 @@ fn adopt(config: &RestoreConfig, files: &Files, tally: &mut Tally) -> Result<Vec
     let store = &config.store;
     let unusable =
         |error: io::Error| format!("{} cannot be used (--store.path): {error}", store.display());
-    std::fs::create_dir_all(store).map_err(unusable)?;
-    let _lock = DirectoryLock::take(store).map_err(|error| error.to_string())?;
+    let mut lock = DirectoryLock::make(store).map_err(|error| match error {
+        LockError::Directory(_, error) => unusable(error),
+        error => error.to_string(),
+    })?;
     let directory = StoreDirectory::new(Arc::new(OsStorage), store.clone(), IdSource::random());
     let mut restore =
         Restore::open(Arc::new(directory), now_ms()).map_err(|error| error.to_string())?;
@@ -97,6 +99,9 @@ fn adopt(config: &RestoreConfig, files: &Files, tally: &mut Tally) -> Result<Vec
         std::fs::create_dir(&scratch).map_err(unusable)?;
         restore.ingest_segments(group, &scratch, &mut |path, verdict| tally.tell(path, &verdict));
         let _ = std::fs::remove_dir_all(&scratch);
+    }
+    if !restore.adopted().is_empty() {
+        lock.keep();
     }
     Ok(restore.adopted().to_vec())
 }

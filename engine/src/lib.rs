@@ -12,6 +12,9 @@
 //! callers pass in); every byte that comes from disk is validated and never panics; storage is
 //! reached through [`storage::Storage`] only, so that the simulated disk can stand in for it.
 
+// They end the process when nobody reads.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod bitmap;
 mod checked;
 pub mod chunk;

@@ -7,6 +7,9 @@
 //! Invariants: decisions live in `engine` (or in pure modules here) and are tested without a
 //! socket; this crate moves bytes. Nothing here blocks a shard or a control thread.
 
+// They end the process when nobody reads.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod backend;
 pub mod follow;
 pub mod forward;

@@ -21,11 +21,20 @@ pub use self::distribution::Distribution;
 
 mod damage_seen;
 mod distribution;
-mod export;
+pub(crate) mod export;
 
 /// One label: its name and its value.
 pub(crate) type Label = [(&'static str, String); 1];
 pub(crate) type Labels = Vec<(&'static str, String)>;
+
+/// Log lines that were not written.
+#[derive(Debug, Default, Clone)]
+pub struct LogMetrics {
+    /// Lines that standard error did not take, or not fast enough.
+    pub left_out: Counter,
+    /// Lines that were counted, because the same place had said enough.
+    pub more_like_it: Counter,
+}
 
 /// Metrics of taking records in.
 #[derive(Debug, Default, Clone)]
@@ -184,6 +193,8 @@ pub struct NodeMetrics {
     pub query: QueryMetrics,
     /// Following them live.
     pub follow: FollowMetrics,
+    /// Telling of it.
+    pub log: LogMetrics,
     /// Bytes handed to the disk as frames of ingest segments.
     pub disk_written_frames: Counter,
     /// Bytes handed to the page cache as tail chunks.
@@ -236,6 +247,7 @@ impl NodeMetrics {
             store: StoreMetrics::default(),
             query: QueryMetrics::default(),
             follow: FollowMetrics::default(),
+            log: LogMetrics::default(),
             disk_written_frames: Counter::default(),
             disk_written_tail: Counter::default(),
             disk_written_gather: Counter::default(),

@@ -12,6 +12,7 @@ pub mod http;
 pub mod lines;
 pub mod loop_disk;
 pub mod node;
+pub mod outlet;
 pub mod seccomp;
 pub mod sender;
 pub mod tools;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use crate::http::{self, Answer};
-use crate::{tools, wait_until};
+use crate::{outlet, tools, wait_until};
 
 /// A running `oklogd ingeststore`; killed when dropped.
 pub struct Node {
@@ -41,6 +41,31 @@ impl Node {
     /// Runs a prepared command that starts a node.
     pub fn from_command(command: Command) -> Result<Self, String> {
         Self::from_command_until(command, "/ready")
+    }
+
+    /// The same, without waiting until it takes records: it may not be able to.
+    pub fn from_command_any(command: Command) -> Result<Self, String> {
+        Self::from_command_until(command, "/health")
+    }
+
+    /// Starts a node on `directory/data` whose standard error goes there, so that its log cannot be
+    /// seen, and waits until it is ready.
+    pub fn start_unheard(directory: &Path, stderr: Stdio, flags: &[&str]) -> Self {
+        let host = outlet::own_address(0).ip();
+        let (api, fast, durable) = ((host, 7650).into(), (host, 7651).into(), (host, 7652).into());
+        let mut command = Command::new(tools::binary("oklogd"));
+        command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
+        command.args(["--listen", &host.to_string()]).args(flags);
+        command.current_dir(directory).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        let child = command.spawn().expect("oklogd can be started");
+        let mut node = Self { child, api, fast, durable, log: Arc::default() };
+        wait_until("the node answers", || {
+            let ended = node.child.try_wait().ok().flatten();
+            assert!(ended.is_none(), "the node ended: {ended:?}");
+            http::try_request(api, "GET", "/ready", &[], b"").is_ok_and(|a| a.status == 200)
+        });
+        node
     }
 
     fn from_command_until(mut command: Command, path: &str) -> Result<Self, String> {

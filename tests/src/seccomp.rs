@@ -17,17 +17,26 @@ const IO_URING_SETUP: u32 = 425;
 
 /// Makes every io_uring call of the command fail with EPERM.
 pub fn without_io_uring(command: &mut Command) {
+    without_calls(command, [IO_URING_SETUP, IO_URING_SETUP + 1, IO_URING_SETUP + 2]);
+}
+
+/// Makes io_uring_enter fail, and nothing else: rings can be made, and do nothing.
+pub fn without_io_uring_enter(command: &mut Command) {
+    without_calls(command, [IO_URING_SETUP + 1; 3]);
+}
+
+fn without_calls(command: &mut Command, [first, second, third]: [u32; 3]) {
     // SAFETY: the closure makes two system calls on data it owns and does not allocate, as is
     // asked of code between fork and exec.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
             let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
             let mut filter = [
                 step(LOAD, 0, 0, 0),
-                step(JUMP_IF_EQUAL, 3, 0, IO_URING_SETUP),
-                step(JUMP_IF_EQUAL, 2, 0, IO_URING_SETUP + 1),
-                step(JUMP_IF_EQUAL, 1, 0, IO_URING_SETUP + 2),
+                step(JUMP_IF_EQUAL, 3, 0, first),
+                step(JUMP_IF_EQUAL, 2, 0, second),
+                step(JUMP_IF_EQUAL, 1, 0, third),
                 step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
                 step(RETURN, 0, 0, refuse),
             ];

@@ -122,16 +122,20 @@ fn too_few_descriptors_are_told_with_the_limit_to_raise() {
 
 #[test]
 fn without_io_uring_the_error_says_what_to_change() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut command = Command::new(tools::binary("oklogd"));
-    command
-        .args(["ingeststore", "--store.segment-replication-factor", "1"])
-        .args(["--api", ":0", "--ingest.fast", ":0", "--ingest.durable", ":0"])
-        .current_dir(directory.path());
-    tests::seccomp::without_io_uring(&mut command);
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    is_one_clear_line(&text(&output.stderr), &["io_uring", "kernel.io_uring_disabled", "seccomp"]);
+    for refuse in [tests::seccomp::without_io_uring, tests::seccomp::without_io_uring_enter] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(tools::binary("oklogd"));
+        command
+            .args(["ingeststore", "--store.segment-replication-factor", "1"])
+            .args(["--api", ":0", "--ingest.fast", ":0", "--ingest.durable", ":0"])
+            .current_dir(directory.path());
+        refuse(&mut command);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        is_one_clear_line(&said, &["io_uring", "kernel.io_uring_disabled", "seccomp"]);
+        assert!(!said.contains("listening"), "{said}");
+    }
 }
 
 #[test]

@@ -17,8 +17,10 @@ use net::forward::{ForwardOptions, Outcome, Target, Waiting};
 
 use crate::exit::Exit;
 use crate::logging::{self, LogConfig};
-use crate::node::DirectoryLock;
+use crate::node::listeners::once_released;
+use crate::node::lock::{DirectoryLock, LockError};
 use crate::settings::{Settings, SettingsError};
+use crate::signals;
 use crate::units::Endpoint;
 
 const FAST_PORT: u16 = 7651;
@@ -117,8 +119,17 @@ impl ForwardConfig {
 /// Forwards standard input.
 pub(crate) fn run(config: ForwardConfig, warnings: &[String]) -> Exit {
     logging::start(config.log);
+    let exit = forward(config, warnings);
+    logging::finish();
+    exit
+}
+
+fn forward(config: ForwardConfig, warnings: &[String]) -> Exit {
     for warning in warnings {
         tracing::warn!("{warning}");
+    }
+    if let Err(error) = signals::survive_others(false) {
+        tracing::warn!(%error, "some signals would end this process");
     }
     let outcome = start(config).and_then(|(options, _lock)| {
         net::forward::run(options).map_err(|e| format!("the forwarder cannot run: {e}"))
@@ -184,6 +195,7 @@ fn start(config: ForwardConfig) -> Result<(ForwardOptions, Option<DirectoryLock>
         backoff_max: config.backoff_max,
         dns_server: config.dns_server,
         api,
+        log: logging::metrics(),
     };
     Ok((options, lock))
 }
@@ -192,9 +204,12 @@ fn open_spool(path: &Path, bytes_max: u64) -> Result<(Spool, DirectoryLock), Str
     let failed = |e: std::io::Error| {
         format!("the spool {} (--spool.path) cannot be opened: {e}", path.display())
     };
-    std::fs::create_dir_all(path).map_err(failed)?;
-    let lock = DirectoryLock::take(path).map_err(|e| e.to_string())?;
+    let mut lock = DirectoryLock::make(path).map_err(|error| match error {
+        LockError::Directory(_, error) => failed(error),
+        error => error.to_string(),
+    })?;
     let opened = Spool::open(Arc::new(OsStorage), path.to_owned(), bytes_max).map_err(failed)?;
+    lock.keep();
     let Opened { spool, unknown, set_aside } = opened;
     if spool.pending_entries() > 0 {
         let (records, bytes) = (spool.pending_lines(), spool.disk_bytes());
@@ -212,7 +227,7 @@ fn open_spool(path: &Path, bytes_max: u64) -> Result<(Spool, DirectoryLock), Str
 fn listen(endpoint: &Endpoint) -> Result<TcpListener, String> {
     let failed = |e: std::io::Error| format!("cannot listen on {endpoint} (--api): {e}");
     let addresses = endpoint.resolve().map_err(failed)?;
-    let listener = TcpListener::bind(&addresses[..]).map_err(failed)?;
+    let listener = once_released(|| TcpListener::bind(&addresses[..])).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     tracing::info!(port = "api", %address, "listening");
     Ok(listener)

@@ -60,6 +60,7 @@ pub(super) fn spawn(
             };
             if count > 0 {
                 tracing::warn!(signal = name, "a second signal: ending at once");
+                crate::logging::finish();
                 std::process::exit(1);
             }
             // The main thread waits for this until the end.

@@ -66,17 +66,24 @@ impl fmt::Display for DataError {
 
 impl std::error::Error for DataError {}
 
+/// Makes and locks the directories of both sides.
+pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError> {
+    let ingest = prepare("--ingest.path", &config.ingest.path)?;
+    let store = prepare("--store.path", &config.store.path)?;
+    // What was made last goes first, should the start fail.
+    Ok([store, ingest])
+}
+
 /// Opens both directories; what is found damaged or strange is told, once.
 pub(super) fn open(
     config: &NodeConfig,
+    locks: [DirectoryLock; 2],
     metrics: &NodeMetrics,
     now_ms: u64,
 ) -> Result<Data, DataError> {
     let storage: Arc<dyn Storage> = Arc::new(OsStorage);
     let ingest_path = config.ingest.path.clone();
     let store_path = config.store.path.clone();
-    let ingest_lock = prepare("--ingest.path", &ingest_path)?;
-    let store_lock = prepare("--store.path", &store_path)?;
     let failed =
         |flag, path: &Path, error| DataError::Directory { flag, path: path.to_owned(), error };
 
@@ -130,17 +137,15 @@ pub(super) fn open(
         catalogue: Arc::new(recovered.catalogue),
         losses,
         known_topics,
-        locks: [ingest_lock, store_lock],
+        locks,
     })
 }
 
 fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> {
-    std::fs::create_dir_all(path).map_err(|error| DataError::Directory {
-        flag,
-        path: path.to_owned(),
-        error,
-    })?;
-    DirectoryLock::take(path).map_err(DataError::Lock)
+    DirectoryLock::make(path).map_err(|error| match error {
+        LockError::Directory(path, error) => DataError::Directory { flag, path, error },
+        error => DataError::Lock(error),
+    })
 }
 
 /// Alignment where the file system does not say: enough for any disk.

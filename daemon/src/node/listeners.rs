@@ -4,9 +4,9 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::NodeConfig;
 use crate::units::Endpoint;
@@ -15,6 +15,12 @@ use crate::units::Endpoint;
 const BACKLOG: i32 = 4096;
 /// A silent connection is asked for a sign of life after this time, then every tenth of it.
 const KEEPALIVE: Duration = Duration::from_secs(120);
+
+/// How long a port that is taken is waited for. A process that was killed lets go of its ports a few
+/// milliseconds after its end: its ring, which accepts on them, is taken down behind its back.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between tries.
+const RELEASE_BEAT: Duration = Duration::from_millis(5);
 
 /// A port that cannot be listened on.
 #[derive(Debug)]
@@ -51,7 +57,8 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Binds every port, the ingest ports once per shard.
+    /// Binds every port, the ingest ports once per shard. None is listened on yet: who connects is
+    /// refused until the data is open.
     pub(super) fn bind(config: &NodeConfig, shards: usize) -> Result<Self, ListenError> {
         let mut api = bind("--api", &config.api, 1)?;
         Ok(Self {
@@ -59,6 +66,21 @@ impl Listeners {
             fast: bind("--ingest.fast", &config.ingest.fast, shards)?,
             durable: bind("--ingest.durable", &config.ingest.durable, shards)?,
         })
+    }
+
+    /// From now on connections come in.
+    pub(super) fn listen(&self) -> Result<(), ListenError> {
+        let api = std::iter::once(("--api", &self.api));
+        let fast = self.fast.iter().map(|listener| ("--ingest.fast", listener));
+        let durable = self.durable.iter().map(|listener| ("--ingest.durable", listener));
+        for (flag, listener) in api.chain(fast).chain(durable) {
+            // Somebody may have bound it in the same moment.
+            once_released(|| SockRef::from(listener).listen(BACKLOG)).map_err(|error| {
+                let address = listener.local_addr().map_or_else(|_| "?".into(), |a| a.to_string());
+                ListenError { flag, address, error }
+            })?;
+        }
+        Ok(())
     }
 
     /// Says on one line each what is listened on and where data is kept.
@@ -98,19 +120,28 @@ fn bind(
         .and_then(|mut found| found.next().ok_or(io::ErrorKind::AddrNotAvailable.into()))
         .map_err(failed)?;
     // Asks whether the port is free at all; closed again before anything can connect to it.
-    let free = socket(address, false)
-        .and_then(|s| s.local_addr())
+    let free = once_released(|| socket(address, false)?.local_addr())
         .map_err(failed)?
         .as_socket()
         .unwrap_or(address);
     (0..count)
-        .map(|_| {
-            let socket = socket(free, count > 1)?;
-            socket.listen(BACKLOG)?;
-            Ok(TcpListener::from(socket))
-        })
+        .map(|_| socket(free, count > 1).map(TcpListener::from))
         .collect::<io::Result<_>>()
         .map_err(failed)
+}
+
+/// Tries to bind until it works, fails for another reason than that somebody has the port, or
+/// [`RELEASE_PATIENCE`] is over.
+pub(crate) fn once_released<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(RELEASE_BEAT);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -136,10 +167,29 @@ mod tests {
     fn a_port_that_is_taken_is_named_with_its_flag() {
         let any = Endpoint { host: "127.0.0.1".into(), port: 0 };
         let first = bind("--api", &any, 2).unwrap();
+        for listener in &first {
+            SockRef::from(listener).listen(1).unwrap();
+        }
         let taken = first[0].local_addr().unwrap();
         assert_eq!(taken, first[1].local_addr().unwrap());
         let error =
             bind("--api", &Endpoint { port: taken.port(), ..any }, 2).unwrap_err().to_string();
         assert!(error.contains("--api") && error.contains("another process"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_is_let_go_of_in_time_is_taken_and_another_error_is_told_at_once() {
+        let mut tries = 0;
+        let bound = once_released(|| {
+            tries += 1;
+            if tries < 3 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(tries) }
+        });
+        assert_eq!(bound.unwrap(), 3);
+        let mut tries = 0;
+        let refused = once_released(|| -> io::Result<()> {
+            tries += 1;
+            Err(io::ErrorKind::AddrNotAvailable.into())
+        });
+        assert!(refused.is_err() && tries == 1);
     }
 }

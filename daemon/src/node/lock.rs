@@ -1,21 +1,69 @@
 //! One process per data directory: an advisory lock on its `LOCK` file, which holds the owner's
 //! pid as text so that a second process can name the first. The kernel drops the lock with the
 //! process, however it ends; the file stays.
+//!
+//! A directory that was made for a lock goes again with a start that fails: what is made is taken
+//! away, if it is empty, unless it is kept. A lock that is held is waited for a moment: the process
+//! that had it may be ending.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
 /// Name of the lock file.
 pub(super) const LOCK_FILE: &str = "LOCK";
 
+/// How long a lock that is held is waited for: a process that was killed lets go of it when its
+/// last thread has ended.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
+/// Time between tries.
+const RELEASE_BEAT: Duration = Duration::from_millis(5);
+
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
-    _file: File,
+    file: File,
+    made: Made,
+}
+
+/// What was made for a lock, outermost first; taken away when it is dropped.
+#[derive(Debug, Default)]
+struct Made {
+    directories: Vec<PathBuf>,
+    lock: Option<PathBuf>,
+}
+
+impl Made {
+    /// Makes `directory` and what it lies in.
+    fn directory(&mut self, directory: &Path) -> io::Result<()> {
+        match fs::create_dir(directory) {
+            Ok(()) => self.directories.push(directory.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let Some(parent) = directory.parent() else { return Err(error) };
+                self.directory(parent)?;
+                return self.directory(directory);
+            }
+            Err(_) if directory.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        // What cannot be removed stays: nothing depends on it.
+        if let Some(lock) = &self.lock {
+            let _ = fs::remove_file(lock);
+        }
+        for directory in self.directories.iter().rev() {
+            let _ = fs::remove_dir(directory);
+        }
+    }
 }
 
 /// Why a directory cannot be locked.
@@ -28,6 +76,8 @@ pub(crate) enum LockError {
         /// Its pid, where the file says it.
         pid: Option<u32>,
     },
+    /// The directory cannot be made.
+    Directory(PathBuf, io::Error),
     /// The file cannot be made or locked.
     Io(PathBuf, io::Error),
 }
@@ -47,6 +97,11 @@ impl std::fmt::Display for LockError {
                  directory (--ingest.path, --store.path, --spool.path)",
                 directory.display()
             ),
+            Self::Directory(path, e) => write!(
+                f,
+                "{} cannot be made: {e}; it must be a directory that this user may write",
+                path.display()
+            ),
             Self::Io(path, e) => write!(
                 f,
                 "{} cannot be locked: {e}; the directory must be writable for this user",
@@ -59,33 +114,79 @@ impl std::fmt::Display for LockError {
 impl std::error::Error for LockError {}
 
 impl DirectoryLock {
-    /// Takes the lock of `directory`, which must exist.
-    pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
+    /// Makes `directory` if it is not there, and takes its lock. What is made is kept only if
+    /// [`Self::keep`] is called.
+    pub(crate) fn make(directory: &Path) -> Result<Self, LockError> {
         let path = directory.join(LOCK_FILE);
+        let mut made = Made::default();
+        made.directory(directory).map_err(|e| LockError::Directory(directory.to_owned(), e))?;
         let failed = |e: io::Error| LockError::Io(path.clone(), e);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                // The pid is a courtesy: without it the message is shorter.
-                let _ = (&file).take(32).read_to_string(&mut text);
-                let pid = text.trim().parse().ok();
-                return Err(LockError::Held { directory: directory.to_owned(), pid });
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        let mut file = loop {
+            let (file, is_new) = open(&path).map_err(failed)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Not if its last owner has taken it away meanwhile.
+                Ok(()) if is_at(&file, &path) => {
+                    made.lock = is_new.then(|| path.clone());
+                    break file;
+                }
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() >= deadline => {
+                    return Err(LockError::Held {
+                        directory: directory.to_owned(),
+                        pid: pid_in(&file),
+                    });
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(RELEASE_BEAT),
+                Err(e) => return Err(failed(e.into())),
             }
-            Err(e) => return Err(failed(e.into())),
-        }
+        };
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { _file: file })
+        Ok(Self { file, made })
     }
+
+    /// Keeps the directory and the file, whoever made them.
+    pub(crate) fn keep(&mut self) {
+        self.made.directories.clear();
+        self.made.lock = None;
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // While it is still held: nobody else's file is taken away.
+        drop(std::mem::take(&mut self.made));
+        // Closing it lets go as well, and cannot fail.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+/// The lock file, and whether it was made just now.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.clone().create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Ok((options.create(true).truncate(false).open(path)?, false))
+        }
+        opened => Ok((opened?, true)),
+    }
+}
+
+/// Whether this open file is the one that the path names.
+fn is_at(file: &File, path: &Path) -> bool {
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    matches!((file.metadata(), path.metadata()), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
+/// The owner's pid, where the file says it: a courtesy, without which the message is shorter.
+fn pid_in(mut file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 /// The process that holds the lock of `directory` now, as far as `/proc/locks` (proc_locks(5))
@@ -113,11 +214,38 @@ mod tests {
     #[test]
     fn a_second_owner_learns_the_pid_of_the_first() {
         let directory = tempfile::tempdir().unwrap();
-        let first = DirectoryLock::take(directory.path()).unwrap();
-        let error = DirectoryLock::take(directory.path()).unwrap_err().to_string();
+        let first = DirectoryLock::make(directory.path()).unwrap();
+        let error = DirectoryLock::make(directory.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
-        DirectoryLock::take(directory.path()).unwrap();
+        DirectoryLock::make(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_let_go_of_in_time_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::make(directory.path()).unwrap();
+        let second = std::thread::scope(|scope| {
+            let second = scope.spawn(|| DirectoryLock::make(directory.path()));
+            drop(first);
+            second.join().unwrap()
+        });
+        assert!(second.is_ok() && is_at(&second.unwrap().file, &directory.path().join(LOCK_FILE)));
+    }
+
+    #[test]
+    fn what_a_failed_start_made_goes_and_what_was_there_or_is_kept_stays() {
+        let base = tempfile::tempdir().unwrap();
+        let (inner, outer) = (base.path().join("data/ingest"), base.path().join("data"));
+        drop(DirectoryLock::make(&inner).unwrap());
+        assert!(!outer.exists());
+        let lock = DirectoryLock::make(&inner).unwrap();
+        fs::write(inner.join("a-file"), "x").unwrap();
+        drop(lock);
+        assert!(inner.join("a-file").exists() && !inner.join(LOCK_FILE).exists());
+        DirectoryLock::make(&inner).unwrap().keep();
+        drop(DirectoryLock::make(&inner).unwrap());
+        assert!(inner.join(LOCK_FILE).exists());
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod doors;
 mod expiry;
 mod host;
 mod keeper;
-mod listeners;
+pub(crate) mod listeners;
 pub(crate) mod lock;
 mod losses;
 mod notify;
@@ -53,7 +53,7 @@ use net::shard::{Clock, Placement};
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
 use self::listeners::{ListenError, Listeners};
-pub(crate) use self::lock::DirectoryLock;
+use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
 use self::vitals::{LOOK_EVERY, Role, Vitals};
 use crate::config::{NodeConfig, RETAIN_PARTS};
@@ -119,6 +119,7 @@ enum Ending {
 
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
 pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
+    crate::signals::survive_others(true).map_err(|e| NodeError::Resources("signal handlers", e))?;
     let wanted = host::Connections {
         ingest: config.ingest.connections_max,
         http: config.http.connections_max,
@@ -132,9 +133,14 @@ pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     net::ring::probe().map_err(NodeError::Ring)?;
     let cores = host::cores(config.cores);
     let clock = Clock::start();
-    let metrics = Arc::new(NodeMetrics::new(cores.len()));
-    let data = data::open(&config, &metrics, clock.now().wall_ms)?;
+    let mut metrics = NodeMetrics::new(cores.len());
+    metrics.log = crate::logging::metrics();
+    let metrics = Arc::new(metrics);
+    let locks = data::lock(&config)?;
+    // Before anything is written: a port that is taken leaves nothing behind.
     let listeners = Listeners::bind(&config, cores.len())?;
+    let data = data::open(&config, locks, &metrics, clock.now().wall_ms)?;
+    listeners.listen()?;
     let node = Node::start(config, cores, clock, metrics, data, listeners)?;
     node.run()
 }
@@ -172,7 +178,7 @@ impl Node {
         cores: Vec<usize>,
         clock: Clock,
         metrics: Arc<NodeMetrics>,
-        data: Data,
+        mut data: Data,
         listeners: Listeners,
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
@@ -218,6 +224,7 @@ impl Node {
         let control =
             control::spawn(listeners.api, Arc::new(backend), http_options(&config), ended)
                 .map_err(refused("the control thread"))?;
+        data.locks.iter_mut().for_each(DirectoryLock::keep);
         Ok(Self {
             config,
             placement: common.placement,
@@ -240,9 +247,9 @@ impl Node {
     }
 
     fn run(self) -> Result<(), NodeError> {
-        let supervisor = notify::Supervisor::from_environment();
+        let mut supervisor = notify::Supervisor::from_environment();
         supervisor.tell("READY=1\nSTATUS=Taking records");
-        let ending = self.wait(&supervisor);
+        let ending = self.wait(&mut supervisor);
         supervisor.tell("STOPPING=1\nSTATUS=Writing out");
         match ending {
             Ok(Ending::ShardFailed(shard, error)) => Err(NodeError::Shard(shard, error)),
@@ -260,7 +267,7 @@ impl Node {
 
     /// Waits for the end; meanwhile looks whether every thread gets on, and the supervisor hears
     /// of it as long as records can be taken.
-    fn wait(&self, supervisor: &notify::Supervisor) -> Result<Ending, RecvTimeoutError> {
+    fn wait(&self, supervisor: &mut notify::Supervisor) -> Result<Ending, RecvTimeoutError> {
         let interval = supervisor.watchdog_interval();
         let pause = interval.map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
         let (mut before, mut fed) = (self.metrics.turns(), Instant::now());
@@ -269,6 +276,7 @@ impl Node {
                 Err(RecvTimeoutError::Timeout) => {}
                 ended => return ended,
             }
+            supervisor.tell_again();
             self.vitals.look(self.clock.now().monotonic_us / 1000, &self.metrics);
             if interval.is_none_or(|interval| fed.elapsed() < interval) {
                 continue;
@@ -276,7 +284,7 @@ impl Node {
             let now = self.metrics.turns();
             let all_turn = before.iter().zip(&now).all(|(before, now)| before != now);
             if all_turn && !self.vitals.is_failing() {
-                supervisor.tell("WATCHDOG=1");
+                supervisor.tell_alive();
             }
             (before, fed) = (now, Instant::now());
         }

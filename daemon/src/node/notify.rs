@@ -2,8 +2,10 @@
 //! describes them, to the socket that `NOTIFY_SOCKET` names.
 //!
 //! Invariants: without the variable nothing is sent; a supervisor that does not listen is no
-//! reason to fail.
+//! reason to fail, and one whose socket is full is no reason to wait: what it has to hear is sent
+//! again with the next news, in order.
 
+use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -13,6 +15,8 @@ use std::time::Duration;
 pub(super) struct Supervisor {
     address: Option<SocketAddr>,
     watchdog: Option<Duration>,
+    /// Changes of state that it has not heard of yet; there are two in a life.
+    unheard: Vec<&'static str>,
 }
 
 impl Supervisor {
@@ -22,17 +26,42 @@ impl Supervisor {
         let address = variable("NOTIFY_SOCKET").and_then(|name| address(name.as_bytes()));
         let text = |name| variable(name).and_then(|value| value.into_string().ok());
         let watchdog = watchdog(text("WATCHDOG_USEC"), text("WATCHDOG_PID"), std::process::id());
-        Self { address, watchdog }
+        Self { address, watchdog, unheard: Vec::new() }
     }
 
-    /// Sends assignments, one a line.
-    pub(super) fn tell(&self, state: &str) {
-        let Some(address) = &self.address else { return };
-        let sent = UnixDatagram::unbound()
-            .and_then(|socket| socket.send_to_addr(state.as_bytes(), address));
-        if let Err(error) = sent {
-            tracing::debug!("the supervisor could not be told {state:?}: {error}");
+    /// A change of state: assignments, one a line. It is told now, or with what is told next.
+    pub(super) fn tell(&mut self, state: &'static str) {
+        self.unheard.push(state);
+        self.tell_again();
+    }
+
+    /// Tells what could not be told before.
+    pub(super) fn tell_again(&mut self) {
+        while let Some(state) = self.unheard.first() {
+            if self.send(state).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                return;
+            }
+            self.unheard.remove(0);
         }
+    }
+
+    /// A sign of life. One that cannot be told is made up for by the next.
+    pub(super) fn tell_alive(&mut self) {
+        self.tell_again();
+        // What failed is told in `send`.
+        let _ = self.send("WATCHDOG=1");
+    }
+
+    fn send(&self, state: &str) -> io::Result<()> {
+        let Some(address) = &self.address else { return Ok(()) };
+        let send = || {
+            let socket = UnixDatagram::unbound()?;
+            socket.set_nonblocking(true)?;
+            socket.send_to_addr(state.as_bytes(), address).map(drop)
+        };
+        send().inspect_err(|error| {
+            tracing::debug!("the supervisor could not be told {state:?}: {error}");
+        })
     }
 
     /// How often it wants to hear `WATCHDOG=1`, with room for a late one; `None`: never.

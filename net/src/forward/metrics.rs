@@ -5,6 +5,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::metrics::LogMetrics;
+use crate::metrics::export::{LOG_LINES_LEFT_OUT, LOG_LINES_MORE_LIKE_IT};
+
 /// Counters and gauges of a forwarder, plain atomics.
 #[derive(Debug, Default)]
 pub(crate) struct ForwardMetrics {
@@ -40,6 +43,8 @@ pub(crate) struct ForwardMetrics {
     pub(crate) spool_damage: Counter,
     /// Failed writes and syncs of the spool.
     pub(crate) spool_errors: Counter,
+    /// Log lines that were not written.
+    pub(crate) log: LogMetrics,
 }
 
 impl ForwardMetrics {
@@ -72,6 +77,8 @@ impl ForwardMetrics {
                 &self.dropped_bytes,
             ),
             ("forward_spool_damage", "Damaged spans of the spool.", &self.spool_damage),
+            ("log_lines_left_out", LOG_LINES_LEFT_OUT, &self.log.left_out),
+            ("log_lines_more_like_it", LOG_LINES_MORE_LIKE_IT, &self.log.more_like_it),
             ("forward_spool_errors", "Failed writes and syncs of the spool.", &self.spool_errors),
         ];
         for (name, help, counter) in counters {

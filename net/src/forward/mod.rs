@@ -27,6 +27,7 @@ use std::time::Duration;
 
 pub use self::rotation::Target;
 pub use self::run::{Outcome, run};
+use crate::metrics::LogMetrics;
 
 /// What is done with lines when no ingester takes them.
 pub enum Waiting {
@@ -68,4 +69,6 @@ pub struct ForwardOptions {
     pub dns_server: Option<SocketAddr>,
     /// Where metrics and health are served.
     pub api: Option<TcpListener>,
+    /// What is counted about the log.
+    pub log: LogMetrics,
 }

@@ -51,7 +51,7 @@ pub enum Outcome {
 /// Forwards standard input until it is handed over, or a signal ends it.
 pub fn run(options: ForwardOptions) -> io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let metrics = Arc::new(ForwardMetrics::default());
+    let metrics = Arc::new(ForwardMetrics { log: options.log, ..ForwardMetrics::default() });
     let ForwardOptions { waiting, prefix, record_bytes_max, shutdown_timeout, .. } = options;
     let queue = Arc::new(Queue::new(waiting, Arc::clone(&metrics)));
     let sender = SenderOptions {
@@ -111,10 +111,13 @@ async fn drive(
 ) -> io::Result<(Option<Ended>, u64)> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // Who hangs up on an application with its forwarder wants its last words kept.
+    let mut hangup = signal(SignalKind::hangup())?;
     let out_of_time = async {
         let name = tokio::select! {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
+            _ = hangup.recv() => "SIGHUP",
         };
         tracing::info!(signal = name, "stopping: handing over what was read");
         queue.stop();

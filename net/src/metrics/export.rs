@@ -9,8 +9,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 
 use super::{
-    Distribution, FollowMetrics, IngestMetrics, NodeMetrics, QueryMetrics, StoreMetrics, label,
+    Distribution, FollowMetrics, IngestMetrics, LogMetrics, NodeMetrics, QueryMetrics,
+    StoreMetrics, label,
 };
+
+/// What [`LogMetrics::left_out`] counts.
+pub(crate) const LOG_LINES_LEFT_OUT: &str = "Log lines that standard error did not take.";
+/// What [`LogMetrics::more_like_it`] counts.
+pub(crate) const LOG_LINES_MORE_LIKE_IT: &str = "Log lines that were only counted, as too many.";
 
 /// Writes families one after the other.
 struct Writer<'a> {
@@ -285,8 +291,14 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
     w.counter("torn_frames", "Unfinished or damaged last frames found.", &m.torn_frames)?;
     w.counter("torn_bytes", "Their length where it is known.", &m.torn_bytes)?;
     w.gauge("clock_ahead_ms", "How far stamps are ahead of the clock.", &m.clock_ahead_ms)?;
+    log(w, &m.log)?;
     w.one("cluster_size", "Nodes known, this one included.", &ConstGauge::new(1_i64))?;
     w.one("queue_depth", "What waits in a queue.", &m.queue_depth)
+}
+
+fn log(w: &mut Writer<'_>, m: &LogMetrics) -> Result<(), Error> {
+    w.counter("log_lines_left_out", LOG_LINES_LEFT_OUT, &m.left_out)?;
+    w.counter("log_lines_more_like_it", LOG_LINES_MORE_LIKE_IT, &m.more_like_it)
 }
 
 fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {

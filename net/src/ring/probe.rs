@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use super::Ring;
 
@@ -40,12 +41,12 @@ impl fmt::Display for RingRefused {
 
 impl std::error::Error for RingRefused {}
 
-/// Makes a small ring with everything that a shard uses, and lets it go again.
+/// Makes a small ring with everything that a shard uses, enters it once, and lets it go again.
 pub fn probe() -> Result<(), RingRefused> {
     let try_it = || -> io::Result<()> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let wake: OwnedFd = rustix::event::eventfd(0, flags)?;
-        Ring::new(2, 4096, wake).map(drop)
+        Ring::new(2, 4096, wake)?.wait(Duration::ZERO, &mut Vec::new())
     };
     try_it().map_err(RingRefused)
 }
