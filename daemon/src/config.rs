@@ -4,10 +4,12 @@
 //! not look at the machine (cores, disks, limits): the node does that.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::store::writer::Compression;
 use engine::topic::{DEFAULT_TOPIC, Topic};
+use net::http::Sites;
 use net::limits::QUERY_BYTES_MAX;
 
 use crate::logging::LogConfig;
@@ -128,7 +130,7 @@ pub(crate) struct QueryConfig {
 }
 
 /// The HTTP server of a node.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct HttpConfig {
     /// Connections at a time.
     pub(crate) connections_max: usize,
@@ -136,6 +138,8 @@ pub(crate) struct HttpConfig {
     pub(crate) connections_per_address_max: usize,
     /// How long a connection may be silent between or inside request heads.
     pub(crate) idle_timeout: Duration,
+    /// Names it answers to on loopback, and pages that may change something.
+    pub(crate) sites: Arc<Sites>,
 }
 
 impl HttpConfig {
@@ -203,6 +207,7 @@ impl NodeConfig {
                 connections_per_address_max: settings.number("http.connections-per-address-max")
                     as usize,
                 idle_timeout: settings.duration("http.idle-timeout"),
+                sites: sites(settings)?,
             },
             log: LogConfig::from_settings(settings),
         };
@@ -245,6 +250,11 @@ impl NodeConfig {
         }
         Ok(())
     }
+}
+
+fn sites(settings: &Settings) -> Result<Arc<Sites>, SettingsError> {
+    let sites = Sites::new(&settings.texts("http.host"), &settings.texts("http.cors-origin"));
+    sites.map(Arc::new).map_err(SettingsError::Conflict)
 }
 
 fn topic_mode(settings: &Settings) -> TopicMode {

@@ -25,6 +25,16 @@ const fn optional(name: &'static str, kind: Kind, help: &'static str) -> Flag {
     Flag { name, short: None, kind, default: None, several, common: true, help }
 }
 
+/// The same, for `--help-all` only.
+const fn rare_optional(name: &'static str, kind: Kind, help: &'static str) -> Flag {
+    Flag { common: false, ..optional(name, kind, help) }
+}
+
+/// A flag of which every value counts.
+const fn all_count(flag: Flag) -> Flag {
+    Flag { several: Several::AllCount, ..flag }
+}
+
 const fn short(letter: char, flag: Flag) -> Flag {
     Flag { short: Some(letter), ..flag }
 }
@@ -179,6 +189,16 @@ pub(crate) const NODE: &[Flag] = &[
         "30s",
         "A connection that sends no request, or does not complete its head, for this long is closed",
     ),
+    all_count(rare_optional(
+        "http.host",
+        Kind::Text("NAME"),
+        "Answer to this name, too, on a loopback address: that of a proxy's site, say (otherwise only localhost, 127.0.0.0/8 and [::1])",
+    )),
+    all_count(rare_optional(
+        "http.cors-origin",
+        Kind::Text("ORIGIN"),
+        "Let pages of this origin (https://logs.example.com) read answers and send records",
+    )),
     rare(
         "query.wait-max",
         Kind::Duration(0, DAY_MS),

@@ -88,6 +88,20 @@ pub const ENCODED_BODY_MAX: Duration = Duration::from_secs(600);
 /// A client that takes nothing of its answer for this long is cut off.
 pub const HTTP_WRITE_STALL_MAX: Duration = Duration::from_secs(60);
 
+/// A client that has closed its side and to which nothing is sent is probed for the first time
+/// after this time: to see whether it is gone altogether.
+pub const HALF_CLOSED_PROBE_TIME: Duration = Duration::from_secs(10);
+
+/// Time between such probes.
+pub const HALF_CLOSED_PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Probes without an answer after which a client is gone.
+pub const HALF_CLOSED_PROBES: u32 = 3;
+
+/// How long a query or a stream is silent towards a client that has closed its side, before it
+/// sends what it can, so that a client which is gone shows it by a reset.
+pub const HALF_CLOSED_SILENCE: Duration = Duration::from_millis(200);
+
 /// A query whose reader takes nothing for this long is ended: it pins files.
 pub const QUERY_STALL_MAX: Duration = Duration::from_secs(60);
 
@@ -179,5 +193,6 @@ pub const FOLLOW_QUEUE_BYTES_MAX: usize = 2 << 20;
 /// What waits for all followers together, bytes.
 pub const FOLLOW_QUEUES_BYTES_MAX: usize = 64 << 20;
 
-/// Time after which a silent stream of server-sent events shows that it is alive.
+/// Time after which a silent stream shows that it is alive, if it is one of server-sent events, or
+/// its client has closed its side.
 pub const FOLLOW_KEEP_ALIVE: Duration = Duration::from_secs(15);

@@ -18,10 +18,12 @@ use engine::damage::Damage;
 
 use self::damage_seen::DamageSeen;
 pub use self::distribution::Distribution;
+pub use self::exposition::Exposition;
 
 mod damage_seen;
 mod distribution;
 pub(crate) mod export;
+mod exposition;
 
 /// One label: its name and its value.
 pub(crate) type Label = [(&'static str, String); 1];
@@ -218,8 +220,8 @@ pub struct NodeMetrics {
     pub torn_frames: Counter,
     /// Their length where it is known, bytes.
     pub torn_bytes: Counter,
-    /// How far stamps are ahead of the wall clock, milliseconds.
-    pub clock_ahead_ms: Gauge,
+    /// How far stamps are ahead of the wall clock, seconds.
+    pub clock_ahead_seconds: Gauge<f64, AtomicU64>,
     /// By shard: how long a turn of its loop took, waiting excluded.
     pub shard_loop_lag: Vec<Distribution>,
     /// By shard: turns of its loop. One that stands still has stopped.
@@ -260,7 +262,7 @@ impl NodeMetrics {
             damage_seen: DamageSeen::default(),
             torn_frames: Counter::default(),
             torn_bytes: Counter::default(),
-            clock_ahead_ms: Gauge::default(),
+            clock_ahead_seconds: Gauge::default(),
             shard_loop_lag: (0..shards).map(|_| Distribution::default()).collect(),
             shard_turns: (0..shards).map(|_| Counter::default()).collect(),
             shard_deferred: Gauge::default(),

@@ -25,7 +25,8 @@ impl Follower {
     pub fn open(api: SocketAddr, parameters: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(api).expect("the port is listened on");
         stream.set_read_timeout(Some(crate::DEADLINE)).expect("a timeout can be set");
-        let request = format!("GET /stream?{parameters} HTTP/1.1\r\nHost: t\r\n{headers}\r\n");
+        let request =
+            format!("GET /stream?{parameters} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).expect("the node takes the request");
         let mut reader = BufReader::new(stream.try_clone().expect("a socket can be cloned"));
         let mut line = String::new();

@@ -11,6 +11,7 @@ pub mod forwarder;
 pub mod http;
 pub mod lines;
 pub mod loop_disk;
+pub mod metrics_page;
 pub mod node;
 pub mod outlet;
 pub mod seccomp;

@@ -40,7 +40,7 @@ fn match_all(api: SocketAddr) -> TcpStream {
     socket.connect(&api.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
-    stream.write_all(b"GET /query?from=1h HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /query?from=1h HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream.read_exact(&mut [0; 100]).unwrap();
     stream
 }

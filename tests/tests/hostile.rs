@@ -150,7 +150,7 @@ fn a_billion_bytes_without_a_newline_are_cut_and_kept_in_little_memory() {
     let mut stream = connect(node.api);
     write!(
         stream,
-        "POST /records?mode=fast&topic=blob HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+        "POST /records?mode=fast&topic=blob HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
          Content-Length: {BYTES}\r\n\r\n"
     )
     .unwrap();
@@ -191,7 +191,9 @@ fn half_open_sockets_and_half_requests_hold_nothing_when_they_go() {
             1 => stream.write_all(b"\0OKLOGD-ACK/1\nhalf").unwrap(),
             // A body that never comes.
             _ => stream
-                .write_all(b"POST /records HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+                .write_all(
+                    b"POST /records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf",
+                )
                 .unwrap(),
         }
         if number % 2 == 0 {
@@ -218,7 +220,7 @@ fn garbage_is_answered_with_400_or_taken_as_lines_and_harms_nobody() {
         let mut garbage: Vec<u8> = Vec::new();
         if round % 2 == 0 {
             // Requests in a row whose answers nobody reads, before it turns bad.
-            garbage.extend(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200));
+            garbage.extend(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200));
         }
         garbage.extend((0..20_000).flat_map(|_| random.next_u64().to_le_bytes()));
         let mut stream = connect(node.api);

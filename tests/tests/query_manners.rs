@@ -26,7 +26,7 @@ fn fill(node: &Node, megabytes: usize) {
 fn stalled(api: SocketAddr, path: &str) -> TcpStream {
     let mut stream = TcpStream::connect(api).unwrap();
     stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream.read_exact(&mut [0; 100]).unwrap();
     stream
 }
@@ -83,7 +83,7 @@ fn large_expressions_count_against_the_memory_of_queries_and_followers() {
         for kind in ["query?", "stream?"] {
             let mut stream = TcpStream::connect(node.api).unwrap();
             stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
-            write!(stream, "GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path(kind, n)).unwrap();
+            write!(stream, "GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", path(kind, n)).unwrap();
             let mut status = [0; 12];
             stream.read_exact(&mut status).unwrap();
             match &status {
@@ -119,7 +119,7 @@ fn a_client_that_leaves_ends_its_scan_within_a_few_blocks() {
     let path = format!("/query?from=1h&regex&i&q={}", http::encode("(a|b).*[0-9]{3}x{9}.*absent"));
     for _ in 0..10 {
         let mut stream = TcpStream::connect(node.api).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         wait_until("it runs", || node.metric("oklog_queries_running") >= 1.0);
         drop(stream);
         wait_until("it is over", || node.metric("oklog_queries_running") == 0.0);
@@ -169,7 +169,7 @@ fn silent_connections_are_closed_in_time() {
     slow.read_to_end(&mut said).unwrap();
     let mut idle = TcpStream::connect(node.api).unwrap();
     idle.set_read_timeout(Some(tests::DEADLINE)).unwrap();
-    idle.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut reader = BufReader::new(idle);
     assert_eq!(http::read_answer(&mut reader, "GET").unwrap().status, 200);
     assert_eq!(reader.read_to_end(&mut said).unwrap(), 0, "closed without another byte");
@@ -218,7 +218,7 @@ fn one_address_cannot_take_the_places_of_all() {
     held.pop();
     wait_until("an HTTP place is free again", || {
         let mut stream = connect_from(greedy, node.api);
-        stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").is_ok()
+        stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").is_ok()
             && http::read_answer(&mut BufReader::new(stream), "GET").is_ok_and(|a| a.status == 200)
     });
 }

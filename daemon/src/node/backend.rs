@@ -275,7 +275,7 @@ impl Backend for NodeBackend {
         let abandoned = &self.metrics.query.abandoned_bytes;
         abandoned.inc_by(self.searcher.abandoned_bytes().saturating_sub(abandoned.get()));
         let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
-        self.metrics.clock_ahead_ms.set(ahead as i64);
+        self.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
         &self.metrics
     }
 }

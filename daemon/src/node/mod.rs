@@ -417,6 +417,7 @@ fn http_options(config: &NodeConfig) -> HttpOptions {
         connections_max: config.http.connections_max,
         connections_per_address_max: config.http.of_one_address(),
         idle_timeout: config.http.idle_timeout,
+        sites: Arc::clone(&config.http.sites),
         ..HttpOptions::default()
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -26,6 +26,7 @@ use crate::limits::{
     ACCEPT_PAUSE, FORWARD_HTTP_CONNECTIONS_MAX, HTTP_BUFFER_BYTES_MAX, HTTP_HEAD_TIMEOUT,
     HTTP_HEADERS_MAX,
 };
+use crate::metrics::Exposition;
 
 /// Longest life of a connection: nothing that is served takes long.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
@@ -50,6 +51,7 @@ pub(crate) async fn serve(listener: TcpListener, queue: Arc<Queue>, metrics: Arc
                 .header_read_timeout(Some(HTTP_HEAD_TIMEOUT))
                 .max_headers(HTTP_HEADERS_MAX)
                 .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+                .half_close(true)
                 .serve_connection(TokioIo::new(stream), service);
             // How a scraper's connection ends is its own business.
             let _ = tokio::time::timeout(CONNECTION_AGE_MAX, connection).await;
@@ -70,8 +72,9 @@ fn answer(
     {
         (StatusCode::METHOD_NOT_ALLOWED, "application/json", json!({"error": "method"}).to_string())
     } else if path == "/metrics" {
-        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-        (StatusCode::OK, kind, metrics.encode())
+        let accept = request.headers().get_all(ACCEPT).iter();
+        let form = Exposition::asked_for(accept.filter_map(|value| value.to_str().ok()));
+        (StatusCode::OK, form.content_type(), form.of(metrics.encode()))
     } else if path == "/health" {
         (StatusCode::OK, "application/json", health(queue, metrics))
     } else {

@@ -5,18 +5,31 @@
 //! inside its coding is an error.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 
-use flate2::write::MultiGzDecoder;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
+use super::gzip::{Gzip, GzipError};
 use crate::limits::{DECODE_STEP_BYTES, ZSTD_WINDOW_LOG_MAX};
 
 /// Decodes one body.
 pub(super) enum BodyDecoder {
     Identity,
-    Gzip(Box<MultiGzDecoder<Vec<u8>>>),
-    Zstd { decoder: Box<Decoder<'static>>, frame_is_open: bool },
+    Gzip(Box<Gzip>),
+    Zstd { decoder: Box<Decoder<'static>>, place: ZstdPlace },
+}
+
+/// Where a zstd body stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ZstdPlace {
+    /// Nothing has come.
+    Start,
+    /// In a frame.
+    Frame,
+    /// Behind a frame.
+    Between,
+    /// Zeros up to the end.
+    Padding,
 }
 
 /// Why a body cannot be decoded.
@@ -24,8 +37,12 @@ pub(super) enum BodyDecoder {
 pub(super) enum DecodeError {
     /// The coding is not one of ours; names it.
     Unknown(String),
+    /// The bytes are not gzip.
+    Gzip(GzipError),
     /// The bytes are not of the coding.
     Broken(&'static str, io::Error),
+    /// Something stands behind the last frame of zstd that is none, nor zeros.
+    ZstdGarbage,
     /// The body ends too early.
     Truncated(&'static str),
     /// The decoder takes nothing more.
@@ -41,6 +58,10 @@ impl fmt::Display for DecodeError {
                     "Content-Encoding: {name:?} is not valid; valid is identity, gzip or zstd"
                 )
             }
+            Self::Gzip(error) => write!(f, "the body is not valid gzip: {}", error.words()),
+            Self::ZstdGarbage => f.write_str(
+                "the body is not valid zstd: behind its last frame stands something that is no zstd",
+            ),
             Self::Broken(name, error) => write!(f, "the body is not valid {name}: {error}"),
             Self::Stuck => f.write_str("the body cannot be decoded further"),
             Self::Truncated(name) => write!(f, "the body ends before its {name} stream does"),
@@ -55,14 +76,14 @@ impl BodyDecoder {
     pub(super) fn new(coding: &str) -> Result<Self, DecodeError> {
         match coding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Ok(Self::Identity),
-            "gzip" | "x-gzip" => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))),
+            "gzip" | "x-gzip" => Ok(Self::Gzip(Box::new(Gzip::new()))),
             "zstd" => {
                 let broken = |error| DecodeError::Broken("zstd", error);
                 let mut decoder = Decoder::new().map_err(broken)?;
                 decoder
                     .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
                     .map_err(broken)?;
-                Ok(Self::Zstd { decoder: Box::new(decoder), frame_is_open: false })
+                Ok(Self::Zstd { decoder: Box::new(decoder), place: ZstdPlace::Start })
             }
             _ => Err(DecodeError::Unknown(coding.chars().take(80).collect())),
         }
@@ -84,27 +105,23 @@ impl BodyDecoder {
                 out.extend_from_slice(now);
                 *input = later;
             }
-            Self::Gzip(decoder) => {
-                let broken = |error| DecodeError::Broken("gzip", error);
-                // Each write inflates at most the 32 KiB that its inner buffer holds; with no
-                // input left, flushing brings what is still inside.
-                if input.is_empty() {
-                    decoder.flush().map_err(broken)?;
-                } else {
-                    let used = decoder.write(input).map_err(broken)?;
-                    *input = &input[used..];
-                }
-                std::mem::swap(out, decoder.get_mut());
+            Self::Gzip(gzip) => {
+                out.resize(DECODE_STEP_BYTES, 0);
+                let made = gzip.step(input, out).map_err(DecodeError::Gzip)?;
+                out.truncate(made);
             }
-            Self::Zstd { decoder, frame_is_open } => {
+            Self::Zstd { decoder, place } => {
+                if matches!(place, ZstdPlace::Between | ZstdPlace::Padding) {
+                    *place = skip_padding(*place, input)?;
+                }
                 out.resize(DECODE_STEP_BYTES, 0);
                 let mut source = InBuffer::around(input);
                 let mut target = OutBuffer::around(out.as_mut_slice());
-                if !source.src.is_empty() || *frame_is_open {
+                if !source.src.is_empty() || *place == ZstdPlace::Frame {
                     let hint = decoder
                         .run(&mut source, &mut target)
                         .map_err(|error| DecodeError::Broken("zstd", error))?;
-                    *frame_is_open = hint != 0;
+                    *place = if hint == 0 { ZstdPlace::Between } else { ZstdPlace::Frame };
                 }
                 let (used, made) = (source.pos(), target.pos());
                 out.truncate(made);
@@ -119,22 +136,32 @@ impl BodyDecoder {
     }
 
     /// Checks that the body is whole.
-    pub(super) fn finish(self, out: &mut Vec<u8>) -> Result<(), DecodeError> {
-        out.clear();
+    pub(super) fn finish(self) -> Result<(), DecodeError> {
         match self {
-            Self::Identity | Self::Zstd { frame_is_open: false, .. } => Ok(()),
-            Self::Zstd { .. } => Err(DecodeError::Truncated("zstd")),
-            Self::Gzip(mut decoder) => {
-                decoder.try_finish().map_err(|_| DecodeError::Truncated("gzip"))?;
-                std::mem::swap(out, decoder.get_mut());
-                Ok(())
-            }
+            Self::Zstd { place: ZstdPlace::Frame, .. } => Err(DecodeError::Truncated("zstd")),
+            Self::Gzip(gzip) if !gzip.is_whole() => Err(DecodeError::Truncated("gzip")),
+            Self::Identity | Self::Zstd { .. } | Self::Gzip(_) => Ok(()),
         }
+    }
+}
+
+/// Removes the zeros behind a frame of zstd. Only zeros may follow the first, and only a frame
+/// may follow a frame otherwise: each begins with a byte that tells.
+fn skip_padding(place: ZstdPlace, input: &mut &[u8]) -> Result<ZstdPlace, DecodeError> {
+    let zeros = input.iter().take_while(|&&byte| byte == 0).count();
+    *input = &input[zeros..];
+    let is_padding = place == ZstdPlace::Padding || zeros > 0;
+    match (is_padding, input.first()) {
+        (false, None | Some(0x28 | 0x50..=0x5F)) => Ok(ZstdPlace::Between),
+        (true, None) => Ok(ZstdPlace::Padding),
+        _ => Err(DecodeError::ZstdGarbage),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -166,8 +193,7 @@ mod tests {
                 }
             }
         }
-        decoder.finish(&mut out)?;
-        all.extend_from_slice(&out);
+        decoder.finish()?;
         Ok(all)
     }
 
@@ -190,6 +216,34 @@ mod tests {
             let body = [encode(coding, b"one\n"), encode(coding, b""), encode(coding, b"two\n")];
             assert_eq!(decode(coding, &body.concat(), 5).unwrap(), b"one\ntwo\n", "{coding}");
         }
+    }
+
+    #[test]
+    fn zeros_behind_a_body_are_padding_and_anything_else_is_named() {
+        for coding in ["gzip", "zstd"] {
+            let body = encode(coding, b"some lines\nof text\n");
+            for piece_len in [1, 7, 1 << 20] {
+                let padded = [&body[..], &[0; 600]].concat();
+                assert_eq!(decode(coding, &padded, piece_len).unwrap(), b"some lines\nof text\n");
+                for garbage in [&b"x"[..], b"\0\0x", b"\0\x1F\x8B", b"\0\x28\xB5\x2F\xFD", b"GET /"]
+                {
+                    let bad = [&body[..], garbage].concat();
+                    let error = decode(coding, &bad, piece_len).unwrap_err().to_string();
+                    assert!(error.contains("behind its last"), "{coding}: {error}");
+                }
+            }
+        }
+        let mut body = encode("gzip", b"text\n");
+        let at = body.len() - 8;
+        body[at] ^= 1;
+        assert!(decode("gzip", &body, 9).unwrap_err().to_string().contains("checksum (CRC)"));
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.include_checksum(true).unwrap();
+        encoder.write_all(b"text\n").unwrap();
+        let mut body = encoder.finish().unwrap();
+        let at = body.len() - 1;
+        body[at] ^= 1;
+        assert!(decode("zstd", &body, 9).unwrap_err().to_string().contains("checksum"));
     }
 
     #[test]

@@ -1,26 +1,38 @@
-//! A client's socket as the HTTP library sees it, with four things that the library cannot do.
+//! A client's socket as the HTTP library sees it, with five things that the library cannot do.
 //!
 //! It tells when everything written so far has been handed to the system ([`Flushes`]): a body
 //! that must end with an error waits for that, because the library drops what it still buffers.
 //! It holds back the bare answers that the library gives to requests it cannot parse, so that
 //! `bad_head` can say what is wrong. It ends a connection whose unfinished head finds no room
-//! (`head_bytes`). And it ends a connection whose client takes nothing of its
-//! answer.
+//! (`head_bytes`). It ends a connection whose client takes nothing of its answer. And it tells a
+//! client that is gone from one that has only said all it had to say ([`until_gone`]).
+//!
+//! Either closes its side of the connection, and TCP shows no difference until something is sent:
+//! then one who is gone answers with a reset. So whoever has closed his side gets his whole answer;
+//! a query that is silent begins its answer early, a stream says that it is alive
+//! ([`Flushes::until_half_closed_for_long`]); and where nothing can be sent, probes of the system find out, within some twenty-five seconds where the
+//! host is gone, and within what a client's system remembers a closed connection for (a minute
+//! on Linux) otherwise.
 
 use std::io;
+use std::net::Shutdown;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::head_bytes::HeadAccount;
-use crate::limits::HTTP_WRITE_STALL_MAX;
+use crate::limits::{
+    HALF_CLOSED_PROBE_INTERVAL, HALF_CLOSED_PROBE_TIME, HALF_CLOSED_PROBES, HALF_CLOSED_SILENCE,
+    HTTP_WRITE_STALL_MAX,
+};
 
 /// Bytes read at a time: little enough for the stack, and for thousands of bodies that wait.
 const READ_BYTES: usize = 16 << 10;
@@ -34,6 +46,9 @@ pub(super) struct Flushes {
     served: AtomicBool,
     /// What is being written is not worth waiting for any longer.
     given_up: AtomicBool,
+    /// The client has closed its side.
+    half_closed: AtomicBool,
+    on_half_closed: Notify,
 }
 
 impl Flushes {
@@ -58,6 +73,26 @@ impl Flushes {
         self.given_up.store(true, SeqCst);
     }
 
+    /// Ready once the client has closed its side: it is gone, or wants its answer and nothing more.
+    async fn until_half_closed(&self) {
+        let told = self.on_half_closed.notified();
+        if !self.half_closed.load(SeqCst) {
+            told.await;
+        }
+    }
+
+    /// Ready when such a client has been there for a little: time to send it what shows whether it
+    /// is gone.
+    pub(super) async fn until_half_closed_for_long(&self) {
+        self.until_half_closed().await;
+        tokio::time::sleep(HALF_CLOSED_SILENCE).await;
+    }
+
+    fn half_close(&self) {
+        self.half_closed.store(true, SeqCst);
+        self.on_half_closed.notify_waiters();
+    }
+
     fn is_given_up(&self) -> bool {
         self.given_up.load(SeqCst)
     }
@@ -71,9 +106,24 @@ impl Flushes {
     }
 }
 
+/// Ready once the connection has failed: its client, or the way to it, is gone.
+pub(super) async fn until_gone(stream: &TcpStream, flushes: &Flushes) {
+    // Of these, only the end of what the client sends is ever there.
+    if stream.ready(Interest::PRIORITY).await.is_ok() {
+        flushes.half_close();
+        let probes = TcpKeepalive::new()
+            .with_time(HALF_CLOSED_PROBE_TIME)
+            .with_interval(HALF_CLOSED_PROBE_INTERVAL)
+            .with_retries(HALF_CLOSED_PROBES);
+        // Without probes the next write finds out.
+        let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
+    }
+    let _ = stream.ready(Interest::ERROR).await;
+}
+
 /// See the module page.
 pub(super) struct ClientStream {
-    stream: TokioIo<TcpStream>,
+    stream: Arc<TcpStream>,
     flushes: Arc<Flushes>,
     /// Runs out when the client has taken nothing for too long; there while it takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
@@ -82,8 +132,12 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(super) fn new(stream: TcpStream, flushes: Arc<Flushes>, heads: Arc<HeadAccount>) -> Self {
-        Self { stream: TokioIo::new(stream), flushes, stall: None, held_back: None, heads }
+    pub(super) fn new(
+        stream: Arc<TcpStream>,
+        flushes: Arc<Flushes>,
+        heads: Arc<HeadAccount>,
+    ) -> Self {
+        Self { stream, flushes, stall: None, held_back: None, heads }
     }
 
     /// Ends a write that waits for too long, or whose answer was given up.
@@ -115,9 +169,24 @@ impl ClientStream {
         self.stall.is_some()
     }
 
-    /// The socket itself.
-    pub(super) fn into_inner(self) -> TcpStream {
-        self.stream.into_inner()
+    /// Writes once there is room.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let sent = loop {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => break Poll::Pending,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) => {}
+            }
+            match send(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => break Poll::Ready(sent),
+            }
+        };
+        self.limit_stall(cx, sent)
     }
 
     /// Whether these bytes are the library's own answer, which is then held back.
@@ -138,17 +207,21 @@ impl Read for ClientStream {
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        // Read here, because a cursor that was handed on does not tell how far it came.
         let mut chunk = [0; READ_BYTES];
         let len = buffer.remaining().min(READ_BYTES);
-        let mut piece = ReadBuf::new(&mut chunk[..len]);
-        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut piece))?;
-        if !self.heads.read(piece.filled().len()) {
+        let filled = loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(&mut chunk[..len]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                filled => break filled?,
+            }
+        };
+        if !self.heads.read(filled) {
             self.held_back = Some(*b"503");
             let words = "too many large request heads are open";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, words)));
         }
-        buffer.put_slice(piece.filled());
+        buffer.put_slice(&chunk[..filled]);
         Poll::Ready(Ok(()))
     }
 }
@@ -162,8 +235,7 @@ impl Write for ClientStream {
         if self.holds_back(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.limit_stall(cx, written)
+        self.poll_send(cx, |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -175,24 +247,20 @@ impl Write for ClientStream {
         if self.holds_back(first) {
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.limit_stall(cx, written)
+        self.poll_send(cx, |stream| stream.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        if let Poll::Ready(Ok(())) = flushed {
-            self.flushes.flushed();
-        }
-        flushed
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.flushes.flushed();
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }
 
@@ -201,7 +269,7 @@ mod tests {
     use super::super::head_bytes::HeadBytes;
     use super::*;
     use std::future::poll_fn;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
 
     /// Writes until the client's side is full.
@@ -222,7 +290,7 @@ mod tests {
         flushes.serve();
         let stream = listener.accept().await.unwrap().0;
         let heads = Arc::new(HeadAccount::new(&HeadBytes::new(0)));
-        (ClientStream::new(stream, Arc::clone(&flushes), heads), flushes, client)
+        (ClientStream::new(Arc::new(stream), Arc::clone(&flushes), heads), flushes, client)
     }
 
     #[tokio::test(start_paused = true)]
@@ -236,12 +304,36 @@ mod tests {
         // How much that has to be is the kernel's decision.
         let takes = async { while client.read(&mut taken).await.is_ok() {} };
         tokio::select! {
-            writable = stream.stream.inner().writable() => writable.unwrap(),
+            writable = stream.stream.writable() => writable.unwrap(),
             () = takes => panic!("the stream is there"),
         }
         let start = Instant::now();
         assert_eq!(fill(&mut stream).await.kind(), io::ErrorKind::TimedOut);
         assert!(start.elapsed() >= HTTP_WRITE_STALL_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_its_side_is_not_gone_before_something_cannot_be_sent() {
+        let (mut stream, flushes, mut client) = connected().await;
+        let socket = Arc::clone(&stream.stream);
+        let mut gone = std::pin::pin!(until_gone(&socket, &flushes));
+        client.write_all(b"unread").await.unwrap();
+        client.shutdown().await.unwrap();
+        tokio::select! {
+            biased;
+            () = &mut gone => panic!("it is there"),
+            () = flushes.until_half_closed() => {}
+        }
+        assert!(SockRef::from(&*socket).keepalive().unwrap());
+        assert!(poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, b"x")).await.is_ok());
+        tokio::select! {
+            biased;
+            () = &mut gone => panic!("it is there"),
+            read = client.read_u8() => assert_eq!(read.unwrap(), b'x'),
+        }
+        drop(client);
+        assert!(poll_fn(|cx| Pin::new(&mut stream).poll_write(cx, b"y")).await.is_ok());
+        gone.await;
     }
 
     #[tokio::test(start_paused = true)]

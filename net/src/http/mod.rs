@@ -2,9 +2,10 @@
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
 //! bounds connections (`client_stream`; `crowding` tells when they are many, `head_bytes` bounds
-//! unfinished heads, `bad_head` answers what is no request), `router` picks who answers, `parameters` reads the query string; `query` turns it
+//! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
+//! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
 //! into a query whose bytes come out of `pipe_body`, `stream` follows live, `lasting` has places for
-//! both; `records` decodes a body (`body_decoder`) into batches of lines (`line_batches`) for the node.
+//! both; `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
@@ -15,6 +16,7 @@ mod body_decoder;
 mod client_stream;
 mod crowding;
 mod drain;
+mod gzip;
 mod head_bytes;
 mod lasting;
 mod line_batches;
@@ -27,6 +29,7 @@ mod records;
 mod replay;
 mod router;
 mod server;
+mod sites;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -42,6 +45,7 @@ use tokio::sync::Semaphore;
 use self::lasting::Lasting;
 use self::query_memory::QueryMemory;
 pub use self::server::serve;
+pub use self::sites::Sites;
 use self::told::Told;
 use crate::backend::Backend;
 use crate::limits::{
@@ -51,8 +55,8 @@ use crate::limits::{
 };
 use crate::metrics::NodeMetrics;
 
-/// Bounds of a server.
-#[derive(Debug, Clone, Copy)]
+/// Bounds of a server, and whom it answers.
+#[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// Queries at a time; further ones get 429.
     pub queries_max: usize,
@@ -70,6 +74,8 @@ pub struct HttpOptions {
     pub body_bytes_max: u64,
     /// Requests that take records apart at a time; further ones wait, then get 429.
     pub records_requests_max: usize,
+    /// Names it answers to on loopback, and pages that may change something.
+    pub sites: Arc<Sites>,
 }
 
 impl Default for HttpOptions {
@@ -83,6 +89,7 @@ impl Default for HttpOptions {
             idle_timeout: HTTP_HEAD_TIMEOUT,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
+            sites: Arc::default(),
         }
     }
 }
@@ -119,7 +126,6 @@ impl App {
         Self {
             metrics: Arc::clone(backend.metrics()),
             backend,
-            options,
             intakes: Semaphore::new(options.records_requests_max),
             queries: Arc::new(Semaphore::new(queries)),
             query_memory: QueryMemory::new(options.query_memory_bytes),
@@ -129,6 +135,7 @@ impl App {
             replays: Arc::new(Semaphore::new((queries / 2).max(1))),
             waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
             told: Arc::default(),
+            options,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Invariants: this thread neither compiles an expression nor reads data; a query is pinned
 //! after its request was read, so everything acknowledged before is in it; a client that goes
-//! ends its query, because what it waited for is dropped.
+//! ends its query, because what it waited for is dropped; one that has only closed its side gets its
+//! whole answer.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -254,9 +255,14 @@ async fn records(
     let mut response = Response::new(Body::empty());
     let deny_partial = prepared.request.deny_partial;
     let told = Described::of(&prepared);
+    let planned = known_head(&prepared);
     let Prepared { spec, snapshot, watch, .. } = prepared;
     let mut reader = app.backend.searcher().query(spec, snapshot, format);
-    let head = poll_fn(|cx| reader.poll_head(cx)).await;
+    let head = tokio::select! {
+        biased;
+        head = poll_fn(|cx| reader.poll_head(cx)) => head,
+        () = flushes.until_half_closed_for_long(), if !deny_partial => planned,
+    };
     if deny_partial && !head.complete {
         return Err(denied(head.missing_count));
     }

@@ -119,11 +119,7 @@ impl Intake<'_> {
         let outcome = match outcome {
             Ok(()) => {
                 self.turn.take().await?;
-                let mut out = Vec::new();
-                match decoder.finish(&mut out) {
-                    Ok(()) => self.append_lines(&out).await,
-                    Err(error) => Err(undecodable(&error)),
-                }
+                decoder.finish().map_err(|error| undecodable(&error))
             }
             refused => refused,
         };

@@ -7,11 +7,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::routing::{get, post};
-use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN};
+use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use tower_service::Service;
 
 use super::answer::Refusal;
+use super::sites::{self, Sites};
 use super::{App, drain, query, records, status, stream};
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
@@ -39,45 +41,78 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// Answers one request.
-pub(super) async fn answer(mut router: Router, mut request: Request<Body>) -> Response<Body> {
-    let mut response = if let Some(refusal) = refuse(&request) {
-        refusal.into_response()
-    } else {
-        strip_alias(request.uri_mut());
-        match router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+/// What every request meets first. Clones share it.
+#[derive(Clone)]
+pub(super) struct Front {
+    router: Router,
+    sites: Arc<Sites>,
+    /// Only this host reaches the listener.
+    is_loopback: bool,
+}
+
+impl Front {
+    pub(super) fn new(router: Router, sites: Arc<Sites>, is_loopback: bool) -> Self {
+        Self { router, sites, is_loopback }
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(mut self, request: Request<Body>) -> Response<Body> {
+        let (mut parts, body) = request.into_parts();
+        let mut for_browsers = HeaderMap::new();
+        sites::allow_reading(&parts.headers, &self.sites, &mut for_browsers);
+        let mut response = if let Some(refusal) = self.refuse(&parts) {
+            refusal.into_response()
+        } else if let Some(allowed) = sites::preflight(&parts, &self.sites) {
+            for_browsers.extend(allowed);
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        } else {
+            strip_alias(&mut parts.uri);
+            match self.router.call(Request::from_parts(parts, body)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        };
+        let (name, value) = NOSNIFF;
+        response.headers_mut().insert(name, value);
+        for (name, value) in for_browsers {
+            // Each name once, so each is there.
+            name.map(|name| response.headers_mut().append(name, value));
         }
-    };
-    let (name, value) = NOSNIFF;
-    response.headers_mut().insert(name, value);
-    response
+        response
+    }
+
+    /// What is refused on every path.
+    fn refuse(&self, request: &Parts) -> Option<Refusal> {
+        if let Some(refusal) = sites::refuse(request, &self.sites, self.is_loopback) {
+            return Some(refusal);
+        }
+        if let Some(coding) = foreign_coding(&request.headers) {
+            let words = format!(
+                "Transfer-Encoding: {coding:?} is not known here; valid is chunked alone, with \
+                 Content-Encoding for what is compressed"
+            );
+            return Some(Refusal::new(StatusCode::NOT_IMPLEMENTED, words));
+        }
+        let query_len = request.uri.query().map_or(0, str::len);
+        if query_len > HTTP_QUERY_BYTES_MAX {
+            let words = format!(
+                "the query string has {query_len} bytes; at most {HTTP_QUERY_BYTES_MAX} are valid"
+            );
+            return Some(Refusal::new(StatusCode::URI_TOO_LONG, words));
+        }
+        None
+    }
 }
 
-/// What is refused on every path.
-fn refuse(request: &Request<Body>) -> Option<Refusal> {
-    if request.method() == Method::POST && has_foreign_origin(request.headers()) {
-        let words = "Origin: a page of another site may not send records here";
-        return Some(Refusal::new(StatusCode::FORBIDDEN, words));
-    }
-    let query_len = request.uri().query().map_or(0, str::len);
-    if query_len > HTTP_QUERY_BYTES_MAX {
-        let words = format!(
-            "the query string has {query_len} bytes; at most {HTTP_QUERY_BYTES_MAX} are valid"
-        );
-        return Some(Refusal::new(StatusCode::URI_TOO_LONG, words));
-    }
-    None
-}
-
-/// Whether a browser says that the request comes from a page of another host.
-fn has_foreign_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let origin = origin.to_str().unwrap_or_default();
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    !authority.is_some_and(|authority| !host.is_empty() && authority.eq_ignore_ascii_case(host))
+/// A transfer coding beyond the chunks that the library takes apart: it hands those on as they are.
+fn foreign_coding(headers: &HeaderMap) -> Option<String> {
+    let values = headers.get_all(TRANSFER_ENCODING).iter();
+    let values: Vec<_> = values.map(|value| value.to_str().unwrap_or("?").trim()).collect();
+    let all = values.join(", ");
+    let is_known = all.is_empty() || all.eq_ignore_ascii_case("chunked");
+    (!is_known).then(|| all.chars().take(80).collect())
 }
 
 /// `/store/query` is `/query`.
@@ -170,22 +205,5 @@ mod tests {
             strip_alias(&mut uri);
             assert_eq!(uri.to_string(), expected);
         }
-    }
-
-    #[test]
-    fn an_origin_is_foreign_unless_it_is_the_host() {
-        let foreign = |origin: Option<&'static str>, host: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(HOST, HeaderValue::from_static(host));
-            origin.map(|origin| headers.insert(ORIGIN, HeaderValue::from_static(origin)));
-            has_foreign_origin(&headers)
-        };
-        assert!(!foreign(None, "a:1"));
-        assert!(!foreign(Some("http://a:1"), "a:1"));
-        assert!(!foreign(Some("https://A"), "a"));
-        assert!(foreign(Some("http://a:2"), "a:1"));
-        assert!(foreign(Some("http://b"), "a"));
-        assert!(foreign(Some("null"), "a"));
-        assert!(foreign(Some(""), ""));
     }
 }

@@ -2,33 +2,36 @@
 //!
 //! Invariants: at most so many connections at a time, each with a bounded head, head time and
 //! buffers; told to stop, it accepts nothing more, lets open requests end, and drops what is left
-//! after [`HTTP_DRAIN`]. An error of one connection never reaches another.
+//! after [`HTTP_DRAIN`]. An error of one connection never reaches another. An answer whose only end
+//! is that of its connection (to HTTP/1.0, of unknown length) is either whole or ends with a reset,
+//! also where the process does not live to see its end.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::Request;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::service_fn;
+use hyper::{Method, Request, Version};
 use hyper_util::rt::TokioTimer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::bad_head::{self, Ending};
-use super::client_stream::{ClientStream, Flushes};
+use super::client_stream::{ClientStream, Flushes, until_gone};
 use super::crowding::Crowding;
 use super::drain::ClientAddress;
 use super::head_bytes::{HeadAccount, HeadBytes};
-use super::router::{answer, router};
+use super::router::{Front, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
 use crate::limits::{
@@ -50,8 +53,10 @@ pub async fn serve(
     options: HttpOptions,
     stop: impl Future<Output = ()>,
 ) {
-    let app = Arc::new(App::new(backend, options));
-    let router = router(&app);
+    let is_loopback =
+        listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let app = Arc::new(App::new(backend, options.clone()));
+    let front = Front::new(router(&app), Arc::clone(&options.sites), is_loopback);
     let metrics = Arc::clone(&app.metrics);
     let (connected, accepted, refused) = (
         metrics.connected_clients("http"),
@@ -93,13 +98,13 @@ pub async fn serve(
             let _ = stream.try_write(TOO_MANY);
             continue;
         };
-        let (connected, router, stopping) = (connected.clone(), router.clone(), stopping.clone());
+        let (connected, front, stopping) = (connected.clone(), front.clone(), stopping.clone());
         let heads = HeadAccount::new(&heads);
         connections.spawn(async move {
             connected.inc();
             let client =
                 Client { address: address.ip(), idle_timeout: options.idle_timeout, heads };
-            connection(stream, client, router, stopping).await;
+            connection(stream, client, front, stopping).await;
             connected.dec();
             drop(place);
         });
@@ -171,23 +176,30 @@ struct Client {
 async fn connection(
     stream: TcpStream,
     client: Client,
-    router: axum::Router,
+    front: Front,
     mut stopping: watch::Receiver<()>,
 ) {
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let flushes = Arc::new(Flushes::default());
     let heads = Arc::new(client.heads);
-    let stream = ClientStream::new(stream, Arc::clone(&flushes), Arc::clone(&heads));
+    let socket = Arc::new(stream);
+    let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&flushes), Arc::clone(&heads));
+    let served = Arc::clone(&socket);
+    let shown = Arc::clone(&flushes);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let router = router.clone();
-        let heads = Arc::clone(&heads);
-        flushes.serve();
+        let (front, heads, socket) = (front.clone(), Arc::clone(&heads), Arc::clone(&served));
+        shown.serve();
         heads.serve();
-        request.extensions_mut().insert(Arc::clone(&flushes));
+        request.extensions_mut().insert(Arc::clone(&shown));
         request.extensions_mut().insert(ClientAddress(client.address));
         Box::pin(async move {
-            let response = answer(router, request.map(Body::new)).await;
+            let asks_head = request.method() == Method::HEAD;
+            let is_old = request.version() < Version::HTTP_11 && !asks_head;
+            let response = front.answer(request.map(Body::new)).await;
+            if is_old && response.body().size_hint().exact().is_none() {
+                reset_at_close(&socket, true);
+            }
             heads.served();
             Ok::<_, Infallible>(response)
         })
@@ -198,6 +210,8 @@ async fn connection(
         .max_headers(HTTP_HEADERS_MAX)
         .max_header_size(HTTP_HEAD_BYTES_MAX)
         .max_buf_size(HTTP_BUFFER_BYTES_MAX)
+        // A client that has closed its side may still wait for its answer.
+        .half_close(true)
         .serve_connection(stream, service);
     let mut told = false;
     let mut stop = std::pin::pin!(stopping.changed());
@@ -208,9 +222,16 @@ async fn connection(
         }
         connection.poll_without_shutdown(cx)
     });
-    let error = ended.await.err();
-    if let Some(error) = &error {
-        tracing::debug!(%error, "HTTP connection ended early");
+    let ended = tokio::select! {
+        biased;
+        ended = ended => ended,
+        // With it goes the query behind its answer.
+        () = until_gone(&socket, &flushes) => return,
+    };
+    let error = ended.err();
+    match &error {
+        Some(error) => tracing::debug!(%error, "HTTP connection ended early"),
+        None => reset_at_close(&socket, false),
     }
     // Drops what is left of the answer, and with it the query behind it.
     let Parts { io, read_buf, .. } = connection.into_parts();
@@ -222,24 +243,41 @@ async fn connection(
         // An idle connection is closed without a word; behind half an answer nothing can be said.
         head_is_late: is_late && !read_buf.is_empty() && !io.is_stalled(),
     });
-    drop(read_buf);
-    let stream = io.into_inner();
+    drop((read_buf, io));
     if let Some(answer) = answer {
         // Nothing is unsent before it, so it finds room; if not, closing says enough.
-        let _ = stream.try_write(answer.as_bytes());
+        let _ = socket.try_write(answer.as_bytes());
     }
-    linger(stream).await;
+    if !resets_at_close(&socket) {
+        linger(&socket).await;
+    }
+}
+
+/// Whether closing the connection, be it by the end of the process, is to be a reset.
+fn reset_at_close(socket: &TcpStream, resets: bool) {
+    // A socket that refuses it is gone.
+    let _ = SockRef::from(socket).set_linger(resets.then_some(Duration::ZERO));
+}
+
+fn resets_at_close(socket: &TcpStream) -> bool {
+    SockRef::from(socket).linger().is_ok_and(|linger| linger.is_some())
 }
 
 /// Closes a connection whose client may still be sending, so that it can read the answer: closed
 /// at once, the system would answer what comes with a reset, and that discards the answer.
-async fn linger(stream: TcpStream) {
+async fn linger(socket: &TcpStream) {
     let read_out = async {
-        let mut stream = stream;
-        stream.shutdown().await?;
-        let mut rest = (&mut stream).take(LINGER_BYTES_MAX);
-        let mut sink = vec![0; 16 << 10];
-        while rest.read(&mut sink).await? > 0 {}
+        SockRef::from(socket).shutdown(Shutdown::Write)?;
+        let (mut left, mut sink) = (LINGER_BYTES_MAX, vec![0; 16 << 10]);
+        while left > 0 {
+            socket.readable().await?;
+            match socket.try_read(&mut sink) {
+                Ok(0) => break,
+                Ok(bytes) => left = left.saturating_sub(bytes as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok::<(), io::Error>(())
     };
     // A client that is gone, or that goes on sending, has had its chance.

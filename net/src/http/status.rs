@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use hyper::{Response, StatusCode, Uri};
+use hyper::header::{ACCEPT, HeaderValue, VARY};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 
 use super::answer::{self, Refusal};
 use super::parameters::{Known, Parameters};
 use super::{App, now_ms, rfc3339};
 use crate::backend::Health;
+use crate::metrics::Exposition;
 
 const NONE: Known = Known { single: &[], repeated: &[] };
 
@@ -37,9 +39,13 @@ fn tell(health: &Health) -> Response<Body> {
 }
 
 /// Everything that is counted.
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    answer::bytes(StatusCode::OK, kind, app.backend.metrics().encode())
+pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let form = Exposition::asked_for(accept);
+    let page = form.of(app.backend.metrics().encode());
+    let mut response = answer::bytes(StatusCode::OK, form.content_type(), page);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// How many segments there are in which state.

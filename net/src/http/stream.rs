@@ -11,6 +11,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -25,6 +26,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::App;
 use super::answer::Refusal;
+use super::client_stream::Flushes;
 use super::drain::ClientAddress;
 use super::lasting::LastingPlace;
 use super::query::{compile, stopping};
@@ -39,15 +41,16 @@ pub(super) async fn get(
     uri: Uri,
     headers: HeaderMap,
     Extension(client): Extension<ClientAddress>,
+    Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
-    follow(&app, &uri, &headers, client).await.unwrap_or_else(Refusal::into_response)
+    follow(&app, &uri, &headers, (client, flushes)).await.unwrap_or_else(Refusal::into_response)
 }
 
 async fn follow(
     app: &Arc<App>,
     uri: &Uri,
     headers: &HeaderMap,
-    client: ClientAddress,
+    (client, flushes): (ClientAddress, Arc<Flushes>),
 ) -> Result<Response<Body>, Refusal> {
     // What is no text is no ULID either, and is refused as such.
     let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
@@ -83,6 +86,7 @@ async fn follow(
         phase,
         subscription,
         keep_alive,
+        half_closed: Some(Box::pin(async move { flushes.until_half_closed_for_long().await })),
         _held: (permit, memory, place),
     };
     let mut response = Response::new(Body::new(body));
@@ -97,6 +101,8 @@ async fn follow(
         response.headers_mut().insert("x-oklog-after", boundary);
     }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // nginx, and what understands it, would hold back what comes until a buffer is full.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
 }
 
@@ -134,6 +140,8 @@ struct StreamBody {
     phase: Phase,
     subscription: Subscription,
     keep_alive: Option<Pin<Box<Sleep>>>,
+    /// Ready when a client that has closed its side has to show whether it is gone.
+    half_closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _held: (OwnedSemaphorePermit, OwnedSemaphorePermit, LastingPlace),
 }
 
@@ -209,16 +217,27 @@ impl http_body::Body for StreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let polled = self.poll_bytes(cx);
-        let Some(keep_alive) = &mut self.keep_alive else {
-            return polled.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes.into()))));
-        };
-        if polled.is_ready() {
-            keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
-        } else if keep_alive.as_mut().poll(cx).is_ready() {
-            keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
-            // To be polled again for the new deadline.
-            cx.waker().wake_by_ref();
-            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b": alive\n\n")))));
+        let is_asked =
+            self.half_closed.as_mut().is_some_and(|closed| closed.as_mut().poll(cx).is_ready());
+        if is_asked {
+            self.half_closed = None;
+            // Shows that it is alive at once, and from then on.
+            self.keep_alive = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
+        }
+        let format = self.format;
+        if let Some(keep_alive) = &mut self.keep_alive {
+            if polled.is_ready() {
+                keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
+            } else if keep_alive.as_mut().poll(cx).is_ready() {
+                keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
+                // To be polled again for the new deadline.
+                cx.waker().wake_by_ref();
+                let sign = match format {
+                    StreamFormat::Sse => b": alive\n\n".to_vec(),
+                    StreamFormat::Text | StreamFormat::Ndjson => format.note("alive", "{}"),
+                };
+                return Poll::Ready(Some(Ok(Frame::data(sign.into()))));
+            }
         }
         polled.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes.into()))))
     }

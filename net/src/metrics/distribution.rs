@@ -76,7 +76,7 @@ impl Distribution {
 
 impl EncodeMetric for Distribution {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bounds = self.inner.bounds.iter().copied().chain([f64::MAX]);
+        let bounds = self.inner.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = self.inner.counts.iter().map(|count| count.load(Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();

@@ -7,6 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Unit;
 
 use super::{
     Distribution, FollowMetrics, IngestMetrics, LogMetrics, NodeMetrics, QueryMetrics,
@@ -25,7 +26,8 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> Result<(), Error> {
-        metric.encode(self.encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        let (stem, unit) = unit_of(name);
+        metric.encode(self.encoder.encode_descriptor(stem, help, unit, metric.metric_type())?)
     }
 
     fn counter(&mut self, name: &str, help: &str, counter: &Counter) -> Result<(), Error> {
@@ -44,12 +46,20 @@ impl Writer<'_> {
         members: &[(String, &M)],
     ) -> Result<(), Error> {
         let kind = members.first().map_or(MetricType::Unknown, |(_, metric)| metric.metric_type());
-        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        let (stem, unit) = unit_of(name);
+        let mut encoder = self.encoder.encode_descriptor(stem, help, unit, kind)?;
         for (value, metric) in members {
             metric.encode(encoder.encode_family(&label(label_name, value))?)?;
         }
         Ok(())
     }
+}
+
+/// A name that ends in a unit, without it, and the unit.
+fn unit_of(name: &str) -> (&str, Option<&'static Unit>) {
+    const UNITS: [(&str, &Unit); 2] = [("_seconds", &Unit::Seconds), ("_bytes", &Unit::Bytes)];
+    let found = UNITS.iter().find_map(|(end, unit)| Some((name.strip_suffix(end)?, Some(*unit))));
+    found.unwrap_or((name, None))
 }
 
 impl Collector for NodeMetrics {
@@ -290,7 +300,7 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
     w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
     w.counter("torn_frames", "Unfinished or damaged last frames found.", &m.torn_frames)?;
     w.counter("torn_bytes", "Their length where it is known.", &m.torn_bytes)?;
-    w.gauge("clock_ahead_ms", "How far stamps are ahead of the clock.", &m.clock_ahead_ms)?;
+    w.one("clock_ahead_seconds", "How far stamps are ahead of the clock.", &m.clock_ahead_seconds)?;
     log(w, &m.log)?;
     w.one("cluster_size", "Nodes known, this one included.", &ConstGauge::new(1_i64))?;
     w.one("queue_depth", "What waits in a queue.", &m.queue_depth)

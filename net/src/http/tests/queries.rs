@@ -1,6 +1,7 @@
 //! `/query` and its relatives, over the wire.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -228,11 +229,77 @@ fn what_turns_out_missing_later_leaves_the_text_without_its_end() {
     assert_eq!(last["end"]["missing"].as_array().unwrap().len(), 1);
 }
 
+/// Sends a request, closes the client's side, and reads all that comes.
+fn half_closed(server: &Server, request: &str) -> (Vec<u8>, std::io::Result<usize>) {
+    let mut stream = connect(server.address);
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    let end = stream.read_to_end(&mut answer);
+    (answer, end)
+}
+
+#[test]
+fn a_client_that_has_closed_its_side_gets_its_whole_answer() {
+    let server = Server::with_lines(&["one", "two"]);
+    for (request, part) in [
+        (format!("GET /query?{FROM} HTTP/1.1\r\nHost: localhost\r\n\r\n"), "two\n\r\n0\r\n\r\n"),
+        (format!("GET /query?{FROM} HTTP/1.0\r\n\r\n"), " two\n"),
+        (format!("GET /query?stats&{FROM} HTTP/1.0\r\n\r\n"), "\"records\":2"),
+        ("GET /metrics HTTP/1.0\r\n\r\n".to_owned(), "oklog_queries_running 0\n"),
+        ("POST /records HTTP/1.0\r\nContent-Length: 6\r\n\r\nthree\n".to_owned(), "\"records\":1"),
+        (
+            "POST /records HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+             4\r\nfour\r\n0\r\n\r\n"
+                .to_owned(),
+            "\"records\":1",
+        ),
+    ] {
+        let (answer, end) = half_closed(&server, &request);
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.contains(" 200 OK\r\n") && text.contains(part), "{request}: {text}");
+        assert!(end.is_ok(), "{request}: {end:?}");
+    }
+    assert_eq!(server.inner.records.lock().unwrap().len(), 4);
+}
+
+#[test]
+fn half_a_request_is_none() {
+    let server = Server::start();
+    let half =
+        "POST /records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nwhole\nhalf";
+    let (answer, _) = half_closed(&server, half);
+    assert!(!String::from_utf8_lossy(&answer).contains(" 200 "), "{answer:?}");
+    let (answer, _) = half_closed(&server, "GET /health HTTP/1.1\r\nHost: loc");
+    assert!(!String::from_utf8_lossy(&answer).contains(" 200 "), "{answer:?}");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_no_whole_one_to_http_1_0_either() {
+    let server = server_with_late_damage();
+    for accept in ["text/plain", "application/x-ndjson"] {
+        let request = format!("GET /query?{FROM} HTTP/1.0\r\nAccept: {accept}\r\n\r\n");
+        let (answer, end) = half_closed(&server, &request);
+        assert!(answer.starts_with(b"HTTP/1.0 200 OK\r\n"));
+        // NDJSON says it in its last line.
+        assert_eq!(end.is_err(), accept == "text/plain", "{end:?}");
+        assert_eq!(answer.ends_with(b"}}\n"), accept != "text/plain");
+    }
+    // What the server's end cuts off.
+    let server = server_with_late_damage();
+    let mut stream = connect(server.address);
+    stream.write_all(format!("GET /query?{FROM} HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+    stream.read_exact(&mut [0; 1000]).unwrap();
+    drop(server);
+    assert!(stream.read_to_end(&mut Vec::new()).is_err());
+}
+
 #[test]
 fn a_client_that_leaves_ends_its_query_and_a_slow_one_holds_nobody_up() {
     let server = server_with_late_damage();
     let mut slow = connect(server.address);
-    slow.write_all(format!("GET /query?{FROM} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).unwrap();
+    slow.write_all(format!("GET /query?{FROM} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+        .unwrap();
     let mut some = [0; 1000];
     slow.read_exact(&mut some).unwrap();
     assert_eq!(server.metrics.query.running.get(), 1);
@@ -240,9 +307,13 @@ fn a_client_that_leaves_ends_its_query_and_a_slow_one_holds_nobody_up() {
     let stats = get(server.address, &format!("/query?stats&q=x&{FROM}")).json();
     assert_eq!(stats["records"], 3900);
     drop(slow);
+    until("the query has ended", || server.metrics.query.running.get() == 0);
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while server.metrics.query.running.get() > 0 {
-        assert!(Instant::now() < deadline, "the query goes on");
+    while !condition() {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
         std::thread::yield_now();
     }
 }
@@ -272,7 +343,7 @@ fn stalled_queries_count_until_they_are_read() {
     let stalled: Vec<_> = (0..2)
         .map(|_| {
             let mut slow = connect(small.address);
-            let request = format!("GET /query?{FROM} HTTP/1.1\r\nHost: test\r\n\r\n");
+            let request = format!("GET /query?{FROM} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             slow.write_all(request.as_bytes()).unwrap();
             slow.read_exact(&mut [0; 1000]).unwrap();
             slow

@@ -156,7 +156,8 @@ fn a_failure_of_the_node_tells_for_how_many_the_promise_holds() {
 fn a_connection_that_breaks_keeps_the_whole_lines_and_drops_the_partial_one() {
     let server = Server::start();
     let mut stream = connect(server.address);
-    let head = "POST /records HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nwhole\npart";
+    let head =
+        "POST /records HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nwhole\npart";
     stream.write_all(head.as_bytes()).unwrap();
     drop(stream);
     // The next request on the same thread is answered behind the broken one, or soon after.
@@ -173,7 +174,7 @@ fn a_connection_that_breaks_keeps_the_whole_lines_and_drops_the_partial_one() {
 fn open_request(server: &Server, headers: &str) -> TcpStream {
     let mut stream = connect(server.address);
     let head = format!(
-        "POST /records HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}\
+        "POST /records HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
          Transfer-Encoding: chunked\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();

@@ -79,10 +79,90 @@ fn what_operators_look_at_is_there() {
     let state = get(server.address, "/store/_segmentstate").json();
     assert_eq!(state["ingest"]["flushed"]["segments"], 0);
     let metrics = get(server.address, "/metrics");
-    assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
+    assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    let open = [("Accept", "application/openmetrics-text; version=1.0.0")];
+    let open = request(server.address, "GET", "/metrics", &open, b"");
+    assert!(open.header("content-type").starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(open.text().ends_with("# EOF\n"));
     let line = "oklog_api_request_duration_seconds_count\
                 {method=\"GET\",path=\"/ready\",status_code=\"503\"} 1";
     assert!(metrics.text().lines().any(|l| l == line), "{}", metrics.text());
+}
+
+#[test]
+fn names_that_are_not_its_own_are_refused_on_loopback() {
+    let server = Server::start();
+    let exchange = |head: &str| read(&exchange(server.address, head.as_bytes()), false);
+    for (head, status, part) in [
+        ("GET /health HTTP/1.1\r\nHost: evil.example\r\n", 403, "--http.host"),
+        (
+            "POST /records HTTP/1.1\r\nHost: e.example\r\nOrigin: http://e.example\r\n",
+            403,
+            "Host: ",
+        ),
+        (
+            "POST /_drain HTTP/1.1\r\nHost: localhost\r\nOrigin: http://e.example\r\n",
+            403,
+            "Origin: ",
+        ),
+        ("GET /health HTTP/1.1\r\n", 400, "Host: not given"),
+        (
+            "GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n",
+            400,
+            "Host: given twice",
+        ),
+    ] {
+        let answer = exchange(&format!("{head}Connection: close\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(answer.status, status, "{head}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(server.inner.records.lock().unwrap().is_empty());
+    let old = exchange("GET /health HTTP/1.0\r\n\r\n");
+    assert_eq!((old.status, old.header("x-content-type-options")), (200, "nosniff"));
+}
+
+#[test]
+fn pages_of_named_origins_may_send_and_read() {
+    let origin = "https://ui.example";
+    let sites = crate::http::Sites::new(&[], &[origin.to_owned()]).unwrap();
+    let server = Server::with(HttpOptions { sites: sites.into(), ..Default::default() });
+    let from = [("Origin", origin)];
+    let taken = request(server.address, "POST", "/records", &from, b"x\n");
+    assert_eq!((taken.status, taken.header("access-control-allow-origin")), (200, origin));
+    let refused = request(server.address, "POST", "/records", &[("Origin", "https://e")], b"x\n");
+    assert_eq!((refused.status, refused.header("access-control-allow-origin")), (403, ""));
+    let asks = [("Origin", origin), ("Access-Control-Request-Method", "POST")];
+    let may = request(server.address, "OPTIONS", "/records", &asks, b"");
+    assert_eq!(may.status, 204);
+    assert!(may.header("access-control-allow-methods").contains("POST"));
+    assert_eq!(may.header("access-control-allow-origin"), origin);
+}
+
+#[test]
+fn codings_of_the_transfer_that_are_not_undone_are_refused() {
+    let server = Server::start();
+    for (coding, expected) in [
+        ("chunked", 200),
+        ("Chunked", 200),
+        ("gzip, chunked", 501),
+        ("gzip\r\nTransfer-Encoding: chunked", 501),
+        ("identity, chunked", 501),
+        ("chunked, chunked", 501),
+    ] {
+        let head = format!(
+            "POST /records HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Transfer-Encoding: {coding}\r\n\r\n2\r\nx\n\r\n0\r\n\r\n"
+        );
+        let answer = read(&exchange(server.address, head.as_bytes()), false);
+        assert_eq!(answer.status, expected, "{coding}");
+        if expected == 501 {
+            let error = answer.json()["error"].as_str().unwrap().to_owned();
+            assert!(error.contains("Content-Encoding"), "{error}");
+        }
+    }
+    assert_eq!(server.inner.records.lock().unwrap().len(), 2);
 }
 
 #[test]
@@ -107,7 +187,9 @@ fn a_content_length_that_is_no_number_is_named() {
     for length in
         ["18446744073709551616", "99999999999999999999999", "-1", "abc", "1\r\nContent-Length: 2"]
     {
-        let head = format!("POST /records HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "POST /records HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
+        );
         let answer = read(&exchange(server.address, head.as_bytes()), false);
         assert_eq!((answer.status, answer.header("connection")), (400, "close"), "{length}");
         let error = answer.json()["error"].as_str().unwrap().to_owned();
@@ -125,7 +207,7 @@ fn a_head_that_stays_incomplete_gets_408_and_an_idle_connection_nothing() {
     assert!(exchange(server.address, b"").is_empty());
 
     let mut kept_alive = connect(server.address);
-    kept_alive.write_all(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    kept_alive.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     kept_alive.read_to_end(&mut answer).unwrap();
     let answer = read(&answer, false);
@@ -142,7 +224,10 @@ fn connections_beyond_the_limit_are_told_and_closed() {
     assert!(answer.whole, "{answer:?}");
     drop(held);
     for _ in 0..1000 {
-        let bytes = exchange(server.address, b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n");
+        let bytes = exchange(
+            server.address,
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        );
         if bytes.starts_with(b"HTTP/1.1 200") {
             return;
         }
@@ -153,8 +238,8 @@ fn connections_beyond_the_limit_are_told_and_closed() {
 #[test]
 fn requests_of_one_connection_follow_each_other() {
     let server = Server::with_lines(&["x"]);
-    let both = b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n\
-                 GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    let both = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n\
+                 GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let text = String::from_utf8(exchange(server.address, both)).unwrap();
     assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
 }
