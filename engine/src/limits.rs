@@ -167,6 +167,10 @@ pub const TAIL_SLOT_BYTES: usize = 256 << 10;
 /// Longest handshake line of a connection that wants acknowledgements, bytes.
 pub const HELLO_BYTES_MAX: usize = 512;
 
+/// Longest first line of a connection that is looked at for being a request of HTTP, bytes: what
+/// servers commonly take.
+pub const STRANGER_LINE_BYTES_MAX: usize = 8 << 10;
+
 /// The first reply to a client that asked for counts of bytes: it gets them. No count is as large.
 pub const COUNTING_BYTES: u64 = u64::MAX;
 

@@ -95,6 +95,10 @@ pub struct IngestMetrics {
     pub partial_line_bytes: Gauge,
     /// Records whose topic is missing, malformed or one too many.
     pub invalid_topic_records: Counter,
+    /// Connections to ingest ports that began with an HTTP request.
+    pub http_strangers: Counter,
+    /// The same, with a TLS handshake.
+    pub tls_strangers: Counter,
     /// Times that reading from clients was stopped because the backlog or the buffers were full.
     pub pauses: Counter,
 }

@@ -84,4 +84,18 @@ fn an_ingest_port_is_given_up_within_twenty_seconds() {
         }
     });
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // Each of the three asked, and then asked for a sign of life.
+    let strangers = "oklog_ingest_strangers_total{protocol=\"http\"}";
+    tests::wait_until("they are counted", || node.metric(strangers) == 6.0);
+    assert!(node.log().contains("an HTTP request came to an ingest port"), "{}", node.log());
+    let lines = node.all_lines();
+    assert!(lines.iter().any(|line| line.starts_with(b"GET /query?")), "what came is kept");
+    let mut tls = TcpStream::connect(node.fast).unwrap();
+    // In two pieces, with newlines in it.
+    for piece in [&b"\x16\x03\x01"[..], b"\x00\x0a\x01\n\n\n\n\n\n\n\n\n\n"] {
+        tls.write_all(piece).unwrap();
+        tests::wait_until("it is taken", || node.metric("oklog_ingest_partial_line_bytes") >= 0.0);
+    }
+    let strangers = "oklog_ingest_strangers_total{protocol=\"tls\"}";
+    tests::wait_until("it is counted", || node.metric(strangers) == 1.0);
 }

@@ -1,7 +1,8 @@
 //! The ingest side: lines become runs of numbered records, runs become checksummed frames, frames
 //! become segments that a consumer claims, stores and commits.
 //!
-//! 1. [`hello`] and [`lines`] read a connection's bytes; [`topics`] names the topic of a line.
+//! 1. [`hello`] and [`lines`] read a connection's bytes, [`stranger`] recognises what does not belong
+//!    there; [`topics`] names the topic of a line.
 //! 2. [`stamp`] numbers records; [`log`] collects them into a [`frame`], puts young bytes into the
 //!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet.
 //! 3. [`registry`] moves segments from active to flushed to pending to gone; [`recover`] finds them
@@ -22,6 +23,7 @@ pub mod recover;
 pub mod registry;
 pub mod segment;
 pub mod stamp;
+pub mod stranger;
 pub mod tail;
 pub mod topics;
 mod torn;

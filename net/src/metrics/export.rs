@@ -143,6 +143,11 @@ fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
         "Records whose topic is missing, malformed or one too many.",
         &m.invalid_topic_records,
     )?;
+    w.labelled(
+        ("ingest_strangers", "Connections to ingest ports that spoke another protocol."),
+        "protocol",
+        &[("http".to_owned(), &m.http_strangers), ("tls".to_owned(), &m.tls_strangers)],
+    )?;
     w.counter("ingest_pauses", "Times that reading from clients was stopped.", &m.pauses)?;
     w.gauge("ingest_partial_line_bytes", "Partial lines in memory.", &m.partial_line_bytes)?;
     w.gauge("ingest_backlog_bytes", "Bytes that wait for the store.", &m.backlog_bytes)?;

@@ -12,8 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use engine::ingest::hello::{self, Opening, Promise};
 use engine::ingest::lines::LineSplitter;
+use engine::ingest::stranger::{self, Look};
 use engine::ingest::topics::TopicChoice;
-use engine::limits::COUNTING_BYTES;
+use engine::limits::{COUNTING_BYTES, STRANGER_LINE_BYTES_MAX};
 
 use super::intake::Intake;
 use crate::per_address::AddressPlace;
@@ -64,6 +65,8 @@ pub(super) struct Connection {
     generation: u32,
     /// First bytes while they may become a hello; `None` once that is decided.
     opening: Option<Vec<u8>>,
+    /// Whether it is known if this is somebody who does not belong here.
+    is_looked_at: bool,
     /// Whether the client is to be told.
     acknowledges: bool,
     topic: Option<TopicChoice>,
@@ -99,6 +102,7 @@ impl Connection {
             port,
             generation,
             opening: Some(Vec::new()),
+            is_looked_at: false,
             acknowledges: false,
             topic: None,
             splitter: LineSplitter::new(record_size_max),
@@ -149,7 +153,7 @@ impl Connection {
                 if let Some(reason) = hello.refusal_by(self.port.promise()) {
                     return self.refuse(reason, intake);
                 }
-                self.acknowledges = true;
+                (self.acknowledges, self.is_looked_at) = (true, true);
                 if hello.counts_bytes {
                     self.counts_bytes = true;
                     self.reply = (COUNTING_BYTES.to_le_bytes(), 0);
@@ -170,7 +174,25 @@ impl Connection {
         let _ = rustix::net::send(&self.socket, &hello::refusal(reason), flags);
     }
 
+    /// Tells the operator of a client that speaks something else than lines; nobody is told twice.
+    fn look(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
+        let look = match self.splitter.partial() {
+            [] => stranger::look(bytes),
+            held => {
+                let wanted = STRANGER_LINE_BYTES_MAX.saturating_sub(held.len()).min(bytes.len());
+                stranger::look(&[held, &bytes[..wanted]].concat())
+            }
+        };
+        self.is_looked_at = look != Look::Undecided;
+        if let Look::Is(stranger) = look {
+            intake.tell_stranger(stranger, self.port, &self.socket);
+        }
+    }
+
     fn take_lines(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
+        if !self.is_looked_at {
+            self.look(bytes, intake);
+        }
         let cuts_before = self.splitter.cuts();
         let pending_before = self.pending.len();
         self.taken_bytes += bytes.len() as u64;

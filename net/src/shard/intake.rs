@@ -1,10 +1,15 @@
 //! The way from a connection (or an HTTP body) into the log, counted.
 
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
 use engine::ingest::log::{Now, ShardLog, Stamped};
+use engine::ingest::stranger::Stranger;
 use engine::ingest::topics::TopicChoice;
 use engine::topic::Topic;
 
 use super::ShardParts;
+use super::connection::Port;
 use super::tally::Tally;
 
 /// What a connection needs in order to hand its lines over.
@@ -56,5 +61,31 @@ impl<'a> Intake<'a> {
     #[expect(clippy::unused_self, reason = "connections tell what they have to tell through it")]
     pub(super) fn tell_refused(&self, reason: &str) {
         tracing::warn!("a sender was hung up on: {reason}");
+    }
+
+    /// Tells the operator of a client that does not speak lines, but will be waiting for an answer.
+    pub(super) fn tell_stranger(&mut self, stranger: Stranger, port: Port, socket: &OwnedFd) {
+        let address = rustix::net::getpeername(socket).ok().flatten();
+        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+        let address = address.map_or_else(|| "?".to_owned(), |address| address.to_string());
+        let port = port.name();
+        match stranger {
+            Stranger::Http => {
+                self.tally.http_strangers += 1;
+                tracing::warn!(
+                    %address, port,
+                    "an HTTP request came to an ingest port, which keeps its lines as records and \
+                     never answers; HTTP is spoken at --api"
+                );
+            }
+            Stranger::Tls => {
+                self.tally.tls_strangers += 1;
+                tracing::warn!(
+                    %address, port,
+                    "a TLS handshake came to an ingest port, which keeps its bytes as records; this \
+                     version speaks no TLS"
+                );
+            }
+        }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Tally {
     pub(super) partials_cut: u64,
     pub(super) partials_discarded: u64,
     pub(super) invalid_topics: u64,
+    pub(super) http_strangers: u64,
+    pub(super) tls_strangers: u64,
     pub(super) pauses: u64,
     /// Bytes of unfinished lines now.
     pub(super) partial_bytes: usize,
@@ -57,6 +59,8 @@ impl Tally {
             (&ingest.partial_lines_cut, &mut self.partials_cut),
             (&ingest.partial_lines_discarded, &mut self.partials_discarded),
             (&ingest.invalid_topic_records, &mut self.invalid_topics),
+            (&ingest.http_strangers, &mut self.http_strangers),
+            (&ingest.tls_strangers, &mut self.tls_strangers),
             (&ingest.pauses, &mut self.pauses),
             (&metrics.disk_written_frames, &mut self.frame_bytes),
             (&metrics.disk_written_tail, &mut self.tail_bytes),
