@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::ingest::framing::Framing;
 use engine::store::writer::Compression;
 use engine::topic::{DEFAULT_TOPIC, Topic};
 use net::http::Sites;
@@ -71,6 +72,10 @@ pub(crate) struct IngestConfig {
     pub(crate) topic_mode: TopicMode,
     /// Distinct topics before further ones become `invalid`.
     pub(crate) topics_max: usize,
+    /// How plain senders mark where their messages end.
+    pub(crate) framing: Framing,
+    /// How long an unfinished line waits for its end before it is a record; `None`: for ever.
+    pub(crate) unfinished_line_after: Option<Duration>,
     /// What a killed process may lose in fast mode.
     pub(crate) flush_interval: Duration,
     /// Longest record without its LF, bytes.
@@ -173,6 +178,9 @@ impl NodeConfig {
                 path: settings.text("ingest.path").into(),
                 topic_mode: topic_mode(settings),
                 topics_max: settings.number("ingest.topics-max") as usize,
+                framing: framing(settings),
+                unfinished_line_after: Some(settings.duration("ingest.unfinished-line-after"))
+                    .filter(|after| !after.is_zero()),
                 flush_interval: settings.duration("ingest.flush-interval"),
                 max_record_size_bytes: settings.number("ingest.max-record-size") as usize,
                 connections_max: settings.number("ingest.connections-max") as usize,
@@ -255,6 +263,15 @@ impl NodeConfig {
 fn sites(settings: &Settings) -> Result<Arc<Sites>, SettingsError> {
     let sites = Sites::new(&settings.texts("http.host"), &settings.texts("http.cors-origin"));
     sites.map(Arc::new).map_err(SettingsError::Conflict)
+}
+
+fn framing(settings: &Settings) -> Framing {
+    match settings.text("ingest.framing").as_str() {
+        "octet" => Framing::Octet,
+        "nul" => Framing::Nul,
+        "auto" => Framing::Auto,
+        _ => Framing::Lf,
+    }
 }
 
 fn topic_mode(settings: &Settings) -> TopicMode {

@@ -154,6 +154,18 @@ pub(crate) const NODE: &[Flag] = &[
     Flag { common: false, ..DEBUG },
     CONFIG,
     rare(
+        "ingest.framing",
+        Kind::Choice(&["lf", "octet", "nul", "auto"]),
+        "lf",
+        "How messages of plain senders end: lf; octet: their length stands before them (RFC 6587); nul; auto: octet where the first bytes are LEN SP <",
+    ),
+    rare(
+        "ingest.unfinished-line-after",
+        Kind::Duration(0, DAY_MS),
+        "0s",
+        "A line of a plain sender whose end has not come for this long is a record; 0s: never, it waits",
+    ),
+    rare(
         "ingest.topics-max",
         Kind::Count(1, 65_535),
         "1024",

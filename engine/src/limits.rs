@@ -167,6 +167,10 @@ pub const TAIL_SLOT_BYTES: usize = 256 << 10;
 /// Longest handshake line of a connection that wants acknowledgements, bytes.
 pub const HELLO_BYTES_MAX: usize = 512;
 
+/// Longest message that a sender which counts octets may tell of, bytes: the largest size of a record. A
+/// larger number is no length.
+pub const OCTET_MESSAGE_BYTES_MAX: usize = RECORD_SIZE_CEILING;
+
 /// Longest first line of a connection that is looked at for being a request of HTTP, bytes: what
 /// servers commonly take.
 pub const STRANGER_LINE_BYTES_MAX: usize = 8 << 10;

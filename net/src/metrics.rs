@@ -87,6 +87,10 @@ pub struct IngestMetrics {
     pub cut_records: Counter,
     /// Lines that were cut early because partial lines had used up their budget.
     pub partial_lines_cut: Counter,
+    /// Unfinished lines that were made records because nothing came for a while.
+    pub partial_lines_idle: Counter,
+    /// Connections that were to count octets and did not.
+    pub lost_counts: Counter,
     /// Unfinished lines that were kept as records when their connection ended.
     pub partial_lines_kept: Counter,
     /// Unfinished lines of acknowledged connections that were discarded.

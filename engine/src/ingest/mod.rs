@@ -1,7 +1,7 @@
 //! The ingest side: lines become runs of numbered records, runs become checksummed frames, frames
 //! become segments that a consumer claims, stores and commits.
 //!
-//! 1. [`hello`] and [`lines`] read a connection's bytes, [`stranger`] recognises what does not belong
+//! 1. [`hello`], [`framing`] and [`lines`] read a connection's bytes, [`stranger`] recognises what does not belong
 //!    there; [`topics`] names the topic of a line.
 //! 2. [`stamp`] numbers records; [`log`] collects them into a [`frame`], puts young bytes into the
 //!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet.
@@ -14,6 +14,7 @@
 
 pub mod check;
 pub mod frame;
+pub mod framing;
 pub mod hello;
 pub mod lines;
 pub mod log;

@@ -129,6 +129,16 @@ fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
         &m.partial_lines_cut,
     )?;
     w.counter(
+        "ingest_partial_lines_idle",
+        "Unfinished lines made records because nothing came for a while.",
+        &m.partial_lines_idle,
+    )?;
+    w.counter(
+        "ingest_lost_counts",
+        "Connections that were to count octets and did not.",
+        &m.lost_counts,
+    )?;
+    w.counter(
         "ingest_partial_lines_kept",
         "Unfinished lines kept when their connection ended.",
         &m.partial_lines_kept,

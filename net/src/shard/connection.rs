@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use engine::ingest::framing::{Framer, Framing};
 use engine::ingest::hello::{self, Opening, Promise};
-use engine::ingest::lines::LineSplitter;
 use engine::ingest::stranger::{self, Look};
 use engine::ingest::topics::TopicChoice;
 use engine::limits::{COUNTING_BYTES, STRANGER_LINE_BYTES_MAX};
@@ -70,7 +70,9 @@ pub(super) struct Connection {
     /// Whether the client is to be told.
     acknowledges: bool,
     topic: Option<TopicChoice>,
-    splitter: LineSplitter,
+    framer: Framer,
+    /// When bytes came last, microseconds of the monotonic clock.
+    taken_us: u64,
     pace: Pace,
     side: Side,
     /// Whether bytes are counted in place of records.
@@ -94,7 +96,7 @@ impl Connection {
         (socket, place): (OwnedFd, AddressPlace),
         port: Port,
         generation: u32,
-        record_size_max: usize,
+        (framing, record_size_max): (Framing, usize),
     ) -> Self {
         Self {
             socket,
@@ -105,7 +107,8 @@ impl Connection {
             is_looked_at: false,
             acknowledges: false,
             topic: None,
-            splitter: LineSplitter::new(record_size_max),
+            framer: Framer::new(framing, record_size_max),
+            taken_us: 0,
             pace: Pace::default(),
             side: Side::Open,
             counts_bytes: false,
@@ -131,7 +134,7 @@ impl Connection {
     }
 
     pub(super) fn partial_len(&self) -> usize {
-        self.splitter.partial_len()
+        self.framer.partial_len()
     }
 
     /// Takes received bytes; their whole lines go to the log.
@@ -154,6 +157,7 @@ impl Connection {
                     return self.refuse(reason, intake);
                 }
                 (self.acknowledges, self.is_looked_at) = (true, true);
+                self.framer.expect_lines();
                 if hello.counts_bytes {
                     self.counts_bytes = true;
                     self.reply = (COUNTING_BYTES.to_le_bytes(), 0);
@@ -176,7 +180,7 @@ impl Connection {
 
     /// Tells the operator of a client that speaks something else than lines; nobody is told twice.
     fn look(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
-        let look = match self.splitter.partial() {
+        let look = match self.framer.partial() {
             [] => stranger::look(bytes),
             held => {
                 let wanted = STRANGER_LINE_BYTES_MAX.saturating_sub(held.len()).min(bytes.len());
@@ -193,12 +197,16 @@ impl Connection {
         if !self.is_looked_at {
             self.look(bytes, intake);
         }
-        let cuts_before = self.splitter.cuts();
+        let cuts_before = self.framer.cuts();
         let pending_before = self.pending.len();
         self.taken_bytes += bytes.len() as u64;
-        let Self { splitter, topic, records, pending, .. } = self;
-        splitter.feed(bytes, &mut append_to(intake, topic.as_ref(), records, pending));
-        intake.tally.cut_records += self.splitter.cuts() - cuts_before;
+        self.taken_us = intake.now_us();
+        let Self { framer, topic, records, pending, .. } = self;
+        framer.feed(bytes, &mut append_to(intake, topic.as_ref(), records, pending));
+        intake.tally.cut_records += self.framer.cuts() - cuts_before;
+        if self.framer.take_lost_count() {
+            intake.tell_lost_count(self.port, &self.socket);
+        }
         self.count_bytes(pending_before);
         self.after_append(intake);
     }
@@ -208,7 +216,7 @@ impl Connection {
         if !self.counts_bytes {
             return;
         }
-        self.records = self.taken_bytes - self.splitter.partial_len() as u64;
+        self.records = self.taken_bytes - self.framer.partial_len() as u64;
         match self.pending.back().copied() {
             // What was added counts as a whole once the last of it is promised.
             Some((end, _)) if self.pending.len() > pending_before => {
@@ -257,7 +265,7 @@ impl Connection {
         }
         self.side = Side::Failed;
         if self.acknowledges {
-            intake.tally.partials_discarded += u64::from(self.splitter.discard() > 0);
+            intake.tally.partials_discarded += u64::from(self.framer.discard() > 0);
         } else {
             intake.tally.partials_kept += u64::from(self.flush_partial(intake));
         }
@@ -276,14 +284,21 @@ impl Connection {
     /// told of it: it could not tell such a record from its next line, and would take that one for
     /// safe.
     pub(super) fn cut_partial(&mut self, intake: &mut Intake<'_>) {
-        let Self { splitter, topic, records, pending, .. } = self;
+        let Self { framer, topic, records, pending, .. } = self;
         let (mut uncounted, pending_before) = (*records, pending.len());
-        splitter.cut_partial(&mut append_to(intake, topic.as_ref(), &mut uncounted, pending));
+        framer.cut_partial(&mut append_to(intake, topic.as_ref(), &mut uncounted, pending));
         if let Some((_, counted)) = pending.back_mut() {
             *counted = *records;
         }
         self.count_bytes(pending_before);
         self.after_append(intake);
+    }
+
+    /// Since when an unfinished line waits for its end, microseconds of the monotonic clock; none of a
+    /// client that is acknowledged: it could not tell where its line was cut.
+    pub(super) fn unfinished_since_us(&self) -> Option<u64> {
+        let is_plain = self.side == Side::Open && self.opening.is_none() && !self.acknowledges;
+        (is_plain && self.framer.partial_len() > 0).then_some(self.taken_us)
     }
 
     /// Whether there was an unfinished line.
@@ -293,8 +308,8 @@ impl Connection {
             self.take_lines(&held, intake);
         }
         let pending_before = self.pending.len();
-        let Self { splitter, topic, records, pending, .. } = self;
-        let any = splitter.finish(&mut append_to(intake, topic.as_ref(), records, pending));
+        let Self { framer, topic, records, pending, .. } = self;
+        let any = framer.finish(&mut append_to(intake, topic.as_ref(), records, pending));
         self.count_bytes(pending_before);
         self.after_append(intake);
         any

@@ -50,6 +50,11 @@ impl<'a> Intake<'a> {
         stamped
     }
 
+    /// The monotonic clock, microseconds.
+    pub(super) const fn now_us(&self) -> u64 {
+        self.now.monotonic_us
+    }
+
     fn count(&mut self, stamped: &Stamped, text_bytes: usize) {
         self.tally.records += stamped.records;
         self.tally.text_bytes += text_bytes as u64;
@@ -63,12 +68,19 @@ impl<'a> Intake<'a> {
         tracing::warn!("a sender was hung up on: {reason}");
     }
 
+    /// Tells the operator of a sender that does not count octets although it should.
+    pub(super) fn tell_lost_count(&mut self, port: Port, socket: &OwnedFd) {
+        self.tally.lost_counts += 1;
+        tracing::warn!(
+            address = %address_of(socket), port = port.name(),
+            "a sender does not count octets (RFC 6587) as --ingest.framing says: what it sends from \
+             there on is taken as lines"
+        );
+    }
+
     /// Tells the operator of a client that does not speak lines, but will be waiting for an answer.
     pub(super) fn tell_stranger(&mut self, stranger: Stranger, port: Port, socket: &OwnedFd) {
-        let address = rustix::net::getpeername(socket).ok().flatten();
-        let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-        let address = address.map_or_else(|| "?".to_owned(), |address| address.to_string());
-        let port = port.name();
+        let (address, port) = (address_of(socket), port.name());
         match stranger {
             Stranger::Http => {
                 self.tally.http_strangers += 1;
@@ -88,4 +100,11 @@ impl<'a> Intake<'a> {
             }
         }
     }
+}
+
+/// Who is at the other end.
+fn address_of(socket: &OwnedFd) -> String {
+    let address = rustix::net::getpeername(socket).ok().flatten();
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    address.map_or_else(|| "?".to_owned(), |address| address.to_string())
 }

@@ -24,6 +24,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use engine::ingest::framing::Framing;
 use engine::ingest::log::ShardLog;
 use engine::ingest::segment::Segment;
 use engine::ingest::topics::TopicChoice;
@@ -60,8 +61,13 @@ pub struct ShardParts {
     pub tail: Option<OwnedFd>,
     /// How lines get their topic.
     pub topics: TopicChoice,
+    /// How plain senders mark where their messages end.
+    pub framing: Framing,
     /// Longest record without LF, bytes.
     pub record_size_max: usize,
+    /// How long an unfinished line of a plain sender waits for its end before it is a record,
+    /// microseconds; `None`: as long as it takes.
+    pub unfinished_line_after_us: Option<u64>,
     /// Most bytes of unfinished lines.
     pub partial_bytes_max: usize,
     /// Most connections of the whole node.

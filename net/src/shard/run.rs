@@ -43,6 +43,9 @@ const WAIT_MAX_US: u64 = 100_000;
 /// Wait while reading is stopped or an acknowledgement could not be sent.
 const WAIT_STOPPED_US: u64 = 5_000;
 
+/// Least time between two looks at all unfinished lines.
+const UNFINISHED_LOOK_US: u64 = 50_000;
+
 /// How long a stopping shard waits for clients to take their last acknowledgement.
 const TELL_US_MAX: u64 = 500_000;
 
@@ -82,6 +85,8 @@ pub(super) struct Shard {
     /// Goes on after it has written out everything.
     draining: bool,
     fetching: Fetching,
+    /// When unfinished lines are looked at next, microseconds of the monotonic clock.
+    look_at_unfinished_us: u64,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
 }
@@ -109,6 +114,7 @@ impl Shard {
             shutting_down: false,
             draining: false,
             fetching: Fetching::default(),
+            look_at_unfinished_us: 0,
             told_until_us: None,
         })
     }
@@ -132,6 +138,7 @@ impl Shard {
                 self.on_message(message, now);
             }
             self.take_deferred(now);
+            self.end_unfinished(now);
             self.parts.hub.after_turn(self.parts.index, &mut self.parts.log, now);
             self.carry_effects(now);
             self.acknowledge();
@@ -247,8 +254,8 @@ impl Shard {
             self.connections.len() - 1
         });
         self.generation = self.generation.wrapping_add(1);
-        let connection =
-            Connection::new((socket, place), port, self.generation, self.parts.record_size_max);
+        let framing = (self.parts.framing, self.parts.record_size_max);
+        let connection = Connection::new((socket, place), port, self.generation, framing);
         self.parts.metrics.connections(port.name()).inc();
         self.parts.metrics.connected_clients(port.name()).inc();
         self.ring.receive(connection.socket(), key_of(index, self.generation));
@@ -381,6 +388,33 @@ impl Shard {
             connection.cut_partial(&mut Intake::of(&mut self.parts, &mut self.tally, now));
             self.tally.partials_cut += 1;
         }
+    }
+
+    /// Makes records of lines whose end has not come for so long as is waited for it.
+    fn end_unfinished(&mut self, now: Now) {
+        let Some(after_us) = self.parts.unfinished_line_after_us else { return };
+        // Of what waits to be taken it is not known whose end it is.
+        if now.monotonic_us < self.look_at_unfinished_us || !self.deferred.is_empty() {
+            return;
+        }
+        // A line that begins later is due later.
+        let mut next_us = now.monotonic_us + after_us;
+        for (index, slot) in self.connections.iter_mut().enumerate() {
+            let Some(connection) = slot else { continue };
+            let Some(since_us) = connection.unfinished_since_us() else { continue };
+            let due_us = since_us + after_us;
+            if due_us > now.monotonic_us {
+                next_us = next_us.min(due_us);
+                continue;
+            }
+            self.tally.partial_bytes -= connection.partial_len();
+            connection.cut_partial(&mut Intake::of(&mut self.parts, &mut self.tally, now));
+            self.tally.partials_idle += 1;
+            if connection.is_owed() {
+                self.owed.push(index);
+            }
+        }
+        self.look_at_unfinished_us = next_us.max(now.monotonic_us + UNFINISHED_LOOK_US);
     }
 
     fn on_message(&mut self, message: Message, now: Now) {

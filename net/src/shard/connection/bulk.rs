@@ -83,8 +83,8 @@ impl Connection {
     fn may_be_direct(&self, intake: &Intake<'_>) -> bool {
         self.side == Side::Open
             && self.opening.is_none()
-            && self.splitter.uncut_bytes() >= RECEIVE_BYTES_MIN
-            && self.splitter.partial_len() <= UNFINISHED_BYTES_MAX
+            && self.framer.uncut_bytes() >= RECEIVE_BYTES_MIN
+            && self.framer.partial_len() <= UNFINISHED_BYTES_MAX
             && intake.topic_of_all(self.topic.as_ref()).is_some()
     }
 
@@ -100,8 +100,8 @@ impl Connection {
         if !self.may_be_direct(intake) {
             return Brought::Nothing;
         }
-        let bytes_max = self.splitter.uncut_bytes().min(RECEIVE_BYTES_MAX);
-        let lent = intake.log.lend(self.splitter.partial(), RECEIVE_BYTES_MIN);
+        let bytes_max = self.framer.uncut_bytes().min(RECEIVE_BYTES_MAX);
+        let lent = intake.log.lend(self.framer.partial(), RECEIVE_BYTES_MIN);
         let Some(free) = lent else { return Brought::Nothing };
         let bytes_max = bytes_max.min(free.len());
         let free = &mut free[..bytes_max];
@@ -111,9 +111,10 @@ impl Connection {
             Err(Errno::AGAIN | Errno::INTR) => return Brought::Nothing,
             Err(_) => return Brought::Failed,
         };
-        let whole = self.splitter.take_behind_partial(&free[..bytes]);
+        let whole = self.framer.take_behind_partial(&free[..bytes]);
         self.pace.on_receive(bytes);
         self.taken_bytes += bytes as u64;
+        self.taken_us = intake.now_us();
         let pending_before = self.pending.len();
         if whole > 0 {
             let stamped = intake.take_lent(whole, topic);
