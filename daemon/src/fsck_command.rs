@@ -1,8 +1,9 @@
 //! `oklogd fsck PATH`: tells what the engine's check found.
 //!
 //! Invariants: reads only. Text goes to standard output, one line per damaged span and per file
-//! that is none of ours, then a summary; `--json` is one object that lists every file. What this
-//! user may not read is an error, not damage.
+//! that is none of ours, then a summary; `--json` is one object that lists every file. What cannot be
+//! read is an error, not damage, and nothing is said of what it holds; a path without any data of ours
+//! is an error; a file that was set aside counts as damage for as long as it is there.
 
 use std::io;
 use std::path::Path;
@@ -30,28 +31,52 @@ pub(crate) fn run(path: &Path, as_json: bool) -> Exit {
         }
     };
     tell_owners(&report);
-    let unreadable = report.damage().filter(|damage| is_forbidden(damage)).count();
-    if unreadable > 0 {
-        output::tell(format_args!(
-            "error: {unreadable} files or directories may not be read by this user and were not \
-             checked: run fsck as the user of the node"
-        ));
-    }
+    tell_unchecked(path, &report);
     let words = if as_json { format!("{}\n", object(&report)) } else { text(path, &report) };
     output::print(words.as_bytes(), exit(&report))
 }
 
 fn exit(report: &Report) -> Exit {
-    match (report.is_clean(), report.damage().all(is_forbidden)) {
-        (true, _) => Exit::Done,
-        (false, true) => Exit::Error,
-        (false, false) => Exit::Damage,
+    let is_damaged =
+        report.files.iter().any(|file| file.kind.is_set_aside()) || !report.damage().all(is_unread);
+    match (is_damaged, report.is_clean() && report.has_data()) {
+        (true, _) => Exit::Damage,
+        (false, true) => Exit::Done,
+        (false, false) => Exit::Error,
     }
 }
 
-/// Whether it was this user's rights that did not suffice.
-fn is_forbidden(damage: &Damage) -> bool {
-    damage.refusal().is_some_and(|refusal| refusal.kind() == io::ErrorKind::PermissionDenied)
+/// Whether it is not known what is there.
+const fn is_unread(damage: &Damage) -> bool {
+    damage.refusal().is_some()
+}
+
+/// Says on standard error why nothing, or not everything, was checked.
+fn tell_unchecked(path: &Path, report: &Report) {
+    if !report.has_data() {
+        output::tell(format_args!(
+            "error: {}: nothing of oklogd's is there: name a data directory, a spool, or a file of \
+             one",
+            path.display()
+        ));
+    }
+    let is_forbidden = |damage: &&Damage| {
+        damage.refusal().is_some_and(|refusal| refusal.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let unread = report.damage().filter(|damage| is_unread(damage)).count();
+    let forbidden = report.damage().filter(is_forbidden).count();
+    if forbidden > 0 {
+        output::tell(format_args!(
+            "error: {forbidden} files or directories may not be read by this user and were not \
+             checked: run fsck as the user of the node"
+        ));
+    }
+    if unread > forbidden {
+        output::tell(format_args!(
+            "error: {} places could not be read and were not checked",
+            unread - forbidden
+        ));
+    }
 }
 
 /// Says on standard error who is writing to what was read.
@@ -73,15 +98,18 @@ fn text(path: &Path, report: &Report) -> String {
     let unknown =
         report.files.iter().filter(|file| file.kind == FileKind::Unknown && file.damage.is_empty());
     lines.extend(unknown.map(|file| format!("{}: no file of ours\n", file.path.display())));
-    let is_damaged = |file: &&FileReport| !file.damage.iter().all(is_forbidden);
+    let set_aside = report.files.iter().filter(|file| file.kind.is_set_aside());
+    lines.extend(set_aside.map(|file| format!("{}: {}\n", file.path.display(), file.kind)));
+    let is_damaged = |file: &&FileReport| !file.damage.iter().all(is_unread);
     let damaged = report.files.iter().filter(is_damaged).count();
     let records = |unfinished: bool| -> u64 {
-        let which = report.damage().filter(|d| (d.kind == DamageKind::Unfinished) == unfinished);
+        let which = report.damage().filter(|d| !is_unread(d));
+        let which = which.filter(|d| (d.kind == DamageKind::Unfinished) == unfinished);
         which.filter_map(|damage| damage.records).sum()
     };
     let (lost, unfinished) = (records(false), records(true));
     let maybe = if unfinished > 0 { format!(", {unfinished} may be") } else { String::new() };
-    let is_uncounted = |d: &Damage| d.loses_records() && d.records.is_none() && !is_forbidden(d);
+    let is_uncounted = |d: &Damage| d.loses_records() && d.records.is_none() && !is_unread(d);
     let uncounted = report.damage().any(is_uncounted);
     let how_many = match (uncounted, lost) {
         (true, 0) => "an unknown number of records is lost".to_owned(),
@@ -135,7 +163,7 @@ pub(crate) fn span(damage: &Damage) -> Value {
         "what": damage.kind.to_string(),
         "loses_records": damage.loses_records()
             && damage.records != Some(0)
-            && !is_forbidden(damage),
+            && !is_unread(damage),
         "records": damage.records,
         "from": damage.range.map(|(first, _)| first.to_string()),
         "to": damage.range.map(|(_, last)| last.to_string()),
@@ -145,6 +173,7 @@ pub(crate) fn span(damage: &Damage) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::ingest::segment::SegmentState;
     use engine::storage::Refusal;
     use engine::ulid::Ulid;
 
@@ -208,9 +237,40 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_whole_damaged_and_absent_apart() {
+    fn what_could_not_be_read_is_no_damage_and_never_whole() {
+        let mut report = report();
+        let refused = std::io::Error::from_raw_os_error(libc::EIO);
+        let damage = &mut report.files[1].damage[0];
+        damage.kind = DamageKind::Unread(Refusal::from(&refused));
+        assert_eq!(exit(&report), Exit::Error);
+        let words = text(Path::new("d"), &report);
+        assert!(words.contains("Input/output error (os error 5)"), "{words}");
+        assert!(words.ends_with("0 files are damaged, 0 records are lost\n"), "{words}");
+        report.files[1].damage[0].kind = DamageKind::Bypassed(Refusal::from(&refused));
+        assert_eq!(exit(&report), Exit::Error);
+    }
+
+    #[test]
+    fn a_file_that_was_set_aside_counts_for_as_long_as_it_is_there() {
+        for kind in [FileKind::StoreSetAside, FileKind::IngestSegment(SegmentState::Damaged)] {
+            let mut report = report();
+            report.files[1].damage.clear();
+            assert_eq!(exit(&report), Exit::Done);
+            report.files[1].kind = kind;
+            assert_eq!(exit(&report), Exit::Damage);
+            assert!(text(Path::new("d"), &report).contains("set aside"));
+        }
+    }
+
+    #[test]
+    fn a_path_without_data_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(run(directory.path(), false), Exit::Done);
+        assert_eq!(run(directory.path(), false), Exit::Error);
+        std::fs::write(directory.path().join("notes"), "mine").unwrap();
+        assert_eq!(run(directory.path(), false), Exit::Error);
         assert_eq!(run(&directory.path().join("absent"), true), Exit::Error);
+        std::fs::create_dir(directory.path().join("store")).unwrap();
+        std::fs::write(directory.path().join("store/LOCK"), "1\n").unwrap();
+        assert_eq!(run(directory.path(), false), Exit::Done);
     }
 }

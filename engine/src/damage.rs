@@ -88,6 +88,9 @@ impl fmt::Display for DamageKind {
             Self::Unsupported(what) => {
                 write!(f, "uses {what}, which this program does not read: use a later version")
             }
+            Self::Unread(refusal) if refusal.is_shortage() => {
+                write!(f, "cannot be read for a shortage of this process: {refusal}")
+            }
             Self::Unread(refusal) => write!(f, "cannot be read: {refusal}"),
             Self::Bypassed(refusal) => write!(f, "cannot be read and is not needed: {refusal}"),
         }
@@ -107,6 +110,8 @@ impl fmt::Display for Damage {
             Some(n) if self.kind == DamageKind::Unfinished => {
                 write!(f, "; {n} records may be lost")?;
             }
+            Some(n) if self.refusal().is_some() => write!(f, "; it has {n} records")?,
+            None if self.refusal().is_some() => {}
             Some(n) => write!(f, "; {n} records are lost")?,
             None if self.loses_records() => write!(f, "; records may be lost")?,
             None => {}

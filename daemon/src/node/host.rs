@@ -1,13 +1,21 @@
-//! What this process may use of its host: cores by affinity and cgroup quota, open files.
+//! What this process may use of its host: cores by affinity and cgroup quota, open files, which are
+//! shared out here, so that nobody takes what another needs.
 
 use std::fs;
 use std::path::Path;
 
-/// Descriptors that are kept for files and peers, beside connections.
-const DESCRIPTORS_RESERVED: u64 = 512;
+use engine::limits::SEGMENTS_OPEN_MAX;
 
-/// Descriptors without which a node does not start: the reserved ones and a few connections.
-pub(super) const DESCRIPTORS_MIN: u64 = DESCRIPTORS_RESERVED + 64;
+/// Descriptors of the process itself (logs, locks, HTTP, epoll) and of each shard (its ring, its
+/// listeners, its files).
+const DESCRIPTORS_OF_PROCESS: u64 = 64;
+const DESCRIPTORS_OF_SHARD: u64 = 12;
+/// Descriptors that are kept for segments, beside connections, whatever the limit is.
+const DESCRIPTORS_OF_SEGMENTS_MIN: u64 = 384;
+/// Descriptors that are kept beside connections where there are few shards.
+const DESCRIPTORS_RESERVED_MIN: u64 = 512;
+/// Connections without which a node does not start.
+const CONNECTIONS_MIN: u64 = 64;
 
 /// The cores that shards and scan threads are pinned to, at least one.
 pub(super) fn cores(wanted: Option<usize>) -> Vec<usize> {
@@ -55,9 +63,42 @@ pub(super) struct Connections {
     pub(super) http: usize,
 }
 
-/// Raises the limit of open files as far as it goes and says how many connections fit, with advice
-/// if those are fewer than wanted. An error: the limit, with which a node would fail sooner or later.
-pub(super) fn connections_max(wanted: Connections) -> Result<(Connections, Option<String>), u64> {
+/// Who may have how many of the process's descriptors at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Descriptors {
+    pub(super) connections: Connections,
+    pub(super) segments: SegmentDescriptors,
+}
+
+/// What segments may have. A third of their share is left to queries, which open what overlaps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentDescriptors {
+    /// Kept open for the next query, of ingest and store each.
+    pub(super) kept: usize,
+    /// Inputs of a gather.
+    pub(super) gather_inputs: usize,
+    /// Inputs of a compaction.
+    pub(super) compaction_inputs: usize,
+}
+
+/// What descriptors are shared out to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) connections: Connections,
+    pub(super) shards: usize,
+    pub(super) gathers: usize,
+}
+
+/// The limit of open files is too low.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooFew {
+    pub(crate) have: u64,
+    pub(crate) needed: u64,
+}
+
+/// Raises the limit of open files as far as it goes and shares it out, with advice if fewer
+/// connections fit than are wanted. An error: with this limit a node would fail sooner or later.
+pub(super) fn descriptors(wanted: &Wanted) -> Result<(Descriptors, Option<String>), TooFew> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -66,9 +107,10 @@ pub(super) fn connections_max(wanted: Connections) -> Result<(Connections, Optio
         Err(_) => limit.current,
     };
     let have = have.unwrap_or(u64::MAX);
-    let fit = share_descriptors(have, wanted).ok_or(have)?;
-    if fit == wanted {
-        return Ok((wanted, None));
+    let shares = wanted.share(have)?;
+    let (fit, asked) = (shares.connections, wanted.connections);
+    if fit == asked {
+        return Ok((shares, None));
     }
     let advice = format!(
         "the limit of open files, {have}, leaves room for {} ingest and {} HTTP connections, not \
@@ -76,23 +118,60 @@ pub(super) fn connections_max(wanted: Connections) -> Result<(Connections, Optio
          --ingest.connections-max or --http.connections-max",
         fit.ingest,
         fit.http,
-        wanted.ingest,
-        wanted.http,
-        (wanted.ingest + wanted.http) as u64 + DESCRIPTORS_RESERVED
+        asked.ingest,
+        asked.http,
+        (asked.ingest + asked.http) as u64 + wanted.reserved()
     );
-    Ok((fit, Some(advice)))
+    Ok((shares, Some(advice)))
 }
 
-/// What fits so many descriptors. Where it is not everything, HTTP keeps a quarter at least, since
-/// it is how an operator finds out. `None`: too few for a node.
-fn share_descriptors(have: u64, wanted: Connections) -> Option<Connections> {
-    if have < DESCRIPTORS_MIN {
-        return None;
+impl Wanted {
+    const fn of_process(&self) -> u64 {
+        DESCRIPTORS_OF_PROCESS + DESCRIPTORS_OF_SHARD * self.shards as u64
     }
-    let room = usize::try_from(have - DESCRIPTORS_RESERVED).unwrap_or(usize::MAX);
-    let http = wanted.http.min((room / 4).max(room.saturating_sub(wanted.ingest)));
-    Some(Connections { ingest: wanted.ingest.min(room - http), http })
+
+    /// What is kept beside connections.
+    fn reserved(&self) -> u64 {
+        DESCRIPTORS_RESERVED_MIN.max(self.of_process() + DESCRIPTORS_OF_SEGMENTS_MIN)
+    }
+
+    /// Shares so many descriptors out. Where not all connections fit, HTTP keeps a quarter at least,
+    /// since it is how an operator finds out.
+    fn share(&self, have: u64) -> Result<Descriptors, TooFew> {
+        let needed = self.reserved() + CONNECTIONS_MIN;
+        if have < needed {
+            return Err(TooFew { have, needed });
+        }
+        let wanted = self.connections;
+        let room = usize::try_from(have - self.reserved()).unwrap_or(usize::MAX);
+        let http = wanted.http.min((room / 4).max(room.saturating_sub(wanted.ingest)));
+        let connections = Connections { ingest: wanted.ingest.min(room - http), http };
+        Ok(Descriptors { connections, segments: self.segments(have, connections) })
+    }
+
+    /// What is left for segments of so many descriptors; the least with which work goes on, where
+    /// the limit was lowered under what is in use.
+    fn segments(&self, have: u64, connections: Connections) -> SegmentDescriptors {
+        let taken = self.of_process() + (connections.ingest + connections.http) as u64;
+        let share = usize::try_from(have.saturating_sub(taken)).unwrap_or(usize::MAX);
+        let at_most = |part: usize, max: usize| part.clamp(SEGMENTS_EACH_MIN.min(max), max);
+        SegmentDescriptors {
+            kept: at_most(share / 6, SEGMENTS_OPEN_MAX),
+            gather_inputs: at_most(share / 6 / self.gathers.max(1), usize::MAX),
+            compaction_inputs: at_most(share / 6, usize::MAX),
+        }
+    }
+
+    /// What segments may have by the limit as it is now: it may have been changed from outside.
+    pub(super) fn segments_now(&self) -> SegmentDescriptors {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        self.segments(limit.current.unwrap_or(u64::MAX), self.connections)
+    }
 }
+
+/// Segments that may be open at a time of each kind, however few descriptors there are: two are
+/// merged.
+const SEGMENTS_EACH_MIN: usize = 2;
 
 /// Niceness of scan threads: beside a busy shard on the same core they get a quarter of it, so that
 /// queries go on without delaying those who send.
@@ -118,14 +197,44 @@ mod tests {
 
     #[test]
     fn descriptors_go_round() {
-        let wanted = Connections { ingest: 1000, http: 400 };
-        let share = |have| share_descriptors(have, wanted).map(|c| (c.ingest, c.http));
-        assert_eq!(share(575), None);
-        assert_eq!(share(576), Some((48, 16)));
-        assert_eq!(share(512 + 1000), Some((750, 250)));
-        assert_eq!(share(512 + 1399), Some((1000, 399)));
-        assert_eq!(share(512 + 1400), Some((1000, 400)));
-        assert_eq!(share(u64::MAX), Some((1000, 400)));
+        let connections = Connections { ingest: 1000, http: 400 };
+        let wanted = Wanted { connections, shards: 2, gathers: 1 };
+        let share = |have| wanted.share(have).map(|d| (d.connections.ingest, d.connections.http));
+        assert_eq!(share(575), Err(TooFew { have: 575, needed: 576 }));
+        assert_eq!(share(576), Ok((48, 16)));
+        assert_eq!(share(512 + 1000), Ok((750, 250)));
+        assert_eq!(share(512 + 1399), Ok((1000, 399)));
+        assert_eq!(share(512 + 1400), Ok((1000, 400)));
+        assert_eq!(share(u64::MAX), Ok((1000, 400)));
+    }
+
+    #[test]
+    fn at_every_limit_that_is_allowed_all_shares_together_fit_it() {
+        for shards in [1, 2, 8, 64, 256] {
+            for gathers in [1, 2, 8] {
+                let connections = Connections { ingest: 1000, http: 400 };
+                let wanted = Wanted { connections, shards, gathers };
+                let least = wanted.share(0).unwrap_err().needed;
+                for have in (least..least + 4000).step_by(37) {
+                    let Descriptors { connections, segments } = wanted.share(have).unwrap();
+                    // As many as gather and compaction take where there is no want.
+                    let merging = segments.gather_inputs.min(64) * gathers
+                        + segments.compaction_inputs.min(64);
+                    let segments_taken = 2 * segments.kept + merging;
+                    let taken = wanted.of_process() as usize
+                        + connections.ingest
+                        + connections.http
+                        + segments_taken;
+                    let left = have as usize - taken;
+                    assert!(left >= 100, "{have} descriptors leave {left} to queries");
+                    assert!(segments.kept >= 60 && segments.compaction_inputs >= 60);
+                    assert!(segments.gather_inputs * gathers >= 60);
+                }
+                // Lowered from outside under what is in use: slower, but it goes on.
+                let segments = wanted.segments(100, connections);
+                assert_eq!((segments.kept, segments.gather_inputs), (2, 2));
+            }
+        }
     }
 
     #[test]

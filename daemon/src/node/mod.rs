@@ -62,7 +62,7 @@ use crate::config::{NodeConfig, RETAIN_PARTS};
 #[derive(Debug)]
 pub(crate) enum NodeError {
     /// The limit of open files is this low.
-    Descriptors(u64),
+    Descriptors(host::TooFew),
     /// No io_uring.
     Ring(RingRefused),
     /// A directory cannot be used.
@@ -82,11 +82,10 @@ impl fmt::Display for NodeError {
             Self::Data(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::Resources(what, error) => write!(f, "the system refused {what}: {error}"),
-            Self::Descriptors(have) => write!(
+            Self::Descriptors(host::TooFew { have, needed }) => write!(
                 f,
-                "the limit of open files is {have}, a node needs {}: raise it (ulimit -n, or \
-                 LimitNOFILE=)",
-                host::DESCRIPTORS_MIN
+                "the limit of open files is {have}, a node needs {needed}: raise it (ulimit -n, or \
+                 LimitNOFILE=)"
             ),
             Self::Shard(shard, error) => write!(
                 f,
@@ -120,18 +119,20 @@ enum Ending {
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
 pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     crate::signals::survive_others(true).map_err(|e| NodeError::Resources("signal handlers", e))?;
-    let wanted = host::Connections {
+    let cores = host::cores(config.cores);
+    let connections = host::Connections {
         ingest: config.ingest.connections_max,
         http: config.http.connections_max,
     };
-    let (connections, advice) = host::connections_max(wanted).map_err(NodeError::Descriptors)?;
+    let (shards, gathers) = (cores.len(), config.store.segment_consumers);
+    let wanted = host::Wanted { connections, shards, gathers };
+    let (descriptors, advice) = host::descriptors(&wanted).map_err(NodeError::Descriptors)?;
     if let Some(advice) = advice {
         tracing::warn!("{advice}");
     }
-    config.ingest.connections_max = connections.ingest;
-    config.http.connections_max = connections.http;
+    config.ingest.connections_max = descriptors.connections.ingest;
+    config.http.connections_max = descriptors.connections.http;
     net::ring::probe().map_err(NodeError::Ring)?;
-    let cores = host::cores(config.cores);
     let clock = Clock::start();
     let mut metrics = NodeMetrics::new(cores.len());
     metrics.log = crate::logging::metrics();
@@ -423,13 +424,24 @@ fn http_options(config: &NodeConfig) -> HttpOptions {
 }
 
 fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts {
+    let descriptors = host::Wanted {
+        connections: host::Connections {
+            ingest: config.ingest.connections_max,
+            http: config.http.connections_max,
+        },
+        shards: common.placement.seats().len(),
+        gathers: config.store.segment_consumers,
+    };
+    let share = descriptors.segments_now();
     let limits = GatherLimits {
         target_bytes: config.store.segment_target_size_bytes,
         target_age_ms: config.store.segment_target_age.as_millis() as u64,
         replication_factor: config.store.replication_factor,
+        claim_count_max: GatherLimits::default().claim_count_max.min(share.gather_inputs),
         ..GatherLimits::default()
     };
     StoreParts {
+        descriptors,
         source: Arc::new(LocalIngest::new(
             data,
             Arc::clone(&common.metrics),
@@ -444,7 +456,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
             ..WriterOptions::default()
         },
         doors: Arc::clone(&common.doors),
-        compaction: compaction_limits(config),
+        compaction: compaction_limits(config, share.compaction_inputs),
         retention: expiry::limits(&config.store),
         newest_ms: data.newest_ms,
         delay: config.store.segment_delay,
@@ -462,12 +474,15 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
 const RETENTION_PARTS: u64 = 8;
 
 /// Segments expire as a whole, so none may hold more than a part of what is kept.
-fn compaction_limits(config: &NodeConfig) -> CompactionLimits {
+fn compaction_limits(config: &NodeConfig, inputs_max: usize) -> CompactionLimits {
     let by_default = CompactionLimits::default();
     let part = config.store.retain_size_bytes.map_or(u64::MAX, |bytes| bytes / RETAIN_PARTS);
     CompactionLimits {
         segment_bytes_max: by_default.segment_bytes_max.min(part),
         span_ms_max: expiry::limits(&config.store).retain_ms / RETENTION_PARTS,
+        inputs_max: by_default.inputs_max.min(inputs_max),
+        group_max: by_default.group_max.min(inputs_max),
+        small_group_max: by_default.small_group_max.min(inputs_max),
         ..by_default
     }
 }

@@ -28,6 +28,7 @@ use net::shard::Clock;
 use super::data::{Data, tell_damage};
 use super::doors::Doors;
 use super::expiry::Expiry;
+use super::host::Wanted;
 use super::losses::Losses;
 use super::pressure::Pressure;
 use super::vitals::{Role, Vitals};
@@ -161,6 +162,8 @@ fn tell_errors(errors: &[FileError]) {
 /// What gathering and compaction work with.
 #[derive(Clone)]
 pub(super) struct StoreParts {
+    /// Who shares the process's descriptors.
+    pub(super) descriptors: Wanted,
     pub(super) source: Arc<LocalIngest>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) limits: GatherLimits,
@@ -199,11 +202,16 @@ pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<Join
     threads
 }
 
-/// Starts the thread that tries again to read what could not be read: apart from the others, for a
-/// disk that fails takes its time, and they have theirs to do.
+/// Starts the thread that tries again to read what could not be read, and sees to it that no more stays
+/// open than the limit of open files allows, which may be changed from outside: apart from the others,
+/// for a disk that fails takes its time, and they have theirs to do.
 fn spawn_reading_again(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("read-again".into()).spawn(move || {
-        while !parts.stop.wait(READING_AGAIN_PAUSE) {
+        loop {
+            engine::open_cache::set_segments_open_max(parts.descriptors.segments_now().kept);
+            if parts.stop.wait(READING_AGAIN_PAUSE) {
+                return;
+            }
             for path in parts.catalogue.read_again().back {
                 tracing::info!("{} can be read again", path.display());
             }

@@ -39,6 +39,8 @@ pub enum FileKind {
     StoreSegment,
     /// A store segment in the trash.
     StoreTrashed,
+    /// A store segment that was set aside because a whole copy of it was restored.
+    StoreSetAside,
     /// A store segment that was being written: the next start removes it.
     StoreUnfinished,
     /// Lines of a forwarder that wait to be sent.
@@ -63,6 +65,7 @@ impl fmt::Display for FileKind {
             Self::IngestTail => "tail file",
             Self::StoreSegment => "store segment",
             Self::StoreTrashed => "store segment in the trash",
+            Self::StoreSetAside => "store segment that was set aside",
             Self::StoreUnfinished => "unfinished store segment",
             Self::Spool => "spool file",
             Self::SpoolSetAside => "spool file that was set aside",
@@ -106,7 +109,26 @@ pub struct SpoolReport {
     pub waiting_lines: u64,
 }
 
+impl FileKind {
+    /// Whether a node or forwarder put it aside, for an operator to look at.
+    pub const fn is_set_aside(self) -> bool {
+        matches!(
+            self,
+            Self::IngestSegment(SegmentState::Damaged) | Self::StoreSetAside | Self::SpoolSetAside
+        )
+    }
+}
+
 impl Report {
+    /// Whether there is anything of a node or forwarder to check.
+    pub fn has_data(&self) -> bool {
+        !self.spools.is_empty()
+            || self
+                .files
+                .iter()
+                .any(|file| file.kind != FileKind::Unknown || !file.damage.is_empty())
+    }
+
     /// Whether nothing is damaged.
     pub fn is_clean(&self) -> bool {
         self.files.iter().all(|file| file.damage.is_empty())
@@ -258,8 +280,17 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
             FileReport { kind: FileKind::StoreUnfinished, ..unknown(path, file_bytes) }
         }
         Some(Name::Lock) => FileReport { kind: FileKind::Lock, ..unknown(path, file_bytes) },
+        None if is_set_aside(name) => {
+            FileReport { kind: FileKind::StoreSetAside, ..unknown(path, file_bytes) }
+        }
         None => unknown(path, file_bytes),
     }
+}
+
+/// Whether a file of the store directory was set aside by a restore.
+fn is_set_aside(name: &str) -> bool {
+    name.strip_suffix(".damaged")
+        .is_some_and(|name| matches!(Name::parse(name), Some(Name::Flushed { .. })))
 }
 
 /// Reports on a file of the ingest side.
