@@ -144,7 +144,11 @@ impl<'a> Lines<'a> {
         if self.line.len() + bytes.len() > LINE_BYTES_MAX {
             return Err(io::Error::other("the node sent a line longer than any record"));
         }
-        self.line.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            // Whatever comes behind an end, it was none.
+            self.end = None;
+            self.line.extend_from_slice(bytes);
+        }
         Ok(())
     }
 
@@ -155,7 +159,6 @@ impl<'a> Lines<'a> {
         };
         let last_start = memrchr(LF, body).map_or(0, |lf| lf + 1);
         let last = &lines[last_start..];
-        // Whatever comes behind an end, it was none.
         self.end = self.form.end_of(last).map(|object| End { object, line: last.to_vec() });
         let records = if self.end.is_some() { &lines[..last_start] } else { lines };
         if records.is_empty() {
@@ -248,6 +251,30 @@ mod tests {
             }
             let (.., end) = printed(form, &[answer, b"more\n"]);
             assert_eq!(end, None, "an end is the last line");
+        }
+    }
+
+    proptest::proptest! {
+        /// `PROPTEST_CASES` runs more of them.
+        #[test]
+        fn fuzz_answers(
+            lines in "(01HF7YAT00000000000000000A [a-z]{0,9}\n|\\{\"ulid\":\"[0-9A-Z]{0,27}\"?\n|\
+                      # end (\\{\"records\":[0-9]{0,3}\\})?\n|\\{\"end\":[0-9]?\\}?\n|\n|\\PC{0,9}){0,9}",
+            piece_len in 1..40_usize,
+        ) {
+            let answer = lines.as_bytes();
+            for form in [Form::Text, Form::Json] {
+                let pieces: Vec<_> = answer.chunks(piece_len).collect();
+                let (out, records, last, end) = printed(form, &pieces);
+                let last_line = answer.split_inclusive(|&byte| byte == LF).next_back().unwrap_or_default();
+                let expected = form.end_of(last_line).filter(|_| last_line.ends_with(b"\n"));
+                proptest::prop_assert_eq!(end.map(|end| end.object), expected);
+                proptest::prop_assert!(last.is_none_or(|id| id.len() == ULID_TEXT_LEN));
+                if form == Form::Json {
+                    proptest::prop_assert_eq!(records, memchr_iter(LF, &out).count() as u64);
+                    proptest::prop_assert!(out.is_empty() || out.ends_with(b"\n"));
+                }
+            }
         }
     }
 

@@ -89,7 +89,7 @@ fn streams<'a>(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Streams<'a> {
 const TWO: &[u8] = b"HTTP/1.1 200 OK\r\nX-Oklog-Complete: true\r\nX-Oklog-Q: o\r\n\
     Content-Type: application/x-oklog-lines\r\nTransfer-Encoding: chunked\r\n\r\n\
     20\r\n01HF7YAT00000000000000000A one\n0\r\n1e\r\n1HF7YAT00000000000000000B two\n\r\n\
-    25\r\n# end {\"records\":2,\"complete\":true}\n\r\n0\r\n\r\n";
+    24\r\n# end {\"records\":2,\"complete\":true}\n\r\n0\r\n\r\n";
 
 #[test]
 fn records_are_printed_without_their_ulids() {

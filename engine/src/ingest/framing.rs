@@ -351,8 +351,9 @@ mod tests {
             }
         }
 
+        /// Whatever comes is what the model says, and no byte of text is lost.
         #[test]
-        fn whatever_comes_is_what_the_model_says_and_no_byte_is_lost(
+        fn fuzz_counted_messages(
             start in "([1-9][0-9]{0,9} ?<?[a-z\n]{0,12}\n?){0,4}",
             tail in proptest::collection::vec(any::<u8>(), 0..30),
             piece_len in 1..20usize,

@@ -132,8 +132,9 @@ mod tests {
     }
 
     proptest! {
+        /// More bytes never change an answer.
         #[test]
-        fn more_bytes_never_change_an_answer(
+        fn fuzz_strangers(
             start in "(GET|POST|PRI|P|\\x16)? ?[*/]?[a-z]{0,3}( HTTP/[12]\\.[01])?\r?\n?",
             tail: Vec<u8>,
             cut in 0..40usize,
