@@ -83,7 +83,7 @@ pub const CLAIMS_LAPSED_MAX: usize = 256;
 pub const STORE_SEGMENT_SIZE_MAX: u64 = 2 << 30;
 
 /// Longest expression of a query, bytes.
-pub const EXPRESSION_BYTES_MAX: usize = 64 << 10;
+pub const EXPRESSION_BYTES_MAX: usize = 32 << 10;
 
 /// Largest compiled form of a regular expression, bytes: what `rg` and `regex` allow by default.
 pub const EXPRESSION_COMPILED_BYTES_MAX: usize = 10 << 20;

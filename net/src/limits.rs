@@ -9,8 +9,7 @@ pub const HTTP_CONNECTIONS_MAX: usize = 4096;
 /// The same of one address: a proxy in front of the node brings everybody from one.
 pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = 2048;
 
-/// Largest request head, bytes; larger ones get 431. Expressions of 8 KiB, percent-encoded,
-/// fit three times over.
+/// Largest request head, bytes; larger ones get 431. The query string is most of it.
 pub const HTTP_HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// What of that a connection may always hold, bytes: the first buffer that the library allocates.
@@ -38,8 +37,9 @@ pub const HTTP_BODY_IDLE: Duration = Duration::from_secs(60);
 /// or into several requests.
 pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 30;
 
-/// Largest query string, bytes.
-pub const HTTP_QUERY_BYTES_MAX: usize = 32 << 10;
+/// Largest query string, bytes: an expression of [`engine::limits::EXPRESSION_BYTES_MAX`] of which every
+/// third byte is percent-encoded, and room for the rest of a head.
+pub const HTTP_QUERY_BYTES_MAX: usize = 56 << 10;
 
 /// Whole lines handed to a shard at a time, bytes: enough to reach its speed, little enough for
 /// many requests at a time. A longer single line goes as a batch of its own.

@@ -4,12 +4,13 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
+use engine::limits::EXPRESSION_BYTES_MAX;
 use proptest::prelude::*;
 
 use super::fake::Server;
 use super::wire::{connect, exchange, get, post, read, request};
 use crate::http::HttpOptions;
-use crate::limits::HTTP_HEAD_BYTES_MAX;
+use crate::limits::{HTTP_HEAD_BYTES_MAX, HTTP_QUERY_BYTES_MAX};
 
 #[test]
 fn bad_parameters_are_named() {
@@ -173,8 +174,18 @@ fn oversized_heads_are_refused() {
     assert_eq!(answer.status, 431);
     let many: Vec<_> = (0..200).map(|_| ("X-Many", "1")).collect();
     assert_eq!(request(server.address, "GET", "/query", &many, b"").status, 431);
-    let target = format!("/query?q={}", &long[..40_000]);
+    let target = format!("/query?q={}", &long[..HTTP_QUERY_BYTES_MAX]);
     assert_eq!(get(server.address, &target).status, 414);
+    // An expression of the promised length fits, also when every third byte is encoded.
+    let whole = ["%20aa".repeat(EXPRESSION_BYTES_MAX / 3), "aa".to_owned()].concat();
+    for (expression, status) in [
+        (whole.as_str(), 200),
+        (&long[..EXPRESSION_BYTES_MAX], 200),
+        (&long[..=EXPRESSION_BYTES_MAX], 400),
+    ] {
+        let answer = get(server.address, &format!("/query?from=1h&q={expression}"));
+        assert_eq!(answer.status, status, "{} bytes: {}", expression.len(), answer.text());
+    }
     let answer = read(&exchange(server.address, b"nonsense\r\n\r\n"), false);
     assert_eq!((answer.status, answer.whole), (400, true));
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
