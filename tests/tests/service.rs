@@ -79,9 +79,35 @@ fn the_unit_verifies() {
     let here = tools::binary("oklogd").display().to_string();
     let copy = directory.path().join("oklogd.service");
     std::fs::write(&copy, text.replace("/usr/local/bin/oklogd", &here)).unwrap();
-    let output = Command::new(analyze).arg("verify").arg(&copy).output().unwrap();
+    // The manual page is not installed here; see below.
+    let output = Command::new(analyze).args(["verify", "--man=no"]).arg(&copy).output().unwrap();
     let said = tools::text(&output.stderr);
     assert!(output.status.success() && !said.contains("oklogd.service"), "{said}");
+}
+
+#[test]
+fn the_install_lines_put_completions_and_the_manual_where_they_are_looked_for() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let text = std::fs::read_to_string(deploy.join("README.md")).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let at_root = |path: &str| format!("{}{path}", root.path().display());
+    let under = |directory: &str| format!(" {}{directory}", root.path().display());
+    let binary = format!("{} ", tools::binary("oklogd").display());
+    let lines = text.lines().filter(|line| line.starts_with("oklogd ")).map(|line| {
+        let line = line.replace(" /usr/", &under("/usr/")).replace(" /etc/", &under("/etc/"));
+        line.replacen("oklogd ", &binary, 1)
+    });
+    for line in lines {
+        let status = Command::new("sh").args(["-ec", &line]).status().unwrap();
+        assert!(status.success(), "{line}");
+    }
+    let completions = std::fs::read_to_string(at_root("/etc/bash_completion.d/oklogd")).unwrap();
+    assert!(completions.contains("ingeststore"));
+    // What the unit points to is what is installed: section 1, in a directory that man(1) searches.
+    let page = std::fs::read_to_string(at_root("/usr/local/share/man/man1/oklogd.1")).unwrap();
+    assert!(page.contains(".TH oklogd 1"), "{}", &page[..200]);
+    let unit = std::fs::read_to_string(deploy.join("oklogd.service")).unwrap();
+    assert!(unit.lines().any(|line| line == "Documentation=man:oklogd(1)"));
 }
 
 fn find(tool: &str) -> Option<PathBuf> {
