@@ -5,6 +5,7 @@
 //! [`crate::arguments`] has rewritten every other form.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -16,7 +17,7 @@ use crate::config::NodeConfig;
 use crate::drain_command::DrainConfig;
 use crate::exit::Exit;
 use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, STREAM, TESTSVC};
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Kind, VARIABLE_PREFIX};
 use crate::forward_command::ForwardConfig;
 use crate::query_command::QueryConfig;
 use crate::restore_command::RestoreConfig;
@@ -185,6 +186,31 @@ const COMMANDS: [CommandRow; 13] = [
     },
     CommandRow { name: "version", about: "Print the version", flags: &[], operand: Operand::None },
 ];
+
+/// The variables of the environment that concern us. An error: one of those that set flags of this
+/// command is not UTF-8.
+pub(crate) fn environment(
+    arguments: &[String],
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Vec<(String, String)>, Stop> {
+    let row = arguments.first().and_then(|word| COMMANDS.iter().find(|row| row.name == word));
+    let flags = row.map_or(&[][..], |row| row.flags);
+    let ours = variables
+        .into_iter()
+        .filter(|(name, _)| name.as_encoded_bytes().starts_with(VARIABLE_PREFIX.as_bytes()));
+    ours.map(|(name, text)| {
+        let name = name.to_string_lossy().into_owned();
+        match text.into_string() {
+            Err(text) if flags.iter().any(|flag| flag.variable() == name) => Err(usage(&format!(
+                "{name}: {:?} is not valid: it is not UTF-8; set it anew, or unset it",
+                text.to_string_lossy()
+            ))),
+            Err(text) => Ok((name, text.to_string_lossy().into_owned())),
+            Ok(text) => Ok((name, text)),
+        }
+    })
+    .collect()
+}
 
 /// Reads the arguments behind the program's name: what to do, and what the operator should be
 /// told about it, one line each.
@@ -413,6 +439,26 @@ mod tests {
             assert_eq!(stop.exit, Exit::Usage, "{line:?}");
             assert!(stop.text.contains(part), "{line:?}: {}", stop.text);
         }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_utf_8_is_told_by_the_commands_that_read_it() {
+        use std::os::unix::ffi::OsStringExt;
+        let read = |command: &str, name: &str| {
+            let bad = OsString::from_vec(b"data/\xff".to_vec());
+            let variables = [(name.into(), bad), ("HOME".into(), "/".into())];
+            environment(&[command.to_owned()], variables)
+        };
+        for (command, name) in [("ingeststore", "OKLOGD_INGEST_PATH"), ("query", "OKLOGD_Q")] {
+            let stop = read(command, name).unwrap_err();
+            assert_eq!(stop.exit, Exit::Usage);
+            assert!(stop.text.contains(name) && stop.text.contains("UTF-8"), "{}", stop.text);
+        }
+        // Those of others, and unknown ones, are told as unknown ones are.
+        for (command, name) in [("query", "OKLOGD_INGEST_PATH"), ("version", "OKLOGD_X")] {
+            assert_eq!(read(command, name).unwrap().len(), 1);
+        }
+        assert!(read("query", "PATH").unwrap().is_empty());
     }
 
     #[test]

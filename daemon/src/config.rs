@@ -341,6 +341,18 @@ mod tests {
             config(&["--listen", "::1", "--api=tcp://0.0.0.0", "--ingest.fast=:9"]).unwrap();
         assert_eq!(config.api.to_string(), "0.0.0.0:7650");
         assert_eq!(config.ingest.fast.to_string(), "[::1]:9");
+        for (listen, api) in [
+            ("::", "[::]:7650"),
+            ("[::]", "[::]:7650"),
+            ("[::1]", "[::1]:7650"),
+            ("tcp://[::1]", "[::1]:7650"),
+            ("localhost", "localhost:7650"),
+        ] {
+            assert_eq!(self::config(&["--listen", listen]).unwrap().api.to_string(), api);
+        }
+        for listen in ["", "[::1]:7650", ":7650", "a b", "[::"] {
+            assert!(self::config(&["--listen", listen]).unwrap_err().contains("--listen"));
+        }
     }
 
     #[test]

@@ -73,7 +73,7 @@ const DEBUG: Flag = common("debug", Kind::Bool, "false", "Same as --log-level de
 
 /// Flags of `ingest`, `store` and `ingeststore`.
 pub(crate) const NODE: &[Flag] = &[
-    common("listen", Kind::Text("HOST"), "127.0.0.1", "Host of every listener that names none"),
+    common("listen", Kind::Host, "127.0.0.1", "Host of every listener that names none"),
     common("api", Kind::Address, ":7650", "Listen here for HTTP"),
     common("ingest.fast", Kind::Address, ":7651", "Listen here for records, fast mode"),
     common("ingest.durable", Kind::Address, ":7652", "Listen here for records, durable mode"),

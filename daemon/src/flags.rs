@@ -12,8 +12,10 @@ use crate::units::{Address, parse_duration, parse_size};
 /// What a flag takes and how its text is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// `true` or `false`; given without a value it is `true`.
+    /// `true` or `1`, `false` or `0`; given without a value it is `true`, as in a URL.
     Bool,
+    /// A host without a port; an IPv6 one with or without brackets.
+    Host,
     /// `host`, `host:port` or `:port`.
     Address,
     /// Bytes within the bounds, inclusive.
@@ -62,6 +64,9 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
 }
 
+/// What the names of environment variables begin with.
+pub(crate) const VARIABLE_PREFIX: &str = "OKLOGD_";
+
 /// A checked value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
@@ -78,9 +83,15 @@ impl Kind {
     pub(crate) fn read(self, text: &str) -> Result<Value, String> {
         match self {
             Self::Bool => match text {
-                "true" => Ok(Value::Bool(true)),
-                "false" => Ok(Value::Bool(false)),
-                _ => Err("true or false is expected".to_owned()),
+                "true" | "1" | "" => Ok(Value::Bool(true)),
+                "false" | "0" => Ok(Value::Bool(false)),
+                _ => Err("true, 1 or nothing, or false or 0 is expected".to_owned()),
+            },
+            Self::Host => match Address::parse(text)? {
+                Address { host: Some(host), port: None } => Ok(Value::Text(host)),
+                _ => {
+                    Err("a host without a port is expected, as in 0.0.0.0, :: or [::1]".to_owned())
+                }
             },
             Self::Address => Ok(Value::Address(Address::parse(text)?)),
             Self::Size(min, max) => bounded(parse_size(text)?, min, max, crate::units::format_size),
@@ -117,6 +128,7 @@ impl Kind {
     pub(crate) fn placeholder(self) -> String {
         match self {
             Self::Bool => "true|false".to_owned(),
+            Self::Host => "HOST".to_owned(),
             Self::Address => "ADDRESS".to_owned(),
             Self::Size(..) => "SIZE".to_owned(),
             Self::Duration(..) => "DURATION".to_owned(),
@@ -146,7 +158,7 @@ fn bounded(
 impl Flag {
     /// The environment variable that sets it.
     pub(crate) fn variable(&self) -> String {
-        format!("OKLOGD_{}", self.name.to_ascii_uppercase().replace(['.', '-'], "_"))
+        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase().replace(['.', '-'], "_"))
     }
 
     /// Whether its value stands in the next argument when there is no `=`.

@@ -55,10 +55,10 @@ fn main() -> ExitCode {
             return output::fail(Exit::Usage, words).into();
         }
     };
-    // A variable that is not UTF-8 is none of ours.
-    let environment: Vec<_> = std::env::vars_os()
-        .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
-        .collect();
+    let environment = match cli::environment(&arguments, std::env::vars_os()) {
+        Ok(environment) => environment,
+        Err(stop) => return tell(&stop).into(),
+    };
     match cli::parse(&arguments, &environment) {
         Ok((command, warnings)) => run(command, &warnings).into(),
         Err(stop) => tell(&stop).into(),
@@ -153,17 +153,41 @@ mod tests {
 
     const CHILD: &str = "TEST_PANICS_HERE";
 
+    /// A pipe that takes nothing, and its reader, who does not read.
+    fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        for len in [4096, 1] {
+            while rustix::io::write(&writer, &b"x".repeat(len)).is_ok() {}
+        }
+        rustix::io::ioctl_fionbio(&writer, false).unwrap();
+        (reader, writer)
+    }
+
     #[test]
-    fn a_panic_of_any_thread_ends_the_process() {
-        if std::env::var_os(CHILD).is_some() {
+    fn a_panic_of_any_thread_ends_the_process_whoever_listens() {
+        if let Some(way) = std::env::var_os(CHILD) {
             crate::logging::abort_on_panic();
+            if way == "logging" {
+                let level = tracing::level_filters::LevelFilter::INFO;
+                crate::logging::start(crate::logging::LogConfig { level, json: true });
+            }
             let _ = std::thread::spawn(|| panic!("as it is meant to")).join();
             return;
         }
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["--exact", "tests::a_panic_of_any_thread_ends_the_process", "--nocapture"]);
-        let output = child.env(CHILD, "").output().unwrap();
-        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("as it is meant to"));
+        for way in ["printing", "logging"] {
+            let name = "tests::a_panic_of_any_thread_ends_the_process_whoever_listens";
+            let child = || {
+                let mut child = Command::new(std::env::current_exe().unwrap());
+                child.args(["--exact", name, "--nocapture"]).env(CHILD, way);
+                child
+            };
+            let output = child().output().unwrap();
+            assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{way}: {output:?}");
+            assert!(String::from_utf8_lossy(&output.stderr).contains("as it is meant to"), "{way}");
+            let (_reader, writer) = full_pipe();
+            let status = child().stderr(writer).status().unwrap();
+            assert_eq!(status.signal(), Some(libc::SIGABRT), "{way}: {status:?}");
+        }
     }
 }

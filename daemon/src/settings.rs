@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::flag_table;
-use crate::flags::{Flag, Several, Value};
+use crate::flags::{Flag, Several, VARIABLE_PREFIX, Value};
 use crate::units::Address;
 
 /// Why settings were refused. Each is a usage error.
@@ -23,7 +23,7 @@ pub(crate) enum SettingsError {
     /// The configuration file is not TOML.
     Syntax { path: PathBuf, error: String },
     /// The configuration file holds a key that is no flag.
-    Key { path: PathBuf, key: String, hint: &'static str },
+    Key { path: PathBuf, key: String, hint: String },
     /// A flag that takes one value was given others, too.
     Several { name: &'static str, texts: Vec<String> },
     /// Values do not fit each other.
@@ -159,7 +159,7 @@ impl Settings {
         let unknown: Vec<_> = environment
             .iter()
             .map(|(name, _)| name.as_str())
-            .filter(|name| name.starts_with("OKLOGD_"))
+            .filter(|name| name.starts_with(VARIABLE_PREFIX))
             .filter(|name| !known_flags().any(|flag| flag.variable() == *name))
             .collect();
         if !unknown.is_empty() {
@@ -233,6 +233,9 @@ impl Settings {
     }
 }
 
+/// How alike a key and a name have to be for the one to be meant for the other, from 0 to 1.
+const LIKENESS_MIN: f64 = 0.8;
+
 /// Every flag of every command.
 fn known_flags() -> impl Iterator<Item = &'static Flag> {
     flag_table::ALL.iter().flat_map(|table| table.iter())
@@ -271,12 +274,8 @@ fn read_file(path: &Path, flags: &[Flag]) -> Result<FileValues, SettingsError> {
         // A name can be a list here and one value to another command.
         let flag = flags.iter().find(|flag| flag.name == key);
         let Some(flag) = flag.or_else(|| known_flags().find(|flag| flag.name == key)) else {
-            return Err(unknown(match value {
-                toml::Value::Table(_) => {
-                    "; keys are whole flag names, quoted where they hold a dot"
-                }
-                _ => "; keys are flag names without dashes, see --help-all",
-            }));
+            let is_table = matches!(value, toml::Value::Table(_));
+            return Err(unknown(nearest(&key, is_table)));
         };
         let texts = match value {
             toml::Value::Array(items) if flag.several == Several::AllCount => {
@@ -296,6 +295,21 @@ fn read_file(path: &Path, flags: &[Flag]) -> Result<FileValues, SettingsError> {
         values.insert(flag.name, (path.to_owned(), texts));
     }
     Ok(values)
+}
+
+/// What an unknown key may have been meant to be.
+fn nearest(key: &str, is_table: bool) -> String {
+    if is_table {
+        return "; keys are whole flag names, quoted where they hold a dot".to_owned();
+    }
+    let likeness = |name: &str| strsim::jaro_winkler(name, key.trim_start_matches('-'));
+    let names = known_flags().map(|flag| flag.name);
+    match names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
+        Some(name) if likeness(name) >= LIKENESS_MIN => {
+            format!("; the nearest known one is {name:?}")
+        }
+        _ => "; keys are flag names without dashes, see --help-all".to_owned(),
+    }
 }
 
 /// The text that the flag's kind checks: what would stand on the command line.
@@ -428,6 +442,8 @@ mod tests {
     fn refusals_name_the_place_and_what_is_valid() {
         let (_keep, bad_value) = file("'store.segment-replication-factor' = 'x'");
         let (_keep2, bad_key) = file("nonsense = 1");
+        let (_keep5, misspelt) = file("'ingest.pth' = 'x'");
+        let (_keep6, dashes) = file("'--debug' = true");
         let (_keep3, nested) = file("ingest.path = 'x'");
         let (_keep4, broken) = file("x = = 1");
         let cases: &[(Given<'_>, Variables<'_>, &[&str])] = &[
@@ -435,7 +451,13 @@ mod tests {
             (&[], &[("OKLOGD_API", "a b")], &["OKLOGD_API", "HOST:PORT"]),
             (&[("ingest.flush-interval", "20")], &[], &["--ingest.flush-interval", "100ms"]),
             (&[("config", &bad_value)], &[], &["oklogd.toml", "replication-factor", "1 to 16"]),
-            (&[("config", &bad_key)], &[], &["oklogd.toml", "unknown key", "nonsense"]),
+            (
+                &[("config", &bad_key)],
+                &[],
+                &["oklogd.toml", "unknown key", "nonsense", "--help-all"],
+            ),
+            (&[("config", &misspelt)], &[], &["ingest.pth", "nearest", "\"ingest.path\""]),
+            (&[("config", &dashes)], &[], &["--debug", "nearest", "\"debug\""]),
             (&[("config", &nested)], &[], &["unknown key", "quoted"]),
             (&[("config", &broken)], &[], &["not valid TOML"]),
             (&[("config", "/does/not/exist")], &[], &["/does/not/exist", "cannot be read"]),
@@ -446,6 +468,18 @@ mod tests {
                 assert!(error.contains(part), "{error}: no {part}");
             }
         }
+    }
+
+    #[test]
+    fn switches_are_read_as_in_a_url() {
+        let on = |text| resolve(QUERY, &[], &[("OKLOGD_REGEX", text)]).map(|s| s.bool("regex"));
+        for (text, is_on) in
+            [("1", true), ("true", true), ("", true), ("0", false), ("false", false)]
+        {
+            assert_eq!(on(text), Ok(is_on), "{text:?}");
+        }
+        let refused = on("yes").unwrap_err();
+        assert!(refused.contains("OKLOGD_REGEX") && refused.contains("true, 1"), "{refused}");
     }
 
     #[test]

@@ -79,8 +79,9 @@ impl ForwardConfig {
         };
         // Each with a space behind it, as the predecessor did.
         let mut prefix = String::new();
-        for part in settings.texts("prefix") {
-            prefix.push_str(&part);
+        // An empty one is none.
+        for part in settings.texts("prefix").iter().filter(|part| !part.is_empty()) {
+            prefix.push_str(part);
             prefix.push(' ');
         }
         if prefix.contains('\n') {
