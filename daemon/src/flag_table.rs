@@ -391,14 +391,14 @@ pub(crate) const FORWARD: &[Flag] = &[
         ..optional(
             "prefix",
             Kind::Text("TEXT"),
-            "Put this and a space before each line; repeatable (default: nothing)",
+            "Put this and a space before each line, nothing if it is empty; repeatable (default: nothing)",
         )
     },
     common(
         "mode",
         Kind::Choice(&["fast", "durable", "bulk"]),
         "fast",
-        "fast: written to the ingester; durable: on its disk, sent again until it is; bulk: not in this version",
+        "Sent again until an ingester says so: fast: it is in its hands; durable: it is on its disk; bulk: not in this version",
     ),
     once(optional("topic", Kind::Topic, "Topic of all lines (default: the ingester's choice)")),
     common(

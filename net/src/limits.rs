@@ -151,14 +151,36 @@ pub const FORWARD_LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first pause between tries; full jitter, doubling.
 pub const FORWARD_BACKOFF_BASE: Duration = Duration::from_millis(50);
 
+/// How long an ingester may take to answer the hello: it does so before it takes a line, unless it is
+/// stuck or full.
+pub const FORWARD_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A connection that lasted this long counts as a success, also without acknowledgements.
 pub const FORWARD_STEADY: Duration = Duration::from_secs(2);
 
-/// A full window that moves no more for this long is settled by ending the connection.
+/// A connection on which nothing moves for this long is left: longer than a disk that works takes
+/// for a sync, and so that the next address has the lines within 40 s.
 pub const FORWARD_STALL: Duration = Duration::from_secs(30);
 
 /// Sent bytes that the other host does not confirm for this long end the connection.
 pub const FORWARD_USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a socket may hold that is not on the wire, bytes: little, so that what it takes shows how the
+/// other host gets on, enough to keep the wire busy.
+pub const FORWARD_UNSENT_BYTES: u32 = 256 << 10;
+
+/// What is still read of standard input when the time for it is over, bytes: as much as a pipe holds
+/// at most, unless an administrator allowed more.
+pub const FORWARD_LAST_READ_BYTES: usize = 1 << 20;
+
+/// How long that reading may take.
+pub const FORWARD_LAST_READ: Duration = Duration::from_millis(200);
+
+/// How long what was read last is waited for to be acknowledged.
+pub const FORWARD_LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(1);
+
+/// What ending may take beyond its time before it is given up: a disk or a look-up hangs.
+pub const FORWARD_STUCK: Duration = Duration::from_secs(1);
 
 /// Most addresses of one answer of the name service that are tried.
 pub const FORWARD_ADDRESSES_MAX: usize = 64;

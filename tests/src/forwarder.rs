@@ -26,8 +26,13 @@ impl Forwarder {
     }
 
     /// Runs a prepared command.
-    pub fn from_command(mut command: Command) -> Self {
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    pub fn from_command(command: Command) -> Self {
+        Self::with_input(command, Stdio::piped())
+    }
+
+    /// Runs a prepared command with this standard input.
+    pub fn with_input(mut command: Command, input: Stdio) -> Self {
+        command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("oklogd can be started");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));
@@ -105,6 +110,14 @@ impl Forwarder {
         let line = text.lines().find(|l| l.split(' ').next() == Some(name));
         line.and_then(|l| l.rsplit(' ').next()?.parse().ok())
             .unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Processor time that it has used, in ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        let stat = stat.expect("a running process has one");
+        let fields = stat.rsplit(')').next().expect("behind its name").split_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
     }
 
     /// Its process.

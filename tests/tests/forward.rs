@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
 use rustix::process::Signal;
+use tests::fake_ingester::{FakeIngester, acknowledge};
 use tests::forwarder::{Answer, Forwarder, Names};
 use tests::lines::split;
 use tests::node::Node;
@@ -28,15 +29,11 @@ fn forward(flags: &[&str], address: SocketAddr, input: &[u8]) -> String {
     log
 }
 
-/// What arrives at a plain listener, byte for byte.
+/// What arrives at an ingester, byte for byte.
 fn received(flags: &[&str], input: &[u8]) -> Vec<u8> {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        listener.accept().unwrap().0.read_to_end(&mut bytes).unwrap();
-        bytes
-    });
+    let ingester = FakeIngester::start();
+    let address = ingester.address;
+    let reader = std::thread::spawn(move || ingester.take_all().unwrap());
     forward(flags, address, input);
     reader.join().unwrap()
 }
@@ -49,6 +46,8 @@ fn lines_are_sent_as_they_are() {
     input.extend_from_slice(b"\nthe last has no newline");
     assert!(received(&[], &input) == input);
     assert_eq!(received(&["--prefix", "a", "-prefix=b%"], b"1\n2"), b"a b% 1\na b% 2");
+    assert_eq!(received(&["--prefix", ""], b"1\n2"), b"1\n2");
+    assert_eq!(received(&["--prefix", "a", "--prefix", ""], b"1\n2"), b"a 1\na 2");
 }
 
 #[test]
@@ -116,30 +115,6 @@ fn node_and_forwarder_may_cut_lines_at_different_sizes() {
 }
 
 #[test]
-fn an_ingester_that_hangs_up_on_what_it_does_not_know_is_asked_for_less() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let directory = tempfile::tempdir().unwrap();
-    let flags = ["--mode", "durable", "--backoff-max", "20ms", &address];
-    let mut forwarder = Forwarder::start(directory.path(), &flags);
-    forwarder.write(b"1\n");
-    let plain = b"\0OKLOGD-ACK/1\n1\n";
-    let mut stream = loop {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut got = vec![0; plain.len()];
-        stream.read_exact(&mut got).unwrap();
-        if got == plain {
-            break stream;
-        }
-        assert!(got.starts_with(b"\0OKLOGD-ACK/1 "));
-    };
-    stream.write_all(&1u64.to_le_bytes()).unwrap();
-    let (status, log) = forwarder.finish();
-    assert_eq!(status.code(), Some(0), "{log}");
-    assert_eq!(log.lines().count(), 2, "one line per change, not per try: {log}");
-}
-
-#[test]
 fn nothing_to_forward_is_done_at_once() {
     for mode in ["fast", "durable"] {
         let log = forward(&["--mode", mode], free_port(), b"");
@@ -151,34 +126,94 @@ fn nothing_to_forward_is_done_at_once() {
 fn what_cannot_be_handed_over_in_time_is_counted_and_exit_code_1() {
     let directory = tempfile::tempdir().unwrap();
     let address = free_port().to_string();
-    let mut forwarder =
-        Forwarder::start(directory.path(), &["--shutdown-timeout", "200ms", &address]);
-    forwarder.write(b"one\ntwo\nthree");
-    forwarder.wait_for_log("trying again");
-    forwarder.signal(Signal::TERM);
-    let (status, log) = forwarder.wait();
-    assert_eq!(status.code(), Some(1));
-    assert!(log.contains("records=3"), "{log}");
+    // More than the buffer holds: the rest is in the pipe.
+    let lines = 3_000;
+    let text =
+        format!("{}the last", "a line of forty bytes, its newline too..\n".repeat(lines - 1));
+    for (size, timeout, signals) in
+        [("16MiB", "200ms", 1), ("64KiB", "200ms", 1), ("64KiB", "1h", 2)]
+    {
+        let flags = ["--shutdown-timeout", timeout, "--buffer-size", size, &address];
+        let mut forwarder = Forwarder::start(directory.path(), &flags);
+        forwarder.write(text.as_bytes());
+        forwarder.wait_for_log("trying again");
+        for _ in 0..signals {
+            forwarder.signal(Signal::TERM);
+            forwarder.wait_for_log("stopping");
+        }
+        let (status, log) = forwarder.wait();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains(&format!("records={lines}")), "{size} {timeout}: {log}");
+    }
 }
 
 #[test]
-fn a_signal_lets_what_was_read_be_handed_over() {
+fn after_a_signal_the_last_words_of_the_application_are_handed_over() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &[]);
-    for signal in [Signal::TERM, Signal::INT] {
-        let address = node.durable.to_string();
-        let mut forwarder = Forwarder::start(
-            directory.path(),
-            &["--mode", "durable", "--api", "127.0.0.1:0", &address],
-        );
+    let address = node.durable.to_string();
+    let mut expected = Vec::new();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        for on_full in ["block", "spool"] {
+            let flags = ["--mode", "durable", "--on-full", on_full, &address];
+            let mut forwarder = Forwarder::start(directory.path(), &flags);
+            forwarder.write(b"at work\n");
+            forwarder.wait_for_log("connected");
+            forwarder.signal(signal);
+            forwarder.wait_for_log("stopping");
+            forwarder.write(b"last words\nunfin");
+            let (status, log) = forwarder.finish();
+            assert_eq!(status.code(), Some(0), "{signal:?}: {log}");
+            expected.extend([b"at work".to_vec(), b"last words".to_vec(), b"unfin".to_vec()]);
+        }
+    }
+    // What the spool kept is sent at its next start.
+    let flags = ["--mode", "durable", "--on-full", "spool", &address];
+    assert_eq!(Forwarder::start(directory.path(), &flags).finish().0.code(), Some(0));
+    assert_eq!(tests::lines::sorted(node.all_lines()), tests::lines::sorted(expected));
+}
+
+#[test]
+fn an_input_that_does_not_end_is_read_until_the_time_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    for (mode, port) in [("fast", node.fast), ("durable", node.durable)] {
+        let (timeout, address) = ("300ms", port.to_string());
+        let flags = ["--mode", mode, "--shutdown-timeout", timeout, &address];
+        let mut forwarder = Forwarder::start(directory.path(), &flags);
         forwarder.write(b"whole\nbegun");
-        wait_until("it was read", || forwarder.metric("oklog_forward_input_bytes_total") == 11.0);
-        forwarder.signal(signal);
+        forwarder.wait_for_log("connected");
+        forwarder.signal(Signal::TERM);
         let (status, log) = forwarder.wait();
         assert_eq!(status.code(), Some(0), "{log}");
     }
-    let twice = [b"whole".to_vec(), b"begun".to_vec(), b"whole".to_vec(), b"begun".to_vec()];
-    assert_eq!(node.all_lines(), twice);
+    let twice = [b"begun".to_vec(), b"begun".to_vec(), b"whole".to_vec(), b"whole".to_vec()];
+    assert_eq!(tests::lines::sorted(node.all_lines()), twice);
+}
+
+#[test]
+fn an_input_that_others_made_non_blocking_ends_nothing_and_costs_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let (input, mut output) = std::io::pipe().unwrap();
+    rustix::fs::fcntl_setfl(&input, rustix::fs::OFlags::NONBLOCK).unwrap();
+    let mut command = Command::new(tools::binary("oklogd"));
+    let address = node.durable.to_string();
+    command.args(["forward", "--mode", "durable", "--api", "127.0.0.1:0", &address]);
+    command.current_dir(directory.path()).env_clear();
+    let forwarder = Forwarder::with_input(command, input.into());
+    for number in 1..=3 {
+        output.write_all(b"a line\n").unwrap();
+        let count = f64::from(number);
+        wait_until("it arrived", || forwarder.metric("oklog_forward_records_total") == count);
+    }
+    let (before, begun) = (forwarder.cpu_ticks(), std::time::Instant::now());
+    wait_until("a second is over", || begun.elapsed().as_millis() > 1000);
+    // Of a hundred in a second.
+    assert!(forwarder.cpu_ticks() - before < 20, "it spins");
+    drop(output);
+    assert_eq!(forwarder.wait().0.code(), Some(0));
+    assert_eq!(node.all_lines().len(), 3);
 }
 
 #[test]
@@ -260,41 +295,42 @@ fn wrong_arguments_are_usage_errors() {
     }
 }
 
-/// A node whose counts the test makes up: only what is not counted is sent again.
+/// An ingester whose counts the test makes up: only what is not counted is sent again.
 #[test]
 fn only_what_was_not_acknowledged_is_sent_again() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
+    let ingester = FakeIngester::start();
+    let address = ingester.address.to_string();
     let directory = tempfile::tempdir().unwrap();
     let mut forwarder = Forwarder::start(
         directory.path(),
         &["--mode", "durable", "--topic", "web", "--backoff-max", "20ms", &address],
     );
     forwarder.write(b"1\n2\n3\n4\n");
-    let hello = b"\0OKLOGD-ACK/1 topic=web count=bytes\n";
-    let accept = |expected: &[u8]| {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut got = vec![0; hello.len() + expected.len()];
+    let take = |expected: &[u8]| {
+        let mut stream = ingester.take().unwrap();
+        let mut got = vec![0; expected.len()];
         stream.read_exact(&mut got).unwrap();
-        assert_eq!(got, [&hello[..], expected].concat());
+        assert_eq!(got, expected);
         stream
     };
-    let mut first = accept(b"1\n2\n3\n4\n");
-    first.write_all(&3u64.to_le_bytes()).unwrap();
+    let mut first = take(b"1\n2\n3\n4\n");
+    acknowledge(&mut first, 6).unwrap();
     // Half a count is none.
-    first.write_all(&4u64.to_le_bytes()[..4]).unwrap();
+    first.write_all(&8u64.to_le_bytes()[..4]).unwrap();
     drop(first);
-    let mut second = accept(b"4\n");
+    let mut second = take(b"4\n");
     forwarder.write(b"5\n");
-    // This one counts bytes, and says so first.
-    let mut five = [0; 2];
-    second.read_exact(&mut five).unwrap();
-    second.write_all(&u64::MAX.to_le_bytes()).unwrap();
-    second.write_all(&2u64.to_le_bytes()).unwrap();
+    second.read_exact(&mut [0; 2]).unwrap();
+    acknowledge(&mut second, 2).unwrap();
     drop(second);
-    let mut third = accept(b"5\n");
+    // Nothing is sent before the hello is answered, and it says what is wanted.
+    let (mut third, hello) = ingester.accept().unwrap();
+    assert_eq!(hello, "\0OKLOGD-ACK/1 promise=durable topic=web count=bytes");
+    third.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    assert!(third.read(&mut [0; 2]).is_err());
     third.write_all(&u64::MAX.to_le_bytes()).unwrap();
-    third.write_all(&2u64.to_le_bytes()).unwrap();
+    third.read_exact(&mut [0; 2]).unwrap();
+    acknowledge(&mut third, 2).unwrap();
     let (status, log) = forwarder.finish();
     assert_eq!(status.code(), Some(0), "{log}");
 }

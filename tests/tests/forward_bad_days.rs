@@ -118,7 +118,7 @@ fn a_killed_forwarder_sends_what_its_full_spool_holds() {
 fn damage_in_the_spool_is_told_and_skipped() {
     let directory = tempfile::tempdir().unwrap();
     let ports = two_ports();
-    let flags = ["--mode", "durable", "--on-full", "spool", "--shutdown-timeout", "10s"];
+    let flags = ["--mode", "durable", "--on-full", "spool", "--shutdown-timeout", "200ms"];
     let flags = [&flags[..], &["--api", "127.0.0.1:0", &ports[1]]].concat();
     let mut forwarder = Forwarder::start(directory.path(), &flags);
     for number in 0..40u32 {
@@ -160,7 +160,8 @@ fn two_forwarders_do_not_share_a_spool() {
 fn lines_that_end_without_newline_are_not_glued_to_the_next_run() {
     let directory = tempfile::tempdir().unwrap();
     let ports = two_ports();
-    let flags = ["--mode", "durable", "--on-full", "spool", "--api", "127.0.0.1:0", &ports[1]];
+    let flags = ["--mode", "durable", "--on-full", "spool", "--shutdown-timeout", "100ms"];
+    let flags = [&flags[..], &["--api", "127.0.0.1:0", &ports[1]]].concat();
     for text in ["first", "second"] {
         let mut forwarder = Forwarder::start(directory.path(), &flags);
         forwarder.write(text.as_bytes());

@@ -1,7 +1,7 @@
 //! `oklogd forward`: standard input → ingesters.
 //!
 //! Flags, words and exit codes; everything else is [`net::forward`]. Invariants: exit code 0 only
-//! when all of standard input is handed over, or, after a signal, is safe in the spool; otherwise
+//! when an ingester has taken all of standard input, or, after a signal, it is safe in the spool; otherwise
 //! how much is not is told on standard error.
 
 mod address;
@@ -77,9 +77,8 @@ impl ForwardConfig {
             "drop-oldest" => OnFull::DropOldest,
             _ => OnFull::Block,
         };
-        // Each with a space behind it, as the predecessor did.
+        // Each with a space behind it, as the predecessor did; an empty one is none.
         let mut prefix = String::new();
-        // An empty one is none.
         for part in settings.texts("prefix").iter().filter(|part| !part.is_empty()) {
             prefix.push_str(part);
             prefix.push(' ');
@@ -154,14 +153,25 @@ fn tell(outcome: &Outcome) -> Exit {
             );
             return Exit::Done;
         }
-        Outcome::NotHandedOver { lines, spooled } => tracing::error!(
+        Outcome::NotHandedOver { lines, spooled, has_unread: false } => tracing::error!(
             records = lines,
             spooled,
             "ended before everything was handed over: these records are lost"
         ),
-        Outcome::Unconfirmed => tracing::error!(
-            "everything was sent, but the ingester did not end the connection in order: the last \
-             records may be lost (--mode durable sends them again)"
+        Outcome::NotHandedOver { lines, spooled, has_unread: true } => tracing::error!(
+            records = lines,
+            spooled,
+            "ended before everything was handed over: at least these records are lost, and what \
+             standard input still holds"
+        ),
+        Outcome::Refused { lines, spooled } => tracing::error!(
+            records = lines,
+            spooled,
+            "no address takes the lines: these records are not handed over (spooled ones are kept)"
+        ),
+        Outcome::Stuck => tracing::error!(
+            "ended at once: a disk or the network does not answer; what was not handed over is lost \
+             unless it is in the spool"
         ),
         Outcome::InputFailed(error) => tracing::error!(
             "standard input cannot be read: {error}; what was read before is handed over"

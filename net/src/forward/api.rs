@@ -34,11 +34,22 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 /// Serves for ever.
 pub(crate) async fn serve(listener: TcpListener, queue: Arc<Queue>, metrics: Arc<ForwardMetrics>) {
     let slots = Arc::new(Semaphore::new(FORWARD_HTTP_CONNECTIONS_MAX));
+    let mut is_failing = false;
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Told once: the next connection shows whether it is over.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, "the listener of --api cannot accept: trying again");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
         };
+        if std::mem::take(&mut is_failing) {
+            tracing::info!("the listener of --api accepts again");
+        }
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let (queue, metrics) = (Arc::clone(&queue), Arc::clone(&metrics));
         tokio::spawn(async move {
@@ -48,6 +59,7 @@ pub(crate) async fn serve(listener: TcpListener, queue: Arc<Queue>, metrics: Arc
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
+                .half_close(true)
                 .header_read_timeout(Some(HTTP_HEAD_TIMEOUT))
                 .max_headers(HTTP_HEADERS_MAX)
                 .max_buf_size(HTTP_BUFFER_BYTES_MAX)

@@ -93,7 +93,6 @@ impl Buffer {
         {
             self.held_bytes += piece.bytes.len();
             last.bytes.extend_from_slice(&piece.bytes);
-            last.counts += piece.counts;
             last.lines += piece.lines;
             return;
         }

@@ -1,25 +1,30 @@
 //! The forwarder: standard input → ingesters.
 //!
 //! The way of a line: `input` reads blocks and `piece` makes pieces of whole lines of them; they
-//! wait in the `queue` (in memory: `buffer`, or on disk: `engine::spool`); `sender` connects
-//! (`rotation`, `resolve`, `backoff`), moves them through the `window` onto a socket and reads
-//! what the ingester acknowledges. `api` and `metrics` are what an operator sees.
+//! wait in the `queue` (in memory: `buffer`, or on disk: `engine::spool`); `sender` chooses an
+//! ingester (`rotation`, `resolve`, `backoff`), moves them through the `window` onto a `connection`,
+//! reads what is acknowledged, and leaves where there is no `progress`. `talk`, `api` and `metrics`
+//! are what an operator sees.
 //!
-//! Invariants: bytes are never altered; what is not handed over is kept, unless the operator chose
+//! Invariants: bytes are never altered; a line counts as handed over only when an ingester has
+//! acknowledged it for the promise that was asked for; what is not is kept, unless the operator chose
 //! to drop the oldest, and then every line is counted; memory is bounded whatever comes. Uses no
 //! `io_uring`. What flags mean and what is printed is not decided here.
 
 mod api;
 mod backoff;
 mod buffer;
+mod connection;
 mod input;
 mod metrics;
 mod piece;
+mod progress;
 mod queue;
 mod resolve;
 mod rotation;
 mod run;
 mod sender;
+mod talk;
 mod window;
 
 use std::net::{SocketAddr, TcpListener};
@@ -49,19 +54,17 @@ pub enum Waiting {
 pub struct ForwardOptions {
     /// Where ingesters are; at least one.
     pub targets: Vec<Target>,
-    /// Whether lines are kept until an ingester has them on its disk.
+    /// Whether lines are kept until an ingester has them on its disk, not only in its hands.
     pub durable: bool,
-    /// Topic of all lines, in place of the ingester's choice. Ingesters are then asked to
-    /// acknowledge, in fast mode as well.
+    /// Topic of all lines, in place of the ingester's choice.
     pub topic: Option<String>,
     /// What comes before each line.
     pub prefix: Vec<u8>,
-    /// Record size that the ingesters cut longer lines at, bytes.
+    /// Longer lines are held and sent in parts of this size, bytes.
     pub record_bytes_max: usize,
     /// What is done with lines when no ingester takes them.
     pub waiting: Waiting,
-    /// How long lines may still be handed over after a signal, and how long an ingester may take
-    /// to end a connection.
+    /// How long lines may still be read and handed over after a signal.
     pub shutdown_timeout: Duration,
     /// Longest pause between tries to connect.
     pub backoff_max: Duration,

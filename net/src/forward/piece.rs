@@ -2,11 +2,9 @@
 //!
 //! Invariants: the pieces one after the other are the input, with the prefix before each line and
 //! nothing else changed. A piece holds whole lines (the last of the input may lack its LF), or
-//! exactly one record's size of a longer line: the sizes at which an ingester that is configured
-//! alike cuts it, so that each piece accounts for a known number of records in its
-//! acknowledgements. At most one record is held between calls.
+//! exactly one record's size of a longer line. At most one record is held between calls.
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr_iter;
 
 const LF: u8 = b'\n';
 
@@ -15,8 +13,6 @@ const LF: u8 = b'\n';
 pub(crate) struct Piece {
     /// The bytes, prefixes included.
     pub(crate) bytes: Vec<u8>,
-    /// Records that an ingester counts for them.
-    pub(crate) counts: u64,
     /// Lines that end in them.
     pub(crate) lines: u64,
     /// Whether the first byte begins a line.
@@ -33,15 +29,15 @@ impl Piece {
         self.starts_line && self.ends_line
     }
 
-    /// The LF between the unfinished line of an earlier input and what comes next. It completes a
-    /// record that was counted with the piece before.
+    /// The LF between the unfinished line of an earlier input and what comes next. It completes
+    /// the record of the piece before.
     pub(crate) fn joint() -> Self {
         Self { bytes: vec![LF], ends_line: true, ..Self::default() }
     }
 
     /// Whether it is a [`Piece::joint`].
     pub(crate) fn is_joint(&self) -> bool {
-        self.counts == 0
+        self.ends_line && self.lines == 0
     }
 }
 
@@ -114,7 +110,6 @@ impl LinePieces {
             if self.partial.len() == self.record_bytes_max {
                 sink(Piece {
                     bytes: std::mem::take(&mut self.partial),
-                    counts: 1,
                     starts_line: !self.was_cut,
                     ..Piece::default()
                 });
@@ -134,7 +129,6 @@ impl LinePieces {
         }
         sink(Piece {
             bytes,
-            counts: 1,
             lines: 1,
             starts_line: !self.was_cut,
             ends_line: with_lf,
@@ -147,7 +141,6 @@ impl LinePieces {
 
 fn hand_out(whole: &mut Piece, sink: &mut impl FnMut(Piece)) {
     if whole.lines > 0 {
-        whole.counts = whole.lines;
         sink(std::mem::replace(
             whole,
             Piece { starts_line: true, ends_line: true, ..Piece::default() },
@@ -158,18 +151,6 @@ fn hand_out(whole: &mut Piece, sink: &mut impl FnMut(Piece)) {
 /// Where the line begins that holds byte `at` of whole lines; behind an LF that is the next line.
 pub(crate) fn line_start(bytes: &[u8], at: usize) -> usize {
     memchr::memrchr(LF, &bytes[..at]).map_or(0, |lf| lf + 1)
-}
-
-/// Where line number `lines` (from 0) of whole lines begins, looked for from `from`.
-pub(crate) fn skip_lines(bytes: &[u8], from: usize, lines: u64) -> usize {
-    let mut at = from;
-    for _ in 0..lines {
-        match memchr(LF, &bytes[at..]) {
-            Some(lf) => at += lf + 1,
-            None => return bytes.len(),
-        }
-    }
-    at
 }
 
 #[cfg(test)]
@@ -207,22 +188,16 @@ mod tests {
     #[test]
     fn a_long_line_comes_in_records_and_is_one_line() {
         let got = pieces("", 4, &[b"0123456", b"789\nx\n"]);
-        let parts: Vec<_> =
-            got.iter().map(|p| (&p.bytes[..], p.counts, p.lines, p.starts_line)).collect();
+        let parts: Vec<_> = got.iter().map(|p| (&p.bytes[..], p.lines, p.starts_line)).collect();
         assert_eq!(
             parts,
-            [
-                (&b"0123"[..], 1, 0, true),
-                (b"4567", 1, 0, false),
-                (b"89\n", 1, 1, false),
-                (b"x\n", 1, 1, true)
-            ]
+            [(&b"0123"[..], 0, true), (b"4567", 0, false), (b"89\n", 1, false), (b"x\n", 1, true)]
         );
     }
 
     proptest! {
         #[test]
-        fn pieces_are_the_input_and_account_for_the_ingesters_records(
+        fn pieces_are_the_input_and_no_part_of_a_line_is_longer_than_a_record(
             input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), Just(0u8)], 0..200),
             cuts in proptest::collection::vec(0..200usize, 0..6),
             max in 1..12usize,
@@ -239,17 +214,11 @@ mod tests {
                 model.extend_from_slice(line);
             }
             prop_assert_eq!(joined(&got), &model[..]);
-            // What an ingester makes of the same bytes.
-            let mut splitter = engine::ingest::lines::LineSplitter::new(max);
-            let mut records = 0;
-            let mut count = |lines: &[u8]| records += memchr_iter(LF, lines).count() as u64;
-            splitter.feed(&model, &mut count);
-            splitter.finish(&mut count);
-            prop_assert_eq!(got.iter().map(|p| p.counts).sum::<u64>(), records);
             let lines = input.split_inclusive(|&b| b == b'\n').count() as u64;
             prop_assert_eq!(got.iter().map(|p| p.lines).sum::<u64>(), lines);
             for piece in &got {
-                prop_assert!(piece.is_whole() || piece.counts == 1);
+                prop_assert!(piece.is_whole() || piece.bytes.len() <= max + 1);
+                prop_assert!(!piece.is_joint());
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::spool::{AppendError, Entry, Spool};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::Waiting;
 use super::buffer::{Buffer, Pushed};
@@ -28,6 +28,8 @@ pub(crate) struct Queue {
     room: Condvar,
     /// For the sender: there may be something, or the end.
     pub(crate) news: Notify,
+    /// Whether the reader will bring nothing more.
+    over: watch::Sender<bool>,
     metrics: Arc<ForwardMetrics>,
 }
 
@@ -40,9 +42,13 @@ struct State {
     backing: Backing,
     /// The reader will bring nothing more.
     ended: bool,
-    /// A signal came.
+    /// A signal came: what is left at the end of the input stays in the spool.
     stopping: bool,
+    /// The time for reading is over: what was read is taken, whatever room there is.
+    closing: bool,
     input_error: Option<io::Error>,
+    /// Whether more could have been read.
+    has_unread: bool,
     /// Whether the last piece that was taken left its line unfinished, and its entry.
     torn: bool,
     last_entry: Option<u64>,
@@ -82,15 +88,22 @@ impl Queue {
             backing,
             ended: false,
             stopping: false,
+            closing: false,
             input_error: None,
+            has_unread: false,
             torn: false,
             last_entry: None,
             held: None,
             unplaced_lines: 0,
             told: Told::default(),
         };
-        let queue =
-            Self { state: Mutex::new(state), room: Condvar::new(), news: Notify::new(), metrics };
+        let queue = Self {
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            news: Notify::new(),
+            over: watch::Sender::new(false),
+            metrics,
+        };
         queue.measure(&queue.lock());
         queue
     }
@@ -99,14 +112,14 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a piece; blocks until there is room or a signal came.
+    /// Adds a piece; blocks until there is room or the time for reading is over.
     pub(crate) fn push(&self, mut piece: Piece) {
         let mut state = self.lock();
         loop {
             let (outcome, wait) = state.try_push(piece, &self.metrics);
             match outcome {
                 None => break,
-                Some(again) if state.stopping => {
+                Some(again) if state.closing => {
                     state.unplaced_lines += again.lines.max(1);
                     break;
                 }
@@ -126,27 +139,51 @@ impl Queue {
         self.news.notify_one();
     }
 
-    /// The reader is done.
-    pub(crate) fn end(&self, error: Option<io::Error>) {
+    /// The reader is done; `has_unread`: although there is more.
+    pub(crate) fn end(&self, error: Option<io::Error>, has_unread: bool) {
         let mut state = self.lock();
         state.ended = true;
+        state.has_unread = has_unread;
         state.input_error = error;
         state.told.tell_dropped(true);
         drop(state);
+        self.over.send_replace(true);
         self.news.notify_one();
     }
 
-    /// A signal came: the reader waits for no room any more, and the spool keeps what it has.
+    /// A signal came.
     pub(crate) fn stop(&self) {
         self.lock().stopping = true;
-        self.room.notify_all();
         self.news.notify_one();
+    }
+
+    /// The time for reading is over: the reader waits for no room any more.
+    pub(crate) fn close_input(&self) {
+        self.lock().closing = true;
+        self.room.notify_all();
+    }
+
+    /// Whether the reader will bring nothing more.
+    pub(crate) fn has_ended(&self) -> bool {
+        *self.over.borrow()
+    }
+
+    /// Resolves once the reader will bring nothing more.
+    pub(crate) async fn until_ended(&self) {
+        // The queue itself keeps the sender.
+        let _ = self.over.subscribe().wait_for(|is_over| *is_over).await;
+    }
+
+    /// Whether standard input holds what was not read.
+    pub(crate) fn has_unread(&self) -> bool {
+        let state = self.lock();
+        state.has_unread || !state.ended
     }
 
     /// The next piece.
     pub(crate) fn take(&self) -> Option<Piece> {
         let mut state = self.lock();
-        if state.stopping && matches!(state.backing, Backing::Spool(_)) {
+        if state.is_leaving_it_to_the_spool() {
             return None;
         }
         let piece = match state.held.take() {
@@ -186,8 +223,7 @@ impl Queue {
 
     /// Whether a signal came and what is left stays in the spool.
     pub(crate) fn is_leaving_it_to_the_spool(&self) -> bool {
-        let state = self.lock();
-        state.stopping && state.ended && matches!(state.backing, Backing::Spool(_))
+        self.lock().is_leaving_it_to_the_spool()
     }
 
     /// Spool entries below `before` are handed over.
@@ -322,6 +358,10 @@ impl Queue {
 }
 
 impl State {
+    const fn is_leaving_it_to_the_spool(&self) -> bool {
+        self.stopping && self.ended && matches!(self.backing, Backing::Spool(_))
+    }
+
     /// Gives the piece back if there is no room, with the time after which to try again even if
     /// nothing was taken.
     fn try_push(
@@ -339,7 +379,7 @@ impl State {
                 self.told.tell_dropped(false);
                 (None, None)
             }
-            Backing::Memory { buffer, .. } if self.stopping => {
+            Backing::Memory { buffer, .. } if self.closing => {
                 buffer.keep(piece);
                 (None, None)
             }
@@ -348,13 +388,13 @@ impl State {
                 Pushed::Full(piece) => (Some(piece), None),
             },
             Backing::Spool(spool) => {
-                let Piece { bytes, lines, starts_line, ends_line, counts, .. } = piece;
+                let Piece { bytes, lines, starts_line, ends_line, .. } = piece;
                 let entry = Entry { bytes, lines, starts_line, ends_line };
-                let outcome = spool.append(&entry, self.stopping);
+                let outcome = spool.append(&entry, self.closing);
                 self.told.tell_append(&outcome, spool, metrics);
                 let Err(error) = outcome else { return (None, None) };
                 let Entry { bytes, lines, starts_line, ends_line } = entry;
-                let again = Piece { bytes, counts, lines, starts_line, ends_line, entry: None };
+                let again = Piece { bytes, lines, starts_line, ends_line, entry: None };
                 (Some(again), matches!(error, AppendError::Io(_)).then_some(SPOOL_RETRY))
             }
         }
@@ -374,8 +414,7 @@ impl State {
             Ok(next) => {
                 self.told.read_failing = false;
                 let (number, Entry { bytes, lines, starts_line, ends_line }) = next?;
-                let counts = if starts_line && ends_line { lines } else { 1 };
-                Some(Piece { bytes, counts, lines, starts_line, ends_line, entry: Some(number) })
+                Some(Piece { bytes, lines, starts_line, ends_line, entry: Some(number) })
             }
             Err(error) => {
                 metrics.spool_errors.inc();

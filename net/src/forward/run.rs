@@ -1,14 +1,18 @@
 //! Starting a forwarder's threads, and how it ends.
 //!
-//! Threads: one reads standard input, one syncs the spool, and the caller's runs everything else
-//! on a single-threaded runtime.
+//! Threads: the caller's waits for signals and for the end; `sender` runs connections and HTTP on a
+//! single-threaded runtime; `input` reads standard input; `spool-sync` syncs the spool. Invariant:
+//! whatever disk or network do, a second signal ends it at once, and the first one in its time: the
+//! caller's thread touches neither.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::ForwardOptions;
 use super::api;
@@ -17,12 +21,10 @@ use super::metrics::ForwardMetrics;
 use super::piece::LinePieces;
 use super::queue::Queue;
 use super::sender::{Ended, Sender, SenderOptions};
+use crate::limits::{FORWARD_LAST_ACKNOWLEDGEMENTS, FORWARD_LAST_READ, FORWARD_STUCK};
 
 /// What is in the spool for longer than this is durable.
 const SPOOL_SYNC_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long lines on their way are waited for when what is left stays in the spool.
-const SPOOL_LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(1);
 
 /// How it ended.
 #[derive(Debug)]
@@ -40,16 +42,95 @@ pub enum Outcome {
         lines: u64,
         /// Lines in the spool.
         spooled: u64,
+        /// Whether standard input holds more, which was not read.
+        has_unread: bool,
     },
-    /// Everything was written, but the ingester did not end the connection in order: the last
-    /// lines may be lost.
-    Unconfirmed,
+    /// No ingester takes the lines: who can be reached refuses them, or is none.
+    Refused {
+        /// Lines that are lost.
+        lines: u64,
+        /// Lines in the spool.
+        spooled: u64,
+    },
     /// Standard input could not be read to its end; what was read is handed over.
     InputFailed(io::Error),
+    /// Disk or network did not let it end in time; how much is not handed over is not known.
+    Stuck,
 }
 
 /// Forwards standard input until it is handed over, or a signal ends it.
 pub fn run(options: ForwardOptions) -> io::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let shutdown_timeout = options.shutdown_timeout;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let (to_sender, from_here) = mpsc::unbounded_channel();
+        let (tell, mut told) = oneshot::channel();
+        // Not joined: it may hang in a call of the system, and the process ends without it.
+        std::thread::Builder::new().name("sender".into()).spawn(move || {
+            // Nobody waits any more if the time was over.
+            let _ = tell.send(forward(options, from_here));
+        })?;
+        let last = FORWARD_LAST_READ + FORWARD_LAST_ACKNOWLEDGEMENTS;
+        let mut give_up_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                outcome = &mut told => {
+                    return outcome.unwrap_or_else(|_| Err(io::Error::other("the sender panicked")));
+                }
+                // Who hangs up on an application with its forwarder wants its last words kept, and
+                // may do so twice.
+                name = signals.next() => {
+                    if name != HANGUP || give_up_at.is_none() {
+                        let now = Instant::now();
+                        give_up_at = Some(match give_up_at {
+                            None => now + shutdown_timeout + last + FORWARD_STUCK,
+                            Some(at) => at.min(now + FORWARD_STUCK),
+                        });
+                        // It may have ended just now.
+                        let _ = to_sender.send(name);
+                    }
+                }
+                () = sleep_until(give_up_at.unwrap_or_else(Instant::now)), if give_up_at.is_some() => {
+                    return Ok(Outcome::Stuck);
+                }
+            }
+        }
+    })
+}
+
+const HANGUP: &str = "SIGHUP";
+
+/// Signals that ask for the end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.hangup.recv() => HANGUP,
+        }
+    }
+}
+
+/// Names of signals as they come.
+type SignalNames = mpsc::UnboundedReceiver<&'static str>;
+
+/// Everything but signals; runs on the thread `sender`.
+fn forward(options: ForwardOptions, mut signals: SignalNames) -> io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = Arc::new(ForwardMetrics { log: options.log, ..ForwardMetrics::default() });
     let ForwardOptions { waiting, prefix, record_bytes_max, shutdown_timeout, .. } = options;
@@ -58,7 +139,6 @@ pub fn run(options: ForwardOptions) -> io::Result<Outcome> {
         targets: options.targets,
         durable: options.durable,
         topic: options.topic,
-        shutdown_timeout,
         backoff_max: options.backoff_max,
         dns_server: options.dns_server,
         seed: seed()?,
@@ -69,36 +149,40 @@ pub fn run(options: ForwardOptions) -> io::Result<Outcome> {
     let pieces = LinePieces::new(prefix, record_bytes_max);
     spawn_reader(pieces, &queue, &metrics, &stop)?;
     let syncer = queue.is_spool().then(|| Syncer::spawn(Arc::clone(&queue))).transpose()?;
-    let outcome = runtime.block_on(async {
+    let (ended, on_their_way) = runtime.block_on(async {
         if let Some(listener) = options.api {
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::spawn(api::serve(listener, Arc::clone(&queue), Arc::clone(&metrics)));
         }
-        drive(sender, &queue, &stop, shutdown_timeout).await
-    });
+        let ended = drive(sender, &queue, &stop, shutdown_timeout, &mut signals).await;
+        io::Result::Ok(ended)
+    })?;
+    // A look-up that is under way is nobody's business any more.
+    runtime.shutdown_background();
     if let Some(syncer) = syncer {
         syncer.stop();
     }
     let is_safe = queue.close();
-    let (ended, on_their_way) = outcome?;
-    let (lost, spooled) = queue.left();
+    Ok(outcome(ended, on_their_way, is_safe, &queue))
+}
+
+fn outcome(ended: Option<Ended>, on_their_way: u64, is_safe: bool, queue: &Queue) -> Outcome {
+    let (waiting, spooled) = queue.left();
     let in_memory = if queue.is_spool() { 0 } else { on_their_way };
-    Ok(if lost + in_memory > 0 || (queue.has_spooled() && !is_safe) {
-        Outcome::NotHandedOver {
-            lines: lost + in_memory + if is_safe { 0 } else { spooled },
-            spooled,
-        }
+    let lost = waiting + in_memory + if is_safe { 0 } else { spooled };
+    let has_unread = queue.has_unread();
+    if ended == Some(Ended::Refused) {
+        Outcome::Refused { lines: lost, spooled }
+    } else if lost > 0 || has_unread || (queue.has_spooled() && !is_safe) {
+        Outcome::NotHandedOver { lines: lost, spooled, has_unread }
     } else if let Some(error) = queue.take_input_error() {
         Outcome::InputFailed(error)
     } else if queue.has_spooled() {
         Outcome::Spooled { lines: spooled }
-    } else if ended != Some(Ended::Done) {
-        // Perhaps out of time with nothing left but the ingester's own end.
-        Outcome::Unconfirmed
     } else {
         Outcome::HandedOver
-    })
+    }
 }
 
 /// Sends until the end, or until the time after a signal is over: then `None`. Says also how many
@@ -108,37 +192,52 @@ async fn drive(
     queue: &Arc<Queue>,
     stop: &Arc<OwnedFd>,
     shutdown_timeout: Duration,
-) -> io::Result<(Option<Ended>, u64)> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    // Who hangs up on an application with its forwarder wants its last words kept.
-    let mut hangup = signal(SignalKind::hangup())?;
-    let out_of_time = async {
-        let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-            _ = hangup.recv() => "SIGHUP",
-        };
-        tracing::info!(signal = name, "stopping: handing over what was read");
-        queue.stop();
-        // The counter of an eventfd takes a 1 at any time.
-        let _ = rustix::io::write(&**stop, &1u64.to_ne_bytes());
-        let time = if queue.is_spool() {
-            SPOOL_LAST_ACKNOWLEDGEMENTS.min(shutdown_timeout)
-        } else {
-            shutdown_timeout
-        };
-        tokio::select! {
-            () = tokio::time::sleep(time) => {}
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
+    signals: &mut SignalNames,
+) -> (Option<Ended>, u64) {
     let ended = tokio::select! {
         ended = sender.run() => Some(ended),
-        () = out_of_time => None,
+        () = out_of_time(queue, stop, shutdown_timeout, signals) => None,
     };
-    Ok((ended, sender.lines_on_their_way()))
+    (ended, sender.lines_on_their_way())
+}
+
+/// Resolves when the time after a signal is over. Until then reading and sending go on; then what
+/// can be read without waiting is read, and acknowledged if that is a matter of a moment.
+async fn out_of_time(
+    queue: &Queue,
+    stop: &OwnedFd,
+    shutdown_timeout: Duration,
+    signals: &mut SignalNames,
+) {
+    let Some(signal) = signals.recv().await else { return };
+    tracing::info!(
+        signal,
+        "stopping: reading on until standard input ends, for --shutdown-timeout at most"
+    );
+    queue.stop();
+    let left_to_the_spool = async {
+        if queue.is_spool() {
+            queue.until_ended().await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+    };
+    let is_urgent = tokio::select! {
+        () = sleep(shutdown_timeout) => false,
+        () = left_to_the_spool => false,
+        _ = signals.recv() => true,
+    };
+    let was_read = queue.has_ended();
+    queue.close_input();
+    // The counter of an eventfd takes a 1 at any time.
+    let _ = rustix::io::write(stop, &1u64.to_ne_bytes());
+    let _ = timeout(FORWARD_LAST_READ, queue.until_ended()).await;
+    if !is_urgent && (!was_read || queue.is_spool()) {
+        tokio::select! {
+            () = sleep(FORWARD_LAST_ACKNOWLEDGEMENTS) => {}
+            _ = signals.recv() => {}
+        }
+    }
 }
 
 fn spawn_reader(

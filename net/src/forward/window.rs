@@ -1,14 +1,13 @@
 //! What was taken from the queue and is not handed over yet: sent or to be sent, in order.
 //!
 //! Pure: bytes written, counts received and broken connections come in; what to send next and
-//! what may be forgotten comes out. Invariants: nothing is forgotten before its promise holds: with
-//! acknowledgements, when the ingester has counted it; without, when all of it was written. After
-//! a broken connection sending resumes at the start of the first line that is not handed over, or,
-//! in a line longer than a record, at the first such part of it.
+//! what may be forgotten comes out. Invariants: nothing is forgotten before the ingester has counted
+//! it. After a broken connection sending resumes at the start of the first line that is not handed
+//! over, or, in a line longer than a record, at the first such part of it.
 
 use std::collections::VecDeque;
 
-use super::piece::{Piece, line_start, skip_lines};
+use super::piece::{Piece, line_start};
 
 /// What may be forgotten.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
@@ -22,46 +21,30 @@ pub(crate) struct HandedOver {
 }
 
 /// Pieces on their way.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Window {
-    acknowledged: bool,
     pieces: VecDeque<Piece>,
-    /// Bytes and counts of the first piece that are handed over.
+    /// Bytes and lines of the first piece that are handed over.
     front: (usize, u64),
     /// The next byte to send: piece and offset in it.
     cursor: (usize, usize),
     held_bytes: usize,
-    /// The last count of this connection, and what was sent on it in all.
+    /// The last count of this connection, and what was sent on it in all, bytes.
     counted: u64,
-    sent_counts: u64,
     sent_bytes: u64,
-    /// Up to where the ingester has the first piece, where it counts bytes.
+    /// Up to where the ingester has the first piece.
     taken_at: usize,
-    /// Counts of the first piece sent on this connection that belong to earlier ones.
-    skipped_counts: u64,
     handed_over: HandedOver,
 }
 
-/// The ingester counted more records than were sent: it cuts lines at a smaller size.
+/// The ingester counted more bytes than were sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct CountsTooHigh;
+pub(crate) struct CountTooHigh;
 
 impl Window {
-    /// `acknowledged`: whether ingesters tell what they have.
-    pub(crate) fn new(acknowledged: bool) -> Self {
-        Self {
-            acknowledged,
-            pieces: VecDeque::new(),
-            front: (0, 0),
-            cursor: (0, 0),
-            held_bytes: 0,
-            counted: 0,
-            sent_counts: 0,
-            sent_bytes: 0,
-            taken_at: 0,
-            skipped_counts: 0,
-            handed_over: HandedOver::default(),
-        }
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        Self::default()
     }
 
     /// Adds a piece behind the others.
@@ -85,6 +68,14 @@ impl Window {
         self.cursor.0 >= self.pieces.len()
     }
 
+    /// Whether the ingester owes a count: a line was sent to its end and is not handed over; of an
+    /// input that is over (`is_finished`) anything that is not.
+    pub(crate) fn is_owed(&self, is_finished: bool) -> bool {
+        let sent = self.pieces.range(..self.cursor.0.min(self.pieces.len()));
+        let mut sent = sent.map(|piece| is_finished || piece.ends_line);
+        sent.any(|is_owed| is_owed)
+    }
+
     /// Lines that are not handed over; an unfinished one counts.
     pub(crate) fn lines(&self) -> u64 {
         let all: u64 = self.pieces.iter().map(|p| p.lines).sum();
@@ -105,50 +96,17 @@ impl Window {
         if self.cursor.1 < piece.bytes.len() {
             return;
         }
-        self.sent_counts += piece.counts - std::mem::take(&mut self.skipped_counts);
         self.cursor = (self.cursor.0 + 1, 0);
-        if !self.acknowledged {
-            self.forget_front();
-        }
     }
 
-    /// The ingester has `count` records of this connection.
-    pub(crate) fn on_count(&mut self, count: u64) -> Result<(), CountsTooHigh> {
-        let partly = self.pieces.get(self.cursor.0).filter(|_| self.cursor.1 > 0);
-        let partly = partly.map_or(0, |piece| piece.counts - self.skipped_counts);
-        if count > self.sent_counts + partly {
-            return Err(CountsTooHigh);
-        }
-        let mut left = count.saturating_sub(self.counted);
-        self.counted = self.counted.max(count);
-        while let Some(piece) = self.pieces.front() {
-            let open = piece.counts - self.front.1;
-            // A piece that is not wholly sent is not wholly taken, whatever is said.
-            if open <= left && self.cursor.0 > 0 {
-                left -= open;
-                self.forget_front();
-            } else {
-                if left > 0 && piece.is_whole() {
-                    let at = skip_lines(&piece.bytes, self.front.0, left.min(open));
-                    if self.cursor.0 == 0 && at > self.cursor.1 {
-                        return Err(CountsTooHigh);
-                    }
-                    self.handed_over.bytes += (at - self.front.0) as u64;
-                    self.handed_over.lines += left.min(open);
-                    self.front = (at, self.front.1 + left.min(open));
-                }
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The ingester has `count` bytes of this connection: however it cuts lines.
-    pub(crate) fn on_bytes_count(&mut self, count: u64) -> Result<(), CountsTooHigh> {
+    /// The ingester has `count` bytes of this connection, however it cuts lines. Says whether that
+    /// is more than before.
+    pub(crate) fn on_count(&mut self, count: u64) -> Result<bool, CountTooHigh> {
         if count > self.sent_bytes {
-            return Err(CountsTooHigh);
+            return Err(CountTooHigh);
         }
-        let mut left = usize::try_from(count.saturating_sub(self.counted)).unwrap_or(usize::MAX);
+        let more = count.saturating_sub(self.counted);
+        let mut left = usize::try_from(more).unwrap_or(usize::MAX);
         self.counted = self.counted.max(count);
         while let Some(piece) = self.pieces.front() {
             let open = piece.bytes.len() - self.taken_at;
@@ -167,7 +125,7 @@ impl Window {
             }
             break;
         }
-        Ok(())
+        Ok(more > 0)
     }
 
     /// The connection is gone: what was not handed over is sent again on the next one.
@@ -177,23 +135,10 @@ impl Window {
             self.cursor.0 = self.cursor.0.saturating_sub(1);
             self.forget(0);
         }
-        let resume = match self.pieces.front() {
-            Some(piece) if !self.acknowledged && self.cursor.0 == 0 && piece.is_whole() => {
-                let at = line_start(&piece.bytes, self.cursor.1);
-                let lines = memchr::memchr_iter(b'\n', &piece.bytes[self.front.0..at]).count();
-                self.handed_over.lines += lines as u64;
-                self.handed_over.bytes += (at - self.front.0) as u64;
-                self.front = (at, self.front.1 + lines as u64);
-                at
-            }
-            _ => self.front.0,
-        };
-        self.cursor = (0, resume);
+        self.cursor = (0, self.front.0);
         self.counted = 0;
-        self.sent_counts = 0;
         self.sent_bytes = 0;
-        self.taken_at = resume;
-        self.skipped_counts = self.front.1;
+        self.taken_at = self.front.0;
     }
 
     /// What was handed over since the last call.
@@ -230,7 +175,7 @@ mod tests {
     fn whole(text: &str) -> Piece {
         let lines = text.matches('\n').count() as u64;
         let bytes = text.as_bytes().to_vec();
-        Piece { bytes, counts: lines, lines, starts_line: true, ends_line: true, entry: None }
+        Piece { bytes, lines, starts_line: true, ends_line: true, entry: None }
     }
 
     fn send_all(window: &mut Window) -> Vec<u8> {
@@ -245,70 +190,74 @@ mod tests {
 
     #[test]
     fn only_what_was_counted_is_not_sent_again() {
-        let mut window = Window::new(true);
+        let mut window = Window::new();
         window.push(whole("1\n2\n3\n"));
         window.push(whole("4\n5\n"));
         assert_eq!(send_all(&mut window), b"1\n2\n3\n4\n5\n");
-        window.on_count(2).unwrap();
+        assert_eq!(window.on_count(4), Ok(true));
+        assert_eq!(window.on_count(4), Ok(false));
         assert_eq!(window.lines(), 3);
         window.on_broken();
         assert_eq!(send_all(&mut window), b"3\n4\n5\n");
-        window.on_count(1).unwrap();
         window.on_count(2).unwrap();
+        window.on_count(4).unwrap();
         window.on_broken();
         assert_eq!(send_all(&mut window), b"5\n");
-        window.on_count(1).unwrap();
+        window.on_count(2).unwrap();
         assert!(window.is_empty());
         let done = window.take_handed_over();
         assert_eq!((done.lines, done.bytes), (5, 10));
     }
 
     #[test]
-    fn without_acknowledgements_the_line_that_was_being_written_is_sent_again_whole() {
-        let mut window = Window::new(false);
-        window.push(whole("first\nsecond\nthird\n"));
-        window.on_written(8);
-        window.on_broken();
-        assert_eq!(window.take_handed_over().lines, 1);
-        assert_eq!(send_all(&mut window), b"second\nthird\n");
-        assert!(window.is_empty());
-        assert_eq!(window.take_handed_over().lines, 2);
-    }
-
-    #[test]
     fn counts_may_come_while_a_piece_is_being_sent() {
-        let mut window = Window::new(true);
+        let mut window = Window::new();
         window.push(whole("1\n2\n3\n"));
         window.on_written(4);
-        window.on_count(2).unwrap();
+        window.on_count(4).unwrap();
         window.on_written(2);
-        window.on_count(3).unwrap();
+        window.on_count(6).unwrap();
         assert!(window.is_empty());
         window.push(whole("4\n5\n"));
         window.on_written(2);
-        assert_eq!(window.on_count(5), Err(CountsTooHigh));
+        assert_eq!(window.on_count(9), Err(CountTooHigh));
+        assert_eq!(window.lines(), 2);
     }
 
     #[test]
-    fn more_records_than_were_sent_are_not_believed() {
-        let mut window = Window::new(true);
-        window.push(whole("a\n"));
-        send_all(&mut window);
-        assert_eq!(window.on_count(2), Err(CountsTooHigh));
-        assert_eq!(window.lines(), 1);
+    fn a_count_is_owed_for_lines_that_were_sent_to_their_end_and_for_all_once_that_is_over() {
+        let mut window = Window::new();
+        assert!(!window.is_owed(true));
+        let part = Piece { bytes: b"part".to_vec(), starts_line: true, ..Piece::default() };
+        window.push(part);
+        window.on_written(4);
+        assert!(
+            !window.is_owed(false),
+            "the ingester cannot count the rest of a line before it ends"
+        );
+        assert!(window.is_owed(true));
+        let rest =
+            Piece { bytes: b" rest\n".to_vec(), lines: 1, ends_line: true, ..Piece::default() };
+        window.push(rest);
+        window.on_written(5);
+        assert!(!window.is_owed(false));
+        window.on_written(1);
+        assert!(window.is_owed(false));
+        window.on_count(10).unwrap();
+        assert!(!window.is_owed(true));
     }
 
     #[test]
     fn bytes_that_an_ingester_has_are_sent_again_from_the_start_of_their_line() {
-        let mut window = Window::new(true);
+        let mut window = Window::new();
         window.push(whole("one\ntwo\nthree\n"));
         send_all(&mut window);
-        window.on_bytes_count(9).unwrap();
+        window.on_count(9).unwrap();
         assert_eq!(window.take_handed_over().lines, 2);
         window.on_broken();
         assert_eq!(send_all(&mut window), b"three\n");
-        assert_eq!(window.on_bytes_count(7), Err(CountsTooHigh));
-        window.on_bytes_count(6).unwrap();
+        assert_eq!(window.on_count(7), Err(CountTooHigh));
+        window.on_count(6).unwrap();
         assert!(window.is_empty());
         assert_eq!(
             window.take_handed_over(),
@@ -318,35 +267,26 @@ mod tests {
 
     #[test]
     fn a_joint_is_not_sent_at_the_start_of_a_connection() {
-        for acknowledged in [true, false] {
-            let mut window = Window::new(acknowledged);
-            window.push(Piece {
-                bytes: b"torn".to_vec(),
-                counts: 1,
-                starts_line: true,
-                ..Piece::default()
-            });
-            window.push(Piece::joint());
-            window.push(whole("next\n"));
-            window.on_written(4);
-            if acknowledged {
-                window.on_count(1).unwrap();
-            }
-            window.on_broken();
-            assert_eq!(send_all(&mut window), b"next\n");
-        }
+        let mut window = Window::new();
+        window.push(Piece { bytes: b"torn".to_vec(), starts_line: true, ..Piece::default() });
+        window.push(Piece::joint());
+        window.push(whole("next\n"));
+        window.on_written(4);
+        window.on_count(4).unwrap();
+        window.on_broken();
+        assert_eq!(send_all(&mut window), b"next\n");
     }
 
     proptest! {
         /// Whatever the two sizes are and whatever breaks when, nothing is forgotten too early.
         #[test]
-        fn where_bytes_are_counted_both_sides_may_cut_lines_as_they_like(
+        fn both_sides_may_cut_lines_as_they_like(
             steps in proptest::collection::vec((0..4u8, 1..60usize), 0..120),
             lengths in proptest::collection::vec(0..70usize, 1..20),
             (mine, its) in (12..40usize, 1..50usize),
         ) {
             use engine::ingest::lines::LineSplitter;
-            let mut window = Window::new(true);
+            let mut window = Window::new();
             let mut pieces = Vec::new();
             let mut splitter = super::super::piece::LinePieces::new(Vec::new(), mine);
             for (n, len) in lengths.iter().enumerate() {
@@ -375,7 +315,7 @@ mod tests {
                     },
                     2 => {
                         told = (taken - node.partial_len()).min(told + size).max(told);
-                        window.on_bytes_count(told as u64).unwrap();
+                        window.on_count(told as u64).unwrap();
                     }
                     _ => {
                         window.on_broken();
@@ -387,7 +327,7 @@ mod tests {
             let rest = send_all(&mut window);
             take(&mut node, &rest, &mut kept);
             prop_assert_eq!(node.partial_len(), 0);
-            window.on_bytes_count((taken + rest.len()) as u64).unwrap();
+            window.on_count((taken + rest.len()) as u64).unwrap();
             prop_assert!(window.is_empty());
             let done = window.take_handed_over();
             let bytes: usize = pieces.iter().map(|piece| piece.bytes.len()).sum();
@@ -406,7 +346,7 @@ mod tests {
             steps in proptest::collection::vec((0..4u8, 1..9usize), 0..80),
             lines in 1..40usize,
         ) {
-            let mut window = Window::new(true);
+            let mut window = Window::new();
             let texts: Vec<String> = (0..lines).map(|n| format!("line {n}")).collect();
             for pair in texts.chunks(3) {
                 window.push(whole(&(pair.join("\n") + "\n")));
@@ -417,7 +357,7 @@ mod tests {
             let mut absorb = |node: &mut Vec<u8>, on_connection: &mut u64| {
                 while let Some(lf) = memchr::memchr(b'\n', node) {
                     taken.push(node.drain(..=lf).collect::<Vec<u8>>());
-                    *on_connection += 1;
+                    *on_connection += lf as u64 + 1;
                 }
             };
             for (what, size) in steps {
