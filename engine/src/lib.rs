@@ -20,6 +20,7 @@ mod checked;
 pub mod chunk;
 pub mod damage;
 pub mod decoded;
+pub mod disk_health;
 pub mod follow;
 pub mod fsck;
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub enum AppendError {
     Draining,
     /// The node is stopping.
     ShuttingDown,
-    /// The disk refused; names what failed.
+    /// The disk refuses or hangs; names what failed. Waiting may help.
     Storage(String),
 }
 

@@ -244,6 +244,7 @@ pub struct NodeMetrics {
     pub(crate) queue_depth: Family<Label, Gauge>,
     pub(crate) api_seconds: Family<Labels, Distribution>,
     pub(crate) thread_busy: Family<Label, Gauge<f64, AtomicU64>>,
+    pub(crate) disk_failing: Family<Label, Gauge>,
 }
 
 impl NodeMetrics {
@@ -281,6 +282,7 @@ impl NodeMetrics {
             queue_depth: Family::default(),
             api_seconds: Family::default(),
             thread_busy: Family::default(),
+            disk_failing: Family::default(),
         }
     }
 
@@ -307,6 +309,11 @@ impl NodeMetrics {
     /// The gauge of how long a thread has been at one piece of work.
     pub fn thread_busy_seconds(&self, thread: &str) -> Gauge<f64, AtomicU64> {
         self.thread_busy.get_or_create_owned(&label("thread", thread))
+    }
+
+    /// The gauge of whether the disk of a directory, `ingest` or `store`, refuses or hangs: 1 or 0.
+    pub fn disk_failing(&self, directory: &'static str) -> Gauge {
+        self.disk_failing.get_or_create_owned(&label("directory", directory))
     }
 
     /// The gauge of what waits in a queue.

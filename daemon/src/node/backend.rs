@@ -34,6 +34,8 @@ use super::vitals::Vitals;
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an append waits for room before the client is told to come again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon one that waits learns that the disk fails.
+const DOORS_BEAT: Duration = Duration::from_millis(100);
 /// Bytes of HTTP appends on their way to the shards.
 const APPEND_BYTES_MAX: usize = 32 << 20;
 
@@ -145,8 +147,8 @@ impl Backend for NodeBackend {
         if self.draining.load(Ordering::Acquire) {
             return Err(AppendError::Draining);
         }
-        if self.doors.is_disk_failing() {
-            return Err(AppendError::DiskFull);
+        if let Some(refusal) = refusal(&self.doors) {
+            return Err(refusal);
         }
         let shards = self.placement.seats().len();
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % shards;
@@ -170,7 +172,7 @@ impl Backend for NodeBackend {
 
     fn readiness(&self) -> Health {
         let flags = [&self.stopping, &self.draining];
-        let failing = self.doors.is_disk_failing()
+        let failing = !self.doors.is_ready()
             || self.vitals.is_failing()
             || flags.iter().any(|flag| flag.load(Ordering::Acquire));
         Health { failing, reasons: self.reasons() }
@@ -291,9 +293,32 @@ struct ShardAppender {
     doors: Arc<Doors>,
 }
 
-/// Why nothing came of it in time.
-fn late(doors: &Doors) -> AppendError {
-    if doors.is_disk_failing() { AppendError::DiskFull } else { AppendError::Overloaded }
+/// Why the disk takes no records, where it does not.
+fn refusal(doors: &Doors) -> Option<AppendError> {
+    match doors.ingest_trouble() {
+        Some(trouble) => Some(AppendError::Storage(trouble)),
+        None => doors.is_disk_failing().then_some(AppendError::DiskFull),
+    }
+}
+
+/// Waits for `work`; gives up when its time is over, or as soon as the disk is known to fail.
+async fn in_time<T>(
+    doors: &Doors,
+    work: impl Future<Output = Option<T>>,
+) -> Result<T, AppendError> {
+    let mut work = std::pin::pin!(work);
+    let start = tokio::time::Instant::now();
+    loop {
+        if let Ok(done) = tokio::time::timeout(DOORS_BEAT, &mut work).await {
+            return done.ok_or(AppendError::ShuttingDown);
+        }
+        if let Some(refusal) = refusal(doors) {
+            return Err(refusal);
+        }
+        if start.elapsed() >= APPEND_TIMEOUT {
+            return Err(AppendError::Overloaded);
+        }
+    }
 }
 
 impl Appender for ShardAppender {
@@ -302,8 +327,8 @@ impl Appender for ShardAppender {
         let (end, doors) = (Arc::clone(&self.end), Arc::clone(&self.doors));
         let appends = Arc::clone(&self.appends);
         Box::pin(async move {
-            if doors.is_disk_failing() {
-                return Err(AppendError::DiskFull);
+            if let Some(refusal) = refusal(&doors) {
+                return Err(refusal);
             }
             let work = async {
                 let bytes = u32::try_from(lines.len().min(APPEND_BYTES_MAX)).unwrap_or(u32::MAX);
@@ -313,15 +338,10 @@ impl Appender for ShardAppender {
                 placement.seats()[shard].inbox.send(message);
                 stamped.await.ok()
             };
-            match tokio::time::timeout(APPEND_TIMEOUT, work).await {
-                Ok(Some(stamped)) => {
-                    end.store(stamped.end, Ordering::Release);
-                    let (records, first, last) = (stamped.records, stamped.first, stamped.last);
-                    Ok(Appended { records, first, last })
-                }
-                Ok(None) => Err(AppendError::ShuttingDown),
-                Err(_) => Err(late(&doors)),
-            }
+            let stamped = in_time(&doors, work).await?;
+            end.store(stamped.end, Ordering::Release);
+            let (records, first, last) = (stamped.records, stamped.first, stamped.last);
+            Ok(Appended { records, first, last })
         })
     }
 
@@ -330,12 +350,6 @@ impl Appender for ShardAppender {
         let end = self.end.load(Ordering::Acquire);
         self.placement.seats()[self.shard].inbox.send(Message::Durable(end, reply));
         let doors = Arc::clone(&self.doors);
-        Box::pin(async move {
-            match tokio::time::timeout(APPEND_TIMEOUT, done).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) => Err(AppendError::ShuttingDown),
-                Err(_) => Err(late(&doors)),
-            }
-        })
+        Box::pin(async move { in_time(&doors, async { done.await.ok() }).await })
     }
 }

@@ -9,7 +9,7 @@ use engine::damage::Damage;
 use engine::ingest::registry::{Registry, RegistryOptions};
 use engine::ingest::segment::parse_file_name;
 use engine::limits::FRAME_ALIGNMENT;
-use engine::storage::{OsStorage, Storage};
+use engine::storage::Storage;
 use engine::store::StoreDirectory;
 use engine::store::catalogue::Catalogue;
 use engine::store::name::IdSource;
@@ -78,10 +78,10 @@ pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError>
 pub(super) fn open(
     config: &NodeConfig,
     locks: [DirectoryLock; 2],
+    storage: Arc<dyn Storage>,
     metrics: &NodeMetrics,
     now_ms: u64,
 ) -> Result<Data, DataError> {
-    let storage: Arc<dyn Storage> = Arc::new(OsStorage);
     let ingest_path = config.ingest.path.clone();
     let store_path = config.store.path.clone();
     let failed =

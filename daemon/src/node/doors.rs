@@ -1,13 +1,14 @@
-//! Whether new records are taken, and why not: what the keeper finds out, shards obey (by the
-//! gate) and HTTP tells. Also how much room there is for compaction.
+//! Whether new records are taken, and why not: what the keeper and the disks' judge find out, shards
+//! obey (by the gate) and HTTP tells. Also how much room there is for compaction.
 //!
 //! Invariants: the gate is closed exactly while a reason to close it holds.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use net::shard::Gate;
+
+use super::disks::Side;
 
 /// See the module page.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Doors {
     disk_low: AtomicBool,
     /// What is low, for the operator.
     disk_words: Mutex<String>,
+    /// What is wrong with the disk of each directory, for the operator.
+    trouble: Mutex<[Option<String>; 2]>,
     /// Room for the output of a compaction, bytes.
     compaction_bytes: AtomicU64,
 }
@@ -31,6 +34,7 @@ impl Default for Doors {
             backlog_full: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             disk_words: Mutex::default(),
+            trouble: Mutex::default(),
             compaction_bytes: AtomicU64::new(u64::MAX),
         }
     }
@@ -61,10 +65,22 @@ impl Doors {
         self.move_gate();
     }
 
-    /// Only the keeper's thread moves it.
+    /// The disk of a directory is in trouble, as `words` say; `None`: it is well.
+    pub(super) fn set_disk_trouble(&self, side: Side, words: Option<String>) {
+        self.trouble()[side as usize] = words;
+        self.move_gate();
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, [Option<String>; 2]> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock keeps threads from moving it past each other.
     fn move_gate(&self) {
-        let closed =
-            self.backlog_full.load(Ordering::Acquire) || self.disk_low.load(Ordering::Acquire);
+        let trouble = self.trouble();
+        let closed = trouble[Side::Ingest as usize].is_some()
+            || self.backlog_full.load(Ordering::Acquire)
+            || self.disk_low.load(Ordering::Acquire);
         self.gate.set_closed(closed);
     }
 
@@ -79,12 +95,24 @@ impl Doors {
 
     /// Whether the disk keeps the node from taking records.
     pub(super) fn is_disk_failing(&self) -> bool {
-        self.starved.load(Ordering::Acquire) || self.disk_low.load(Ordering::Acquire)
+        self.starved.load(Ordering::Acquire)
+            || self.disk_low.load(Ordering::Acquire)
+            || self.trouble()[Side::Ingest as usize].is_some()
+    }
+
+    /// What is wrong with the disk that takes new records.
+    pub(super) fn ingest_trouble(&self) -> Option<String> {
+        self.trouble()[Side::Ingest as usize].clone()
+    }
+
+    /// Whether both disks let the node do its work.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.is_disk_failing() && self.trouble().iter().all(Option::is_none)
     }
 
     /// Everything that keeps the node from taking records, a sentence each.
     pub(super) fn reasons(&self) -> Vec<String> {
-        let mut reasons = Vec::new();
+        let mut reasons: Vec<String> = self.trouble().iter().flatten().cloned().collect();
         if self.disk_low.load(Ordering::Acquire) {
             reasons.push(self.disk_words.lock().unwrap_or_else(PoisonError::into_inner).clone());
         }

@@ -17,9 +17,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use engine::disk_health::DiskCall;
 use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
 use engine::pulse::Pulse;
+use engine::storage::DiskWatch;
 use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
 use net::shard::{Clock, Keeper, Placement};
@@ -55,6 +57,7 @@ pub(super) struct KeeperParts {
     pub(super) flush_size_bytes: u64,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) disk: Arc<DiskWatch>,
 }
 
 /// The shards' side.
@@ -273,6 +276,11 @@ impl Worker {
 
     /// Opens for direct writing, or for buffered writing where the file system refuses that.
     fn open(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        let disk = Arc::clone(&self.parts.disk);
+        disk.observe(DiskCall::OpenForWriting, path, || self.open_unobserved(path))
+    }
+
+    fn open_unobserved(&mut self, path: &Path) -> io::Result<OwnedFd> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true);
         if !self.direct_refused {

@@ -3,7 +3,8 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`space`]: the disk's reserve; [`doors`]: whether records are taken;
+//! - [`space`]: the disk's reserve; [`disks`]: whether the disks do what they are told; [`doors`]:
+//!   whether records are taken;
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`vitals`]: whether every thread gets on;
@@ -16,6 +17,7 @@
 mod backend;
 mod control;
 mod data;
+mod disks;
 mod doors;
 mod expiry;
 mod host;
@@ -40,6 +42,7 @@ use std::time::{Duration, Instant};
 
 use engine::headroom::HeadroomLimits;
 use engine::search::{Searcher, SearcherOptions};
+use engine::storage::{OsStorage, Storage};
 use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use engine::store::writer::WriterOptions;
@@ -52,6 +55,7 @@ use net::shard::{Clock, Placement};
 
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
+use self::disks::{Disks, Side};
 use self::listeners::{ListenError, Listeners};
 use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
@@ -140,9 +144,11 @@ pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     let locks = data::lock(&config)?;
     // Before anything is written: a port that is taken leaves nothing behind.
     let listeners = Listeners::bind(&config, cores.len())?;
-    let data = data::open(&config, locks, &metrics, clock.now().wall_ms)?;
+    let disks = Disks::new(&config.ingest.path, &config.store.path, clock);
+    let storage = disks.observe(Arc::new(OsStorage));
+    let data = data::open(&config, locks, storage, &metrics, clock.now().wall_ms)?;
     listeners.listen()?;
-    let node = Node::start(config, cores, clock, metrics, data, listeners)?;
+    let node = Node::start(config, cores, disks, metrics, data, listeners)?;
     node.run()
 }
 
@@ -177,13 +183,14 @@ impl Node {
     fn start(
         config: NodeConfig,
         cores: Vec<usize>,
-        clock: Clock,
+        disks: Disks,
         metrics: Arc<NodeMetrics>,
         mut data: Data,
         listeners: Listeners,
     ) -> Result<Self, NodeError> {
         let refused = |what| move |error| NodeError::Resources(what, error);
         let (ended, endings) = channel();
+        let clock = disks.clock();
         let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
         let common = Common {
             hub: Hub::new(placement.clone()),
@@ -194,7 +201,12 @@ impl Node {
             clock,
             metrics,
             vitals: Arc::default(),
+            disks: Arc::new(disks),
         };
+        common
+            .disks
+            .spawn(&(Arc::new(OsStorage) as Arc<dyn Storage>), &common.doors, &common.metrics)
+            .map_err(refused("a thread"))?;
         let (keeper, keeper_thread) =
             keeper::spawn(keeper_parts(&config, &data, &common)).map_err(refused("a thread"))?;
         let store = store_parts(&config, &data, &common);
@@ -219,6 +231,7 @@ impl Node {
             hub: common.hub.clone(),
             metrics: Arc::clone(&common.metrics),
             clock,
+            disks: &common.disks,
         };
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
@@ -339,6 +352,7 @@ struct Common {
     clock: Clock,
     metrics: Arc<NodeMetrics>,
     vitals: Arc<Vitals>,
+    disks: Arc<Disks>,
 }
 
 impl Common {
@@ -378,6 +392,7 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
         stopping: Arc::clone(&common.stopping),
         pulse: common.vitals.pulse("keeper", Role::Keeper),
+        disk: common.disks.watch(Side::Ingest),
     }
 }
 

@@ -19,6 +19,7 @@ use net::per_address::PerAddress;
 use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
 
 use super::data::random_seed;
+use super::disks::{Disks, Side};
 use super::keeper::KeeperHandle;
 use super::{Ending, Endings};
 use crate::config::{NodeConfig, TopicMode};
@@ -37,6 +38,7 @@ pub(super) struct Wiring<'a> {
     pub(super) hub: Hub,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
+    pub(super) disks: &'a Disks,
 }
 
 /// A shard's tail file at its full length, so that writing to it needs no space later. Without one
@@ -104,6 +106,7 @@ pub(super) fn spawn(
             hub: wiring.hub.clone(),
             metrics: Arc::clone(&wiring.metrics),
             clock: wiring.clock,
+            disk: wiring.disks.watch(Side::Ingest),
         };
         let endings = endings.clone();
         threads.push(net::shard::spawn(parts, move |result| {

@@ -51,6 +51,8 @@ pub enum FileKind {
     SpoolMark,
     /// The lock of a directory.
     Lock,
+    /// What a node tried the disk with when it ended.
+    Probe,
     /// Not a file of ours.
     Unknown,
 }
@@ -71,6 +73,7 @@ impl fmt::Display for FileKind {
             Self::SpoolSetAside => "spool file that was set aside",
             Self::SpoolMark => "mark of a spool",
             Self::Lock => "lock",
+            Self::Probe => "probe of the disk",
             Self::Unknown => "unknown",
         })
     }
@@ -283,6 +286,7 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
         None if is_set_aside(name) => {
             FileReport { kind: FileKind::StoreSetAside, ..unknown(path, file_bytes) }
         }
+        Some(Name::Probe) => FileReport { kind: FileKind::Probe, ..unknown(path, file_bytes) },
         None => unknown(path, file_bytes),
     }
 }

@@ -23,6 +23,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::limits::TAIL_SLOT_BYTES;
 use crate::storage::Refusal;
 use crate::storage::{Entry, File, Open, Storage};
+use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 use crate::ulid::Ulid;
 
 /// Name of the lock file, which is not recovery's business.
@@ -178,7 +179,7 @@ impl Recovery<'_> {
             self.found.notes.push(Note::Unknown(path));
             return;
         };
-        if name == LOCK_FILE {
+        if [LOCK_FILE, PROBE_NAME, PROBE_RENAMED_NAME].contains(&name.as_str()) {
             return;
         }
         match parse_file_name(name) {

@@ -121,6 +121,9 @@ pub struct Segment {
     written_len: AtomicU64,
     has_failed: AtomicBool,
     state: Mutex<SegmentState>,
+    /// Held while the file is renamed or opened by its name, so that the name stays: as long as the
+    /// disk takes, and so by nobody who only asks for the state.
+    name: Mutex<()>,
     content: Mutex<Content>,
     /// What is open of it, and of which state of its file.
     seen: Mutex<(u128, Weak<OpenSegment>)>,
@@ -167,6 +170,7 @@ impl Segment {
             written_len: AtomicU64::new(file.written_len),
             has_failed: AtomicBool::new(false),
             state: Mutex::new(file.state),
+            name: Mutex::default(),
             content: Mutex::new(file.content),
             seen: Mutex::default(),
             kept: Arc::default(),
@@ -240,9 +244,9 @@ impl Segment {
 
     /// Renames the file to its next state.
     pub(super) fn move_to(&self, to: SegmentState) -> io::Result<()> {
-        let mut state = lock(&self.state);
-        self.storage.rename(&self.path_in(*state), &self.path_in(to))?;
-        *state = to;
+        let _name = lock(&self.name);
+        self.storage.rename(&self.path(), &self.path_in(to))?;
+        *lock(&self.state) = to;
         Ok(())
     }
 
@@ -259,9 +263,8 @@ impl Segment {
 
     /// Opens its file, whatever its name is.
     pub(super) fn open_file(&self) -> io::Result<Arc<dyn File>> {
-        // Held so that the name stays while the file is opened.
-        let state = lock(&self.state);
-        self.storage.open(&self.path_in(*state), Open::Read)
+        let _name = lock(&self.name);
+        self.storage.open(&self.path(), Open::Read)
     }
 
     /// Opens it, or shares it with those who have it open.
@@ -296,12 +299,11 @@ impl Segment {
 
     /// Its file, by the name that it has now, and whether it is still written.
     fn open_named(&self) -> io::Result<(PathBuf, Arc<dyn File>, bool)> {
-        // Held so that the name stays while the file is opened, and no longer: the registry waits for
-        // it, and everybody for the registry.
-        let state = lock(&self.state);
-        let path = self.path_in(*state);
+        let _name = lock(&self.name);
+        let state = self.state();
+        let path = self.path_in(state);
         let file = self.storage.open(&path, Open::Read)?;
-        Ok((path, file, *state == SegmentState::Active))
+        Ok((path, file, state == SegmentState::Active))
     }
 
     fn find_frames(

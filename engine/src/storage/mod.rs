@@ -9,6 +9,7 @@
 
 mod bytes;
 mod map;
+mod observed;
 mod os;
 mod refusal;
 #[cfg(any(test, feature = "testing"))]
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 pub use bytes::{Bytes, FileBytes, read_into};
 pub use map::Map;
+pub use observed::{DiskWatch, NowMs, ObservedStorage};
 pub use os::OsStorage;
 pub use refusal::Refusal;
 

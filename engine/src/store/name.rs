@@ -24,6 +24,10 @@ pub const TRASHED: &str = "trashed";
 pub const WRITING: &str = "writing";
 /// The lock file of a data directory.
 pub const LOCK_NAME: &str = "LOCK";
+/// What a node tries the disk with, in either data directory; gone as soon as it was tried.
+pub const PROBE_NAME: &str = "PROBE";
+/// The same after it was renamed.
+pub const PROBE_RENAMED_NAME: &str = "PROBE.renamed";
 
 /// A store segment's random identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +76,8 @@ pub enum Name {
     Writing(SegmentId),
     /// The directory's lock.
     Lock,
+    /// What a node tried the disk with when it ended.
+    Probe,
 }
 
 impl fmt::Display for Name {
@@ -86,6 +92,7 @@ impl fmt::Display for Name {
             }
             Self::Writing(id) => write!(f, "{id}.{WRITING}"),
             Self::Lock => f.write_str(LOCK_NAME),
+            Self::Probe => f.write_str(PROBE_NAME),
         }
     }
 }
@@ -95,6 +102,9 @@ impl Name {
     pub fn parse(name: &str) -> Option<Self> {
         if name == LOCK_NAME {
             return Some(Self::Lock);
+        }
+        if [PROBE_NAME, PROBE_RENAMED_NAME].contains(&name) {
+            return Some(Self::Probe);
         }
         let parsed = match name.rsplit_once('.')? {
             (id, WRITING) => Self::Writing(SegmentId::parse(id)?),
@@ -123,7 +133,7 @@ impl Name {
             Self::Flushed { first, last, id } | Self::Trashed { first, last, id, .. } => {
                 Some((first, last, id))
             }
-            Self::Writing(_) | Self::Lock => None,
+            Self::Writing(_) | Self::Lock | Self::Probe => None,
         }
     }
 }

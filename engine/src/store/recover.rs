@@ -145,7 +145,7 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
         let path = directory.path.join(&text);
         match Name::parse(&text) {
             None => recovery.note(path, NoteKind::Unknown),
-            Some(Name::Lock) => {}
+            Some(Name::Lock | Name::Probe) => {}
             Some(_) if !entry.is_file || entry.len_bytes == 0 => {
                 recovery.note(path, NoteKind::NotOurs);
             }

@@ -268,10 +268,10 @@ fn refused(error: &AppendError) -> Refusal {
     let refusal = |status| Refusal::new(status, error.to_string());
     match error {
         AppendError::Overloaded => refusal(StatusCode::TOO_MANY_REQUESTS).retry_later(),
-        AppendError::DiskFull | AppendError::ShuttingDown => {
+        AppendError::DiskFull | AppendError::Storage(_) | AppendError::ShuttingDown => {
             refusal(StatusCode::SERVICE_UNAVAILABLE).retry_later()
         }
         // Waiting does not help: another node does.
-        AppendError::Draining | AppendError::Storage(_) => refusal(StatusCode::SERVICE_UNAVAILABLE),
+        AppendError::Draining => refusal(StatusCode::SERVICE_UNAVAILABLE),
     }
 }

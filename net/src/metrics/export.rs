@@ -311,6 +311,7 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
         "Whether new records are refused for want of space.",
         &m.disk_refusing,
     )?;
+    w.one("disk_failing", "Whether the disk of a directory refuses or hangs.", &m.disk_failing)?;
     w.counter("damage", "Damaged spans found in files.", &m.damage)?;
     w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
     w.counter("torn_frames", "Unfinished or damaged last frames found.", &m.torn_frames)?;

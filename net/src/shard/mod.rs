@@ -28,6 +28,7 @@ use engine::ingest::framing::Framing;
 use engine::ingest::log::ShardLog;
 use engine::ingest::segment::Segment;
 use engine::ingest::topics::TopicChoice;
+use engine::storage::DiskWatch;
 
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
@@ -86,6 +87,8 @@ pub struct ShardParts {
     pub metrics: Arc<NodeMetrics>,
     /// The node's clock.
     pub clock: Clock,
+    /// Who hears what becomes of writes and syncs.
+    pub disk: Arc<DiskWatch>,
 }
 
 /// Wall clock and monotonic clock of the node.

@@ -33,7 +33,7 @@ use super::intake::Intake;
 use super::tally::Tally;
 use crate::per_address::{AddressPlace, TooMany};
 use crate::ring::{Event, Receive, Received, Ring};
-use disk::Operation;
+use disk::UnderWay;
 
 /// Receive buffers per shard and their size, bytes.
 const BUFFERS: u16 = 64;
@@ -76,8 +76,7 @@ pub(super) struct Shard {
     /// Connections that may be owed an acknowledgement or a close.
     owed: Vec<usize>,
     segments: Vec<(Arc<engine::ingest::segment::Segment>, OwnedFd)>,
-    /// Operations under way: token, start in µs, and what they are.
-    under_way: Vec<(u64, u64, Operation)>,
+    under_way: Vec<UnderWay>,
     accepting: Accepting,
     tally: Tally,
     stopped: bool,
@@ -207,7 +206,7 @@ impl Shard {
             Event::Readable { key } => self.take_in_turn(key, Deferred::Readable, now),
             Event::Written { token, result } => self.on_written(token, result, now),
             Event::Synced { token, result } => {
-                self.finish(token, now);
+                self.finish(token, now, &result);
                 self.tally.syncs += 1;
                 self.parts.log.on_synced(token, result);
             }

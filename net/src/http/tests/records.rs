@@ -132,7 +132,7 @@ fn a_failure_of_the_node_tells_for_how_many_the_promise_holds() {
         (AppendError::DiskFull, 503, "1"),
         (AppendError::Overloaded, 429, "1"),
         (AppendError::ShuttingDown, 503, "1"),
-        (AppendError::Storage("EIO".to_owned()), 503, ""),
+        (AppendError::Storage("EIO".to_owned()), 503, "1"),
     ] {
         let server = Server::start();
         *server.inner.fail_at.lock().unwrap() = Some((300, error.clone()));

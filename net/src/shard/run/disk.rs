@@ -3,9 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
+use engine::disk_health::{CallId, DiskCall};
 use engine::ingest::log::{Effect, Now};
+use engine::ingest::tail;
 
 use super::super::fetch::Span;
 use super::Shard;
@@ -18,6 +21,14 @@ pub(super) enum Operation {
     Sync,
 }
 
+/// One operation that is under way.
+pub(super) struct UnderWay {
+    token: u64,
+    started_us: u64,
+    operation: Operation,
+    call: CallId,
+}
+
 impl Shard {
     pub(super) fn carry_effects(&mut self, now: Now) {
         while let Some(effect) = self.parts.log.next_effect(now) {
@@ -25,13 +36,18 @@ impl Shard {
                 Effect::WantSegment => self.parts.keeper.want_segment(self.parts.index),
                 Effect::Write { token, segment, offset_bytes, frame } => {
                     let span = Span { segment: segment.id(), offset_bytes };
-                    self.under_way.push((token, now.monotonic_us, Operation::Frame(span)));
+                    self.begin(token, now, Operation::Frame(span), &segment.path());
                     if let Some(file) = file_of(&self.segments, &segment) {
                         self.ring.write(file.as_fd(), offset_bytes, frame, token);
                     }
                 }
                 Effect::WriteTail { token, offset_bytes, bytes } => {
-                    self.under_way.push((token, now.monotonic_us, Operation::Tail));
+                    self.begin(
+                        token,
+                        now,
+                        Operation::Tail,
+                        Path::new(&tail::file_name(self.parts.index)),
+                    );
                     if let Some(tail) = &self.parts.tail {
                         self.ring.write(tail.as_fd(), offset_bytes, bytes, token);
                     } else {
@@ -40,7 +56,7 @@ impl Shard {
                     }
                 }
                 Effect::Sync { token, segment } => {
-                    self.under_way.push((token, now.monotonic_us, Operation::Sync));
+                    self.begin(token, now, Operation::Sync, &segment.path());
                     if let Some(file) = file_of(&self.segments, &segment) {
                         self.ring.sync(file.as_fd(), token);
                     }
@@ -58,7 +74,7 @@ impl Shard {
     }
 
     pub(super) fn on_written(&mut self, token: u64, result: io::Result<usize>, now: Now) {
-        let operation = self.finish(token, now);
+        let operation = self.finish(token, now, &result);
         let bytes = *result.as_ref().unwrap_or(&0) as u64;
         if operation == Some(Operation::Tail) {
             self.tally.tail_bytes += bytes;
@@ -72,6 +88,16 @@ impl Shard {
         }
     }
 
+    fn begin(&mut self, token: u64, now: Now, operation: Operation, path: &Path) {
+        let kind = match operation {
+            Operation::Frame(_) | Operation::Tail => DiskCall::Write,
+            Operation::Sync => DiskCall::Sync,
+        };
+        let call = self.parts.disk.begin(kind, path);
+        let started_us = now.monotonic_us;
+        self.under_way.push(UnderWay { token, started_us, operation, call });
+    }
+
     fn fetch(&mut self, span: Span, bytes: u64, now: Now) {
         let is_wanted = bytes > 0 && self.fetching.is_wanted(now.monotonic_us);
         let file = self.segments.iter().find(|(segment, _)| segment.id() == span.segment);
@@ -82,9 +108,15 @@ impl Shard {
     }
 
     /// Notes how long an operation took, and says which it was.
-    pub(super) fn finish(&mut self, token: u64, now: Now) -> Option<Operation> {
-        let at = self.under_way.iter().position(|&(t, ..)| t == token)?;
-        let (_, started_us, operation) = self.under_way.swap_remove(at);
+    pub(super) fn finish<T>(
+        &mut self,
+        token: u64,
+        now: Now,
+        result: &io::Result<T>,
+    ) -> Option<Operation> {
+        let at = self.under_way.iter().position(|under_way| under_way.token == token)?;
+        let UnderWay { started_us, operation, call, .. } = self.under_way.swap_remove(at);
+        self.parts.disk.end(call, result);
         let ingest = &self.parts.metrics.ingest;
         let spent = match operation {
             Operation::Frame(_) => &ingest.flush_seconds,
