@@ -19,6 +19,7 @@ mod intake;
 pub mod placement;
 mod run;
 mod tally;
+mod unfinished;
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;

@@ -31,6 +31,7 @@ use super::fetch::Fetching;
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
+use super::unfinished::Unfinished;
 use crate::per_address::{AddressPlace, TooMany};
 use crate::ring::{Event, Receive, Received, Ring};
 use disk::UnderWay;
@@ -42,9 +43,6 @@ const BUFFER_BYTES: usize = 64 << 10;
 const WAIT_MAX_US: u64 = 100_000;
 /// Wait while reading is stopped or an acknowledgement could not be sent.
 const WAIT_STOPPED_US: u64 = 5_000;
-
-/// Least time between two looks at all unfinished lines.
-const UNFINISHED_LOOK_US: u64 = 50_000;
 
 /// How long a stopping shard waits for clients to take their last acknowledgement.
 const TELL_US_MAX: u64 = 500_000;
@@ -84,8 +82,7 @@ pub(super) struct Shard {
     /// Goes on after it has written out everything.
     draining: bool,
     fetching: Fetching,
-    /// When unfinished lines are looked at next, microseconds of the monotonic clock.
-    look_at_unfinished_us: u64,
+    unfinished: Unfinished,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
 }
@@ -94,6 +91,7 @@ impl Shard {
     pub(super) fn new(parts: ShardParts) -> io::Result<Self> {
         let wake = parts.placement.seats()[parts.index].inbox.wake_descriptor()?;
         let ring = Ring::new(BUFFERS, BUFFER_BYTES, wake)?;
+        let unfinished = Unfinished::new(parts.unfinished_line_after_us);
         Ok(Self {
             parts,
             ring,
@@ -113,7 +111,7 @@ impl Shard {
             shutting_down: false,
             draining: false,
             fetching: Fetching::default(),
-            look_at_unfinished_us: 0,
+            unfinished,
             told_until_us: None,
         })
     }
@@ -391,19 +389,14 @@ impl Shard {
 
     /// Makes records of lines whose end has not come for so long as is waited for it.
     fn end_unfinished(&mut self, now: Now) {
-        let Some(after_us) = self.parts.unfinished_line_after_us else { return };
-        // Of what waits to be taken it is not known whose end it is.
-        if now.monotonic_us < self.look_at_unfinished_us || !self.deferred.is_empty() {
+        let (now_us, is_reading) = (now.monotonic_us, self.deferred.is_empty() && self.may_read());
+        if !self.unfinished.is_time(now_us, is_reading) {
             return;
         }
-        // A line that begins later is due later.
-        let mut next_us = now.monotonic_us + after_us;
         for (index, slot) in self.connections.iter_mut().enumerate() {
             let Some(connection) = slot else { continue };
-            let Some(since_us) = connection.unfinished_since_us() else { continue };
-            let due_us = since_us + after_us;
-            if due_us > now.monotonic_us {
-                next_us = next_us.min(due_us);
+            let since_us = connection.unfinished_since_us();
+            if !since_us.is_some_and(|since_us| self.unfinished.is_over(since_us, now_us)) {
                 continue;
             }
             self.tally.partial_bytes -= connection.partial_len();
@@ -412,8 +405,11 @@ impl Shard {
             if connection.is_owed() {
                 self.owed.push(index);
             }
+            // The rest waits a while longer: there is no room for it now.
+            if !self.parts.log.can_accept() {
+                break;
+            }
         }
-        self.look_at_unfinished_us = next_us.max(now.monotonic_us + UNFINISHED_LOOK_US);
     }
 
     fn on_message(&mut self, message: Message, now: Now) {
