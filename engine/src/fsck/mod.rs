@@ -411,6 +411,33 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_read_is_told_as_that_and_never_as_damage() {
+        let disk = SimStorage::new(1);
+        let path = Path::new("/data/store");
+        disk.create_dir_all(path).unwrap();
+        let ids = crate::store::name::IdSource::seeded(1);
+        let storage = std::sync::Arc::new(disk.clone());
+        let directory = crate::store::StoreDirectory::new(storage, path.to_owned(), ids);
+        write(&std::sync::Arc::new(directory), SMALL, &records(40));
+        for nth in 1.. {
+            // So many in a row: a single one is made up for by reading another way.
+            for _ in 0..6 {
+                disk.fail(Fault { call: Some(Call::Read), ..Fault::nth(nth, FaultError::Io) });
+            }
+            let report = check(&disk, Path::new("/data")).unwrap();
+            let is_struck = !disk.has_faults();
+            disk.clear_faults();
+            assert!(report.damage().all(|damage| damage.refusal().is_some()), "read {nth}");
+            let is_whole = report.record_count() == 40;
+            assert!(is_whole || report.damage().any(Damage::loses_records), "read {nth}: silent");
+            if !is_struck {
+                break;
+            }
+            assert!(!report.is_clean(), "read {nth}: told, whatever was found another way");
+        }
+    }
+
+    #[test]
     fn a_segment_under_a_wrong_name_and_an_unreadable_one_are_told() {
         let temp = tempfile::tempdir().unwrap();
         let segment = write(&directory(temp.path()), SMALL, &records(10));

@@ -277,6 +277,8 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Storage;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::storage::watched::Watched;
     use crate::store::StoreDirectory;
     use crate::store::name::IdSource;
@@ -372,6 +374,33 @@ mod tests {
         let slab = &open.slabs()[1];
         let (at, len) = (slab.offset as usize, slab.trailer.unwrap().len as usize);
         assert!(after[at..at + len] == before[..len]);
+    }
+
+    #[test]
+    fn an_input_that_cannot_be_read_is_left_alone_for_a_while_and_then_tried_again() {
+        let sim = SimStorage::new(1);
+        let path = std::path::Path::new("/store");
+        sim.create_dir_all(path).unwrap();
+        let (storage, ids) = (Arc::new(sim.clone()), IdSource::seeded(3));
+        let directory = Arc::new(StoreDirectory::new(storage, path.to_owned(), ids));
+        let parts: Vec<_> = (0..5).map(|n| records(1, n * 20, n * 20 + 20)).collect();
+        let segments: Vec<_> = parts.iter().map(|part| write(&directory, SMALL, part)).collect();
+        let refused = Arc::clone(&segments[1]);
+        let catalogue = Catalogue::new(directory, segments, Ulid::MIN);
+        let path_part = refused.path().file_name().unwrap().to_str().unwrap().to_owned();
+        sim.fail(Fault { path_part, ..Fault::random(Call::Read, 1.0, FaultError::Io) });
+        let told = compact(&catalogue, &limits(), SMALL, &NEVER);
+        assert!(matches!(told, Err(CompactionError::Unread(_))), "{told:?}");
+        assert!(!refused.is_damaged(), "nothing is known of it");
+        assert_eq!(catalogue.snapshot().len(), 5);
+        let others = compact(&catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
+        assert!(!others.plan.inputs.contains(&refused.meta().id), "others get their turn");
+        sim.clear_faults();
+        let tried_again = (0..100).position(|_| !refused.is_shunned());
+        assert!(tried_again.is_some_and(|plans| plans < 32), "after some seconds: {tried_again:?}");
+        let mut found = contents(&catalogue);
+        found.sort();
+        assert_eq!(found, parts.concat());
     }
 
     #[test]

@@ -121,3 +121,52 @@ impl fmt::Debug for StoreDirectory {
         f.debug_struct("StoreDirectory").field("path", &self.path).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
+    use crate::store::footer::Inputs;
+    use crate::store::testing::{SMALL, append_all, read_all, record};
+    use crate::store::writer::SegmentWriter;
+    use std::path::Path;
+
+    fn on_sim() -> (SimStorage, Arc<StoreDirectory>) {
+        let sim = SimStorage::new(1);
+        let path = Path::new("/store");
+        sim.create_dir_all(path).unwrap();
+        let storage = Arc::new(sim.clone());
+        let ids = IdSource::seeded(1);
+        (sim, Arc::new(StoreDirectory::new(storage, path.to_owned(), ids)))
+    }
+
+    #[test]
+    fn a_name_is_not_durable_if_any_sync_failed_since_before_it_was_made() {
+        let (sim, directory) = on_sim();
+        let before = directory.before_name();
+        assert!(directory.sync_since(before).is_ok());
+        sim.fail(Fault { call: Some(Call::SyncDir), ..Fault::nth(1, FaultError::Io) });
+        // Somebody else's, of a file that went to the trash, say.
+        assert!(directory.sync().is_err());
+        assert!(directory.sync_since(before).is_err(), "the one that failed may have lost it");
+        assert!(directory.sync_since(before).is_err(), "for good");
+        assert!(directory.sync_since(directory.before_name()).is_ok(), "a name made since is");
+    }
+
+    #[test]
+    fn a_segment_whose_name_may_be_lost_is_written_anew() {
+        let (sim, directory) = on_sim();
+        let records: Vec<_> = (0..20).map(|n| record(1, n)).collect();
+        let sealed = || {
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records);
+            writer.seal(Inputs::default()).unwrap().unwrap()
+        };
+        sim.fail(Fault { call: Some(Call::SyncDir), ..Fault::nth(1, FaultError::Io) });
+        assert!(sealed().publish().is_err());
+        assert_eq!(sim.files(), Vec::<PathBuf>::new(), "no name is left that somebody may believe");
+        let segment = sealed().publish().unwrap();
+        assert_eq!(read_all(&segment).0, records);
+        assert_eq!(sim.files(), [segment.path()]);
+    }
+}

@@ -146,7 +146,8 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
         match Name::parse(&text) {
             None => recovery.note(path, NoteKind::Unknown),
             Some(Name::Lock | Name::Probe) => {}
-            Some(_) if !entry.is_file || entry.len_bytes == 0 => {
+            Some(_) if !entry.is_file => recovery.note(path, NoteKind::NotOurs),
+            Some(Name::Writing(_)) if entry.len_bytes == 0 => {
                 recovery.note(path, NoteKind::NotOurs);
             }
             Some(Name::Writing(_)) => recovery.unfinished(path),
@@ -226,7 +227,15 @@ impl Recovery<'_> {
     /// back in its place.
     fn trashed(&mut self, path: PathBuf, name: Name, file_bytes: u64) {
         let Name::Trashed { last, id, at_ms, .. } = name else { return };
-        let loaded = StoreSegment::load(self.directory, &path).ok();
+        let loaded = match StoreSegment::load(self.directory, &path) {
+            Ok(loaded) => Some(loaded),
+            Err(damage) => {
+                if let Some(refusal) = damage.refusal() {
+                    self.note(path.clone(), NoteKind::Unread(refusal));
+                }
+                None
+            }
+        };
         // Without a time in the name it is decided when recovery ends.
         let at_ms = at_ms.unwrap_or(u64::MAX);
         self.in_trash.push((loaded, Trashed { id, path, last, file_bytes, at_ms }));
@@ -407,9 +416,11 @@ mod tests {
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), before);
         assert_eq!(contents(&recovered), records(0, 20));
         assert_eq!(recovered.newest, segment.meta().last);
-        assert_eq!(recovered.notes.len(), 7);
-        assert_eq!(recovered.damage.len(), 1);
-        assert!(recovered.damage[0].path.ends_with(ours(4).to_string()));
+        assert_eq!(recovered.notes.len(), 6);
+        // What was published was not empty: emptied, its records are missing by its name.
+        assert_eq!(recovered.damage.len(), 2);
+        assert!(recovered.damage[0].path.ends_with(ours(3).to_string()));
+        assert!(recovered.damage[1].path.ends_with(ours(4).to_string()));
     }
 
     #[test]
