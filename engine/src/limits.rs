@@ -75,6 +75,15 @@ pub const SEGMENT_FLUSH_SIZE: u64 = 16 << 20;
 /// Most bytes of ingest segments that wait preallocated for their next life.
 pub const RECYCLE_POOL_BYTES_MAX: u64 = 64 << 20;
 
+/// How far the mark of stamps is ahead of the clock when it is moved, milliseconds; it is moved again
+/// when half of it is used up. After a kill stamps start so far ahead at most, and each move is two
+/// small syncs.
+pub const STAMPS_AHEAD_MS: u64 = 4_000;
+
+/// How far it is ahead of the newest stamp at least, milliseconds: while stamps are ahead of the clock
+/// they rise by one in 10 ms, as long as followers wait for them.
+pub const STAMPS_ROOM_MS: u64 = 500;
+
 /// Most claims that are remembered after they have lapsed: their consumers may still commit. Each is
 /// some hundred bytes for each of its segments, and more than a few at a time mean that nobody gets on.
 pub const CLAIMS_LAPSED_MAX: usize = 256;

@@ -27,6 +27,7 @@ use crate::fsck;
 use crate::ingest::check::{Checked, check_segment};
 use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{SegmentState, parse_file_name};
+use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
 use crate::ingest::tail;
 use crate::storage::{FileBytes, Open, Storage};
 use crate::store::StoreDirectory;
@@ -93,6 +94,10 @@ impl Given {
         }
         if tail::is_file_name(name) {
             return Self::Tail;
+        }
+        // Of another node's stamps; this one has its own.
+        if [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE].contains(&name) {
+            return Self::Nothing;
         }
         match Name::parse(name) {
             Some(Name::Flushed { .. } | Name::Trashed { .. }) => Self::Store,
@@ -604,7 +609,9 @@ mod tests {
         let name = crate::ingest::segment::file_name(id, SegmentState::Pending);
         assert_eq!(Given::of(Path::new(&name)), Given::Ingest(id, SegmentState::Pending));
         assert_eq!(Given::of(Path::new("a/shard-3.tail")), Given::Tail);
-        assert_eq!(Given::of(Path::new("a/LOCK")), Given::Nothing);
+        for name in ["a/LOCK", "a/STAMPS", "a/STAMPS.new"] {
+            assert_eq!(Given::of(Path::new(name)), Given::Nothing);
+        }
         assert_eq!(Given::of(Path::new("a/notes")), Given::Unknown);
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use engine::damage::Damage;
 use engine::ingest::registry::{Registry, RegistryOptions};
 use engine::ingest::segment::parse_file_name;
+use engine::ingest::stamp_mark::{MarkError, STAMP_MARK_FILE, StampKeeper};
 use engine::limits::FRAME_ALIGNMENT;
 use engine::storage::Storage;
 use engine::store::StoreDirectory;
@@ -27,8 +28,10 @@ pub(super) struct Data {
     pub(super) losses: Arc<Losses>,
     /// Topics in the store.
     pub(super) known_topics: Vec<Topic>,
-    /// The newest stamp on disk, ms.
+    /// The newest record's stamp on disk, ms.
     pub(super) newest_ms: u64,
+    /// What was stamped, and what may be.
+    pub(super) stamps: Arc<Mutex<StampKeeper>>,
     /// What direct I/O asks of the ingest directory, bytes.
     pub(super) alignment_bytes: usize,
     pub(super) locks: [DirectoryLock; 2],
@@ -48,6 +51,8 @@ pub(crate) enum DataError {
     },
     /// Another process uses it, or it cannot be locked.
     Lock(LockError),
+    /// It is not known which stamps were given.
+    Stamps(MarkError),
 }
 
 impl fmt::Display for DataError {
@@ -60,6 +65,7 @@ impl fmt::Display for DataError {
                 path.display()
             ),
             Self::Lock(error) => error.fmt(f),
+            Self::Stamps(error) => error.fmt(f),
         }
     }
 }
@@ -84,6 +90,7 @@ pub(super) fn open(
 ) -> Result<Data, DataError> {
     let ingest_path = config.ingest.path.clone();
     let store_path = config.store.path.clone();
+    let mut stamps = open_stamps(&storage, &ingest_path)?;
     let failed =
         |flag, path: &Path, error| DataError::Directory { flag, path: path.to_owned(), error };
 
@@ -130,9 +137,18 @@ pub(super) fn open(
         ingest_segments = ingest.registry.snapshot().len(),
         "opened"
     );
+    let newest_ms = ingest.newest_ms.max(recovered.newest.ms());
+    stamps.start_above(newest_ms);
+    if let Err(error) = stamps.keep(now_ms, 0) {
+        tracing::error!(
+            "{} cannot be written: {error}; no record is taken until it can",
+            ingest_path.join(STAMP_MARK_FILE).display()
+        );
+    }
     Ok(Data {
         registry: Arc::new(ingest.registry),
-        newest_ms: ingest.newest_ms.max(recovered.newest.ms()),
+        newest_ms,
+        stamps: Arc::new(Mutex::new(stamps)),
         alignment_bytes,
         catalogue: Arc::new(recovered.catalogue),
         losses,
@@ -146,6 +162,17 @@ fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> 
         LockError::Directory(path, error) => DataError::Directory { flag, path, error },
         error => DataError::Lock(error),
     })
+}
+
+fn open_stamps(storage: &Arc<dyn Storage>, directory: &Path) -> Result<StampKeeper, DataError> {
+    let opened = StampKeeper::open(Arc::clone(storage), directory).map_err(DataError::Stamps)?;
+    if opened.has_damaged_copy {
+        tracing::warn!(
+            "{}: one of its two copies is damaged; the other one holds, and both are written anew",
+            directory.join(STAMP_MARK_FILE).display()
+        );
+    }
+    Ok(opened.keeper)
 }
 
 /// Alignment where the file system does not say: enough for any disk.

@@ -17,6 +17,8 @@ pub(super) struct Doors {
     /// No segment can be made, for another reason than want of space.
     starved: AtomicBool,
     backlog_full: AtomicBool,
+    /// No mark of stamps is on disk yet: nothing may be numbered.
+    unmarked: AtomicBool,
     disk_low: AtomicBool,
     /// What is low, for the operator.
     disk_words: Mutex<String>,
@@ -32,6 +34,7 @@ impl Default for Doors {
             gate: Gate::default(),
             starved: AtomicBool::new(false),
             backlog_full: AtomicBool::new(false),
+            unmarked: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             disk_words: Mutex::default(),
             trouble: Mutex::default(),
@@ -58,6 +61,13 @@ impl Doors {
         changed
     }
 
+    /// Nothing may be numbered, or it may again.
+    pub(super) fn set_unmarked(&self, unmarked: bool) {
+        if self.unmarked.swap(unmarked, Ordering::AcqRel) != unmarked {
+            self.move_gate();
+        }
+    }
+
     /// There is too little space, as `words` say; `None`: there is enough.
     pub(super) fn set_disk_low(&self, words: Option<String>) {
         self.disk_low.store(words.is_some(), Ordering::Release);
@@ -80,6 +90,7 @@ impl Doors {
         let trouble = self.trouble();
         let closed = trouble[Side::Ingest as usize].is_some()
             || self.backlog_full.load(Ordering::Acquire)
+            || self.unmarked.load(Ordering::Acquire)
             || self.disk_low.load(Ordering::Acquire);
         self.gate.set_closed(closed);
     }
@@ -97,6 +108,7 @@ impl Doors {
     pub(super) fn is_disk_failing(&self) -> bool {
         self.starved.load(Ordering::Acquire)
             || self.disk_low.load(Ordering::Acquire)
+            || self.unmarked.load(Ordering::Acquire)
             || self.trouble()[Side::Ingest as usize].is_some()
     }
 
@@ -119,6 +131,9 @@ impl Doors {
         if self.starved.load(Ordering::Acquire) {
             reasons.push("no ingest segment can be written: the disk is failing".into());
         }
+        if self.unmarked.load(Ordering::Acquire) {
+            reasons.push("the mark of stamps cannot be written: the disk is failing".into());
+        }
         if self.backlog_full.load(Ordering::Acquire) {
             reasons.push("the backlog is full: senders wait for the store".into());
         }
@@ -140,6 +155,10 @@ mod tests {
         assert_eq!(doors.reasons(), ["low"]);
         doors.set_disk_low(None);
         assert!(!doors.gate().is_closed() && doors.reasons().is_empty());
+        doors.set_unmarked(true);
+        assert!(doors.gate().is_closed() && doors.is_disk_failing());
+        doors.set_unmarked(false);
+        assert!(!doors.gate().is_closed() && !doors.is_disk_failing());
         assert!(doors.set_starved(true) && doors.is_disk_failing());
         assert!(!doors.gate().is_closed(), "a shard without a segment stops by itself");
     }

@@ -11,15 +11,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::disk_health::DiskCall;
 use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
+use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::pulse::Pulse;
 use engine::storage::DiskWatch;
 use net::metrics::NodeMetrics;
@@ -48,6 +49,7 @@ enum Job {
 /// What the keeper works with.
 pub(super) struct KeeperParts {
     pub(super) registry: Arc<Registry>,
+    pub(super) stamps: Arc<Mutex<StampKeeper>>,
     pub(super) placement: Placement,
     pub(super) doors: Arc<Doors>,
     pub(super) space: SpaceWatch,
@@ -104,6 +106,8 @@ pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHa
         told: Vec::new(),
         next_try_us: 0,
         next_space_us: 0,
+        next_stamps_us: 0,
+        stamps_failing: false,
     };
     let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || worker.run())?;
     Ok((Arc::new(KeeperHandle { jobs: sender }), thread))
@@ -121,12 +125,16 @@ struct Worker {
     told: Vec<(&'static str, PathBuf)>,
     next_try_us: u64,
     next_space_us: u64,
+    next_stamps_us: u64,
+    /// The mark of stamps could not be moved when it was tried last.
+    stamps_failing: bool,
 }
 
 impl Worker {
     fn run(mut self) {
         let pulse = Arc::clone(&self.parts.pulse);
         pulse.begin();
+        self.keep_stamps();
         self.prepare();
         loop {
             pulse.rest();
@@ -324,7 +332,36 @@ impl Worker {
         }
     }
 
+    /// Keeps the mark of stamps ahead of what shards stamp. Where it cannot be moved they go on below
+    /// it; without any mark of this life they take nothing.
+    fn keep_stamps(&mut self) {
+        let now = self.parts.clock.now();
+        if now.monotonic_us < self.next_stamps_us {
+            return;
+        }
+        let seats = self.parts.placement.seats().iter();
+        let stamped_ms = seats.map(|seat| seat.stamped_ms.load(Ordering::Acquire)).max();
+        let mut stamps = self.parts.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = stamps.keep(now.wall_ms, stamped_ms.unwrap_or(0));
+        self.parts.doors.set_unmarked(!stamps.is_started());
+        drop(stamps);
+        if let Err(error) = kept {
+            self.next_stamps_us = now.monotonic_us + RETRY.as_micros() as u64;
+            if !std::mem::replace(&mut self.stamps_failing, true) {
+                let path = self.parts.registry.options().directory.join(STAMP_MARK_FILE);
+                tracing::error!(
+                    "{} cannot be written: {error}; until it can, the times of new records stand \
+                     still, and after a start none are taken",
+                    path.display()
+                );
+            }
+        } else if std::mem::take(&mut self.stamps_failing) {
+            tracing::info!("the mark of stamps can be written again");
+        }
+    }
+
     fn look_after(&mut self) {
+        self.keep_stamps();
         let now = self.parts.clock.now();
         let (expired, errors) = self.parts.registry.expire(now.monotonic_us / 1000);
         for segment in expired {

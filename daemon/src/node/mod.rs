@@ -34,9 +34,9 @@ mod vitals;
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -207,6 +207,11 @@ impl Node {
             .disks
             .spawn(&(Arc::new(OsStorage) as Arc<dyn Storage>), &common.doors, &common.metrics)
             .map_err(refused("a thread"))?;
+        let (floor_ms, ceiling) = {
+            let stamps = data.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+            common.doors.set_unmarked(!stamps.is_started());
+            (stamps.floor_ms(), stamps.ceiling())
+        };
         let (keeper, keeper_thread) =
             keeper::spawn(keeper_parts(&config, &data, &common)).map_err(refused("a thread"))?;
         let store = store_parts(&config, &data, &common);
@@ -222,7 +227,8 @@ impl Node {
         let wiring = shards::Wiring {
             config: &config,
             cores: &cores,
-            newest_ms: data.newest_ms,
+            floor_ms,
+            ceiling,
             known_topics: &data.known_topics,
             alignment_bytes: data.alignment_bytes,
             keeper: Arc::clone(&keeper),
@@ -383,6 +389,7 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
     });
     keeper::KeeperParts {
         registry: Arc::clone(&data.registry),
+        stamps: Arc::clone(&data.stamps),
         placement: common.placement.clone(),
         doors: Arc::clone(&common.doors),
         space,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use engine::ingest::log::{ShardLog, ShardLogOptions};
+use engine::ingest::stamp::Ceiling;
 use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::storage::OsStorage;
@@ -28,7 +29,9 @@ use crate::config::{NodeConfig, TopicMode};
 pub(super) struct Wiring<'a> {
     pub(super) config: &'a NodeConfig,
     pub(super) cores: &'a [usize],
-    pub(super) newest_ms: u64,
+    /// No stamp is below it, ms.
+    pub(super) floor_ms: u64,
+    pub(super) ceiling: Ceiling,
     /// Topics in the store: they count against the limit.
     pub(super) known_topics: &'a [Topic],
     pub(super) alignment_bytes: usize,
@@ -85,13 +88,14 @@ pub(super) fn spawn(
             segment_flush_size_bytes: ingest.segment_flush_size_bytes,
             segment_flush_age_us: ingest.segment_flush_age.as_micros() as u64,
             topics: Arc::clone(&topics),
+            ceiling: wiring.ceiling.clone(),
         };
         let parts = ShardParts {
             index,
             core: wiring.cores.get(index).copied(),
             fast,
             durable,
-            log: ShardLog::new(options, random_seed() & PART_MAX, wiring.newest_ms),
+            log: ShardLog::new(options, random_seed() & PART_MAX, wiring.floor_ms),
             tail,
             topics: choice.clone(),
             framing: ingest.framing,

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::damage::{Damage, DamageKind};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
+use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, check_mark};
 use crate::ingest::tail;
 use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
 use crate::storage::Refusal;
@@ -35,6 +36,10 @@ pub enum FileKind {
     IngestSegment(SegmentState),
     /// The tail file of a shard.
     IngestTail,
+    /// Which stamps the ingester has given.
+    StampMark,
+    /// A mark that was not finished: it means nothing.
+    StampMarkUnfinished,
     /// A published store segment.
     StoreSegment,
     /// A store segment in the trash.
@@ -65,6 +70,8 @@ impl fmt::Display for FileKind {
             Self::IngestSegment(SegmentState::Pending) => "pending ingest segment",
             Self::IngestSegment(SegmentState::Damaged) => "ingest segment that was set aside",
             Self::IngestTail => "tail file",
+            Self::StampMark => "mark of stamps",
+            Self::StampMarkUnfinished => "unfinished mark of stamps",
             Self::StoreSegment => "store segment",
             Self::StoreTrashed => "store segment in the trash",
             Self::StoreSetAside => "store segment that was set aside",
@@ -271,6 +278,14 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
     if tail::is_file_name(name) {
         let checked = check_tail(storage, &path);
         return ingest_file(path, file_bytes, FileKind::IngestTail, checked);
+    }
+    if name == STAMP_MARK_FILE {
+        let damage = check_mark(storage, &path);
+        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
+        return ingest_file(path, file_bytes, FileKind::StampMark, checked);
+    }
+    if name == STAMP_MARK_NEW_FILE {
+        return FileReport { kind: FileKind::StampMarkUnfinished, ..unknown(path, file_bytes) };
     }
     match Name::parse(name) {
         Some(Name::Flushed { .. }) => {

@@ -3,7 +3,7 @@
 //!
 //! 1. [`hello`], [`framing`] and [`lines`] read a connection's bytes, [`stranger`] recognises what does not belong
 //!    there; [`topics`] names the topic of a line.
-//! 2. [`stamp`] numbers records; [`log`] collects them into a [`frame`], puts young bytes into the
+//! 2. [`stamp`] numbers records, below what [`stamp_mark`] keeps on disk; [`log`] collects them into a [`frame`], puts young bytes into the
 //!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet.
 //! 3. [`registry`] moves segments from active to flushed to pending to gone; [`recover`] finds them
 //!    again after a stop of any kind.
@@ -24,6 +24,7 @@ pub mod recover;
 pub mod registry;
 pub mod segment;
 pub mod stamp;
+pub mod stamp_mark;
 pub mod stranger;
 pub mod tail;
 pub mod topics;

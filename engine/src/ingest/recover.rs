@@ -16,6 +16,7 @@ use super::registry::{FileError, Registry, RegistryOptions};
 use super::segment::{
     Content, Extent, Segment, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
 };
+use super::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
 use super::walk::{self, Ending, FrameAt, Source, Walk, WalkOptions};
@@ -179,7 +180,9 @@ impl Recovery<'_> {
             self.found.notes.push(Note::Unknown(path));
             return;
         };
-        if [LOCK_FILE, PROBE_NAME, PROBE_RENAMED_NAME].contains(&name.as_str()) {
+        let not_recoverys =
+            [LOCK_FILE, PROBE_NAME, PROBE_RENAMED_NAME, STAMP_MARK_FILE, STAMP_MARK_NEW_FILE];
+        if not_recoverys.contains(&name.as_str()) {
             return;
         }
         match parse_file_name(name) {

@@ -1,14 +1,44 @@
 //! Numbering: which ULID a record gets.
 //!
 //! Invariants: ULIDs of one stamper strictly grow, whatever the clock does: a stamp is the maximum
-//! of the clock, the last stamp and the newest stamp found on disk at start. A batch lies in one
-//! millisecond and one stream.
+//! of the clock, the last stamp and the floor that was found at start. The clock counts only as far as
+//! the ceiling, which the disk knows of: a stamp that is above it would not be remembered. A batch lies
+//! in one millisecond and one stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
+
+/// Up to where the clock is followed; shared by all shards of a node.
+#[derive(Debug, Clone)]
+pub struct Ceiling(Arc<AtomicU64>);
+
+impl Ceiling {
+    /// At this time, milliseconds since 1970.
+    pub fn at(ms: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(ms)))
+    }
+
+    /// None.
+    pub fn unbounded() -> Self {
+        Self::at(MS_MAX)
+    }
+
+    /// It never comes down.
+    pub fn raise(&self, ms: u64) {
+        self.0.fetch_max(ms, Ordering::AcqRel);
+    }
+
+    fn ms(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
 
 /// Gives out the ULIDs of one shard.
 #[derive(Debug, Clone)]
 pub struct Stamper {
+    ceiling: Ceiling,
     stream: u64,
     /// Counter of the next record in the stream.
     counter: u64,
@@ -16,14 +46,14 @@ pub struct Stamper {
 }
 
 impl Stamper {
-    /// `stream` is random; `newest_ms` the newest stamp on disk, 0 if there is none.
-    pub fn new(stream: u64, newest_ms: u64) -> Self {
-        Self { stream: stream & PART_MAX, counter: 0, last_ms: newest_ms.min(MS_MAX) }
+    /// `stream` is random; no stamp is below `floor_ms`.
+    pub fn new(stream: u64, floor_ms: u64, ceiling: Ceiling) -> Self {
+        Self { ceiling, stream: stream & PART_MAX, counter: 0, last_ms: floor_ms.min(MS_MAX) }
     }
 
     /// ULID of the first of `count` records that arrived now; the others follow by counting up.
     pub fn stamp(&mut self, count: u64, wall_ms: u64) -> Ulid {
-        self.last_ms = self.last_ms.max(wall_ms).min(MS_MAX);
+        self.rise_to(wall_ms);
         if count > PART_MAX + 1 - self.counter {
             self.next_stream();
         }
@@ -43,7 +73,7 @@ impl Stamper {
     /// Gives no stamp below this time any more; says below which one it will not: that of the newest
     /// stamp, if it is later.
     pub fn rise_to(&mut self, wall_ms: u64) -> u64 {
-        self.last_ms = self.last_ms.max(wall_ms).min(MS_MAX);
+        self.last_ms = self.last_ms.max(wall_ms.min(self.ceiling.ms())).min(MS_MAX);
         self.last_ms
     }
 
@@ -70,9 +100,26 @@ pub(super) const fn split_mix(seed: u64) -> u64 {
 mod tests {
     use super::*;
 
+    fn stamper(stream: u64, floor_ms: u64) -> Stamper {
+        Stamper::new(stream, floor_ms, Ceiling::unbounded())
+    }
+
+    #[test]
+    fn stamps_stay_at_the_ceiling_and_go_on_counting_until_it_is_raised() {
+        let ceiling = Ceiling::at(1_000);
+        let mut stamper = Stamper::new(7, 500, ceiling.clone());
+        let first = stamper.stamp(2, 5_000);
+        assert_eq!((first.ms(), stamper.rise_to(6_000)), (1_000, 1_000));
+        assert_eq!(stamper.stamp(1, 6_000), first.plus(2));
+        ceiling.raise(5_500);
+        ceiling.raise(900);
+        assert_eq!(stamper.stamp(1, 6_000).ms(), 5_500);
+        assert_eq!(Stamper::new(7, 7_000, ceiling).stamp(1, 1).ms(), 7_000, "the floor holds");
+    }
+
     #[test]
     fn a_clock_that_steps_back_an_hour_never_takes_ulids_back() {
-        let mut stamper = Stamper::new(7, 0);
+        let mut stamper = stamper(7, 0);
         let before = stamper.stamp(10, 10_000_000);
         let after = stamper.stamp(1, 10_000_000 - 3_600_000);
         assert_eq!(after, before.plus(10));
@@ -82,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_it_has_risen_to_holds_whatever_the_clock_does() {
-        let mut stamper = Stamper::new(7, 500);
+        let mut stamper = stamper(7, 500);
         assert_eq!(stamper.rise_to(400), 500);
         assert_eq!(stamper.rise_to(600), 600);
         assert_eq!(stamper.stamp(1, 550).ms(), 600);
@@ -90,14 +137,14 @@ mod tests {
 
     #[test]
     fn stamps_start_behind_what_is_on_disk() {
-        let mut stamper = Stamper::new(7, 500);
+        let mut stamper = stamper(7, 500);
         assert_eq!(stamper.stamp(1, 3).ms(), 500);
         assert_eq!(stamper.stamp(1, 501).ms(), 501);
     }
 
     #[test]
     fn a_used_up_counter_starts_another_stream_in_order() {
-        let mut stamper = Stamper::new(PART_MAX, 0);
+        let mut stamper = stamper(PART_MAX, 0);
         stamper.counter = PART_MAX - 1;
         let last = stamper.stamp(2, 5).plus(1);
         let next = stamper.stamp(1, 5);

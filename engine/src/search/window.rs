@@ -1,9 +1,9 @@
 //! Time expressions of `from` and `to`: RFC 3339, a ULID, `now`, or a duration ago.
 //!
 //! Invariants: both ends are inclusive to the millisecond (`from` becomes the first ULID of its
-//! millisecond, `to` the last); a ULID is taken exactly as given; `now` is a value, the later of
-//! the wall clock and the newest ULID held, so that records which a clock stepped back has left
-//! in the future are found by default.
+//! millisecond, `to` the last); a ULID is taken exactly as given; durations count from the clock,
+//! which is a value, whatever the newest record says; a `to` of `now` is the later of the clock and
+//! the newest stamp held, so that records which a clock stepped back has left in the future are found.
 
 use std::fmt;
 
@@ -55,14 +55,35 @@ impl fmt::Display for WindowError {
 
 impl std::error::Error for WindowError {}
 
+/// The moment of a query, milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// What the clock says.
+    pub clock_ms: u64,
+    /// The later of that and the newest stamp held.
+    pub newest_ms: u64,
+}
+
+impl From<u64> for Now {
+    /// Nothing is ahead of the clock.
+    fn from(clock_ms: u64) -> Self {
+        Self { clock_ms, newest_ms: clock_ms }
+    }
+}
+
 impl Window {
     /// Reads both parameters; an absent or empty `from` is an hour ago, `to` is unbounded.
-    pub fn parse(from: Option<&str>, to: Option<&str>, now_ms: u64) -> Result<Self, WindowError> {
+    pub fn parse(
+        from: Option<&str>,
+        to: Option<&str>,
+        now: impl Into<Now>,
+    ) -> Result<Self, WindowError> {
+        let now = now.into();
         let not_a_time =
             |parameter, value: &str| WindowError::NotATime { parameter, value: value.to_owned() };
         let from = match from.filter(|text| !text.is_empty()) {
-            None => Ulid::first_of_ms(now_ms.saturating_sub(FROM_DEFAULT_AGO_MS)),
-            Some(text) => match parse_time(text, now_ms) {
+            None => Ulid::first_of_ms(now.clock_ms.saturating_sub(FROM_DEFAULT_AGO_MS)),
+            Some(text) => match parse_time(text, now.clock_ms, now.clock_ms) {
                 Some(Time::Exact(id)) => id,
                 Some(Time::Ms(ms)) => Ulid::first_of_ms(ms),
                 None => return Err(not_a_time("from", text)),
@@ -70,7 +91,7 @@ impl Window {
         };
         let to = match to.filter(|text| !text.is_empty()) {
             None => Ulid::MAX,
-            Some(text) => match parse_time(text, now_ms) {
+            Some(text) => match parse_time(text, now.clock_ms, now.newest_ms.max(now.clock_ms)) {
                 Some(Time::Exact(id)) => id,
                 Some(Time::Ms(ms)) => Ulid::last_of_ms(ms),
                 None => return Err(not_a_time("to", text)),
@@ -85,7 +106,7 @@ enum Time {
     Ms(u64),
 }
 
-fn parse_time(text: &str, now_ms: u64) -> Option<Time> {
+fn parse_time(text: &str, clock_ms: u64, now_ms: u64) -> Option<Time> {
     if text == "now" {
         return Some(Time::Ms(now_ms));
     }
@@ -99,7 +120,7 @@ fn parse_time(text: &str, now_ms: u64) -> Option<Time> {
     if let Some(ms) = parse_rfc3339_ms(text) {
         return Some(Time::Ms(ms));
     }
-    parse_duration_ms(text).map(|ago| Time::Ms(now_ms.saturating_sub(ago)))
+    parse_duration_ms(text).map(|ago| Time::Ms(clock_ms.saturating_sub(ago)))
 }
 
 /// RFC 3339 to Unix milliseconds, rounded down; times before 1970 become 0. A space is read as
@@ -206,6 +227,20 @@ mod tests {
 
     fn from(text: &str) -> Result<Ulid, WindowError> {
         Window::parse(Some(text), None, NOW_MS).map(|w| w.from)
+    }
+
+    #[test]
+    fn durations_count_from_the_clock_and_to_now_reaches_the_newest_record() {
+        let now = Now { clock_ms: NOW_MS, newest_ms: NOW_MS + 86_400_000 };
+        let read = |from, to| Window::parse(from, to, now).unwrap();
+        assert_eq!(read(Some("1h"), None).from, Ulid::first_of_ms(NOW_MS - 3_600_000));
+        assert_eq!(read(None, None).from, Ulid::first_of_ms(NOW_MS - 3_600_000));
+        assert_eq!(read(Some("now"), None).from, Ulid::first_of_ms(NOW_MS));
+        assert_eq!(read(None, Some("1m")).to, Ulid::last_of_ms(NOW_MS - 60_000));
+        assert_eq!(read(None, Some("now")).to, Ulid::last_of_ms(now.newest_ms));
+        let behind = Now { newest_ms: NOW_MS - 1, ..now };
+        let to = Window::parse(None, Some("now"), behind).unwrap().to;
+        assert_eq!(to, Ulid::last_of_ms(NOW_MS));
     }
 
     #[test]

@@ -228,7 +228,9 @@ impl Day {
         assert!(copies == 0 || node.catalogue.snapshot().len() > 1, "a segment holds no copies");
 
         // Everything expires (a reader may hold some for a turn), then everything is purged.
-        for ms in [self.limits.retain_ms, 0, self.limits.purge_ms, 0] {
+        // Stamps may be a little ahead of the clock after a kill.
+        let ahead_ms = node.log(0).ahead_ms(node.now.wall_ms);
+        for ms in [self.limits.retain_ms + ahead_ms, 0, self.limits.purge_ms, 0] {
             node.advance_us(1000 * (ms + 1));
             self.now = node.now;
             self.expire(&node, &mut retention);

@@ -32,6 +32,8 @@ pub(crate) struct Model {
     pub(crate) durable: BTreeSet<Ulid>,
     /// Those that survive a kill.
     pub(crate) written: BTreeSet<Ulid>,
+    /// The newest one that an earlier life gave out.
+    pub(crate) floor: Option<Ulid>,
 }
 
 impl Model {
@@ -69,6 +71,7 @@ impl Model {
                 self.durable = found.records.keys().copied().collect();
             }
         }
+        self.floor = self.floor.max(self.sent.keys().next_back().copied());
         self.sent.retain(|ulid, _| found.records.contains_key(ulid));
         self.written = found.records.keys().copied().collect();
     }

@@ -15,6 +15,7 @@ use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
 use engine::ingest::recover::Note;
 use engine::ingest::registry::{ClaimLimits, ClaimToken, FileError, Registry, RegistryOptions};
 use engine::ingest::segment::{Segment, SegmentState, parse_file_name};
+use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::storage::sim::{Random, SimStorage};
@@ -195,6 +196,7 @@ pub(crate) struct Node {
     /// What went wrong since, in the words that an operator reads.
     pub(crate) errors: RefCell<Vec<String>>,
     settings: Settings,
+    stamps: StampKeeper,
     source: Arc<Source>,
     gather: GatherRun,
     shards: Vec<Shard>,
@@ -205,6 +207,8 @@ impl Node {
     /// Recovers both directories and starts the shards. An error: a directory cannot be used.
     pub(crate) fn start(sim: &SimStorage, settings: Settings, now: Now) -> Result<Self, String> {
         let storage: Arc<dyn Storage> = Arc::new(sim.clone());
+        let mark = StampKeeper::open(Arc::clone(&storage), Path::new(INGEST));
+        let mut stamps = mark.map_err(|e| e.to_string())?.keeper;
         let store = Arc::new(StoreDirectory::new(
             Arc::clone(&storage),
             PathBuf::from(STORE),
@@ -242,7 +246,10 @@ impl Node {
             }
         }
         told.left_alone.extend(told.damage.iter().map(|damage| damage.path.clone()));
-        let newest_ms = ingest.newest_ms.max(stored.newest.ms());
+        stamps.start_above(ingest.newest_ms.max(stored.newest.ms()));
+        if let Err(error) = stamps.keep(now.wall_ms, 0) {
+            told.failed.push(format!("{INGEST}/{STAMP_MARK_FILE}: {error}"));
+        }
         let registry = Arc::new(ingest.registry);
         let catalogue = Arc::new(stored.catalogue);
         let topics = Arc::new(TopicSet::new(8));
@@ -252,6 +259,7 @@ impl Node {
                 let options = ShardLogOptions {
                     segment_flush_size_bytes: settings.flush_size_bytes,
                     segment_flush_age_us: 60_000,
+                    ceiling: stamps.ceiling(),
                     ..ShardLogOptions::new(Arc::clone(&topics))
                 };
                 let stream = settings.seed << 4 | number as u64;
@@ -261,7 +269,7 @@ impl Node {
                     told.failed.push(format!("{INGEST}: no tail file: {error}"));
                 }
                 Shard {
-                    log: ShardLog::new(options, stream, newest_ms),
+                    log: ShardLog::new(options, stream, stamps.floor_ms()),
                     tail: tail.ok(),
                     files: BTreeMap::new(),
                     unacknowledged: Vec::new(),
@@ -281,6 +289,7 @@ impl Node {
             told,
             errors: RefCell::default(),
             settings,
+            stamps,
             source,
             gather,
             shards,
@@ -289,7 +298,7 @@ impl Node {
     }
 
     pub(crate) fn can_accept(&self, shard: usize) -> bool {
-        self.shards[shard].log.can_accept()
+        self.stamps.is_started() && self.shards[shard].log.can_accept()
     }
 
     pub(crate) const fn shard_count(&self) -> usize {
@@ -318,8 +327,11 @@ impl Node {
             text.extend_from_slice(line);
             text.push(b'\n');
         }
+        self.keep_stamps();
+        assert!(self.stamps.is_started(), "the doors are closed until a mark is on disk");
         let log = &mut self.shards[shard].log;
         let stamped = log.append(&text, choice, self.now);
+        assert!(model.floor < Some(stamped.first), "stamps of a life lie above all before it");
         assert_eq!(stamped.records, lines.len() as u64);
         assert_eq!(stamped.first.plus(stamped.records - 1), stamped.last, "one batch, one run");
         let ulids: Vec<Ulid> = (0..stamped.records).map(|n| stamped.first.plus(n)).collect();
@@ -354,9 +366,24 @@ impl Node {
         let before_ms = self.now.monotonic_us / 1000;
         self.now.monotonic_us += us;
         self.now.wall_ms += self.now.monotonic_us / 1000 - before_ms;
+        self.keep_stamps();
         for shard in 0..self.shards.len() {
             self.turn_shard(shard);
         }
+    }
+
+    /// As the keeper does in each of its turns.
+    fn keep_stamps(&mut self) {
+        let stamped_ms = self.shards.iter().map(|shard| shard.log.stamped_ms()).max();
+        if let Err(error) = self.stamps.keep(self.now.wall_ms, stamped_ms.unwrap_or(0)) {
+            self.tell(format!("{INGEST}/{STAMP_MARK_FILE}: {error}"));
+        }
+    }
+
+    /// Nothing is stamped any more.
+    pub(crate) fn stop(mut self) {
+        let stamped_ms = self.shards.iter().map(|shard| shard.log.stamped_ms()).max();
+        self.stamps.close(stamped_ms.unwrap_or(0)).unwrap();
     }
 
     fn turn_shard(&mut self, shard: usize) {
@@ -579,7 +606,7 @@ impl Node {
     /// recovery told of: those stay as they are.
     pub(crate) fn check_tidy(&self) {
         for path in self.sim.files() {
-            if self.told.left_alone.contains(&path) {
+            if self.told.left_alone.contains(&path) || path.ends_with(STAMP_MARK_FILE) {
                 continue;
             }
             let extension = path.extension().and_then(|e| e.to_str());

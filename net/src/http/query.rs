@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
+use engine::search::window::Now;
 use engine::search::{Expression, Format, Head, Plan, QuerySpec, Snapshot, Stats};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
@@ -50,7 +51,7 @@ pub(super) async fn get(
     Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse(uri.query(), app.now_ms())?;
+        let read = QueryRequest::parse(uri.query(), app.now())?;
         if read.stats {
             let prepared = prepare(&app, read, "stats", client).await?;
             return stats(&app, prepared).await;
@@ -69,7 +70,7 @@ pub(super) async fn head(
     Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse(uri.query(), app.now_ms())?;
+        let read = QueryRequest::parse(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "head", client).await?;
         let mut response = Response::new(Body::new(OfUnknownLength));
         describe(response.headers_mut(), &prepared, known_head(&prepared));
@@ -87,7 +88,7 @@ pub(super) async fn histogram(
     Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse_histogram(uri.query(), app.now_ms())?;
+        let read = QueryRequest::parse_histogram(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "histogram", client).await?;
         let Prepared { request, spec, snapshot, watch, .. } = prepared;
         let ticket = app.backend.searcher().histogram(spec, snapshot, request.buckets);
@@ -489,8 +490,9 @@ fn wants_trailers(headers: &HeaderMap) -> bool {
 }
 
 impl App {
-    /// The later of the wall clock and the newest record.
-    pub(super) fn now_ms(&self) -> u64 {
-        now_ms().max(self.backend.newest_ms())
+    /// The moment of a request.
+    pub(super) fn now(&self) -> Now {
+        let clock_ms = now_ms();
+        Now { clock_ms, newest_ms: clock_ms.max(self.backend.newest_ms()) }
     }
 }

@@ -4,7 +4,7 @@
 //! is a value. The expression is compiled by the caller, off this thread.
 
 use engine::limits::HISTOGRAM_BUCKETS_MAX;
-use engine::search::window::{Window, parse_duration_ms};
+use engine::search::window::{Now, Window, parse_duration_ms};
 use engine::search::{Expression, ExpressionError, Order, QuerySpec};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
@@ -72,20 +72,20 @@ pub(super) struct QueryRequest {
 
 impl QueryRequest {
     /// Reads the parameters of `/query`.
-    pub(super) fn parse(query: Option<&str>, now_ms: u64) -> Result<Self, BadParameter> {
-        Self::read(&Parameters::parse(query, QUERY)?, now_ms)
+    pub(super) fn parse(query: Option<&str>, now: Now) -> Result<Self, BadParameter> {
+        Self::read(&Parameters::parse(query, QUERY)?, now)
     }
 
     /// Reads the parameters of `/query/histogram`.
-    pub(super) fn parse_histogram(query: Option<&str>, now_ms: u64) -> Result<Self, BadParameter> {
-        Self::read(&Parameters::parse(query, HISTOGRAM)?, now_ms)
+    pub(super) fn parse_histogram(query: Option<&str>, now: Now) -> Result<Self, BadParameter> {
+        Self::read(&Parameters::parse(query, HISTOGRAM)?, now)
     }
 
     /// Reads the parameters of `/stream`; an event that the client has seen stands for `after`.
     pub(super) fn parse_stream(
         query: Option<&str>,
         last_event: Option<&str>,
-        now_ms: u64,
+        now: Now,
     ) -> Result<Self, BadParameter> {
         let parameters = Parameters::parse(query, STREAM)?;
         if let Some(window) = parameters.get("window")
@@ -93,15 +93,15 @@ impl QueryRequest {
         {
             return Err(BadParameter::value("window", window, "a duration (100ms 3s 1m)"));
         }
-        let mut request = Self::read(&parameters, now_ms)?;
+        let mut request = Self::read(&parameters, now)?;
         if let Some(id) = last_event.filter(|id| !id.is_empty()) {
             request.after = Some(read_ulid("Last-Event-ID", id)?);
         }
         Ok(request)
     }
 
-    fn read(parameters: &Parameters, now_ms: u64) -> Result<Self, BadParameter> {
-        let window = Window::parse(parameters.get("from"), parameters.get("to"), now_ms)
+    fn read(parameters: &Parameters, now: Now) -> Result<Self, BadParameter> {
+        let window = Window::parse(parameters.get("from"), parameters.get("to"), now)
             .map_err(|error| BadParameter(error.to_string()))?;
         let source = ExpressionSource {
             q: parameters.get("q").unwrap_or_default().to_owned(),
@@ -189,7 +189,7 @@ mod tests {
             last_event in proptest::option::of("[0-9A-Za-z]{26}|\\PC{0,30}"),
             now_ms: u64,
         ) {
-            match QueryRequest::parse_stream(Some(&query), last_event.as_deref(), now_ms >> 8) {
+            match QueryRequest::parse_stream(Some(&query), last_event.as_deref(), (now_ms >> 8).into()) {
                 Ok(request) => {
                     proptest::prop_assert!(request.window.from <= request.window.to);
                     proptest::prop_assert!(request.topics.len() <= QUERY_TOPICS_MAX);
@@ -209,7 +209,7 @@ mod tests {
             now_ms: u64,
         ) {
             for read in [QueryRequest::parse, QueryRequest::parse_histogram] {
-                match read(Some(&query), now_ms >> 8) {
+                match read(Some(&query), (now_ms >> 8).into()) {
                     Ok(request) => {
                         proptest::prop_assert!(request.window.from <= request.window.to);
                         proptest::prop_assert!(request.topics.len() <= QUERY_TOPICS_MAX);
@@ -232,7 +232,7 @@ mod tests {
             "from=2h&to=now&q=a%7Cb&regex&i=1&topic=x&topic=y&limit=7&order=desc&after={after}\
              &partial=deny&stats=0"
         );
-        let request = QueryRequest::parse(Some(&query), NOW_MS).unwrap();
+        let request = QueryRequest::parse(Some(&query), NOW_MS.into()).unwrap();
         assert_eq!(request.window.from, Ulid::first_of_ms(NOW_MS - 7_200_000));
         assert_eq!(request.window.to, Ulid::last_of_ms(NOW_MS));
         let source = ExpressionSource { q: "a|b".to_owned(), regex: true, ignore_case: true };
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_defaults_hold() {
-        let request = QueryRequest::parse(None, NOW_MS).unwrap();
+        let request = QueryRequest::parse(None, NOW_MS.into()).unwrap();
         assert_eq!(request.window.from, Ulid::first_of_ms(NOW_MS - 3_600_000));
         assert_eq!(request.window.to, Ulid::MAX);
         assert_eq!((request.limit, request.order, request.after), (None, Order::Asc, None));
@@ -269,18 +269,18 @@ mod tests {
             ("stats=x", "stats"),
             ("after=8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "after"),
         ] {
-            let error = QueryRequest::parse(Some(query), NOW_MS).unwrap_err().0;
+            let error = QueryRequest::parse(Some(query), NOW_MS.into()).unwrap_err().0;
             assert!(
                 error.starts_with(&format!("{name}: ")) && error.contains("valid"),
                 "{query}: {error}"
             );
         }
         for query in ["buckets=0", "buckets=10001", "buckets=x"] {
-            let error = QueryRequest::parse_histogram(Some(query), NOW_MS).unwrap_err().0;
+            let error = QueryRequest::parse_histogram(Some(query), NOW_MS.into()).unwrap_err().0;
             assert!(error.starts_with("buckets: "), "{error}");
         }
-        assert!(QueryRequest::parse(Some("buckets=1"), NOW_MS).is_err());
-        let request = QueryRequest::parse(Some("q=(&regex"), NOW_MS).unwrap();
+        assert!(QueryRequest::parse(Some("buckets=1"), NOW_MS.into()).is_err());
+        let request = QueryRequest::parse(Some("q=(&regex"), NOW_MS.into()).unwrap();
         assert!(request.source.compile().unwrap_err().0.starts_with("q: "));
     }
 }

@@ -54,7 +54,7 @@ async fn follow(
 ) -> Result<Response<Body>, Refusal> {
     // What is no text is no ULID either, and is refused as such.
     let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
-    let request = QueryRequest::parse_stream(uri.query(), last_event, app.now_ms())?;
+    let request = QueryRequest::parse_stream(uri.query(), last_event, app.now())?;
     let format = format(headers);
     let place = app.lasting.enter(client.0)?;
     let Ok(permit) = Arc::clone(&app.followers).try_acquire_owned() else {

@@ -18,6 +18,8 @@ pub struct Seat {
     pub connections: AtomicUsize,
     /// Newest stamp it has given, ms; 0 before the first.
     pub newest_ms: AtomicU64,
+    /// Up to where it has given or ruled out stamps, ms.
+    pub stamped_ms: AtomicU64,
     /// Stamp of the oldest record that only its memory shows, ms; `u64::MAX` where there is none.
     pub oldest_ms: AtomicU64,
     /// Moves with every turn.
@@ -41,6 +43,7 @@ impl Placement {
                     inbox: Inbox::new()?,
                     connections: AtomicUsize::new(0),
                     newest_ms: AtomicU64::new(0),
+                    stamped_ms: AtomicU64::new(0),
                     oldest_ms: AtomicU64::new(u64::MAX),
                     pulse: Arc::default(),
                     drained: AtomicBool::new(false),

@@ -189,12 +189,11 @@ struct SyncInFlight {
 const NO_TOPIC: u16 = u16::MAX;
 
 impl ShardLog {
-    /// An empty log. `stream` is random, new for each shard and start; `newest_ms_on_disk` is what
-    /// recovery found.
-    pub fn new(options: ShardLogOptions, stream: u64, newest_ms_on_disk: u64) -> Self {
+    /// An empty log. `stream` is random, new for each shard and start; no stamp is below `floor_ms`.
+    pub fn new(options: ShardLogOptions, stream: u64, floor_ms: u64) -> Self {
         let staging = FrameBuffer::new(text_capacity(options.record_size_max));
         Self {
-            stamper: Stamper::new(stream, newest_ms_on_disk),
+            stamper: Stamper::new(stream, floor_ms, options.ceiling.clone()),
             topics: TopicCache::new(Arc::clone(&options.topics)),
             options,
             frame_topics: Vec::new(),
@@ -458,6 +457,11 @@ impl ShardLog {
     /// How far stamps are ahead of the clock, milliseconds: after the clock was set back.
     pub const fn ahead_ms(&self, wall_ms: u64) -> u64 {
         self.stamper.ahead_ms(wall_ms)
+    }
+
+    /// Up to where stamps were given or ruled out, milliseconds since 1970.
+    pub const fn stamped_ms(&self) -> u64 {
+        self.stamper.newest_ms()
     }
 
     /// Sums since start.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::ShardLog;
 use crate::ingest::frame::FrameBuffer;
 use crate::ingest::segment::Segment;
+use crate::ingest::stamp::Ceiling;
 use crate::ingest::topics::TopicSet;
 use crate::ulid::Ulid;
 
@@ -34,6 +35,8 @@ pub struct ShardLogOptions {
     pub segment_flush_age_us: u64,
     /// The node's topics.
     pub topics: Arc<TopicSet>,
+    /// Up to where stamps follow the clock.
+    pub ceiling: Ceiling,
 }
 
 impl ShardLogOptions {
@@ -46,6 +49,7 @@ impl ShardLogOptions {
             segment_flush_size_bytes: crate::limits::SEGMENT_FLUSH_SIZE,
             segment_flush_age_us: 3_000_000,
             topics,
+            ceiling: Ceiling::unbounded(),
         }
     }
 }

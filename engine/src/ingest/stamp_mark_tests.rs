@@ -1,0 +1,140 @@
+//! The mark of stamps on a disk that fails, tears and forgets.
+
+use super::*;
+use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn disk() -> SimStorage {
+    let sim = SimStorage::new(1);
+    sim.create_dir_all(Path::new("/ingest")).unwrap();
+    sim.sync_dir(Path::new("/")).unwrap();
+    sim
+}
+
+fn open(sim: &SimStorage) -> Result<OpenedMark, MarkError> {
+    StampKeeper::open(Arc::new(sim.clone()), Path::new("/ingest"))
+}
+
+fn path() -> PathBuf {
+    Path::new("/ingest").join(STAMP_MARK_FILE)
+}
+
+/// The example of the format page.
+#[test]
+fn the_bytes_are_those_of_the_format_page() {
+    assert_eq!(encode(NOW_MS), *b"OKS1\xdd\x73\x2d\xcb\x00\x68\xe5\xcf\x8b\x01\x00\x00");
+    let sim = disk();
+    let mut keeper = open(&sim).unwrap().keeper;
+    keeper.keep(NOW_MS - STAMPS_AHEAD_MS, 0).unwrap();
+    let file = sim.open(&path(), Open::Read).unwrap();
+    assert_eq!(file.len().unwrap(), 4096 + COPY_BYTES as u64);
+    let whole = Some(ReadMark { mark_ms: NOW_MS, whole: [true; 2] });
+    assert_eq!(read_mark(&*file).unwrap(), whole);
+}
+
+#[test]
+fn it_is_moved_before_it_is_reached_and_not_more_often() {
+    assert_eq!(next_mark(None, 10_000, 0), Some(14_000));
+    assert_eq!(next_mark(Some(14_000), 12_000, 12_000), None);
+    assert_eq!(next_mark(Some(14_000), 12_001, 12_001), Some(16_001));
+    // Stamps ahead of the clock need no more room than they rise.
+    assert_eq!(next_mark(Some(14_000), 1_000, 13_750), None);
+    assert_eq!(next_mark(Some(14_000), 1_000, 13_751), Some(14_251));
+    assert_eq!(next_mark(Some(MS_MAX), MS_MAX, MS_MAX), None);
+}
+
+#[test]
+fn restarts_in_a_row_do_not_take_stamps_further_and_further_ahead() {
+    let sim = disk();
+    let mut wall_ms = NOW_MS;
+    for _ in 0..100 {
+        let mut keeper = open(&sim).unwrap().keeper;
+        keeper.keep(wall_ms, 0).unwrap();
+        assert!(keeper.floor_ms() <= wall_ms + STAMPS_AHEAD_MS + 1, "{}", keeper.floor_ms());
+        wall_ms += STAMPS_ROOM_MS + 1;
+    }
+}
+
+#[test]
+fn nothing_is_stamped_above_what_a_power_loss_leaves() {
+    for seed in 0..40 {
+        let sim = disk();
+        let mut keeper = open(&sim).unwrap().keeper;
+        keeper.keep(NOW_MS, 0).unwrap();
+        let ceiling = keeper.ceiling();
+        let mut stamper = crate::ingest::stamp::Stamper::new(1, keeper.floor_ms(), ceiling);
+        let mut newest = stamper.stamp(1, NOW_MS);
+        for step in 0..seed {
+            let now_ms = NOW_MS + 3_000 * step;
+            // The last move fails at one of its calls, and power with it.
+            if step + 1 == seed {
+                sim.fail(Fault::nth(seed % 5, FaultError::Io));
+            }
+            let _ = keeper.keep(now_ms, newest.ms());
+            newest = stamper.stamp(1, now_ms);
+        }
+        let found = open(&sim.crash(seed)).unwrap();
+        assert!(found.keeper.floor_ms() > newest.ms(), "seed {seed}");
+    }
+}
+
+#[test]
+fn one_whole_copy_is_enough_and_the_other_is_written_first() {
+    for broken in [0, 1] {
+        let sim = disk();
+        open(&sim).unwrap().keeper.keep(NOW_MS, 0).unwrap();
+        sim.flip(&path(), COPY_OFFSETS[broken] + 9, 3).unwrap();
+        let damage = check_mark(&sim, &path()).unwrap();
+        assert_eq!((damage.len(), damage[0].offset), (1, COPY_OFFSETS[broken]));
+        assert!(!damage[0].loses_records());
+        let found = open(&sim).unwrap();
+        assert!(found.has_damaged_copy);
+        let mut keeper = found.keeper;
+        assert_eq!(keeper.floor_ms(), NOW_MS + STAMPS_AHEAD_MS + 1);
+        // The whole one is still there if the other cannot be written.
+        sim.fail(Fault::random(Call::Sync, 1.0, FaultError::Io));
+        assert!(keeper.keep(NOW_MS + 60_000, 0).is_err() && !keeper.is_started());
+        sim.clear_faults();
+        assert!(open(&sim).unwrap().keeper.floor_ms() > NOW_MS + STAMPS_AHEAD_MS);
+        keeper.keep(NOW_MS + 60_000, 0).unwrap();
+        assert!(!open(&sim).unwrap().has_damaged_copy);
+        assert_eq!(check_mark(&sim, &path()).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_mark_that_was_never_whole_was_never_there() {
+    for call in 1..9 {
+        let sim = disk();
+        sim.fail(Fault::nth(call, FaultError::Io));
+        let mut keeper = match open(&sim) {
+            Ok(opened) => opened.keeper,
+            Err(error) => {
+                assert!(matches!(error, MarkError::Unread(..)));
+                continue;
+            }
+        };
+        let failed = keeper.keep(NOW_MS, 0).is_err();
+        assert_eq!(keeper.is_started(), !failed, "call {call}");
+        let crashed = sim.crash(call);
+        assert!(!failed || open(&crashed).is_ok(), "call {call}");
+        sim.clear_faults();
+        keeper.keep(NOW_MS, 0).unwrap();
+        assert!(open(&sim.crash(call)).unwrap().keeper.floor_ms() > NOW_MS, "call {call}");
+    }
+}
+
+#[test]
+fn closing_leaves_what_was_stamped_and_no_less() {
+    let sim = disk();
+    let mut keeper = open(&sim).unwrap().keeper;
+    keeper.keep(NOW_MS, 0).unwrap();
+    keeper.close(NOW_MS + 7).unwrap();
+    let mut keeper = open(&sim).unwrap().keeper;
+    assert_eq!(keeper.floor_ms(), NOW_MS + 8);
+    keeper.start_above(NOW_MS + 20);
+    keeper.keep(NOW_MS, 0).unwrap();
+    keeper.close(0).unwrap();
+    assert_eq!(open(&sim).unwrap().keeper.floor_ms(), NOW_MS + 21);
+}
