@@ -8,7 +8,8 @@
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`vitals`]: whether every thread gets on;
-//! - [`control`]: the thread of HTTP and signals; [`notify`]: what the supervisor is told.
+//! - [`control`]: the thread of HTTP; [`stop_signals`] and [`ending`]: how it stops; [`notify`]: what the
+//!   supervisor is told.
 //!
 //! Invariants: everything that can fail at a start fails before the first record is taken, with
 //! one line that says what to change. On a signal: no new connections, shards write out, the store
@@ -19,6 +20,7 @@ mod control;
 mod data;
 mod disks;
 mod doors;
+mod ending;
 mod expiry;
 mod host;
 mod keeper;
@@ -29,18 +31,20 @@ mod notify;
 mod pressure;
 mod shards;
 mod space;
+mod stop_signals;
 mod store_work;
 mod vitals;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::headroom::HeadroomLimits;
+use engine::ingest::stamp_mark::StampKeeper;
 use engine::search::{Searcher, SearcherOptions};
 use engine::storage::{OsStorage, Storage};
 use engine::store::compaction::CompactionLimits;
@@ -50,7 +54,6 @@ use net::follow::Hub;
 use net::http::HttpOptions;
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
-use net::shard::inbox::Message;
 use net::shard::{Clock, Placement};
 
 use self::backend::NodeBackend;
@@ -77,6 +80,8 @@ pub(crate) enum NodeError {
     Resources(&'static str, io::Error),
     /// A shard's ring failed while running.
     Shard(usize, io::Error),
+    /// It was stopped, and so many records that were taken are not on disk.
+    NotOnDisk(u64),
 }
 
 impl fmt::Display for NodeError {
@@ -90,6 +95,11 @@ impl fmt::Display for NodeError {
                 f,
                 "the limit of open files is {have}, a node needs {needed}: raise it (ulimit -n, or \
                  LimitNOFILE=)"
+            ),
+            Self::NotOnDisk(records) => write!(
+                f,
+                "{records} records could not be brought to disk before the end; none of them was \
+                 acknowledged as durable"
             ),
             Self::Shard(shard, error) => write!(
                 f,
@@ -169,8 +179,9 @@ struct Node {
     clock: Clock,
     doors: Arc<doors::Doors>,
     vitals: Arc<Vitals>,
+    stamps: Arc<Mutex<StampKeeper>>,
     endings: Receiver<Ending>,
-    _locks: [lock::DirectoryLock; 2],
+    locks: [lock::DirectoryLock; 2],
 }
 
 /// Search on as many threads, which let shards go first.
@@ -241,9 +252,9 @@ impl Node {
         };
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
-        let control =
-            control::spawn(listeners.api, Arc::new(backend), http_options(&config), ended)
-                .map_err(refused("the control thread"))?;
+        let control = control::spawn(listeners.api, Arc::new(backend), http_options(&config))
+            .map_err(refused("the control thread"))?;
+        stop_signals::spawn(ended).map_err(refused("the signals thread"))?;
         data.locks.iter_mut().for_each(DirectoryLock::keep);
         Ok(Self {
             config,
@@ -261,8 +272,9 @@ impl Node {
             clock,
             doors: common.doors,
             vitals: common.vitals,
+            stamps: data.stamps,
             endings,
-            _locks: data.locks,
+            locks: data.locks,
         })
     }
 
@@ -275,13 +287,9 @@ impl Node {
             Ok(Ending::ShardFailed(shard, error)) => Err(NodeError::Shard(shard, error)),
             Ok(Ending::Signal(signal)) => {
                 tracing::info!(signal, "stopping");
-                self.shut_down();
-                Ok(())
+                self.shut_down()
             }
-            Err(_) => {
-                self.shut_down();
-                Ok(())
-            }
+            Err(_) => self.shut_down(),
         }
     }
 
@@ -308,42 +316,6 @@ impl Node {
             }
             (before, fed) = (now, Instant::now());
         }
-    }
-
-    fn shut_down(self) {
-        let start = Instant::now();
-        let deadline = start + self.config.shutdown_timeout;
-        self.stopping.store(true, Ordering::Release);
-        // Streams have no end of their own.
-        self.hub.stop();
-        join_until(self.follow_thread, deadline);
-        self.control.stop();
-        for seat in self.placement.seats() {
-            seat.inbox.send(Message::ShutDown);
-        }
-        let memory = &self.metrics.shard_memory_bytes;
-        let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
-        for shard in self.shards {
-            join_while(shard, || {
-                patience.lasts(memory.get(), self.doors.is_disk_failing(), Instant::now())
-            });
-        }
-        // Everything that shards have sealed is flushed once the keeper has ended.
-        self.keeper.stop();
-        join_until(self.keeper_thread, deadline);
-        self.store.stop.set();
-        for thread in self.store_threads {
-            join_until(thread, deadline);
-        }
-        store_work::drain(&self.store, deadline);
-        store_work::sweep(&self.store);
-        self.store.cancel.store(true, Ordering::Release);
-        let waiting = self.store.source.registry.backlog_bytes();
-        tracing::info!(
-            seconds = start.elapsed().as_secs_f64(),
-            waiting_bytes = waiting,
-            "stopped; what waits is on disk and is taken up at the next start"
-        );
     }
 }
 
@@ -488,6 +460,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         replicas_missing: Arc::new(AtomicBool::new(false)),
         stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
+        cancel_compaction: Arc::new(AtomicBool::new(false)),
         vitals: Arc::clone(&common.vitals),
     }
 }
@@ -509,63 +482,5 @@ fn compaction_limits(config: &NodeConfig, inputs_max: usize) -> CompactionLimits
     }
 }
 
-/// How long shards that cannot write are waited for while the disk is what keeps them from it.
-const FULL_DISK_PATIENCE: Duration = Duration::from_secs(3);
-
-/// For how long shards that write out are waited for.
-struct Patience {
-    deadline: Instant,
-    /// What only their memory holds, and since when as much.
-    held_bytes: i64,
-    since: Instant,
-}
-
-impl Patience {
-    /// Whether to wait on: up to the deadline, but on a disk that takes nothing only as long as
-    /// something moves. What tail files hold is taken up at the next start, and nobody was promised
-    /// the rest.
-    fn lasts(&mut self, held_bytes: i64, is_disk_failing: bool, now: Instant) -> bool {
-        if held_bytes != self.held_bytes || !is_disk_failing {
-            (self.held_bytes, self.since) = (held_bytes, now);
-        }
-        now < self.deadline && now.duration_since(self.since) < FULL_DISK_PATIENCE
-    }
-}
-
-/// Waits for a thread that should be ending; one that does not is left to the end of the process.
-fn join_until(thread: JoinHandle<()>, deadline: Instant) {
-    join_while(thread, || Instant::now() < deadline);
-}
-
-fn join_while(thread: JoinHandle<()>, mut lasts: impl FnMut() -> bool) {
-    while !thread.is_finished() {
-        if !lasts() {
-            tracing::warn!(thread = thread.thread().name(), "did not end in time");
-            return;
-        }
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-    // It has ended; a panic would have ended the process.
-    let _ = thread.join();
-}
-
 /// How threads tell the main thread that the node has to end.
 type Endings = Sender<Ending>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_are_waited_for_until_the_deadline_unless_a_full_disk_takes_nothing() {
-        let start = Instant::now();
-        let at = |ms: u64| start + Duration::from_millis(ms);
-        let new = || Patience { deadline: at(30_000), held_bytes: 50, since: start };
-        let mut patience = new();
-        assert!(patience.lasts(50, false, at(29_999)) && !patience.lasts(50, false, at(30_000)));
-        let mut patience = new();
-        assert!(patience.lasts(50, true, at(2_999)) && !patience.lasts(50, true, at(3_000)));
-        assert!(patience.lasts(40, true, at(3_001)), "something moved");
-        assert!(patience.lasts(40, true, at(6_000)) && !patience.lasts(40, true, at(6_001)));
-    }
-}

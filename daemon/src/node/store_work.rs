@@ -179,8 +179,10 @@ pub(super) struct StoreParts {
     pub(super) clock: Clock,
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) stop: Arc<StopFlag>,
-    /// Ends a merge between two chunks.
+    /// Ends gathering between two chunks.
     pub(super) cancel: Arc<AtomicBool>,
+    /// Ends compaction between two chunks.
+    pub(super) cancel_compaction: Arc<AtomicBool>,
     pub(super) vitals: Arc<Vitals>,
 }
 
@@ -321,7 +323,8 @@ fn limits(parts: &StoreParts) -> CompactionLimits {
 fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
     let start = Instant::now();
     let limits = limits(parts);
-    let Some(done) = compact(&parts.catalogue, &limits, parts.writer, &parts.cancel)? else {
+    let Some(done) = compact(&parts.catalogue, &limits, parts.writer, &parts.cancel_compaction)?
+    else {
         return Ok(false);
     };
     let store = &parts.metrics.store;

@@ -16,6 +16,7 @@ pub mod check;
 pub mod frame;
 pub mod framing;
 pub mod hello;
+pub mod left_in_tail;
 pub mod lines;
 pub mod log;
 pub mod memory;

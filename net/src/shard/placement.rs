@@ -3,9 +3,10 @@
 //! SO_REUSEPORT spreads connections by hash, so that four of them meet on one of two shards one
 //! time in eight; each accepted connection therefore goes to the shard that has the fewest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use engine::ingest::log::Unsynced;
 use engine::pulse::Pulse;
 
 use super::inbox::Inbox;
@@ -20,12 +21,25 @@ pub struct Seat {
     pub newest_ms: AtomicU64,
     /// Up to where it has given or ruled out stamps, ms.
     pub stamped_ms: AtomicU64,
+    /// What of its records is not known to be on the disk.
+    unsynced: Mutex<Unsynced>,
     /// Stamp of the oldest record that only its memory shows, ms; `u64::MAX` where there is none.
     pub oldest_ms: AtomicU64,
     /// Moves with every turn.
     pub pulse: Arc<Pulse>,
     /// It was told to drain, and holds nothing any more.
     pub drained: AtomicBool,
+}
+
+impl Seat {
+    /// What of its records was not known to be on the disk after its last turn.
+    pub fn unsynced(&self) -> Unsynced {
+        *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_unsynced(&self, unsynced: Unsynced) {
+        *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner) = unsynced;
+    }
 }
 
 /// All shards of a node.
@@ -44,6 +58,7 @@ impl Placement {
                     connections: AtomicUsize::new(0),
                     newest_ms: AtomicU64::new(0),
                     stamped_ms: AtomicU64::new(0),
+                    unsynced: Mutex::default(),
                     oldest_ms: AtomicU64::new(u64::MAX),
                     pulse: Arc::default(),
                     drained: AtomicBool::new(false),

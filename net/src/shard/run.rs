@@ -473,6 +473,7 @@ impl Shard {
         let seat = &self.parts.placement.seats()[self.parts.index];
         seat.newest_ms.store(self.tally.newest_ms, Ordering::Release);
         seat.stamped_ms.store(self.parts.log.stamped_ms(), Ordering::Release);
+        seat.set_unsynced(self.parts.log.unsynced());
         let oldest_ms = self.parts.log.oldest_unpublished_ms().unwrap_or(u64::MAX);
         seat.oldest_ms.store(oldest_ms, Ordering::Release);
         self.tally.publish(metrics);

@@ -142,8 +142,11 @@ impl ShardLog {
             self.queued.insert(sequence);
             return;
         }
-        let flight = self.flights.remove(&sequence);
-        if let Some(frame) = flight.and_then(|flight| flight.frame) {
+        let Some(flight) = self.flights.remove(&sequence) else { return };
+        if self.is_shutting_down {
+            self.let_go_records += flight.end - flight.start;
+        }
+        if let Some(frame) = flight.frame {
             self.retire(frame);
         }
     }

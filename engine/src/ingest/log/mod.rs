@@ -51,7 +51,7 @@ use crate::topic::INVALID_TOPIC;
 use crate::ulid::Ulid;
 
 pub use tap::{Tapped, TappedRun};
-pub use values::{Effect, LogStats, Now, ShardLogOptions, Stamped, Token};
+pub use values::{Effect, LogStats, Now, ShardLogOptions, Stamped, Token, Unsynced};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FlightState {
@@ -173,6 +173,8 @@ pub struct ShardLog {
     failures: u32,
     resume_us: u64,
     is_shutting_down: bool,
+    /// Written, let go by those who took them, and not synced when everything was to be.
+    let_go_records: u64,
     stats: LogStats,
     /// Copies of what was appended, and for whom.
     tap: Option<(u64, Tapped)>,
@@ -222,6 +224,7 @@ impl ShardLog {
             failures: 0,
             resume_us: 0,
             is_shutting_down: false,
+            let_go_records: 0,
             stats: LogStats::default(),
             tap: None,
         }
@@ -410,6 +413,17 @@ impl ShardLog {
     pub fn durable_end(&self) -> u64 {
         let first = self.flights.values().find(|flight| flight.start < flight.end);
         first.map_or(self.position - self.staging.record_count(), |flight| flight.start)
+    }
+
+    /// What was taken and is not known to be on the disk. Once nothing is written any more this is what
+    /// only a tail file may still have.
+    pub fn unsynced(&self) -> Unsynced {
+        let flights = self.flights.values().filter_map(|flight| flight.frame.as_deref());
+        let mut frames = flights.chain([&self.staging]);
+        Unsynced {
+            records: self.position - self.durable_end() + self.let_go_records,
+            first: frames.find_map(|frame| Some(frame.table().range()?.0)),
+        }
     }
 
     /// Records taken so far.

@@ -54,6 +54,15 @@ impl ShardLogOptions {
     }
 }
 
+/// What is not known to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unsynced {
+    /// How many records.
+    pub records: u64,
+    /// The first of them that is in memory.
+    pub first: Option<Ulid>,
+}
+
 /// Names an effect in its completion.
 pub type Token = u64;
 

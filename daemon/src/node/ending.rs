@@ -1,0 +1,216 @@
+//! How a node stops: no new records, shards write out, the store takes what it can in the time that it
+//! is given, then the process ends.
+//!
+//! Invariants: it ends within `--shutdown-timeout` and a moment, whatever hangs: what does not end by
+//! itself is cancelled, and what cannot be cancelled is left to the end of the process, as a kill
+//! would. The last word is true: records that were taken and are not on disk are counted, and make
+//! the exit code 1. The directories stay locked for as long as a thread may still write to them.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use engine::ingest::left_in_tail::sync_and_count;
+use engine::ingest::stamp_mark::StampKeeper;
+use engine::storage::OsStorage;
+use net::shard::Placement;
+use net::shard::inbox::Message;
+use net::shard::placement::Seat;
+
+use super::{Node, NodeError, store_work};
+
+/// How long what is cancelled at the deadline may take to put away what it has begun.
+const CANCEL_GRACE: Duration = Duration::from_millis(300);
+/// How long the last small writes of a stop may take.
+const DISK_PATIENCE: Duration = Duration::from_millis(500);
+/// The part of the time that open HTTP requests may take of it.
+const HTTP_SHARE: u32 = 4;
+
+impl Node {
+    /// Stops in good order. An error: not everything that was taken is on disk.
+    pub(super) fn shut_down(self) -> Result<(), NodeError> {
+        let start = Instant::now();
+        let deadline = start + self.config.shutdown_timeout;
+        self.stopping.store(true, Ordering::Release);
+        // It is begun anew after the next start, and others need the time now.
+        self.store.cancel_compaction.store(true, Ordering::Release);
+        // Streams have no end of their own.
+        self.hub.stop();
+        let mut all_ended = join_until(self.follow_thread, deadline);
+        all_ended &= self.control.stop(start + self.config.shutdown_timeout / HTTP_SHARE);
+        for seat in self.placement.seats() {
+            seat.inbox.send(Message::ShutDown);
+        }
+        let memory = &self.metrics.shard_memory_bytes;
+        let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
+        let mut shards_ended = true;
+        for shard in self.shards {
+            shards_ended &= join_while(shard, || {
+                patience.lasts(memory.get(), self.doors.is_disk_failing(), Instant::now())
+            });
+        }
+        // Everything that shards have sealed is flushed once the keeper has ended.
+        self.keeper.stop();
+        let keeper_ended = join_until(self.keeper_thread, deadline);
+        all_ended &= shards_ended && keeper_ended;
+        if all_ended {
+            all_ended &= close_stamps(&self.placement, self.stamps);
+        }
+        self.store.stop.set();
+        all_ended &= finish_store(&self.store, self.store_threads, deadline);
+        let (placement, directory) = (self.placement.clone(), self.config.ingest.path.clone());
+        let not_on_disk = within(move || records_not_on_disk(&placement, &directory));
+        all_ended &= not_on_disk.is_some();
+        let not_on_disk = not_on_disk.unwrap_or_else(|| unsynced_records(&self.placement));
+        let (seconds, waiting_bytes) =
+            (start.elapsed().as_secs_f64(), self.store.source.registry.backlog_bytes());
+        if !all_ended {
+            // The process ends now, and with it the locks.
+            self.locks.into_iter().for_each(std::mem::forget);
+        }
+        if not_on_disk > 0 {
+            tracing::error!(
+                seconds,
+                waiting_bytes,
+                not_on_disk,
+                "stopped, but records that were taken are not on disk: the disk took no more in \
+                 time; what else waits is on disk and is taken up at the next start"
+            );
+            return Err(NodeError::NotOnDisk(not_on_disk));
+        }
+        tracing::info!(
+            seconds,
+            waiting_bytes,
+            "stopped; what waits is on disk and is taken up at the next start"
+        );
+        Ok(())
+    }
+}
+
+/// Does something that the disk may keep for ever; `None`: it was not done in time.
+fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, done) = channel();
+    let work = move || {
+        // Nobody may be waiting any more.
+        let _ = sender.send(work());
+    };
+    std::thread::Builder::new().name("last-writes".into()).spawn(work).ok()?;
+    done.recv_timeout(DISK_PATIENCE).ok()
+}
+
+/// The next life need not start ahead of the clock; says whether the disk let that be written in time.
+fn close_stamps(placement: &Placement, stamps: Arc<Mutex<StampKeeper>>) -> bool {
+    let stamped = placement.seats().iter().map(|seat| seat.stamped_ms.load(Ordering::Acquire));
+    let stamped_ms = stamped.max().unwrap_or(0);
+    let closed =
+        within(move || stamps.lock().unwrap_or_else(PoisonError::into_inner).close(stamped_ms));
+    if let Some(Err(error)) = &closed {
+        tracing::warn!("the mark of stamps cannot be written: {error}");
+    }
+    closed.is_some()
+}
+
+/// Records that shards did not get to sync.
+fn unsynced_records(placement: &Placement) -> u64 {
+    placement.seats().iter().map(|seat| seat.unsynced().records).sum()
+}
+
+/// Records that were taken and that nobody will find again, as far as can be known: those that shards
+/// did not get to sync, less those that their tail files keep.
+fn records_not_on_disk(placement: &Placement, directory: &Path) -> u64 {
+    let of_shard = |(shard, seat): (usize, &Seat)| {
+        let unsynced = seat.unsynced();
+        if unsynced.records == 0 {
+            return 0;
+        }
+        let kept = unsynced.first.map(|first| sync_and_count(&OsStorage, directory, shard, first));
+        unsynced.records.saturating_sub(kept.and_then(Result::ok).unwrap_or(0))
+    };
+    placement.seats().iter().enumerate().map(of_shard).sum()
+}
+
+/// Lets gathering take what it can until the deadline, then cancels it; says whether every thread has
+/// ended.
+fn finish_store(
+    parts: &store_work::StoreParts,
+    threads: Vec<JoinHandle<()>>,
+    deadline: Instant,
+) -> bool {
+    let draining = parts.clone();
+    let drain = std::thread::Builder::new().name("drain".into()).spawn(move || {
+        store_work::drain(&draining, deadline);
+        store_work::sweep(&draining);
+    });
+    let threads: Vec<JoinHandle<()>> = threads.into_iter().chain(drain.ok()).collect();
+    while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    parts.cancel.store(true, Ordering::Release);
+    let grace = deadline.max(Instant::now()) + CANCEL_GRACE;
+    // Each is waited for, whatever became of the others.
+    let ended: Vec<bool> = threads.into_iter().map(|thread| join_until(thread, grace)).collect();
+    ended.into_iter().all(|ended| ended)
+}
+
+/// How long shards that cannot write are waited for while the disk is what keeps them from it.
+const FULL_DISK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// For how long shards that write out are waited for.
+struct Patience {
+    deadline: Instant,
+    /// What only their memory holds, and since when as much.
+    held_bytes: i64,
+    since: Instant,
+}
+
+impl Patience {
+    /// Whether to wait on: up to the deadline, but on a disk that takes nothing only as long as
+    /// something moves. What tail files hold is taken up at the next start, and nobody was promised
+    /// the rest.
+    fn lasts(&mut self, held_bytes: i64, is_disk_failing: bool, now: Instant) -> bool {
+        if held_bytes != self.held_bytes || !is_disk_failing {
+            (self.held_bytes, self.since) = (held_bytes, now);
+        }
+        now < self.deadline && now.duration_since(self.since) < FULL_DISK_PATIENCE
+    }
+}
+
+/// Waits for a thread that should be ending; one that does not is left to the end of the process. Says
+/// whether it has ended.
+pub(super) fn join_until(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    join_while(thread, || Instant::now() < deadline)
+}
+
+fn join_while(thread: JoinHandle<()>, mut lasts: impl FnMut() -> bool) -> bool {
+    while !thread.is_finished() {
+        if !lasts() {
+            tracing::warn!(thread = thread.thread().name(), "did not end in time");
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    // It has ended; a panic would have ended the process.
+    let _ = thread.join();
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_waited_for_until_the_deadline_unless_a_full_disk_takes_nothing() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let new = || Patience { deadline: at(30_000), held_bytes: 50, since: start };
+        let mut patience = new();
+        assert!(patience.lasts(50, false, at(29_999)) && !patience.lasts(50, false, at(30_000)));
+        let mut patience = new();
+        assert!(patience.lasts(50, true, at(2_999)) && !patience.lasts(50, true, at(3_000)));
+        assert!(patience.lasts(40, true, at(3_001)), "something moved");
+        assert!(patience.lasts(40, true, at(6_000)) && !patience.lasts(40, true, at(6_001)));
+    }
+}
