@@ -63,6 +63,23 @@ fn a_hangup_ends_a_forwarder_in_order() {
 }
 
 #[test]
+fn a_hangup_is_nothing_to_a_forwarder_that_was_started_with_nohup() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(tools::binary("oklogd"));
+    command.args(["forward", "--mode", "durable", &node.durable.to_string()]).env_clear();
+    let mut forwarder = Forwarder::from_command(command);
+    forwarder.write(b"before\n");
+    wait_until("it has begun", || node.all_lines().len() == 1);
+    forwarder.signal(Signal::HUP);
+    forwarder.write(b"after\n");
+    wait_until("it goes on", || node.all_lines().len() == 2);
+    let (status, log) = forwarder.finish();
+    assert!(status.success() && !log.contains("SIGHUP"), "{log}");
+}
+
+#[test]
 fn a_limit_of_file_sizes_is_met_as_a_full_disk() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &[]);
@@ -114,6 +131,7 @@ fn a_forwarder_whose_spool_may_not_grow_waits_and_tells() {
     let arguments =
         ["forward", "--mode", "durable", "--on-full", "spool", "--spool.path", "spool", &nobody];
     let mut command = with_file_limit(64 << 10, &arguments);
+    command.args(["--shutdown-timeout", "1s"]);
     command.current_dir(directory.path()).env_clear();
     let mut forwarder = Forwarder::from_command(command);
     let mut input = forwarder.take_input();

@@ -78,12 +78,11 @@ fn a_forwarder_whose_log_goes_nowhere_hands_over_everything() {
         writeln!(input, "through {outlet:?}").unwrap();
         wait_until("the line is there", || node.all_lines().len() == number);
         let asked = Instant::now();
-        if outlet == Outlet::FullPipe {
-            drop(input);
-        } else {
+        if outlet != Outlet::FullPipe {
             let pid = rustix::process::Pid::from_child(&child);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         }
+        drop(input);
         assert!(child.wait().unwrap().success(), "{outlet:?}");
         assert!(asked.elapsed() < END_MAX, "{outlet:?}: {:?}", asked.elapsed());
     }

@@ -105,7 +105,8 @@ const HANGUP: &str = "SIGHUP";
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hangup: Signal,
+    /// None where whoever started us had it ignored, as nohup(1) does.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -113,17 +114,33 @@ impl Signals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: (!is_ignored(SignalKind::hangup()))
+                .then(|| signal(SignalKind::hangup()))
+                .transpose()?,
         })
     }
 
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
-            _ = self.hangup.recv() => HANGUP,
+            _ = hangup => HANGUP,
         }
     }
+}
+
+/// Whether this process ignores a signal, as far as proc_pid_status(5) tells.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 /// Names of signals as they come.
