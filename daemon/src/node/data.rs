@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use engine::damage::Damage;
 use engine::ingest::registry::{Registry, RegistryOptions};
@@ -164,8 +165,20 @@ fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> 
     })
 }
 
+/// How often a mark of stamps that the disk does not give is asked for at a start, and the time between.
+const MARK_TRIES: u32 = 5;
+const MARK_PAUSE: Duration = Duration::from_millis(200);
+
 fn open_stamps(storage: &Arc<dyn Storage>, directory: &Path) -> Result<StampKeeper, DataError> {
-    let opened = StampKeeper::open(Arc::clone(storage), directory).map_err(DataError::Stamps)?;
+    let mut tries = MARK_TRIES;
+    let opened = loop {
+        tries -= 1;
+        match StampKeeper::open(Arc::clone(storage), directory) {
+            // A refusal of a moment is no reason not to start.
+            Err(MarkError::Unread(..)) if tries > 0 => std::thread::sleep(MARK_PAUSE),
+            opened => break opened.map_err(DataError::Stamps)?,
+        }
+    };
     if opened.has_damaged_copy {
         tracing::warn!(
             "{}: one of its two copies is damaged; the other one holds, and both are written anew",
