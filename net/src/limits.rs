@@ -125,6 +125,12 @@ pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 /// connection, hits in order. Taken from `--query.memory-max`, as its expression is.
 pub const QUERY_BYTES_MAX: usize = 512 << 10;
 
+/// What is handed to a connection at a time of an answer that is in memory as a whole, bytes.
+pub const HELD_PIECE_BYTES: usize = 32 << 10;
+
+/// Pages of metrics that clients have not taken yet hold together, bytes; further scrapes get 503.
+pub const METRICS_PAGES_BYTES_MAX: u64 = 16 << 20;
+
 /// Queries that wait for their turn at a time; further ones get 429 at once.
 pub const QUERIES_WAITING_MAX: usize = 256;
 

@@ -65,6 +65,11 @@ impl Follower {
         self.body.lock().expect("no reader panics").clone()
     }
 
+    /// How much that is, bytes.
+    pub fn received_bytes(&self) -> usize {
+        self.body.lock().expect("no reader panics").len()
+    }
+
     /// The same as text.
     pub fn text(&self) -> String {
         String::from_utf8(self.body()).expect("the records of this test are text")

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use tests::follower::Follower;
 use tests::forwarder::Forwarder;
 use tests::http::{self, Answer};
 use tests::metrics_page::{Page, read_open_metrics, read_prometheus};
@@ -174,5 +176,85 @@ fn names_and_origins_are_those_that_flags_allow() {
         let output = tools::oklogd(&["ingeststore", bad[0], bad[1]]);
         assert_eq!(output.status.code(), Some(2));
         assert!(tools::text(&output.stderr).contains(bad[0]), "{}", tools::text(&output.stderr));
+    }
+}
+
+/// Anonymous memory of the node, MiB, at most, while this runs.
+fn peak_mib(node: &Node, mut until: impl FnMut() -> bool) -> u64 {
+    let mut peak = 0;
+    wait_until("it is done", || {
+        peak = peak.max(node.anonymous_bytes() >> 20);
+        until()
+    });
+    peak
+}
+
+#[test]
+fn many_who_ask_for_many_topics_cost_little_memory_and_hold_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--ingest.topic-mode", "dynamic", "--ingest.topics-max", "65534"];
+    let node = Node::start(directory.path(), &flags);
+    let lines: Vec<u8> = (0..65_000).flat_map(|n| format!("topic-{n} x\n").into_bytes()).collect();
+    sender::send(node.durable, &lines);
+    let first = node.get("/topics");
+    assert_eq!(first.json()["topics"].as_array().unwrap().len(), 65_000);
+    let before = node.anonymous_bytes() >> 20;
+    let api = node.api;
+    let asking: Vec<_> =
+        (0..100).map(|_| std::thread::spawn(move || http::get(api, "/topics"))).collect();
+    let mut slowest = Duration::ZERO;
+    let peak = peak_mib(&node, || {
+        let start = Instant::now();
+        assert_eq!(node.get("/health").status, 200);
+        slowest = slowest.max(start.elapsed());
+        asking.iter().all(std::thread::JoinHandle::is_finished)
+    });
+    for answer in asking {
+        let answer = answer.join().unwrap();
+        assert_eq!((answer.status, answer.complete), (200, true));
+        assert_eq!(answer.body.len(), first.body.len());
+    }
+    assert!(slowest < Duration::from_secs(5), "/health took {slowest:?}");
+    assert!(peak <= before + 150, "{before} MiB before, {peak} MiB at most");
+}
+
+#[test]
+fn replays_of_long_records_hold_none_of_them() {
+    const FOLLOWERS: usize = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--ingest.max-record-size", "16MiB"]);
+    // Text that nothing compresses, so that it lies in maps and what is counted is the stream's.
+    let mut random = tests::lines::Random(3);
+    let mut record: Vec<u8> =
+        (0..(16 << 20) / 8).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
+    record.pop();
+    record.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b'x');
+    for _ in 0..4 {
+        sender::send(node.durable, &[&record[..], b"\n"].concat());
+    }
+    node.settle();
+    let before = node.anonymous_bytes() >> 20;
+    let after = "00000000000000000000000000";
+    let mut followers: Vec<_> = ["text/plain", "application/x-ndjson", "text/event-stream"]
+        .iter()
+        .cycle()
+        .take(FOLLOWERS)
+        .map(|kind| {
+            let accept = format!("Accept: {kind}\r\n");
+            Follower::open(node.api, &format!("after={after}"), &accept)
+        })
+        .collect();
+    // Long enough that those who take nothing have given up their queries and begin them anew.
+    let start = Instant::now();
+    let peak = peak_mib(&node, || start.elapsed() > Duration::from_secs(3));
+    assert!(peak <= before + 100, "{before} MiB before, {peak} MiB at most");
+    let text = &mut followers[0];
+    text.read();
+    let line = 26 + 1 + record.len() + 1;
+    wait_until("the one that reads has all of it", || text.received_bytes() >= 4 * line);
+    let body = text.body();
+    assert_eq!(body.len(), 4 * line);
+    for got in body.chunks(line) {
+        assert!(got[27..27 + record.len()] == record[..] && got[line - 1] == b'\n');
     }
 }

@@ -18,6 +18,7 @@ mod crowding;
 mod drain;
 mod gzip;
 mod head_bytes;
+mod held;
 mod lasting;
 mod line_batches;
 mod parameters;
@@ -27,6 +28,7 @@ mod query_memory;
 mod query_request;
 mod records;
 mod replay;
+mod replay_lines;
 mod router;
 mod server;
 mod sites;
@@ -35,6 +37,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod told;
+mod topics;
 mod turn;
 
 use std::sync::Arc;
@@ -47,11 +50,12 @@ use self::query_memory::QueryMemory;
 pub use self::server::serve;
 pub use self::sites::Sites;
 use self::told::Told;
+use self::topics::TopicsDesk;
 use crate::backend::Backend;
 use crate::limits::{
     FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX,
-    HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT, QUERIES_WAITING_MAX, QUERY_TURN_WAIT,
-    RECORDS_REQUESTS_MAX,
+    HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT, METRICS_PAGES_BYTES_MAX,
+    QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -116,6 +120,10 @@ struct App {
     replays: Arc<Semaphore>,
     /// Queries that may wait for a place among those.
     waiting_room: Semaphore,
+    /// Memory of pages of metrics that are being sent.
+    pages: QueryMemory,
+    /// Who waits for `/topics`.
+    topics: TopicsDesk,
     /// What queries could not search.
     told: Arc<Told>,
 }
@@ -134,6 +142,8 @@ impl App {
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
             replays: Arc::new(Semaphore::new((queries / 2).max(1))),
             waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
+            pages: QueryMemory::new(METRICS_PAGES_BYTES_MAX),
+            topics: TopicsDesk::default(),
             told: Arc::default(),
             options,
         }

@@ -1,4 +1,4 @@
-//! `/query`, `/query?stats`, `/query/histogram` and `/topics`.
+//! `/query`, `/query?stats` and `/query/histogram`.
 //!
 //! Invariants: this thread neither compiles an expression nor reads data; a query is pinned
 //! after its request was read, so everything acknowledged before is in it; a client that goes
@@ -23,10 +23,10 @@ use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::answer::{self, Refusal};
+use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::drain::ClientAddress;
-use super::parameters::{Known, Parameters};
+use super::held;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_memory::NoMemory;
 use super::query_request::QueryRequest;
@@ -102,40 +102,7 @@ pub(super) async fn histogram(
             "complete": found.stats.complete,
             "missing": missing(&found.stats),
         });
-        Ok(answer::json(StatusCode::OK, &object))
-    };
-    answer.await.unwrap_or_else(Refusal::into_response)
-}
-
-/// `GET /topics`.
-pub(super) async fn topics(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    Extension(client): Extension<ClientAddress>,
-) -> Response<Body> {
-    let answer = async {
-        Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
-        let watch = admit(&app, "topics", client).await?;
-        let snapshot = app.backend.pin().await;
-        let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
-        watch.count(&found.stats);
-        let topics: Vec<_> = found
-            .topics
-            .iter()
-            .map(|topic| {
-                json!({
-                    "topic": topic.topic.as_str(),
-                    "records": topic.records,
-                    "bytes": topic.bytes,
-                    "from": rfc3339(topic.first_ms),
-                    "to": rfc3339(topic.last_ms),
-                })
-            })
-            .collect();
-        let complete = found.stats.complete;
-        let object =
-            json!({ "topics": topics, "complete": complete, "missing": missing(&found.stats) });
-        Ok(answer::json(StatusCode::OK, &object))
+        Ok(held::json(&object, watch))
     };
     answer.await.unwrap_or_else(Refusal::into_response)
 }
@@ -209,6 +176,24 @@ async fn memory_of(app: &App, expression: &Expression) -> Result<OwnedSemaphoreP
         match why {
             NoMemory::TooMuch => Refusal::new(
                 StatusCode::BAD_REQUEST,
+                format!("{words}, and all queries together may hold less (--query.memory-max)"),
+            ),
+            NoMemory::InUse => come_again(format!(
+                "{words}, which other queries leave no room for (--query.memory-max)"
+            )),
+        }
+    })
+}
+
+/// Memory for an answer of so many bytes that is whole before it is sent.
+pub(super) async fn memory_for(app: &App, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    let taken = app.query_memory.take(bytes, app.options.query_turn_wait).await;
+    taken.map_err(|why| {
+        app.metrics.query.refused.inc();
+        let words = format!("the answer has {bytes} bytes");
+        match why {
+            NoMemory::TooMuch => Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
                 format!("{words}, and all queries together may hold less (--query.memory-max)"),
             ),
             NoMemory::InUse => come_again(format!(
@@ -340,13 +325,14 @@ async fn stats(app: &App, prepared: Prepared) -> Result<Response<Body>, Refusal>
         "complete": stats.complete,
         "missing": missing(&stats),
     });
-    let mut response = answer::json(StatusCode::OK, &object);
+    let start = watch.start;
+    let mut response = held::json(&object, watch);
     let head = Head { complete: stats.complete, missing_count: stats.missing_count };
-    told.write(response.headers_mut(), head, watch.start);
+    told.write(response.headers_mut(), head, start);
     Ok(response)
 }
 
-fn missing(stats: &Stats) -> Value {
+pub(super) fn missing(stats: &Stats) -> Value {
     let span = |missing: &engine::search::Missing| {
         json!({
             "from": missing.from.to_string(),

@@ -1,9 +1,9 @@
 //! What is kept behind a ULID, on its way to a follower.
 //!
-//! Invariants: ends right before the follower's boundary; hands on whole records only, in ULID
-//! order, each once. A reader that takes nothing for [`REPLAY_STALL`] holds no place among the
-//! queries and pins no files: its query is dropped, and begun anew behind the last record that it
-//! took once it reads again. All replays together take at most half of those places, and wait for
+//! Invariants: ends right before the follower's boundary; hands on records in ULID
+//! order, each once, as they come (`replay_lines`). A reader that takes nothing for [`REPLAY_STALL`]
+//! holds no place among the queries and pins no files: its query is dropped, and begun anew where it
+//! stood once it reads again. All replays together take at most half of those places, and wait for
 //! them as long as it takes.
 
 use std::future::Future;
@@ -14,17 +14,20 @@ use std::time::{Duration, Instant};
 
 use engine::follow::{Filter, StreamFormat};
 use engine::search::{Format, Order, PipeReader, QuerySpec};
-use engine::ulid::{ULID_TEXT_LEN, Ulid};
+use engine::ulid::Ulid;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
 use super::pipe_body::QueryWatch;
+use super::replay_lines::{Lost, ReplayLines};
 use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, REPLAY_STALL};
 
 /// What comes next of a replay.
 pub(super) enum Step {
-    /// Records, as they are sent.
+    /// Bytes of records, as they are sent.
     Records(Vec<u8>),
+    /// The record whose beginning was sent cannot be sent to its end.
+    Broken,
     /// Everything was handed on, but for what this note tells.
     End(Option<Vec<u8>>),
 }
@@ -52,12 +55,9 @@ pub(super) struct Replay {
     app: Arc<App>,
     filter: Filter,
     format: StreamFormat,
-    /// The last record that was handed on, or what stands for it.
-    after: Ulid,
     boundary_ms: u64,
     stage: Stage,
-    /// A line that has not ended.
-    line: Vec<u8>,
+    lines: ReplayLines,
 }
 
 impl Replay {
@@ -72,12 +72,13 @@ impl Replay {
         let spec = spec(&filter, after, boundary_ms);
         let stage = start(Arc::clone(app), spec, format);
         let app = Arc::clone(app);
-        Self { app, filter, format, after, boundary_ms, stage, line: Vec::new() }
+        let lines = ReplayLines::new(format, after);
+        Self { app, filter, format, boundary_ms, stage, lines }
     }
 
     /// Goes on behind its boundary up to another one.
     pub(super) fn go_on(&mut self, boundary_ms: u64) {
-        self.after = Ulid::last_of_ms(self.boundary_ms - 1);
+        self.lines.go_on_behind(Ulid::last_of_ms(self.boundary_ms - 1));
         self.boundary_ms = boundary_ms;
         self.restart();
     }
@@ -87,9 +88,14 @@ impl Replay {
         &self.filter
     }
 
+    /// Whether the beginning of a record was handed on and its end was not.
+    pub(super) const fn is_inside_a_record(&self) -> bool {
+        self.lines.is_inside_a_record()
+    }
+
     fn restart(&mut self) {
-        self.line.clear();
-        let spec = spec(&self.filter, self.after, self.boundary_ms);
+        self.lines.begin_anew();
+        let spec = spec(&self.filter, self.lines.after(), self.boundary_ms);
         self.stage = start(Arc::clone(&self.app), spec, self.format);
     }
 
@@ -121,15 +127,19 @@ impl Replay {
                 }
                 Poll::Ready(Some(piece)) => {
                     (run.given, run.has_given) = (Some(Instant::now()), true);
-                    let records = self.whole_lines(&piece);
-                    if !records.is_empty() {
-                        return Poll::Ready(Step::Records(records));
+                    match self.lines.take(&piece) {
+                        Ok(bytes) if bytes.is_empty() => {}
+                        Ok(bytes) => return Poll::Ready(Step::Records(bytes)),
+                        Err(Lost) => return Poll::Ready(Step::Broken),
                     }
                 }
                 Poll::Ready(None) => {
                     let outcome = run.reader.outcome().unwrap_or_default();
                     run.watch.count(&outcome.stats);
                     *running = None;
+                    if self.lines.is_inside_a_record() {
+                        return Poll::Ready(Step::Broken);
+                    }
                     let is_whole = outcome.stats.complete && !outcome.aborted;
                     let object = format!("{{\"missing_count\":{}}}", outcome.stats.missing_count);
                     let note = (!is_whole).then(|| self.format.note("incomplete", &object));
@@ -137,33 +147,6 @@ impl Replay {
                 }
             }
         }
-    }
-
-    fn whole_lines(&mut self, piece: &[u8]) -> Vec<u8> {
-        self.line.extend_from_slice(piece);
-        let mut out = Vec::with_capacity(self.line.len());
-        let mut done = 0;
-        for lf in memchr::memchr_iter(b'\n', &self.line) {
-            let line = &self.line[done..=lf];
-            done = lf + 1;
-            let from_id = match self.format {
-                StreamFormat::Text => Some(line),
-                StreamFormat::Ndjson | StreamFormat::Sse => line.strip_prefix(b"{\"ulid\":\""),
-            };
-            // The query's own last line has none: the stream goes on.
-            let Some(text) = from_id.and_then(|line| line.get(..ULID_TEXT_LEN)) else { continue };
-            let Some(id) = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) else {
-                continue;
-            };
-            self.after = id;
-            if self.format == StreamFormat::Sse {
-                out.extend_from_slice(&[b"id: ", text, b"\ndata: ", line, b"\n"].concat());
-            } else {
-                out.extend_from_slice(line);
-            }
-        }
-        self.line.drain(..done);
-        out
     }
 }
 

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::answer::Refusal;
 use super::sites::{self, Sites};
-use super::{App, drain, query, records, status, stream};
+use super::{App, drain, query, records, status, stream, topics};
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
 /// Prefixes under which the predecessor had what is now at the root.
@@ -27,7 +27,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/query", get(query::get).head(query::head))
         .route("/query/histogram", get(query::histogram))
-        .route("/topics", get(query::topics))
+        .route("/topics", get(topics::get))
         .route("/stream", get(stream::get))
         .route("/records", post(records::post))
         .route("/_drain", get(drain::get).post(drain::post))

@@ -9,6 +9,7 @@ use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 
 use super::answer::{self, Refusal};
+use super::held::{self, With};
 use super::parameters::{Known, Parameters};
 use super::{App, now_ms, rfc3339};
 use crate::backend::Health;
@@ -42,8 +43,12 @@ fn tell(health: &Health) -> Response<Body> {
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let form = Exposition::asked_for(accept);
-    let page = form.of(app.backend.metrics().encode());
-    let mut response = answer::bytes(StatusCode::OK, form.content_type(), page);
+    let page = form.of(app.backend.metrics().encode()).into_bytes();
+    let Ok(memory) = app.pages.try_take(page.len()) else {
+        let words = "too many pages of metrics are being sent to clients that do not take them";
+        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words).retry_later().into_response();
+    };
+    let mut response = held::answer(StatusCode::OK, form.content_type(), With(page, memory));
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -6,7 +6,6 @@
 //! live and is too slow is told what it missed and delays nobody; a stream ends with the node, or
 //! with its client.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,6 +28,7 @@ use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::drain::ClientAddress;
 use super::lasting::LastingPlace;
+use super::pipe_body::Incomplete;
 use super::query::{compile, stopping};
 use super::query_request::QueryRequest;
 use super::replay::{Replay, Step};
@@ -146,9 +146,9 @@ struct StreamBody {
 }
 
 impl StreamBody {
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Vec<u8>, Incomplete>>> {
         if let Some(first) = self.first.take() {
-            return Poll::Ready(Some(first));
+            return Poll::Ready(Some(Ok(first)));
         }
         loop {
             let queue = self.subscription.queue();
@@ -161,11 +161,15 @@ impl StreamBody {
                     let is_missing = queue.is_missing();
                     match replay.poll(cx) {
                         Poll::Pending => return Poll::Pending,
-                        Poll::Ready(Step::Records(bytes)) => return Poll::Ready(Some(bytes)),
+                        Poll::Ready(Step::Records(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                        Poll::Ready(Step::Broken) => {
+                            self.phase = Phase::Ended;
+                            return Poll::Ready(Some(Err(Incomplete)));
+                        }
                         Poll::Ready(Step::End(note)) => {
                             self.leave_replay(is_missing);
-                            if note.is_some() {
-                                return Poll::Ready(note);
+                            if let Some(note) = note {
+                                return Poll::Ready(Some(Ok(note)));
                             }
                         }
                     }
@@ -177,7 +181,8 @@ impl StreamBody {
                 },
                 Phase::Live => match queue.poll_next(cx) {
                     Poll::Ready(None) => return self.end(),
-                    other => return other,
+                    Poll::Ready(Some(bytes)) => return Poll::Ready(Some(Ok(bytes))),
+                    Poll::Pending => return Poll::Pending,
                 },
                 Phase::Ended => return Poll::Ready(None),
             }
@@ -202,20 +207,27 @@ impl StreamBody {
         }
     }
 
-    fn end(&mut self) -> Poll<Option<Vec<u8>>> {
+    /// Notes may not stand inside a record.
+    fn is_inside_a_record(&self) -> bool {
+        matches!(&self.phase, Phase::Replay(replay) if replay.is_inside_a_record())
+    }
+
+    fn end(&mut self) -> Poll<Option<Result<Vec<u8>, Incomplete>>> {
+        let is_broken = self.is_inside_a_record();
         self.phase = Phase::Ended;
-        Poll::Ready(Some(self.format.note("end", "{\"reason\":\"the node is stopping\"}")))
+        let note = self.format.note("end", "{\"reason\":\"the node is stopping\"}");
+        Poll::Ready(Some(if is_broken { Err(Incomplete) } else { Ok(note) }))
     }
 }
 
 impl http_body::Body for StreamBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Incomplete;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
         let polled = self.poll_bytes(cx);
         let is_asked =
             self.half_closed.as_mut().is_some_and(|closed| closed.as_mut().poll(cx).is_ready());
@@ -224,8 +236,8 @@ impl http_body::Body for StreamBody {
             // Shows that it is alive at once, and from then on.
             self.keep_alive = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
         }
-        let format = self.format;
-        if let Some(keep_alive) = &mut self.keep_alive {
+        let (format, may_speak) = (self.format, !self.is_inside_a_record());
+        if let Some(keep_alive) = self.keep_alive.as_mut().filter(|_| may_speak) {
             if polled.is_ready() {
                 keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
             } else if keep_alive.as_mut().poll(cx).is_ready() {
@@ -239,6 +251,6 @@ impl http_body::Body for StreamBody {
                 return Poll::Ready(Some(Ok(Frame::data(sign.into()))));
             }
         }
-        polled.map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes.into()))))
+        polled.map(|bytes| bytes.map(|bytes| bytes.map(|bytes| Frame::data(bytes.into()))))
     }
 }
