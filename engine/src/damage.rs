@@ -60,7 +60,7 @@ impl Damage {
         }
     }
 
-    /// Whether records are lost, as opposed to a part that others can replace.
+    /// Whether records are lost (or cannot be read), as opposed to a part that others can replace.
     pub const fn loses_records(&self) -> bool {
         !matches!(
             self.kind,

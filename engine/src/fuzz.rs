@@ -157,10 +157,10 @@ proptest! {
                   [0-9a-f]{16}|shard-[0-9]{1,20}|LOCK|\\PC{0,20})\
                  (\\.(active|flushed|pending|damaged|trashed|writing|tail|\\PC{0,8})){0,2}",
     ) {
-        use crate::ingest::segment::{file_name, parse_file_name};
+        use crate::ingest::segment::FileName;
         use crate::store::name::Name;
-        if let Some((id, state)) = parse_file_name(&name) {
-            prop_assert_eq!(file_name(id, state), name.clone());
+        if let Some(parsed) = FileName::parse(&name) {
+            prop_assert_eq!(parsed.to_string(), name.clone());
         }
         if let Some(parsed) = Name::parse(&name) {
             prop_assert_eq!(parsed.to_string(), name.clone());

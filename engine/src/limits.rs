@@ -190,6 +190,26 @@ pub const COUNTING_BYTES: u64 = u64::MAX;
 /// Longest session name in a handshake, bytes.
 pub const SESSION_LEN_MAX: usize = 64;
 
+/// First pause before an ingest file that could not be read is read again, milliseconds.
+pub const UNREAD_PAUSE_MS_MIN: u64 = 1_000;
+
+/// Longest such pause, milliseconds: a fault that is over is to be forgotten within ten seconds.
+pub const UNREAD_PAUSE_MS_MAX: u64 = 4_000;
+
+/// Pause before a file that was read and is damaged is read again, milliseconds: somebody may have
+/// brought a good copy.
+pub const WORSE_PAUSE_MS: u64 = 60_000;
+
+/// How long the disk may refuse a flushed segment before what it gives goes to the store and the file
+/// is set aside, milliseconds: long enough for a cable, a controller or a volume to come back.
+pub const UNREAD_GIVEN_UP_MS: u64 = 300_000;
+
+/// Files that are read again at a time, so that the keeper gets on: each has some tens of MiB.
+pub const UNREAD_FILES_AT_A_TIME: usize = 4;
+
+/// Spans of one ingest file that answers name apart; of more one is told that covers them.
+pub const LOST_SPANS_OF_FILE_MAX: usize = 64;
+
 /// Longest time that a shard waits before it writes again after failed writes, microseconds.
 pub const WRITE_RETRY_US_MAX: u64 = 5_000_000;
 

@@ -167,8 +167,10 @@ pub struct IngestSegments {
     pub flushed: SegmentCount,
     /// Claimed by a consumer.
     pub pending: SegmentCount,
-    /// Set aside because part of them cannot be read.
+    /// Set aside because part of them is damaged, or could not be read for long.
     pub damaged: SegmentCount,
+    /// Cannot be read at present, whatever their state: they are read again.
+    pub unread: SegmentCount,
     /// Prepared or recycled, waiting for their next life.
     pub prepared: SegmentCount,
 }

@@ -79,6 +79,10 @@ pub struct IngestMetrics {
     pub backlog_limit_bytes: Gauge,
     /// Whether the backlog is full: 1 or 0.
     pub backlog_full: Gauge,
+    /// Files that cannot be read at present.
+    pub unread_segments: Gauge,
+    /// Files that are set aside.
+    pub damaged_segments: Gauge,
     /// Age of the oldest record that is not in the store yet, seconds.
     pub unstored_age_seconds: Gauge<f64, AtomicU64>,
     /// Bytes that no index covers yet: in shard memory and in ingest segments.

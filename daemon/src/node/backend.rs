@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::chunk::Part;
+use engine::damage::Damage;
 use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState as IngestState;
 use engine::search::{Missing, Searcher, Snapshot};
@@ -27,7 +28,6 @@ use net::shard::{Clock, Placement};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::doors::Doors;
-use super::losses::Losses;
 use super::vitals::Vitals;
 
 /// How long a shard may take to say what it holds.
@@ -44,7 +44,6 @@ pub(super) struct NodeBackend {
     pub(super) placement: Placement,
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) losses: Arc<Losses>,
     pub(super) searcher: Searcher,
     pub(super) hub: Hub,
     pub(super) metrics: Arc<NodeMetrics>,
@@ -66,6 +65,12 @@ impl NodeBackend {
     /// Permits for [`NodeBackend::appends`], one per byte.
     pub(super) fn append_permits() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(APPEND_BYTES_MAX))
+    }
+
+    /// Ingest files that cannot be read at present and are not set aside.
+    fn unread_segments(&self) -> usize {
+        let rows = self.registry.list();
+        rows.iter().filter(|row| !row.is_offered && row.state != IngestState::Damaged).count()
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -101,7 +106,6 @@ impl Backend for NodeBackend {
             })
             .collect();
         let (registry, catalogue) = (Arc::clone(&self.registry), Arc::clone(&self.catalogue));
-        let losses = Arc::clone(&self.losses);
         Box::pin(async move {
             let mut snapshot = Snapshot::default();
             for (shard, reply) in replies.into_iter().enumerate() {
@@ -118,10 +122,10 @@ impl Backend for NodeBackend {
                 }
             }
             // In this order; see the module page.
-            let ingest = registry.snapshot();
+            let ingest = registry.pin();
             let store = catalogue.snapshot();
-            snapshot.parts.extend(ingest.into_iter().map(|s| s as Arc<dyn Part>));
-            snapshot.missing.extend(losses.list());
+            snapshot.parts.extend(ingest.segments.into_iter().map(|s| s as Arc<dyn Part>));
+            snapshot.missing.extend(ingest.lost.iter().map(lost));
             snapshot.parts.extend(store.iter().map(|s| Arc::clone(s) as Arc<dyn Part>));
             snapshot
         })
@@ -182,6 +186,9 @@ impl Backend for NodeBackend {
         let mut state = SegmentState::default();
         for segment in self.registry.list() {
             let count = match segment.state {
+                _ if !segment.is_offered && segment.state != IngestState::Damaged => {
+                    &mut state.ingest.unread
+                }
                 IngestState::Active => &mut state.ingest.active,
                 IngestState::Flushed => &mut state.ingest.flushed,
                 IngestState::Pending => &mut state.ingest.pending,
@@ -230,12 +237,21 @@ impl Backend for NodeBackend {
         let shards = seats.filter(|seat| !seat.drained.load(Ordering::Acquire)).count() as u64;
         let held = self.registry.snapshot();
         let bytes = held.iter().map(|segment| segment.content().text_bytes).sum();
-        let done = shards == 0 && held.is_empty();
-        let stuck = (!done && self.replicas_missing.load(Ordering::Acquire)).then(|| {
-            "replicas are missing: nothing can go to the store (a node on its own needs \
-             --store.segment-replication-factor 1)"
-                .to_owned()
-        });
+        let unread = self.unread_segments();
+        let done = shards == 0 && held.is_empty() && unread == 0;
+        let stuck = if !done && self.replicas_missing.load(Ordering::Acquire) {
+            Some(
+                "replicas are missing: nothing can go to the store (a node on its own needs \
+                 --store.segment-replication-factor 1)"
+                    .to_owned(),
+            )
+        } else if unread > 0 && shards == 0 && held.len() <= unread {
+            Some(format!(
+                "{unread} ingest files cannot be read; they are read again, and the log says why"
+            ))
+        } else {
+            None
+        };
         Some(DrainState { done, shards, segments: held.len() as u64, bytes, stuck })
     }
 
@@ -249,6 +265,8 @@ impl Backend for NodeBackend {
         let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
         let ingest = &self.metrics.ingest;
         ingest.backlog_bytes.set(self.registry.backlog_bytes() as i64);
+        ingest.unread_segments.set(self.unread_segments() as i64);
+        ingest.damaged_segments.set(self.registry.damaged_segments() as i64);
         ingest.backlog_limit_bytes.set(self.backlog_max_bytes as i64);
         ingest.unindexed_bytes.set(memory + unstored as i64);
         let totals = self.catalogue.totals();
@@ -280,6 +298,12 @@ impl Backend for NodeBackend {
         self.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
         &self.metrics
     }
+}
+
+/// What cannot be read of the ingest side, for an answer.
+fn lost(damage: &Damage) -> Missing {
+    let (from, to) = damage.range.unwrap_or((Ulid::MIN, Ulid::MAX));
+    Missing { from, to, node: "local".into(), reason: damage.to_string(), damage: None }
 }
 
 /// Takes the records of one request into one shard.

@@ -19,14 +19,12 @@ use engine::topic::Topic;
 use net::metrics::NodeMetrics;
 
 use super::lock::{DirectoryLock, LOCK_FILE, LockError};
-use super::losses::Losses;
 use crate::config::NodeConfig;
 
 /// Both sides' data, locked for this process.
 pub(super) struct Data {
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) losses: Arc<Losses>,
     /// Topics in the store.
     pub(super) known_topics: Vec<Topic>,
     /// The newest record's stamp on disk, ms.
@@ -114,7 +112,6 @@ pub(super) fn open(
     let segments = recovered.catalogue.snapshot();
     let stats = segments.iter().filter_map(|segment| segment.topic_stats().ok());
     let known_topics = stats.flatten().map(|stats| stats.topic).collect();
-    let losses = Arc::new(Losses::recover(&*storage, &ingest_path));
     let alignment_bytes = direct_alignment(&ingest_path);
     let options = RegistryOptions {
         alignment_bytes,
@@ -126,7 +123,6 @@ pub(super) fn open(
     let ingest = engine::ingest::recover::recover(options, &stored, now_ms)
         .map_err(|e| failed("--ingest.path", &ingest_path, e.error))?;
     tell_damage(&ingest.report, metrics);
-    losses.add_unreadable(&ingest.report);
     tell_torn(&ingest.torn, metrics);
     for note in &ingest.notes {
         tracing::warn!("{note}");
@@ -152,7 +148,6 @@ pub(super) fn open(
         stamps: Arc::new(Mutex::new(stamps)),
         alignment_bytes,
         catalogue: Arc::new(recovered.catalogue),
-        losses,
         known_topics,
         locks,
     })

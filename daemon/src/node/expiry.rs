@@ -1,9 +1,11 @@
-//! Lets store segments expire, beside compaction on its thread, and tells what went.
+//! Lets store segments expire, and ingest files that could not be read for as long, beside compaction
+//! on its thread, and tells what went.
 //!
 //! Invariants: a state is told when it changes, what went for want of size always.
 
 use std::time::Duration;
 
+use engine::ingest::registry::Registry;
 use engine::store::catalogue::Catalogue;
 use engine::store::retention::{ClockWatch, RetentionLimits};
 use engine::store::retention_run::{Retention, RetentionTurn};
@@ -30,6 +32,7 @@ pub(super) fn limits(config: &StoreConfig) -> RetentionLimits {
 /// See the module page.
 pub(super) struct Expiry {
     retention: Retention,
+    retain_ms: u64,
     next_ms: u64,
     is_paused: bool,
     is_failing: bool,
@@ -41,17 +44,32 @@ impl Expiry {
         let now = clock.now();
         let watch = ClockWatch::start(now.monotonic_us / 1000, now.wall_ms, newest_ms);
         let retention = Retention::new(limits, watch);
-        Self { retention, next_ms: 0, is_paused: false, is_failing: false }
+        let retain_ms = limits.retain_ms;
+        Self { retention, retain_ms, next_ms: 0, is_paused: false, is_failing: false }
     }
 
     /// Does what is due.
-    pub(super) fn turn(&mut self, catalogue: &Catalogue, clock: Clock, metrics: &NodeMetrics) {
+    pub(super) fn turn(
+        &mut self,
+        catalogue: &Catalogue,
+        ingest: &Registry,
+        clock: Clock,
+        metrics: &NodeMetrics,
+    ) {
         let now = clock.now();
         let now_ms = now.monotonic_us / 1000;
         if now_ms < self.next_ms {
             return;
         }
-        let turn = self.retention.turn(catalogue, now_ms, now.wall_ms);
+        let mut turn = self.retention.turn(catalogue, now_ms, now.wall_ms);
+        if !turn.is_paused {
+            let (gone, errors) = ingest.expire_unread(now.wall_ms.saturating_sub(self.retain_ms));
+            for path in gone {
+                let path = path.display();
+                tracing::info!("{path} was not readable for as long as records are kept: removed");
+            }
+            turn.failed.extend(errors.into_iter().map(|e| (e.operation, e.path, e.error)));
+        }
         self.next_ms = now_ms + if turn.failed.is_empty() { BEAT_MS } else { BACK_OFF_MS };
         count(&turn, metrics);
         self.tell(&turn);

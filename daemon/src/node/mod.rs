@@ -26,7 +26,6 @@ mod host;
 mod keeper;
 pub(crate) mod listeners;
 pub(crate) mod lock;
-mod losses;
 mod notify;
 mod pressure;
 mod shards;
@@ -242,6 +241,7 @@ impl Node {
             ceiling,
             known_topics: &data.known_topics,
             alignment_bytes: data.alignment_bytes,
+            registry: Arc::clone(&data.registry),
             keeper: Arc::clone(&keeper),
             placement: common.placement.clone(),
             gate: common.doors.gate(),
@@ -386,7 +386,6 @@ fn backend(
         placement: common.placement.clone(),
         registry: Arc::clone(&data.registry),
         catalogue: Arc::clone(&data.catalogue),
-        losses: Arc::clone(&data.losses),
         searcher,
         hub: common.hub.clone(),
         metrics: Arc::clone(&common.metrics),

@@ -3,15 +3,13 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use engine::ingest::log::{ShardLog, ShardLogOptions};
+use engine::ingest::registry::Registry;
 use engine::ingest::stamp::Ceiling;
-use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
-use engine::storage::OsStorage;
 use engine::topic::Topic;
 use engine::ulid::PART_MAX;
 use net::follow::Hub;
@@ -35,6 +33,7 @@ pub(super) struct Wiring<'a> {
     /// Topics in the store: they count against the limit.
     pub(super) known_topics: &'a [Topic],
     pub(super) alignment_bytes: usize,
+    pub(super) registry: Arc<Registry>,
     pub(super) keeper: Arc<KeeperHandle>,
     pub(super) placement: Placement,
     pub(super) gate: Gate,
@@ -46,8 +45,9 @@ pub(super) struct Wiring<'a> {
 
 /// A shard's tail file at its full length, so that writing to it needs no space later. Without one
 /// the shard writes small batches as frames, which costs the disk more and loses nothing.
-fn open_tail(directory: &Path, shard: usize) -> Option<OwnedFd> {
-    let opened = tail::prepare(&OsStorage, directory, shard)
+fn open_tail(registry: &Registry, shard: usize) -> Option<OwnedFd> {
+    let opened = registry
+        .prepare_tail(shard)
         .and_then(|path| std::fs::OpenOptions::new().write(true).open(path));
     match opened {
         Ok(file) => Some(file.into()),
@@ -79,7 +79,7 @@ pub(super) fn spawn(
     let addresses = PerAddress::new(wiring.config.ingest.connections_per_address_max);
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
-        let tail = open_tail(&wiring.config.ingest.path, index);
+        let tail = open_tail(&wiring.registry, index);
         let ingest = &wiring.config.ingest;
         let options = ShardLogOptions {
             alignment_bytes: wiring.alignment_bytes,

@@ -29,7 +29,6 @@ use super::data::{Data, tell_damage};
 use super::doors::Doors;
 use super::expiry::Expiry;
 use super::host::Wanted;
-use super::losses::Losses;
 use super::pressure::Pressure;
 use super::vitals::{Role, Vitals};
 
@@ -67,7 +66,6 @@ pub(super) struct LocalIngest {
     pub(super) registry: Arc<Registry>,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
-    losses: Arc<Losses>,
     /// Nothing waits for company any more: the node is being emptied.
     draining: Arc<AtomicBool>,
     /// Since when something has been waiting to be gathered.
@@ -81,15 +79,16 @@ impl LocalIngest {
         clock: Clock,
         draining: Arc<AtomicBool>,
     ) -> Self {
-        let (registry, losses) = (Arc::clone(&data.registry), Arc::clone(&data.losses));
-        Self { registry, metrics, clock, losses, draining, flushed_since_ms: Mutex::default() }
+        let registry = Arc::clone(&data.registry);
+        Self { registry, metrics, clock, draining, flushed_since_ms: Mutex::default() }
     }
 }
 
 impl IngestSource for LocalIngest {
     fn available(&self, now_ms: u64) -> Available {
         let rows = self.registry.list();
-        let flushed = rows.iter().filter(|row| row.state == SegmentState::Flushed);
+        let flushed =
+            rows.iter().filter(|row| row.state == SegmentState::Flushed && row.is_offered);
         let (count, bytes) =
             flushed.fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.content.text_bytes));
         let mut since = self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,22 +132,25 @@ impl IngestSource for LocalIngest {
         tell_errors(&failed.errors);
     }
 
+    fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], now_ms: u64) {
+        if self.registry.note_unread(token, Ulid(input), damage, now_ms)
+            && let Some(refused) = damage.iter().find(|damage| damage.refusal().is_some())
+        {
+            tracing::error!("{refused}; the file stays as it is and is read again");
+        }
+    }
+
     fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
-        match self.registry.set_aside(token, Ulid(input)) {
-            Ok(true) => {
-                self.losses.add(Ulid(input), damage);
-                tracing::error!(
-                    segment = %Ulid(input),
-                    spans = damage.len(),
-                    "what could be read of an ingest segment is stored; the file is kept as .damaged"
-                );
-            }
+        match self.registry.set_aside(token, Ulid(input), damage) {
+            Ok(true) => tracing::error!(
+                segment = %Ulid(input),
+                spans = damage.len(),
+                "what could be read of an ingest segment is stored; the file is kept as .damaged, \
+                 answers say what is missing, and it comes back when it reads well again"
+            ),
             // Somebody else decides about it.
             Ok(false) => {}
-            Err(error) => {
-                self.losses.add(Ulid(input), damage);
-                tracing::error!("{error}");
-            }
+            Err(error) => tracing::error!("{error}"),
         }
     }
 }
@@ -233,7 +235,7 @@ fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
                 tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
             }
             // Before compaction, so that it merges nothing that has expired.
-            expiry.turn(&parts.catalogue, parts.clock, &parts.metrics);
+            expiry.turn(&parts.catalogue, &parts.source.registry, parts.clock, &parts.metrics);
             pulse.begin();
             pause = compaction.turn(&parts);
             pulse.rest();

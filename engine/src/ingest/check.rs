@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use super::frame::HEADER_BYTES;
 use super::open::{Frames, OpenSegment};
-use super::segment::{SegmentState, incarnation};
+use super::registry::{bad_slot, unread_slot};
+use super::segment::{FileName, SegmentState};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::chunk::OpenPart;
 use crate::damage::{Damage, DamageKind};
-use crate::limits::TAIL_SLOT_BYTES;
-use crate::storage::{Map, Open, Storage};
+use crate::storage::{Open, Storage};
 use crate::ulid::Ulid;
 
 /// What was found out about a file.
@@ -36,8 +36,13 @@ pub fn check_segment(
     id: Ulid,
     state: SegmentState,
 ) -> io::Result<Checked> {
-    let map = storage.open(path, Open::Read)?.map()?;
-    let (mut checked, mut torn) = check_segment_bytes(map, path, id, state)?;
+    let file = storage.open(path, Open::Read)?;
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(FileName::parse);
+    let cut_at = name.and_then(|name| name.cut_at);
+    let len = file.len()?;
+    let source = Source::File(file);
+    let (mut checked, mut torn) =
+        check_segment_bytes(&source, len, path, FileName { id, state, cut_at })?;
     if !torn.is_empty() {
         let directory = path.parent().unwrap_or(Path::new(""));
         for slot in slots_in(storage, directory) {
@@ -55,40 +60,42 @@ fn slots_in(storage: &dyn Storage, directory: &Path) -> Vec<SlotContent> {
     let entries = storage.list(directory).unwrap_or_default();
     let names = entries.into_iter().filter_map(|entry| entry.name);
     let tails = names.filter(|name| tail::is_file_name(name)).filter_map(|name| {
-        let map = storage.open(&directory.join(name), Open::Read).ok()?.map().ok()?;
-        let slots = tail_bytes(&map).chunks(TAIL_SLOT_BYTES);
-        Some(slots.filter_map(|slot| tail::decode_slot(slot).ok()).collect::<Vec<_>>())
+        let file = storage.open(&directory.join(name), Open::Read).ok()?;
+        let slots = (0..tail::SLOTS).filter_map(|slot| tail::read_slot(&*file, slot).ok()?.ok());
+        Some(slots.collect::<Vec<_>>())
     });
     tails.flatten().collect()
 }
 
-fn tail_bytes(map: &Map) -> &[u8] {
-    map.get(..tail::FILE_BYTES as usize).unwrap_or(map)
-}
-
 fn check_segment_bytes(
-    map: Map,
+    source: &Source,
+    len: u64,
     path: &Path,
-    id: Ulid,
-    state: SegmentState,
+    name: FileName,
 ) -> io::Result<(Checked, Vec<Torn>)> {
-    let is_torn = state == SegmentState::Active;
+    let is_torn = name.state == SegmentState::Active;
+    let (limit, ending) = match name.cut_at {
+        Some(cut_at) => (cut_at, Ending::Cut),
+        None if is_torn => (len, Ending::Torn),
+        None => (len, Ending::LastFrame),
+    };
     let options = WalkOptions {
         path,
-        incarnation: incarnation(id),
-        limit: map.len() as u64,
-        ending: if is_torn { Ending::Torn } else { Ending::LastFrame },
+        incarnation: name.incarnation(),
+        limit,
+        ending,
         // Of a complete file each frame's damage is told apart, below.
-        check_payloads: is_torn,
+        check_payloads: is_torn || name.cut_at.is_some(),
     };
-    let start = map.get(..HEADER_BYTES);
-    // Of a shorter file nobody can tell.
-    let is_ours = start.is_none_or(|start| walk::starts_like_ours(start, &options));
-    let source = Source::Mapped(Arc::new(map));
-    let walk = walk::walk(&source, &options)?;
-    if !is_ours && walk.frames.is_empty() && walk.torn.is_empty() {
-        return Ok((Checked { is_foreign: true, ..Checked::default() }, Vec::new()));
+    let walk = walk::walk(source, &options);
+    if walk.frames.is_empty() && walk.torn.is_empty() && walk.refusal().is_none() {
+        let start = source.read(0, HEADER_BYTES)?;
+        // Of a shorter file nobody can tell.
+        if start.len() == HEADER_BYTES && !walk::starts_like_ours(&start, &options) {
+            return Ok((Checked { is_foreign: true, ..Checked::default() }, Vec::new()));
+        }
     }
+    let source = source.clone();
     let open = OpenSegment::new(path.to_path_buf(), source, None, walk.frames, walk.damage);
     let open = Frames(Arc::new(open));
     let mut checked = Checked { damage: open.damage().to_vec(), ..Checked::default() };
@@ -113,22 +120,16 @@ fn check_segment_bytes(
 
 /// Checks a tail file. Its records may be copies of what segments hold.
 pub fn check_tail(storage: &dyn Storage, path: &Path) -> io::Result<Checked> {
-    let map = storage.open(path, Open::Read)?.map()?;
+    let file = storage.open(path, Open::Read)?;
     let mut checked = Checked::default();
-    for (index, slot) in tail_bytes(&map).chunks(TAIL_SLOT_BYTES).enumerate() {
-        match tail::decode_slot(slot) {
-            Ok(content) if content.table.describes(&content.text) => {
+    for slot in 0..tail::SLOTS {
+        match tail::read_slot(&*file, slot) {
+            Ok(Ok(content)) if content.table.describes(&content.text) => {
                 checked.record_count += content.table.record_count();
             }
-            Err(SlotState::Empty) => {}
-            Ok(_) | Err(SlotState::Unreadable) => checked.damage.push(Damage {
-                path: path.to_path_buf(),
-                offset: tail::slot_offset(index),
-                len_bytes: slot.len() as u64,
-                range: None,
-                records: None,
-                kind: DamageKind::Checksum("tail chunk"),
-            }),
+            Ok(Err(SlotState::Empty)) => {}
+            Ok(_) => checked.damage.push(bad_slot(path, slot)),
+            Err(error) => checked.damage.push(unread_slot(path, slot, Ulid::MIN, &error)),
         }
     }
     Ok(checked)
@@ -138,9 +139,9 @@ pub fn check_tail(storage: &dyn Storage, path: &Path) -> io::Result<Checked> {
 mod tests {
     use super::*;
     use crate::ingest::frame::{FrameBuffer, FramePlace};
-    use crate::ingest::segment::file_name;
+    use crate::ingest::segment::{file_name, incarnation};
     use crate::run_table::Run;
-    use crate::storage::OsStorage;
+    use crate::storage::{Map, OsStorage};
     use crate::topic::Topic;
     use std::fs;
 
@@ -168,8 +169,10 @@ mod tests {
     fn check(bytes: &[u8], state: SegmentState) -> Checked {
         let id = Ulid::from_parts(1_700_000_000_000, 77, 78);
         let path = Path::new("segment");
-        let map = Map::of_memory(bytes.to_vec());
-        let (mut checked, torn) = check_segment_bytes(map, path, id, state).unwrap();
+        let source = Source::Mapped(Arc::new(Map::of_memory(bytes.to_vec())));
+        let name = FileName { id, state, cut_at: None };
+        let (mut checked, torn) =
+            check_segment_bytes(&source, bytes.len() as u64, path, name).unwrap();
         checked.damage.extend(torn.into_iter().map(|torn| torn.damage));
         checked
     }

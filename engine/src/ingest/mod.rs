@@ -13,6 +13,7 @@
 //! `docs/format-ingest.md`.
 
 pub mod check;
+mod examine;
 pub mod frame;
 pub mod framing;
 pub mod hello;

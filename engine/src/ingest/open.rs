@@ -98,14 +98,7 @@ impl OpenSegment {
     }
 
     fn damage_of(&self, frame: &FrameAt, kind: DamageKind) -> Damage {
-        Damage {
-            path: self.path.clone(),
-            offset: frame.offset,
-            len_bytes: u64::from(frame.header.len_bytes),
-            range: Some((frame.header.first, frame.header.last)),
-            records: Some(u64::from(frame.header.record_count)),
-            kind,
-        }
+        frame.damage(&self.path, kind)
     }
 
     fn read_frame(&self, index: usize) -> Result<Chunk, Damage> {
@@ -173,7 +166,8 @@ fn text_of(source: &Source, frame: &FrameAt, is_verified: bool) -> Result<Text, 
     }
 }
 
-fn verify(source: &Source, frame: &FrameAt) -> Result<(), DamageKind> {
+/// Checks all of a frame.
+pub(super) fn verify(source: &Source, frame: &FrameAt) -> Result<(), DamageKind> {
     let header = FrameHeader::decode(&span_of(source, frame, 0..HEADER_BYTES)?);
     if header.map_err(walk::damage_kind)? != frame.header {
         return Err(DamageKind::Malformed("frame header"));

@@ -1,9 +1,12 @@
 //! Finding an ingest directory's records again after a stop of any kind.
 //!
-//! Invariants: nothing is deleted but files of ours that hold no record (or whose records a store
-//! says it has); what is not ours, not readable or not understood is left alone and told once. A
-//! tail file is emptied only when what it held is durable in a segment. Running it twice, or being
-//! stopped inside it, changes nothing: copies that it makes carry the same ULIDs.
+//! Invariants: nothing is decided from bytes that were not read, nor from a map. Nothing is deleted
+//! but files of ours that hold no record (or whose records a store says it has); what is not ours or
+//! not understood is left alone and told once; what could not be read is left as it is and handed to
+//! the registry, which tells it in every answer and reads it again. A segment that was being written
+//! is not written to: its new name says where its frames end. A tail file is emptied only when what
+//! it held is durable in a segment. Running it twice, or being stopped inside it, changes nothing:
+//! copies that it makes carry the same ULIDs.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,19 +14,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::frame::{ALIGNMENT_MIN, FrameBuffer, FramePlace, HEADER_BYTES};
-use super::registry::{FileError, Registry, RegistryOptions};
-use super::segment::{
-    Content, Extent, Segment, SegmentFile, SegmentState, file_name, incarnation, parse_file_name,
-};
+use super::examine::{Depth, Found, Verdict, examine};
+use super::registry::{self, FileError, Registry, RegistryOptions};
+use super::segment::{Content, Extent, FileName, Segment, SegmentFile, SegmentState};
 use super::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
-use super::walk::{self, Ending, FrameAt, Source, Walk, WalkOptions};
+use super::walk::{FrameAt, Walk};
 use crate::damage::{Damage, DamageKind};
-use crate::limits::TAIL_SLOT_BYTES;
-use crate::storage::Refusal;
-use crate::storage::{Entry, File, Open, Storage};
+use crate::storage::{Entry, Open, Refusal, Storage};
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 use crate::ulid::Ulid;
 
@@ -36,7 +35,7 @@ pub struct Recovered {
     pub registry: Registry,
     /// The newest stamp on disk, milliseconds since 1970; 0 if there is no record.
     pub newest_ms: u64,
-    /// Damage; the files stay as they are.
+    /// Damage, and what could not be read ([`Damage::refusal`]); the files stay as they are.
     pub report: Vec<Damage>,
     /// Things worth a line in the log.
     pub notes: Vec<Note>,
@@ -109,6 +108,7 @@ pub fn recover(
             torn: Vec::new(),
         },
         torn: Vec::new(),
+        oldest_active: oldest_active(&entries),
     };
     let mut tails = Vec::new();
     for entry in &entries {
@@ -118,9 +118,18 @@ pub fn recover(
         recovery.take_tail(&name);
     }
     recovery.remove_superfluous();
+    let newest_ms = recovery.found.newest_ms.max(now_ms);
+    recovery.found.registry.started(newest_ms);
     recovery.storage.sync_dir(&directory).map_err(failed("sync the directory"))?;
     recovery.found.torn = recovery.torn.into_iter().map(|torn| torn.damage).collect();
     Ok(recovery.found)
+}
+
+/// Where the oldest of the segments that were being written began.
+fn oldest_active(entries: &[Entry]) -> Ulid {
+    let names = entries.iter().filter_map(|entry| FileName::parse(entry.name.as_deref()?));
+    let active = names.filter(|name| name.state == SegmentState::Active);
+    active.map(|name| Ulid::first_of_ms(name.id.ms())).min().unwrap_or(Ulid::MIN)
 }
 
 /// A segment that was found and its frames, as their headers say.
@@ -156,17 +165,9 @@ struct Recovery<'a> {
     superfluous: Vec<PathBuf>,
     /// Until the tail files are read too, nobody knows what they cost.
     torn: Vec<Torn>,
+    /// No record of a tail file is older: it backs a frame of a segment that was being written.
+    oldest_active: Ulid,
     found: Recovered,
-}
-
-/// What a segment file turned out to be.
-enum Verdict {
-    /// It has records.
-    Records(Box<Walk>, u64),
-    /// It is ours, but without a record that is whole.
-    Unused(Vec<Torn>),
-    /// It does not start like one of ours.
-    Foreign(Vec<Torn>),
 }
 
 impl Recovery<'_> {
@@ -185,62 +186,70 @@ impl Recovery<'_> {
         if not_recoverys.contains(&name.as_str()) {
             return;
         }
-        match parse_file_name(name) {
-            // Set aside before; it stays.
-            Some((_, SegmentState::Damaged)) if entry.is_file => {}
-            Some((id, state)) if entry.is_file => self.take_segment(id, state),
+        match FileName::parse(name) {
+            Some(name) if entry.is_file => self.take_segment(name),
             None if entry.is_file && tail::is_file_name(name) => tails.push(name.clone()),
             _ => self.found.notes.push(Note::Unknown(self.directory().join(name))),
         }
     }
 
-    fn take_segment(&mut self, id: Ulid, state: SegmentState) {
-        let path = self.directory().join(file_name(id, state));
-        if self.already_stored.contains(&id.0) && self.take_stored(id, state, &path) {
+    fn take_segment(&mut self, name: FileName) {
+        let path = self.directory().join(name.to_string());
+        if self.already_stored.contains(&name.id.0) && self.take_stored(name, &path) {
             self.superfluous.push(path);
             return;
         }
-        // A read that fails once may succeed the next time; until the next start nobody else tries.
-        let examined = self.examine(id, state, &path).or_else(|_| self.examine(id, state, &path));
-        match examined {
-            Ok(Verdict::Records(walk, file_len)) => {
-                self.keep_segment(id, state, &path, *walk, file_len);
+        let state = name.state;
+        match self.examine(name, &path) {
+            Ok(Verdict::Records(found)) if is_aside(state) && !found.walk.damage.is_empty() => {
+                self.keep_aside(name, found);
             }
+            Ok(Verdict::Records(found)) => self.keep_segment(name, &path, found),
+            Ok(Verdict::Unread(found)) => self.keep_unread(name, found),
             // Not used again: a sync of it may have failed before the stop.
-            Ok(Verdict::Unused(torn)) if state == SegmentState::Active => {
+            Ok(Verdict::Unused(torn)) if state == SegmentState::Active || name.cut_at.is_some() => {
                 self.torn.extend(torn);
                 if let Err(error) = self.storage.remove(&path) {
                     self.fail("remove", path, error);
                 }
             }
             // A flushed segment had records once.
-            Ok(Verdict::Unused(_)) => {
-                self.found.report.push(whole_file_damage(path, DamageKind::Malformed("segment")));
-            }
+            Ok(Verdict::Unused(_)) => self.keep_unusable(name),
+            Ok(Verdict::Foreign(_)) if is_aside(state) => self.keep_unusable(name),
             // Its first frame is the damaged one: told as what it is, and left alone too.
             Ok(Verdict::Foreign(torn)) if !torn.is_empty() => self.torn.extend(torn),
             Ok(Verdict::Foreign(_)) => self.found.notes.push(Note::Unknown(path)),
             Err(error) => {
-                self.found
-                    .report
-                    .push(whole_file_damage(path, DamageKind::Unread(Refusal::from(&error))));
+                let segment = self.adopt(name, &Found::default());
+                let damage = segment.unread(&error);
+                self.has_trouble(&segment, vec![damage]);
             }
+        }
+    }
+
+    /// A read that fails once may succeed at once.
+    fn examine(&self, name: FileName, path: &Path) -> io::Result<Verdict> {
+        let depth = if is_aside(name.state) { Depth::Frames } else { Depth::Headers };
+        match examine(&*self.storage, path, name, None, depth) {
+            Err(_) | Ok(Verdict::Unread(_)) => examine(&*self.storage, path, name, None, depth),
+            examined => examined,
         }
     }
 
     /// The store has what could be read of this segment: remembers just which frames that is. If
     /// there is damage in it, it may hold more than the store has, and is kept: says no.
-    fn take_stored(&mut self, id: Ulid, state: SegmentState, path: &Path) -> bool {
-        let Ok(verdict) = self.examine(id, state, path) else { return false };
-        let Verdict::Records(walk, file_len) = verdict else {
+    fn take_stored(&mut self, name: FileName, path: &Path) -> bool {
+        let Ok(verdict) = self.examine(name, path) else { return false };
+        let Verdict::Records(Found { walk, file_len, .. }) = verdict else {
             return matches!(verdict, Verdict::Unused(_));
         };
         if !walk.damage.is_empty() {
             return false;
         }
         let file = SegmentFile {
-            id,
-            state,
+            id: name.id,
+            state: name.state,
+            cut_at: name.cut_at,
             extent: Extent::Found,
             file_len,
             written_len: walk.end,
@@ -260,80 +269,70 @@ impl Recovery<'_> {
         }
     }
 
-    fn examine(&self, id: Ulid, state: SegmentState, path: &Path) -> io::Result<Verdict> {
-        let file = self.storage.open(path, Open::Read)?;
-        let file_len = file.len()?;
-        let mut start = [0; HEADER_BYTES];
-        match file.read_exact_at(&mut start, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Ok(Verdict::Foreign(Vec::new()));
-            }
-            read => read?,
-        }
-        let is_torn = state == SegmentState::Active;
-        let options = WalkOptions {
-            path,
-            incarnation: incarnation(id),
-            limit: file_len,
-            ending: if is_torn { Ending::Torn } else { Ending::LastFrame },
-            // Of a flushed file readers check what they read.
-            check_payloads: is_torn,
-        };
-        let walk = walk::walk(&Source::Mapped(Arc::new(file.map()?)), &options)?;
-        let has_records = walk.frames.iter().any(|f| f.header.record_count > 0);
-        Ok(match (has_records, walk::starts_like_ours(&start, &options)) {
-            (true, _) => Verdict::Records(Box::new(walk), file_len),
-            (false, true) => Verdict::Unused(walk.torn),
-            (false, false) => Verdict::Foreign(walk.torn),
-        })
+    fn adopt(&mut self, name: FileName, found: &Found) -> Arc<Segment> {
+        self.saw(found.content);
+        let segment = self.found.registry.adopt(SegmentFile {
+            id: name.id,
+            state: name.state,
+            cut_at: name.cut_at,
+            extent: Extent::Found,
+            file_len: found.file_len,
+            written_len: found.walk.end,
+            content: found.content,
+        });
+        segment.found(found);
+        segment
     }
 
-    fn keep_segment(
-        &mut self,
-        id: Ulid,
-        state: SegmentState,
-        path: &Path,
-        walk: Walk,
-        file_len: u64,
-    ) {
-        let mut content = Content::default();
-        for frame in &walk.frames {
-            let header = &frame.header;
-            if header.record_count > 0 {
-                let range = Some((header.first, header.last));
-                content.add(u64::from(header.record_count), u64::from(header.text_len), range);
+    /// What cannot be read of a segment is told, and read again by whoever looks after the registry.
+    fn has_trouble(&mut self, segment: &Arc<Segment>, damage: Vec<Damage>) {
+        self.found.registry.has_trouble(segment, &damage);
+        self.found.report.extend(damage);
+    }
+
+    /// Nobody knows all that it holds: it stays as it is. What was found in it is readable.
+    fn keep_unread(&mut self, name: FileName, found: Found) {
+        let segment = self.adopt(name, &found);
+        let Walk { damage, frames, .. } = found.walk;
+        self.has_trouble(&segment, damage);
+        self.lives.push(Life { segment, frames });
+    }
+
+    /// Set aside before, and damaged still.
+    fn keep_aside(&mut self, name: FileName, found: Found) {
+        let segment = self.adopt(name, &found);
+        self.has_trouble(&segment, found.walk.damage);
+    }
+
+    /// Nothing in it is a record.
+    fn keep_unusable(&mut self, name: FileName) {
+        let segment = self.adopt(name, &Found::default());
+        let damage = segment.whole_damage(DamageKind::Malformed("segment"));
+        self.has_trouble(&segment, vec![damage]);
+    }
+
+    fn keep_segment(&mut self, name: FileName, path: &Path, found: Found) {
+        let was_active = name.state == SegmentState::Active;
+        if was_active {
+            // Readable as it is, whether the disk has it or not.
+            let opened = self.storage.open(path, Open::Write);
+            if let Err(error) = opened.and_then(|file| file.sync()) {
+                self.fail("sync", path.to_path_buf(), error);
             }
         }
-        self.saw(content);
-        if state == SegmentState::Active {
-            // Readable as it is; the next start tries again.
-            if let Err(error) = end_segment(&*self.storage, path, id, &walk) {
-                self.fail("end", path.to_path_buf(), error);
+        let segment = self.adopt(name, &found);
+        let Walk { frames, damage, torn, end, .. } = found.walk;
+        self.torn.extend(torn);
+        self.found.report.extend(damage);
+        if name.state != SegmentState::Flushed {
+            if let Err(error) = segment.move_to(SegmentState::Flushed) {
+                self.fail("rename", path.to_path_buf(), error);
+                self.found.registry.flush_later(Arc::clone(&segment), end);
+            } else {
+                self.found.registry.offer(&segment);
             }
         }
-        self.torn.extend(walk.torn);
-        self.found.report.extend(walk.damage);
-        let flushed = self.directory().join(file_name(id, SegmentState::Flushed));
-        let mut now_in = SegmentState::Flushed;
-        if state != SegmentState::Flushed
-            && let Err(error) = self.storage.rename(path, &flushed)
-        {
-            self.fail("rename", path.to_path_buf(), error);
-            now_in = state;
-        }
-        let file = SegmentFile {
-            id,
-            state: now_in,
-            extent: Extent::Found,
-            file_len,
-            written_len: walk.end,
-            content,
-        };
-        let segment = self.found.registry.adopt(file);
-        if now_in != SegmentState::Flushed {
-            self.found.registry.flush_later(Arc::clone(&segment), walk.end);
-        }
-        self.lives.push(Life { segment, frames: walk.frames });
+        self.lives.push(Life { segment, frames });
     }
 
     fn saw(&mut self, content: Content) {
@@ -346,133 +345,63 @@ impl Recovery<'_> {
         self.found.notes.push(Note::Failed(FileError { operation, path, error }));
     }
 
-    /// Saves what a tail file holds, then empties it.
+    /// Saves what a tail file holds, then empties it. What cannot be read of it, or not be saved,
+    /// stays where it is.
     fn take_tail(&mut self, name: &str) {
         let path = self.directory().join(name);
-        let opened = self.storage.open(&path, Open::Write).and_then(|file| {
-            let slots = read_slots(&*file)?;
-            Ok((file, slots))
-        });
-        let (file, slots) = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.found
-                    .report
-                    .push(whole_file_damage(path, DamageKind::Unread(Refusal::from(&error))));
-                return;
-            }
+        let file = match self.storage.open(&path, Open::Write) {
+            Ok(file) => file,
+            Err(error) => return self.keep_tail(path, &[(0, error)]),
         };
-        for (index, slot) in slots.into_iter().enumerate() {
-            match slot {
-                Ok(content) if self.is_needed(&content) => {
-                    if let Err(error) = self.save_tail(&content) {
-                        // The file keeps it for the next start, and is not used until then.
-                        self.found.notes.push(Note::Failed(error));
-                        return;
-                    }
-                    for torn in &mut self.torn {
-                        torn.restore(&content);
+        let mut kept = Vec::new();
+        for slot in 0..tail::SLOTS {
+            let read = tail::read_slot(&*file, slot);
+            match read.or_else(|_| tail::read_slot(&*file, slot)) {
+                Ok(Ok(content)) if self.is_needed(&content) => {
+                    if let Err(failed) = self.save_slot(&content) {
+                        kept.push((slot, Refusal::from(&failed.error).into()));
+                        self.found.notes.push(Note::Failed(failed));
                     }
                 }
-                Ok(_) | Err(SlotState::Empty) => {}
-                Err(SlotState::Unreadable) => {
-                    let offset = tail::slot_offset(index);
-                    let kind = DamageKind::Checksum("tail chunk");
-                    self.found
-                        .report
-                        .push(Damage { offset, ..whole_file_damage(path.clone(), kind) });
+                Ok(Ok(_) | Err(SlotState::Empty)) => {}
+                Ok(Err(SlotState::Unreadable)) => {
+                    self.found.report.push(registry::bad_slot(&path, slot));
                 }
+                Err(error) => kept.push((slot, error)),
             }
         }
-        // Synced, so that a loss of power does not bring back what was there before.
-        let emptied = (0..tail::SLOTS)
-            .try_for_each(|slot| file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot)))
-            .and_then(|()| file.sync());
-        if let Err(error) = emptied {
+        if !kept.is_empty() {
+            self.keep_tail(path, &kept);
+        } else if let Err(error) = registry::empty(&*file) {
             self.fail("empty", path, error);
         }
+    }
+
+    fn save_slot(&mut self, content: &SlotContent) -> Result<(), FileError> {
+        let saved = self.found.registry.save_slot(content, self.now_ms)?;
+        self.saw(saved);
+        self.found.tail_records += saved.records;
+        for torn in &mut self.torn {
+            torn.restore(content);
+        }
+        Ok(())
+    }
+
+    fn keep_tail(&mut self, path: PathBuf, slots: &[(usize, io::Error)]) {
+        let damage = slots
+            .iter()
+            .map(|(slot, error)| registry::unread_slot(&path, *slot, self.oldest_active, error));
+        let damage: Vec<Damage> = damage.collect();
+        self.found.report.extend(damage.iter().cloned());
+        self.found.registry.keep_tail(path, damage);
     }
 
     /// Whether the frame that a slot backs is missing from its segment, or holds other records.
     fn is_needed(&self, content: &SlotContent) -> bool {
         !self.lives.iter().any(|life| life.holds(content))
     }
-
-    /// Writes a slot's records as a segment of their own: no file that was written before is
-    /// touched, and the order of records inside each segment stays.
-    fn save_tail(&mut self, slot: &SlotContent) -> Result<(), FileError> {
-        let id = self.found.registry.new_id(self.now_ms);
-        let mut frame = FrameBuffer::of(&slot.table, &slot.text);
-        let alignment_bytes = self.found.registry.options().alignment_bytes;
-        let place =
-            FramePlace { incarnation: incarnation(id), number: 0, is_last: true, alignment_bytes };
-        frame.finish(place);
-        let len = frame.as_bytes().len() as u64;
-        let active = self.directory().join(file_name(id, SegmentState::Active));
-        let flushed = self.directory().join(file_name(id, SegmentState::Flushed));
-        let storage = &self.storage;
-        let saved = storage
-            .open(&active, Open::CreateNew)
-            .and_then(|file| {
-                file.write_all_at(frame.as_bytes(), 0)?;
-                file.sync()
-            })
-            .and_then(|()| storage.rename(&active, &flushed))
-            .and_then(|()| storage.sync_dir(self.directory()));
-        if let Err(error) = saved {
-            // Best effort: the tail file still has the records.
-            let _ = self.storage.remove(&active);
-            return Err(FileError {
-                operation: "save the tail file's records as",
-                path: flushed,
-                error,
-            });
-        }
-        let content = Content {
-            records: frame.record_count(),
-            text_bytes: slot.text.len() as u64,
-            range: slot.table.range(),
-        };
-        self.saw(content);
-        self.found.tail_records += content.records;
-        let file = SegmentFile {
-            id,
-            state: SegmentState::Flushed,
-            extent: Extent::Found,
-            file_len: len,
-            written_len: len,
-            content,
-        };
-        self.found.registry.adopt(file);
-        Ok(())
-    }
 }
 
-fn whole_file_damage(path: PathBuf, kind: DamageKind) -> Damage {
-    Damage { path, offset: 0, len_bytes: 0, range: None, records: None, kind }
-}
-
-/// Makes a segment that was being written complete and durable: an end mark goes behind the last
-/// whole frame, over the torn one if there is one.
-fn end_segment(storage: &dyn Storage, path: &Path, id: Ulid, walk: &Walk) -> io::Result<()> {
-    let file = storage.open(path, Open::Write)?;
-    if !walk.is_complete {
-        let mut mark = FrameBuffer::end_mark(ALIGNMENT_MIN);
-        mark.finish(FramePlace {
-            incarnation: incarnation(id),
-            number: walk.frames.last().map_or(0, |f| f.header.number.saturating_add(1)),
-            is_last: true,
-            alignment_bytes: ALIGNMENT_MIN,
-        });
-        file.write_all_at(mark.as_bytes(), walk.end)?;
-    }
-    file.sync()
-}
-
-/// Both slots; a file that is shorter has fewer bytes in them.
-fn read_slots(file: &dyn File) -> io::Result<Vec<Result<SlotContent, SlotState>>> {
-    let len = file.len()?.min(tail::FILE_BYTES);
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes.chunks(TAIL_SLOT_BYTES).map(tail::decode_slot).collect())
+fn is_aside(state: SegmentState) -> bool {
+    state == SegmentState::Damaged
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::examine::{Depth, Found, Verdict, examine};
 use super::open::{Frames, OpenSegment};
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::chunk::{OpenPart, Part};
@@ -49,18 +50,56 @@ impl SegmentState {
     }
 }
 
-/// File name of a segment.
-pub fn file_name(id: Ulid, state: SegmentState) -> String {
-    format!("{id}.{}", state.extension())
+/// Name of a segment's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileName {
+    /// The segment.
+    pub id: Ulid,
+    /// Its state.
+    pub state: SegmentState,
+    /// Where its frames end, bytes, if no last frame says so: writing it ended early.
+    pub cut_at: Option<u64>,
 }
 
-/// The inverse of [`file_name`]; `None` for any other name.
+impl FileName {
+    /// What a name says; `None` for one that is no segment's.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (text, rest) = name.split_once('.')?;
+        let (cut_at, extension) = match rest.split_once('.') {
+            Some((len, extension)) => (Some(len.parse().ok()?), extension),
+            None => (None, rest),
+        };
+        let state = SegmentState::ALL.into_iter().find(|s| s.extension() == extension)?;
+        let id: Ulid = text.parse().ok().filter(|_| text.len() == ULID_TEXT_LEN)?;
+        let parsed = Self { id, state, cut_at };
+        // Other spellings (lower case, leading zeros) name other files.
+        (parsed.to_string() == name).then_some(parsed)
+    }
+
+    /// Life of the file: its frames carry it.
+    pub const fn incarnation(&self) -> u64 {
+        incarnation(self.id)
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.", self.id)?;
+        if let Some(len_bytes) = self.cut_at {
+            write!(f, "{len_bytes}.")?;
+        }
+        f.write_str(self.state.extension())
+    }
+}
+
+/// File name of a segment that a last frame ends.
+pub fn file_name(id: Ulid, state: SegmentState) -> String {
+    FileName { id, state, cut_at: None }.to_string()
+}
+
+/// Segment and state by the name of a file; `None` for a name that is no segment's.
 pub fn parse_file_name(name: &str) -> Option<(Ulid, SegmentState)> {
-    let (text, extension) = name.split_once('.')?;
-    let state = SegmentState::ALL.into_iter().find(|s| s.extension() == extension)?;
-    let id: Ulid = text.parse().ok().filter(|_| text.len() == ULID_TEXT_LEN)?;
-    // Other spellings (lower case) name other files.
-    (id.to_string() == text).then_some((id, state))
+    FileName::parse(name).map(|name| (name.id, name.state))
 }
 
 /// Life of the file that is named by this segment id: frames carry it.
@@ -96,7 +135,7 @@ impl Content {
 pub(super) enum Extent {
     /// Frames up to the published length.
     Published,
-    /// Found on disk after a start: a frame marked last has to end it.
+    /// Found on disk after a start: a frame marked last has to end it, or its name says where.
     Found,
 }
 
@@ -120,14 +159,29 @@ pub struct Segment {
     /// Whole frames below it are readable.
     written_len: AtomicU64,
     has_failed: AtomicBool,
-    state: Mutex<SegmentState>,
+    /// Its name on the disk may be another one than we gave it.
+    is_doubtful: AtomicBool,
+    /// A consumer takes what can be read of it.
+    is_partly_taken: AtomicBool,
+    /// Something of it was not read: it may hold more than its content says.
+    is_partly_known: AtomicBool,
+    label: Mutex<Label>,
     /// Held while the file is renamed or opened by its name, so that the name stays: as long as the
     /// disk takes, and so by nobody who only asks for the state.
-    name: Mutex<()>,
+    naming: Mutex<()>,
     content: Mutex<Content>,
     /// What is open of it, and of which state of its file.
     seen: Mutex<(u128, Weak<OpenSegment>)>,
     kept: Arc<Slot<OpenSegment>>,
+}
+
+/// Its file's name but for the id.
+#[derive(Debug, Clone, Copy)]
+struct Label {
+    state: SegmentState,
+    cut_at: Option<u64>,
+    /// What the next name has in place of that.
+    cut_next: Option<u64>,
 }
 
 /// Complete segments that are open though nobody reads them.
@@ -140,7 +194,7 @@ pub(crate) fn close_kept() {
 
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({} bytes)", file_name(self.id, self.state()), self.written_len())
+        write!(f, "{} ({} bytes)", self.name(), self.written_len())
     }
 }
 
@@ -153,6 +207,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct SegmentFile {
     pub(super) id: Ulid,
     pub(super) state: SegmentState,
+    /// As in its name.
+    pub(super) cut_at: Option<u64>,
     pub(super) extent: Extent,
     pub(super) file_len: u64,
     pub(super) written_len: u64,
@@ -169,8 +225,15 @@ impl Segment {
             file_len: AtomicU64::new(file.file_len),
             written_len: AtomicU64::new(file.written_len),
             has_failed: AtomicBool::new(false),
-            state: Mutex::new(file.state),
-            name: Mutex::default(),
+            is_doubtful: AtomicBool::new(false),
+            is_partly_taken: AtomicBool::new(false),
+            is_partly_known: AtomicBool::new(false),
+            label: Mutex::new(Label {
+                state: file.state,
+                cut_at: file.cut_at,
+                cut_next: file.cut_at,
+            }),
+            naming: Mutex::default(),
             content: Mutex::new(file.content),
             seen: Mutex::default(),
             kept: Arc::default(),
@@ -199,22 +262,56 @@ impl Segment {
 
     /// Whether its file can be used again: what was asked of the disk for it was done.
     pub(super) fn is_reusable(&self) -> bool {
-        self.is_written_here() && !self.has_failed.load(Ordering::Acquire)
+        let is_whole = !self.has_failed.load(Ordering::Acquire);
+        self.is_written_here() && is_whole && !self.is_doubtful.load(Ordering::Acquire)
+    }
+
+    /// A sync of its directory failed: on the disk it may keep a name that it had before.
+    pub(super) fn doubt_name(&self) {
+        self.is_doubtful.store(true, Ordering::Release);
+    }
+
+    /// Whether a consumer takes what can be read, because the disk has refused the rest for long.
+    pub fn is_partly_taken(&self) -> bool {
+        self.is_partly_taken.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_all_or_nothing(&self, is_wanted: bool) {
+        self.is_partly_taken.store(!is_wanted, Ordering::Release);
     }
 
     /// Its state.
     pub fn state(&self) -> SegmentState {
-        *lock(&self.state)
+        lock(&self.label).state
+    }
+
+    /// Its last good frame ends at `len_bytes` and is not marked as the last: its next name says so.
+    pub(super) fn end_at(&self, len_bytes: u64) {
+        lock(&self.label).cut_next = Some(len_bytes);
+    }
+
+    /// Whether a write or sync in it has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
     }
 
     /// Where its file is now. A shard opens it by this path when it is handed the segment: the
     /// name does not change before the shard has it sealed.
     pub fn path(&self) -> PathBuf {
-        self.path_in(self.state())
+        self.path_of(self.name())
     }
 
-    fn path_in(&self, state: SegmentState) -> PathBuf {
-        self.directory.join(file_name(self.id, state))
+    /// Name of its file now.
+    pub(super) fn name(&self) -> FileName {
+        self.name_by(*lock(&self.label))
+    }
+
+    const fn name_by(&self, label: Label) -> FileName {
+        FileName { id: self.id, state: label.state, cut_at: label.cut_at }
+    }
+
+    fn path_of(&self, name: FileName) -> PathBuf {
+        self.directory.join(name.to_string())
     }
 
     /// Bytes of whole frames that are written.
@@ -244,26 +341,66 @@ impl Segment {
 
     /// Renames the file to its next state.
     pub(super) fn move_to(&self, to: SegmentState) -> io::Result<()> {
-        let _name = lock(&self.name);
-        self.storage.rename(&self.path(), &self.path_in(to))?;
-        *lock(&self.state) = to;
+        let _naming = lock(&self.naming);
+        let label = *lock(&self.label);
+        let next = Label { state: to, cut_at: label.cut_next, cut_next: label.cut_next };
+        let (now, then) = (self.name_by(label), self.name_by(next));
+        self.storage.rename(&self.path_of(now), &self.path_of(then))?;
+        *lock(&self.label) = next;
         Ok(())
     }
 
-    fn read_damage(&self, error: &io::Error) -> Damage {
+    /// What all of it is missing for.
+    pub(super) fn whole_damage(&self, kind: DamageKind) -> Damage {
+        let content = self.content();
+        // It got its name before its first record was stamped.
+        let unknown = (Ulid::first_of_ms(self.id.ms()), Ulid::MAX);
+        let is_known = content.range.is_some() && !self.is_partly_known.load(Ordering::Acquire);
         Damage {
             path: self.path(),
             offset: 0,
             len_bytes: self.written_len(),
-            range: self.content().range,
-            records: Some(self.content().records),
-            kind: DamageKind::Unread(Refusal::from(error)),
+            range: content.range.filter(|_| is_known).or(Some(unknown)),
+            records: is_known.then_some(content.records),
+            kind,
         }
+    }
+
+    /// All of it, because of an error of reading.
+    pub(super) fn unread(&self, error: &io::Error) -> Damage {
+        self.whole_damage(DamageKind::Unread(Refusal::from(error)))
+    }
+
+    /// Reads its file in full, whatever its name is.
+    pub(super) fn examine(&self, depth: Depth) -> io::Result<Verdict> {
+        let name = self.name();
+        let written_len = self.is_written_here().then(|| self.written_len());
+        examine(&*self.storage, &self.path_of(name), name, written_len, depth)
+    }
+
+    /// What a file that another process left turned out to hold.
+    pub(super) fn found(&self, found: &Found) {
+        if self.is_written_here() {
+            return;
+        }
+        *lock(&self.content) = found.content;
+        self.is_partly_known.store(found.walk.refusal().is_some(), Ordering::Release);
+        self.file_len.store(found.file_len, Ordering::Release);
+        self.written_len.store(found.walk.end, Ordering::Release);
+        if found.walk.refusal().is_none() && !found.walk.is_complete && self.may_be_cut() {
+            self.end_at(found.walk.end);
+        }
+    }
+
+    /// Whether it is as its process left it: no last frame need end it.
+    fn may_be_cut(&self) -> bool {
+        let label = lock(&self.label);
+        label.state == SegmentState::Active || label.cut_at.is_some()
     }
 
     /// Opens its file, whatever its name is.
     pub(super) fn open_file(&self) -> io::Result<Arc<dyn File>> {
-        let _name = lock(&self.name);
+        let _naming = lock(&self.naming);
         self.storage.open(&self.path(), Open::Read)
     }
 
@@ -299,11 +436,11 @@ impl Segment {
 
     /// Its file, by the name that it has now, and whether it is still written.
     fn open_named(&self) -> io::Result<(PathBuf, Arc<dyn File>, bool)> {
-        let _name = lock(&self.name);
-        let state = self.state();
-        let path = self.path_in(state);
+        let _naming = lock(&self.naming);
+        let name = self.name();
+        let path = self.path_of(name);
         let file = self.storage.open(&path, Open::Read)?;
-        Ok((path, file, state == SegmentState::Active))
+        Ok((path, file, name.state == SegmentState::Active))
     }
 
     fn find_frames(
@@ -314,15 +451,16 @@ impl Segment {
         how: Reading,
     ) -> io::Result<OpenSegment> {
         let (limit, ending) = match self.extent {
-            _ if is_active => (self.written_len(), Ending::Limit),
             Extent::Published => (self.written_len(), Ending::Limit),
+            Extent::Found if is_active => (file.len()?, Ending::Torn),
+            Extent::Found if self.name().cut_at.is_some() => (self.written_len(), Ending::Limit),
             Extent::Found => (file.len()?, Ending::LastFrame),
         };
         let source = match how {
             Reading::File => (Source::File(file), None),
             Reading::Map => (Source::Mapped(Arc::new(file.map()?)), Some(file)),
         };
-        self.walk(path, source, limit, ending)
+        Ok(self.walk(path, source, limit, ending))
     }
 
     fn walk(
@@ -331,12 +469,12 @@ impl Segment {
         (source, file): (Source, Option<Arc<dyn File>>),
         limit: u64,
         ending: Ending,
-    ) -> io::Result<OpenSegment> {
+    ) -> OpenSegment {
         let incarnation = self.incarnation();
-        let options =
-            WalkOptions { path: &path, incarnation, limit, ending, check_payloads: false };
-        let walk = walk::walk(&source, &options)?;
-        Ok(OpenSegment::new(path, source, file, walk.frames, walk.damage))
+        let check_payloads = ending == Ending::Torn;
+        let options = WalkOptions { path: &path, incarnation, limit, ending, check_payloads };
+        let walk = walk::walk(&source, &options);
+        OpenSegment::new(path, source, file, walk.frames, walk.damage)
     }
 }
 
@@ -354,12 +492,12 @@ impl Part for Segment {
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
-        let open = self.open_shared().map_err(|e| self.read_damage(&e))?;
+        let open = self.open_shared().map_err(|e| self.unread(&e))?;
         Ok(Box::new(Frames(open)))
     }
 
     fn open_to_move(&self) -> Result<Box<dyn OpenPart>, Damage> {
-        let open = self.open_alone().map_err(|e| self.read_damage(&e))?;
+        let open = self.open_alone().map_err(|e| self.unread(&e))?;
         Ok(Box::new(Frames(Arc::new(open))))
     }
 

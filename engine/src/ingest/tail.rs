@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::frame::{FrameHeader, HEADER_BYTES};
 use crate::limits::TAIL_SLOT_BYTES;
 use crate::run_table::{Run, RunTable};
-use crate::storage::{Open, Storage};
+use crate::storage::{File, Open, Storage};
 
 /// Slots of a tail file.
 pub const SLOTS: usize = 2;
@@ -46,10 +46,9 @@ pub fn prepare(storage: &dyn Storage, directory: &Path, shard: usize) -> io::Res
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => storage.open(&path, Open::Write)?,
         other => other?,
     };
-    let mut slot_bytes = vec![0; TAIL_SLOT_BYTES];
     for slot in 0..SLOTS {
-        let whole = file.read_exact_at(&mut slot_bytes, slot_offset(slot));
-        if whole.is_ok() && decode_slot(&slot_bytes).is_ok() {
+        // What cannot be read is not empty.
+        if read_slot(&*file, slot)?.is_ok() {
             let what = format!("{} holds records that could not be saved", path.display());
             return Err(io::Error::other(what));
         }
@@ -157,6 +156,17 @@ pub(super) enum SlotState {
     Empty,
     /// Its first chunk cannot be read.
     Unreadable,
+}
+
+/// Reads a slot; a file that is shorter has fewer bytes in it.
+pub(super) fn read_slot(
+    file: &dyn File,
+    slot: usize,
+) -> io::Result<Result<SlotContent, SlotState>> {
+    let len = file.len()?.saturating_sub(slot_offset(slot)).min(TAIL_SLOT_BYTES as u64);
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, slot_offset(slot))?;
+    Ok(decode_slot(&bytes))
 }
 
 /// Reads the chunks of a slot up to the first that does not belong.

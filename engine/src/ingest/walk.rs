@@ -4,7 +4,8 @@
 //! Invariants: only frames of the wanted incarnation with growing numbers and ULIDs count, so
 //! frames of a file's earlier life never come back. A bad span with a valid frame behind it is
 //! damage; a bad suffix is damage too unless the file was being written (a torn tail; what of it
-//! is to be told is [`super::torn`]'s).
+//! is to be told is [`super::torn`]'s). A span that could not be read is neither: frames before and
+//! behind it are found, and what of it is known is that it is not known.
 
 use std::borrow::Cow;
 use std::io;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES, NotAFrame};
 use super::torn::{Place, Torn, behind};
 use crate::damage::{Damage, DamageKind};
-use crate::storage::{File, Map};
+use crate::storage::{File, Map, Refusal};
 use crate::ulid::Ulid;
 
 /// Bytes of a file that are read at once to look at a header: small frames lie close together.
@@ -22,6 +23,10 @@ const HEADER_WINDOW_BYTES: usize = 16 << 10;
 
 /// Bytes that the search behind a bad frame reads at once.
 const SEARCH_WINDOW_BYTES: usize = 1 << 20;
+/// The same where larger pieces cannot be read.
+const UNREAD_STEP_BYTES: usize = 4 << 10;
+/// Reads that may fail in one search: what is behind them stays unread until the next walk.
+const SEARCH_REFUSALS_MAX: u32 = 512;
 
 /// The bytes of a segment.
 #[derive(Clone)]
@@ -73,14 +78,17 @@ struct Headers<'a> {
 
 impl Headers<'_> {
     /// The bytes of a header at `offset`; fewer where the file ends.
-    fn at(&mut self, offset: u64) -> io::Result<&[u8]> {
+    fn at(&mut self, offset: u64) -> Result<&[u8], Refusal> {
         if let Source::Mapped(map) = self.source {
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(map.len());
             return Ok(&map[start..(start + HEADER_BYTES).min(map.len())]);
         }
         let end = self.start + self.window.len() as u64;
         if offset < self.start || offset + HEADER_BYTES as u64 > end {
-            self.window = self.source.read(offset, HEADER_WINDOW_BYTES)?.into_owned();
+            let ahead = self.source.read(offset, HEADER_WINDOW_BYTES);
+            // What cannot be read may lie behind the header.
+            let read = ahead.or_else(|_| self.source.read(offset, HEADER_BYTES));
+            self.window = read.map_err(|error| Refusal::from(&error))?.into_owned();
             self.start = offset;
         }
         let at = (offset - self.start) as usize;
@@ -97,6 +105,16 @@ pub(super) enum Ending {
     Limit,
     /// Anything: a file that was being written when its process ended.
     Torn,
+    /// Frames up to the limit, where writing ended early; what of them is not whole was perhaps
+    /// never on the disk.
+    Cut,
+}
+
+impl Ending {
+    /// Whether a bad suffix is a torn one.
+    const fn may_be_torn(self) -> bool {
+        matches!(self, Self::Torn | Self::Cut)
+    }
 }
 
 /// A frame and where it lies.
@@ -106,12 +124,27 @@ pub(super) struct FrameAt {
     pub(super) header: FrameHeader,
 }
 
+impl FrameAt {
+    /// What its records are lost for.
+    pub(super) fn damage(&self, path: &Path, kind: DamageKind) -> Damage {
+        Damage {
+            path: path.to_path_buf(),
+            offset: self.offset,
+            len_bytes: u64::from(self.header.len_bytes),
+            range: Some((self.header.first, self.header.last)),
+            records: Some(u64::from(self.header.record_count)),
+            kind,
+        }
+    }
+}
+
 /// What a walk found.
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     /// Valid frames, in order.
     pub(super) frames: Vec<FrameAt>,
-    /// Bad spans.
+    /// Bad spans, and unread ones ([`Damage::refusal`]): where bytes could not be read, nobody knows
+    /// what stands there.
     pub(super) damage: Vec<Damage>,
     /// Unfinished or damaged frames behind the last good one, if the file was being written.
     pub(super) torn: Vec<Torn>,
@@ -119,6 +152,13 @@ pub(super) struct Walk {
     pub(super) end: u64,
     /// Whether the last frame says that it is the last.
     pub(super) is_complete: bool,
+}
+
+impl Walk {
+    /// Why some of the bytes that decide were not read, if that is so.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.damage.iter().find_map(Damage::refusal)
+    }
 }
 
 /// What to walk.
@@ -138,7 +178,7 @@ pub(super) struct WalkOptions<'a> {
 pub(super) fn starts_like_ours(start: &[u8], options: &WalkOptions<'_>) -> bool {
     start.iter().all(|&b| b == 0)
         || FrameHeader::decode(start).is_ok()
-        || (options.ending != Ending::Torn && FrameHeader::is_likely(start, options.incarnation, 0))
+        || (!options.ending.may_be_torn() && FrameHeader::is_likely(start, options.incarnation, 0))
 }
 
 pub(super) fn damage_kind(error: NotAFrame) -> DamageKind {
@@ -151,30 +191,56 @@ pub(super) fn damage_kind(error: NotAFrame) -> DamageKind {
     }
 }
 
-/// Walks the file. An error is one of reading.
-pub(super) fn walk(source: &Source, options: &WalkOptions<'_>) -> io::Result<Walk> {
+/// What stands where a frame was expected.
+enum Bad {
+    /// No frame that may come next.
+    NotAFrame(NotAFrame),
+    /// Nobody knows.
+    Unread(Refusal),
+}
+
+impl From<NotAFrame> for Bad {
+    fn from(error: NotAFrame) -> Self {
+        Self::NotAFrame(error)
+    }
+}
+
+impl From<Refusal> for Bad {
+    fn from(refusal: Refusal) -> Self {
+        Self::Unread(refusal)
+    }
+}
+
+/// Walks the file. What cannot be read is passed over, as damage is, and told apart from it.
+pub(super) fn walk(source: &Source, options: &WalkOptions<'_>) -> Walk {
     let mut found = Walk::default();
     let mut headers = Headers { source, window: Vec::new(), start: 0 };
     while found.end < options.limit && !found.is_complete {
-        let bad = match frame_at(&mut headers, options, &found, found.end)? {
+        let bad = match frame_at(&mut headers, options, &found, found.end) {
             Ok(frame) => {
                 accept(&mut found, frame);
                 continue;
             }
-            Err(error) => error,
+            Err(bad) => bad,
         };
-        let Some(next) = search(&mut headers, options, &found)? else {
-            end_badly(&mut headers, &mut found, options, damage_kind(bad))?;
-            return Ok(found);
+        let mut search = Search { refusal: None, refusals_left: SEARCH_REFUSALS_MAX };
+        let next = search.next_frame(&mut headers, options, &found);
+        let kind = match (bad, search.refusal) {
+            (Bad::Unread(refusal), _) | (_, Some(refusal)) => DamageKind::Unread(refusal),
+            (Bad::NotAFrame(error), None) => damage_kind(error),
         };
-        let hole = hole_before(&found, &next, options.path, damage_kind(bad));
+        let Some(next) = next else {
+            end_badly(&mut headers, &mut found, options, kind);
+            return found;
+        };
+        let hole = hole_before(&found, &next, options.path, kind);
         found.damage.push(hole);
         accept(&mut found, next);
     }
-    if options.ending != Ending::Limit && !found.is_complete {
-        end_badly(&mut headers, &mut found, options, DamageKind::Truncated("segment"))?;
+    if !matches!(options.ending, Ending::Limit | Ending::Cut) && !found.is_complete {
+        end_badly(&mut headers, &mut found, options, DamageKind::Truncated("segment"));
     }
-    Ok(found)
+    found
 }
 
 fn accept(found: &mut Walk, frame: FrameAt) {
@@ -189,62 +255,121 @@ fn frame_at(
     options: &WalkOptions<'_>,
     found: &Walk,
     offset: u64,
-) -> io::Result<Result<FrameAt, NotAFrame>> {
-    let header = match FrameHeader::decode(headers.at(offset)?) {
-        Ok(header) => header,
-        Err(e) => return Ok(Err(e)),
-    };
+) -> Result<FrameAt, Bad> {
+    let header = FrameHeader::decode(headers.at(offset)?)?;
     let last = found.frames.last().map(|f| f.header);
     // The expected number at the expected place; behind a bad span any later one.
     let number_min = last.map_or(0, |l| l.number.saturating_add(1));
     let number_fits =
         if offset == found.end { header.number == number_min } else { header.number > number_min };
     if header.incarnation != options.incarnation || header.chunk.is_some() || !number_fits {
-        return Ok(Err(NotAFrame::Malformed("frame sequence")));
+        return Err(NotAFrame::Malformed("frame sequence").into());
     }
     if last.is_some_and(|l| header.record_count > 0 && header.first <= l.last) {
-        return Ok(Err(NotAFrame::Malformed("ULID range of the frame header")));
+        return Err(NotAFrame::Malformed("ULID range of the frame header").into());
     }
     let payload = HEADER_BYTES + header.text_len as usize + header.table_len as usize;
     if options.limit.saturating_sub(offset) < payload as u64 {
-        return Ok(Err(NotAFrame::Truncated("frame text")));
+        return Err(NotAFrame::Truncated("frame text").into());
     }
     if options.check_payloads {
-        let bytes = headers.source.read(offset, payload)?;
-        if let Err(e) = header.check_payload(&bytes) {
-            return Ok(Err(e));
-        }
+        let bytes = headers.source.read(offset, payload).map_err(|error| Refusal::from(&error))?;
+        header.check_payload(&bytes)?;
     }
-    Ok(Ok(FrameAt { offset, header }))
+    Ok(FrameAt { offset, header })
 }
 
-/// The next frame of this life behind a bad one at `found.end`.
-fn search(
-    headers: &mut Headers<'_>,
-    options: &WalkOptions<'_>,
-    found: &Walk,
-) -> io::Result<Option<FrameAt>> {
-    let source = headers.source;
-    let step = ALIGNMENT_MIN as u64;
-    let mut window_start = found.end + step;
-    while window_start < options.limit {
-        let len = (options.limit - window_start).min(SEARCH_WINDOW_BYTES as u64) as usize;
-        let window = source.read(window_start, len)?;
-        for at in (0..window.len()).step_by(ALIGNMENT_MIN) {
-            if !window[at..].starts_with(&super::frame::MAGIC) {
-                continue;
+/// The way from a bad frame to the next of this life. Reads in large windows; where one cannot be
+/// read, from its start in small ones, and leaps over what still cannot, farther each time, then back
+/// to where it can be read again. So a span that cannot be read costs some twenty reads that fail,
+/// however long it is.
+struct Search {
+    /// Why something on the way was not read.
+    refusal: Option<Refusal>,
+    refusals_left: u32,
+}
+
+impl Search {
+    /// The next frame behind a bad one at `found.end`.
+    fn next_frame(
+        &mut self,
+        headers: &mut Headers<'_>,
+        options: &WalkOptions<'_>,
+        found: &Walk,
+    ) -> Option<FrameAt> {
+        let mut at = found.end + ALIGNMENT_MIN as u64;
+        let mut window = SEARCH_WINDOW_BYTES;
+        while at < options.limit {
+            let len = (options.limit - at).min(window as u64) as usize;
+            let bytes = match headers.source.read(at, len) {
+                Ok(bytes) => bytes.into_owned(),
+                Err(_) if window > UNREAD_STEP_BYTES => {
+                    window = UNREAD_STEP_BYTES;
+                    continue;
+                }
+                Err(error) => {
+                    self.refusal.get_or_insert(Refusal::from(&error));
+                    at = self.leap(headers.source, options.limit, at)?;
+                    continue;
+                }
+            };
+            if let Some(frame) = self.frame_in(&bytes, at, headers, options, found) {
+                return Some(frame);
             }
-            let offset = window_start + at as u64;
-            if let Ok(frame) = frame_at(headers, options, found, offset)? {
-                return Ok(Some(frame));
+            if bytes.len() < len {
+                return None;
             }
+            at += len as u64;
+            window = (2 * window).min(SEARCH_WINDOW_BYTES);
         }
-        if window.len() < len {
-            break;
-        }
-        window_start += SEARCH_WINDOW_BYTES as u64;
+        None
     }
-    Ok(None)
+
+    fn frame_in(
+        &mut self,
+        bytes: &[u8],
+        start: u64,
+        headers: &mut Headers<'_>,
+        options: &WalkOptions<'_>,
+        found: &Walk,
+    ) -> Option<FrameAt> {
+        let starts = (0..bytes.len()).step_by(ALIGNMENT_MIN);
+        for at in starts.filter(|&at| bytes[at..].starts_with(&super::frame::MAGIC)) {
+            match frame_at(headers, options, found, start + at as u64) {
+                Ok(frame) => return Some(frame),
+                Err(Bad::Unread(refusal)) => {
+                    self.refusal.get_or_insert(refusal);
+                }
+                Err(Bad::NotAFrame(_)) => {}
+            }
+        }
+        None
+    }
+
+    /// Where reading is possible again behind `bad`, where it is not; `None`: nowhere.
+    fn leap(&mut self, source: &Source, limit: u64, bad: u64) -> Option<u64> {
+        let step_min = UNREAD_STEP_BYTES as u64;
+        let is_readable = |at: u64| source.read(at, UNREAD_STEP_BYTES).is_ok();
+        let (mut low, mut step) = (bad, step_min);
+        let mut high = loop {
+            let at = low + step;
+            self.refusals_left = self.refusals_left.checked_sub(1)?;
+            if at >= limit {
+                return None;
+            }
+            if is_readable(at) {
+                break at;
+            }
+            low = at;
+            step = (2 * step).min(SEARCH_WINDOW_BYTES as u64);
+        };
+        // Unread at `low`, readable at `high`.
+        while high - low > step_min {
+            let middle = low + (high - low) / 2 / ALIGNMENT_MIN as u64 * ALIGNMENT_MIN as u64;
+            *(if is_readable(middle) { &mut high } else { &mut low }) = middle;
+        }
+        Some(high)
+    }
 }
 
 /// The damage between the last good frame and `next`. Records are numbered without gaps, so what
@@ -267,14 +392,18 @@ fn hole_before(found: &Walk, next: &FrameAt, path: &Path, kind: DamageKind) -> D
     }
 }
 
+/// Nothing more was found behind the last good frame.
 fn end_badly(
     headers: &mut Headers<'_>,
     found: &mut Walk,
     options: &WalkOptions<'_>,
-    kind: DamageKind,
-) -> io::Result<()> {
-    if options.ending == Ending::Torn {
-        return find_torn(headers, found, options);
+    mut kind: DamageKind,
+) {
+    if options.ending.may_be_torn() && !matches!(kind, DamageKind::Unread(_)) {
+        match find_torn(headers, found, options) {
+            Ok(()) => return,
+            Err(refusal) => kind = DamageKind::Unread(refusal),
+        }
     }
     let from = found.frames.last().map_or(Ulid::MIN, |f| behind(f.header.last));
     found.damage.push(Damage {
@@ -285,7 +414,6 @@ fn end_badly(
         records: None,
         kind,
     });
-    Ok(())
 }
 
 /// Follows unfinished frames as long as their headers say where the next one is: several may have
@@ -294,7 +422,7 @@ fn find_torn(
     headers: &mut Headers<'_>,
     found: &mut Walk,
     options: &WalkOptions<'_>,
-) -> io::Result<()> {
+) -> Result<(), Refusal> {
     let last = found.frames.last().map(|f| f.header);
     let mut place = Place {
         path: options.path,
@@ -304,8 +432,7 @@ fn find_torn(
         after: last.map_or(Ulid::MIN, |l| behind(l.last)),
     };
     // A file is as long as it will ever be before a frame is in it.
-    let is_cut = last.is_some() && options.limit < found.end + HEADER_BYTES as u64;
-    if is_cut {
+    if last.is_some() && headers.at(place.offset)?.len() < HEADER_BYTES {
         found.torn.push(Torn::of_cut_file(&place));
         return Ok(());
     }

@@ -43,8 +43,29 @@ pub struct Map {
 
 #[derive(Debug)]
 enum Bytes {
-    Guarded { map: memmap2::Mmap, slot: usize },
+    Guarded {
+        map: memmap2::Mmap,
+        slot: usize,
+    },
     Memory(Arc<Vec<u8>>),
+    /// Bytes of a simulated disk, which says whether reading them meets a fault now.
+    #[cfg(any(test, feature = "testing"))]
+    Simulated(Simulated),
+}
+
+#[cfg(any(test, feature = "testing"))]
+struct Simulated {
+    bytes: Arc<Vec<u8>>,
+    /// Whether a page that is read now meets a fault.
+    meets_fault: Box<dyn Fn() -> bool + Send + Sync>,
+    poisoned: AtomicBool,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl std::fmt::Debug for Simulated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Simulated").field("len", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl Map {
@@ -80,11 +101,29 @@ impl Map {
         Self { bytes: Bytes::Memory(bytes.into()) }
     }
 
+    /// Bytes of a simulated disk. They stay what they are, but are not to be believed once reading
+    /// them has met a fault.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn simulated(
+        bytes: Arc<Vec<u8>>,
+        meets_fault: Box<dyn Fn() -> bool + Send + Sync>,
+    ) -> Self {
+        let poisoned = AtomicBool::new(false);
+        Self { bytes: Bytes::Simulated(Simulated { bytes, meets_fault, poisoned }) }
+    }
+
     /// Whether some of the bytes turned out unreadable and were replaced by zeros.
     pub fn is_poisoned(&self) -> bool {
-        match self.bytes {
-            Bytes::Guarded { slot, .. } => SLOTS[slot].poisoned.load(Ordering::Acquire),
+        match &self.bytes {
+            Bytes::Guarded { slot, .. } => SLOTS[*slot].poisoned.load(Ordering::Acquire),
             Bytes::Memory(_) => false,
+            #[cfg(any(test, feature = "testing"))]
+            Bytes::Simulated(map) => {
+                if !map.poisoned.load(Ordering::Acquire) && (map.meets_fault)() {
+                    map.poisoned.store(true, Ordering::Release);
+                }
+                map.poisoned.load(Ordering::Acquire)
+            }
         }
     }
 
@@ -104,6 +143,8 @@ impl Deref for Map {
         match &self.bytes {
             Bytes::Guarded { map, .. } => map,
             Bytes::Memory(bytes) => bytes,
+            #[cfg(any(test, feature = "testing"))]
+            Bytes::Simulated(map) => &map.bytes,
         }
     }
 }

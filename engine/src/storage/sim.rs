@@ -6,7 +6,9 @@
 //! in between may reach the disk anyway, in part, out of order, torn at 512 bytes.
 //! [`SimStorage::crash`] shows what a power loss leaves, [`SimStorage::kill`] what a process kill
 //! leaves. Any call can be made to fail; a failed sync loses what it should have written for good,
-//! as Linux does. Reads may come short.
+//! as Linux does, and so does one of a
+//! directory ([`SimStorage::forget_names`]). Reads may come short, and pages of a map meet the faults
+//! of [`Call::MapRead`].
 //!
 //! Invariants: the same seed and the same calls give the same outcome; nothing that was synced is
 //! ever lost or altered. It does not model damage that spreads to bytes nobody wrote (use
@@ -21,6 +23,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +52,8 @@ struct Disk {
     version_next: u64,
     capacity_bytes: u64,
     faults: Faults,
+    /// A directory whose sync fails never brings the names to the disk that it should have.
+    forgets_names: Option<String>,
     random: Random,
 }
 
@@ -62,6 +67,7 @@ impl SimStorage {
             version_next: 0,
             capacity_bytes: CAPACITY_BYTES,
             faults: Faults::default(),
+            forgets_names: None,
             random: Random::new(seed),
         })
     }
@@ -108,6 +114,23 @@ impl SimStorage {
     /// Makes calls fail by a rule, beside the rules already there.
     pub fn fail(&self, fault: Fault) {
         self.lock().faults.rules.push(fault);
+    }
+
+    /// From now on a sync of a directory that fails loses for good, as that of a file does, what it
+    /// should have brought to the disk: later ones that succeed do not make up for it.
+    /// Of directories whose path contains this.
+    pub fn forget_names(&self, path_part: &str) {
+        self.lock().forgets_names = Some(path_part.to_owned());
+    }
+
+    /// Bytes of files whose path contains this cannot be read, by system calls or maps: EIO.
+    pub fn make_unreadable(&self, path_part: &str, span: Range<u64>) {
+        self.lock().faults.unreadable.push((path_part.to_owned(), span));
+    }
+
+    /// All bytes can be read again.
+    pub fn make_readable(&self) {
+        self.lock().faults.unreadable.clear();
     }
 
     /// Forgets all rules; [`SimStorage::crash_at`] stays.
@@ -192,7 +215,13 @@ impl Disk {
             version_next: self.version_next,
             capacity_bytes: self.capacity_bytes,
             faults: Faults::default(),
+            forgets_names: self.forgets_names.clone(),
         }
+    }
+
+    fn forgets(&self, directory: &Path) -> bool {
+        let is_meant = |part: &String| directory.to_string_lossy().contains(part);
+        self.forgets_names.as_ref().is_some_and(is_meant)
     }
 
     fn admit(&mut self, call: Call, path: &Path) -> Result<(), Refusal> {
@@ -357,7 +386,15 @@ impl Storage for SimStorage {
 
     fn sync_dir(&self, directory: &Path) -> io::Result<()> {
         let mut disk = self.lock();
-        disk.admit(Call::SyncDir, directory)?;
+        match disk.admit(Call::SyncDir, directory) {
+            Err(Refusal::Fault(error)) if disk.forgets(directory) => {
+                let mut random = disk.random.clone();
+                disk.names.fail_sync(directory, &mut random);
+                disk.random = random;
+                return Err(error.error());
+            }
+            admitted => admitted?,
+        }
         disk.require_directory(directory)?;
         disk.names.sync(directory);
         disk.collect();
@@ -415,11 +452,18 @@ impl File for SimFile {
         let mut disk = self.admit(Call::Read)?;
         let short = disk.random.below(16) == 0;
         let cut = disk.random.next_u64();
+        let readable_to = disk.faults.unreadable_from(&self.path, offset);
+        if readable_to.is_some_and(|end| end <= offset) {
+            return Err(FaultError::Io.error());
+        }
         let live = &disk.inode(self.number).live;
         let Some(rest) = usize::try_from(offset).ok().and_then(|start| live.get(start..)) else {
             return Ok(0);
         };
         let mut count = rest.len().min(buffer.len());
+        if let Some(end) = readable_to {
+            count = count.min((end - offset) as usize);
+        }
         if short && count > 1 {
             count = 1 + (cut % count as u64) as usize;
         }
@@ -473,7 +517,15 @@ impl File for SimFile {
 
     fn map(&self) -> io::Result<Map> {
         let mut disk = self.admit(Call::Map)?;
-        Ok(Map::of_memory(Arc::clone(&disk.inode(self.number).live)))
+        let bytes = Arc::clone(&disk.inode(self.number).live);
+        let (disk, path) = (Arc::clone(&self.disk), self.path.clone());
+        let meets_fault = move || {
+            let mut disk = disk.lock().unwrap_or_else(PoisonError::into_inner);
+            disk.faults.unreadable_from(&path, 0).is_some()
+                || (disk.faults.has_rule_for(Call::MapRead)
+                    && disk.admit(Call::MapRead, &path).is_err())
+        };
+        Ok(Map::simulated(bytes, Box::new(meets_fault)))
     }
 
     fn version_stamp(&self) -> io::Result<u128> {

@@ -4,8 +4,9 @@
 //!
 //! Invariants: the segment is published into the catalogue before the inputs are committed, so
 //! that a query that looks at the ingest side first sees each record at least once; an input of
-//! which records could not be read is set aside after what could be read was published; where the
-//! storage refused to read, that is tried again first. A claim is renewed as the merge gets on, so that
+//! which records are damaged is set aside after what could be read was published; where the storage
+//! refused to read, the source is told, which offers the input again when it can be read, and the
+//! others are gathered without it. A claim is renewed as the merge gets on, so that
 //! none expires under a gather that is slow; a gather whose inputs somebody else has stored ends.
 
 use std::cell::Cell;
@@ -17,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::Part;
-use crate::damage::{Damage, DamageKind};
+use crate::damage::Damage;
 use crate::ingest::registry::ClaimToken;
 use crate::ingest::segment::Segment;
+use crate::storage::Refusal;
 
 use super::catalogue::Catalogue;
 use super::footer::Inputs;
@@ -27,12 +29,6 @@ use super::gather::{Action, Available, Event, Gather, GatherLimits, GatherNumber
 use super::merge::{MergeError, MergeInput, merge};
 use super::segment::SegmentMeta;
 use super::writer::{SealedSegment, SegmentWriter, WriteError, WriterOptions};
-
-/// Reads that the storage refuses before an input counts as damaged, with the pauses between failed
-/// gathers.
-const READ_TRIES: u32 = 3;
-/// Inputs whose refusals are counted.
-const REFUSALS_MAX: usize = 1024;
 
 /// Time between renewals of a claim, milliseconds: a fraction of the shortest time that a claim may
 /// be let stand for, and rare enough that small chunks do not pay for it.
@@ -55,11 +51,14 @@ pub struct ClaimedInput {
     pub path: PathBuf,
     /// Its records.
     pub part: Arc<dyn Part>,
+    /// The storage has refused some of it for long: what can be read is taken, and it is set aside.
+    pub is_partly_taken: bool,
 }
 
 impl From<Arc<Segment>> for ClaimedInput {
     fn from(segment: Arc<Segment>) -> Self {
-        Self { id: segment.id().0, path: segment.path(), part: segment }
+        let is_partly_taken = segment.is_partly_taken();
+        Self { id: segment.id().0, path: segment.path(), part: segment, is_partly_taken }
     }
 }
 
@@ -78,6 +77,9 @@ pub trait IngestSource: Send + Sync {
     fn commit(&self, token: ClaimToken, inputs: &[u128], now_ms: u64);
     /// What was claimed is free to be claimed again.
     fn fail(&self, token: ClaimToken, now_ms: u64);
+    /// The storage did not give some of the bytes of an input of the claim: they may be whole. The
+    /// claim will be failed, and the input is not to be offered before it could be read.
+    fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], now_ms: u64);
     /// What of an input of the claim could be read is in the store; the file is kept under another
     /// name.
     fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]);
@@ -140,8 +142,6 @@ pub struct GatherRun {
     cancel: Arc<AtomicBool>,
     claimed: Option<Claimed>,
     damage: HashMap<u128, Vec<Damage>>,
-    /// How often reading an input was refused by the storage.
-    refusals: HashMap<u128, u32>,
     sealed: Option<SealedSegment>,
 }
 
@@ -161,7 +161,6 @@ impl GatherRun {
             cancel,
             claimed: None,
             damage: HashMap::new(),
-            refusals: HashMap::new(),
             sealed: None,
         }
     }
@@ -245,7 +244,6 @@ impl GatherRun {
     }
 
     fn commit(&mut self, whole: &[u128], damaged: &[u128], now_ms: u64) {
-        self.refusals.retain(|id, _| !whole.contains(id) && !damaged.contains(id));
         let Some(token) = self.token() else { return };
         self.source.commit(token, whole, now_ms);
         for &input in damaged {
@@ -256,7 +254,7 @@ impl GatherRun {
 
     fn merge(&mut self, gather: GatherNumber, clock: &dyn Fn() -> u64, turn: &mut Turn) -> Event {
         let merged = self.try_merge(clock, turn);
-        if let Some(damage) = self.refused_read() {
+        if let Some(damage) = self.tell_unread(clock()) {
             turn.error = Some(GatherError::Read(damage));
             return Event::MergeFailed(gather);
         }
@@ -283,24 +281,20 @@ impl GatherRun {
         }
     }
 
-    /// A read that the storage refused, of an input that is worth another try: an error of a moment
-    /// is no reason to set a whole file aside. A file that is gone does not come back.
-    fn refused_read(&mut self) -> Option<Damage> {
-        if self.refusals.len() > REFUSALS_MAX {
-            self.refusals.clear();
-        }
+    /// Tells the source of inputs that the storage refused to read; one refusal, if there was any. It
+    /// says nothing about the bytes, so nothing is concluded from it, unless it has lasted for long.
+    fn tell_unread(&self, now_ms: u64) -> Option<Damage> {
         let mut found = None;
-        for (id, damage) in &self.damage {
-            let is_refused = |d: &&Damage| match d.kind {
-                DamageKind::Unread(refusal) => !refusal.is_absence(),
-                _ => false,
+        let Some(claim) = &self.claimed else { return None };
+        for input in &claim.inputs {
+            let Some(damage) = self.damage.get(&input.id) else { continue };
+            let is_worth_waiting = |damage: &&Damage| {
+                let of_disk = |r: Refusal| !r.is_shortage() && !r.is_absence();
+                damage.refusal().is_some_and(|r| !input.is_partly_taken || !of_disk(r))
             };
-            if let Some(refused) = damage.iter().find(is_refused) {
-                let refusals = self.refusals.entry(*id).or_default();
-                *refusals += 1;
-                if *refusals < READ_TRIES {
-                    found = Some(refused.clone());
-                }
+            if let Some(refused) = damage.iter().find(is_worth_waiting) {
+                self.source.unread(claim.token, input.id, damage, now_ms);
+                found = Some(refused.clone());
             }
         }
         found
@@ -391,6 +385,9 @@ mod tests {
         waiting: Mutex<Vec<ClaimedInput>>,
         claimed: Mutex<Vec<ClaimedInput>>,
         stored_by_others: AtomicBool,
+        unread: Mutex<Vec<u128>>,
+        /// Could not be read, and wait for that.
+        kept: Mutex<Vec<ClaimedInput>>,
         log: Mutex<Vec<String>>,
     }
 
@@ -430,8 +427,17 @@ mod tests {
         fn fail(&self, token: ClaimToken, _: u64) {
             assert_eq!(token, TOKEN);
             let claimed: Vec<u128> = self.claimed.lock().unwrap().iter().map(|c| c.id).collect();
-            let returned = self.take(&claimed, "fail");
+            let mut returned = self.take(&claimed, "fail");
+            let unread = self.unread.lock().unwrap();
+            let kept = returned.extract_if(.., |input| unread.contains(&input.id));
+            self.kept.lock().unwrap().extend(kept);
             self.waiting.lock().unwrap().extend(returned);
+        }
+        fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], _: u64) {
+            assert_eq!(token, TOKEN);
+            assert!(damage.iter().any(|damage| damage.refusal().is_some()));
+            self.log.lock().unwrap().push(format!("unread {input}"));
+            self.unread.lock().unwrap().push(input);
         }
         fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
             assert_eq!(token, TOKEN);
@@ -472,7 +478,8 @@ mod tests {
             }
             let segment = write(&ingest, SMALL, records);
             let path = segment.path().to_owned();
-            let input = ClaimedInput { id, path: path.clone(), part: segment };
+            let input =
+                ClaimedInput { id, path: path.clone(), part: segment, is_partly_taken: false };
             self.source.waiting.lock().unwrap().push(input);
             path
         }
@@ -524,18 +531,14 @@ mod tests {
         let mut f = fixture();
         let path = f.add(1, &records(0, 20));
         f.add(2, &records(20, 30));
-        let missing = f.add(3, &records(30, 40));
         let mut bytes = fs::read(&path).unwrap();
         bytes[230] ^= 1;
         fs::write(&path, bytes).unwrap();
-        fs::remove_file(missing).unwrap();
         let turn = f.run.turn(&|| 0);
-        assert_eq!(turn.damage.len(), 2);
+        assert_eq!(turn.damage.len(), 1);
         let stored = f.stored();
         assert!(stored.len() > 20 && stored.iter().all(|r| records(0, 30).contains(r)));
-        let mut log = f.log();
-        log[1..].sort();
-        assert_eq!(log, ["commit [2]", "set aside [1]", "set aside [3]"]);
+        assert_eq!(f.log(), ["commit [2]", "set aside [1]"]);
         let snapshot = f.catalogue.snapshot();
         let loaded =
             crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
@@ -543,36 +546,43 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_is_refused_is_tried_again_before_the_input_is_set_aside() {
-        for lasting in [false, true] {
-            let mut f = fixture();
-            let sim = SimStorage::new(1);
-            let path = PathBuf::from("/ingest");
-            sim.create_dir_all(&path).unwrap();
-            let storage = Arc::new(sim.clone());
-            let ingest = Arc::new(StoreDirectory::new(storage, path, IdSource::seeded(7)));
-            let part = write(&ingest, SMALL, &records(0, 20));
-            let input = ClaimedInput { id: 1, path: part.path().to_owned(), part };
-            f.source.waiting.lock().unwrap().push(input);
-            f.add(2, &records(20, 30));
-            sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io));
-            for now_ms in [0, 1_000] {
-                let turn = f.run.turn(&|| now_ms);
-                assert!(matches!(turn.error, Some(GatherError::Read(_))), "{:?}", turn.error);
-                assert!(turn.damage.is_empty() && f.stored().is_empty());
-                assert!(f.log()[0].starts_with("fail"));
+    fn an_input_that_is_not_there_is_waited_for_and_the_others_are_gathered() {
+        let mut f = fixture();
+        f.add(1, &records(0, 10));
+        fs::remove_file(f.add(2, &records(10, 20))).unwrap();
+        let turn = f.run.turn(&|| 0);
+        assert!(matches!(turn.error, Some(GatherError::Read(_))), "{:?}", turn.error);
+        assert_eq!(f.log(), ["unread 2", "fail [1, 2]"]);
+        assert!(f.run.turn(&|| 1_000).error.is_none());
+        assert_eq!(f.stored(), records(0, 10));
+    }
+
+    #[test]
+    fn an_input_that_the_storage_refuses_is_left_to_its_source_until_that_gives_it_up() {
+        let shortages = [FaultError::TooManyFiles, FaultError::NoMemory];
+        for error in [FaultError::Io].into_iter().chain(shortages) {
+            for is_partly_taken in [false, true] {
+                let mut f = fixture();
+                let sim = SimStorage::new(1);
+                let path = PathBuf::from("/ingest");
+                sim.create_dir_all(&path).unwrap();
+                let storage = Arc::new(sim.clone());
+                let ingest = Arc::new(StoreDirectory::new(storage, path, IdSource::seeded(7)));
+                let part = write(&ingest, SMALL, &records(0, 20));
+                let path = part.path().to_owned();
+                let input = ClaimedInput { id: 1, path, part, is_partly_taken };
+                f.source.waiting.lock().unwrap().push(input);
+                f.add(2, &records(20, 30));
+                sim.fail(Fault::random(Call::Open, 1.0, error));
+                let is_set_aside = is_partly_taken && error == FaultError::Io;
+                let turns: Vec<Turn> = (0..6).map(|at| f.run.turn(&|| at * 10_000)).collect();
+                let told = turns.iter().map(|turn| turn.damage.len()).sum::<usize>();
+                assert_eq!(told, usize::from(is_set_aside));
+                assert_eq!(f.stored(), records(20, 30), "the other one is gathered");
+                let log = f.log();
+                assert_eq!(log.contains(&"set aside [1]".to_owned()), is_set_aside, "{log:?}");
+                assert_eq!(log.contains(&"unread 1".to_owned()), !is_set_aside, "{log:?}");
             }
-            if !lasting {
-                sim.clear_faults();
-            }
-            // Claims are halved after failures: it takes more than one.
-            let turns: Vec<Turn> = (3..9).map(|at| f.run.turn(&|| at * 10_000)).collect();
-            let damage = turns.iter().map(|turn| turn.damage.len()).sum::<usize>();
-            let mut stored = f.stored();
-            stored.sort();
-            let (from, told) = if lasting { (20, 1) } else { (0, 0) };
-            assert_eq!((stored, damage), (records(from, 30), told));
-            assert_eq!(f.log().contains(&"set aside [1]".to_owned()), lasting);
         }
     }
 

@@ -13,7 +13,7 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use crate::model::{Death, Found, Model};
-use crate::node::{Node, Settings, empty_disk, lines};
+use crate::node::{INGEST, Node, Settings, empty_disk, lines};
 
 /// Seeds of a plain test run.
 const SEEDS: u64 = 300;
@@ -30,6 +30,13 @@ pub(crate) fn for_seeds(count: u64, simulate: fn(u64)) {
         let result = catch_unwind(AssertUnwindSafe(|| simulate(seed)));
         assert!(result.is_ok(), "seed {seed} fails; OKLOGD_SEED={seed} runs it alone");
     }
+}
+
+/// A directory sync of the ingest side that fails loses names for good.
+fn disk_that_forgets_names(seed: u64) -> SimStorage {
+    let sim = empty_disk(seed);
+    sim.forget_names(INGEST);
+    sim
 }
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -59,7 +66,7 @@ impl History {
         Self {
             random,
             settings,
-            sim: empty_disk(seed),
+            sim: disk_that_forgets_names(seed),
             model: Model::default(),
             now: Now { monotonic_us: 0, wall_ms: START_MS },
             death: Death::PowerLoss,

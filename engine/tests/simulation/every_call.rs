@@ -283,13 +283,9 @@ impl Story {
         let horizon = self.horizon();
         let sent = self.model.sent.keys().copied().filter(|ulid| *ulid > horizon).collect();
         let nothing = BTreeSet::new();
-        let is_whole = found.damage.is_empty() && !self.has_set_aside();
+        let is_whole = found.damage.is_empty();
         self.model.check(&found, if is_whole { &sent } else { &nothing });
         self.told.extend(found.damage.iter().map(ToString::to_string));
-    }
-
-    fn has_set_aside(&self) -> bool {
-        self.sim.files().iter().any(|path| path.extension().is_some_and(|e| e == "damaged"))
     }
 
     /// Retention's turn.
@@ -390,17 +386,14 @@ impl Story {
         self.end(node, forwarder, retention);
     }
 
-    /// What a kill left is what there is from now on, unless it was set aside.
+    /// What a kill left is what there is from now on.
     fn recovered(&mut self, found: &Found) {
-        if !self.has_set_aside() {
-            self.model.recovered(Death::Kill, found);
-        }
+        self.model.recovered(Death::Kill, found);
     }
 
     /// The power goes now: what was acknowledged is on the disk.
     fn check_after_power_loss(&self) {
         let sim = self.sim.crash(9);
-        bring_back(&sim);
         let node = Node::start(&sim, settings(81), self.now).expect("it starts");
         let horizon = self.horizon();
         let due = self.model.durable.iter().copied().filter(|ulid| *ulid > horizon).collect();
@@ -434,20 +427,10 @@ impl Story {
         assert!(node.catalogue.trash().is_empty() && node.catalogue.leaving_bytes() == 0);
         let sim = self.sim.kill();
         drop(node);
-        bring_back(&sim);
         let node = Node::start(&sim, settings(82), self.now).expect("it starts");
         let horizon = self.horizon();
         let due = self.model.sent.keys().copied().filter(|ulid| *ulid > horizon).collect();
         self.model.check(&node.found(), &due);
-    }
-}
-
-/// What was set aside because it could not be read comes back when its name does.
-fn bring_back(sim: &SimStorage) {
-    for path in sim.files() {
-        if path.starts_with(INGEST) && path.extension().is_some_and(|e| e == "damaged") {
-            sim.rename(&path, &path.with_extension("flushed")).unwrap();
-        }
     }
 }
 

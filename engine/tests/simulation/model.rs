@@ -56,6 +56,16 @@ impl Model {
         );
     }
 
+    /// What is not there lies in a span that is told.
+    pub(crate) fn check_told(&self, found: &Found) {
+        self.check(found, &BTreeSet::new());
+        for ulid in self.sent.keys().filter(|ulid| !found.records.contains_key(ulid)) {
+            let mut ranges = found.damage.iter().map(|damage| damage.range);
+            let is_told = ranges.any(|range| range.is_none_or(|(a, b)| a <= *ulid && *ulid <= b));
+            assert!(is_told, "{ulid:?} is missing in silence; told: {:#?}", found.damage);
+        }
+    }
+
     /// Everything sent is there.
     pub(crate) fn check_all(&self, found: &Found) {
         self.check(found, &self.sent.keys().copied().collect());

@@ -13,10 +13,11 @@ use engine::damage::Damage;
 use engine::ingest::frame::{FrameBuffer, FrameHeader};
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
 use engine::ingest::recover::Note;
-use engine::ingest::registry::{ClaimLimits, ClaimToken, FileError, Registry, RegistryOptions};
+use engine::ingest::registry::{
+    ClaimLimits, ClaimToken, FileError, Registry, RegistryOptions, SegmentInfo,
+};
 use engine::ingest::segment::{Segment, SegmentState, parse_file_name};
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
-use engine::ingest::tail;
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::storage::sim::{Random, SimStorage};
 use engine::storage::{File, Open, Storage};
@@ -99,7 +100,9 @@ fn ids(inputs: &[u128]) -> Vec<Ulid> {
 impl IngestSource for Source {
     fn available(&self, _: u64) -> Available {
         let rows = self.registry.list();
-        let count = rows.iter().filter(|row| row.state == SegmentState::Flushed).count();
+        let count = rows.iter();
+        let count =
+            count.filter(|row| row.state == SegmentState::Flushed && row.is_offered).count();
         Available { count, bytes: u64::MAX, oldest_age_ms: 0 }
     }
 
@@ -127,10 +130,16 @@ impl IngestSource for Source {
         self.tell(self.registry.fail(token).errors);
     }
 
+    fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], now_ms: u64) {
+        if self.registry.note_unread(token, Ulid(input), damage, now_ms) {
+            self.errors.lock().unwrap().extend(damage.iter().map(ToString::to_string));
+        }
+    }
+
     fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
         assert!(!damage.is_empty());
         // After a failure the claim lapses and the segment is gathered again.
-        self.tell(self.registry.set_aside(token, Ulid(input)).err());
+        self.tell(self.registry.set_aside(token, Ulid(input), damage).err());
     }
 }
 
@@ -263,8 +272,8 @@ impl Node {
                     ..ShardLogOptions::new(Arc::clone(&topics))
                 };
                 let stream = settings.seed << 4 | number as u64;
-                let tail = tail::prepare(&*storage, Path::new(INGEST), number)
-                    .and_then(|path| storage.open(&path, Open::Write));
+                let tail =
+                    registry.prepare_tail(number).and_then(|path| storage.open(&path, Open::Write));
                 if let Err(error) = &tail {
                     told.failed.push(format!("{INGEST}: no tail file: {error}"));
                 }
@@ -519,7 +528,8 @@ impl Node {
         self.errors.borrow_mut().append(&mut self.source.errors.lock().unwrap());
         let (_, late) = self.registry.expire(now_ms);
         let swept = self.registry.sweep(self.now.wall_ms);
-        late.iter().chain(&swept).for_each(|error| self.tell(error));
+        let look = self.registry.look_again(now_ms);
+        late.iter().chain(&swept).chain(&look.errors).for_each(|error| self.tell(error));
     }
 
     /// Gathers once, so slowly that each look at the clock is `step_ms` after the one before, while the
@@ -571,7 +581,9 @@ impl Node {
 
     /// Everything that a query finds.
     pub(crate) fn found(&self) -> Found {
-        Found::in_parts(&self.parts())
+        let mut found = Found::in_parts(&self.parts());
+        found.damage.extend(self.registry.pin().lost);
+        found
     }
 
     /// Ends in good order: everything goes to the store. Panics if that takes for ever.
@@ -589,7 +601,13 @@ impl Node {
             }
             self.gather();
             let is_idle = self.shards.iter().all(|shard| shard.log.is_idle());
-            if is_idle && self.jobs.is_empty() && self.registry.list().is_empty() {
+            // What is damaged stays, and is told.
+            let rows = self.registry.list();
+            let is_hopeless = |row: &SegmentInfo| {
+                row.state == SegmentState::Damaged || (!row.is_offered && row.content.records == 0)
+            };
+            let is_taken = rows.iter().all(is_hopeless);
+            if is_idle && self.jobs.is_empty() && is_taken {
                 let mut compactions = 0;
                 while self.compact() {
                     compactions += 1;

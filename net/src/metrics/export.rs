@@ -167,6 +167,8 @@ fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
         &m.backlog_limit_bytes,
     )?;
     w.gauge("ingest_backlog_full", "Whether the backlog is full.", &m.backlog_full)?;
+    w.gauge("ingest_unread_segments", "Files that cannot be read now.", &m.unread_segments)?;
+    w.gauge("ingest_damaged_segments", "Files that are set aside.", &m.damaged_segments)?;
     w.one(
         "unstored_age_seconds",
         "Age of the oldest record that is not in the store yet.",

@@ -241,6 +241,7 @@ impl Model {
                 let id = Ulid(self.next_id << 64 | (self.next_id * 7919));
                 let file = SegmentFile {
                     id,
+                    cut_at: None,
                     state: SegmentState::Active,
                     extent: Extent::Published,
                     file_len: 1 << 21,
@@ -343,7 +344,7 @@ fn frames_of(id: Ulid, bytes: &[u8], ending: Ending) -> Records {
         ending,
         check_payloads: true,
     };
-    let walk = walk::walk(&source, &options).unwrap();
+    let walk = walk::walk(&source, &options);
     if ending != Ending::Torn {
         assert_eq!(walk.damage, []);
     }

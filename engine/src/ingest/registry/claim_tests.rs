@@ -32,6 +32,7 @@ fn registry(sim: &SimStorage, seed: u64, segments: u64) -> Registry {
         sim.open(&path, Open::CreateNew).unwrap();
         registry.adopt(SegmentFile {
             id: id(number),
+            cut_at: None,
             state: SegmentState::Flushed,
             extent: Extent::Found,
             file_len: 512,
@@ -97,7 +98,7 @@ fn a_late_failure_changes_nothing_for_those_who_have_claimed_meanwhile() {
     registry.expire(TIMEOUT_MS);
     let (other, _) = claim(&registry, TIMEOUT_MS);
     assert_eq!(registry.fail(late).segments, 0);
-    assert!(!registry.set_aside(late, ids[0]).unwrap());
+    assert!(!registry.set_aside(late, ids[0], &[]).unwrap());
     assert!(left(&registry).iter().all(|(_, state)| *state == SegmentState::Pending));
     assert_eq!(registry.commit(late, &ids, 0).segments, 0, "it has given up");
     assert_eq!(registry.fail(other).segments, 2);
@@ -132,7 +133,7 @@ fn a_token_of_another_start_is_void() {
     assert_eq!(registry.renew(old, 1).open, 0);
     assert_eq!(registry.commit(old, &ids, 0).segments, 0);
     assert_eq!(registry.fail(old).segments, 0);
-    assert!(!registry.set_aside(old, ids[0]).unwrap());
+    assert!(!registry.set_aside(old, ids[0], &[]).unwrap());
     assert!(left(&registry).iter().all(|(_, state)| *state == SegmentState::Pending));
 }
 

@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use super::{
-    Claim, ClaimLimits, ClaimToken, Committed, Failed, FileError, Registry, Renewed, queue_key,
+    Claim, ClaimLimits, ClaimToken, Committed, Failed, FileError, Registry, Renewed, is_offered,
+    queue_key,
 };
 use crate::ingest::segment::{Segment, SegmentState};
 use crate::ulid::Ulid;
@@ -85,7 +86,10 @@ impl Registry {
         let claimed = inner.claims.segments(token);
         let held = claimed.iter().filter_map(|id| inner.segments.get(id));
         let segments = held.map(|held| Arc::clone(&held.segment));
-        segments.filter(|segment| segment.state() == SegmentState::Flushed).collect()
+        let is_free = |segment: &Arc<Segment>| {
+            segment.state() == SegmentState::Flushed && is_offered(&inner, segment.id())
+        };
+        segments.filter(is_free).collect()
     }
 
     /// The consumer has stored and published these, claimed under this token: their files are
@@ -128,7 +132,9 @@ impl Registry {
         let late: Vec<Ulid> = late.into_iter().flat_map(|token| self.free(token)).collect();
         let inner = self.lock();
         let pending = inner.segments.iter().filter(|(_, held)| {
-            held.claim.is_none() && held.segment.state() == SegmentState::Pending
+            // What is not there, or was not read, is released when it can be read.
+            let is_well = held.trouble.is_none();
+            is_well && held.claim.is_none() && held.segment.state() == SegmentState::Pending
         });
         // Those too whose release failed before.
         let nobodys: Vec<Ulid> = pending.map(|(&id, _)| id).collect();

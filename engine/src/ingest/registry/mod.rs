@@ -5,8 +5,9 @@
 //! is committed but under a claim that named it, and once. A committed file is reused or removed only when nobody else holds its handle; reuse gives it a new
 //! name and so a new incarnation. Only a file that this process made, and in which no write or sync
 //! has failed, is reused: after a failed sync the system may have dropped more of a file (its
-//! length, say) than a later sync that succeeds would bring to the disk. Damaged files are set aside, never deleted. A failed operation
-//! leaves state and name as they were; a segment whose file somebody deleted is forgotten and told.
+//! length, say) than a later sync that succeeds would bring to the disk. Names that were given before a failed sync of
+//! the directory are never believed. A failed operation leaves state and name as they were; nothing
+//! is forgotten because its file is not where it was: it may come back.
 //!
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
@@ -17,6 +18,8 @@ mod claims;
 mod consume;
 #[cfg(test)]
 mod frugal_tests;
+mod tails;
+mod unread;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +34,9 @@ use crate::ulid::{MS_MAX, Ulid};
 
 pub use claims::ClaimToken;
 use claims::Claims;
+pub(super) use tails::{bad_slot, empty, unread_slot};
+pub use unread::{Look, Pinned};
+use unread::{Trouble, is_offered};
 pub use values::{
     Backlog, Claim, ClaimLimits, Committed, Failed, FileError, RegistryOptions, Renewed,
     SegmentInfo, text_capacity,
@@ -53,6 +59,10 @@ struct Inner {
     untrimmed: VecDeque<(u64, Ulid)>,
     /// Prepared files for the next takers; their names may not be durable yet.
     pool: Vec<PooledFile>,
+    /// Tail files that may hold records which are nowhere else.
+    tails: Vec<tails::UnreadTail>,
+    /// No record that was found at the start is newer, milliseconds since 1970.
+    started_ms: u64,
     /// State of the id generator.
     random: u64,
     /// Space is short: nothing goes to the pool.
@@ -63,6 +73,7 @@ struct Held {
     segment: Arc<Segment>,
     /// Whose it is, unless that claim has lapsed. A pending one that is nobody's is to be released.
     claim: Option<ClaimToken>,
+    trouble: Option<Trouble>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +104,8 @@ impl Registry {
             pool: Vec::new(),
             random: options.seed,
             is_frugal: false,
+            tails: Vec::new(),
+            started_ms: 0,
         };
         Self { options, operation: Mutex::default(), inner: Mutex::new(inner) }
     }
@@ -136,6 +149,11 @@ impl Registry {
         segment
     }
 
+    /// Recovery has renamed this segment: it is flushed.
+    pub(super) fn offer(&self, segment: &Segment) {
+        enqueue(&mut self.lock(), segment);
+    }
+
     /// Recovery could not give this segment the state flushed: a sweep will, or, since it is nobody's,
     /// the expiry.
     pub(super) fn flush_later(&self, segment: Arc<Segment>, len_bytes: u64) {
@@ -159,8 +177,8 @@ impl Registry {
         if files.is_empty() {
             return error.map_or(Ok(Vec::new()), Err);
         }
-        if let Err(error) = self.options.storage.sync_dir(&self.options.directory) {
-            self.lock().pool.extend(files);
+        if let Err(error) = self.sync_directory() {
+            self.remove_unused(files);
             let path = self.options.directory.clone();
             return Err(FileError { operation: "sync the directory", path, error });
         }
@@ -169,6 +187,7 @@ impl Registry {
             let file = SegmentFile {
                 id: file.id,
                 state: SegmentState::Active,
+                cut_at: None,
                 extent: Extent::Published,
                 file_len: file.len_bytes,
                 written_len: 0,
@@ -180,6 +199,29 @@ impl Registry {
             segment
         });
         Ok(made.collect())
+    }
+
+    /// Makes names durable. After a failure a name that was given since the last success may never
+    /// reach the disk, though later syncs succeed: files that wait for their first use are made anew
+    /// under other names, and the others' files are not used again.
+    fn sync_directory(&self) -> io::Result<()> {
+        let synced = self.options.storage.sync_dir(&self.options.directory);
+        if synced.is_err() {
+            let mut inner = self.lock();
+            let pool = std::mem::take(&mut inner.pool);
+            let held = inner.segments.values().map(|held| &held.segment);
+            held.chain(&inner.sweep).for_each(|segment| segment.doubt_name());
+            drop(inner);
+            self.remove_unused(pool);
+        }
+        synced
+    }
+
+    /// Removes files that nobody wrote to. What stays is removed at the next start.
+    fn remove_unused(&self, files: Vec<PooledFile>) {
+        for file in files {
+            let _ = self.options.storage.remove(&self.path(file.id, SegmentState::Active));
+        }
     }
 
     /// While space is short no file is kept for later; those that wait are removed.
@@ -252,6 +294,9 @@ impl Registry {
             }
             return Ok(());
         }
+        if segment.has_failed() {
+            segment.end_at(len_bytes);
+        }
         if let Err(error) = self.move_segment(segment, SegmentState::Flushed, "flush") {
             let mut inner = self.lock();
             if inner.segments.contains_key(&segment.id()) {
@@ -309,21 +354,21 @@ impl Registry {
     ) -> Result<(), FileError> {
         let key = queue_key(segment);
         if let Err(error) = segment.move_to(to) {
-            if error.kind() == io::ErrorKind::NotFound {
-                // Somebody deleted the file; the error tells it, once.
-                let mut inner = self.lock();
-                inner.segments.remove(&segment.id());
-                inner.queue.remove(&key);
+            let is_flushing = segment.state() == SegmentState::Active;
+            if error.kind() == io::ErrorKind::NotFound && !is_flushing {
+                self.note_absent(segment, &error);
             }
             return Err(FileError { operation, path: segment.path(), error });
         }
         let mut inner = self.lock();
-        if to == SegmentState::Flushed {
-            inner.queue.insert(key);
-        } else {
-            inner.queue.remove(&key);
-        }
+        inner.queue.remove(&key);
+        enqueue(&mut inner, segment);
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn held(&self, id: Ulid) -> Option<Arc<Segment>> {
+        self.lock().segments.get(&id).map(|held| Arc::clone(&held.segment))
     }
 
     /// To be called now and then: recycles or removes what was committed while readers held it,
@@ -365,30 +410,21 @@ impl Registry {
             let new_id = self.new_id(now_ms);
             let renamed =
                 self.options.storage.rename(&path, &self.path(new_id, SegmentState::Active));
-            renamed.map_err(|error| FileError { operation: "recycle", path, error })?;
+            match renamed {
+                Err(error) if self.is_taken_away(&path, &error) => return Ok(()),
+                renamed => renamed,
+            }
+            .map_err(|error| FileError { operation: "recycle", path, error })?;
             self.lock().pool.push(PooledFile { id: new_id, len_bytes });
             return Ok(());
         }
         match self.options.storage.remove(&path) {
             // Gone is what was wanted, whoever did it.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error) if !self.is_taken_away(&path, &error) => {
                 Err(FileError { operation: "remove", path, error })
             }
             _ => Ok(()),
         }
-    }
-
-    /// Keeps a damaged segment's file under `.damaged` for inspection; it is no longer searched or
-    /// offered. Its readable records were stored before, under this claim. One that is stored by now,
-    /// or that another claim has, is left to that; says whether it was set aside.
-    pub fn set_aside(&self, token: ClaimToken, id: Ulid) -> Result<bool, FileError> {
-        let _operation = self.lock_operation();
-        let Some(segment) = self.claimed(token, id) else { return Ok(false) };
-        self.move_segment(&segment, SegmentState::Damaged, "set aside")?;
-        let mut inner = self.lock();
-        inner.segments.remove(&id);
-        inner.claims.remove(token, id);
-        Ok(true)
     }
 
     /// A segment that is this claim's, or was when it lapsed and is nobody's now.
@@ -398,19 +434,21 @@ impl Registry {
         held.claim.is_none_or(|claim| claim == token).then(|| Arc::clone(&held.segment))
     }
 
-    /// Every segment with records in it, for a query.
+    /// Every segment with records in it that is not set aside.
     pub fn snapshot(&self) -> Vec<Arc<Segment>> {
-        let inner = self.lock();
-        let all = inner.segments.values().map(|held| &held.segment);
-        all.filter(|s| s.content().records > 0).cloned().collect()
+        shown(&self.lock())
     }
 
     /// What waits.
     pub fn backlog(&self) -> Backlog {
         let inner = self.lock();
         let mut backlog = Backlog::default();
-        for held in inner.segments.values() {
+        for (&id, held) in &inner.segments {
             let segment = &held.segment;
+            // What nobody can take would hold senders up for ever.
+            if !is_offered(&inner, id) {
+                continue;
+            }
             backlog.len_bytes += segment.written_len();
             backlog.segments += u64::from(segment.state() != SegmentState::Active);
             if let Some((first, _)) = segment.content().range {
@@ -450,8 +488,23 @@ impl Registry {
             len_bytes: held.segment.written_len(),
             content: held.segment.content(),
             progress_ms: held.claim.and_then(|claim| inner.claims.progress_ms(claim)),
+            is_offered: is_offered(&inner, id),
         };
         inner.segments.iter().map(row).collect()
+    }
+}
+
+fn shown(inner: &Inner) -> Vec<Arc<Segment>> {
+    let all = inner.segments.values().map(|held| &held.segment);
+    let is_shown =
+        |s: &&Arc<Segment>| s.content().records > 0 && s.state() != SegmentState::Damaged;
+    all.filter(is_shown).cloned().collect()
+}
+
+/// A flushed segment that consumers may have is one that they find.
+fn enqueue(inner: &mut Inner, segment: &Segment) {
+    if segment.state() == SegmentState::Flushed && is_offered(inner, segment.id()) {
+        inner.queue.insert(queue_key(segment));
     }
 }
 
@@ -460,8 +513,7 @@ fn queue_key(segment: &Segment) -> (Ulid, Ulid) {
 }
 
 fn enter(inner: &mut Inner, segment: &Arc<Segment>) {
-    if segment.state() == SegmentState::Flushed {
-        inner.queue.insert(queue_key(segment));
-    }
-    inner.segments.insert(segment.id(), Held { segment: Arc::clone(segment), claim: None });
+    let held = Held { segment: Arc::clone(segment), claim: None, trouble: None };
+    inner.segments.insert(segment.id(), held);
+    enqueue(inner, segment);
 }

@@ -169,6 +169,8 @@ pub struct SegmentInfo {
     pub content: Content,
     /// When the consumer that has claimed it was last known to get on, milliseconds of its clock.
     pub progress_ms: Option<u64>,
+    /// Whether a consumer may have it: not one that is set aside or waits to be read again.
+    pub is_offered: bool,
 }
 
 /// Segments that wait for a consumer or are held by one.

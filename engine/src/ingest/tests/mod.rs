@@ -5,6 +5,7 @@ mod fuzz;
 mod reading;
 mod registry;
 mod restart;
+mod unread;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -17,7 +18,7 @@ use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES};
 use super::log::{Effect, Now, ShardLog, ShardLogOptions};
 use super::recover::{Note, Recovered, recover};
 use super::registry::{Claim, ClaimLimits, Registry, RegistryOptions};
-use super::segment::{SegmentState, file_name, parse_file_name};
+use super::segment::{FileName, SegmentState, file_name, parse_file_name};
 use super::tail;
 use super::topics::{TopicChoice, TopicSet};
 use crate::chunk::Part;
@@ -106,15 +107,14 @@ struct Shard {
 
 impl Shard {
     fn start(registry: &Registry, newest_ms: u64, stream: u64) -> Self {
-        let directory = &registry.options().directory;
-        let tail_path = tail::prepare(&OsStorage, directory, 0).unwrap();
+        let tail_path = registry.prepare_tail(0).unwrap();
         let options = ShardLogOptions {
             segment_flush_size_bytes: registry.options().flush_size_bytes,
             ..ShardLogOptions::new(Arc::new(TopicSet::new(9)))
         };
         Self {
             log: ShardLog::new(options, stream, newest_ms),
-            tail: OsStorage.open(&tail_path, Open::Write).unwrap(),
+            tail: registry.options().storage.open(&tail_path, Open::Write).unwrap(),
             now: Now { monotonic_us: 1_000_000, wall_ms: 1_700_000_000_000 },
             appended: Records::new(),
         }

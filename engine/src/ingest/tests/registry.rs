@@ -147,28 +147,6 @@ fn claims_take_the_oldest_records_first_within_their_limits() {
 }
 
 #[test]
-fn a_segment_whose_file_was_deleted_is_told_once_and_costs_no_other() {
-    let directory = scratch();
-    let registry = recovered(directory.path()).registry;
-    let mut shard = Shard::start(&registry, 0, 5);
-    for _ in 0..2 {
-        shard.append(&lines(1000, 99));
-        shard.work(&registry);
-        shard.advance(20_000);
-        shard.work(&registry);
-    }
-    shard.stop(&registry);
-    let gone = registry.snapshot().remove(0);
-    fs::remove_file(gone.path()).unwrap();
-    assert!(gone.open().is_err());
-    let claim = registry.claim(ALL, 5);
-    assert_eq!((claim.segments.len(), claim.errors.len()), (1, 1));
-    registry.fail(claim.token);
-    let claim = registry.claim(ALL, 5);
-    assert_eq!((claim.segments.len(), claim.errors.len()), (1, 0));
-}
-
-#[test]
 fn a_small_segment_that_waits_gives_its_unused_space_back() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;

@@ -62,11 +62,27 @@ fn a_damaged_segment_is_set_aside_and_stays_through_restarts() {
     shard.stop(&registry);
     let claim = registry.claim(ALL, 5);
     let id = claim.segments[0].id();
-    assert!(registry.set_aside(claim.token, id).unwrap());
-    assert!(registry.snapshot().is_empty());
-    let found = recovered(directory.path());
-    assert!(found.registry.snapshot().is_empty());
-    assert!(directory.path().join(file_name(id, SegmentState::Damaged)).exists());
+    let path = registry.held(id).unwrap().path();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[HEADER_BYTES] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let damage = read_part(&*registry.snapshot()[0]).1;
+    assert!(registry.set_aside(claim.token, id, &damage).unwrap());
+    assert_eq!((registry.snapshot().len(), registry.pin().lost), (0, damage.clone()));
+    for _ in 0..3 {
+        let found = recovered(directory.path());
+        assert!(found.registry.snapshot().is_empty(), "it is not offered and not read");
+        let [lost] = &found.registry.pin().lost[..] else { panic!("it stays told") };
+        assert_eq!((lost.range, lost.records), (damage[0].range, Some(1)));
+        assert_eq!(found.registry.list()[0].state, SegmentState::Damaged);
+        assert_eq!(found.registry.claim(ALL, 1).segments.len(), 0);
+    }
+    let path = directory.path().join(file_name(id, SegmentState::Damaged));
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[HEADER_BYTES] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let found = recovered(directory.path()).registry;
+    assert_eq!((found.pin().lost, read_all(&found)), (vec![], shard.appended), "it came back");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which calls of the simulated disk fail, and how.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::random::Random;
@@ -18,6 +19,8 @@ pub enum Call {
     SetLen,
     Sync,
     Map,
+    /// A page that is read through a map.
+    MapRead,
     VersionStamp,
     Rename,
     Remove,
@@ -45,6 +48,10 @@ pub enum FaultError {
     Io,
     /// ENOSPC: no room. A write leaves a part of its bytes behind.
     NoSpace,
+    /// EMFILE: the process has no descriptor left.
+    TooManyFiles,
+    /// ENOMEM: no memory.
+    NoMemory,
 }
 
 impl FaultError {
@@ -52,6 +59,8 @@ impl FaultError {
         io::Error::from_raw_os_error(match self {
             Self::Io => libc::EIO,
             Self::NoSpace => libc::ENOSPC,
+            Self::TooManyFiles => libc::EMFILE,
+            Self::NoMemory => libc::ENOMEM,
         })
     }
 }
@@ -61,6 +70,8 @@ impl FaultError {
 pub enum When {
     /// The n-th from now (the first is 1), once.
     Nth(u64),
+    /// So many from now, one after the other: a fault that lasts for a while.
+    Next(u64),
     /// Each with this probability.
     Probability(f64),
 }
@@ -84,6 +95,18 @@ impl Fault {
         Self { when: When::Nth(n), call: None, path_part: String::new(), error }
     }
 
+    /// The next `count` calls of a kind fail.
+    pub const fn next(call: Call, count: u64, error: FaultError) -> Self {
+        let when = When::Next(count);
+        Self { when, call: Some(call), path_part: String::new(), error }
+    }
+
+    /// Of files whose path contains this only.
+    #[must_use]
+    pub fn of(self, path_part: &str) -> Self {
+        Self { path_part: path_part.to_owned(), ..self }
+    }
+
     /// Every call of a kind fails with this probability.
     pub const fn random(call: Call, probability: f64, error: FaultError) -> Self {
         let when = When::Probability(probability);
@@ -96,6 +119,11 @@ impl Fault {
         match &mut self.when {
             _ if !matches => false,
             When::Probability(probability) => random.chance(*probability),
+            When::Next(left) => {
+                let strikes = *left > 0;
+                *left = left.saturating_sub(1);
+                strikes
+            }
             When::Nth(left) => {
                 *left = left.saturating_sub(1);
                 *left == 0
@@ -108,6 +136,8 @@ impl Fault {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Faults {
     pub(super) rules: Vec<Fault>,
+    /// Bytes that cannot be read, of files whose path contains the text.
+    pub(super) unreadable: Vec<(String, Range<u64>)>,
     /// The machine stops at this call.
     pub(super) stop_at: Option<u64>,
     /// Every call so far.
@@ -119,6 +149,18 @@ pub(super) struct Faults {
 impl Faults {
     pub(super) fn has_stopped(&self) -> bool {
         self.stop_at.is_some_and(|at| self.trace.len() as u64 >= at)
+    }
+
+    /// Where the first byte at or behind `offset` lies that cannot be read.
+    pub(super) fn unreadable_from(&self, path: &Path, offset: u64) -> Option<u64> {
+        let path = path.to_string_lossy();
+        let spans = self.unreadable.iter().filter(|(part, _)| path.contains(part));
+        spans.filter(|(_, span)| span.end > offset).map(|(_, span)| span.start.max(offset)).min()
+    }
+
+    /// Whether a rule is for this kind of call alone.
+    pub(super) fn has_rule_for(&self, call: Call) -> bool {
+        self.rules.iter().any(|rule| rule.call == Some(call))
     }
 
     /// Counts a call and says whether it may go on.

@@ -108,6 +108,14 @@ impl Names {
         self.reach_disk(directory, self.unsynced.len());
     }
 
+    /// A sync that failed: of what it should have made durable some reaches the disk, in order, and
+    /// the rest never will.
+    pub(super) fn fail_sync(&mut self, directory: &Path, random: &mut Random) {
+        let end = random.below(self.unsynced.len() as u64 + 1) as usize;
+        self.reach_disk(directory, end);
+        self.unsynced.retain(|change| !change.directories().contains(&directory));
+    }
+
     /// Takes to the disk, of the first `end` changes, those of the directory and those of other
     /// directories that they are tied to by a rename across.
     fn reach_disk(&mut self, directory: &Path, end: usize) {

@@ -1,0 +1,186 @@
+//! Records of tail files that become segments of their own: at the start, and later where that was
+//! not possible then.
+//!
+//! Invariants: a slot is emptied only when what it held is durable in a segment; one that could not
+//! be read is neither empty nor emptied, and its file is nobody's until it was.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::unread::{Look, Retry};
+use super::{FileError, Registry};
+use crate::damage::{Damage, DamageKind};
+use crate::ingest::frame::{FrameBuffer, FramePlace, HEADER_BYTES};
+use crate::ingest::segment::{Content, Extent, SegmentFile, SegmentState, file_name, incarnation};
+use crate::ingest::tail::{self, SlotContent, SlotState};
+use crate::storage::{File, Open, Refusal};
+use crate::ulid::Ulid;
+
+/// A tail file that may hold records which are nowhere else.
+#[derive(Debug)]
+pub(super) struct UnreadTail {
+    path: PathBuf,
+    /// What answers lack because of it.
+    pub(super) damage: Vec<Damage>,
+    retry: Retry,
+}
+
+impl Registry {
+    /// A tail file could not be read, or what it holds not be saved.
+    pub(in crate::ingest) fn keep_tail(&self, path: PathBuf, damage: Vec<Damage>) {
+        self.lock().tails.push(UnreadTail { path, damage, retry: Retry::default() });
+    }
+
+    /// Makes the tail file of a shard ready, as [`tail::prepare`]. An error: the shard has to do
+    /// without, because the file cannot be used or may hold records that are nowhere else.
+    pub fn prepare_tail(&self, shard: usize) -> io::Result<PathBuf> {
+        let _operation = self.lock_operation();
+        let path = self.options.directory.join(tail::file_name(shard));
+        if self.lock().tails.iter().any(|tail| tail.path == path) {
+            let what = format!("{} may hold records that could not be saved", path.display());
+            return Err(io::Error::other(what));
+        }
+        tail::prepare(&*self.options.storage, &self.options.directory, shard)
+    }
+
+    /// Writes a slot's records as a segment of their own: no file that was written before is
+    /// touched, and the order of records inside each segment stays.
+    pub(in crate::ingest) fn save_slot(
+        &self,
+        slot: &SlotContent,
+        now_ms: u64,
+    ) -> Result<Content, FileError> {
+        let id = self.new_id(now_ms);
+        let mut frame = FrameBuffer::of(&slot.table, &slot.text);
+        let alignment_bytes = self.options.alignment_bytes;
+        let place =
+            FramePlace { incarnation: incarnation(id), number: 0, is_last: true, alignment_bytes };
+        frame.finish(place);
+        let len = frame.as_bytes().len() as u64;
+        let active = self.options.directory.join(file_name(id, SegmentState::Active));
+        let flushed = self.options.directory.join(file_name(id, SegmentState::Flushed));
+        let storage = &self.options.storage;
+        let saved = storage
+            .open(&active, Open::CreateNew)
+            .and_then(|file| {
+                file.write_all_at(frame.as_bytes(), 0)?;
+                file.sync()
+            })
+            .and_then(|()| storage.rename(&active, &flushed))
+            .and_then(|()| self.sync_directory());
+        if let Err(error) = saved {
+            // Best effort: the tail file still has the records, and they go elsewhere next time.
+            let _ = storage.remove(&active).or_else(|_| storage.remove(&flushed));
+            let operation = "save the tail file's records as";
+            return Err(FileError { operation, path: flushed, error });
+        }
+        let content = Content {
+            records: frame.record_count(),
+            text_bytes: slot.text.len() as u64,
+            range: slot.table.range(),
+        };
+        self.adopt(SegmentFile {
+            id,
+            state: SegmentState::Flushed,
+            cut_at: None,
+            extent: Extent::Found,
+            file_len: len,
+            written_len: len,
+            content,
+        });
+        Ok(content)
+    }
+
+    /// Tries the tail files again that are due.
+    pub(super) fn look_at_tails(&self, now_ms: u64, look: &mut Look) {
+        let _operation = self.lock_operation();
+        let is_due = |tail: &mut UnreadTail| tail.retry.next_ms <= now_ms;
+        let due: Vec<UnreadTail> = self.lock().tails.extract_if(.., is_due).collect();
+        for mut tail in due {
+            match self.look_at_tail(&tail, look) {
+                Ok(()) => {}
+                Err(error) => {
+                    if !error.is_unread {
+                        look.errors.push(error.error);
+                    }
+                    tail.retry.failed(now_ms);
+                    self.lock().tails.push(tail);
+                }
+            }
+        }
+    }
+
+    fn look_at_tail(&self, tail: &UnreadTail, look: &mut Look) -> Result<(), TailError> {
+        let failed = |operation, is_unread| {
+            let path = tail.path.clone();
+            move |error| TailError { error: FileError { operation, path, error }, is_unread }
+        };
+        let opened = self.options.storage.open(&tail.path, Open::Write);
+        let file = match opened {
+            Err(error) if self.is_taken_away(&tail.path, &error) => {
+                look.taken_away.push(tail.path.clone());
+                return Ok(());
+            }
+            opened => opened.map_err(failed("open", true))?,
+        };
+        let now_ms = self.lock().started_ms;
+        for slot in 0..tail::SLOTS {
+            let read = tail::read_slot(&*file, slot).map_err(failed("read", true))?;
+            // Whether a segment has the records too does not matter: copies are one record.
+            match read {
+                Ok(content) => {
+                    let saved = self.save_slot(&content, now_ms);
+                    let saved = saved.map_err(|error| TailError { error, is_unread: false })?;
+                    look.tail_records += saved.records;
+                }
+                Err(SlotState::Unreadable) => look.damage.push(bad_slot(&tail.path, slot)),
+                Err(SlotState::Empty) => {}
+            }
+        }
+        empty(&*file).map_err(failed("empty", false))
+    }
+}
+
+/// Why a tail file is kept.
+struct TailError {
+    error: FileError,
+    is_unread: bool,
+}
+
+/// Makes the slots empty, durably: a loss of power does not bring back what was there before.
+pub(in crate::ingest) fn empty(file: &dyn File) -> io::Result<()> {
+    for slot in 0..tail::SLOTS {
+        file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot))?;
+    }
+    file.sync()
+}
+
+/// A slot that holds something else than it should.
+pub(in crate::ingest) fn bad_slot(path: &Path, slot: usize) -> Damage {
+    Damage {
+        path: path.to_path_buf(),
+        offset: tail::slot_offset(slot),
+        len_bytes: 0,
+        range: None,
+        records: None,
+        kind: DamageKind::Checksum("tail chunk"),
+    }
+}
+
+/// A slot that cannot be read, or whose records could not be saved; `oldest`: no record in it can be
+/// older.
+pub(in crate::ingest) fn unread_slot(
+    path: &Path,
+    slot: usize,
+    oldest: Ulid,
+    error: &io::Error,
+) -> Damage {
+    Damage {
+        path: path.to_path_buf(),
+        offset: tail::slot_offset(slot),
+        len_bytes: 0,
+        range: Some((oldest, Ulid::MAX)),
+        records: None,
+        kind: DamageKind::Unread(Refusal::from(error)),
+    }
+}
