@@ -222,9 +222,13 @@ fn open_spool(path: &Path, bytes_max: u64) -> Result<(Spool, DirectoryLock), Str
     let opened = Spool::open(Arc::new(OsStorage), path.to_owned(), bytes_max).map_err(failed)?;
     lock.keep();
     let Opened { spool, unknown, set_aside } = opened;
-    if spool.pending_entries() > 0 {
+    if spool.pending_lines() > 0 {
         let (records, bytes) = (spool.pending_lines(), spool.disk_bytes());
         tracing::info!(records, bytes, "the spool holds records of an earlier run: sent first");
+    }
+    if spool.unread_files() > 0 {
+        let files = spool.unread_files();
+        tracing::warn!(files, "the spool holds files that cannot be read now: they are read again");
     }
     if set_aside > 0 {
         tracing::warn!(files = set_aside, "the spool holds damaged files that were set aside");

@@ -50,6 +50,8 @@ pub enum FileKind {
     StoreUnfinished,
     /// Lines of a forwarder that wait to be sent.
     Spool,
+    /// A file of a spool that the forwarder passed over because it could not be read.
+    SpoolPassedOver,
     /// A file of a spool that was set aside because something in it is damaged.
     SpoolSetAside,
     /// Up to where the lines of a spool are handed over.
@@ -77,6 +79,7 @@ impl fmt::Display for FileKind {
             Self::StoreSetAside => "store segment that was set aside",
             Self::StoreUnfinished => "unfinished store segment",
             Self::Spool => "spool file",
+            Self::SpoolPassedOver => "spool file that could not be read when it was its turn",
             Self::SpoolSetAside => "spool file that was set aside",
             Self::SpoolMark => "mark of a spool",
             Self::Lock => "lock",
@@ -253,6 +256,7 @@ impl Check<'_> {
                 path: file.path,
                 kind: match file.kind {
                     SpoolFileKind::Entries => FileKind::Spool,
+                    SpoolFileKind::PassedOver { .. } => FileKind::SpoolPassedOver,
                     SpoolFileKind::SetAside => FileKind::SpoolSetAside,
                     SpoolFileKind::Mark => FileKind::SpoolMark,
                 },

@@ -1,7 +1,8 @@
-//! One spool file: where its entries are.
+//! One spool file: what is known of it, and where its entries are.
 //!
 //! Invariants: reads stay below the file's known length; a damaged span ends at the next header
-//! that passes its checksum, wherever that is.
+//! that passes its checksum, wherever that is. A file is open only while it is written, not yet
+//! synced, or being read: a spool may have more files than the process may have open.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::entry::{
     ENTRY_HEADER_BYTES, ENTRY_MAGIC, EntryHeader, FILE_HEADER_BYTES, VERSION, file_version,
 };
 use crate::limits::SPOOL_SCAN_BYTES;
-use crate::storage::File;
+use crate::storage::{File, Open, Storage};
 
 /// An error that says on which file.
 pub(super) fn naming(path: &Path, error: &io::Error) -> io::Error {
@@ -23,7 +24,8 @@ pub(super) struct SpoolFile {
     /// Its place among the others; also its name.
     pub(super) sequence: u64,
     pub(super) path: PathBuf,
-    pub(super) file: Arc<dyn File>,
+    /// Its handle, while it is written or not synced.
+    pub(super) file: Option<Arc<dyn File>>,
     /// Bytes in use.
     pub(super) len_bytes: u64,
     /// Of these, synced.
@@ -36,8 +38,44 @@ pub(super) struct SpoolFile {
     pub(super) entries_first: u64,
     /// Behind the highest number of its entries; 0 without entries.
     pub(super) entries_end: u64,
-    /// Whether something in it cannot be read.
+    /// Whether something in it is damaged.
     pub(super) is_damaged: bool,
+    /// Whether it could not be read to its end when the spool was opened: what it holds is not
+    /// known, and `entries_end` no more than a bound.
+    pub(super) is_unread: bool,
+}
+
+impl SpoolFile {
+    /// A file of which nothing is known but its length.
+    pub(super) fn new(
+        sequence: u64,
+        path: PathBuf,
+        file: Option<Arc<dyn File>>,
+        len_bytes: u64,
+    ) -> Self {
+        Self {
+            sequence,
+            path,
+            file,
+            len_bytes,
+            synced_bytes: 0,
+            is_named: false,
+            sync_failed: false,
+            entries_first: u64::MAX,
+            entries_end: 0,
+            is_damaged: false,
+            is_unread: false,
+        }
+    }
+
+    /// Reads it as far as it is in use.
+    pub(super) fn reader(&self, storage: &dyn Storage) -> io::Result<Reader> {
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => storage.open(&self.path, Open::Read)?,
+        };
+        Ok(Reader { file, len_bytes: self.len_bytes })
+    }
 }
 
 /// What stands at an offset.
@@ -54,23 +92,15 @@ pub(super) enum At {
     },
 }
 
-impl SpoolFile {
-    /// A file of which nothing is known but its length.
-    pub(super) fn new(sequence: u64, path: PathBuf, file: Arc<dyn File>, len_bytes: u64) -> Self {
-        Self {
-            sequence,
-            path,
-            file,
-            len_bytes,
-            synced_bytes: 0,
-            is_named: false,
-            sync_failed: false,
-            entries_first: u64::MAX,
-            entries_end: 0,
-            is_damaged: false,
-        }
-    }
+/// An open file.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) file: Arc<dyn File>,
+    /// Bytes in use.
+    pub(super) len_bytes: u64,
+}
 
+impl Reader {
     /// What stands at `offset`.
     pub(super) fn look(&self, offset: u64) -> io::Result<At> {
         if offset >= self.len_bytes {

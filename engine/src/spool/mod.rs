@@ -6,7 +6,8 @@
 //!
 //! Invariants: entries come out in the order of their numbers, each once, and none that was not
 //! appended; an appended entry survives a kill, a synced one a power loss; what is damaged is told,
-//! costs the entries that it hits, and its file is set aside, never removed. A restart never
+//! costs the entries that it hits, and its file is set aside, never removed; what cannot be read is
+//! no damage: it is passed over if need be, and read again until it can. A restart never
 //! writes to the files of an earlier life, and a failed sync is never retried: what it should have
 //! covered is written once more, to another file. Knows no clock: when to sync is the caller's
 //! business.
@@ -16,22 +17,26 @@ mod entry;
 mod file;
 #[cfg(test)]
 mod fuzz_tests;
+mod judge;
 mod mark;
+mod passed_over;
 mod reading;
 mod recover;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::entry::{ENTRY_HEADER_BYTES, EntryHeader, FILE_HEADER_BYTES, file_header};
 use self::file::SpoolFile;
 use self::mark::Mark;
-use self::reading::{Here, read_here};
+use self::passed_over::{PassedOver, parse as passed_over};
+use self::reading::{Here, here_at};
 use crate::damage::Damage;
 use crate::limits::{SPOOL_ENTRY_BYTES_MAX, SPOOL_FILE_BYTES_MAX};
 use crate::storage::{File, Open, Storage};
@@ -80,25 +85,34 @@ impl std::error::Error for AppendError {}
 /// A sync to be made without holding the spool.
 pub struct SyncJob {
     first: u64,
-    files: Vec<(u64, u64, Arc<dyn File>)>,
-    directory: Option<(Arc<dyn Storage>, PathBuf)>,
+    files: Vec<FileToSync>,
+    storage: Arc<dyn Storage>,
+    directory: Option<PathBuf>,
+}
+
+/// A file of which so many bytes are to be made durable.
+struct FileToSync {
+    sequence: u64,
+    len_bytes: u64,
+    path: PathBuf,
+    file: Option<Arc<dyn File>>,
 }
 
 impl SyncJob {
     /// Makes it. Blocks.
     pub fn run(&self) -> io::Result<()> {
-        for (_, _, file) in &self.files {
-            file.sync()?;
+        for FileToSync { path, file, .. } in &self.files {
+            match file {
+                Some(file) => file.sync()?,
+                None => self.storage.open(path, Open::Read)?.sync()?,
+            }
         }
-        match &self.directory {
-            Some((storage, path)) => storage.sync_dir(path),
-            None => Ok(()),
-        }
+        self.directory.as_ref().map_or(Ok(()), |path| self.storage.sync_dir(path))
     }
 }
 
 /// Where reading goes on.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Cursor {
     /// Index of the file.
     file: usize,
@@ -112,6 +126,8 @@ struct Cursor {
     failures: u32,
     /// A damaged span whose cost the next entry tells.
     damage: Option<Damage>,
+    /// The file that is being read, by its sequence number.
+    open: Option<(u64, Arc<dyn File>)>,
 }
 
 /// The spool.
@@ -120,6 +136,8 @@ pub struct Spool {
     directory: PathBuf,
     bytes_max: u64,
     files: VecDeque<SpoolFile>,
+    /// Files that could not be read: their entries wait beside the others.
+    passed_over: Vec<PassedOver>,
     /// Whether the last file takes more entries.
     is_writing: bool,
     sequence_next: u64,
@@ -133,6 +151,9 @@ pub struct Spool {
     unreleased: VecDeque<(u64, u64)>,
     lines_released: u64,
     damage: Vec<Damage>,
+    /// Damaged spans that were told when it was opened, and numbers of entries that are missing.
+    told: BTreeSet<(PathBuf, u64)>,
+    told_missing: Vec<Range<u64>>,
 }
 
 impl Spool {
@@ -141,14 +162,20 @@ impl Spool {
         self.number_next - self.mark.released
     }
 
-    /// Lines in them.
+    /// Files that cannot be read now: how many lines in them wait is not known.
+    pub const fn unread_files(&self) -> usize {
+        self.passed_over.len()
+    }
+
+    /// Lines in the entries that are not released, as far as they are known.
     pub const fn pending_lines(&self) -> u64 {
         self.lines_next.saturating_sub(self.lines_released)
     }
 
     /// Bytes of its files.
     pub fn disk_bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.len_bytes).sum()
+        let passed_over: u64 = self.passed_over.iter().map(|file| file.len_bytes).sum();
+        self.files.iter().map(|f| f.len_bytes).sum::<u64>() + passed_over
     }
 
     /// Whether an eighth of what it may hold is free.
@@ -208,10 +235,11 @@ impl Spool {
         record.extend_from_slice(&header.encode());
         record.extend_from_slice(bytes);
         let file = self.files.back_mut().expect("a file was begun");
-        if let Err(e) = file.file.write_all_at(&record, file.len_bytes) {
+        let handle = Arc::clone(file.file.as_ref().expect("a file that is written is open"));
+        if let Err(e) = handle.write_all_at(&record, file.len_bytes) {
             // What came of the entry lies behind the file's used length; the next one goes elsewhere.
             self.is_writing = false;
-            let cut = file.file.set_len(file.len_bytes);
+            let cut = handle.set_len(file.len_bytes);
             if cut.is_err() && file.entries_end == 0 {
                 file.is_damaged = true;
             }
@@ -235,12 +263,12 @@ impl Spool {
             }
         };
         self.sequence_next = sequence + 1;
-        self.files.push_back(SpoolFile::new(sequence, path, file, 0));
-        let made = self.files.back_mut().expect("just pushed");
-        if let Err(e) = made.file.write_all_at(&file_header(sequence), 0) {
+        self.files.push_back(SpoolFile::new(sequence, path, Some(Arc::clone(&file)), 0));
+        if let Err(e) = file.write_all_at(&file_header(sequence), 0) {
             self.drop_last_if_empty();
             return Err(e);
         }
+        let made = self.files.back_mut().expect("just pushed");
         made.len_bytes = FILE_HEADER_BYTES;
         self.is_writing = true;
         Ok(())
@@ -266,24 +294,28 @@ impl Spool {
         if before <= self.mark.released {
             return Ok(());
         }
+        let mut lines = 0;
         while let Some((number, lines_end)) = self.unreleased.front()
             && *number < before
         {
             self.lines_released = *lines_end;
+            lines = if number + 1 == before { *lines_end } else { 0 };
             self.unreleased.pop_front();
         }
-        let marked = self.mark.advance(&*self.storage, before);
+        let marked = self.mark.advance(&*self.storage, before, lines);
         let dropped = self.drop_released();
         marked.and(dropped)
     }
 
-    /// Removes files of which everything is released; damaged ones are set aside.
+    /// Removes files of which everything is released, once the mark that says so is durable; damaged
+    /// ones are set aside, and what could not be read stays.
     fn drop_released(&mut self) -> io::Result<()> {
         while self.cursor.file > 0 || self.front_is_done() {
             let Some(front) = self.files.front() else { break };
-            if front.entries_end > self.mark.released {
+            if front.is_unread || front.entries_end > self.mark.released {
                 break;
             }
+            self.mark.make_durable(&*self.storage, &self.directory, front.entries_end)?;
             if front.is_damaged {
                 let aside = front.path.with_extension(DAMAGED_SUFFIX);
                 self.storage.rename(&front.path, &aside)?;
@@ -302,7 +334,8 @@ impl Spool {
 
     /// Whether the file that is being read has been read to its end and takes no more entries.
     fn front_is_done(&self) -> bool {
-        let is_read = self.files.front().is_some_and(|f| self.cursor.offset >= f.len_bytes);
+        let front = self.files.front();
+        let is_read = front.is_some_and(|f| !f.is_unread && self.cursor.offset >= f.len_bytes);
         is_read && !(self.is_writing && self.files.len() == 1)
     }
 
@@ -317,7 +350,7 @@ impl Spool {
             while self.read_next()?.is_some() {}
             self.drop_released()?;
         }
-        self.mark.sync()
+        self.mark.make_durable(&*self.storage, &self.directory, self.mark.released)
     }
 
     /// What must be synced to make everything durable; `None` if everything is. Fails if what an
@@ -326,16 +359,24 @@ impl Spool {
         if let Some(first) = self.rewrite_from {
             self.write_again(first)?;
         }
-        let at_risk =
-            |f: &&SpoolFile| !f.sync_failed && (f.synced_bytes < f.len_bytes || !f.is_named);
+        let at_risk = |f: &&SpoolFile| {
+            let is_whole = !f.sync_failed && !f.is_unread;
+            is_whole && (f.synced_bytes < f.len_bytes || !f.is_named)
+        };
         let Some(first) = self.files.iter().find(at_risk).map(|f| f.sequence) else {
             return Ok(None);
         };
         let files = self.files.iter().filter(at_risk);
-        let files = files.map(|f| (f.sequence, f.len_bytes, Arc::clone(&f.file))).collect();
-        let unnamed = self.files.iter().any(|f| !f.is_named && !f.sync_failed);
-        let directory = unnamed.then(|| (Arc::clone(&self.storage), self.directory.clone()));
-        Ok(Some(SyncJob { first, files, directory }))
+        let files = files.map(|f| FileToSync {
+            sequence: f.sequence,
+            len_bytes: f.len_bytes,
+            path: f.path.clone(),
+            file: f.file.clone(),
+        });
+        let files = files.collect();
+        let unnamed = self.files.iter().any(|f| !f.is_named && !f.sync_failed && !f.is_unread);
+        let directory = unnamed.then(|| self.directory.clone());
+        Ok(Some(SyncJob { first, files, storage: Arc::clone(&self.storage), directory }))
     }
 
     /// Takes the outcome of a job. After a failure what it should have covered is written once
@@ -345,10 +386,14 @@ impl Spool {
         let named = job.directory.is_some();
         match outcome {
             Ok(()) => {
-                for (sequence, len_bytes, _) in job.files {
+                let written = self.files.back().filter(|_| self.is_writing).map(|f| f.sequence);
+                for FileToSync { sequence, len_bytes, .. } in job.files {
                     if let Some(file) = self.files.iter_mut().find(|f| f.sequence == sequence) {
                         file.synced_bytes = file.synced_bytes.max(len_bytes);
                         file.is_named |= named;
+                        if file.synced_bytes >= file.len_bytes && written != Some(sequence) {
+                            file.file = None;
+                        }
                     }
                 }
                 Ok(())
@@ -370,10 +415,13 @@ impl Spool {
         }
         for index in from..until {
             let known = &self.files[index];
+            if known.is_unread {
+                continue;
+            }
             let mut offset = if known.is_named { known.synced_bytes } else { 0 };
+            let reader = known.reader(&*self.storage)?;
             loop {
-                let file = &self.files[index];
-                let (at, found) = read_here(file, offset)?;
+                let (at, found) = here_at(&reader, offset, true)?;
                 match at {
                     Here::End => break,
                     Here::Bad { until, .. } => offset = until,
@@ -387,6 +435,9 @@ impl Spool {
                     }
                 }
             }
+        }
+        for index in from..until {
+            self.files[index].file = None;
         }
         self.rewrite_from = None;
         Ok(())

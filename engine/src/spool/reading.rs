@@ -1,18 +1,20 @@
 //! Reading entries in the order of their numbers, over whatever is damaged.
 //!
-//! Invariants: a damaged span is passed over and told once, with what it cost where the entry behind it
-//! tells; a place that cannot be read is tried again before it is given up.
+//! Invariants: a damaged span is told once, by [`super::judge`] or, where it came about later, here,
+//! with what it cost where the entry behind it tells; a place that cannot be read is no damage: it is
+//! tried again, then its file is passed over ([`super::passed_over`]) so that others get on.
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::entry::EntryHeader;
-use super::file::{At, SpoolFile};
+use super::file::{At, Reader};
 use super::{Entry, Spool};
 use crate::damage::{Damage, DamageKind};
 use crate::storage::Refusal;
 
-/// Tries to read a place before it is given up: some seconds at a caller's pace.
+/// Tries to read a place before its file is passed over: some seconds at a caller's pace.
 const READ_TRIES: u32 = 20;
 
 impl Spool {
@@ -26,7 +28,12 @@ impl Spool {
                 self.tell_pending(None);
                 return Ok(None);
             };
-            let (at, offset) = match read_here(file, self.cursor.offset) {
+            let is_unread = file.is_unread;
+            let read = if is_unread { self.know(self.cursor.file) } else { Ok(()) };
+            let read = read.and_then(|()| {
+                here_at(&self.reader_at(self.cursor.file)?, self.cursor.offset, true)
+            });
+            let (at, offset) = match read {
                 Ok(found) => found,
                 Err(e) => {
                     self.on_read_error(&e)?;
@@ -57,11 +64,42 @@ impl Spool {
                 }
                 Here::Bad { until, kind } => {
                     self.tell_pending(None);
-                    self.cursor.damage = Some(self.damaged_here(offset, until - offset, kind));
+                    let place = (self.files[self.cursor.file].path.clone(), offset);
+                    if !self.told.contains(&place) {
+                        self.cursor.damage = Some(self.damaged_here(offset, until - offset, kind));
+                    }
                     self.cursor.offset = until;
                 }
             }
         }
+    }
+
+    /// Opens a file for reading; the one that is being read stays open.
+    fn reader_at(&mut self, index: usize) -> io::Result<Reader> {
+        let file = &self.files[index];
+        if let Some((sequence, open)) = &self.cursor.open
+            && *sequence == file.sequence
+        {
+            return Ok(Reader { file: Arc::clone(open), len_bytes: file.len_bytes });
+        }
+        let reader = file.reader(&*self.storage)?;
+        self.cursor.open = Some((file.sequence, Arc::clone(&reader.file)));
+        Ok(reader)
+    }
+
+    /// Finds out what a file holds that could not be read when the spool was opened.
+    fn know(&mut self, index: usize) -> io::Result<()> {
+        let mut reader = self.reader_at(index)?;
+        reader.len_bytes = reader.file.len()?;
+        let (mut first, mut end) = (u64::MAX, 0);
+        for entry in reader.entries() {
+            let (_, header) = entry?;
+            (first, end) = (first.min(header.number), end.max(header.number + 1));
+        }
+        let file = &mut self.files[index];
+        (file.entries_first, file.entries_end, file.len_bytes) = (first, end, reader.len_bytes);
+        file.is_unread = false;
+        Ok(())
     }
 
     /// Goes on reading where the next of these numbers is, if it is anywhere: after a failed sync
@@ -88,24 +126,17 @@ impl Spool {
     /// Where the whole entry with the lowest of these numbers is.
     pub(super) fn find_next(&self, numbers: Range<u64>) -> io::Result<Option<(usize, u64)>> {
         let mut best: Option<(u64, (usize, u64))> = None;
-        for (index, file) in self
-            .files
-            .iter()
-            .enumerate()
-            .filter(|(_, f)| f.entries_first < numbers.end && f.entries_end > numbers.start)
-        {
-            for entry in file.entries() {
-                let is_whole = entry.and_then(|(offset, header)| {
-                    let is_better = numbers.contains(&header.number)
-                        && best.is_none_or(|(lowest, _)| header.number < lowest);
-                    let found = is_better && file.payload(offset, &header)?.is_some();
-                    Ok(found.then_some((header.number, (index, offset))))
-                });
-                match is_whole {
-                    Ok(found) => best = found.or(best),
-                    // Told before: what lies behind is found in no other way.
-                    Err(_) if file.is_damaged => break,
-                    Err(e) => return Err(e),
+        for (index, file) in self.files.iter().enumerate().filter(|(_, file)| {
+            // What one holds that cannot be read now is found when it can.
+            !file.is_unread && file.entries_first < numbers.end && file.entries_end > numbers.start
+        }) {
+            let reader = file.reader(&*self.storage)?;
+            for entry in reader.entries() {
+                let (offset, header) = entry?;
+                let is_better = numbers.contains(&header.number)
+                    && best.is_none_or(|(lowest, _)| header.number < lowest);
+                if is_better && reader.payload(offset, &header)?.is_some() {
+                    best = Some((header.number, (index, offset)));
                 }
             }
         }
@@ -123,9 +154,20 @@ impl Spool {
             // Released before the last stop, or written twice after a failed sync.
             return None;
         }
-        let lost =
-            self.cursor.lines_before.map(|before| header.lines_before.saturating_sub(before));
-        if header.number > self.cursor.number && self.cursor.damage.is_none() {
+        let missed = self.cursor.number..header.number;
+        let lost = if missed.is_empty() {
+            Some(0)
+        } else {
+            // No lines between numbers that are missing: a life that could not tell left one out.
+            let before = self.cursor.lines_before;
+            let lost = before.and_then(|before| header.lines_before.checked_sub(before));
+            lost.filter(|lines| *lines > 0)
+        };
+        let is_told = |told: &Range<u64>| told.start <= missed.start && told.end >= missed.end;
+        if !missed.is_empty()
+            && self.cursor.damage.is_none()
+            && !self.told_missing.iter().any(is_told)
+        {
             let kind = DamageKind::Truncated("entries before this one");
             self.cursor.damage = Some(Damage {
                 path: self.files[self.cursor.file].path.clone(),
@@ -179,26 +221,33 @@ impl Spool {
         }
     }
 
-    /// A place that cannot be read is tried again by the next calls, then the rest of its file is
-    /// given up.
+    /// A place that cannot be read is tried again by the next calls, then its file is passed over. A
+    /// shortage of the process would hit every other file as well: it is waited for.
     fn on_read_error(&mut self, error: &io::Error) -> io::Result<()> {
-        self.cursor.failures += 1;
-        if self.cursor.failures < READ_TRIES {
-            return Err(io::Error::new(error.kind(), error.to_string()));
+        self.cursor.open = None;
+        self.cursor.failures = self.cursor.failures.saturating_add(1);
+        let refusal = Refusal::from(error);
+        if self.cursor.failures < READ_TRIES || refusal.is_shortage() {
+            return Err(refusal.into());
         }
         self.cursor.failures = 0;
         self.tell_pending(None);
-        let is_last = self.cursor.file + 1 == self.files.len();
-        let len_bytes = self.files[self.cursor.file].len_bytes;
-        let offset = self.cursor.offset;
-        let kind = DamageKind::Unread(Refusal::from(error));
-        self.cursor.damage =
-            Some(self.damaged_here(offset, len_bytes.saturating_sub(offset), kind));
-        self.cursor.offset = len_bytes;
-        if is_last {
-            self.is_writing = false;
+        if refusal.is_absence() {
+            self.forget_file(self.cursor.file);
+            return Ok(());
         }
-        Ok(())
+        self.pass_over(self.cursor.file, refusal)
+    }
+
+    /// Somebody removed a file: what it held is missing, and told as such by the entry behind it.
+    fn forget_file(&mut self, index: usize) {
+        let Some(file) = self.files.remove(index) else { return };
+        let kind = DamageKind::Truncated("spool: the file is gone");
+        let path = file.path;
+        let (offset, len_bytes, range, records) = (self.cursor.offset, 0, None, None);
+        self.cursor.damage = Some(Damage { path, offset, len_bytes, range, records, kind });
+        self.cursor.offset = 0;
+        self.is_writing &= index < self.files.len();
     }
 }
 
@@ -213,19 +262,19 @@ pub(super) enum Here {
     },
 }
 
-/// Reads at `offset` (0: at the beginning) and says where that is.
-pub(super) fn read_here(file: &SpoolFile, offset: u64) -> io::Result<(Here, u64)> {
+/// Reads at `offset` (0: at the beginning) and says where that is; lines only if they are wanted.
+pub(super) fn here_at(reader: &Reader, offset: u64, wants_lines: bool) -> io::Result<(Here, u64)> {
     let offset = if offset > 0 {
         offset
     } else {
-        match file.first_offset()? {
+        match reader.first_offset()? {
             Ok(first) => first,
             Err(version) => {
                 let kind = version
                     .map_or(DamageKind::Malformed("spool file's header"), DamageKind::Version);
                 let until = match kind {
-                    DamageKind::Version(_) => file.len_bytes,
-                    _ => file.find_entry(0)?,
+                    DamageKind::Version(_) => reader.len_bytes,
+                    _ => reader.find_entry(0)?,
                 };
                 // An empty file is one whose power went first.
                 let here = if until == 0 { Here::End } else { Here::Bad { until, kind } };
@@ -233,10 +282,11 @@ pub(super) fn read_here(file: &SpoolFile, offset: u64) -> io::Result<(Here, u64)
             }
         }
     };
-    let here = match file.look(offset)? {
-        At::Entry(header) => Here::Entry(header, file.payload(offset, &header)?),
+    let here = match reader.look(offset)? {
+        At::Entry(header) if wants_lines => Here::Entry(header, reader.payload(offset, &header)?),
+        At::Entry(header) => Here::Entry(header, None),
         At::End => Here::End,
-        At::Bad { until } if until == file.len_bytes => {
+        At::Bad { until } if until == reader.len_bytes => {
             Here::Bad { until, kind: DamageKind::Unfinished }
         }
         At::Bad { until } => Here::Bad { until, kind: DamageKind::Malformed("spool entry") },

@@ -1,22 +1,27 @@
 //! Opening a spool: what an earlier life left.
 //!
 //! Invariants: no file of an earlier life is written to; numbers go on behind the last one found
-//! and the mark; files that hold no entry and no other bytes are removed, unknown ones are told.
+//! and the mark; what is damaged or missing is what [`super::judge`] says; a file that cannot be read
+//! stays what it is and is read again; only files that hold no entry and no other bytes are removed.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::entry::{ENTRY_HEADER_BYTES, FILE_HEADER_BYTES};
-use super::file::{At, SpoolFile, naming};
+use super::check::SpoolFileKind;
+use super::entry::FILE_HEADER_BYTES;
+use super::file::{SpoolFile, naming};
+use super::judge::{Depth, Judged, judge};
 use super::mark::{Found, MARK_FILE, Mark};
-use super::{Cursor, SEQUENCE_END, Spool, is_set_aside, sequence_of};
+use super::passed_over::PassedOver;
+use super::{Cursor, SEQUENCE_END, Spool, is_set_aside, passed_over, sequence_of};
 use crate::damage::{Damage, DamageKind};
-use crate::storage::Refusal;
-use crate::storage::{Open, Storage};
+use crate::storage::{Entry, Storage};
 
-/// Tries to read a file at the start before it is given up.
-pub(super) const OPEN_TRIES: u32 = 4;
+/// Numbers that are left out where nobody can tell how many entries there were: what could not be
+/// read has none of those that come behind.
+const NUMBERS_LEFT_OUT: u64 = 1 << 32;
 
 /// A spool and what was found.
 pub struct Opened {
@@ -28,47 +33,42 @@ pub struct Opened {
     pub set_aside: usize,
 }
 
-/// What the headers of all files say together.
-#[derive(Default)]
-struct Totals {
-    number_next: u64,
-    lines_next: u64,
-    /// Lines before the first entry that is not released.
-    lines_released: Option<u64>,
-    /// No entry of what cannot be read has this number or a higher one.
-    unread_below: u64,
-}
-
-/// What a spool's directory holds.
+/// What a spool's directory holds beside what is judged.
 #[derive(Default)]
 struct Names {
-    /// Files of entries, ascending.
-    sequences: Vec<u64>,
-    /// No file that was set aside has this number or a higher one: none takes its place.
+    /// No file has this number or a higher one: none takes its place.
     sequence_next: u64,
     set_aside: usize,
+    passed_over: Vec<PassedOver>,
     unknown: Vec<String>,
 }
 
 impl Names {
-    fn read(storage: &dyn Storage, directory: &Path) -> io::Result<Self> {
+    fn of(directory: &Path, entries: &[Entry]) -> Self {
         let mut names = Self::default();
-        for entry in storage.list(directory)? {
-            let name = entry.name.unwrap_or_else(|| "a name that is not UTF-8".to_owned());
-            match sequence_of(&name) {
-                Some(sequence) if entry.is_file => names.sequences.push(sequence),
-                _ if is_set_aside(&name) => {
+        for entry in entries {
+            let name = entry.name.as_deref().unwrap_or("a name that is not UTF-8");
+            let taken = match (sequence_of(name), passed_over(name)) {
+                (Some(sequence), _) if entry.is_file => Some(sequence),
+                (_, Some((sequence, from))) if entry.is_file => {
+                    let (path, len_bytes) = (directory.join(name), entry.len_bytes);
+                    names.passed_over.push(PassedOver { sequence, from, path, len_bytes });
+                    Some(sequence)
+                }
+                _ if is_set_aside(name) => {
                     names.set_aside += 1;
                     let number = u64::from_str_radix(name.split('.').next().unwrap_or(""), 16);
-                    let number = number.ok().filter(|n| *n < SEQUENCE_END);
-                    names.sequence_next = names.sequence_next.max(number.map_or(0, |n| n + 1));
+                    number.ok().filter(|n| *n < SEQUENCE_END)
                 }
-                _ if name == MARK_FILE || name == "LOCK" => {}
-                _ => names.unknown.push(name),
-            }
+                _ if name == MARK_FILE || name == "LOCK" => None,
+                _ => {
+                    names.unknown.push(name.to_owned());
+                    None
+                }
+            };
+            names.sequence_next = names.sequence_next.max(taken.map_or(0, |sequence| sequence + 1));
         }
-        names.sequences.sort_unstable();
-        Ok(names)
+        names
     }
 }
 
@@ -81,15 +81,19 @@ impl Spool {
     ) -> io::Result<Opened> {
         storage.create_dir_all(&directory)?;
         sync_names(&*storage, &directory)?;
-        let Names { sequences, sequence_next, set_aside, unknown } =
-            Names::read(&*storage, &directory)?;
-        let (mark, found) = Mark::open(&*storage, directory.join(MARK_FILE))?;
+        let entries = storage.list(&directory)?;
+        let Names { sequence_next, set_aside, passed_over, unknown } =
+            Names::of(&directory, &entries);
+        let judged = judge(&*storage, &directory, &entries, Depth::Headers);
+        refuse_forbidden(&judged)?;
+        let mark = Mark::new(directory.join(MARK_FILE), judged.mark);
         let mut spool = Self {
             cursor: Cursor { number: mark.released, ..Cursor::default() },
             storage,
             directory,
             bytes_max,
             files: std::collections::VecDeque::new(),
+            passed_over,
             is_writing: false,
             sequence_next,
             number_next: 0,
@@ -99,140 +103,96 @@ impl Spool {
             unreleased: std::collections::VecDeque::new(),
             lines_released: 0,
             damage: Vec::new(),
+            told: BTreeSet::new(),
+            told_missing: Vec::new(),
         };
-        let told = match found {
-            Found::Good => None,
-            Found::OneSlot => Some("one of two slots of the mark: lines may be sent twice"),
-            Found::Damaged => Some("mark: lines may be sent twice"),
-        };
-        if let Some(told) = told {
-            spool.damage.push(Damage {
-                path: spool.directory.join(MARK_FILE),
-                offset: 0,
-                len_bytes: 0,
-                range: None,
-                records: Some(0),
-                kind: DamageKind::Malformed(told),
-            });
-        }
-        let mut totals = Totals { number_next: spool.mark.released, ..Totals::default() };
-        for sequence in sequences {
-            spool.adopt(sequence, &mut totals)?;
-            spool.sequence_next = spool.sequence_next.max(sequence + 1);
-        }
-        // What cannot be read now may be read later: its numbers are not given again.
-        spool.number_next = totals.number_next.max(totals.unread_below);
-        spool.lines_next = totals.lines_next;
-        spool.lines_released = totals.lines_released.unwrap_or(totals.lines_next);
-        spool.start_reading(found)?;
+        spool.adopt(judged)?;
+        spool.read_again();
         spool.drop_released()?;
         Ok(Opened { spool, unknown, set_aside })
     }
 
-    /// Reading begins at the mark, or at the first entry there is: the mark may be lost, and after a
-    /// power loss it may be behind the removal of files that it knew to be released.
-    fn start_reading(&mut self, found: Found) -> io::Result<()> {
-        let is_whole =
-            self.mark.released == 0 && self.files.front().is_some_and(|f| f.sequence == 0);
-        if is_whole && found == Found::Good {
-            // Nothing was ever released.
-            self.cursor.lines_before = Some(0);
-            return Ok(());
+    /// Takes over what earlier lives left.
+    fn adopt(&mut self, judged: Judged) -> io::Result<()> {
+        let released = self.mark.released;
+        let (mut number_next, mut lines_next) = judged.end;
+        if number_next <= released {
+            number_next = released;
+            lines_next = judged.mark.slot().unwrap_or_default().lines.max(lines_next);
         }
-        let Some((file, offset)) = self.find_next(self.mark.released..u64::MAX)? else {
-            return Ok(());
-        };
-        let At::Entry(header) = self.files[file].look(offset)? else { return Ok(()) };
-        if header.number == self.mark.released {
-            self.cursor.lines_before = Some(header.lines_before);
+        // Reading begins at the mark, or at the first entry there is: what is missing between was
+        // told, or nobody can tell because the mark is gone.
+        if let Some((first, lines)) = judged.first_waiting {
+            self.told_missing.push(released..first);
+            self.cursor.lines_before = (first == released).then_some(lines);
         }
-        self.cursor.number = header.number;
-        Ok(())
-    }
-
-    /// Takes over a file of an earlier life. One that cannot be read is told and does not stop the
-    /// others.
-    fn adopt(&mut self, sequence: u64, totals: &mut Totals) -> io::Result<()> {
-        let path = self.directory.join(format!("{sequence:016x}.{}", super::FILE_SUFFIX));
-        let open = || {
-            let file = self.storage.open(&path, Open::Read)?;
-            Ok((file.len()?, file))
-        };
-        let (len_bytes, file) = match tried(open) {
-            Ok(opened) => opened,
-            // Nothing is wrong with the file: the operator can help.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Err(naming(&path, &e)),
-            Err(e) => return self.set_aside(&path, &e),
-        };
-        let mut file = SpoolFile::new(sequence, path, file, len_bytes);
-        let mut offset = 0;
-        if let Err(e) = tried(|| self.walk(&mut file, &mut offset, totals)) {
-            if file.entries_end == 0 {
-                return self.set_aside(&file.path, &e);
+        self.lines_released = judged.first_waiting.map_or(lines_next, |(_, lines)| lines);
+        self.told_missing.extend(judged.missing);
+        let is_unread = |file: &SpoolFile| file.is_unread;
+        for (checked, facts) in judged.checked.files.into_iter().zip(judged.facts) {
+            if checked.kind == SpoolFileKind::SetAside {
+                continue;
             }
-            // Reading comes to that place once more, and tells what it costs.
-            self.damage.push(unreadable(&file.path, offset, &e));
-            file.is_damaged = true;
-            let entries_max = len_bytes.saturating_sub(offset) / ENTRY_HEADER_BYTES as u64 + 1;
-            file.entries_end = file.entries_end.saturating_add(entries_max);
-            totals.unread_below = totals.unread_below.max(file.entries_end);
-        }
-        if file.entries_end == 0 && len_bytes <= FILE_HEADER_BYTES {
-            return self.storage.remove(&file.path);
-        }
-        self.files.push_back(file);
-        Ok(())
-    }
-
-    /// Takes the headers of a file into account; `offset` says how far that went.
-    fn walk(&self, file: &mut SpoolFile, offset: &mut u64, totals: &mut Totals) -> io::Result<()> {
-        if *offset == 0 {
-            *offset = file.begin()?;
-        }
-        loop {
-            match file.look(*offset)? {
-                At::End => return Ok(()),
-                At::Bad { until } => *offset = until,
-                At::Entry(header) => {
-                    *offset += header.total_bytes();
-                    file.entries_first = file.entries_first.min(header.number);
-                    file.entries_end = file.entries_end.max(header.number + 1);
-                    if header.number >= totals.number_next {
-                        totals.number_next = header.number + 1;
-                        totals.lines_next = header.lines_before + header.lines;
+            let has_none = facts.numbers.is_none() && facts.unread.is_none();
+            if checked.kind == SpoolFileKind::Entries {
+                let name = checked.path.file_name().and_then(|name| name.to_str());
+                let sequence = name.and_then(sequence_of).unwrap_or_default();
+                if has_none && checked.file_bytes <= FILE_HEADER_BYTES {
+                    match self.storage.remove(&checked.path) {
+                        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                        _ => {}
                     }
-                    if header.number >= self.mark.released && totals.lines_released.is_none() {
-                        totals.lines_released = Some(header.lines_before);
-                    }
+                } else {
+                    let mut file = SpoolFile::new(sequence, checked.path, None, checked.file_bytes);
+                    (file.entries_first, file.entries_end) = facts.numbers.unwrap_or((u64::MAX, 0));
+                    file.is_unread = facts.unread.is_some();
+                    file.is_damaged = checked.damage.iter().any(is_in_the_file);
+                    self.files.push_back(file);
                 }
             }
+            let spans = checked.damage.iter().filter(|d| d.refusal().is_none() && d.len_bytes > 0);
+            self.told.extend(spans.map(|damage| (damage.path.clone(), damage.offset)));
+            self.damage.extend(checked.damage);
         }
-    }
-
-    /// A file of which nothing can be read keeps its bytes under another name.
-    fn set_aside(&mut self, path: &Path, error: &io::Error) -> io::Result<()> {
-        let aside = path.with_extension(super::DAMAGED_SUFFIX);
-        self.storage.rename(path, &aside).map_err(|_| naming(path, error))?;
-        self.damage.push(unreadable(path, 0, error));
+        let left_out = if self.files.iter().any(is_unread) {
+            NUMBERS_LEFT_OUT
+        } else {
+            // The next life sees by it that nobody can tell what was here.
+            u64::from(judged.end_is_unknown)
+        };
+        if left_out > 0 {
+            self.told_missing.push(number_next..number_next + left_out);
+        }
+        (self.number_next, self.lines_next) = (number_next + left_out, lines_next);
         Ok(())
     }
 }
 
-/// Tries a few times.
-fn tried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut outcome = call();
-    for _ in 1..OPEN_TRIES {
-        if outcome.is_ok() {
-            break;
-        }
-        outcome = call();
-    }
-    outcome
+/// Whether the file will be set aside for it: something in it is damaged, as opposed to missing before
+/// it, not readable now, or of no consequence.
+fn is_in_the_file(damage: &Damage) -> bool {
+    let is_harmless = damage.kind == DamageKind::Unfinished && damage.records == Some(0);
+    damage.len_bytes > 0 && damage.refusal().is_none() && !is_harmless
 }
 
-fn unreadable(path: &Path, offset: u64, error: &io::Error) -> Damage {
-    let (path, kind) = (path.to_owned(), DamageKind::Unread(Refusal::from(error)));
-    Damage { path, offset, len_bytes: 0, range: None, records: None, kind }
+/// Nothing is wrong with a file that this user may not read: the operator can help.
+fn refuse_forbidden(judged: &Judged) -> io::Result<()> {
+    let mark = match judged.mark {
+        Found::Unread(refusal) => Some(refusal),
+        _ => None,
+    };
+    for (file, facts) in judged.checked.files.iter().zip(&judged.facts) {
+        let refusal = match file.kind {
+            SpoolFileKind::Mark => mark,
+            SpoolFileKind::SetAside => None,
+            _ => facts.unread.map(|(_, refusal)| refusal),
+        };
+        let is_forbidden = |kind| kind == io::ErrorKind::PermissionDenied;
+        if let Some(refusal) = refusal.filter(|refusal| is_forbidden(refusal.kind())) {
+            return Err(naming(&file.path, &refusal.into()));
+        }
+    }
+    Ok(())
 }
 
 /// Makes the directory's own name durable, and those above it, which may be as new. One that this

@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::recover::OPEN_TRIES;
+use super::judge::READ_TRIES;
 use super::*;
-use crate::damage::DamageKind;
 use crate::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 
 const DIRECTORY: &str = "/spool";
@@ -302,18 +301,24 @@ fn live(seed: u64, faults: bool) {
                 }
                 disk = disk.kill();
                 spool = open(&disk);
+                // Numbers that are left out where nobody can tell what was there.
+                let end = model.appended.keys().next_back().map_or(0, |n| n + 1);
+                model.at_risk.extend(end..spool.number_next.max(end));
                 model.read = spool.mark.released;
             }
             _ => {
                 disk = disk.crash(random.next_u64());
                 spool = open(&disk);
                 model.read = spool.mark.released;
-                let end = spool.number_next;
-                model.at_risk.extend(model.synced..end);
+                // Behind what is left a number may be left out.
+                let next = spool.number_next;
+                let end = spool.files.iter().map(|file| file.entries_end).max().unwrap_or(0);
+                let end = end.max(spool.mark.released);
+                model.at_risk.extend(model.synced..next);
                 model.appended.retain(|number, _| *number < end);
                 // Where all was released, nothing need be left, not even the numbers.
                 assert!(end >= model.synced || model.released >= model.synced, "seed {seed}");
-                model.at_risk.retain(|number| *number < end);
+                model.at_risk.retain(|number| *number < next);
                 (model.synced, model.released) = (model.synced.min(end), model.released.min(end));
             }
         }
@@ -400,32 +405,236 @@ fn any_single_call_may_fail_and_every_entry_still_comes_once_in_order() {
     }
 }
 
+/// Reads on over refusals, as a forwarder does, until nothing more comes.
+fn read_through(spool: &mut Spool) -> Vec<(u64, Entry)> {
+    let (mut all, mut refusals) = (Vec::new(), 0);
+    loop {
+        match spool.read_next() {
+            Ok(Some(next)) => all.push(next),
+            Ok(None) => return all,
+            Err(_) => refusals += 1,
+        }
+        assert!(refusals < 1000, "it waits for ever");
+    }
+}
+
+fn spool_path(sequence: u64) -> PathBuf {
+    Path::new(DIRECTORY).join(format!("{sequence:016x}.spool"))
+}
+
 #[test]
-fn a_file_that_cannot_be_read_at_the_start_is_told_and_skipped_and_keeps_its_numbers() {
+fn a_file_that_cannot_be_read_is_passed_over_keeps_its_bytes_and_comes_back_when_it_can() {
     let disk = SimStorage::new(1);
     let mut spool = open(&disk);
     for n in 0..60 {
         spool.append(&entry(n, 9_000), false).unwrap();
     }
     for (call, file) in [(Call::Open, 1), (Call::Read, 1), (Call::Read, 4), (Call::Len, 4)] {
-        let disk = disk.kill();
-        let name = format!("{file:016x}.spool");
-        disk.fail(Fault { path_part: name.clone(), ..Fault::random(call, 1.0, FaultError::Io) });
-        let mut spool = open(&disk);
-        let told = spool.take_damage();
-        assert_eq!(told.len(), 1, "{call:?}: {told:?}");
-        assert!(told[0].path.ends_with(&name) && matches!(told[0].kind, DamageKind::Unread(_)));
-        let number = spool.append(&entry(60, 0), false).unwrap();
-        let got = read_all(&mut spool);
-        assert!(got.len() > 40 && got.windows(2).all(|w| w[0].0 < w[1].0), "{}", got.len());
-        assert!(got[..got.len() - 1].iter().all(|(n, e)| *e == entry(*n, 9_000)));
-        assert_eq!(got.last().unwrap(), &(number, entry(60, 0)));
-        spool.release(number + 1).unwrap();
-        spool.finish().unwrap();
-        let left = names(&disk);
-        assert!(left.contains(&format!("{file:016x}.damaged")), "kept: {left:?}");
-        assert!(!left.iter().any(|name| sequence_of(name).is_some()), "{left:?}");
+        for restarts in [false, true] {
+            let mut disk = disk.kill();
+            let bytes = disk.read_file(&spool_path(file)).unwrap();
+            let path_part = format!("{file:016x}");
+            disk.fail(Fault { path_part, ..Fault::random(call, 1.0, FaultError::Io) });
+            let mut spool = open(&disk);
+            let told = spool.take_damage();
+            assert!(told.iter().all(|d| d.refusal().is_some()), "{call:?}: {told:?}");
+            assert!(told[0].path == spool_path(file) && told.len() == 1, "{call:?}: {told:?}");
+            let number = spool.append(&entry(60, 0), false).unwrap();
+            let mut got = read_through(&mut spool);
+            assert!(got.len() > 40 && got.windows(2).all(|w| w[0].0 < w[1].0), "{}", got.len());
+            assert_eq!(got.last().unwrap(), &(number, entry(60, 0)));
+            let told = spool.take_damage();
+            assert!(told.iter().all(|d| d.refusal().is_some() && d.records.is_none()), "{told:?}");
+            assert_eq!(spool.unread_files(), 1);
+            spool.release(number + 1).unwrap();
+            spool.finish().unwrap();
+            assert!(!spool.read_again(), "it still cannot be read");
+            let left = names(&disk).into_iter().find(|name| name.ends_with(".unread")).unwrap();
+            assert_eq!(disk.read_file(&Path::new(DIRECTORY).join(&left)).unwrap(), bytes);
+            assert!(names(&disk).iter().all(|name| sequence_of(name).is_none()));
+
+            if restarts {
+                disk = disk.kill();
+                spool = open(&disk);
+            } else {
+                disk.clear_faults();
+                assert!(spool.read_again());
+            }
+            let back = read_through(&mut spool);
+            assert_eq!(spool.take_damage(), []);
+            assert!(!names(&disk).contains(&left));
+            got.extend(back);
+            let mut got: Vec<Entry> = got.into_iter().map(|(_, entry)| entry).collect();
+            got.sort_by_key(|entry| {
+                let text = String::from_utf8_lossy(&entry.bytes).into_owned();
+                text.split(' ').next().unwrap().parse::<u64>().unwrap()
+            });
+            let mut expected: Vec<Entry> = (0..60).map(|n| entry(n, 9_000)).collect();
+            expected.push(entry(60, 0));
+            assert!(got == expected, "{call:?} {file}: each once");
+        }
     }
+}
+
+#[test]
+fn no_call_that_fails_for_a_while_makes_anything_of_a_file_go() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..60 {
+        spool.append(&entry(n, 9_000), false).unwrap();
+    }
+    let sizes = |disk: &SimStorage| -> u64 {
+        disk.files().iter().map(|f| disk.read_file(f).unwrap().len() as u64).sum()
+    };
+    let whole = sizes(&disk);
+    for call in [Call::Open, Call::Len, Call::Read, Call::List, Call::Rename, Call::Sync] {
+        for skip in [0, 1, 5, 40] {
+            let disk = disk.kill();
+            let mut spool = (skip > 0).then(|| open(&disk));
+            if let Some(spool) = &mut spool {
+                for _ in 0..skip {
+                    spool.read_next().unwrap();
+                }
+            }
+            disk.fail(Fault::random(call, 1.0, FaultError::Io));
+            if let Some(spool) = &mut spool {
+                for _ in 0..500 {
+                    let _ = spool.read_next();
+                }
+                let _ = sync(spool);
+            } else {
+                drop(try_open(&disk));
+            }
+            disk.clear_faults();
+            assert!(sizes(&disk) >= whole, "{call:?} {skip}");
+            let mut spool = open(&disk.kill());
+            let got = read_through(&mut spool).len();
+            assert_eq!((got, spool.take_damage()), (60, vec![]), "{call:?} {skip}");
+        }
+    }
+}
+
+#[test]
+fn a_mark_that_cannot_be_read_is_told_not_written_to_and_its_lines_are_sent_again() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..6 {
+        spool.append(&entry(n, 4), false).unwrap();
+    }
+    read_all(&mut spool);
+    spool.release(2).unwrap();
+    spool.release(3).unwrap();
+    let disk = disk.kill();
+    let path = Path::new(DIRECTORY).join("mark");
+    let bytes = disk.read_file(&path).unwrap();
+    disk.fail(Fault { path_part: "mark".into(), ..Fault::random(Call::Read, 1.0, FaultError::Io) });
+    let mut spool = open(&disk);
+    let told = spool.take_damage();
+    assert!(told.len() == 1 && told[0].refusal().is_some(), "{told:?}");
+    assert_eq!(read_all(&mut spool).len(), 6);
+    spool.release(4).unwrap_err();
+    assert_eq!(disk.read_file(&path).unwrap(), bytes);
+    disk.clear_faults();
+    spool.release(5).unwrap();
+    assert_eq!(read_all(&mut open(&disk.kill())), [(5, entry(5, 4))]);
+}
+
+#[test]
+fn a_mark_whose_sync_failed_is_made_anew_before_a_file_goes() {
+    for call in [Call::Sync, Call::SyncDir] {
+        let disk = SimStorage::new(1);
+        let mut spool = open(&disk);
+        for n in 0..60 {
+            spool.append(&entry(n, 9_000), false).unwrap();
+        }
+        sync(&mut spool).unwrap();
+        for _ in 0..50 {
+            spool.read_next().unwrap();
+        }
+        let files = names(&disk);
+        let path_part = if call == Call::Sync { "mark" } else { "" }.to_owned();
+        disk.fail(Fault { path_part, call: Some(call), ..Fault::nth(1, FaultError::Io) });
+        spool.release(40).unwrap_err();
+        let is_there = |name: &&String| names(&disk).contains(name);
+        assert!(files.iter().all(|name| is_there(&name)), "no file goes before its mark");
+        spool.release(41).unwrap();
+        assert!(!files.iter().all(|name| is_there(&name)));
+        for seed in 0..20 {
+            let mut spool = open(&disk.crash(seed));
+            assert_eq!(spool.take_damage(), [], "{call:?}");
+            assert_eq!(read_all(&mut spool).len(), 19, "{call:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_alike_by_forwarder_and_check_and_what_nobody_can_tell_by_neither() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..60 {
+        spool.append(&entry(n, 9_000), false).unwrap();
+    }
+    let last = spool.files.len() as u64 - 1;
+    for file in 0..=last {
+        for harm in ["cut", "emptied", "cut to its header", "removed"] {
+            let disk = disk.kill();
+            let path = spool_path(file);
+            let len = disk.read_file(&path).unwrap().len() as u64;
+            match harm {
+                "cut" => disk.truncate(&path, len / 2).unwrap(),
+                "emptied" => disk.truncate(&path, 0).unwrap(),
+                "cut to its header" => disk.truncate(&path, FILE_HEADER_BYTES).unwrap(),
+                _ => disk.remove(&path).unwrap(),
+            }
+            let directory = Path::new(DIRECTORY);
+            let listed = disk.list(directory).unwrap();
+            let checked = check::check_spool(&disk, directory, &listed);
+            let checked: Vec<Damage> = checked.files.into_iter().flat_map(|f| f.damage).collect();
+            let mut spool = open(&disk);
+            let got = read_all(&mut spool).len() as u64;
+            let told = spool.take_damage();
+            assert_eq!(told, checked, "{harm} {file}");
+            if harm == "removed" && file == last {
+                assert_eq!(told, [], "nothing is left that tells of it");
+                continue;
+            }
+            assert_eq!(told.len(), 1, "{harm} {file}: {told:?}");
+            // Before the first file only a mark could tell, and there was none.
+            let is_known = file < last && (file > 0 || harm != "removed");
+            assert_eq!(told[0].records, is_known.then_some(60 - got), "{harm} {file}: {told:?}");
+            assert!(!told[0].to_string().contains("no record is lost"), "{}", told[0]);
+            if file < last || harm != "cut" {
+                continue;
+            }
+            // What was not known is not known to later lives either, whatever follows.
+            spool.append(&entry(100, 10), false).unwrap();
+            assert_eq!(read_all(&mut spool).len(), 1);
+            assert_eq!(spool.take_damage(), []);
+            let mut later = open(&disk.kill());
+            let told = later.take_damage();
+            assert_eq!((told.len(), told[0].records), (1, None), "{told:?}");
+            assert_eq!(read_all(&mut later).len() as u64, got + 1);
+            assert_eq!(later.take_damage(), []);
+        }
+    }
+}
+
+#[test]
+fn a_first_file_that_is_gone_is_told_with_what_the_mark_knows() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    for n in 0..60 {
+        spool.append(&entry(n, 9_000), false).unwrap();
+    }
+    for _ in 0..5 {
+        spool.read_next().unwrap();
+    }
+    spool.release(5).unwrap();
+    disk.remove(&spool_path(0)).unwrap();
+    let mut spool = open(&disk.kill());
+    let got = read_all(&mut spool).len() as u64;
+    let told = spool.take_damage();
+    assert_eq!((told.len(), told[0].records), (1, Some(55 - got)), "{told:?}");
 }
 
 #[test]
@@ -437,7 +646,7 @@ fn a_file_that_is_read_only_in_part_gives_the_rest_when_it_can() {
     }
     let disk = disk.kill();
     // Its header and some entries are read, then nothing more while the spool is opened.
-    for nth in 4..4 + OPEN_TRIES {
+    for nth in 4..4 + READ_TRIES {
         let path_part = format!("{:016x}.spool", 0);
         disk.fail(Fault {
             call: Some(Call::Read),

@@ -281,6 +281,20 @@ impl Queue {
         kept
     }
 
+    /// Reads again what of the spool could not be read. Blocks.
+    pub(crate) fn read_again(&self) {
+        let mut state = self.lock();
+        let Backing::Spool(spool) = &mut state.backing else { return };
+        if spool.unread_files() == 0 || !spool.read_again() {
+            return;
+        }
+        tracing::info!("what could not be read of the spool is read again: its lines are sent");
+        state.tell_damage(&self.metrics);
+        self.measure(&state);
+        drop(state);
+        self.news.notify_one();
+    }
+
     /// Nothing more will be done with it: leaves the spool tidy. What is left in it is durable
     /// if this says so.
     pub(crate) fn close(&self) -> bool {
@@ -315,7 +329,10 @@ impl Queue {
 
     /// Whether anything waits in the spool.
     pub(crate) fn has_spooled(&self) -> bool {
-        matches!(&self.lock().backing, Backing::Spool(spool) if spool.pending_entries() > 0)
+        match &self.lock().backing {
+            Backing::Spool(spool) => spool.pending_entries() > 0 || spool.unread_files() > 0,
+            Backing::Memory { .. } => false,
+        }
     }
 
     /// Whether lines are kept on disk.
@@ -330,8 +347,12 @@ impl Queue {
 
     /// What is wrong, for `/health`.
     pub(crate) fn reasons(&self) -> Vec<String> {
-        let told = &self.lock().told;
+        let state = self.lock();
+        let told = &state.told;
         let mut reasons = Vec::new();
+        if matches!(&state.backing, Backing::Spool(spool) if spool.unread_files() > 0) {
+            reasons.push("a part of the spool cannot be read".to_owned());
+        }
         if told.spool_full {
             reasons.push("the spool is full: standard input waits".to_owned());
         }
@@ -358,6 +379,21 @@ impl Queue {
 }
 
 impl State {
+    fn tell_damage(&mut self, metrics: &ForwardMetrics) {
+        let Backing::Spool(spool) = &mut self.backing else { return };
+        for damage in spool.take_damage() {
+            if damage.refusal().is_some() {
+                metrics.spool_errors.inc();
+                tracing::warn!(
+                    "a part of the spool cannot be read now, and is read again: {damage}"
+                );
+            } else {
+                metrics.spool_damage.inc();
+                tracing::warn!("the spool is damaged: {damage}");
+            }
+        }
+    }
+
     const fn is_leaving_it_to_the_spool(&self) -> bool {
         self.stopping && self.ended && matches!(self.backing, Backing::Spool(_))
     }
@@ -406,10 +442,7 @@ impl State {
             Backing::Spool(spool) => spool,
         };
         let next = spool.read_next();
-        for damage in spool.take_damage() {
-            metrics.spool_damage.inc();
-            tracing::warn!("the spool is damaged: {damage}");
-        }
+        self.tell_damage(metrics);
         match next {
             Ok(next) => {
                 self.told.read_failing = false;

@@ -26,6 +26,9 @@ use crate::limits::{FORWARD_LAST_ACKNOWLEDGEMENTS, FORWARD_LAST_READ, FORWARD_ST
 /// What is in the spool for longer than this is durable.
 const SPOOL_SYNC_INTERVAL: Duration = Duration::from_millis(200);
 
+/// What could not be read of the spool is read again after so many of these.
+const READ_AGAIN_INTERVALS: u32 = 25;
+
 /// How it ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -284,10 +287,15 @@ impl Syncer {
         let thread = std::thread::Builder::new().name("spool-sync".into()).spawn(move || {
             let (flag, wake) = &*stopped;
             let mut is_over = flag.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rounds = 0;
             while !*is_over {
                 let waited = wake.wait_timeout(is_over, SPOOL_SYNC_INTERVAL);
                 drop(waited.unwrap_or_else(PoisonError::into_inner).0);
                 queue.sync_spool();
+                rounds = (rounds + 1) % READ_AGAIN_INTERVALS;
+                if rounds == 0 {
+                    queue.read_again();
+                }
                 is_over = flag.lock().unwrap_or_else(PoisonError::into_inner);
             }
         })?;

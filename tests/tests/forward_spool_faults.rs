@@ -1,0 +1,157 @@
+//! A forwarder's spool that is damaged or cannot be read, through the real binary: what `forward` and
+//! `fsck` say of it is the same, and what cannot be read is not lost.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use tests::faulty_disk::{Call, Effect, Errno, FaultyDisk, Rule};
+use tests::forwarder::Forwarder;
+use tests::node::Node;
+use tests::{skipped, tools, wait_until};
+
+const LINES: u64 = 6000;
+
+fn line(number: u64) -> String {
+    format!("line {number:06} {}\n", "x".repeat(80))
+}
+
+/// Fills a spool of several files and leaves it; nobody listens at the reserved port 1.
+fn fill(directory: &Path, spool: &Path) {
+    let path = spool.to_str().unwrap();
+    let flags = ["--on-full", "spool", "--spool.path", path, "--spool.max-size", "1MiB"];
+    let flags = [&flags[..], &["--api", "127.0.0.1:0", "127.0.0.1:1"]].concat();
+    let mut forwarder = Forwarder::start(directory, &flags);
+    forwarder.write((0..LINES).map(line).collect::<String>().as_bytes());
+    wait_until("it is in the spool", || {
+        forwarder.metric("oklog_forward_spool_records") == LINES as f64
+    });
+    forwarder.kill();
+}
+
+fn files(spool: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(spool).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == extension));
+    files.sort();
+    files
+}
+
+/// How to send what a spool holds, and what comes.
+fn flags<'a>(spool: &'a Path, address: &'a str) -> Vec<&'a str> {
+    let path = spool.to_str().unwrap();
+    let flags = ["--mode", "durable", "--on-full", "spool", "--spool.path", path];
+    [&flags[..], &["--spool.max-size", "1MiB", "--api", "127.0.0.1:0", address]].concat()
+}
+
+fn fsck(path: &Path) -> (Option<i32>, String) {
+    let output = tools::oklogd(&["fsck", path.to_str().unwrap()]);
+    (output.status.code(), tools::text(&output.stdout) + &tools::text(&output.stderr))
+}
+
+fn cut(path: &Path, len: u64) {
+    std::fs::File::options().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+#[test]
+fn forward_and_fsck_say_the_same_of_files_that_were_cut_emptied_or_removed() {
+    for harm in ["cut", "emptied", "removed", "last cut", "last emptied"] {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = directory.path().join("spool");
+        fill(directory.path(), &spool);
+        let found = files(&spool, "spool");
+        let is_last = harm.starts_with("last");
+        let path = &found[if is_last { found.len() - 1 } else { 1 }];
+        match harm {
+            "removed" => std::fs::remove_file(path).unwrap(),
+            _ if harm.ends_with("emptied") => cut(path, 0),
+            _ => cut(path, path.metadata().unwrap().len() / 2 + 1),
+        }
+        let (code, checked) = fsck(&spool);
+        assert_eq!(code, Some(4), "{harm}: {checked}");
+
+        let node = Node::start(directory.path(), &[]);
+        let address = node.durable.to_string();
+        let flags = flags(&spool, &address);
+        let (status, log) = Forwarder::start(directory.path(), &flags).finish();
+        assert_eq!(status.code(), Some(0), "{log}");
+        let lost = LINES - node.all_lines().len() as u64;
+        assert!(lost > 100, "{harm}");
+        let words = if is_last {
+            "; records may be lost".to_owned()
+        } else {
+            format!("; {lost} records are lost")
+        };
+        assert!(checked.contains(&words), "{harm}: {words}: {checked}");
+        assert!(log.contains(&words), "{harm}: {words}: {log}");
+        assert!(!log.contains("no record is lost"), "{harm}: {log}");
+        assert_eq!(log.matches("the spool is damaged").count(), 1, "{harm}: {log}");
+        // What was set aside goes on saying so.
+        if harm.ends_with("cut") {
+            let (code, checked) = fsck(&spool);
+            assert!(code == Some(4) && checked.contains("may be lost"), "{harm}: {checked}");
+        }
+    }
+}
+
+#[test]
+fn what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does() {
+    let test = "what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does";
+    let disk = match FaultyDisk::new() {
+        Ok(disk) => disk,
+        Err(why) => return skipped(test, &why),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let spool = disk.path().join("spool");
+    fill(directory.path(), &spool);
+    let node = Node::start(directory.path(), &[]);
+    let address = node.durable.to_string();
+    let eio = Effect::Fail(Errno::IO);
+    disk.add(Rule::new(&[Call::Read], "*0000000002*", eio));
+    let (code, said) = fsck(&spool);
+    assert!(code != Some(0) && said.contains("cannot be read"), "{said}");
+    let flags = flags(&spool, &address);
+    let mut forwarder = Forwarder::start(directory.path(), &flags);
+    // The files behind it are not kept waiting, and it is there as it was.
+    forwarder.wait_for_log("is read again");
+    wait_until("the others are handed over", || files(&spool, "unread").len() == 1);
+    wait_until("the others are handed over", || files(&spool, "spool").len() <= 1);
+    assert!((100..LINES as usize - 100).contains(&node.all_lines().len()));
+    disk.heal();
+    wait_until("all is handed over", || node.all_lines().len() as u64 == LINES);
+    forwarder.write(b"more\n");
+    let (status, log) = forwarder.finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("damaged") && !log.contains("are lost"), "{log}");
+    let mut lines = node.all_lines();
+    assert_eq!(lines.pop().unwrap(), b"more");
+    lines.sort();
+    let expected = (0..LINES).map(|n| line(n).trim_end().as_bytes().to_vec());
+    assert!(lines == expected.collect::<Vec<_>>(), "each once");
+    assert!(files(&spool, "unread").is_empty() && files(&spool, "damaged").is_empty());
+}
+
+#[test]
+fn a_moment_of_refusals_at_the_start_costs_nothing() {
+    let test = "a_moment_of_refusals_at_the_start_costs_nothing";
+    let disk = match FaultyDisk::new() {
+        Ok(disk) => disk,
+        Err(why) => return skipped(test, &why),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let spool = disk.path().join("spool");
+    fill(directory.path(), &spool);
+    let node = Node::start(directory.path(), &[]);
+    let address = node.durable.to_string();
+    let flags = flags(&spool, &address);
+    let shortage =
+        disk.add(Rule::new(&[Call::Open, Call::Read], "*.spool", Effect::Fail(Errno::MFILE)));
+    let forwarder = Forwarder::start(directory.path(), &flags);
+    forwarder.wait_for_log("connected");
+    disk.remove(shortage);
+    wait_until("all is handed over", || node.all_lines().len() as u64 == LINES);
+    forwarder.signal(Signal::INT);
+    let (status, log) = forwarder.finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(!log.contains("damaged") && !log.contains("are lost"), "{log}");
+    assert!(files(&spool, "unread").is_empty() && files(&spool, "damaged").is_empty());
+}
