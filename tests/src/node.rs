@@ -29,8 +29,12 @@ impl Node {
 
     /// The same, without waiting until it takes records: it may not be able to.
     pub fn start_any(directory: &Path, flags: &[&str]) -> Self {
+        Self::try_start_any(directory, flags).unwrap_or_else(|log| panic!("the node ended: {log}"))
+    }
+
+    /// The same; the error is what the node printed before it ended by itself.
+    pub fn try_start_any(directory: &Path, flags: &[&str]) -> Result<Self, String> {
         Self::from_command_until(command(directory, flags), "/health")
-            .unwrap_or_else(|log| panic!("the node ended: {log}"))
     }
 
     /// The same; the error is what the node printed before it ended by itself.

@@ -1,0 +1,409 @@
+//! Every place where a node calls its disk × what a disk may do there: nothing that was acknowledged
+//! is lost once the fault is over, and no answer is `complete` without it meanwhile.
+//!
+//! A *place* is a kind of call on a kind of file. Places are found by recording a healthy life first,
+//! so that none is forgotten when the node changes. Then each place gets small nodes of its own: the
+//! first call there, wherever in the life it comes, fails or hangs, and what follows is held against
+//! a plain model. `OKLOGD_DISK_MATRIX=all` does every effect (else those two that find most), and
+//! `OKLOGD_DISK_MATRIX_ONLY=TEXT` only cells whose name holds TEXT. See docs/fuzzing.md.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tests::faulty_disk::{Call, Effect, Errno, FaultyDisk, Rule, RuleId};
+use tests::node::Node;
+use tests::{http, lines, skipped};
+
+/// Nodes at a time.
+const AT_A_TIME: usize = 12;
+/// How long a fault lasts that lasts a while.
+const A_WHILE: Duration = Duration::from_secs(5);
+/// How long the node may take to be well after the fault, generously: a slow machine runs a dozen.
+const RECOVERY: Duration = Duration::from_secs(40);
+/// How long a part of a life waits at most for what a fault keeps from coming.
+const PATIENCE: Duration = Duration::from_secs(12);
+/// What expires may be missing so long before its time, and must be so long after.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// What happens at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Once,
+    While,
+    Forever,
+    Hang,
+}
+
+impl Fault {
+    fn rule(self, place: &Place) -> Rule {
+        let eio = Effect::Fail(Errno::IO);
+        let rule = |effect| Rule::new(&[place.call], &place.pattern, effect);
+        match self {
+            Self::Once => rule(eio).times(1),
+            Self::While => rule(eio).lasting(A_WHILE),
+            Self::Forever => rule(eio),
+            Self::Hang => rule(Effect::Hang).lasting(A_WHILE),
+        }
+    }
+}
+
+/// A kind of call on a kind of file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    call: Call,
+    pattern: String,
+}
+
+impl Place {
+    /// Where a recorded call was; `None` where it is no place of its own.
+    fn of(call: Call, path: &str) -> Option<Self> {
+        // Names are looked up all the time, and a probe has tests of its own.
+        let is_place = call != Call::Stat && !path.contains("PROBE") && path.starts_with("data/");
+        is_place.then(|| Self { call, pattern: kind_of_file(path) })
+    }
+}
+
+/// A path with everything that names one file among its kind replaced by `*`.
+fn kind_of_file(path: &str) -> String {
+    let kinds = path.split(" -> ").map(|path| {
+        let Some((directory, name)) = path.rsplit_once('/') else { return path.to_owned() };
+        match name.rsplit_once('.') {
+            Some((_, extension)) => format!("{directory}/*.{extension}"),
+            None => path.to_owned(),
+        }
+    });
+    kinds.collect::<Vec<_>>().join(" -> ")
+}
+
+/// A way to live: flags and for how long lines come between restarts.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    name: &'static str,
+    retain: Duration,
+    busy: Duration,
+}
+
+/// Long enough for a compaction, which an eighth of the retention bounds.
+const BUSY: Life =
+    Life { name: "busy", retain: Duration::from_secs(48), busy: Duration::from_secs(8) };
+/// Records expire, wait in the trash and are purged.
+const SHORT: Life =
+    Life { name: "short", retain: Duration::from_secs(3), busy: Duration::from_secs(7) };
+
+impl Life {
+    fn flags(self) -> Vec<String> {
+        let retain = format!("{}s", self.retain.as_secs());
+        [
+            ["--cores", "1"],
+            ["--ingest.segment-flush-size", "1MiB"],
+            ["--ingest.segment-flush-age", "100ms"],
+            ["--store.segment-target-size", "1MiB"],
+            ["--store.segment-target-age", "100ms"],
+            ["--store.segment-delay", "10ms"],
+            ["--store.segment-purge", "1s"],
+            ["--store.segment-retain", &retain],
+            ["--shutdown-timeout", "5s"],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect()
+    }
+}
+
+/// What was acknowledged, by line, and when it was sent; what was only sent may be there or not.
+#[derive(Debug, Default)]
+struct Model {
+    acknowledged: BTreeMap<String, Instant>,
+    sent: u64,
+}
+
+/// One node's life on a faulty disk.
+struct Run<'a> {
+    disk: &'a FaultyDisk,
+    life: Life,
+    node: Mutex<Option<Node>>,
+    model: Mutex<Model>,
+}
+
+type Outcome = Result<(), String>;
+
+impl Run<'_> {
+    /// Whether the node could be started; a fault may keep it from that.
+    fn start(&self, healthy: bool) -> Outcome {
+        let flags = self.life.flags();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let at = if healthy { self.disk.beneath() } else { self.disk.path() };
+        let node = Node::try_start_any(at, &flags)?;
+        *self.node.lock().unwrap() = Some(node);
+        Ok(())
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &[u8]) -> Option<http::Answer> {
+        let api = self.node.lock().unwrap().as_ref()?.api;
+        http::try_request(api, method, path, &[], body).ok()
+    }
+
+    fn log(&self) -> String {
+        self.node.lock().unwrap().as_ref().map(Node::log).unwrap_or_default()
+    }
+
+    /// Sends one line; says whether it was acknowledged.
+    fn send(&self, mode: &str) -> bool {
+        let mut model = self.model.lock().unwrap();
+        model.sent += 1;
+        let line = format!("line {} {}", model.sent, "x".repeat(100));
+        drop(model);
+        let start = Instant::now();
+        let path = format!("/records?mode={mode}");
+        let answer = self.ask("POST", &path, format!("{line}\n").as_bytes());
+        let is_acknowledged = answer.is_some_and(|answer| answer.status == 200);
+        if is_acknowledged && mode == "durable" {
+            self.model.lock().unwrap().acknowledged.insert(line, start);
+        }
+        is_acknowledged
+    }
+
+    /// Compares an answer with the model. `Ok(false)`: it says that something is missing.
+    fn check(&self) -> Result<bool, String> {
+        let before = Instant::now();
+        let must: BTreeSet<String> = {
+            let model = self.model.lock().unwrap();
+            let lasts = |at: &Instant| before.duration_since(*at) + SLACK < self.life.retain;
+            model.acknowledged.iter().filter(|(_, at)| lasts(at)).map(|(l, _)| l.clone()).collect()
+        };
+        let Some(answer) = self.ask("GET", "/query?from=1h", b"") else { return Ok(false) };
+        let says_complete = answer.headers.get("x-oklog-complete").is_some_and(|v| v == "true");
+        if answer.status != 200 || !answer.complete {
+            return Ok(false);
+        }
+        let took_long = before.elapsed() + SLACK > self.life.retain;
+        let mut found: BTreeMap<String, u64> = BTreeMap::new();
+        for (_, record) in lines::records(&answer.body) {
+            *found.entry(String::from_utf8_lossy(&record).into_owned()).or_default() += 1;
+        }
+        if let Some((line, count)) = found.iter().find(|(_, count)| **count > 1) {
+            return Err(format!("{count} times {line:?}"));
+        }
+        if let Some(line) = found.keys().find(|line| !line.starts_with("line ")) {
+            return Err(format!("invented {line:?}"));
+        }
+        let missing: Vec<&String> = must.iter().filter(|line| !found.contains_key(*line)).collect();
+        match missing.first() {
+            Some(line) if says_complete && !took_long => Err(format!(
+                "an answer is complete without {} of {} acknowledged, first {:?}",
+                missing.len(),
+                must.len(),
+                &line[..line.len().min(12)]
+            )),
+            _ => Ok(says_complete && missing.is_empty()),
+        }
+    }
+
+    /// Lines come and questions are asked for so long.
+    fn work(&self, duration: Duration) -> Outcome {
+        let (start, done) = (Instant::now(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            // Two that send, so that one that waits for a hanging disk keeps no line from coming.
+            for mode in ["durable", "fast"] {
+                let done = &done;
+                scope.spawn(move || {
+                    while !done.load(Ordering::Acquire) {
+                        self.send(mode);
+                        std::thread::park_timeout(Duration::from_millis(60));
+                    }
+                });
+            }
+            let mut outcome = Ok(());
+            while start.elapsed() < duration && outcome.is_ok() {
+                std::thread::park_timeout(Duration::from_millis(200));
+                outcome = self.check().map(drop);
+            }
+            done.store(true, Ordering::Release);
+            outcome
+        })
+    }
+
+    fn kill(&self) {
+        if let Some(node) = self.node.lock().unwrap().take() {
+            node.kill();
+        }
+    }
+
+    /// Waits as long as it is worth; a fault may keep it from coming.
+    fn wait(&self, at_most: Duration, mut condition: impl FnMut(&Self) -> bool) -> bool {
+        let start = Instant::now();
+        while !condition(self) {
+            if start.elapsed() > at_most {
+                return false;
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        true
+    }
+
+    /// Starts, again and again while that fails.
+    fn start_in_time(&self, at_most: Duration) -> bool {
+        self.wait(at_most, |run| run.start(false).is_ok())
+    }
+
+    /// The life: a start, work, a kill, a start, work, an orderly end, a start.
+    fn live(&self) -> Outcome {
+        if !self.start_in_time(PATIENCE) {
+            return Ok(());
+        }
+        self.work(self.life.busy)?;
+        self.kill();
+        if !self.start_in_time(PATIENCE) {
+            return Ok(());
+        }
+        self.check()?;
+        self.work(self.life.busy / 4)?;
+        if let Some(node) = self.node.lock().unwrap().take() {
+            node.stop();
+        }
+        if self.start_in_time(PATIENCE) {
+            self.check()?;
+            self.work(self.life.busy / 4)?;
+        }
+        Ok(())
+    }
+
+    /// The fault is over: within a time everything acknowledged is found, and lines are taken.
+    fn recover(&self, on_healthy_disk: bool) -> Outcome {
+        if on_healthy_disk {
+            self.disk.heal();
+            self.kill();
+            self.start(true).map_err(|log| format!("no start on the healthy disk: {log}"))?;
+        } else if self.node.lock().unwrap().is_none() && !self.start_in_time(RECOVERY) {
+            return Err("does not start after the fault is over".to_owned());
+        }
+        let mut last = Ok(false);
+        if !self.wait(RECOVERY, |run| run.send("durable")) {
+            return Err(format!("takes no lines after the fault is over; log:\n{}", self.log()));
+        }
+        let is_ready = |run: &Self| run.ask("GET", "/ready", b"").is_some_and(|a| a.status == 200);
+        if !self.wait(RECOVERY, is_ready) {
+            return Err(format!("not ready after the fault is over; log:\n{}", self.log()));
+        }
+        let whole = self.wait(RECOVERY, |run| {
+            last = run.check();
+            last != Ok(false)
+        });
+        last?;
+        if whole {
+            return Ok(());
+        }
+        let answer = self.ask("GET", "/query?from=1h&stats", b"").map(|a| a.text());
+        Err(format!("no answer is complete again: {answer:?}; log:\n{}", self.log()))
+    }
+}
+
+/// Lives once with a fault at a place. `Ok(false)`: the place was not met.
+fn cell(life: Life, place: &Place, fault: Fault) -> Result<bool, String> {
+    let disk = FaultyDisk::new()?;
+    let rule = disk.add(fault.rule(place));
+    let run = Run { disk: &disk, life, node: Mutex::default(), model: Mutex::default() };
+    run.live().map_err(|e| format!("{e}; log:\n{}", run.log()))?;
+    let met = disk.met(rule);
+    if met == 0 {
+        return Ok(false);
+    }
+    // A fault that came late may not be over yet.
+    let is_over =
+        |run: &Run<'_>| disk.hanging() == 0 && (fault == Fault::Forever || over(run, rule));
+    run.wait(2 * A_WHILE, is_over);
+    run.recover(fault == Fault::Forever)?;
+    Ok(true)
+}
+
+fn over(run: &Run<'_>, rule: RuleId) -> bool {
+    run.disk.is_over(rule)
+}
+
+/// The places of a healthy life.
+fn places(life: Life) -> Result<BTreeSet<Place>, String> {
+    let disk = FaultyDisk::new()?;
+    disk.record();
+    let run = Run { disk: &disk, life, node: Mutex::default(), model: Mutex::default() };
+    run.live()?;
+    run.recover(false)?;
+    run.kill();
+    Ok(disk.recorded().iter().filter_map(|(call, path)| Place::of(*call, path)).collect())
+}
+
+/// Every cell of the matrix.
+fn cells(faults: &[Fault], only: &str) -> Vec<(String, Life, Place, Fault)> {
+    let (busy, short) = std::thread::scope(|scope| {
+        let short = scope.spawn(|| places(SHORT).unwrap());
+        (places(BUSY).unwrap(), short.join().unwrap())
+    });
+    let of_short = short.difference(&busy).map(|place| (SHORT, place));
+    let all: Vec<_> = busy.iter().map(|place| (BUSY, place)).chain(of_short).collect();
+    assert!(all.len() >= 30, "a life calls its disk in many places: {all:#?}");
+    eprintln!("{} places", all.len());
+    let crossed = all.iter().flat_map(|(life, place)| {
+        faults.iter().map(|fault| {
+            let Place { call, pattern } = place;
+            let name = format!("{fault:?} {call:?} {pattern} ({})", life.name);
+            (name, *life, (*place).clone(), *fault)
+        })
+    });
+    crossed.filter(|(name, ..)| name.contains(only)).collect()
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_whatever_call_fails_or_hangs() {
+    let test = "nothing_acknowledged_is_lost_whatever_call_fails_or_hangs";
+    if let Err(why) = FaultyDisk::new() {
+        return skipped(test, &why);
+    }
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let faults: &[Fault] = match variable("OKLOGD_DISK_MATRIX").as_str() {
+        "all" => &[Fault::Once, Fault::While, Fault::Forever, Fault::Hang],
+        _ => &[Fault::Once, Fault::Hang],
+    };
+    let cells = cells(faults, &variable("OKLOGD_DISK_MATRIX_ONLY"));
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME {
+            scope.spawn(|| {
+                while let Some((name, life, place, fault)) =
+                    cells.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    let attempt = || {
+                        let cell = std::panic::AssertUnwindSafe(|| cell(*life, place, *fault));
+                        std::panic::catch_unwind(cell).unwrap_or_else(|panic| {
+                            let text = panic.downcast_ref::<String>().cloned();
+                            Err(format!("panicked: {}", text.unwrap_or_default()))
+                        })
+                    };
+                    // A life is not the same twice: a place may not be met.
+                    let outcome = match attempt() {
+                        Ok(false) => attempt(),
+                        outcome => outcome,
+                    };
+                    match outcome {
+                        Ok(true) => eprintln!("ok    {name}"),
+                        Ok(false) => eprintln!("unmet {name}"),
+                        Err(why) => {
+                            eprintln!("FAIL  {name}: {why}\n");
+                            failed.lock().unwrap().push(name.clone());
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "{} of {} cells failed: {failed:#?}", failed.len(), cells.len());
+}
+
+#[test]
+fn a_place_is_a_kind_of_file() {
+    assert_eq!(kind_of_file("data/ingest/01K-2.active"), "data/ingest/*.active");
+    assert_eq!(kind_of_file("data/store"), "data/store");
+    assert_eq!(kind_of_file("data/a/1.x -> data/a/2.y"), "data/a/*.x -> data/a/*.y");
+}
