@@ -54,7 +54,7 @@ fn twenty_kills_of_the_ingester_lose_no_line() {
             number += 50;
             std::thread::park_timeout(Duration::from_millis(1));
         }
-        number
+        (number, input)
     });
     for _ in 0..20 {
         let before = forwarder.metric("oklog_forward_records_total");
@@ -65,8 +65,10 @@ fn twenty_kills_of_the_ingester_lose_no_line() {
         node = node_on(directory.path(), &ports);
     }
     stop.send(()).unwrap();
-    let written = writer.join().unwrap();
+    // Its input stays open until the metric is read: it would end.
+    let (written, input) = writer.join().unwrap();
     let resent = forwarder.metric("oklog_forward_resent_bytes_total");
+    drop(input);
     let (status, log) = forwarder.finish();
     assert_eq!(status.code(), Some(0), "{log}");
     let counts = counts(node.all_lines());
