@@ -2,14 +2,15 @@
 //! is lost once the fault is over, and no answer is `complete` without it meanwhile.
 //!
 //! A *place* is a kind of call on a kind of file. Places are found by recording a healthy life first,
-//! so that none is forgotten when the node changes. Then each place gets small nodes of its own: the
+//! so that none is forgotten when the node changes; those of a start after a kill count once more, for
+//! there it is decided what is there. Then each place gets small nodes of its own: the
 //! first call there, wherever in the life it comes, fails or hangs, and what follows is held against
 //! a plain model. `OKLOGD_DISK_MATRIX=all` does every effect (else those two that find most), and
 //! `OKLOGD_DISK_MATRIX_ONLY=TEXT` only cells whose name holds TEXT. See docs/fuzzing.md.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tests::faulty_disk::{Call, Effect, Errno, FaultyDisk, Rule, RuleId};
@@ -24,6 +25,8 @@ const A_WHILE: Duration = Duration::from_secs(5);
 const RECOVERY: Duration = Duration::from_secs(40);
 /// How long a part of a life waits at most for what a fault keeps from coming.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long a node works before the restart at which a fault comes.
+const SETTLED: Duration = Duration::from_secs(1);
 /// What expires may be missing so long before its time, and must be so long after.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -249,13 +252,28 @@ impl Run<'_> {
         self.wait(at_most, |run| run.start(false).is_ok())
     }
 
-    /// The life: a start, work, a kill, a start, work, an orderly end, a start.
-    fn live(&self) -> Outcome {
+    /// Kills it while its newest lines are in no other file than the one that is being written.
+    fn kill_at_work(&self) {
+        for _ in 0..3 {
+            self.send("durable");
+        }
+        self.kill();
+    }
+
+    /// The life: a start, work, a kill, a start, work, an orderly end, a start. `arm` is called before
+    /// the first start, or before the first restart.
+    fn live(&self, at_restart: bool, arm: &dyn Fn()) -> Outcome {
+        if !at_restart {
+            arm();
+        }
         if !self.start_in_time(PATIENCE) {
             return Ok(());
         }
-        self.work(self.life.busy)?;
-        self.kill();
+        self.work(if at_restart { SETTLED } else { self.life.busy })?;
+        self.kill_at_work();
+        if at_restart {
+            arm();
+        }
         if !self.start_in_time(PATIENCE) {
             return Ok(());
         }
@@ -302,11 +320,15 @@ impl Run<'_> {
 }
 
 /// Lives once with a fault at a place. `Ok(false)`: the place was not met.
-fn cell(life: Life, place: &Place, fault: Fault) -> Result<bool, String> {
+fn cell(life: Life, at_restart: bool, place: &Place, fault: Fault) -> Result<bool, String> {
     let disk = FaultyDisk::new()?;
-    let rule = disk.add(fault.rule(place));
+    let rule = OnceLock::new();
+    let arm = || {
+        rule.get_or_init(|| disk.add(fault.rule(place)));
+    };
     let run = Run { disk: &disk, life, node: Mutex::default(), model: Mutex::default() };
-    run.live().map_err(|e| format!("{e}; log:\n{}", run.log()))?;
+    run.live(at_restart, &arm).map_err(|e| format!("{e}; log:\n{}", run.log()))?;
+    let Some(&rule) = rule.get() else { return Ok(false) };
     let met = disk.met(rule);
     if met == 0 {
         return Ok(false);
@@ -328,27 +350,49 @@ fn places(life: Life) -> Result<BTreeSet<Place>, String> {
     let disk = FaultyDisk::new()?;
     disk.record();
     let run = Run { disk: &disk, life, node: Mutex::default(), model: Mutex::default() };
-    run.live()?;
+    run.live(false, &|| ())?;
     run.recover(false)?;
     run.kill();
-    Ok(disk.recorded().iter().filter_map(|(call, path)| Place::of(*call, path)).collect())
+    Ok(recorded(&disk))
+}
+
+/// The places of a start after a kill.
+fn places_of_a_restart() -> Result<BTreeSet<Place>, String> {
+    let disk = FaultyDisk::new()?;
+    let run = Run { disk: &disk, life: BUSY, node: Mutex::default(), model: Mutex::default() };
+    run.start(false)?;
+    run.work(SETTLED)?;
+    run.kill_at_work();
+    disk.record();
+    run.start(false)?;
+    let found = recorded(&disk);
+    run.kill();
+    Ok(found)
+}
+
+fn recorded(disk: &FaultyDisk) -> BTreeSet<Place> {
+    disk.recorded().iter().filter_map(|(call, path)| Place::of(*call, path)).collect()
 }
 
 /// Every cell of the matrix.
-fn cells(faults: &[Fault], only: &str) -> Vec<(String, Life, Place, Fault)> {
+fn cells(faults: &[Fault], only: &str) -> Vec<(String, Life, bool, Place, Fault)> {
+    let restart = places_of_a_restart().unwrap();
     let (busy, short) = std::thread::scope(|scope| {
         let short = scope.spawn(|| places(SHORT).unwrap());
         (places(BUSY).unwrap(), short.join().unwrap())
     });
-    let of_short = short.difference(&busy).map(|place| (SHORT, place));
-    let all: Vec<_> = busy.iter().map(|place| (BUSY, place)).chain(of_short).collect();
+    let of_short = short.difference(&busy).map(|place| (SHORT, false, place));
+    let of_busy = busy.iter().map(|place| (BUSY, false, place));
+    let of_restart = restart.iter().map(|place| (BUSY, true, place));
+    let all: Vec<_> = of_busy.chain(of_short).chain(of_restart).collect();
     assert!(all.len() >= 30, "a life calls its disk in many places: {all:#?}");
     eprintln!("{} places", all.len());
-    let crossed = all.iter().flat_map(|(life, place)| {
+    let crossed = all.iter().flat_map(|(life, at_restart, place)| {
         faults.iter().map(|fault| {
             let Place { call, pattern } = place;
-            let name = format!("{fault:?} {call:?} {pattern} ({})", life.name);
-            (name, *life, (*place).clone(), *fault)
+            let moment = if *at_restart { "restart" } else { life.name };
+            let name = format!("{fault:?} {call:?} {pattern} ({moment})");
+            (name, *life, *at_restart, (*place).clone(), *fault)
         })
     });
     crossed.filter(|(name, ..)| name.contains(only)).collect()
@@ -370,11 +414,13 @@ fn nothing_acknowledged_is_lost_whatever_call_fails_or_hangs() {
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
-                while let Some((name, life, place, fault)) =
+                while let Some((name, life, at_restart, place, fault)) =
                     cells.get(next.fetch_add(1, Ordering::Relaxed))
                 {
                     let attempt = || {
-                        let cell = std::panic::AssertUnwindSafe(|| cell(*life, place, *fault));
+                        let cell = std::panic::AssertUnwindSafe(|| {
+                            cell(*life, *at_restart, place, *fault)
+                        });
                         std::panic::catch_unwind(cell).unwrap_or_else(|panic| {
                             let text = panic.downcast_ref::<String>().cloned();
                             Err(format!("panicked: {}", text.unwrap_or_default()))
