@@ -273,7 +273,7 @@ mod tests {
         };
         look();
         let [reason] = &doors.reasons()[..] else { panic!("{:?}", doors.reasons()) };
-        assert!(reason.contains("--ingest.path") && reason.contains(PROBE_NAME), "{reason}");
+        assert!(reason.contains("--ingest.path") && reason.contains("os error 2"), "{reason}");
         assert!(doors.gate().is_closed() && doors.is_disk_failing() && !doors.is_ready());
         assert_eq!(metrics.disk_failing("ingest").get(), 1);
         assert_eq!(metrics.disk_failing("store").get(), 0);
