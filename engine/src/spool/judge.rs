@@ -374,6 +374,12 @@ impl Judge {
                         _ => self.missed(after, before),
                     };
                     place.damage.records = self.cost(missed.as_ref());
+                    // What is behind it shows that it was finished once.
+                    if place.damage.kind == DamageKind::Unfinished
+                        && place.damage.records.is_some_and(|lines| lines > 0)
+                    {
+                        place.damage.kind = DamageKind::Truncated("last entry");
+                    }
                     end_is_unknown |= is_used && missed.is_none();
                     missing.extend(missed.clone());
                     told.extend(missed);
