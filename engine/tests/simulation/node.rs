@@ -601,12 +601,13 @@ impl Node {
             }
             self.gather();
             let is_idle = self.shards.iter().all(|shard| shard.log.is_idle());
-            // What is damaged stays, and is told.
+            // What is damaged stays, and is told; what could not be read comes back.
+            let is_unread = self.registry.pin().lost.iter().any(|d| d.refusal().is_some());
             let rows = self.registry.list();
             let is_hopeless = |row: &SegmentInfo| {
                 row.state == SegmentState::Damaged || (!row.is_offered && row.content.records == 0)
             };
-            let is_taken = rows.iter().all(is_hopeless);
+            let is_taken = !is_unread && rows.iter().all(is_hopeless);
             if is_idle && self.jobs.is_empty() && is_taken {
                 let mut compactions = 0;
                 while self.compact() {
