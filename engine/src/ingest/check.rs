@@ -129,7 +129,7 @@ pub fn check_tail(storage: &dyn Storage, path: &Path) -> io::Result<Checked> {
             }
             Ok(Err(SlotState::Empty)) => {}
             Ok(_) => checked.damage.push(bad_slot(path, slot)),
-            Err(error) => checked.damage.push(unread_slot(path, slot, Ulid::MIN, &error)),
+            Err(error) => checked.damage.push(unread_slot(path, slot, &error)),
         }
     }
     Ok(checked)

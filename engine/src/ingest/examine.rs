@@ -59,6 +59,8 @@ pub(super) fn examine(
     let file_len = file.len()?;
     let (limit, ending) = match (written_len, name.cut_at, name.state) {
         (Some(written_len), ..) => (written_len, Ending::Limit),
+        // It was whole up to there when it was set aside, or was not and is damaged for it.
+        (None, Some(cut_at), SegmentState::Damaged) => (cut_at, Ending::Limit),
         (None, Some(cut_at), _) => (cut_at, Ending::Cut),
         (None, None, SegmentState::Active) => (file_len, Ending::Torn),
         (None, None, _) => (file_len, Ending::LastFrame),

@@ -24,7 +24,6 @@ use super::walk::{FrameAt, Walk};
 use crate::damage::{Damage, DamageKind};
 use crate::storage::{Entry, Open, Refusal, Storage};
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
-use crate::ulid::Ulid;
 
 /// Name of the lock file, which is not recovery's business.
 pub const LOCK_FILE: &str = "LOCK";
@@ -108,7 +107,6 @@ pub fn recover(
             torn: Vec::new(),
         },
         torn: Vec::new(),
-        oldest_active: oldest_active(&entries),
     };
     let mut tails = Vec::new();
     for entry in &entries {
@@ -123,13 +121,6 @@ pub fn recover(
     recovery.storage.sync_dir(&directory).map_err(failed("sync the directory"))?;
     recovery.found.torn = recovery.torn.into_iter().map(|torn| torn.damage).collect();
     Ok(recovery.found)
-}
-
-/// Where the oldest of the segments that were being written began.
-fn oldest_active(entries: &[Entry]) -> Ulid {
-    let names = entries.iter().filter_map(|entry| FileName::parse(entry.name.as_deref()?));
-    let active = names.filter(|name| name.state == SegmentState::Active);
-    active.map(|name| Ulid::first_of_ms(name.id.ms())).min().unwrap_or(Ulid::MIN)
 }
 
 /// A segment that was found and its frames, as their headers say.
@@ -165,8 +156,6 @@ struct Recovery<'a> {
     superfluous: Vec<PathBuf>,
     /// Until the tail files are read too, nobody knows what they cost.
     torn: Vec<Torn>,
-    /// No record of a tail file is older: it backs a frame of a segment that was being written.
-    oldest_active: Ulid,
     found: Recovered,
 }
 
@@ -206,8 +195,12 @@ impl Recovery<'_> {
             }
             Ok(Verdict::Records(found)) => self.keep_segment(name, &path, found),
             Ok(Verdict::Unread(found)) => self.keep_unread(name, found),
-            // Not used again: a sync of it may have failed before the stop.
-            Ok(Verdict::Unused(torn)) if state == SegmentState::Active || name.cut_at.is_some() => {
+            // Not used again: a sync of it may have failed before the stop. One that ended early goes
+            // only if nothing of this life was ever on the disk.
+            Ok(Verdict::Unused(torn))
+                if state == SegmentState::Active
+                    || (!is_aside(state) && name.cut_at.is_some() && torn.is_empty()) =>
+            {
                 self.torn.extend(torn);
                 if let Err(error) = self.storage.remove(&path) {
                     self.fail("remove", path, error);
@@ -215,7 +208,7 @@ impl Recovery<'_> {
             }
             // A flushed segment had records once.
             Ok(Verdict::Unused(_)) => self.keep_unusable(name),
-            Ok(Verdict::Foreign(_)) if is_aside(state) => self.keep_unusable(name),
+            Ok(Verdict::Foreign(_)) if state != SegmentState::Active => self.keep_unusable(name),
             // Its first frame is the damaged one: told as what it is, and left alone too.
             Ok(Verdict::Foreign(torn)) if !torn.is_empty() => self.torn.extend(torn),
             Ok(Verdict::Foreign(_)) => self.found.notes.push(Note::Unknown(path)),
@@ -388,9 +381,7 @@ impl Recovery<'_> {
     }
 
     fn keep_tail(&mut self, path: PathBuf, slots: &[(usize, io::Error)]) {
-        let damage = slots
-            .iter()
-            .map(|(slot, error)| registry::unread_slot(&path, *slot, self.oldest_active, error));
+        let damage = slots.iter().map(|(slot, error)| registry::unread_slot(&path, *slot, error));
         let damage: Vec<Damage> = damage.collect();
         self.found.report.extend(damage.iter().cloned());
         self.found.registry.keep_tail(path, damage);

@@ -353,8 +353,9 @@ impl Segment {
     /// What all of it is missing for.
     pub(super) fn whole_damage(&self, kind: DamageKind) -> Damage {
         let content = self.content();
-        // It got its name before its first record was stamped.
-        let unknown = (Ulid::first_of_ms(self.id.ms()), Ulid::MAX);
+        // Its id tells nothing of its records: frames that could not be written elsewhere come into a
+        // segment that was named after they were stamped, and the clock may have been set back.
+        let unknown = (Ulid::MIN, Ulid::MAX);
         let is_known = content.range.is_some() && !self.is_partly_known.load(Ordering::Acquire);
         Damage {
             path: self.path(),
@@ -383,19 +384,27 @@ impl Segment {
         if self.is_written_here() {
             return;
         }
+        let is_read = found.walk.refusal().is_none();
         *lock(&self.content) = found.content;
-        self.is_partly_known.store(found.walk.refusal().is_some(), Ordering::Release);
+        self.is_partly_known.store(!is_read, Ordering::Release);
         self.file_len.store(found.file_len, Ordering::Release);
-        self.written_len.store(found.walk.end, Ordering::Release);
-        if found.walk.refusal().is_none() && !found.walk.is_complete && self.may_be_cut() {
+        // A walk that was refused knows no end but the one in the name.
+        let named = self.name().cut_at.filter(|_| !is_read);
+        self.written_len.store(named.unwrap_or(found.walk.end), Ordering::Release);
+        if is_read && !found.walk.is_complete && self.may_be_cut() {
             self.end_at(found.walk.end);
         }
     }
 
-    /// Whether it is as its process left it: no last frame need end it.
+    /// Whether it is as its process left it: no last frame need end it. What was set aside ends where
+    /// its name says: what of it is not whole was whole once.
     fn may_be_cut(&self) -> bool {
         let label = lock(&self.label);
-        label.state == SegmentState::Active || label.cut_at.is_some()
+        match label.state {
+            SegmentState::Active => true,
+            SegmentState::Damaged => false,
+            SegmentState::Flushed | SegmentState::Pending => label.cut_at.is_some(),
+        }
     }
 
     /// Opens its file, whatever its name is.

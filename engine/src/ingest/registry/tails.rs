@@ -167,19 +167,14 @@ pub(in crate::ingest) fn bad_slot(path: &Path, slot: usize) -> Damage {
     }
 }
 
-/// A slot that cannot be read, or whose records could not be saved; `oldest`: no record in it can be
-/// older.
-pub(in crate::ingest) fn unread_slot(
-    path: &Path,
-    slot: usize,
-    oldest: Ulid,
-    error: &io::Error,
-) -> Damage {
+/// A slot that cannot be read, or whose records could not be saved. It may be of any life of the
+/// node: nobody knows how old its records are.
+pub(in crate::ingest) fn unread_slot(path: &Path, slot: usize, error: &io::Error) -> Damage {
     Damage {
         path: path.to_path_buf(),
         offset: tail::slot_offset(slot),
         len_bytes: 0,
-        range: Some((oldest, Ulid::MAX)),
+        range: Some((Ulid::MIN, Ulid::MAX)),
         records: None,
         kind: DamageKind::Unread(Refusal::from(error)),
     }

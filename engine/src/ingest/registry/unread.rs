@@ -163,12 +163,23 @@ impl Registry {
     ) -> Result<bool, FileError> {
         let _operation = self.lock_operation();
         let Some(segment) = self.claimed(token, id) else { return Ok(false) };
-        self.move_segment(&segment, SegmentState::Damaged, "set aside")?;
+        // Told before it is hidden: a query in between would take its answer for complete.
+        let set_trouble = |trouble: Option<Trouble>| {
+            let mut inner = self.lock();
+            let held = inner.segments.get_mut(&id);
+            held.and_then(|held| std::mem::replace(&mut held.trouble, trouble))
+        };
+        let before = set_trouble(Some(Trouble::new(damage)));
+        if let Err(error) = self.move_segment(&segment, SegmentState::Damaged, "set aside") {
+            if error.error.kind() != io::ErrorKind::NotFound {
+                set_trouble(before);
+            }
+            return Err(error);
+        }
         let mut inner = self.lock();
         inner.claims.remove(token, id);
         if let Some(held) = inner.segments.get_mut(&id) {
             held.claim = None;
-            held.trouble = Some(Trouble::new(damage));
         }
         Ok(true)
     }

@@ -97,8 +97,10 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
         "01arz3ndektsv4rrffq69g5fav.flushed".to_owned(),
         "shard-01.tail".to_owned(),
         file_name(id, SegmentState::Active),
-        file_name(id.plus(1), SegmentState::Flushed),
     ];
+    // The name of a segment that had records once: what stands in it is its damage.
+    let damaged = at(&file_name(id.plus(1), SegmentState::Flushed));
+    fs::write(&damaged, b"something else").unwrap();
     for name in &foreign {
         fs::write(at(name), b"something that somebody keeps here\n".repeat(9)).unwrap();
     }
@@ -126,6 +128,8 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
         foreign.iter().chain(&empty).chain(&folders).map(|name| at(name)).collect();
     assert_eq!(told, expected);
     assert_eq!(found.notes.len(), expected.len());
+    let lost: Vec<PathBuf> = found.registry.pin().lost.into_iter().map(|d| d.path).collect();
+    assert_eq!(lost, [damaged], "and told in answers");
     for name in &foreign {
         assert_eq!(fs::read(at(name)).unwrap().len(), 9 * 35);
     }

@@ -376,6 +376,98 @@ fn a_segment_that_ended_early_is_whole_after_a_kill() {
     }
 }
 
+/// A cut segment, as every kill leaves one, and where its last frame lies.
+fn cut_by_a_kill() -> (SimStorage, Records, PathBuf, std::ops::Range<u64>) {
+    let first = disk();
+    let all = written(&first, true);
+    let sim = first.kill();
+    let registry = recovered_on(&sim).registry;
+    let segment = registry.snapshot().remove(0);
+    let path = segment.path();
+    let name = FileName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap();
+    assert_eq!(name.cut_at, Some(segment.written_len()));
+    let open = segment.open().unwrap();
+    let before = segment.written_len();
+    let bytes = sim.read_file(&path).unwrap();
+    let magic = crate::ingest::frame::MAGIC;
+    let offset = (0..before)
+        .rev()
+        .step_by(1)
+        .find(|&at| at % 512 == 0 && bytes[at as usize..].starts_with(&magic));
+    assert!(open.chunks().len() > 3);
+    (sim, all, path, offset.unwrap()..before)
+}
+
+/// Does with a claim what gathering does: `true` if the file may go, because all of it was read.
+fn gathered(registry: &Registry, now_ms: u64) -> Option<bool> {
+    let claim = registry.claim(ALL, now_ms);
+    let segment = claim.segments.first()?;
+    let damage = match segment.open_to_move() {
+        Ok(open) => {
+            let bad = (0..open.chunks().len()).filter_map(|index| open.read(index).err());
+            open.damage().iter().cloned().chain(bad).collect()
+        }
+        Err(damage) => vec![damage],
+    };
+    let id = segment.id();
+    if damage.is_empty() {
+        drop(claim.segments);
+        registry.commit(claim.token, &[id], now_ms);
+        return Some(true);
+    }
+    if damage.iter().any(|d| d.refusal().is_some()) && !segment.is_partly_taken() {
+        registry.note_unread(claim.token, id, &damage, now_ms);
+        registry.fail(claim.token);
+    } else {
+        assert!(registry.set_aside(claim.token, id, &damage).unwrap());
+    }
+    Some(false)
+}
+
+#[test]
+fn the_last_frame_of_a_segment_that_a_kill_cut_is_never_taken_for_its_end() {
+    let (sim, all, path, span) = cut_by_a_kill();
+    let id = FileName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap().id;
+    sim.make_unreadable(&id.to_string(), span);
+    for restart in 0..2 {
+        let found = recovered_on(&sim).registry;
+        assert_eq!(restart > 0, found.list()[0].state == SegmentState::Damaged);
+        for now_ms in (0..2 * UNREAD_GIVEN_UP_MS).step_by(1_000) {
+            found.look_again(now_ms);
+            assert_ne!(gathered(&found, now_ms), Some(true), "at {now_ms}");
+            assert!(!found.pin().lost.is_empty(), "at {now_ms}");
+        }
+        assert_eq!(found.list().len(), 1, "the file is there");
+        assert_eq!(found.list()[0].state, SegmentState::Damaged);
+    }
+    sim.make_readable();
+    let found = recovered_on(&sim).registry;
+    found.look_again(UNREAD_PAUSE_MS_MAX);
+    assert_eq!((found.pin().lost, read_all(&found)), (vec![], all));
+}
+
+#[test]
+fn a_cut_segment_that_was_set_aside_stays_aside_while_its_last_frame_is_damaged() {
+    for is_only_frame in [false, true] {
+        let (sim, _, path, span) = cut_by_a_kill();
+        let registry = recovered_on(&sim).registry;
+        let file = sim.open(&path, Open::Write).unwrap();
+        let from = if is_only_frame { 0 } else { span.start };
+        for at in (from..span.end).step_by(512) {
+            file.write_all_at(&[0x55; 3], at + 200).unwrap();
+        }
+        drop(file);
+        assert_eq!(gathered(&registry, 0), Some(false));
+        for found in [registry, recovered_on(&sim).registry, recovered_on(&sim).registry] {
+            for now_ms in [1, UNREAD_PAUSE_MS_MAX, UNREAD_GIVEN_UP_MS, 10 * UNREAD_GIVEN_UP_MS] {
+                assert_eq!(found.look_again(now_ms).returned, [], "{is_only_frame}");
+                assert_eq!(found.list()[0].state, SegmentState::Damaged, "{is_only_frame}");
+                assert!(!found.pin().lost.is_empty(), "{is_only_frame}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_name_that_was_given_before_a_failed_directory_sync_is_never_believed() {
     let sim = disk();
