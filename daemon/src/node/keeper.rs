@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use engine::disk_health::DiskCall;
-use engine::ingest::registry::{FileError, Look, Registry};
+use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::pulse::Pulse;
@@ -27,7 +27,6 @@ use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
 use net::shard::{Clock, Keeper, Placement};
 
-use super::data::tell_damage;
 use super::doors::Doors;
 use super::space::SpaceWatch;
 
@@ -378,27 +377,10 @@ impl Worker {
                 "was claimed and not committed in time; it is available again"
             );
         }
-        let look = self.parts.registry.look_again(now.monotonic_us / 1000);
-        let errors = errors.into_iter().chain(self.tell_look(look));
         let swept = self.parts.registry.sweep(now.wall_ms);
-        self.tell(errors.chain(swept).collect());
+        self.tell(errors.into_iter().chain(swept).collect());
         self.look_at_space(now.monotonic_us);
         self.look_at_backlog();
-    }
-
-    /// Tells what became of files that could not be read before; what failed.
-    fn tell_look(&self, look: Look) -> Vec<FileError> {
-        for segment in look.returned {
-            tracing::info!(%segment, "can be read again: nothing of it is missing any more");
-        }
-        if look.tail_records > 0 {
-            tracing::info!(records = look.tail_records, "a tail file can be read again");
-        }
-        for path in look.taken_away {
-            tracing::warn!("{} was taken away and is forgotten", path.display());
-        }
-        tell_damage(&look.damage, &self.parts.metrics);
-        look.errors
     }
 
     fn look_at_backlog(&self) {

@@ -28,6 +28,7 @@ pub(crate) mod listeners;
 pub(crate) mod lock;
 mod notify;
 mod pressure;
+mod read_again;
 mod shards;
 mod space;
 mod stop_signals;

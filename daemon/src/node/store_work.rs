@@ -34,8 +34,6 @@ use super::vitals::{Role, Vitals};
 
 /// Time between looks for something to compact.
 const COMPACTION_PAUSE: Duration = Duration::from_millis(500);
-/// Time between tries to read what could not be read: a fault that is over is forgotten within 10 s.
-const READING_AGAIN_PAUSE: Duration = Duration::from_secs(4);
 /// Time before a failed compaction is tried again.
 const COMPACTION_BACK_OFF: Duration = Duration::from_secs(10);
 
@@ -202,25 +200,8 @@ pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<Join
     let gathers = (0..consumers).map(|number| spawn_gather(number, parts.clone()));
     let threads = gathers.chain([spawn_compaction(parts.clone())]).collect();
     // Nobody waits for its end: a read that hangs must not keep the node from stopping.
-    spawn_reading_again(parts.clone())?;
+    super::read_again::spawn(parts.clone())?;
     threads
-}
-
-/// Starts the thread that tries again to read what could not be read, and sees to it that no more stays
-/// open than the limit of open files allows, which may be changed from outside: apart from the others,
-/// for a disk that fails takes its time, and they have theirs to do.
-fn spawn_reading_again(parts: StoreParts) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("read-again".into()).spawn(move || {
-        loop {
-            engine::open_cache::set_segments_open_max(parts.descriptors.segments_now().kept);
-            if parts.stop.wait(READING_AGAIN_PAUSE) {
-                return;
-            }
-            for path in parts.catalogue.read_again().back {
-                tracing::info!("{} can be read again", path.display());
-            }
-        }
-    })
 }
 
 fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {

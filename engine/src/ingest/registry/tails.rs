@@ -91,41 +91,50 @@ impl Registry {
         Ok(content)
     }
 
-    /// Tries the tail files again that are due.
+    /// Tries the tail files again that are due. While one is looked at it stays known, so that answers
+    /// tell it and no shard is given it.
     pub(super) fn look_at_tails(&self, now_ms: u64, look: &mut Look) {
-        let _operation = self.lock_operation();
-        let is_due = |tail: &mut UnreadTail| tail.retry.next_ms <= now_ms;
-        let due: Vec<UnreadTail> = self.lock().tails.extract_if(.., is_due).collect();
-        for mut tail in due {
-            match self.look_at_tail(&tail, look) {
-                Ok(()) => {}
+        let inner = self.lock();
+        let due = inner.tails.iter().filter(|tail| tail.retry.next_ms <= now_ms);
+        let due: Vec<PathBuf> = due.map(|tail| tail.path.clone()).collect();
+        drop(inner);
+        for path in due {
+            let looked = self.look_at_tail(&path, look);
+            let mut inner = self.lock();
+            match looked {
+                Ok(()) => inner.tails.retain(|tail| tail.path != path),
                 Err(error) => {
                     if !error.is_unread {
                         look.errors.push(error.error);
                     }
-                    tail.retry.failed(now_ms);
-                    self.lock().tails.push(tail);
+                    let same = inner.tails.iter_mut().filter(|tail| tail.path == path);
+                    same.for_each(|tail| tail.retry.failed(now_ms));
                 }
             }
         }
     }
 
-    fn look_at_tail(&self, tail: &UnreadTail, look: &mut Look) -> Result<(), TailError> {
+    fn look_at_tail(&self, path: &Path, look: &mut Look) -> Result<(), TailError> {
         let failed = |operation, is_unread| {
-            let path = tail.path.clone();
+            let path = path.to_path_buf();
             move |error| TailError { error: FileError { operation, path, error }, is_unread }
         };
-        let opened = self.options.storage.open(&tail.path, Open::Write);
+        let opened = self.options.storage.open(path, Open::Write);
         let file = match opened {
-            Err(error) if self.is_taken_away(&tail.path, &error) => {
-                look.taken_away.push(tail.path.clone());
+            Err(error) if self.is_taken_away(path, &error) => {
+                look.taken_away.push(path.to_path_buf());
                 return Ok(());
             }
             opened => opened.map_err(failed("open", true))?,
         };
-        let now_ms = self.lock().started_ms;
+        // Nobody else waits while the disk is asked for them.
+        let mut slots = Vec::with_capacity(tail::SLOTS);
         for slot in 0..tail::SLOTS {
-            let read = tail::read_slot(&*file, slot).map_err(failed("read", true))?;
+            slots.push(tail::read_slot(&*file, slot).map_err(failed("read", true))?);
+        }
+        let _operation = self.lock_operation();
+        let now_ms = self.lock().started_ms;
+        for (slot, read) in slots.into_iter().enumerate() {
             // Whether a segment has the records too does not matter: copies are one record.
             match read {
                 Ok(content) => {
@@ -133,7 +142,7 @@ impl Registry {
                     let saved = saved.map_err(|error| TailError { error, is_unread: false })?;
                     look.tail_records += saved.records;
                 }
-                Err(SlotState::Unreadable) => look.damage.push(bad_slot(&tail.path, slot)),
+                Err(SlotState::Unreadable) => look.damage.push(bad_slot(path, slot)),
                 Err(SlotState::Empty) => {}
             }
         }
