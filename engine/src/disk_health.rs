@@ -107,6 +107,10 @@ impl DiskCall {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Failed {
     at_ms: u64,
+    /// When the first of the failures came that were all of this file.
+    first_ms: u64,
+    /// The file took such a call after that: the next failure is a first one.
+    is_over: bool,
     path: PathBuf,
     error: String,
 }
@@ -173,9 +177,20 @@ impl DiskCalls {
         match error {
             None => {
                 self.succeeded_ms.insert(ended.call, now_ms);
+                if let Some(failed) = self.failed.get_mut(&ended.call) {
+                    failed.is_over |= failed.path == ended.path;
+                }
             }
             Some(error) if is_the_disks(error, is_probe) => {
-                let failed = Failed { at_ms: now_ms, path: ended.path, error: error.to_string() };
+                let same = self.failed.get(&ended.call);
+                let same = same.filter(|failed| failed.path == ended.path && !failed.is_over);
+                let failed = Failed {
+                    at_ms: now_ms,
+                    first_ms: same.map_or(now_ms, |failed| failed.first_ms),
+                    is_over: false,
+                    path: ended.path,
+                    error: error.to_string(),
+                };
                 self.failed.insert(ended.call, failed);
             }
             Some(_) => {}
@@ -220,13 +235,15 @@ impl DiskCalls {
             return Some(Trouble { call, path, error: None, since_ms: c.since_ms });
         }
         let is_open = |(call, failed): &(&DiskCall, &Failed)| {
-            let is_last_word = self.succeeded_ms(**call).is_none_or(|at| at < failed.at_ms);
-            let age_ms = now_ms.saturating_sub(failed.at_ms);
+            let succeeded_ms = self.succeeded_ms(**call);
             if call.only_reads() {
-                is_last_word && age_ms >= READ_GRACE_MS
-            } else {
-                is_last_word || age_ms < calm_ms
+                let is_last_word = succeeded_ms.is_none_or(|at| at < failed.at_ms);
+                return is_last_word && now_ms.saturating_sub(failed.at_ms) >= READ_GRACE_MS;
             }
+            // One file that refuses again and again (its name is immutable, its sector gone) is no
+            // trouble of a disk that does the same to others: it counts when it begins.
+            let is_last_word = succeeded_ms.is_none_or(|at| at < failed.first_ms);
+            is_last_word || now_ms.saturating_sub(failed.first_ms) < calm_ms
         };
         let (&call, failed) =
             self.failed.iter().filter(is_open).max_by_key(|(_, failed)| failed.at_ms)?;
@@ -371,6 +388,26 @@ mod tests {
         call(&mut calls, 70_000, DiskCall::Read, Some(libc::EIO));
         assert!(!is_troubled(&mut health, 70_999, &calls));
         assert!(is_troubled(&mut health, 71_000, &calls));
+    }
+
+    #[test]
+    fn one_file_that_refuses_every_change_is_trouble_for_a_moment_and_not_for_ever() {
+        let (mut health, mut calls) = (DiskHealth::default(), DiskCalls::default());
+        let other = Path::new("data/ingest/PROBE");
+        let mut troubled = 0;
+        for tick in 0..3_000 {
+            call(&mut calls, tick * 20, DiskCall::Remove, Some(libc::EPERM));
+            if tick % 150 == 100 {
+                let id = calls.begin(tick * 20 + 1, DiskCall::Remove, other, HANG_MS);
+                calls.end_probe(tick * 20 + 1, id, None);
+            }
+            troubled += u64::from(is_troubled(&mut health, tick * 20 + 2, &calls));
+        }
+        assert!((1..300).contains(&troubled), "{troubled} of 3000");
+        // Another file as well: that is the disk.
+        let id = calls.begin(60_000, DiskCall::Remove, other, HANG_MS);
+        calls.end_probe(60_000, id, Some(&error(libc::EIO)));
+        assert!(is_troubled(&mut health, 60_001, &calls));
     }
 
     #[test]
