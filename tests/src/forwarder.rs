@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::{tools, wait_until};
+use crate::{seccomp, tools, wait_until};
 
 /// A running `oklogd forward`; killed when dropped.
 pub struct Forwarder {
@@ -33,6 +33,7 @@ impl Forwarder {
     /// Runs a prepared command with this standard input.
     pub fn with_input(mut command: Command, input: Stdio) -> Self {
         command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
+        seccomp::hearing_hangups(&mut command);
         let mut child = command.spawn().expect("oklogd can be started");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("it was asked for"));

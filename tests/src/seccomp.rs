@@ -1,4 +1,5 @@
-//! Starts a command as container runtimes do: without io_uring. The one home of `unsafe` here.
+//! What is done to a command before it runs: taking io_uring away, as container runtimes do, and giving
+//! back signals that who started the tests has ignored. The one home of `unsafe` here.
 
 #![allow(unsafe_code)]
 
@@ -14,6 +15,19 @@ const JUMP_IF_EQUAL: u16 = 0x15;
 const RETURN: u16 = 0x06;
 /// io_uring_setup; io_uring_enter and io_uring_register follow it.
 const IO_URING_SETUP: u32 = 425;
+
+/// Makes hangups end the command as they end one on a terminal, also where the tests were started with
+/// `nohup`.
+pub fn hearing_hangups(command: &mut Command) {
+    // SAFETY: the closure makes one system call and does not allocate, as is asked of code between
+    // fork and exec.
+    unsafe {
+        command.pre_exec(|| match libc::signal(libc::SIGHUP, libc::SIG_DFL) {
+            libc::SIG_ERR => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+}
 
 /// Makes every io_uring call of the command fail with EPERM.
 pub fn without_io_uring(command: &mut Command) {
