@@ -395,7 +395,7 @@ mod tests {
         // Files with names of ours and nothing of ours in them.
         let ingest = temp.path().join("ingest");
         fs::create_dir_all(&ingest).unwrap();
-        let foreign = ["01ARZ3NDEKTSV4RRFFQ69G5FAV.flushed", "01ARZ3NDEKTSV4RRFFQ69G5FAW.active"];
+        let foreign = ["01ARZ3NDEKTSV4RRFFQ69G5FAW.active"];
         for name in foreign {
             fs::write(ingest.join(name), "something that somebody keeps here\n".repeat(9)).unwrap();
         }
@@ -427,6 +427,22 @@ mod tests {
         assert!(one.is_clean());
         assert_eq!((one.files[0].kind, one.record_count()), (FileKind::StoreTrashed, 40));
         assert!(check(&OsStorage, &temp.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    fn something_else_under_the_name_of_a_segment_that_had_records_is_its_damage() {
+        for name in ["01ARZ3NDEKTSV4RRFFQ69G5FAV.flushed", "01ARZ3NDEKTSV4RRFFQ69G5FAV.512.flushed"]
+        {
+            for text in ["", "abc", &"something that somebody keeps here\n".repeat(99)] {
+                let temp = tempfile::tempdir().unwrap();
+                let ingest = temp.path().join("ingest");
+                fs::create_dir(&ingest).unwrap();
+                fs::write(ingest.join(name), text).unwrap();
+                let report = check(&OsStorage, temp.path()).unwrap();
+                let damage: Vec<_> = report.files.iter().flat_map(|f| &f.damage).collect();
+                assert!(damage.iter().any(|d| d.loses_records()), "{name}: {text:?}");
+            }
+        }
     }
 
     #[test]

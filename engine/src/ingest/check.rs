@@ -75,6 +75,7 @@ fn check_segment_bytes(
 ) -> io::Result<(Checked, Vec<Torn>)> {
     let is_torn = name.state == SegmentState::Active;
     let (limit, ending) = match name.cut_at {
+        Some(cut_at) if name.state == SegmentState::Damaged => (cut_at, Ending::Limit),
         Some(cut_at) => (cut_at, Ending::Cut),
         None if is_torn => (len, Ending::Torn),
         None => (len, Ending::LastFrame),
@@ -87,12 +88,25 @@ fn check_segment_bytes(
         // Of a complete file each frame's damage is told apart, below.
         check_payloads: is_torn || name.cut_at.is_some(),
     };
-    let walk = walk::walk(source, &options);
+    let mut walk = walk::walk(source, &options);
     if walk.frames.is_empty() && walk.torn.is_empty() && walk.refusal().is_none() {
         let start = source.read(0, HEADER_BYTES)?;
-        // Of a shorter file nobody can tell.
-        if start.len() == HEADER_BYTES && !walk::starts_like_ours(&start, &options) {
+        let is_whole_header = start.len() == HEADER_BYTES;
+        let is_like_ours = is_whole_header && walk::starts_like_ours(&start, &options);
+        // Of a shorter file that was being written nobody can tell.
+        if is_torn && is_whole_header && !is_like_ours {
             return Ok((Checked { is_foreign: true, ..Checked::default() }, Vec::new()));
+        }
+        // Others had records once: what stands in them now is their damage, whoever wrote it.
+        if !is_torn && !is_like_ours && walk.damage.is_empty() {
+            walk.damage.push(Damage {
+                path: path.to_path_buf(),
+                offset: 0,
+                len_bytes: len,
+                range: None,
+                records: None,
+                kind: DamageKind::Malformed("segment"),
+            });
         }
     }
     let source = source.clone();
