@@ -1,7 +1,7 @@
 //! Sockets around the engine: the shard's ring and connections, and the HTTP server.
 //!
 //! [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
-//! shards on it take lines in; [`follow`] hands them to live followers; [`metrics`] is what all of them count. [`forward`] is the other end:
+//! shards on it take lines in; [`follow`] hands them to live followers; [`budget`] bounds what they may hold; [`metrics`] is what all of them count. [`forward`] is the other end:
 //! what sends lines to ingesters.
 //!
 //! Invariants: decisions live in `engine` (or in pure modules here) and are tested without a
@@ -11,11 +11,11 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod backend;
+pub mod budget;
 pub mod follow;
 pub mod forward;
 pub mod http;
 pub mod limits;
 pub mod metrics;
-pub mod per_address;
 pub mod ring;
 pub mod shard;

@@ -196,6 +196,48 @@ pub struct FollowMetrics {
     pub missed: Counter,
 }
 
+/// What is told of a budget; the default is nothing.
+#[derive(Debug, Default, Clone)]
+pub struct BudgetMeter {
+    used: Vec<Gauge>,
+    refused: Vec<Counter>,
+}
+
+impl BudgetMeter {
+    /// The same told under names of their own, too.
+    #[must_use]
+    pub fn and_as(mut self, used: Option<Gauge>, refused: Option<Counter>) -> Self {
+        self.used.extend(used);
+        self.refused.extend(refused);
+        self
+    }
+
+    pub(crate) fn took(&self, amount: u64) {
+        for gauge in &self.used {
+            gauge.inc_by(amount as i64);
+        }
+    }
+
+    pub(crate) fn gave_back(&self, amount: u64) {
+        for gauge in &self.used {
+            gauge.dec_by(amount as i64);
+        }
+    }
+
+    /// What is out, where that is not what was taken and given back.
+    pub(crate) fn set(&self, used: impl FnOnce() -> u64) {
+        if let [gauge, ..] = &self.used[..] {
+            gauge.set(used() as i64);
+        }
+    }
+
+    pub(crate) fn refused(&self) {
+        for counter in &self.refused {
+            counter.inc();
+        }
+    }
+}
+
 /// Everything that a node counts.
 #[derive(Debug)]
 pub struct NodeMetrics {
@@ -249,6 +291,9 @@ pub struct NodeMetrics {
     pub(crate) api_seconds: Family<Labels, Distribution>,
     pub(crate) thread_busy: Family<Label, Gauge<f64, AtomicU64>>,
     pub(crate) disk_failing: Family<Label, Gauge>,
+    pub(crate) budget_used: Family<Label, Gauge>,
+    pub(crate) budget_limit: Family<Label, Gauge>,
+    pub(crate) budget_refused: Family<Label, Counter>,
 }
 
 impl NodeMetrics {
@@ -287,6 +332,9 @@ impl NodeMetrics {
             api_seconds: Family::default(),
             thread_busy: Family::default(),
             disk_failing: Family::default(),
+            budget_used: Family::default(),
+            budget_limit: Family::default(),
+            budget_refused: Family::default(),
         }
     }
 
@@ -323,6 +371,17 @@ impl NodeMetrics {
     /// The gauge of what waits in a queue.
     pub fn queue_depth(&self, queue: &'static str) -> Gauge {
         self.queue_depth.get_or_create_owned(&label("queue", queue))
+    }
+
+    /// What is told of a budget of HTTP with this much in it.
+    pub fn budget(&self, name: &'static str, limit: u64) -> BudgetMeter {
+        let name = label("budget", name);
+        let limit_told = self.budget_limit.get_or_create_owned(&name);
+        limit_told.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        BudgetMeter {
+            used: vec![self.budget_used.get_or_create_owned(&name)],
+            refused: vec![self.budget_refused.get_or_create_owned(&name)],
+        }
     }
 
     /// Counts an answered request; `path` is a route, not what the client wrote.

@@ -12,9 +12,9 @@ use engine::ingest::stamp::Ceiling;
 use engine::ingest::topics::{TopicChoice, TopicSet};
 use engine::topic::Topic;
 use engine::ulid::PART_MAX;
+use net::budget::PerAddress;
 use net::follow::Hub;
 use net::metrics::NodeMetrics;
-use net::per_address::PerAddress;
 use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
 
 use super::data::random_seed;

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::HttpOptions;
 use super::answer::Refusal;
-use crate::per_address::{AddressPlace, PerAddress, TooMany};
+use crate::budget::{AddressPlace, PerAddress, TooMany};
 
 /// See the module page.
 pub(super) struct Lasting {

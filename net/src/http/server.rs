@@ -34,11 +34,12 @@ use super::head_bytes::{HeadAccount, HeadBytes};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
+use crate::budget::{AddressPlace, PerAddress, TooMany};
 use crate::limits::{
     ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
     HTTP_HEADS_BYTES_MAX, LINGER, LINGER_BYTES_MAX,
 };
-use crate::per_address::{AddressPlace, PerAddress, TooMany, is_accept_refused};
+use crate::shard::accepting::is_accept_refused;
 
 /// Said to a connection too many.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\

@@ -348,5 +348,10 @@ fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Err
     w.one("connected_clients", "Open connections, by modality.", &m.connected)?;
     w.one("connections", "Connections accepted, by modality.", &m.connections)?;
     w.one("connections_refused", "Connections refused, by modality.", &m.connections_refused)?;
+    let help = "What is out of a budget of HTTP; of one by address, the most that one has.";
+    w.one("http_budget_used", help, &m.budget_used)?;
+    w.one("http_budget_limit", "What there is in a budget of HTTP.", &m.budget_limit)?;
+    let help = "Requests that found a budget of HTTP empty.";
+    w.one("http_budget_refused", help, &m.budget_refused)?;
     w.one("api_request_duration_seconds", "Time of HTTP requests.", &m.api_seconds)
 }

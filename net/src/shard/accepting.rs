@@ -7,7 +7,6 @@
 use std::io;
 
 use crate::limits::ACCEPT_PAUSE;
-use crate::per_address::is_accept_refused;
 
 /// See the module page.
 #[derive(Debug)]
@@ -44,6 +43,18 @@ impl Accepting {
         let pause_us = if self.is_refused { ACCEPT_PAUSE.as_micros() as u64 } else { 0 };
         self.to_arm.push((listener, now_us + pause_us));
     }
+}
+
+/// Whether accepting failed for want of something (descriptors, memory), and not because this one
+/// client is gone, accept(2), or accepting has ended.
+pub(crate) fn is_accept_refused(error: &io::Error) -> bool {
+    let of_one = [
+        io::ErrorKind::ConnectionAborted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::WouldBlock,
+    ];
+    !of_one.contains(&error.kind()) && error.raw_os_error() != Some(libc::ECANCELED)
 }
 
 #[cfg(test)]

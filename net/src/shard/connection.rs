@@ -17,7 +17,7 @@ use engine::ingest::topics::TopicChoice;
 use engine::limits::{COUNTING_BYTES, STRANGER_LINE_BYTES_MAX};
 
 use super::intake::Intake;
-use crate::per_address::AddressPlace;
+use crate::budget::AddressPlace;
 pub(super) use bulk::Brought;
 use bulk::Pace;
 

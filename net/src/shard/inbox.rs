@@ -17,7 +17,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
 use super::connection::Port;
-use crate::per_address::AddressPlace;
+use crate::budget::AddressPlace;
 
 /// What a shard can be asked to do.
 pub enum Message {

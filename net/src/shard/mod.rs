@@ -11,7 +11,7 @@
 //! thread opens, renames and removes); it never blocks on another thread; a client that did not
 //! ask for acknowledgements is never sent a byte.
 
-mod accepting;
+pub(crate) mod accepting;
 mod connection;
 mod fetch;
 pub mod inbox;
@@ -31,9 +31,9 @@ use engine::ingest::segment::Segment;
 use engine::ingest::topics::TopicChoice;
 use engine::storage::DiskWatch;
 
+use crate::budget::PerAddress;
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
-use crate::per_address::PerAddress;
 pub use connection::Port;
 pub use placement::{Gate, Placement};
 

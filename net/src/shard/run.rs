@@ -32,7 +32,7 @@ use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
 use super::unfinished::Unfinished;
-use crate::per_address::{AddressPlace, TooMany};
+use crate::budget::{AddressPlace, TooMany};
 use crate::ring::{Event, Receive, Received, Ring};
 use disk::UnderWay;
 

@@ -1,27 +1,24 @@
-//! How many connections one address may have, so that one host cannot take the places of all; and
-//! when accepting further ones has to pause.
+//! How many connections one address may have, so that one host cannot take the places of all.
 //!
 //! Invariants: a place is given back when its guard is dropped; memory is one entry per address
 //! that is connected. IPv6 addresses count by their /64, which is what one host is given.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is known of an address.
-#[derive(Debug, Default)]
-struct Entry {
-    connections: usize,
-    /// The operator has been told that it has as many as it may.
-    told: bool,
-}
+use super::account::Account;
+use crate::metrics::BudgetMeter;
+
+/// Nobody waits for a place.
+type Entries = HashMap<IpAddr, Account<()>>;
 
 /// The counts of one kind of connections. Clones share them.
 #[derive(Debug, Clone)]
 pub struct PerAddress {
     max: usize,
-    entries: Arc<Mutex<HashMap<IpAddr, Entry>>>,
+    entries: Arc<Mutex<Entries>>,
+    meter: BudgetMeter,
 }
 
 /// A connection's place; dropping it gives the place back.
@@ -34,14 +31,19 @@ pub struct AddressPlace {
 /// An address has as many connections as it may; whether that is news to the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany {
-    /// The first refusal since this address had none.
+    /// The first refusal since a quarter of its places was free.
     pub is_news: bool,
 }
 
 impl PerAddress {
     /// At most so many connections per address.
     pub fn new(max: usize) -> Self {
-        Self { max, entries: Arc::default() }
+        Self::metered(max, BudgetMeter::default())
+    }
+
+    /// The same, told: the most that one address has, and how many were sent away.
+    pub fn metered(max: usize, meter: BudgetMeter) -> Self {
+        Self { max, entries: Arc::default(), meter }
     }
 
     /// How many each may have.
@@ -52,39 +54,43 @@ impl PerAddress {
     /// A place for one more connection.
     pub fn enter(&self, address: IpAddr) -> Result<AddressPlace, TooMany> {
         let address = host_of(address);
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = entries.entry(address).or_default();
-        if entry.connections >= self.max {
-            return Err(TooMany { is_news: !std::mem::replace(&mut entry.told, true) });
+        let mut entries = self.lock();
+        let entry = entries.entry(address).or_insert_with(|| Account::new(self.max as u64));
+        if entry.try_take(1).is_err() {
+            let is_news = entry.is_news();
+            if entry.used() == 0 {
+                // Nothing is kept of one that may have none.
+                entries.remove(&address);
+            }
+            self.meter.refused();
+            return Err(TooMany { is_news });
         }
-        entry.connections += 1;
+        self.tell(&entries);
         drop(entries);
         Ok(AddressPlace { address, of: self.clone() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, entries: &Entries) {
+        self.meter.set(|| entries.values().map(Account::used).max().unwrap_or(0));
     }
 }
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
-        let mut entries = self.of.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.of.lock();
         if let Some(entry) = entries.get_mut(&self.address) {
-            entry.connections -= 1;
-            if entry.connections == 0 {
+            entry.give_back(1);
+            entry.is_over();
+            if entry.used() == 0 {
                 entries.remove(&self.address);
             }
         }
+        self.of.tell(&entries);
     }
-}
-
-/// Whether accepting failed for want of something (descriptors, memory), and not because this one
-/// client is gone, accept(2), or accepting has ended.
-pub(crate) fn is_accept_refused(error: &io::Error) -> bool {
-    let of_one = [
-        io::ErrorKind::ConnectionAborted,
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::Interrupted,
-        io::ErrorKind::WouldBlock,
-    ];
-    !of_one.contains(&error.kind()) && error.raw_os_error() != Some(libc::ECANCELED)
 }
 
 /// The address that counts.
