@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::output;
-use crate::query_command::client::{Patience, read_short, send};
+use crate::query_command::client::{Patience, block_on, read_short, require, send};
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::Endpoint;
@@ -42,12 +42,8 @@ impl DrainConfig {
 
 /// Drains a node.
 pub(crate) fn run(config: &DrainConfig) -> Exit {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let drained = match runtime {
-        Ok(runtime) => runtime.block_on(drain(config)),
-        Err(error) => Err(format!("the system refused a runtime: {error}")),
-    };
-    match drained {
+    let drained = block_on(drain(config)).map_err(|error| format!("cannot start: {error}"));
+    match drained.and_then(|drained| drained) {
         Ok(()) => {
             let words = format!(
                 "{}: nothing is left on the ingest side; it can be stopped\n",
@@ -89,12 +85,20 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
 
 async fn ask(store: &Endpoint) -> Result<Value, String> {
     let request = (Method::POST, "/_drain", "application/json");
-    let answer = send(store, request, Patience::ANSWER, &mut || ()).await;
+    let answer = send(store, request, Patience::USUAL, &mut || ()).await;
     let mut answer = answer.map_err(|error| error.to_string())?;
-    let body = read_short(store, answer.body_mut(), ANSWER_BYTES_MAX).await;
+    if answer.status() == StatusCode::OK {
+        require(store, &answer, "application/json").map_err(|error| error.to_string())?;
+    }
+    let body = read_short(store, Patience::USUAL, answer.body_mut(), ANSWER_BYTES_MAX).await;
+    let body = body.map_err(|why| format!("the answer of {store} breaks off: {why}"))?;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     if answer.status() == StatusCode::OK {
-        return Ok(object);
+        // Whatever else answers so is no node, and would be asked for ever.
+        let is_state = object["done"].is_boolean();
+        return is_state.then_some(object).ok_or_else(|| {
+            format!("{store} answers with no state: is this the HTTP port of a node?")
+        });
     }
     let words = object["error"].as_str().unwrap_or("it does not say why");
     Err(format!("{store} refused: {} {words}", answer.status().as_u16()))

@@ -87,18 +87,18 @@ impl StreamConfig {
 pub(crate) fn run(config: &StreamConfig) -> Exit {
     let is_terminal = io::stdout().is_terminal();
     let mut out = output::stdout();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return output::fail(Exit::Error, format_args!("cannot start: {error}")),
-    };
     let closed = output_closed();
-    let followed = runtime.block_on(async {
+    let followed = client::block_on(async {
         tokio::select! {
             ended = follow(config, &mut out, is_terminal) => ended,
             // What waits for it may never come.
             () = closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
     });
+    let followed = match followed {
+        Ok(followed) => followed,
+        Err(error) => return output::fail(Exit::Error, format_args!("cannot start: {error}")),
+    };
     match followed {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
@@ -143,7 +143,7 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
     loop {
         let target = config.target(lines.after.as_deref());
         let request = (Method::GET, target.as_str(), accept);
-        let asked = client::send(&config.store, request, Patience::ANSWER, &mut || ()).await;
+        let asked = client::send(&config.store, request, Patience::USUAL, &mut || ()).await;
         let asked = asked.and_then(|response| match response.status() {
             StatusCode::OK => client::require(&config.store, &response, accept).map(|()| response),
             _ => Ok(response),
@@ -182,7 +182,9 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
 
 async fn refusal(store: &Endpoint, response: Response<Incoming>) -> String {
     let status = response.status();
-    let body = client::read_short(store, &mut response.into_body(), 64 << 10).await;
+    let mut body = response.into_body();
+    let body = client::read_short(store, Patience::USUAL, &mut body, 64 << 10).await;
+    let body = body.unwrap_or_default();
     let object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut shown = Vec::new();
     escape(&mut shown, object["error"].as_str().unwrap_or(status.as_str()).as_bytes());
@@ -212,10 +214,10 @@ impl Lines<'_> {
         self.line.clear();
         let mut body = response.into_body();
         loop {
-            match client::next(store, Patience::FOLLOWER, &mut body).await {
+            match client::next(store, Patience::USUAL, &mut body).await {
                 Ok(Some(piece)) => self.take(&piece)?,
                 Ok(None) => return Ok("the stream ended".to_owned()),
-                Err(why) => return Ok(why),
+                Err(why) => return Ok(why.to_string()),
             }
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! Invariants: bounded buffers whatever the answer's size; an answer that is cut short is told
 //! from one that is whole. A search may be silent for as long as it takes, as long as the node
-//! shows that it is there; what answers nothing at all is given up, and what answers otherwise
-//! than a node is none.
+//! shows that it is there; what answers nothing at all is given up within 20 s of its last byte, in
+//! whatever phase it falls silent (name, connection, head, body), and what answers otherwise than a
+//! node is none. Who got no sign of life asks no further question.
 
 use std::fmt;
 use std::future::Future;
@@ -25,9 +26,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::units::Endpoint;
 
-/// Time for all addresses of a name to take a connection; less than the usual silence, so that it is
-/// told as what it is.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(9);
+/// Time to look a name up and for one of its addresses to take a connection. With all of a
+/// [`Patience`] behind it, it is less than 20 s.
+const REACH_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A node that is silent for this long is asked whether it is there: a live stream may be.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -42,12 +43,18 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// Of somebody who waits for an answer: a silent server is given up within 20 s.
-    pub(crate) const ANSWER: Self =
-        Self { silence: Duration::from_secs(10), sign_of_life: Duration::from_secs(6) };
-    /// Of a follower, to whom silence is nothing new.
-    pub(crate) const FOLLOWER: Self =
-        Self { silence: Duration::from_secs(30), sign_of_life: Duration::from_secs(6) };
+    /// Of everybody who waits for an answer, a follower's quiet stream included.
+    pub(crate) const USUAL: Self =
+        Self { silence: Duration::from_secs(6), sign_of_life: Duration::from_secs(6) };
+}
+
+/// Runs what asks a node. The error: the system refuses a runtime.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A name service that does not answer keeps nobody from ending.
+    runtime.shutdown_background();
+    Ok(done)
 }
 
 /// Why there is no answer. Each is one line for the operator.
@@ -95,6 +102,24 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+/// Why an answer ends before its end.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// Its connection did.
+    Cut(hyper::Error),
+    /// Nothing comes any more, and the node does not show that it is there.
+    Silent,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut(error) => error.fmt(f),
+            Self::Silent => f.write_str("it does not answer any more"),
+        }
+    }
+}
+
 /// Sends a request without a body; resolves with the head of its answer. `on_silence` is called
 /// whenever the node has been silent and showed that it is there.
 pub(crate) async fn send(
@@ -103,7 +128,8 @@ pub(crate) async fn send(
     patience: Patience,
     on_silence: &mut dyn FnMut(),
 ) -> Result<Response<Incoming>, ClientError> {
-    let answer = send_once(endpoint, method, target, accept);
+    let stream = reach(endpoint).await?;
+    let answer = send_over(stream, endpoint, (method, target, accept));
     let answer = while_alive(endpoint, patience, answer, on_silence).await;
     answer.unwrap_or_else(|| Err(ClientError::Silent(endpoint.clone())))
 }
@@ -120,7 +146,10 @@ pub(crate) async fn while_alive<T>(
         if let Ok(done) = timeout(patience.silence, &mut work).await {
             return Some(done);
         }
-        let sign = send_once(endpoint, Method::GET, "/health", "application/json");
+        let sign = async {
+            let stream = reach(endpoint).await?;
+            send_over(stream, endpoint, (Method::GET, "/health", "application/json")).await
+        };
         tokio::select! {
             done = &mut work => return Some(done),
             // Whatever it says: it turns.
@@ -132,16 +161,28 @@ pub(crate) async fn while_alive<T>(
     }
 }
 
-async fn send_once(
+/// A connection to one of the addresses of a name.
+async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
+    let deadline = Instant::now() + REACH_TIMEOUT;
+    let name = (endpoint.host.as_str(), endpoint.port);
+    let unresolved = |error| ClientError::Resolve(endpoint.clone(), error);
+    let addresses: Vec<_> = timeout_at(deadline, tokio::net::lookup_host(name))
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("no name server answers")))
+        .map_err(unresolved)?
+        .collect();
+    if addresses.is_empty() {
+        return Err(unresolved(io::Error::other("it has no address")));
+    }
+    let connected = connect(&addresses, deadline).await;
+    connected.map_err(|error| ClientError::Connect(endpoint.clone(), error))
+}
+
+async fn send_over(
+    stream: TcpStream,
     endpoint: &Endpoint,
-    method: Method,
-    target: &str,
-    accept: &'static str,
+    (method, target, accept): (Method, &str, &'static str),
 ) -> Result<Response<Incoming>, ClientError> {
-    let addresses =
-        endpoint.resolve().map_err(|error| ClientError::Resolve(endpoint.clone(), error))?;
-    let stream =
-        connect(&addresses).await.map_err(|error| ClientError::Connect(endpoint.clone(), error))?;
     let broken = |error| ClientError::Protocol(endpoint.clone(), error);
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     // Its failure is the body's failure too.
@@ -175,9 +216,8 @@ pub(crate) fn require(
 }
 
 /// The first address that answers.
-async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+async fn connect(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    let deadline = Instant::now() + CONNECT_TIMEOUT;
     for (at, address) in addresses.iter().enumerate() {
         // Each one has its share of what is left.
         let left = deadline.saturating_duration_since(Instant::now());
@@ -199,16 +239,15 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The next bytes of an answer, `None` at its end; `Err` says why it broke off.
+/// The next bytes of an answer, `None` at its end.
 pub(crate) async fn next(
     endpoint: &Endpoint,
     patience: Patience,
     body: &mut Incoming,
-) -> Result<Option<Bytes>, String> {
+) -> Result<Option<Bytes>, Broken> {
     match while_alive(endpoint, patience, next_data(body), &mut || ()).await {
-        Some(Ok(piece)) => Ok(piece),
-        Some(Err(error)) => Err(error.to_string()),
-        None => Err("it does not answer any more".to_owned()),
+        Some(piece) => piece.map_err(Broken::Cut),
+        None => Err(Broken::Silent),
     }
 }
 
@@ -221,19 +260,20 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
     Ok(None)
 }
 
-/// A short answer as a whole; what is beyond `bytes_max`, or does not come, is left out.
+/// A short answer as a whole; what is beyond `bytes_max` is left out.
 pub(crate) async fn read_short(
     endpoint: &Endpoint,
+    patience: Patience,
     body: &mut Incoming,
     bytes_max: usize,
-) -> Vec<u8> {
+) -> Result<Vec<u8>, Broken> {
     let mut all = Vec::new();
-    while let Ok(Some(piece)) = next(endpoint, Patience::ANSWER, body).await {
+    while let Some(piece) = next(endpoint, patience, body).await? {
         all.extend_from_slice(&piece);
         if all.len() > bytes_max {
             all.truncate(bytes_max);
             break;
         }
     }
-    all
+    Ok(all)
 }

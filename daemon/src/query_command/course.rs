@@ -8,6 +8,7 @@ use hyper::HeaderMap;
 use serde_json::{Value, json};
 
 use super::QueryConfig;
+use super::client::Broken;
 use super::lines::{End, Lines};
 
 /// The range of the next request.
@@ -67,7 +68,7 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     /// What broke it off, if anything did.
-    pub(super) why: Option<String>,
+    pub(super) why: Option<Broken>,
     /// Whether the output took nothing for so long that the node may have ended it.
     pub(super) is_stalled: bool,
 }
@@ -82,10 +83,13 @@ pub(super) fn judge(lines: &Lines<'_>, cut: &Cut) -> Verdict {
         )),
         Some(end) if end.is_early() && has_moved => Verdict::GoOn,
         Some(_) => Verdict::Ended,
-        None if cut.is_stalled && has_moved => Verdict::GoOn,
-        None => {
-            Verdict::Broken(cut.why.clone().unwrap_or_else(|| "its last line is missing".into()))
+        // A node that does not answer any more is not asked again.
+        None if cut.is_stalled && has_moved && !matches!(cut.why, Some(Broken::Silent)) => {
+            Verdict::GoOn
         }
+        None => Verdict::Broken(
+            cut.why.as_ref().map_or_else(|| "its last line is missing".into(), Broken::to_string),
+        ),
     }
 }
 

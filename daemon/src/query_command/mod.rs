@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use self::client::Patience;
+use self::client::{ClientError, Patience};
 use self::course::{Cut, Gaps, Range, Verdict, judge};
 use self::lines::{End, Form, Lines};
 use self::printer::{Printer, Style, Terminal, escape};
@@ -123,21 +123,21 @@ struct Streams<'a> {
 pub(crate) fn run(config: &QueryConfig) -> Exit {
     let out_is_terminal = io::stdout().is_terminal();
     let (out, err) = (&mut output::stdout(), &mut output::stderr());
-    let (patience, stall) = (Patience::ANSWER, STALL);
+    let (patience, stall) = (Patience::USUAL, STALL);
     run_with(config, &mut Streams { out, err, out_is_terminal, patience, stall })
 }
 
 fn run_with(config: &QueryConfig, streams: &mut Streams<'_>) -> Exit {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return tell(streams.err, Exit::Error, &format!("cannot start: {error}")),
-    };
-    let asked = runtime.block_on(async {
+    let asked = client::block_on(async {
         match config.print {
             Print::Stats | Print::StatsJson => print_stats(config, streams).await,
             _ => print_records(config, streams).await,
         }
     });
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return tell(streams.err, Exit::Error, &format!("cannot start: {error}")),
+    };
     match asked {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
@@ -176,7 +176,7 @@ async fn ask(
     let answered = client::send(&config.store, request, patience, &mut on_silence).await;
     let checked = match answered {
         Ok(response) if response.status() != StatusCode::OK => {
-            return Answer::Refused(refused(config, err, response).await);
+            return Answer::Refused(refused(config, patience, err, response).await);
         }
         Ok(response) => client::require(&config.store, &response, content_type).map(|()| response),
         Err(error) => Err(error),
@@ -186,6 +186,9 @@ async fn ask(
         Err(error) => Answer::Refused(tell(err, Exit::Error, &error.to_string())),
     }
 }
+
+/// What is told where an answer cannot be gone on with.
+const NO_REST: &str = "incomplete: the rest of the answer could not be asked for";
 
 /// Prints every record once, over as many answers as the reader of the output makes of it. The errors
 /// are those of writing the output.
@@ -201,10 +204,7 @@ async fn print_records(config: &QueryConfig, streams: &mut Streams<'_>) -> io::R
         let response = match ask(config, (&range, form.content_type()), *patience, *err).await {
             Answer::Found(response) => response,
             Answer::Refused(exit) if range.after.is_none() => return Ok(exit),
-            Answer::Refused(_) => {
-                let words = "incomplete: the rest of the answer could not be asked for";
-                return Ok(tell(*err, Exit::Incomplete, words));
-            }
+            Answer::Refused(_) => return Ok(tell(*err, Exit::Incomplete, NO_REST)),
         };
         if config.verbose && range.after.is_none() {
             let words = answers::verbose(response.headers());
@@ -219,7 +219,14 @@ async fn print_records(config: &QueryConfig, streams: &mut Streams<'_>) -> io::R
         match (judge(&lines, &cut), lines.last.clone()) {
             (Verdict::GoOn, Some(last)) => {
                 if lines.end.is_none() {
-                    gaps.count += untold_gaps(config, &range, &last, *patience).await;
+                    match untold_gaps(config, &range, &last, *patience).await {
+                        Ok(count) => gaps.count += count,
+                        // Who cannot be asked this cannot be asked for the rest.
+                        Err(error) => {
+                            let words = format!("{NO_REST}: {error}");
+                            return Ok(tell(*err, Exit::Incomplete, &words));
+                        }
+                    }
                 }
                 range.go_on(&last, lines.records);
             }
@@ -295,18 +302,20 @@ async fn take_all(
 
 /// What an answer that was cut off could not tell any more: whether something is missing between the
 /// records that it had. Where that cannot be learned, something may be.
-async fn untold_gaps(config: &QueryConfig, range: &Range, last: &str, patience: Patience) -> u64 {
+async fn untold_gaps(
+    config: &QueryConfig,
+    range: &Range,
+    last: &str,
+    patience: Patience,
+) -> Result<u64, ClientError> {
     let done = range.done(last, config.order == "desc");
     // Damage is known for whole spans, whatever they hold.
     let all = QueryConfig { topics: Vec::new(), ..config.clone() };
     let target = request::target(&all, &done);
     let request = (Method::HEAD, target.as_str(), Form::Text.content_type());
-    let answered = client::send(&config.store, request, patience, &mut || ()).await;
-    let count = answered.ok().and_then(|response| {
-        let count = response.headers().get("x-oklog-error-count")?;
-        count.to_str().ok()?.parse().ok()
-    });
-    count.unwrap_or(1)
+    let answer = client::send(&config.store, request, patience, &mut || ()).await?;
+    let count = answer.headers().get("x-oklog-error-count");
+    Ok(count.and_then(|count| count.to_str().ok()?.parse().ok()).unwrap_or(1))
 }
 
 async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Result<Exit> {
@@ -321,11 +330,19 @@ async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Res
         let _ = write!(streams.err, "Response in {:?}\n{words}", start.elapsed());
     }
     let mut body = response.into_body();
-    let text = client::read_short(&config.store, &mut body, SHORT_ANSWER_BYTES_MAX).await;
+    let patience = streams.patience;
+    let text = client::read_short(&config.store, patience, &mut body, SHORT_ANSWER_BYTES_MAX).await;
     // An object that is read to its end is whole.
-    let Ok(stats) = serde_json::from_slice::<Value>(&text) else {
-        let words = format!("the answer of {} breaks off", config.store);
-        return Ok(tell(streams.err, Exit::Error, &words));
+    let read = text.map_err(|why| why.to_string()).and_then(|text| {
+        let stats = serde_json::from_slice::<Value>(&text).map_err(|why| why.to_string())?;
+        Ok((text, stats))
+    });
+    let (text, stats) = match read {
+        Ok(read) => read,
+        Err(why) => {
+            let words = format!("the answer of {} breaks off: {why}", config.store);
+            return Ok(tell(streams.err, Exit::Error, &words));
+        }
     };
     if config.print == Print::StatsJson {
         streams.out.write_all(&text)?;
@@ -337,10 +354,16 @@ async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Res
 }
 
 /// Tells why the node refused. A bad value is the user's, whoever found it.
-async fn refused(config: &QueryConfig, err: &mut dyn Write, response: Response<Incoming>) -> Exit {
+async fn refused(
+    config: &QueryConfig,
+    patience: Patience,
+    err: &mut dyn Write,
+    response: Response<Incoming>,
+) -> Exit {
     let status = response.status();
     let mut body = response.into_body();
-    let body = client::read_short(&config.store, &mut body, SHORT_ANSWER_BYTES_MAX).await;
+    let body = client::read_short(&config.store, patience, &mut body, SHORT_ANSWER_BYTES_MAX).await;
+    let body = body.unwrap_or_else(|why| format!("(no reason: {why})").into_bytes());
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     let words = match object["error"].as_str() {
         Some(words) => words.as_bytes(),

@@ -83,7 +83,7 @@ fn run_stalled(line: &[&str], answers: Vec<Vec<u8>>, stall: Duration) -> Ran {
 }
 
 fn streams<'a>(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Streams<'a> {
-    Streams { out, err, out_is_terminal: false, patience: Patience::ANSWER, stall: STALL }
+    Streams { out, err, out_is_terminal: false, patience: Patience::USUAL, stall: STALL }
 }
 
 const TWO: &[u8] = b"HTTP/1.1 200 OK\r\nX-Oklog-Complete: true\r\nX-Oklog-Q: o\r\n\
@@ -212,6 +212,34 @@ fn an_answer_that_was_cut_off_while_the_output_stalled_is_gone_on_with() {
         let next = "GET /query?from=F&to=T&topic=x&after=01HF7YAT00000000000000000A HTTP";
         assert!(ran.requests[2].starts_with(next), "{}", ran.requests[2]);
     }
+}
+
+#[test]
+fn a_node_that_fell_silent_behind_a_stalled_output_is_not_asked_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let (mut asked, _) = listener.accept().unwrap();
+        read_request(&mut asked);
+        asked.write_all(&text(ONE)).unwrap();
+        // Whoever asks for a sign of life waits in the queue; the answer never ends.
+        let _ = is_over.recv();
+        listener.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    });
+    let config = config(&["--store", &address]);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    // Long enough for the thread above to answer on a busy machine.
+    let silence = Duration::from_secs(3);
+    let patience = Patience { silence, sign_of_life: Duration::from_millis(50) };
+    let stall = Duration::ZERO;
+    let mut streams = Streams { patience, stall, ..streams(&mut out, &mut err) };
+    assert_eq!(run_with(&config, &mut streams), Exit::Incomplete);
+    let err = String::from_utf8(err).unwrap();
+    assert!(err.contains("does not answer any more") && err.lines().count() == 1, "{err}");
+    drop(over);
+    assert!(thread.join().unwrap() <= 1, "a sign of life, and no further question");
 }
 
 #[test]
