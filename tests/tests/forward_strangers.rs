@@ -60,6 +60,8 @@ fn lines_for_a_server_of_another_kind_are_not_handed_over_and_that_is_said() {
             assert!(log.contains("no ingester's port") && log.contains(said), "{mode}: {log}");
             assert!(log.contains("records=1000"), "{mode}: {log}");
             assert_eq!(log.lines().count(), 2, "{mode}: {log}");
+            assert!(log.lines().last().unwrap().contains("given up"), "{mode}: {log}");
+            assert_eq!(log.matches(&address).count(), 1, "{mode}: {log}");
         }
     }
     assert!(node.all_lines().is_empty());

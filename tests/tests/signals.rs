@@ -1,11 +1,12 @@
 //! Signals and limits that would end a process without a word.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use tests::fake_ingester::{FakeIngester, acknowledge};
 use tests::forwarder::Forwarder;
 use tests::node::Node;
 use tests::{http, sender, tools, wait_until};
@@ -60,6 +61,30 @@ fn a_hangup_ends_a_forwarder_in_order() {
     forwarder.wait_for_log("SIGHUP");
     let (status, log) = forwarder.finish();
     assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn who_asks_a_forwarder_to_end_is_told_what_is_still_to_be_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let ingester = FakeIngester::start();
+    let address = ingester.address.to_string();
+    for has_ended in [false, true] {
+        let mut forwarder = Forwarder::start(directory.path(), &["--mode", "durable", &address]);
+        forwarder.write(b"line\n");
+        let mut stream = ingester.take().unwrap();
+        if has_ended {
+            forwarder.end();
+            // It says that nothing more will come.
+            assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), 5);
+        }
+        forwarder.signal(Signal::TERM);
+        let words = ["reading on until standard input ends", "standard input has ended"];
+        forwarder.wait_for_log(words[usize::from(has_ended)]);
+        acknowledge(&mut stream, 5).unwrap();
+        let (status, log) = forwarder.finish();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains(words[usize::from(!has_ended)]), "{log}");
+    }
 }
 
 #[test]

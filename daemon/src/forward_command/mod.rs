@@ -167,7 +167,8 @@ fn tell(outcome: &Outcome) -> Exit {
         Outcome::Refused { lines, spooled } => tracing::error!(
             records = lines,
             spooled,
-            "no address takes the lines: these records are not handed over (spooled ones are kept)"
+            "given up: standard input has ended, and every address has refused twice in a row; these \
+             records are not handed over (spooled ones are kept)"
         ),
         Outcome::Stuck => tracing::error!(
             "ended at once: a disk or the network does not answer; what was not handed over is lost \

@@ -81,11 +81,12 @@ impl Node {
             );
             return Err(NodeError::NotOnDisk(not_on_disk));
         }
-        tracing::info!(
-            seconds,
-            waiting_bytes,
+        let words = if waiting_bytes == 0 && all_ended {
+            "stopped; nothing waits, all is in the store"
+        } else {
             "stopped; what waits is on disk and is taken up at the next start"
-        );
+        };
+        tracing::info!(seconds, waiting_bytes, "{words}");
         Ok(())
     }
 }

@@ -230,10 +230,12 @@ async fn out_of_time(
     signals: &mut SignalNames,
 ) {
     let Some(signal) = signals.recv().await else { return };
-    tracing::info!(
-        signal,
+    let words = if queue.has_ended() {
+        "stopping: standard input has ended; handing over what waits, for --shutdown-timeout at most"
+    } else {
         "stopping: reading on until standard input ends, for --shutdown-timeout at most"
-    );
+    };
+    tracing::info!(signal, "{words}");
     queue.stop();
     let left_to_the_spool = async {
         if queue.is_spool() {

@@ -160,7 +160,7 @@ impl Sender {
                 }
                 Err(failure) => {
                     is_refused &= failure.verdict == Verdict::Refusal;
-                    self.tell_failure(&format!("{target} ({address})"), &failure);
+                    self.tell_failure(&place(&target, address), &failure);
                 }
             }
         }
@@ -270,7 +270,7 @@ impl Sender {
         let (words, untold) = match line {
             Line::Lost(untold) => ("the connection is lost: trying again", untold),
             Line::Unreachable(untold) => ("no ingester can be reached: trying again", untold),
-            Line::Unusable(untold) => ("an address is of no use: trying again", untold),
+            Line::Unusable(untold) => (self.words_of_no_use(failure), untold),
         };
         if untold > 0 {
             tracing::warn!(address = place, reason = why, untold, "{words}");
@@ -278,6 +278,23 @@ impl Sender {
             tracing::warn!(address = place, reason = why, "{words}");
         }
     }
+
+    /// What comes of an address that does not take the lines: said so that it is true.
+    fn words_of_no_use(&self, failure: &Failure) -> &'static str {
+        if failure.verdict != Verdict::Refusal || !self.queue.has_ended() {
+            "an address is of no use: trying again"
+        } else if self.refusals + 1 < self.refusals_max {
+            "an address is of no use: trying each once more, for standard input has ended"
+        } else {
+            "an address is of no use"
+        }
+    }
+}
+
+/// An address, with the target that it was found for where that is called otherwise.
+fn place(target: &Target, address: SocketAddr) -> String {
+    let (name, address) = (target.to_string(), address.to_string());
+    if name == address { name } else { format!("{name} ({address})") }
 }
 
 /// Resolves once nothing is left to be sent; never while something is on its way.
