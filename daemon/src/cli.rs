@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, STREAM, TESTSVC};
 use crate::flags::{Flag, Kind, VARIABLE_PREFIX};
 use crate::forward_command::ForwardConfig;
+use crate::help;
 use crate::query_command::QueryConfig;
 use crate::restore_command::RestoreConfig;
 use crate::settings::{Settings, SettingsError, Sources};
@@ -109,6 +110,21 @@ enum Operand {
     Paths,
     /// The name of a shell.
     Shell,
+}
+
+impl CommandRow {
+    /// What stands behind "Usage:", the same wherever it is shown.
+    fn usage_line(&self) -> String {
+        let flags = if self.flags.is_empty() { "" } else { " [OPTIONS]" };
+        let operand = match self.operand {
+            Operand::None => "",
+            Operand::Path => " <PATH>",
+            Operand::Addresses => " <ADDR>...",
+            Operand::Paths => " <PATH>...",
+            Operand::Shell => " <SHELL>",
+        };
+        format!("oklogd {}{flags}{operand}", self.name)
+    }
 }
 
 const COMMANDS: [CommandRow; 13] = [
@@ -218,6 +234,8 @@ pub(crate) fn parse(
     arguments: &[String],
     environment: &[(String, String)],
 ) -> Result<(Command, Vec<String>), Stop> {
+    let asked_for_help = help::of(arguments);
+    let arguments = asked_for_help.as_deref().unwrap_or(arguments);
     let row = arguments.first().and_then(|word| COMMANDS.iter().find(|row| row.name == word));
     let mut line = vec!["oklogd".to_owned()];
     match row {
@@ -228,16 +246,16 @@ pub(crate) fn parse(
         None => line.extend_from_slice(arguments),
     }
     let show_all = line.iter().any(|argument| argument == "--help-all");
-    let matches = parser(show_all).try_get_matches_from(line).map_err(|error| {
-        let words = error.render();
-        let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-        Stop { text: words.to_string(), coloured: words.ansi().to_string(), exit }
-    })?;
+    if show_all && row.is_none() {
+        return Err(help::of_all_commands(parser(true)));
+    }
+    let matches = parser(show_all).try_get_matches_from(line).map_err(help::without_far_tips)?;
     let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
     let row =
         COMMANDS.iter().find(|row| row.name == name).ok_or_else(|| usage("unknown command"))?;
+    let (command_name, given) = (row.name, given(row.flags, matches));
     let settings =
-        Settings::resolve(row.flags, &Sources { given: given(row.flags, matches), environment })?;
+        Settings::resolve(row.flags, &Sources { command: command_name, given, environment })?;
     Ok((command(row, matches, &settings)?, settings.warnings))
 }
 
@@ -304,9 +322,14 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .arg(help_all());
+        .after_help("oklogd help COMMAND tells more of one; oklogd man is all of it, for man(1).")
+        .arg(help_all("Print help of every command with every flag and its variable"));
     COMMANDS.iter().fold(root, |root, row| {
-        let mut sub = clap::Command::new(row.name).about(row.about).arg(help_all());
+        let mut sub =
+            clap::Command::new(row.name).about(row.about).override_usage(row.usage_line());
+        if !row.flags.is_empty() {
+            sub = sub.arg(help_all("Print help with every flag and its variable"));
+        }
         sub =
             match row.operand {
                 Operand::None => sub,
@@ -328,15 +351,17 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
                     sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
                 }
             };
-        if row.flags.iter().any(|flag| !flag.common) && !show_all {
-            sub = sub.after_help("--help-all shows every flag.");
-        }
+        sub = sub.after_help(match row.flags {
+            [] => String::new(),
+            _ if show_all => help::PRECEDENCE.to_owned(),
+            [flag, ..] => help::more(flag),
+        });
         root.subcommand(row.flags.iter().fold(sub, |sub, flag| sub.arg(arg(flag, show_all))))
     })
 }
 
-fn help_all() -> Arg {
-    Arg::new(HELP_ALL).long(HELP_ALL).action(ArgAction::Help).help("Print help with every flag")
+fn help_all(help: &'static str) -> Arg {
+    Arg::new(HELP_ALL).long(HELP_ALL).action(ArgAction::Help).help(help)
 }
 
 fn arg(flag: &Flag, show_all: bool) -> Arg {
@@ -346,6 +371,7 @@ fn arg(flag: &Flag, show_all: bool) -> Arg {
         }
         _ => flag.help.to_owned(),
     };
+    let help = if show_all { format!("{help} [env: {}]", flag.variable()) } else { help };
     let arg = Arg::new(flag.name)
         .long(flag.name)
         .value_name(flag.kind.placeholder())
@@ -472,6 +498,56 @@ mod tests {
             let shown = [' ', '['].iter().any(|end| short.text.contains(&format!("{name}{end}")));
             assert_eq!(shown, flag.common, "{name}");
             assert!(flag.default.is_none_or(|d| flag.kind == Kind::Bool || long.text.contains(d)));
+        }
+    }
+
+    #[test]
+    fn help_all_shows_every_flag_of_every_command_with_its_variable() {
+        let all = run(&["--help-all"]).unwrap_err();
+        assert_eq!(all.exit, Exit::Done);
+        for row in &COMMANDS {
+            assert!(all.text.contains(&format!("Usage: {}\n", row.usage_line())), "{}", row.name);
+            let one = run(&[row.name, "--help-all"]).unwrap_err();
+            assert_eq!(one.exit == Exit::Done, !row.flags.is_empty(), "{}", row.name);
+            for flag in row.flags {
+                let shown = format!("[env: {}]", flag.variable());
+                assert!(all.text.contains(&shown) && one.text.contains(&shown), "{shown}");
+            }
+        }
+        let short = run(&["query", "--help"]).unwrap_err();
+        assert!(short.text.contains("--store by OKLOGD_STORE"), "{}", short.text);
+    }
+
+    #[test]
+    fn help_is_a_command_too() {
+        for (line, same) in [
+            (&["help"][..], &["--help"][..]),
+            (&["help", "query"], &["query", "--help"]),
+            (&["help", "--help-all"], &["--help-all"]),
+        ] {
+            let (stop, expected) = (run(line).unwrap_err(), run(same).unwrap_err());
+            assert_eq!((stop.exit, stop.text), (Exit::Done, expected.text), "{line:?}");
+        }
+        assert_eq!(run(&["help", "nonsense"]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn tips_are_given_only_where_they_may_be_what_was_meant() {
+        for (line, tip) in [
+            (&["quer"][..], Some("'query'")),
+            (&["query", "--ordr", "asc"], Some("'--order'")),
+            (&["repair"], None),
+            (&["ingeststore", "--cluster", "x"], None),
+        ] {
+            let text = run(line).unwrap_err().text;
+            assert_eq!(text.contains("tip:"), tip.is_some(), "{text}");
+            assert!(text.contains(tip.unwrap_or("try '--help'")), "{text}");
+            assert!(!text.contains("\n\n\n"), "{text}");
+        }
+        // A usage line is that of the whole command.
+        for line in [&["forward"][..], &["forward", "--nonsense", "x"], &["forward", "--help"]] {
+            let text = run(line).unwrap_err().text;
+            assert!(text.contains("Usage: oklogd forward [OPTIONS] <ADDR>...\n"), "{text}");
         }
     }
 

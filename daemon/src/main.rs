@@ -3,8 +3,8 @@
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
 //! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
 //! [`forward_command`] sends to nodes; [`query_command`], [`drain_command`], [`restore_command`],
-//! [`testsvc`] and [`fsck_command`] are the rest; [`pages`] prints completions and the manual,
-//! [`output`] writes what they print, [`terminal`] knows what a terminal may be sent; [`logging`] and
+//! [`testsvc`] and [`fsck_command`] are the rest; [`help`] adds to what the parser says, [`pages`]
+//! prints completions and the manual, [`output`] writes what they print, [`terminal`] knows what a terminal may be sent; [`logging`] and
 //! [`signals`] keep what happens around the process from ending it.
 
 // The macros end the process when nobody reads: `output` and `tracing` do not.
@@ -19,6 +19,7 @@ mod flag_table;
 mod flags;
 mod forward_command;
 mod fsck_command;
+mod help;
 mod logging;
 mod node;
 mod output;

@@ -95,6 +95,8 @@ pub(crate) struct Settings {
 
 /// The three places outside the table from which values come.
 pub(crate) struct Sources<'a> {
+    /// The command whose flags are set.
+    pub(crate) command: &'static str,
     /// Texts given on the command line, by flag name.
     pub(crate) given: HashMap<&'static str, Vec<String>>,
     /// The environment.
@@ -120,7 +122,7 @@ impl Settings {
             .and_then(|texts| texts.last().cloned())
             .or_else(|| variable(&flag_table::CONFIG).map(|(_, text)| text));
         let file = match config_path {
-            Some(path) => read_file(Path::new(&path), flags)?,
+            Some(path) => read_file(Path::new(&path), flags, sources.command)?,
             None => HashMap::new(),
         };
         for flag in flags {
@@ -262,7 +264,7 @@ fn split_list(flag: &Flag, text: &str) -> Vec<String> {
 type FileValues = HashMap<&'static str, (PathBuf, Vec<String>)>;
 
 /// Reads a configuration file into texts by flag name, for a command with these flags.
-fn read_file(path: &Path, flags: &[Flag]) -> Result<FileValues, SettingsError> {
+fn read_file(path: &Path, flags: &[Flag], command: &str) -> Result<FileValues, SettingsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
@@ -275,7 +277,7 @@ fn read_file(path: &Path, flags: &[Flag]) -> Result<FileValues, SettingsError> {
         let flag = flags.iter().find(|flag| flag.name == key);
         let Some(flag) = flag.or_else(|| known_flags().find(|flag| flag.name == key)) else {
             let is_table = matches!(value, toml::Value::Table(_));
-            return Err(unknown(nearest(&key, is_table)));
+            return Err(unknown(nearest(&key, is_table, command)));
         };
         let texts = match value {
             toml::Value::Array(items) if flag.several == Several::AllCount => {
@@ -298,18 +300,29 @@ fn read_file(path: &Path, flags: &[Flag]) -> Result<FileValues, SettingsError> {
 }
 
 /// What an unknown key may have been meant to be.
-fn nearest(key: &str, is_table: bool) -> String {
+fn nearest(key: &str, is_table: bool, command: &str) -> String {
     if is_table {
         return "; keys are whole flag names, quoted where they hold a dot".to_owned();
     }
-    let likeness = |name: &str| strsim::jaro_winkler(name, key.trim_start_matches('-'));
+    let likeness = |name: &str| likeness(name, key);
     let names = known_flags().map(|flag| flag.name);
     match names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))) {
         Some(name) if likeness(name) >= LIKENESS_MIN => {
             format!("; the nearest known one is {name:?}")
         }
-        _ => "; keys are flag names without dashes, see --help-all".to_owned(),
+        _ => format!(
+            "; keys are flag names without dashes: `oklogd {command} --help-all` shows them all"
+        ),
     }
+}
+
+fn likeness(one: &str, other: &str) -> f64 {
+    strsim::jaro_winkler(one.trim_start_matches('-'), other.trim_start_matches('-'))
+}
+
+/// Whether the one word may have been meant where the other one stands.
+pub(crate) fn is_alike(one: &str, other: &str) -> bool {
+    likeness(one, other) >= LIKENESS_MIN
 }
 
 /// The text that the flag's kind checks: what would stand on the command line.
@@ -341,8 +354,11 @@ mod tests {
         }
         let environment: Vec<_> =
             environment.iter().map(|&(n, t)| (n.to_owned(), t.to_owned())).collect();
-        Settings::resolve(flags, &Sources { given: by_name, environment: &environment })
-            .map_err(|error| error.to_string())
+        Settings::resolve(
+            flags,
+            &Sources { command: "ingeststore", given: by_name, environment: &environment },
+        )
+        .map_err(|error| error.to_string())
     }
 
     fn file(text: &str) -> (tempfile::TempDir, String) {
@@ -454,7 +470,7 @@ mod tests {
             (
                 &[("config", &bad_key)],
                 &[],
-                &["oklogd.toml", "unknown key", "nonsense", "--help-all"],
+                &["oklogd.toml", "unknown key", "nonsense", "`oklogd ingeststore --help-all`"],
             ),
             (&[("config", &misspelt)], &[], &["ingest.pth", "nearest", "\"ingest.path\""]),
             (&[("config", &dashes)], &[], &["--debug", "nearest", "\"debug\""]),

@@ -1,0 +1,70 @@
+//! Help beside what the parser makes of the flag table: `oklogd help`, all commands at once, and which
+//! tips are worth giving.
+//!
+//! Pure: it gives back what is to be printed.
+
+use std::fmt::Write;
+
+use clap::error::{ContextKind, ContextValue};
+
+use crate::cli::Stop;
+use crate::exit::Exit;
+use crate::flags::Flag;
+use crate::settings::is_alike;
+
+/// Behind the flags of one command, of which this is one.
+pub(crate) fn more(flag: &Flag) -> String {
+    format!(
+        "Every flag can be given by a variable, too: --{} by {}. --help-all shows every flag and its \
+         variable.",
+        flag.name,
+        flag.variable()
+    )
+}
+
+/// The same where every flag is shown.
+pub(crate) const PRECEDENCE: &str = "A flag beats its variable, which beats its key in the file of --config, which beats the default.";
+
+/// What `oklogd help …` stands for: the same as `oklogd … --help`.
+pub(crate) fn of(arguments: &[String]) -> Option<Vec<String>> {
+    let (word, command) = arguments.split_first()?;
+    (word == "help").then(|| command.iter().cloned().chain(["--help".to_owned()]).collect())
+}
+
+/// Every command with everything that it takes.
+pub(crate) fn of_all_commands(mut root: clap::Command) -> Stop {
+    root.build();
+    let pages: Vec<_> = std::iter::once(root.render_help())
+        .chain(root.get_subcommands_mut().map(clap::Command::render_help))
+        .collect();
+    let (mut text, mut coloured) = (String::new(), String::new());
+    for page in pages {
+        // Writing to memory cannot fail.
+        let _ = writeln!(text, "{page}");
+        let _ = writeln!(coloured, "{}", page.ansi());
+    }
+    Stop { text, coloured, exit: Exit::Done }
+}
+
+/// What the parser says, without tips that lead elsewhere: those whose words are not much alike.
+pub(crate) fn without_far_tips(mut error: clap::Error) -> Stop {
+    for (kind, given) in [
+        (ContextKind::SuggestedSubcommand, ContextKind::InvalidSubcommand),
+        (ContextKind::SuggestedArg, ContextKind::InvalidArg),
+    ] {
+        let first = |value: Option<&ContextValue>| match value {
+            Some(ContextValue::String(word)) => word.clone(),
+            Some(ContextValue::Strings(words)) => words.first().cloned().unwrap_or_default(),
+            _ => String::new(),
+        };
+        if !is_alike(&first(error.get(kind)), &first(error.get(given))) {
+            error.remove(kind);
+        }
+    }
+    let words = error.render();
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+    // Where a tip was, it leaves its empty line.
+    let one_empty_line = |text: String| text.replace("\n\n\n", "\n\n");
+    let (text, coloured) = (words.to_string(), words.ansi().to_string());
+    Stop { text: one_empty_line(text), coloured: one_empty_line(coloured), exit }
+}
