@@ -135,9 +135,15 @@ pub const SEGMENTS_OPEN_MAX: usize = 240;
 pub const SEGMENT_OPEN_BYTES: usize = 2 << 10;
 
 /// Decoded text and run tables that all queries together keep between their turns on the scan
-/// threads, bytes. Beyond it those that wait longest give theirs back and read again when it is
-/// their turn; beyond half of it nobody reads ahead.
+/// threads, bytes. Beyond it nobody takes more, but one query that cannot hand out what it has
+/// otherwise, and those that wait longest for their readers give theirs back and read again when it is
+/// their turn; beyond half of it nobody reads ahead. A block that a thread has at hand comes on top.
 pub const QUERY_HELD_BYTES_MAX: usize = 64 << 20;
+
+/// For how long a query may keep what its reader is behind with while others wait for memory,
+/// nanoseconds for each byte: some times what it takes to read and search it again, so that little of
+/// the work is done twice, and a reader that has stalled keeps a block of 17 MiB for 0.14 s.
+pub const QUERY_HELD_NS_PER_BYTE: u64 = 8;
 
 /// Spans that an answer lists as missing; further ones are counted only.
 pub const QUERY_MISSING_MAX: usize = 1024;

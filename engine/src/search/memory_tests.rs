@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::testing::{Decoded, TestPart};
+use super::testing::{Decoded, TestPart, TestRecord};
 use super::tests::{MS, series, spec};
 use super::*;
 use crate::chunk::Part;
+use crate::limits::SCAN_SLICE_BYTES;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -73,6 +74,68 @@ fn two_hundred_stalled_readers_keep_no_more_than_the_budget_and_read_every_byte(
         let bytes_max = decoded.bytes_max();
         assert!(bytes_max <= BUDGET + at_hand, "{bytes_max} bytes of decoded text");
         assert!(bytes_max > BUDGET / 4, "the budget is used");
+    }
+}
+
+/// Records of which each is a block of its own and larger than what a thread searches at a time.
+fn long_records(first: u64, count: u64, len: usize) -> Vec<TestRecord> {
+    series(first, count, |i| {
+        let mut text = format!("record {i} ").into_bytes();
+        text.resize(len, b'a' + (i % 26) as u8);
+        text
+    })
+}
+
+/// Many queries over parts, each with a reader that takes what comes: the answers are whole, and what is
+/// in memory at a time is returned, in blocks beyond the budget.
+fn blocks_beyond_the_budget(budget: usize, len: usize, parts: &[Vec<TestRecord>]) -> usize {
+    const QUERIES: usize = 20;
+    let decoded = Arc::new(Decoded::default());
+    let part = |records: &Vec<TestRecord>| {
+        let part = TestPart { decoded: Some(Arc::clone(&decoded)), ..TestPart::new(records, 1) };
+        Arc::new(part) as Arc<dyn Part>
+    };
+    let parts: Vec<_> = parts.iter().map(part).collect();
+    let searcher = searcher_within(budget);
+    let ask = || {
+        let snapshot = Snapshot { parts: parts.clone(), missing: Vec::new() };
+        searcher.query(spec(""), snapshot, Format::Text)
+    };
+    let (whole, _) = ask().read_all_blocking();
+    std::thread::scope(|scope| {
+        for mut reader in (0..QUERIES).map(|_| ask()).collect::<Vec<_>>() {
+            let whole = &whole;
+            scope.spawn(move || {
+                let mut at = 0;
+                while let Some(piece) = reader.next_blocking() {
+                    assert!(whole[at..].starts_with(&piece), "after {at} bytes");
+                    at += piece.len();
+                }
+                let outcome = reader.outcome().unwrap();
+                assert_eq!(at, whole.len());
+                assert!(outcome.stats.complete && !outcome.aborted);
+            });
+        }
+    });
+    decoded.bytes_max().saturating_sub(budget).div_ceil(len)
+}
+
+#[test]
+fn queries_over_long_records_keep_no_more_than_the_budget_between_their_turns() {
+    let len = SCAN_SLICE_BYTES as usize + 1_000;
+    let beyond = blocks_beyond_the_budget(3 * len, len, &[long_records(0, 5, len)]);
+    // What each thread took when there was room, and what each has at hand.
+    assert!(beyond <= 2 * THREADS, "{beyond} blocks");
+}
+
+#[test]
+fn queries_that_need_several_long_records_at_once_go_on_one_after_the_other() {
+    let len = SCAN_SLICE_BYTES as usize + 1_000;
+    // Copies all over: the first record of each part comes before what is taken of any.
+    let parts: Vec<_> = (0..4).map(|_| long_records(0, 3, len)).collect();
+    for budget in [0, 2 * len] {
+        let beyond = blocks_beyond_the_budget(budget, len, &parts);
+        assert!(beyond <= 2 * THREADS + parts.len(), "{beyond} blocks");
     }
 }
 

@@ -21,6 +21,8 @@ mod feed;
 mod filtered_tests;
 mod folded;
 pub mod format;
+#[cfg(test)]
+mod gate_tests;
 pub(crate) mod matcher;
 #[cfg(test)]
 mod memory_tests;

@@ -3,7 +3,8 @@
 //! A query that has work is ready. A thread takes the one for which least was searched ([`Turns`]),
 //! makes it ready again while there is more work than its own, so that others can help, and works
 //! on it for a slice of [`SCAN_SLICE_BYTES`]. A query without work (its reader is behind, or others do all there is to
-//! do) is not ready and comes back when that changes.
+//! do) is not ready and comes back when that changes. One that would take memory while all of them keep
+//! more than they may waits at the gate ([`Turns`] says why nobody waits there for ever).
 //!
 //! Invariants: a lock is never held while a chunk is read or searched; the order of locks is query,
 //! then queue; a thread that finds nothing to do sleeps on the condition variable; a query that
@@ -22,12 +23,15 @@ use super::sweep::{Done, Sweep};
 use super::turns::Turns;
 #[cfg(doc)]
 use crate::limits::QUERY_HELD_BYTES_MAX;
-use crate::limits::SCAN_SLICE_BYTES;
+use crate::limits::{QUERY_HELD_NS_PER_BYTE, SCAN_SLICE_BYTES};
 use crate::pulse::Pulse;
 
 /// What a piece of work counts at least towards a slice, bytes: opening a part or reading a run
 /// table searches nothing and yet takes time.
 const WORK_BYTES_MIN: u64 = 64 << 10;
+
+/// How long a thread sleeps at most while the gate is closed.
+const GATE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// A query on its way.
 pub(super) struct Job {
@@ -47,6 +51,17 @@ struct JobState {
     cpu: Duration,
     /// It has brought all that its reader has room for.
     is_ahead: bool,
+    /// When what it keeps grew last.
+    grown: Instant,
+}
+
+impl JobState {
+    /// For how much longer it may keep what its reader is behind with.
+    fn patience(&self) -> Duration {
+        let bytes = self.sweep.held_bytes() as u64;
+        let granted = Duration::from_nanos(bytes.saturating_mul(QUERY_HELD_NS_PER_BYTE));
+        granted.saturating_sub(self.grown.elapsed())
+    }
 }
 
 /// What this thread has worked since it last looked.
@@ -178,10 +193,11 @@ impl Shared {
 
     /// Takes a job in.
     pub(super) fn submit(&self, id: u64, sweep: Sweep, consumer: Box<dyn Consumer>) {
-        let state =
-            Mutex::new(Some(JobState { sweep, consumer, cpu: Duration::ZERO, is_ahead: false }));
+        let (started, cpu) = (Instant::now(), Duration::ZERO);
+        let state = JobState { sweep, consumer, cpu, is_ahead: false, grown: started };
         let (held_bytes, last_turn) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let job = Arc::new(Job { id, started: Instant::now(), state, held_bytes, last_turn });
+        let job = Job { id, started, state: Mutex::new(Some(state)), held_bytes, last_turn };
+        let job = Arc::new(job);
         let mut queue = self.lock();
         if queue.stopping {
             drop(queue);
@@ -222,7 +238,7 @@ impl Shared {
                 Turn::Again => self.wake(job.id),
                 Turn::Idle => {}
                 Turn::Over => {
-                    self.hold(&job, 0);
+                    self.account(&job, 0);
                     self.remove(job.id);
                 }
             }
@@ -239,15 +255,26 @@ impl Shared {
     /// The job whose turn it is. `None`: stop.
     fn next_job(&self) -> Option<Arc<Job>> {
         let mut queue = self.lock();
+        let mut pause = None;
         loop {
             if queue.stopping {
                 return None;
             }
-            let turn = queue.turns.take();
+            let is_open = self.is_open();
+            let turn = queue.turns.take(is_open);
             if let Some(job) = turn.and_then(|id| queue.live.get(&id)) {
                 return Some(Arc::clone(job));
             }
-            queue = self.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = if is_open {
+                self.work.wait(queue).unwrap_or_else(PoisonError::into_inner)
+            } else if let Some(pause) = pause.take() {
+                let woken = self.work.wait_timeout(queue, pause);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                drop(queue);
+                pause = Some(self.relieve());
+                self.lock()
+            };
         }
     }
 
@@ -270,7 +297,7 @@ impl Shared {
             state.is_ahead = false;
             let drained = state.consumer.drain(&mut state.sweep);
             state.cpu += lap.end();
-            self.hold(job, state.sweep.held_bytes());
+            self.hold(job, state);
             let may_take = match drained {
                 Drained::All if state.sweep.is_over() => return job.finish(slot, false),
                 Drained::All => true,
@@ -289,8 +316,13 @@ impl Shared {
             if worked_bytes >= SCAN_SLICE_BYTES {
                 return Turn::Again;
             }
-            let Some(work) = state.sweep.next_work(may_take, self.window()) else {
+            let window = self.window(job.id);
+            let Some(work) = state.sweep.next_work(may_take, window) else {
                 // Under the job's lock, so that whoever changes this finds the job parked.
+                if may_take && window == 0 && !state.sweep.is_worked_on() {
+                    self.lock().turns.wait(job.id, state.sweep.held_bytes() > 0);
+                    return Turn::Idle;
+                }
                 self.park(job.id);
                 state.is_ahead = !may_take;
                 // Readers drain without the job's lock: one may just have been missed.
@@ -299,7 +331,7 @@ impl Shared {
                 }
                 return Turn::Idle;
             };
-            if state.sweep.has_work(self.window()) {
+            if state.sweep.has_work(window) {
                 self.wake(job.id);
             }
             drop(slot);
@@ -315,42 +347,86 @@ impl Shared {
 /// What queries keep in memory between their turns.
 impl Shared {
     /// A job keeps so much now.
-    fn hold(&self, job: &Job, bytes: usize) {
+    fn hold(&self, job: &Job, state: &mut JobState) {
+        let bytes = state.sweep.held_bytes();
+        if bytes > job.held_bytes.load(Ordering::Relaxed) {
+            state.grown = Instant::now();
+        }
+        self.account(job, bytes);
+    }
+
+    fn account(&self, job: &Job, bytes: usize) {
         let before = job.held_bytes.swap(bytes, Ordering::Relaxed);
+        if before == bytes {
+            return;
+        }
         // Wraps where it shrinks.
-        self.held_bytes.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+        let change = bytes.wrapping_sub(before);
+        let all_before = self.held_bytes.fetch_add(change, Ordering::Relaxed);
+        let opens = all_before > self.held_bytes_max
+            && all_before.wrapping_add(change) <= self.held_bytes_max;
+        if bytes == 0 || opens {
+            // Under the lock: a thread that goes to sleep has seen it or hears of it.
+            let mut queue = self.lock();
+            if bytes == 0 {
+                queue.turns.keeps_nothing(job.id);
+            }
+            drop(queue);
+        }
+        if opens {
+            self.work.notify_all();
+        }
     }
 
-    /// How far a job may read ahead, chunks.
-    fn window(&self) -> usize {
+    /// Whether memory may be taken.
+    fn is_open(&self) -> bool {
+        self.held_bytes.load(Ordering::Relaxed) <= self.held_bytes_max
+    }
+
+    /// How far a job may read ahead, chunks; 0: it may read none.
+    fn window(&self, id: u64) -> usize {
         let is_scarce = self.held_bytes.load(Ordering::Relaxed) > self.held_bytes_max / 2;
-        if is_scarce { 1 } else { usize::MAX }
+        let is_open = self.is_open();
+        if !is_open && !self.lock().turns.may_take_memory(id, is_open) {
+            0
+        } else if is_scarce {
+            1
+        } else {
+            usize::MAX
+        }
     }
 
-    /// Where jobs keep too much, those whose readers are behind, the ones that were not worked on
-    /// for longest first, give back what they have read ahead, and if that is not enough, what
-    /// their readers are at. Others do not: they keep only what they cannot go on without, and
-    /// would start over again and again.
-    fn relieve(&self) {
+    /// Where jobs keep too much, those that have kept it for long enough and whose readers are behind,
+    /// the ones that were not worked on for longest first, give back what they have read ahead, and if
+    /// that is not enough, what their readers are at. Others do not: they keep only what they cannot go
+    /// on without, and would start over again and again. Says when that is to be done again, unless
+    /// something happens before.
+    fn relieve(&self) -> Duration {
+        let mut pause = GATE_PAUSE_MAX;
         let is_over = |max: usize| self.held_bytes.load(Ordering::Relaxed) > max;
         if !is_over(self.held_bytes_max) {
-            return;
+            return pause;
         }
         let mut jobs: Vec<Arc<Job>> = self.lock().live.values().map(Arc::clone).collect();
         jobs.sort_by_key(|job| job.last_turn.load(Ordering::Relaxed));
         for but_head in [true, false] {
             for job in &jobs {
                 if !is_over(self.held_bytes_max / 4 * 3) {
-                    return;
+                    return pause;
                 }
                 // One that is locked is being worked on, and gives back when that is done.
                 let Ok(mut slot) = job.state.try_lock() else { continue };
-                if let Some(state) = slot.as_mut().filter(|state| state.is_ahead) {
-                    state.sweep.shed(but_head);
-                    self.hold(job, state.sweep.held_bytes());
+                let Some(state) = slot.as_mut().filter(|state| state.is_ahead) else { continue };
+                let patience = state.patience();
+                if !patience.is_zero() {
+                    pause = pause.min(patience);
+                    continue;
                 }
+                state.sweep.shed(but_head);
+                self.hold(job, state);
             }
         }
+        pause
     }
 
     /// What was searched for a query that ended meanwhile.

@@ -199,8 +199,13 @@ impl Sweep {
     pub(super) fn has_work(&self, window: usize) -> bool {
         let window = window.min(self.window);
         !self.is_over()
-            && (self.tracks.iter().any(Track::wants_scan)
+            && (self.tracks.iter().any(|track| track.wants_scan_within(window))
                 || (self.tracks.len() < window && self.feed.next_key().is_some()))
+    }
+
+    /// Whether work of it is handed out.
+    pub(super) fn is_worked_on(&self) -> bool {
+        self.tracks.iter().any(|track| track.running)
     }
 
     /// What its tracks keep in memory, bytes.
@@ -221,17 +226,17 @@ impl Sweep {
         }
     }
 
-    /// Work for one thread, if there is some now, with at most `window` tracks alive. `may_take`:
-    /// the caller takes hits as they come, so that what is here and was not taken cannot be taken
-    /// before more was scanned.
+    /// Work for one thread, if there is some now, with at most `window` tracks alive; 0: only work on
+    /// what is in memory. `may_take`: the caller takes hits as they come, so that what is here and was
+    /// not taken cannot be taken before more was scanned.
     pub(super) fn next_work(&mut self, may_take: bool, window: usize) -> Option<Work> {
         if self.is_over() {
             return None;
         }
-        if let Some(at) = self.tracks.iter().position(Track::wants_scan) {
+        if let Some(at) = self.tracks.iter().position(|track| track.wants_scan_within(window)) {
             return self.rescan(at);
         }
-        let stuck = may_take && !self.tracks.iter().any(|track| track.running);
+        let stuck = may_take && window > 0 && !self.is_worked_on();
         if self.tracks.len() >= window.min(self.window) && !stuck {
             return None;
         }

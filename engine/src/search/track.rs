@@ -34,9 +34,10 @@ pub(super) struct Track {
 }
 
 impl Track {
-    /// The rest of its chunk is to be scanned.
-    pub(super) fn wants_scan(&self) -> bool {
-        !self.running && self.hits.is_empty() && self.rest.is_some()
+    /// The rest of its chunk is to be scanned; with a window of 0: which is in memory.
+    pub(super) fn wants_scan_within(&self, window: usize) -> bool {
+        let is_admitted = |rest: &Rest| window > 0 || rest.known.is_some();
+        !self.running && self.hits.is_empty() && self.rest.as_ref().is_some_and(is_admitted)
     }
 
     pub(super) fn is_spent(&self) -> bool {
