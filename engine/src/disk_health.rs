@@ -4,8 +4,9 @@
 //! Invariants: every kind of call counts, whoever makes it. A call that does not come back is a
 //! failure like one that is refused. What is over is forgotten: a kind of call that succeeds again
 //! is well after [`CALM_MS_MAX`] at most. A shortage of the process, a full disk and a name that is
-//! not there are no failures of the disk. Knows no clock and touches no file: callers pass `now_ms`,
-//! by a clock that never steps, and look as often as they want to know.
+//! not there are no failures of the disk; a shortage is judged in the same way, but apart
+//! ([`DiskHealth::of_process`]), by the calls that taking records needs. Knows no clock and touches no
+//! file: callers pass `now_ms`, by a clock that never steps, and look as often as they want to know.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -112,6 +113,7 @@ struct Failed {
     /// The file took such a call after that: the next failure is a first one.
     is_over: bool,
     path: PathBuf,
+    refusal: Refusal,
     error: String,
 }
 
@@ -132,9 +134,18 @@ pub struct CallId(u64);
 #[derive(Debug, Clone, Default)]
 pub struct DiskCalls {
     failed: BTreeMap<DiskCall, Failed>,
+    /// Those that failed for want of descriptors or memory.
+    short: BTreeMap<DiskCall, Failed>,
     succeeded_ms: BTreeMap<DiskCall, u64>,
     under_way: BTreeMap<CallId, UnderWay>,
     begun: u64,
+}
+
+/// Whether an error says that taking records cannot go on for want of descriptors or memory: a
+/// query that is refused some does not keep others from theirs.
+fn is_want(error: &io::Error, call: DiskCall, is_probe: bool) -> bool {
+    let is_needed = is_probe || matches!(call, DiskCall::Create | DiskCall::OpenForWriting);
+    is_needed && Refusal::from(error).is_exhaustion()
 }
 
 /// Whether an error says something about the disk.
@@ -174,27 +185,33 @@ impl DiskCalls {
 
     fn end_of(&mut self, now_ms: u64, id: CallId, error: Option<&io::Error>, is_probe: bool) {
         let Some(ended) = self.under_way.remove(&id) else { return };
-        match error {
-            None => {
-                self.succeeded_ms.insert(ended.call, now_ms);
-                if let Some(failed) = self.failed.get_mut(&ended.call) {
+        let Some(error) = error else {
+            self.succeeded_ms.insert(ended.call, now_ms);
+            for failures in [&mut self.failed, &mut self.short] {
+                if let Some(failed) = failures.get_mut(&ended.call) {
                     failed.is_over |= failed.path == ended.path;
                 }
             }
-            Some(error) if is_the_disks(error, is_probe) => {
-                let same = self.failed.get(&ended.call);
-                let same = same.filter(|failed| failed.path == ended.path && !failed.is_over);
-                let failed = Failed {
-                    at_ms: now_ms,
-                    first_ms: same.map_or(now_ms, |failed| failed.first_ms),
-                    is_over: false,
-                    path: ended.path,
-                    error: error.to_string(),
-                };
-                self.failed.insert(ended.call, failed);
-            }
-            Some(_) => {}
-        }
+            return;
+        };
+        let failures = if is_the_disks(error, is_probe) {
+            &mut self.failed
+        } else if is_want(error, ended.call, is_probe) {
+            &mut self.short
+        } else {
+            return;
+        };
+        let same = failures.get(&ended.call);
+        let same = same.filter(|failed| failed.path == ended.path && !failed.is_over);
+        let failed = Failed {
+            at_ms: now_ms,
+            first_ms: same.map_or(now_ms, |failed| failed.first_ms),
+            is_over: false,
+            path: ended.path,
+            refusal: Refusal::from(error),
+            error: error.to_string(),
+        };
+        failures.insert(ended.call, failed);
     }
 
     /// When a call of this kind last succeeded.
@@ -209,11 +226,10 @@ impl DiskCalls {
 
     /// Adds what another reporter saw.
     pub fn merge(&mut self, other: Self) {
-        for (call, failed) in other.failed {
-            match self.failed.get(&call) {
-                Some(newer) if newer.at_ms >= failed.at_ms => {}
-                _ => {
-                    self.failed.insert(call, failed);
+        for (ours, theirs) in [(&mut self.failed, other.failed), (&mut self.short, other.short)] {
+            for (call, failed) in theirs {
+                if ours.get(&call).is_none_or(|before| before.at_ms < failed.at_ms) {
+                    ours.insert(call, failed);
                 }
             }
         }
@@ -232,7 +248,8 @@ impl DiskCalls {
         let hangs = |c: &&UnderWay| now_ms.saturating_sub(c.since_ms) >= c.patience_ms;
         if let Some(c) = self.under_way.values().filter(hangs).min_by_key(|c| c.since_ms) {
             let (call, path) = (c.call, c.path.clone());
-            return Some(Trouble { call, path, error: None, since_ms: c.since_ms });
+            let since_ms = c.since_ms;
+            return Some(Trouble { call, path, error: None, refusal: None, since_ms });
         }
         let is_open = |(call, failed): &(&DiskCall, &Failed)| {
             let succeeded_ms = self.succeeded_ms(**call);
@@ -245,11 +262,23 @@ impl DiskCalls {
             let is_last_word = succeeded_ms.is_none_or(|at| at < failed.first_ms);
             is_last_word || now_ms.saturating_sub(failed.first_ms) < calm_ms
         };
-        let (&call, failed) =
-            self.failed.iter().filter(is_open).max_by_key(|(_, failed)| failed.at_ms)?;
-        let (path, error) = (failed.path.clone(), Some(failed.error.clone()));
-        Some(Trouble { call, path, error, since_ms: failed.at_ms })
+        newest(self.failed.iter().filter(is_open))
     }
+
+    /// What the process lacks now, if it lacks nothing after `calm_ms` without a refusal.
+    fn want(&self, now_ms: u64, calm_ms: u64) -> Option<Trouble> {
+        let is_open = |(call, failed): &(&DiskCall, &Failed)| {
+            let is_last_word = self.succeeded_ms(**call).is_none_or(|at| at < failed.first_ms);
+            is_last_word || now_ms.saturating_sub(failed.at_ms) < calm_ms
+        };
+        newest(self.short.iter().filter(is_open))
+    }
+}
+
+fn newest<'a>(failures: impl Iterator<Item = (&'a DiskCall, &'a Failed)>) -> Option<Trouble> {
+    let (&call, failed) = failures.max_by_key(|(_, failed)| failed.at_ms)?;
+    let (path, error) = (failed.path.clone(), Some(failed.error.clone()));
+    Some(Trouble { call, path, error, refusal: Some(failed.refusal), since_ms: failed.at_ms })
 }
 
 /// What is wrong with a disk.
@@ -261,6 +290,8 @@ pub struct Trouble {
     pub path: PathBuf,
     /// What the system said; `None`: nothing yet.
     pub error: Option<String>,
+    /// What that means.
+    pub refusal: Option<Refusal>,
     /// Since when the disk has been in trouble, ms.
     pub since_ms: u64,
 }
@@ -290,12 +321,25 @@ pub struct DiskHealth {
     trouble: Option<Trouble>,
     calm_ms: u64,
     last_ms: Option<u64>,
+    /// It is the process that is judged, not the disk.
+    is_of_process: bool,
 }
 
 impl DiskHealth {
+    /// The judgement on what the process has to work with: whether it has descriptors and memory.
+    pub fn of_process() -> Self {
+        Self { is_of_process: true, ..Self::default() }
+    }
+
     /// Judges what all reporters saw.
     pub fn look(&mut self, now_ms: u64, calls: &DiskCalls) -> Option<Change> {
-        match (calls.complaint(now_ms, self.calm_ms.max(CALM_MS_MIN)), self.trouble.take()) {
+        let calm_ms = self.calm_ms.max(CALM_MS_MIN);
+        let complaint = if self.is_of_process {
+            calls.want(now_ms, calm_ms)
+        } else {
+            calls.complaint(now_ms, calm_ms)
+        };
+        match (complaint, self.trouble.take()) {
             (None, None) => None,
             (None, Some(over)) => {
                 self.last_ms = Some(now_ms);
@@ -423,6 +467,28 @@ mod tests {
         let id = calls.begin(0, DiskCall::Create, Path::new(PATH), HANG_MS);
         calls.end_probe(0, id, Some(&error(libc::ENOENT)));
         assert!(is_troubled(&mut health, 10_000, &calls), "a probe's directory must be there");
+    }
+
+    #[test]
+    fn want_of_descriptors_is_the_process_s_until_calls_succeed_again() {
+        let (mut disk, mut process) = (DiskHealth::default(), DiskHealth::of_process());
+        let mut calls = DiskCalls::default();
+        call(&mut calls, 0, DiskCall::Open, Some(libc::EMFILE));
+        call(&mut calls, 0, DiskCall::Create, Some(libc::EAGAIN));
+        call(&mut calls, 0, DiskCall::Create, Some(libc::EIO));
+        assert!(!is_troubled(&mut process, 10, &calls), "queries, moments and disks are others");
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM] {
+            call(&mut calls, 20, DiskCall::Create, Some(errno));
+            assert!(is_troubled(&mut process, 20, &calls));
+            assert!(process.trouble().unwrap().refusal.unwrap().is_exhaustion());
+        }
+        call(&mut calls, 21, DiskCall::Create, None);
+        assert!(!is_troubled(&mut disk, 10_000, &calls));
+        assert!(is_troubled(&mut process, 1_019, &calls), "it may not last");
+        assert!(!is_troubled(&mut process, 1_020, &calls));
+        let id = calls.begin(5_000, DiskCall::List, Path::new(PATH), HANG_MS);
+        calls.end_probe(5_000, id, Some(&error(libc::EMFILE)));
+        assert!(is_troubled(&mut process, 50_000, &calls), "a probe's calls are needed");
     }
 
     #[test]

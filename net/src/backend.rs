@@ -95,7 +95,7 @@ pub enum AppendError {
     Draining,
     /// The node is stopping.
     ShuttingDown,
-    /// The disk refuses or hangs; names what failed. Waiting may help.
+    /// The disk refuses or hangs, or the process lacks descriptors; names what failed. Waiting may help.
     Storage(String),
 }
 
@@ -109,7 +109,7 @@ impl fmt::Display for AppendError {
             Self::Overloaded => f.write_str("the node has more waiting than it may hold"),
             Self::Draining => f.write_str("the node is draining: it takes no new records"),
             Self::ShuttingDown => f.write_str("the node is stopping"),
-            Self::Storage(what) => write!(f, "the disk of the node failed: {what}"),
+            Self::Storage(what) => write!(f, "the node takes no records: {what}"),
         }
     }
 }

@@ -114,6 +114,9 @@ pub const QUERY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 /// How long accepting pauses after it failed for want of descriptors or memory.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection that is accepted on the reserve of descriptors may take: others wait for it.
+pub const RESERVE_SERVES: Duration = Duration::from_secs(2);
+
 /// How long a closed connection still takes what its client is sending, so that the client comes
 /// to read the answer.
 pub const LINGER: Duration = Duration::from_secs(2);

@@ -294,6 +294,8 @@ pub struct NodeMetrics {
     pub(crate) budget_used: Family<Label, Gauge>,
     pub(crate) budget_limit: Family<Label, Gauge>,
     pub(crate) budget_refused: Family<Label, Counter>,
+    /// Whether the process lacks descriptors or memory.
+    pub process_short: Gauge,
 }
 
 impl NodeMetrics {
@@ -335,6 +337,7 @@ impl NodeMetrics {
             budget_used: Family::default(),
             budget_limit: Family::default(),
             budget_refused: Family::default(),
+            process_short: Gauge::default(),
         }
     }
 

@@ -4,6 +4,8 @@
 use std::io::{BufReader, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tests::http::{Answer, read_answer};
@@ -25,6 +27,13 @@ impl Asking {
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.0.get_mut().write_all(head.as_bytes()).unwrap();
         read_answer(&mut self.0, "GET").unwrap()
+    }
+
+    fn post(&mut self, path: &str, body: &str) -> Answer {
+        let len = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len}\r\n");
+        self.0.get_mut().write_all(format!("{head}\r\n{body}").as_bytes()).unwrap();
+        read_answer(&mut self.0, "POST").unwrap()
     }
 }
 
@@ -87,6 +96,89 @@ fn a_while_without_descriptors_hides_nothing_once_it_is_over() {
     connected.wait_for(10_000).unwrap();
     drop(connected);
     is_whole(node, directory.path(), 15_000);
+}
+
+/// What a sender was told, and when it is to end.
+#[derive(Default)]
+struct Sending {
+    acknowledged: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Sending {
+    /// Sends batches, each when the one before is acknowledged; says how many lines that were.
+    fn run(&self, mut sender: sender::Acknowledged) -> usize {
+        let mut round = 100;
+        while !self.is_over.load(Ordering::Acquire) {
+            sender.send(lines(round).as_bytes()).unwrap();
+            sender.wait_for(sender.acknowledged + 5_000).unwrap();
+            self.acknowledged.store(sender.acknowledged, Ordering::Release);
+            round += 1;
+            // About 5 MB/s.
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        sender.acknowledged as usize
+    }
+}
+
+/// The least time that the shortage lasts.
+const WHILE: Duration = Duration::from_secs(16);
+
+#[test]
+fn a_node_without_descriptors_says_so_to_everybody_and_goes_on_when_it_has_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--ingest.segment-flush-age", "200ms"]);
+    let mut asking = Asking(BufReader::new(TcpStream::connect(node.api).unwrap()));
+    let sender = sender::Acknowledged::connect(node.durable).unwrap();
+    let sending = Sending::default();
+    let mut before = None;
+    let sent = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| sending.run(sender));
+        wait_until("lines come", || sending.acknowledged.load(Ordering::Acquire) > 20_000);
+        before = limit_descriptors(&node, Some(20));
+        let lowered = Instant::now();
+        let is_told = |answer: &Answer| {
+            let said = answer.text();
+            let words = ["Too many open files", "ulimit -n"];
+            answer.status == 503 && words.iter().all(|word| said.contains(word))
+        };
+        wait_until("/ready tells", || is_told(&asking.get("/ready")));
+        assert!(lowered.elapsed() < Duration::from_secs(10), "{:?}", lowered.elapsed());
+        while lowered.elapsed() < WHILE {
+            let acknowledged = sending.acknowledged.load(Ordering::Acquire);
+            let stats = asking.get("/query?from=24h&stats").json();
+            let is_whole = stats["records"].as_u64().unwrap() >= acknowledged;
+            assert!(is_whole || stats["complete"] == false, "of {acknowledged}: {stats}");
+            let asked = Instant::now();
+            let posted = asking.post("/records?mode=durable", "refused\n");
+            assert!(is_told(&posted), "{} {}", posted.status, posted.text());
+            assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+            for path in ["/ready", "/health"] {
+                let told = node.get(path);
+                assert_eq!(told.status, if path == "/ready" { 503 } else { 200 });
+                assert!(told.text().contains("Too many open files"), "{}", told.text());
+                assert!(!told.text().contains("the disk"), "{}", told.text());
+            }
+        }
+        limit_descriptors(&node, before);
+        let lifted = Instant::now();
+        wait_until("it is ready", || node.get("/ready").status == 200);
+        let posted = tests::http::post(node.api, "/records?mode=durable", b"taken\n");
+        assert_eq!(posted.status, 200, "{}", posted.text());
+        let acknowledged = sending.acknowledged.load(Ordering::Acquire);
+        wait_until("lines come", || sending.acknowledged.load(Ordering::Acquire) > acknowledged);
+        assert!(lifted.elapsed() < Duration::from_secs(10), "{:?}", lifted.elapsed());
+        sending.is_over.store(true, Ordering::Release);
+        sent.join().unwrap()
+    });
+    let log = node.log();
+    for words in ["the disk fails", "disk is failing", "mend the disk"] {
+        assert!(!log.contains(words), "{log}");
+    }
+    let told = log.lines().filter(|line| line.contains("ERROR") || line.contains("WARN")).count();
+    assert!(told < 20, "told per change of state, not per try: {log}");
+    is_whole(node, directory.path(), sent + 1);
+    is_whole(Node::start(directory.path(), &[]), directory.path(), sent + 1);
 }
 
 #[test]

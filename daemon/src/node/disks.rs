@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::disk_health::{Change, DiskCall, DiskCalls, DiskHealth, Trouble};
-use engine::storage::{DiskWatch, NowMs, ObservedStorage, Open, Storage};
+use engine::storage::{DiskWatch, NowMs, ObservedStorage, Open, Refusal, Storage};
 use engine::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 use net::metrics::NodeMetrics;
 use net::shard::Clock;
@@ -81,6 +81,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 /// See the page of the module.
 pub(super) struct Disks {
     both: [Disk; 2],
+    /// Whether the process has what it needs to use them.
+    process: Mutex<DiskHealth>,
     clock: Clock,
     now_ms: NowMs,
 }
@@ -95,7 +97,9 @@ impl Disks {
             health: Mutex::default(),
         };
         let both = [disk(Side::Ingest, ingest_path), disk(Side::Store, store_path)];
-        Self { both, clock, now_ms: Arc::new(move || clock.now().monotonic_us / 1000) }
+        let process = Mutex::new(DiskHealth::of_process());
+        let now_ms = Arc::new(move || clock.now().monotonic_us / 1000);
+        Self { both, process, clock, now_ms }
     }
 
     /// The node's clock.
@@ -152,10 +156,13 @@ impl Disks {
 
     /// Judges both and tells what has changed.
     fn look(&self, doors: &Doors, metrics: &NodeMetrics) {
+        let mut all_calls = DiskCalls::default();
         for disk in &self.both {
             let now_ms = (self.now_ms)();
             let mut health = lock(&disk.health);
-            let change = health.look(now_ms, &disk.calls());
+            let calls = disk.calls();
+            all_calls.merge(calls.clone());
+            let change = health.look(now_ms, &calls);
             let words = health.trouble().map(|trouble| self.words(disk.side, trouble, now_ms));
             drop(health);
             metrics.disk_failing(disk.side.name()).set(i64::from(words.is_some()));
@@ -173,22 +180,66 @@ impl Disks {
                 }
             }
         }
+        self.look_at_process(&all_calls, doors, metrics);
+    }
+
+    /// Judges whether files can be opened at all.
+    fn look_at_process(&self, calls: &DiskCalls, doors: &Doors, metrics: &NodeMetrics) {
+        let now_ms = (self.now_ms)();
+        let mut health = lock(&self.process);
+        let change = health.look(now_ms, calls);
+        let words = health.trouble().map(|trouble| {
+            let since = self.since(trouble, now_ms);
+            format!("no file can be opened since {since}: {trouble}; {}", remedy(trouble))
+        });
+        drop(health);
+        metrics.process_short.set(i64::from(words.is_some()));
+        doors.set_shortage(words);
+        match change {
+            None => {}
+            Some(Change::Began(trouble)) => tracing::error!(
+                "no file can be opened: {trouble}; new records are refused meanwhile, senders wait, \
+                 and no data is at fault: {}",
+                remedy(&trouble)
+            ),
+            Some(Change::Over(trouble)) => {
+                let seconds = now_ms.saturating_sub(trouble.since_ms) as f64 / 1e3;
+                tracing::info!(seconds, "files can be opened again");
+            }
+        }
+    }
+
+    /// When it began, for the operator.
+    fn since(&self, trouble: &Trouble, now_ms: u64) -> String {
+        let ago_ms = now_ms.saturating_sub(trouble.since_ms);
+        engine::search::format::rfc3339(self.clock.now().wall_ms.saturating_sub(ago_ms))
     }
 
     /// One sentence for the operator.
     fn words(&self, side: Side, trouble: &Trouble, now_ms: u64) -> String {
-        let ago_ms = now_ms.saturating_sub(trouble.since_ms);
-        let since_ms = self.clock.now().wall_ms.saturating_sub(ago_ms);
-        let since = engine::search::format::rfc3339(since_ms);
+        let since = self.since(trouble, now_ms);
         format!("the disk of {} fails since {since}: {trouble}", side.flag())
     }
 
     fn probe_if_due(&self, side: Side, storage: &dyn Storage, watch: &DiskWatch) {
         let disk = self.disk(side);
-        let is_troubled = lock(&disk.health).trouble().is_some();
+        let is_troubled =
+            lock(&disk.health).trouble().is_some() || lock(&self.process).trouble().is_some();
         if is_troubled || is_due((self.now_ms)(), &disk.calls()) {
             probe(storage, &disk.path, watch);
         }
+    }
+}
+
+/// What the operator can do about a shortage.
+fn remedy(trouble: &Trouble) -> &'static str {
+    match trouble.refusal.and_then(Refusal::errno) {
+        Some(libc::EMFILE) => {
+            "raise the limit of open files (ulimit -n, LimitNOFILE=, prlimit), or lower \
+             --ingest.connections-max or --http.connections-max"
+        }
+        Some(libc::ENFILE) => "the host has no more open files: raise fs.file-max (sysctl)",
+        _ => "the process gets no more memory: raise its limit (MemoryMax=, ulimit -v)",
     }
 }
 

@@ -14,8 +14,10 @@ use super::disks::Side;
 #[derive(Debug)]
 pub(super) struct Doors {
     gate: Gate,
-    /// No segment can be made, for another reason than want of space.
-    starved: AtomicBool,
+    /// Why no segment can be made, if it is not for want of space.
+    starved: Mutex<Option<String>>,
+    /// What the process lacks, for the operator.
+    shortage: Mutex<Option<String>>,
     backlog_full: AtomicBool,
     /// No mark of stamps is on disk yet: nothing may be numbered.
     unmarked: AtomicBool,
@@ -32,7 +34,8 @@ impl Default for Doors {
     fn default() -> Self {
         Self {
             gate: Gate::default(),
-            starved: AtomicBool::new(false),
+            starved: Mutex::default(),
+            shortage: Mutex::default(),
             backlog_full: AtomicBool::new(false),
             unmarked: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
@@ -49,9 +52,20 @@ impl Doors {
         self.gate.clone()
     }
 
-    /// Says whether that changed anything.
-    pub(super) fn set_starved(&self, starved: bool) -> bool {
-        self.starved.swap(starved, Ordering::AcqRel) != starved
+    /// No segment can be made, as `words` say; `None`: they can. Says whether that changed anything.
+    pub(super) fn set_starved(&self, words: Option<String>) -> bool {
+        let is_starved = words.is_some();
+        std::mem::replace(&mut *lock(&self.starved), words).is_some() != is_starved
+    }
+
+    /// The process lacks descriptors or memory, as `words` say; `None`: it does not.
+    pub(super) fn set_shortage(&self, words: Option<String>) {
+        *lock(&self.shortage) = words;
+        self.move_gate();
+    }
+
+    fn is_short(&self) -> bool {
+        lock(&self.shortage).is_some()
     }
 
     /// Says whether that changed anything.
@@ -71,7 +85,7 @@ impl Doors {
     /// There is too little space, as `words` say; `None`: there is enough.
     pub(super) fn set_disk_low(&self, words: Option<String>) {
         self.disk_low.store(words.is_some(), Ordering::Release);
-        *self.disk_words.lock().unwrap_or_else(PoisonError::into_inner) = words.unwrap_or_default();
+        *lock(&self.disk_words) = words.unwrap_or_default();
         self.move_gate();
     }
 
@@ -82,13 +96,14 @@ impl Doors {
     }
 
     fn trouble(&self) -> MutexGuard<'_, [Option<String>; 2]> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.trouble)
     }
 
     /// The lock keeps threads from moving it past each other.
     fn move_gate(&self) {
         let trouble = self.trouble();
         let closed = trouble[Side::Ingest as usize].is_some()
+            || self.is_short()
             || self.backlog_full.load(Ordering::Acquire)
             || self.unmarked.load(Ordering::Acquire)
             || self.disk_low.load(Ordering::Acquire);
@@ -104,17 +119,19 @@ impl Doors {
         self.compaction_bytes.load(Ordering::Acquire)
     }
 
-    /// Whether the disk keeps the node from taking records.
+    /// Whether the disk, or want of descriptors, keeps the node from taking records.
     pub(super) fn is_disk_failing(&self) -> bool {
-        self.starved.load(Ordering::Acquire)
+        lock(&self.starved).is_some()
+            || self.is_short()
             || self.disk_low.load(Ordering::Acquire)
             || self.unmarked.load(Ordering::Acquire)
             || self.trouble()[Side::Ingest as usize].is_some()
     }
 
-    /// What is wrong with the disk that takes new records.
+    /// What is wrong with the disk that takes new records, or lacking.
     pub(super) fn ingest_trouble(&self) -> Option<String> {
-        self.trouble()[Side::Ingest as usize].clone()
+        let trouble = self.trouble()[Side::Ingest as usize].clone();
+        trouble.or_else(|| lock(&self.shortage).clone())
     }
 
     /// Whether both disks let the node do its work.
@@ -125,12 +142,11 @@ impl Doors {
     /// Everything that keeps the node from taking records, a sentence each.
     pub(super) fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.trouble().iter().flatten().cloned().collect();
+        reasons.extend(lock(&self.shortage).clone());
         if self.disk_low.load(Ordering::Acquire) {
-            reasons.push(self.disk_words.lock().unwrap_or_else(PoisonError::into_inner).clone());
+            reasons.push(lock(&self.disk_words).clone());
         }
-        if self.starved.load(Ordering::Acquire) {
-            reasons.push("no ingest segment can be written: the disk is failing".into());
-        }
+        reasons.extend(lock(&self.starved).clone());
         if self.unmarked.load(Ordering::Acquire) {
             reasons.push("the mark of stamps cannot be written: the disk is failing".into());
         }
@@ -139,6 +155,10 @@ impl Doors {
         }
         reasons
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -159,7 +179,12 @@ mod tests {
         assert!(doors.gate().is_closed() && doors.is_disk_failing());
         doors.set_unmarked(false);
         assert!(!doors.gate().is_closed() && !doors.is_disk_failing());
-        assert!(doors.set_starved(true) && doors.is_disk_failing());
+        doors.set_shortage(Some("no descriptors".into()));
+        assert!(doors.gate().is_closed() && doors.is_disk_failing() && !doors.is_ready());
+        assert_eq!(doors.ingest_trouble().as_deref(), Some("no descriptors"));
+        doors.set_shortage(None);
+        assert!(!doors.gate().is_closed() && doors.is_ready() && doors.reasons().is_empty());
+        assert!(doors.set_starved(Some("none".into())) && doors.is_disk_failing());
         assert!(!doors.gate().is_closed(), "a shard without a segment stops by itself");
     }
 }

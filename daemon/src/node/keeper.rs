@@ -22,7 +22,7 @@ use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::pulse::Pulse;
-use engine::storage::DiskWatch;
+use engine::storage::{DiskWatch, Refusal};
 use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
 use net::shard::{Clock, Keeper, Placement};
@@ -102,6 +102,7 @@ pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHa
         ready: Vec::new(),
         waiting: Vec::new(),
         direct_refused: false,
+        open_failing: false,
         frugal: false,
         told: Vec::new(),
         next_try_us: 0,
@@ -119,6 +120,8 @@ struct Worker {
     ready: Vec<Arc<Segment>>,
     waiting: Vec<usize>,
     direct_refused: bool,
+    /// A segment could not be opened when it was tried last.
+    open_failing: bool,
     /// Records are refused: nothing is kept ready.
     frugal: bool,
     /// What failed when files were last looked after.
@@ -210,15 +213,21 @@ impl Worker {
             let Some(segment) = self.ready.pop() else { break };
             match self.open(&segment.path()) {
                 Ok(file) => {
+                    self.open_failing = false;
                     let shard = self.waiting.remove(0);
                     let message = Message::Segment(segment, file);
                     self.parts.placement.seats()[shard].inbox.send(message);
                 }
                 Err(error) => {
-                    tracing::error!(
-                        segment = %segment.path().display(),
-                        "cannot be opened for writing: {error}"
-                    );
+                    // Want of descriptors is told by who judges the disks.
+                    let is_news = !Refusal::from(&error).is_exhaustion()
+                        && !std::mem::replace(&mut self.open_failing, true);
+                    if is_news {
+                        tracing::error!(
+                            segment = %segment.path().display(),
+                            "cannot be opened for writing: {error}; it is tried again"
+                        );
+                    }
                     if error.kind() == io::ErrorKind::NotFound {
                         // Its name is gone: another one is made.
                         let wall_ms = self.parts.clock.now().wall_ms;
@@ -252,7 +261,7 @@ impl Worker {
             Ok(prepared) => {
                 self.ready.extend(prepared);
                 self.parts.space.note_made();
-                if self.parts.doors.set_starved(false) {
+                if self.parts.doors.set_starved(None) {
                     tracing::info!("ingest segments can be made again; senders go on");
                 }
             }
@@ -260,7 +269,12 @@ impl Worker {
                 self.next_try_us = now.monotonic_us + RETRY.as_micros() as u64;
                 if error.is_full_disk() {
                     self.parts.space.note_full(&error);
-                } else if self.parts.doors.set_starved(true) {
+                    return;
+                }
+                // Want of descriptors is told by who judges the disks.
+                let is_wanting = Refusal::from(&error.error).is_exhaustion();
+                let words = format!("no ingest segment can be made: {error}");
+                if !is_wanting && self.parts.doors.set_starved(Some(words)) {
                     tracing::error!(
                         "no ingest segment can be made: {error}; senders wait until that works \
                          again (mend the disk, or give --ingest.path another one)"

@@ -51,7 +51,7 @@ use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use engine::store::writer::WriterOptions;
 use net::follow::Hub;
-use net::http::HttpOptions;
+use net::http::{HttpOptions, Reserve};
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
 use net::shard::{Clock, Placement};
@@ -132,6 +132,8 @@ enum Ending {
 
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
 pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
+    // First of all, for the sake of its number.
+    let reserve = Reserve::take();
     crate::signals::survive_others(true).map_err(|e| NodeError::Resources("signal handlers", e))?;
     let cores = host::cores(config.cores);
     let connections = host::Connections {
@@ -158,8 +160,18 @@ pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     let storage = disks.observe(Arc::new(OsStorage));
     let data = data::open(&config, locks, storage, &metrics, clock.now().wall_ms)?;
     listeners.listen()?;
-    let node = Node::start(config, cores, disks, metrics, data, listeners)?;
-    node.run()
+    Node::start(Base { config, cores, disks, metrics, data, listeners, reserve })?.run()
+}
+
+/// What a node is started on.
+struct Base {
+    config: NodeConfig,
+    cores: Vec<usize>,
+    disks: Disks,
+    metrics: Arc<NodeMetrics>,
+    data: Data,
+    listeners: Listeners,
+    reserve: Reserve,
 }
 
 /// A running node.
@@ -191,33 +203,10 @@ fn searcher(threads: usize) -> std::io::Result<Searcher> {
 }
 
 impl Node {
-    fn start(
-        config: NodeConfig,
-        cores: Vec<usize>,
-        disks: Disks,
-        metrics: Arc<NodeMetrics>,
-        mut data: Data,
-        listeners: Listeners,
-    ) -> Result<Self, NodeError> {
-        let refused = |what| move |error| NodeError::Resources(what, error);
+    fn start(base: Base) -> Result<Self, NodeError> {
+        let Base { config, cores, disks, metrics, mut data, listeners, reserve } = base;
         let (ended, endings) = channel();
-        let clock = disks.clock();
-        let placement = Placement::new(cores.len()).map_err(refused("an event descriptor"))?;
-        let common = Common {
-            hub: Hub::new(placement.clone()),
-            placement,
-            doors: Arc::default(),
-            stopping: Arc::default(),
-            draining: Arc::default(),
-            clock,
-            metrics,
-            vitals: Arc::default(),
-            disks: Arc::new(disks),
-        };
-        common
-            .disks
-            .spawn(&(Arc::new(OsStorage) as Arc<dyn Storage>), &common.doors, &common.metrics)
-            .map_err(refused("a thread"))?;
+        let common = Common::start(cores.len(), disks, metrics)?;
         let (floor_ms, ceiling) = {
             let stamps = data.stamps.lock().unwrap_or_else(PoisonError::into_inner);
             common.doors.set_unmarked(!stamps.is_started());
@@ -248,13 +237,14 @@ impl Node {
             gate: common.doors.gate(),
             hub: common.hub.clone(),
             metrics: Arc::clone(&common.metrics),
-            clock,
+            clock: common.clock,
             disks: &common.disks,
         };
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
-        let control = control::spawn(listeners.api, Arc::new(backend), http_options(&config))
-            .map_err(refused("the control thread"))?;
+        let control =
+            control::spawn(listeners.api, Arc::new(backend), http_options(&config, reserve))
+                .map_err(refused("the control thread"))?;
         stop_signals::spawn(ended).map_err(refused("the signals thread"))?;
         data.locks.iter_mut().for_each(DirectoryLock::keep);
         Ok(Self {
@@ -270,7 +260,7 @@ impl Node {
             store,
             store_threads,
             metrics: common.metrics,
-            clock,
+            clock: common.clock,
             doors: common.doors,
             vitals: common.vitals,
             stamps: data.stamps,
@@ -334,7 +324,34 @@ struct Common {
     disks: Arc<Disks>,
 }
 
+/// What the system was asked for when it refused.
+fn refused(what: &'static str) -> impl Fn(io::Error) -> NodeError {
+    move |error| NodeError::Resources(what, error)
+}
+
 impl Common {
+    /// With the threads that watch the disks.
+    fn start(shards: usize, disks: Disks, metrics: Arc<NodeMetrics>) -> Result<Self, NodeError> {
+        let placement = Placement::new(shards).map_err(refused("an event descriptor"))?;
+        let common = Self {
+            hub: Hub::new(placement.clone()),
+            placement,
+            doors: Arc::default(),
+            stopping: Arc::default(),
+            draining: Arc::default(),
+            clock: disks.clock(),
+            metrics,
+            vitals: Arc::default(),
+            disks: Arc::new(disks),
+        };
+        let storage = Arc::new(OsStorage) as Arc<dyn Storage>;
+        common
+            .disks
+            .spawn(&storage, &common.doors, &common.metrics)
+            .map_err(refused("a thread"))?;
+        Ok(common)
+    }
+
     /// Watches the threads whose pulses are made elsewhere.
     fn watch(&self, searcher: &Searcher) {
         for (number, seat) in self.placement.seats().iter().enumerate() {
@@ -404,7 +421,7 @@ fn backend(
     }
 }
 
-fn http_options(config: &NodeConfig) -> HttpOptions {
+fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
     HttpOptions {
         queries_max: config.query.queries_max(),
         query_memory_bytes: config.query.memory_max_bytes,
@@ -413,6 +430,7 @@ fn http_options(config: &NodeConfig) -> HttpOptions {
         connections_per_address_max: config.http.of_one_address(),
         idle_timeout: config.http.idle_timeout,
         sites: Arc::clone(&config.http.sites),
+        reserve,
         ..HttpOptions::default()
     }
 }

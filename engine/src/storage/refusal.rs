@@ -32,25 +32,25 @@ impl Refusal {
         self.kind == io::ErrorKind::NotFound
     }
 
+    /// The system's number, where the error came from the system.
+    pub const fn errno(self) -> Option<i32> {
+        self.errno
+    }
+
     /// Whether the process or the host is short of something (descriptors, memory, a moment's
     /// readiness): it says nothing about the disk, let alone about the file.
     pub fn is_shortage(self) -> bool {
-        let by_errno = matches!(
-            self.errno,
-            Some(
-                libc::EMFILE
-                    | libc::ENFILE
-                    | libc::ENOMEM
-                    | libc::ENOBUFS
-                    | libc::EAGAIN
-                    | libc::EINTR
-            )
-        );
-        let by_kind = matches!(
-            self.kind,
-            io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-        );
-        by_errno || by_kind
+        let is_momentary = matches!(self.errno, Some(libc::EAGAIN | libc::EINTR))
+            || matches!(self.kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+        is_momentary || self.is_exhaustion()
+    }
+
+    /// Whether there are no descriptors or no memory left: others will be refused, too, until
+    /// somebody gives some back.
+    pub fn is_exhaustion(self) -> bool {
+        let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+        self.errno.is_some_and(|errno| exhausted.contains(&errno))
+            || self.kind == io::ErrorKind::OutOfMemory
     }
 }
 
@@ -81,6 +81,8 @@ mod tests {
         let of = |errno| Refusal::from(&io::Error::from_raw_os_error(errno));
         for errno in [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::EINTR] {
             assert!(of(errno).is_shortage() && !of(errno).is_absence(), "{}", of(errno));
+            let is_momentary = matches!(errno, libc::EAGAIN | libc::EINTR);
+            assert_eq!(of(errno).is_exhaustion(), !is_momentary, "{}", of(errno));
         }
         for errno in [libc::EIO, libc::EROFS, libc::ENOSPC, libc::EACCES] {
             assert!(!of(errno).is_shortage() && !of(errno).is_absence(), "{}", of(errno));

@@ -29,6 +29,7 @@ mod query_request;
 mod records;
 mod replay;
 mod replay_lines;
+mod reserve;
 mod router;
 mod server;
 mod sites;
@@ -47,6 +48,7 @@ use tokio::sync::Semaphore;
 
 use self::lasting::Lasting;
 use self::query_memory::QueryMemory;
+pub use self::reserve::Reserve;
 pub use self::server::serve;
 pub use self::sites::Sites;
 use self::told::Told;
@@ -80,6 +82,8 @@ pub struct HttpOptions {
     pub records_requests_max: usize,
     /// Names it answers to on loopback, and pages that may change something.
     pub sites: Arc<Sites>,
+    /// What connections are accepted with where there are no descriptors.
+    pub reserve: Reserve,
 }
 
 impl Default for HttpOptions {
@@ -94,6 +98,7 @@ impl Default for HttpOptions {
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
             sites: Arc::default(),
+            reserve: Reserve::default(),
         }
     }
 }

@@ -9,9 +9,10 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{IpAddr, Shutdown};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -31,13 +32,14 @@ use super::client_stream::{ClientStream, Flushes, until_gone};
 use super::crowding::Crowding;
 use super::drain::ClientAddress;
 use super::head_bytes::{HeadAccount, HeadBytes};
+use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
 use crate::budget::{AddressPlace, PerAddress, TooMany};
 use crate::limits::{
     ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
-    HTTP_HEADS_BYTES_MAX, LINGER, LINGER_BYTES_MAX,
+    HTTP_HEADS_BYTES_MAX, LINGER, LINGER_BYTES_MAX, RESERVE_SERVES,
 };
 use crate::shard::accepting::is_accept_refused;
 
@@ -77,21 +79,25 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let (stream, address) = match stream {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if is_accept_refused(&error) {
-                    if !std::mem::replace(&mut is_refused, true) {
-                        tracing::warn!(
-                            "cannot accept HTTP connections: {error}; tried again until it works"
-                        );
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-                continue;
+        let (stream, address, reserve_place) = match stream {
+            Ok((stream, address)) => {
+                is_refused = false;
+                (stream, address, None)
             }
+            Err(error) if is_accept_refused(&error) => {
+                if !std::mem::replace(&mut is_refused, true) {
+                    tracing::warn!(
+                        "cannot accept HTTP connections: {error}; tried again until it works, and \
+                         one at a time is answered meanwhile"
+                    );
+                }
+                match accept_on(&options.reserve, &listener).await {
+                    Some((stream, address, place)) => (stream, address, Some(place)),
+                    None => continue,
+                }
+            }
+            Err(_) => continue,
         };
-        is_refused = false;
         accepted.inc();
         let Some(place) = places.enter(address.ip()) else {
             refused.inc();
@@ -103,11 +109,18 @@ pub async fn serve(
         let heads = HeadAccount::new(&heads);
         connections.spawn(async move {
             connected.inc();
-            let client =
-                Client { address: address.ip(), idle_timeout: options.idle_timeout, heads };
-            connection(stream, client, front, stopping).await;
+            let client = Client {
+                address: address.ip(),
+                idle_timeout: options.idle_timeout,
+                heads,
+                may_stay: reserve_place.is_none(),
+            };
+            let patience = if client.may_stay { Duration::MAX } else { RESERVE_SERVES };
+            // Cut off: the answer has no end, and its client sees that.
+            let _ =
+                tokio::time::timeout(patience, connection(stream, client, front, stopping)).await;
             connected.dec();
-            drop(place);
+            drop((place, reserve_place));
         });
     }
     drop(listener);
@@ -116,6 +129,30 @@ pub async fn serve(
     if tokio::time::timeout(HTTP_DRAIN, drained).await.is_err() {
         tracing::warn!(left = connections.len(), "HTTP requests were cut off at shutdown");
     }
+}
+
+/// Accepts a connection in place of the reserved descriptor. `None`: there is nobody, or nothing to
+/// accept with, which is waited for.
+async fn accept_on(
+    reserve: &Reserve,
+    listener: &TcpListener,
+) -> Option<(TcpStream, SocketAddr, ReservePlace)> {
+    if let Some(place) = reserve.give() {
+        // At once: what is free is anybody's.
+        let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        match accepted.await {
+            Some(Ok((stream, address))) => return Some((stream, address, place)),
+            None => return None,
+            Some(Err(_)) => {}
+        }
+    } else {
+        reserve.refill_if_lost();
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+    None
 }
 
 /// Places of connections, in all and of each address.
@@ -172,6 +209,8 @@ struct Client {
     address: IpAddr,
     idle_timeout: Duration,
     heads: HeadAccount,
+    /// Whether it may ask for more than one thing.
+    may_stay: bool,
 }
 
 async fn connection(
@@ -206,6 +245,7 @@ async fn connection(
         })
     });
     let mut connection = http1::Builder::new()
+        .keep_alive(client.may_stay)
         .timer(TokioTimer::new())
         .header_read_timeout(Some(client.idle_timeout))
         .max_headers(HTTP_HEADERS_MAX)

@@ -313,6 +313,11 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
         "Whether new records are refused for want of space.",
         &m.disk_refusing,
     )?;
+    w.gauge(
+        "process_short",
+        "Whether no file can be opened for want of descriptors or memory.",
+        &m.process_short,
+    )?;
     w.one("disk_failing", "Whether the disk of a directory refuses or hangs.", &m.disk_failing)?;
     w.counter("damage", "Damaged spans found in files.", &m.damage)?;
     w.counter("damage_records_lost", "Records known to be lost in them.", &m.damage_records_lost)?;
