@@ -204,7 +204,10 @@ struct Tally {
     files: Option<Vec<Value>>,
     adopted: u64,
     records: u64,
+    /// Damaged ones of which something was adopted.
     salvaged: u64,
+    /// Those among them of which no record is lost.
+    salvaged_whole: u64,
     there: u64,
     refused: u64,
     damaged: bool,
@@ -221,6 +224,7 @@ impl Tally {
             adopted: 0,
             records: 0,
             salvaged: 0,
+            salvaged_whole: 0,
             there: 0,
             refused: 0,
             damaged: false,
@@ -246,9 +250,16 @@ impl Tally {
                 self.records += records;
             }
             Verdict::Salvaged { records, damage } => {
-                self.salvaged += 1;
+                let loses = damage.iter().any(Damage::loses_records);
                 self.records += records;
-                self.damaged |= damage.iter().any(Damage::loses_records);
+                self.damaged |= loses;
+                if *records > 0 {
+                    (self.salvaged, self.salvaged_whole) =
+                        (self.salvaged + 1, self.salvaged_whole + u64::from(!loses));
+                } else {
+                    // What can be read of it is.
+                    self.there += 1;
+                }
             }
             Verdict::AlreadyThere => self.there += 1,
             Verdict::Empty => {}
@@ -280,6 +291,7 @@ impl Tally {
                 "files": files,
                 "adopted": self.adopted,
                 "salvaged": self.salvaged,
+                "salvaged_whole": self.salvaged_whole,
                 "already_there": self.there,
                 "refused": self.refused,
                 "records": self.records,
@@ -296,10 +308,12 @@ impl Tally {
                  --store.segment-retain {enough} or more\n"
             ));
         }
-        let salvaged = match self.salvaged {
+        let count = |count: u64, how: &str| match count {
             0 => String::new(),
-            n => format!("{n} salvaged in part, "),
+            n => format!("{n} {how}, "),
         };
+        let salvaged = count(self.salvaged - self.salvaged_whole, "salvaged in part")
+            + &count(self.salvaged_whole, "salvaged without a loss");
         self.say(&format!(
             "{store}: {} files adopted, {salvaged}{} records in all, {} were there already, {} \
              refused\n",
@@ -340,8 +354,12 @@ fn words(path: &Path, verdict: &Verdict) -> String {
     match verdict {
         Verdict::Adopted(records) => {
             let is_trashed = path.extension().is_some_and(|e| e == TRASHED);
-            let from = if is_trashed { " out of the trash" } else { "" };
-            format!("{path_words}: adopted{from}, {records} records\n")
+            let (from, copy) = if is_trashed {
+                (" out of the trash", "; a copy: this file stays in the trash until it is purged")
+            } else {
+                ("", "")
+            };
+            format!("{path_words}: adopted{from}, {records} records{copy}\n")
         }
         Verdict::AlreadyThere => format!("{path_words}: its records are in the store already\n"),
         Verdict::Empty => format!("{path_words}: holds no record\n"),
@@ -351,9 +369,12 @@ fn words(path: &Path, verdict: &Verdict) -> String {
         }
         Verdict::Salvaged { records, damage } => {
             let spans = spans(damage);
-            format!(
-                "{spans}{path_words}: damaged; what is readable was adopted, {records} records\n"
-            )
+            let how = if damage.iter().any(Damage::loses_records) {
+                "damaged; what is readable was adopted"
+            } else {
+                "damaged where no record is; all of it was adopted"
+            };
+            format!("{spans}{path_words}: {how}, {records} records\n")
         }
         Verdict::Damaged(damage) => {
             let how = match given {
@@ -375,6 +396,7 @@ fn words(path: &Path, verdict: &Verdict) -> String {
 fn object(path: &Path, verdict: &Verdict) -> Value {
     let (what, records, damage, why): (_, _, &[Damage], _) = match verdict {
         Verdict::Adopted(records) => ("adopted", *records, &[], None),
+        Verdict::Salvaged { records: 0, damage } => ("already there", 0, damage, None),
         Verdict::Salvaged { records, damage } => ("salvaged", *records, damage, None),
         Verdict::AlreadyThere => ("already there", 0, &[], None),
         Verdict::Empty => ("empty", 0, &[], None),
@@ -395,6 +417,7 @@ fn object(path: &Path, verdict: &Verdict) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::damage::DamageKind;
 
     #[test]
     fn expired_segments_are_counted_and_the_retention_that_keeps_them_is_named() {
@@ -406,6 +429,34 @@ mod tests {
         assert_eq!(expired(&[newest(6)], week, now_ms), None);
         assert_eq!(expired(&[newest(7), newest(3)], week, now_ms), Some((1, days(8))));
         assert_eq!(expired(&[newest(9), newest(30)], week, now_ms), Some((2, days(31))));
+    }
+
+    #[test]
+    fn a_salvaged_file_is_summed_up_as_what_became_of_it() {
+        let path = Path::new("x.flushed");
+        let damage = |kind, records| Damage {
+            path: path.into(),
+            offset: 0,
+            len_bytes: 1,
+            range: None,
+            records,
+            kind,
+        };
+        let in_part = damage(DamageKind::Checksum("block text"), Some(3));
+        let nowhere = damage(DamageKind::Dispensable("signature"), Some(0));
+        for (records, damage, (counts, exit), said) in [
+            (9, &in_part, ((1, 0, 0), Exit::Damage), "what is readable was adopted, 9 records"),
+            (0, &in_part, ((0, 0, 1), Exit::Damage), "nothing else is readable"),
+            (9, &nowhere, ((1, 1, 0), Exit::Done), "all of it was adopted, 9 records"),
+            (0, &nowhere, ((0, 0, 1), Exit::Done), "nothing else is readable"),
+        ] {
+            let verdict = Verdict::Salvaged { records, damage: vec![damage.clone()] };
+            let mut tally = Tally::new(true);
+            tally.count(&verdict);
+            assert_eq!((tally.salvaged, tally.salvaged_whole, tally.there), counts, "{damage}");
+            assert_eq!(tally.exit(), exit, "{damage}");
+            assert!(words(path, &verdict).contains(said), "{}", words(path, &verdict));
+        }
     }
 
     #[test]

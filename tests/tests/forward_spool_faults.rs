@@ -94,6 +94,26 @@ fn forward_and_fsck_say_the_same_of_files_that_were_cut_emptied_or_removed() {
 }
 
 #[test]
+fn of_a_spool_that_was_sent_fsck_knows_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("any-name");
+    fill(directory.path(), &spool);
+    let node = Node::start(directory.path(), &[]);
+    let address = node.durable.to_string();
+    let (status, log) = Forwarder::start(directory.path(), &flags(&spool, &address)).finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(files(&spool, "spool").is_empty());
+    let (code, said) = fsck(&spool);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("0 lines wait") && !said.contains("no file of ours"), "{said}");
+    let output = tools::oklogd(&["fsck", "--json", spool.to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kinds = report["files"].as_array().unwrap().iter().map(|file| file["kind"].as_str());
+    assert!(kinds.clone().any(|kind| kind == Some("mark of a spool")), "{report}");
+    assert!(!kinds.clone().any(|kind| kind == Some("unknown")), "{report}");
+}
+
+#[test]
 fn what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does() {
     let test = "what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does";
     let disk = match FaultyDisk::new() {

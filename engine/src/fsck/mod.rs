@@ -206,7 +206,7 @@ impl Check<'_> {
     /// Checks what a directory holds; of the directories in it those that a data directory has, if
     /// it may be one.
     fn directory(&mut self, path: &Path, entries: Vec<Entry>, is_outermost: bool) {
-        let is_spool = spool::is_spool(&entries);
+        let is_spool = self.is_spool(path, &entries);
         if is_spool {
             let checked = spool::check_spool(self.storage, path, &entries);
             let waiting_lines = checked.waiting_lines;
@@ -229,7 +229,7 @@ impl Check<'_> {
             let is_ours = is_outermost && SUBDIRECTORIES.contains(&name.as_str());
             match self.storage.list(&path) {
                 // A spool may have any name.
-                Ok(entries) if is_ours || (is_outermost && spool::is_spool(&entries)) => {
+                Ok(entries) if is_ours || (is_outermost && self.is_spool(&path, &entries)) => {
                     self.directory(&path, entries, false);
                 }
                 Err(e) if is_ours => {
@@ -239,6 +239,10 @@ impl Check<'_> {
                 _ => self.add(unknown(path, entry.len_bytes)),
             }
         }
+    }
+
+    fn is_spool(&self, path: &Path, entries: &[Entry]) -> bool {
+        spool::is_spool(self.storage, path, entries)
     }
 
     /// Checks a file that was named by itself.

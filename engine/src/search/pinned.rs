@@ -15,6 +15,8 @@ use crate::damage::Damage;
 pub(super) struct PinnedPart {
     open: Box<dyn OpenPart>,
     candidates: Candidates,
+    /// Whether it is searched: it has text that is not known to be lost.
+    pub(super) has_text: bool,
     _pin: Arc<dyn Part>,
 }
 
@@ -23,7 +25,8 @@ impl PinnedPart {
     pub(super) fn open(part: Arc<dyn Part>, required: &Required) -> Result<Self, Damage> {
         let open = part.open()?;
         let candidates = open.candidates(required);
-        Ok(Self { open, candidates, _pin: part })
+        let has_text = part.text_bytes() > 0;
+        Ok(Self { open, candidates, has_text, _pin: part })
     }
 
     /// Whether a chunk may hold a record that has what is required.

@@ -33,7 +33,7 @@ pub struct SearcherOptions {
 /// What a query will look at, from indexes alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Parts whose time range meets the query's.
+    /// Parts whose time range meets the query's, with text that is not known to be lost.
     pub segments: u64,
     /// Their text, bytes: the most that has to be searched.
     pub data_set_bytes_max: u64,

@@ -144,7 +144,8 @@ pub struct Stats {
     pub records: u64,
     /// Their text with LFs, bytes.
     pub bytes: u64,
-    /// Parts that were opened.
+    /// Of the parts that a [`super::Plan`] counts those that were opened: all, unless a limit or the
+    /// end of the reader came first.
     pub segments: u64,
     /// Chunks of which text or run table were read (some are counted from indexes alone).
     pub blocks_read: u64,

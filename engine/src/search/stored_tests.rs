@@ -199,6 +199,8 @@ fn plans_leave_out_what_is_known_to_be_damaged() {
     let met = break_and_meet(b"record ");
     let plan = searcher.plan(&spec(""), &snapshot);
     assert_eq!((met.records, plan.segments, plan.data_set_bytes_max), (0, 0, 0));
+    let counted = searcher.stats(spec(""), snapshot.clone()).wait_blocking().unwrap();
+    assert_eq!(counted.segments, plan.segments, "one count, wherever it is shown");
     assert_eq!((plan.complete, plan.missing_count), (false, met.missing_count));
 }
 

@@ -357,7 +357,7 @@ impl Sweep {
     }
 
     fn opened(&mut self, part: Arc<PinnedPart>, range: (Ulid, Ulid)) {
-        self.stats.segments += 1;
+        self.stats.segments += u64::from(part.has_text);
         for damage in part.damage().iter().filter(|damage| damage.loses_records()) {
             self.miss_damage(damage, range);
         }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::judge::{Depth, judge, judge_file};
-use super::mark::MARK_FILE;
+use super::mark::{self, MARK_FILE};
 use super::{DAMAGED_SUFFIX, is_set_aside, passed_over, sequence_of};
 use crate::damage::Damage;
 use crate::storage::{Entry, Storage};
@@ -73,11 +73,12 @@ pub struct CheckedSpool {
 }
 
 /// Whether this is the listing of a spool's directory.
-pub fn is_spool(entries: &[Entry]) -> bool {
-    let kinds = entries.iter().filter(|entry| entry.is_file);
-    let mut kinds = kinds.filter_map(|e| SpoolFileKind::of(e.name.as_deref()?));
-    // A file named `mark` may be anybody's.
-    kinds.any(|kind| kind != SpoolFileKind::Mark)
+pub fn is_spool(storage: &dyn Storage, directory: &Path, entries: &[Entry]) -> bool {
+    let files = entries.iter().filter(|entry| entry.is_file);
+    let kinds: Vec<_> = files.filter_map(|e| SpoolFileKind::of(e.name.as_deref()?)).collect();
+    // A file named `mark` may be anybody's; one that says so is left of a spool that was sent.
+    kinds.iter().any(|kind| *kind != SpoolFileKind::Mark)
+        || (!kinds.is_empty() && mark::find(storage, &directory.join(MARK_FILE)).slot().is_some())
 }
 
 /// Checks the files of a spool that are among these entries of its directory.

@@ -192,6 +192,12 @@ fn names_and_listings_of_a_spool_are_known() {
         assert_eq!(of(name), None, "{name}");
     }
     let entry = |name: &str| Entry { name: Some(name.into()), is_file: true, len_bytes: 0 };
-    assert!(is_spool(&[entry("x"), entry("0000000000000005.spool")]));
-    assert!(!is_spool(&[entry("mark"), entry("notes")]));
+    let directory = Path::new(DIRECTORY);
+    let disk = written(1, 10);
+    assert!(is_spool(&disk, directory, &[entry("x"), entry("0000000000000005.spool")]));
+    assert!(!is_spool(&disk, directory, &[entry("mark"), entry("notes")]), "anybody's");
+    let mut sent = spool(&disk);
+    let number = sent.read_next().unwrap().unwrap().0;
+    sent.release(number + 1).unwrap();
+    assert!(is_spool(&disk, directory, &[entry("mark"), entry("notes")]), "one of ours");
 }
