@@ -31,6 +31,22 @@ impl Refusal {
         Self { retry: true, ..self }
     }
 
+    /// As the last bytes of a connection on which nothing else can say it.
+    pub(super) fn closing(&self) -> String {
+        let body = format!("{}\n", json!({ "error": self.reason }));
+        let retry = if self.retry {
+            format!("Retry-After: {RETRY_AFTER_SECONDS}\r\n")
+        } else {
+            String::new()
+        };
+        format!(
+            "HTTP/1.1 {}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             X-Content-Type-Options: nosniff\r\n{retry}Content-Length: {}\r\n\r\n{body}",
+            self.status,
+            body.len()
+        )
+    }
+
     /// As an answer.
     pub(super) fn into_response(self) -> Response<Body> {
         let mut object = json!({ "error": self.reason });

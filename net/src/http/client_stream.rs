@@ -28,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Sleep;
 
+use super::answer::Refusal;
 use super::head_bytes::HeadAccount;
 use crate::limits::{
     HALF_CLOSED_PROBE_INTERVAL, HALF_CLOSED_PROBE_TIME, HALF_CLOSED_PROBES, HALF_CLOSED_SILENCE,
@@ -128,6 +129,8 @@ pub(super) struct ClientStream {
     /// Runs out when the client has taken nothing for too long; there while it takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     held_back: Option<[u8; 3]>,
+    /// Why its head was not read on.
+    refusal: Option<Refusal>,
     heads: Arc<HeadAccount>,
 }
 
@@ -137,7 +140,7 @@ impl ClientStream {
         flushes: Arc<Flushes>,
         heads: Arc<HeadAccount>,
     ) -> Self {
-        Self { stream, flushes, stall: None, held_back: None, heads }
+        Self { stream, flushes, stall: None, held_back: None, refusal: None, heads }
     }
 
     /// Ends a write that waits for too long, or whose answer was given up.
@@ -162,6 +165,11 @@ impl ClientStream {
     /// The status of the library's own answer, which was not sent.
     pub(super) const fn held_back(&self) -> Option<[u8; 3]> {
         self.held_back
+    }
+
+    /// Why the connection was ended, if that was its head.
+    pub(super) const fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
     }
 
     /// Whether something is written that the client does not take.
@@ -217,8 +225,8 @@ impl Read for ClientStream {
             }
         };
         if !self.heads.read(filled) {
-            self.held_back = Some(*b"503");
-            let words = "too many large request heads are open";
+            self.refusal = Some(self.heads.refusal());
+            let words = "there is no room for its head";
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::OutOfMemory, words)));
         }
         buffer.put_slice(&chunk[..filled]);
@@ -266,8 +274,10 @@ impl Write for ClientStream {
 
 #[cfg(test)]
 mod tests {
-    use super::super::head_bytes::HeadBytes;
+    use super::super::HttpOptions;
+    use super::super::ledger::Ledger;
     use super::*;
+    use crate::metrics::NodeMetrics;
     use std::future::poll_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::Instant;
@@ -289,7 +299,8 @@ mod tests {
         let flushes = Arc::new(Flushes::default());
         flushes.serve();
         let stream = listener.accept().await.unwrap().0;
-        let heads = Arc::new(HeadAccount::new(&HeadBytes::new(0)));
+        let ledger = Ledger::new(&HttpOptions::default(), &NodeMetrics::new(1));
+        let heads = Arc::new(HeadAccount::new(&Arc::new(ledger)));
         (ClientStream::new(Arc::new(stream), Arc::clone(&flushes), heads), flushes, client)
     }
 

@@ -6,99 +6,95 @@
 //!
 //! Invariants: an account gives back what it took when its head is whole, and when it is dropped.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::answer::Refusal;
+use super::ledger::Ledger;
+use crate::budget::Taken;
 use crate::limits::HTTP_HEAD_BYTES_FREE;
 
-/// The budget.
-#[derive(Debug)]
-pub(super) struct HeadBytes {
-    left: AtomicUsize,
-}
-
-impl HeadBytes {
-    pub(super) fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { left: AtomicUsize::new(bytes) })
-    }
-}
-
 /// One connection's part in it.
-#[derive(Debug)]
 pub(super) struct HeadAccount {
-    of: Arc<HeadBytes>,
+    of: Arc<Ledger>,
+    head: Mutex<Head>,
+}
+
+#[derive(Default)]
+struct Head {
     /// Bytes of the head that is being read.
-    read: AtomicUsize,
-    taken: AtomicUsize,
+    read: usize,
+    taken: Option<Taken>,
     /// A request is being answered: what is read belongs to its body.
-    is_serving: AtomicBool,
+    is_serving: bool,
 }
 
 impl HeadAccount {
-    pub(super) fn new(of: &Arc<HeadBytes>) -> Self {
-        Self {
-            of: Arc::clone(of),
-            read: AtomicUsize::new(0),
-            taken: AtomicUsize::new(0),
-            is_serving: AtomicBool::new(false),
-        }
+    pub(super) fn new(of: &Arc<Ledger>) -> Self {
+        Self { of: Arc::clone(of), head: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Head> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// So many bytes were read; whether they may be kept.
     pub(super) fn read(&self, bytes: usize) -> bool {
-        if self.is_serving.load(Relaxed) {
+        let mut head = self.lock();
+        if head.is_serving {
             return true;
         }
-        let read = self.read.load(Relaxed) + bytes;
-        self.read.store(read, Relaxed);
-        let taken = self.taken.load(Relaxed);
-        let more = read.saturating_sub(HTTP_HEAD_BYTES_FREE).saturating_sub(taken);
-        let left = self.of.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(more));
-        if left.is_ok() {
-            self.taken.store(taken + more, Relaxed);
+        head.read += bytes;
+        let taken = head.taken.as_ref().map_or(0, Taken::amount);
+        let more = (head.read.saturating_sub(HTTP_HEAD_BYTES_FREE) as u64).saturating_sub(taken);
+        if more == 0 {
+            return true;
         }
-        left.is_ok()
+        let Ok(more) = self.of.heads.try_take(more) else { return false };
+        match &mut head.taken {
+            Some(taken) => taken.merge(more),
+            none => *none = Some(more),
+        }
+        true
     }
 
     /// The head is whole.
     pub(super) fn serve(&self) {
-        self.is_serving.store(true, Relaxed);
-        self.give_back();
+        *self.lock() = Head { is_serving: true, ..Head::default() };
     }
 
     /// The next bytes are those of the next head.
     pub(super) fn served(&self) {
-        self.is_serving.store(false, Relaxed);
+        self.lock().is_serving = false;
     }
 
-    fn give_back(&self) {
-        self.read.store(0, Relaxed);
-        self.of.left.fetch_add(self.taken.swap(0, Relaxed), Relaxed);
-    }
-}
-
-impl Drop for HeadAccount {
-    fn drop(&mut self) {
-        self.give_back();
+    /// What one is told whose head found no room.
+    pub(super) fn refusal(&self) -> Refusal {
+        self.of.heads.refusal()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::HttpOptions;
     use super::*;
+    use crate::limits::HTTP_HEADS_BYTES_MAX;
+    use crate::metrics::NodeMetrics;
 
     #[test]
     fn small_heads_are_free_and_large_ones_share() {
-        let all = HeadBytes::new(1_000);
+        let all = Arc::new(Ledger::new(&HttpOptions::default(), &NodeMetrics::new(1)));
+        let used = || all.heads.used();
         let (one, two) = (HeadAccount::new(&all), HeadAccount::new(&all));
         assert!(one.read(HTTP_HEAD_BYTES_FREE) && two.read(HTTP_HEAD_BYTES_FREE));
-        assert!(one.read(600) && !two.read(600), "no room for both");
+        assert_eq!(used(), 0);
+        let most = HTTP_HEADS_BYTES_MAX - 400;
+        assert!(one.read(most) && !two.read(600), "no room for both");
         one.serve();
         assert!(one.read(1 << 30), "a body is no head");
         one.served();
         let three = HeadAccount::new(&all);
-        assert!(three.read(HTTP_HEAD_BYTES_FREE + 500) && three.read(500) && !three.read(1));
+        assert!(three.read(HTTP_HEAD_BYTES_FREE + most) && three.read(400) && !three.read(1));
         drop((one, two, three));
-        assert_eq!(all.left.load(Relaxed), 1_000);
+        assert_eq!(used(), 0);
     }
 }

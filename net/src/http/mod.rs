@@ -1,11 +1,12 @@
 //! The HTTP server: queries, `POST /records`, and what operators look at.
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
-//! bounds connections (`client_stream`; `crowding` tells when they are many, `head_bytes` bounds
+//! bounds connections (`client_stream`; `head_bytes` bounds
 //! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
 //! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
-//! into a query whose bytes come out of `pipe_body`, `stream` follows live, `lasting` has places for
-//! both; `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
+//! into a query whose bytes come out of `pipe_body`, `stream` follows live; `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
+//!
+//! What all of them share is taken from the `ledger` before it is used.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
@@ -14,17 +15,15 @@ mod answer;
 mod bad_head;
 mod body_decoder;
 mod client_stream;
-mod crowding;
 mod drain;
 mod gzip;
 mod head_bytes;
 mod held;
-mod lasting;
+mod ledger;
 mod line_batches;
 mod parameters;
 mod pipe_body;
 mod query;
-mod query_memory;
 mod query_request;
 mod records;
 mod replay;
@@ -44,10 +43,7 @@ mod turn;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Semaphore;
-
-use self::lasting::Lasting;
-use self::query_memory::QueryMemory;
+use self::ledger::Ledger;
 pub use self::reserve::Reserve;
 pub use self::server::serve;
 pub use self::sites::Sites;
@@ -55,9 +51,8 @@ use self::told::Told;
 use self::topics::TopicsDesk;
 use crate::backend::Backend;
 use crate::limits::{
-    FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX,
-    HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT, METRICS_PAGES_BYTES_MAX,
-    QUERIES_WAITING_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
+    HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT,
+    QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -109,24 +104,8 @@ struct App {
     /// Those of the backend, which it brings up to date when it is asked for them.
     metrics: Arc<NodeMetrics>,
     options: HttpOptions,
-    /// Requests that bring records at a time.
-    intakes: Semaphore,
-    /// Queries at a time, whatever they wait for.
-    queries: Arc<Semaphore>,
-    /// Memory of queries.
-    query_memory: QueryMemory,
-    /// Memory of followers' expressions.
-    follow_memory: QueryMemory,
-    /// Connections that streams and queries may hold.
-    lasting: Lasting,
-    /// Those who follow live.
-    followers: Arc<Semaphore>,
-    /// The share of queries that replays for followers may be.
-    replays: Arc<Semaphore>,
-    /// Queries that may wait for a place among those.
-    waiting_room: Semaphore,
-    /// Memory of pages of metrics that are being sent.
-    pages: QueryMemory,
+    /// What requests and connections share.
+    ledger: Arc<Ledger>,
     /// Who waits for `/topics`.
     topics: TopicsDesk,
     /// What queries could not search.
@@ -135,19 +114,11 @@ struct App {
 
 impl App {
     fn new(backend: Arc<dyn Backend>, options: HttpOptions) -> Self {
-        let queries = options.queries_max.min(Semaphore::MAX_PERMITS);
+        let metrics = Arc::clone(backend.metrics());
         Self {
-            metrics: Arc::clone(backend.metrics()),
+            ledger: Arc::new(Ledger::new(&options, &metrics)),
+            metrics,
             backend,
-            intakes: Semaphore::new(options.records_requests_max),
-            queries: Arc::new(Semaphore::new(queries)),
-            query_memory: QueryMemory::new(options.query_memory_bytes),
-            follow_memory: QueryMemory::new(FOLLOW_EXPRESSIONS_BYTES_MAX),
-            lasting: Lasting::new(&options),
-            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
-            replays: Arc::new(Semaphore::new((queries / 2).max(1))),
-            waiting_room: Semaphore::new(QUERIES_WAITING_MAX),
-            pages: QueryMemory::new(METRICS_PAGES_BYTES_MAX),
             topics: TopicsDesk::default(),
             told: Arc::default(),
             options,

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use engine::search::{Format, Head, Outcome, PipeReader};
 use http_body::{Body, Frame};
 use hyper::HeaderMap;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::client_stream::Flushes;
-use super::lasting::LastingPlace;
+use super::ledger::{Place, QueryTurn};
 use super::told::Told;
+use crate::budget::Taken;
 use crate::metrics::NodeMetrics;
 
 /// Counts one query from its beginning to its last byte or its reader's going.
@@ -28,12 +28,10 @@ pub(super) struct QueryWatch {
     pub(super) start: Instant,
     pub(super) metrics: Arc<NodeMetrics>,
     told: Arc<Told>,
-    /// Its place among those that may run.
-    _permit: OwnedSemaphorePermit,
-    /// Its part of the memory.
-    memory: OwnedSemaphorePermit,
+    /// Its place among those that may run, and its part of the memory.
+    turn: QueryTurn,
     /// Its place among the connections, unless whoever asked holds one.
-    pub(super) place: Option<LastingPlace>,
+    pub(super) place: Option<Place>,
 }
 
 impl QueryWatch {
@@ -42,17 +40,16 @@ impl QueryWatch {
         kind: &'static str,
         metrics: &Arc<NodeMetrics>,
         told: &Arc<Told>,
-        (permit, memory): (OwnedSemaphorePermit, OwnedSemaphorePermit),
+        turn: QueryTurn,
     ) -> Self {
         metrics.count_query(kind);
-        metrics.query.running.inc();
         let (metrics, told) = (Arc::clone(metrics), Arc::clone(told));
-        Self { kind, start: Instant::now(), metrics, told, _permit: permit, memory, place: None }
+        Self { kind, start: Instant::now(), metrics, told, turn, place: None }
     }
 
     /// It needs this much more, and holds it until its end.
-    pub(super) fn hold(&mut self, memory: OwnedSemaphorePermit) {
-        self.memory.merge(memory);
+    pub(super) fn hold(&mut self, memory: Taken) {
+        self.turn.hold(memory);
     }
 
     /// What it found and cost.
@@ -69,7 +66,6 @@ impl QueryWatch {
 
 impl Drop for QueryWatch {
     fn drop(&mut self) {
-        self.metrics.query.running.dec();
         self.metrics.observe_query(self.kind, self.start.elapsed().as_secs_f64());
     }
 }

@@ -21,17 +21,16 @@ use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::drain::ClientAddress;
 use super::held;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
-use super::query_memory::NoMemory;
 use super::query_request::QueryRequest;
 use super::{App, now_ms, rfc3339};
-use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+use crate::budget::{NoRoom, Taken};
+use crate::limits::{QUERY_AGE_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
 
 /// A request whose query is compiled, pinned and planned.
 struct Prepared {
@@ -59,7 +58,8 @@ pub(super) async fn get(
         let prepared = prepare(&app, read, "records", client).await?;
         records(&app, prepared, &headers, flushes).await
     };
-    answer.await.unwrap_or_else(Refusal::into_response)
+    let answer = answer.await;
+    answered(&app, answer)
 }
 
 /// `HEAD /query`: headers from indexes alone.
@@ -78,7 +78,8 @@ pub(super) async fn head(
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         Ok(response)
     };
-    answer.await.unwrap_or_else(Refusal::into_response)
+    let answer = answer.await;
+    answered(&app, answer)
 }
 
 /// `GET /query/histogram`.
@@ -104,7 +105,8 @@ pub(super) async fn histogram(
         });
         Ok(held::json(&object, watch))
     };
-    answer.await.unwrap_or_else(Refusal::into_response)
+    let answer = answer.await;
+    answered(&app, answer)
 }
 
 /// Counts a query of this client in, as [`begin`] does, if the client has a connection left for it.
@@ -113,92 +115,48 @@ async fn admit(
     kind: &'static str,
     client: ClientAddress,
 ) -> Result<QueryWatch, Refusal> {
-    let place = app.lasting.enter(client.0).inspect_err(|_| {
-        app.metrics.query.refused.inc();
-    })?;
+    let place = app.ledger.lasting(client.0)?;
     let mut watch = begin(app, kind).await?;
     watch.place = Some(place);
     Ok(watch)
 }
 
-/// Counts a query in: at once where fewer run than may, else when its turn comes. Where too many
-/// wait, or it takes too long, the client is to come again.
+/// Counts a query in when its turn has come.
 pub(super) async fn begin(app: &App, kind: &'static str) -> Result<QueryWatch, Refusal> {
-    let free = Arc::clone(&app.queries).try_acquire_owned().ok();
-    let free = free.zip(app.query_memory.try_take(QUERY_BYTES_MAX).ok());
-    let turn = match free {
-        Some(turn) => Some(turn),
-        None => wait_for_turn(app).await,
-    };
-    let Some(turn) = turn else {
-        app.metrics.query.refused.inc();
-        let running = app.options.queries_max;
-        return Err(come_again(format!(
-            "{running} queries run, which is as many as may (--query.max-concurrent, \
-             --query.memory-max), or fewer with large expressions, and none ended in time"
-        )));
-    };
+    let turn = app.ledger.query(app.options.query_turn_wait).await?;
     Ok(QueryWatch::start(kind, &app.metrics, &app.told, turn))
 }
 
-fn come_again(words: String) -> Refusal {
-    Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later()
-}
-
-/// The place and the memory of a query that ends, first come, first served. A client that leaves
-/// is not waited for: what it waits in is dropped.
-async fn wait_for_turn(app: &App) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
-    /// Counts a waiting query, for as long as it lives.
-    struct Waits<'a>(&'a prometheus_client::metrics::gauge::Gauge);
-    impl Drop for Waits<'_> {
-        fn drop(&mut self) {
-            self.0.dec();
+/// The answer to a query, or why there is none: those who are to come again are counted.
+pub(super) fn answered(app: &App, answer: Result<Response<Body>, Refusal>) -> Response<Body> {
+    answer.unwrap_or_else(|refusal| {
+        if refusal.status == StatusCode::TOO_MANY_REQUESTS {
+            app.metrics.query.refused.inc();
         }
-    }
-    let _seat = app.waiting_room.try_acquire().ok()?;
-    app.metrics.query.waiting.inc();
-    let _waits = Waits(&app.metrics.query.waiting);
-    let wait = app.options.query_turn_wait;
-    let turn = async {
-        let place = Arc::clone(&app.queries).acquire_owned().await.ok()?;
-        Some((place, app.query_memory.take(QUERY_BYTES_MAX, wait).await.ok()?))
-    };
-    tokio::time::timeout(wait, turn).await.ok()?
-}
-
-/// The memory of a query's expression.
-async fn memory_of(app: &App, expression: &Expression) -> Result<OwnedSemaphorePermit, Refusal> {
-    let bytes = expression.memory_bytes();
-    let taken = app.query_memory.take(bytes, app.options.query_turn_wait).await;
-    taken.map_err(|why| {
-        app.metrics.query.refused.inc();
-        let words = format!("q: the expression compiles to {bytes} bytes");
-        match why {
-            NoMemory::TooMuch => Refusal::new(
-                StatusCode::BAD_REQUEST,
-                format!("{words}, and all queries together may hold less (--query.memory-max)"),
-            ),
-            NoMemory::InUse => come_again(format!(
-                "{words}, which other queries leave no room for (--query.memory-max)"
-            )),
-        }
+        refusal.into_response()
     })
 }
 
-/// Memory for an answer of so many bytes that is whole before it is sent.
-pub(super) async fn memory_for(app: &App, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-    let taken = app.query_memory.take(bytes, app.options.query_turn_wait).await;
-    taken.map_err(|why| {
-        app.metrics.query.refused.inc();
-        let words = format!("the answer has {bytes} bytes");
+/// Memory of queries for `what`, which has so many bytes; `never` is the status where there is
+/// not as much in all.
+pub(super) async fn memory_for(
+    app: &App,
+    (what, bytes): (&str, usize),
+    never: StatusCode,
+) -> Result<Taken, Refusal> {
+    let until = Instant::now().checked_add(app.options.query_turn_wait).map(Into::into);
+    let memory = &app.ledger.query_memory;
+    memory.take(bytes as u64, until).await.map_err(|why| {
+        let words = format!("{what} {bytes} bytes");
         match why {
-            NoMemory::TooMuch => Refusal::new(
-                StatusCode::SERVICE_UNAVAILABLE,
+            NoRoom::TooMuch => Refusal::new(
+                never,
                 format!("{words}, and all queries together may hold less (--query.memory-max)"),
             ),
-            NoMemory::InUse => come_again(format!(
-                "{words}, which other queries leave no room for (--query.memory-max)"
-            )),
+            NoRoom::InUse => {
+                let empty = memory.refusal();
+                Refusal { reason: format!("{words}: {}", empty.reason), ..empty }
+            }
         }
     })
 }
@@ -211,7 +169,8 @@ async fn prepare(
 ) -> Result<Prepared, Refusal> {
     let mut watch = admit(app, kind, client).await?;
     let expression = compile(&request).await?;
-    watch.hold(memory_of(app, &expression).await?);
+    let wanted = ("q: the expression compiles to", expression.memory_bytes());
+    watch.hold(memory_for(app, wanted, StatusCode::BAD_REQUEST).await?);
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);
     let plan = app.backend.searcher().plan(&spec, &snapshot);

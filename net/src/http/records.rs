@@ -84,7 +84,7 @@ async fn take(
     let mut intake = Intake {
         appender,
         batches: LineBatches::new(app.backend.max_record_size_bytes(), APPEND_BATCH_BYTES_MAX),
-        turn: Turn::new(&app.intakes, !decoder.is_identity()),
+        turn: Turn::new(&app.ledger.records_turns, !decoder.is_identity()),
         records: 0,
         first: None,
         last: None,

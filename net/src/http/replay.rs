@@ -10,17 +10,17 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use engine::follow::{Filter, StreamFormat};
 use engine::search::{Format, Order, PipeReader, QuerySpec};
 use engine::ulid::Ulid;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
 use super::pipe_body::QueryWatch;
 use super::replay_lines::{Lost, ReplayLines};
-use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, REPLAY_STALL};
+use crate::budget::Taken;
+use crate::limits::{QUERY_AGE_MAX, REPLAY_STALL};
 
 /// What comes next of a replay.
 pub(super) enum Step {
@@ -36,7 +36,7 @@ pub(super) enum Step {
 struct Running {
     reader: PipeReader,
     watch: QueryWatch,
-    _share: OwnedSemaphorePermit,
+    _share: Taken,
     /// When the reader took something last, if it is its turn again.
     given: Option<Instant>,
     has_given: bool,
@@ -166,13 +166,11 @@ fn spec(filter: &Filter, after: Ulid, boundary_ms: u64) -> QuerySpec {
     }
 }
 
-/// Waits for a place and begins. `None` never comes: nobody closes the semaphores.
+/// Waits for a place and begins. `None` never comes: any query fits into the budgets.
 fn start(app: Arc<App>, spec: QuerySpec, format: StreamFormat) -> Stage {
     Stage::Starting(Box::pin(async move {
-        let share = Arc::clone(&app.replays).acquire_owned().await.ok()?;
-        let place = Arc::clone(&app.queries).acquire_owned().await.ok()?;
-        let memory = app.query_memory.take(QUERY_BYTES_MAX, Duration::MAX).await.ok()?;
-        let watch = QueryWatch::start("replay", &app.metrics, &app.told, (place, memory));
+        let (share, turn) = app.ledger.replay().await.ok()?;
+        let watch = QueryWatch::start("replay", &app.metrics, &app.told, turn);
         let snapshot = app.backend.pin().await;
         let kind = if format == StreamFormat::Text { Format::Text } else { Format::Ndjson };
         let reader = app.backend.searcher().query(spec, snapshot, kind);

@@ -19,34 +19,27 @@ use axum::body::Body;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Parts};
-use hyper::service::service_fn;
-use hyper::{Method, Request, Version};
+use hyper::service::{HttpService, service_fn};
+use hyper::{Method, Request, Response, Version};
 use hyper_util::rt::TokioTimer;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes, until_gone};
-use super::crowding::Crowding;
 use super::drain::ClientAddress;
-use super::head_bytes::{HeadAccount, HeadBytes};
+use super::head_bytes::HeadAccount;
 use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
 use crate::backend::Backend;
-use crate::budget::{AddressPlace, PerAddress, TooMany};
 use crate::limits::{
-    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX,
-    HTTP_HEADS_BYTES_MAX, LINGER, LINGER_BYTES_MAX, RESERVE_SERVES,
+    ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, LINGER,
+    LINGER_BYTES_MAX, RESERVE_SERVES,
 };
 use crate::shard::accepting::is_accept_refused;
-
-/// Said to a connection too many.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\
-    Content-Type: application/json\r\nX-Content-Type-Options: nosniff\r\nRetry-After: 1\r\n\
-    Content-Length: 34\r\n\r\n{\"error\":\"too many connections\"}\r\n";
 
 /// Serves until `stop` resolves and open requests have ended. To be run on a single-threaded
 /// tokio runtime.
@@ -60,14 +53,7 @@ pub async fn serve(
         listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
     let app = Arc::new(App::new(backend, options.clone()));
     let front = Front::new(router(&app), Arc::clone(&options.sites), is_loopback);
-    let metrics = Arc::clone(&app.metrics);
-    let (connected, accepted, refused) = (
-        metrics.connected_clients("http"),
-        metrics.connections("http"),
-        metrics.connections_refused("http"),
-    );
-    let mut places = Places::new(&options);
-    let heads = HeadBytes::new(HTTP_HEADS_BYTES_MAX);
+    let accepted = app.metrics.connections("http");
     let (stop_connections, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -99,32 +85,37 @@ pub async fn serve(
             Err(_) => continue,
         };
         accepted.inc();
-        let Some(place) = places.enter(address.ip()) else {
-            refused.inc();
-            // A send buffer that is still empty takes it; otherwise closing says enough.
-            let _ = stream.try_write(TOO_MANY);
-            continue;
+        let place = match app.ledger.connection(address.ip()) {
+            Ok(place) => place,
+            Err(refusal) => {
+                // A send buffer that is still empty takes it; otherwise closing says enough.
+                let _ = stream.try_write(refusal.closing().as_bytes());
+                continue;
+            }
         };
-        let (connected, front, stopping) = (connected.clone(), front.clone(), stopping.clone());
-        let heads = HeadAccount::new(&heads);
+        let (front, stopping) = (front.clone(), stopping.clone());
+        let heads = HeadAccount::new(&app.ledger);
+        let client = Client {
+            address: address.ip(),
+            idle_timeout: options.idle_timeout,
+            heads,
+            may_stay: reserve_place.is_none(),
+        };
         connections.spawn(async move {
-            connected.inc();
-            let client = Client {
-                address: address.ip(),
-                idle_timeout: options.idle_timeout,
-                heads,
-                may_stay: reserve_place.is_none(),
-            };
             let patience = if client.may_stay { Duration::MAX } else { RESERVE_SERVES };
             // Cut off: the answer has no end, and its client sees that.
             let _ =
                 tokio::time::timeout(patience, connection(stream, client, front, stopping)).await;
-            connected.dec();
             drop((place, reserve_place));
         });
     }
     drop(listener);
     drop(stop_connections);
+    let_end(connections).await;
+}
+
+/// Waits for open requests, as long as they may take.
+async fn let_end(mut connections: JoinSet<()>) {
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(HTTP_DRAIN, drained).await.is_err() {
         tracing::warn!(left = connections.len(), "HTTP requests were cut off at shutdown");
@@ -155,55 +146,6 @@ async fn accept_on(
     None
 }
 
-/// Places of connections, in all and of each address.
-struct Places {
-    slots: Arc<Semaphore>,
-    addresses: PerAddress,
-    crowding: Crowding,
-    max: usize,
-}
-
-impl Places {
-    fn new(options: &HttpOptions) -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(options.connections_max)),
-            addresses: PerAddress::new(options.connections_per_address_max),
-            crowding: Crowding::new(options.connections_max),
-            max: options.connections_max,
-        }
-    }
-
-    /// A place for a connection of this address; `None` where there is none, which is told when it
-    /// is news.
-    fn enter(&mut self, address: IpAddr) -> Option<(AddressPlace, OwnedSemaphorePermit)> {
-        let place = match self.addresses.enter(address) {
-            Ok(place) => place,
-            Err(TooMany { is_news }) => {
-                if is_news {
-                    tracing::warn!(
-                        %address,
-                        "has as many HTTP connections as it may (--http.connections-per-address-max)"
-                    );
-                }
-                return None;
-            }
-        };
-        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
-            if self.crowding.refused() {
-                tracing::warn!(
-                    limit = self.max,
-                    "HTTP connections are at their limit (--http.connections-max): further ones get 503"
-                );
-            }
-            return None;
-        };
-        if self.crowding.accepted(self.slots.available_permits()) {
-            tracing::info!("HTTP connections are below their limit again");
-        }
-        Some((place, slot))
-    }
-}
-
 /// Who is at the other end, and how long it may be silent.
 struct Client {
     address: IpAddr,
@@ -213,11 +155,37 @@ struct Client {
     may_stay: bool,
 }
 
+/// What the requests of one connection share. Clones are the same.
+#[derive(Clone)]
+struct Requests {
+    front: Front,
+    address: IpAddr,
+    heads: Arc<HeadAccount>,
+    socket: Arc<TcpStream>,
+    flushes: Arc<Flushes>,
+}
+
+impl Requests {
+    /// Answers one of them, whose head is whole.
+    async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        request.extensions_mut().insert(self.flushes);
+        request.extensions_mut().insert(ClientAddress(self.address));
+        let asks_head = request.method() == Method::HEAD;
+        let is_old = request.version() < Version::HTTP_11 && !asks_head;
+        let response = self.front.answer(request.map(Body::new)).await;
+        if is_old && response.body().size_hint().exact().is_none() {
+            reset_at_close(&self.socket, true);
+        }
+        self.heads.served();
+        Ok(response)
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     client: Client,
     front: Front,
-    mut stopping: watch::Receiver<()>,
+    stopping: watch::Receiver<()>,
 ) {
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
@@ -225,28 +193,21 @@ async fn connection(
     let heads = Arc::new(client.heads);
     let socket = Arc::new(stream);
     let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&flushes), Arc::clone(&heads));
-    let served = Arc::clone(&socket);
-    let shown = Arc::clone(&flushes);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let (front, heads, socket) = (front.clone(), Arc::clone(&heads), Arc::clone(&served));
-        shown.serve();
-        heads.serve();
-        request.extensions_mut().insert(Arc::clone(&shown));
-        request.extensions_mut().insert(ClientAddress(client.address));
-        Box::pin(async move {
-            let asks_head = request.method() == Method::HEAD;
-            let is_old = request.version() < Version::HTTP_11 && !asks_head;
-            let response = front.answer(request.map(Body::new)).await;
-            if is_old && response.body().size_hint().exact().is_none() {
-                reset_at_close(&socket, true);
-            }
-            heads.served();
-            Ok::<_, Infallible>(response)
-        })
+    let requests = Requests {
+        front,
+        address: client.address,
+        heads,
+        socket: Arc::clone(&socket),
+        flushes: Arc::clone(&flushes),
+    };
+    let service = service_fn(move |request| {
+        requests.flushes.serve();
+        requests.heads.serve();
+        Box::pin(requests.clone().answer(request))
     });
-    let mut connection = http1::Builder::new()
-        .keep_alive(client.may_stay)
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
+        .keep_alive(client.may_stay)
         .header_read_timeout(Some(client.idle_timeout))
         .max_headers(HTTP_HEADERS_MAX)
         .max_header_size(HTTP_HEAD_BYTES_MAX)
@@ -254,6 +215,37 @@ async fn connection(
         // A client that has closed its side may still wait for its answer.
         .half_close(true)
         .serve_connection(stream, service);
+    let ended = tokio::select! {
+        biased;
+        ended = see_through(connection, stopping) => ended,
+        // With it goes the query behind its answer.
+        () = until_gone(&socket, &flushes) => return,
+    };
+    if let Some(answer) = last_words(ended, &socket) {
+        // Nothing is unsent before it, so it finds room; if not, closing says enough.
+        let _ = socket.try_write(answer.as_bytes());
+    }
+    if !resets_at_close(&socket) {
+        linger(&socket).await;
+    }
+}
+
+/// How a connection ended, and what stands in its buffer.
+struct Ended {
+    error: Option<hyper::Error>,
+    stream: ClientStream,
+    has_more: bool,
+}
+
+/// Serves a connection to its end; told to stop, it ends with the request under way.
+async fn see_through<S>(
+    mut connection: http1::Connection<ClientStream, S>,
+    mut stopping: watch::Receiver<()>,
+) -> Ended
+where
+    S: HttpService<Incoming, ResBody = Body, Error = Infallible> + Unpin,
+    S::Future: Unpin,
+{
     let mut told = false;
     let mut stop = std::pin::pin!(stopping.changed());
     let ended = poll_fn(|cx| {
@@ -262,36 +254,29 @@ async fn connection(
             Pin::new(&mut connection).graceful_shutdown();
         }
         connection.poll_without_shutdown(cx)
-    });
-    let ended = tokio::select! {
-        biased;
-        ended = ended => ended,
-        // With it goes the query behind its answer.
-        () = until_gone(&socket, &flushes) => return,
-    };
-    let error = ended.err();
-    match &error {
-        Some(error) => tracing::debug!(%error, "HTTP connection ended early"),
-        None => reset_at_close(&socket, false),
-    }
+    })
+    .await;
     // Drops what is left of the answer, and with it the query behind it.
     let Parts { io, read_buf, .. } = connection.into_parts();
+    Ended { error: ended.err(), stream: io, has_more: !read_buf.is_empty() }
+}
+
+/// What is still to be said on a connection.
+fn last_words(ended: Ended, socket: &TcpStream) -> Option<String> {
+    let Ended { error, stream, has_more } = ended;
+    match &error {
+        Some(error) => tracing::debug!(%error, "HTTP connection ended early"),
+        None => reset_at_close(socket, false),
+    }
     let words = error.as_ref().map(ToString::to_string);
     let is_late = error.is_some_and(|error| error.is_timeout());
-    let answer = bad_head::answer(Ending {
-        status: io.held_back(),
+    bad_head::answer(Ending {
+        refusal: stream.refusal(),
+        status: stream.held_back(),
         error: words.as_deref(),
         // An idle connection is closed without a word; behind half an answer nothing can be said.
-        head_is_late: is_late && !read_buf.is_empty() && !io.is_stalled(),
-    });
-    drop((read_buf, io));
-    if let Some(answer) = answer {
-        // Nothing is unsent before it, so it finds room; if not, closing says enough.
-        let _ = socket.try_write(answer.as_bytes());
-    }
-    if !resets_at_close(&socket) {
-        linger(&socket).await;
-    }
+        head_is_late: is_late && has_more && !stream.is_stalled(),
+    })
 }
 
 /// Whether closing the connection, be it by the end of the process, is to be a reset.

@@ -44,9 +44,9 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let form = Exposition::asked_for(accept);
     let page = form.of(app.backend.metrics().encode()).into_bytes();
-    let Ok(memory) = app.pages.try_take(page.len()) else {
-        let words = "too many pages of metrics are being sent to clients that do not take them";
-        return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, words).retry_later().into_response();
+    let memory = match app.ledger.metrics_pages.try_take(page.len() as u64) {
+        Ok(memory) => memory,
+        Err(refusal) => return refusal.into_response(),
     };
     let mut response = held::answer(StatusCode::OK, form.content_type(), With(page, memory));
     response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));

@@ -19,21 +19,22 @@ use engine::follow::{Filter, StreamFormat};
 use engine::ulid::Ulid;
 use http_body::Frame;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response, StatusCode, Uri};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use hyper::{HeaderMap, Response, Uri};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::App;
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::drain::ClientAddress;
-use super::lasting::LastingPlace;
+use super::ledger::Place;
 use super::pipe_body::Incomplete;
 use super::query::{compile, stopping};
 use super::query_request::QueryRequest;
 use super::replay::{Replay, Step};
+use crate::budget::Taken;
 use crate::follow::Subscription;
-use crate::limits::{FOLLOW_KEEP_ALIVE, FOLLOWERS_MAX};
+use crate::limits::FOLLOW_KEEP_ALIVE;
 
 /// `GET /stream`.
 pub(super) async fn get(
@@ -56,16 +57,10 @@ async fn follow(
     let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
     let request = QueryRequest::parse_stream(uri.query(), last_event, app.now())?;
     let format = format(headers);
-    let place = app.lasting.enter(client.0)?;
-    let Ok(permit) = Arc::clone(&app.followers).try_acquire_owned() else {
-        let words = format!("{FOLLOWERS_MAX} followers are here, which is as many as may");
-        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later());
-    };
+    let place = app.ledger.lasting(client.0)?;
+    let permit = app.ledger.followers.try_take(1)?;
     let expression = compile(&request).await?;
-    let memory = app.follow_memory.try_take(expression.memory_bytes()).map_err(|_| {
-        let words = "q: the expressions of followers hold as much memory as they may";
-        Refusal::new(StatusCode::TOO_MANY_REQUESTS, words).retry_later()
-    })?;
+    let memory = app.ledger.follower_expressions.try_take(expression.memory_bytes() as u64)?;
     let filter = Filter { expression, topics: request.topics };
     let (subscription, boundary) = app.backend.hub().subscribe(filter.clone(), format);
     let boundary_ms = boundary.await.map_err(|_| stopping())?;
@@ -142,7 +137,7 @@ struct StreamBody {
     keep_alive: Option<Pin<Box<Sleep>>>,
     /// Ready when a client that has closed its side has to show whether it is gone.
     half_closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _held: (OwnedSemaphorePermit, OwnedSemaphorePermit, LastingPlace),
+    _held: (Taken, Taken, Place),
 }
 
 impl StreamBody {

@@ -15,17 +15,18 @@ use axum::extract::{Extension, State};
 use engine::search::Topics;
 use hyper::{Response, StatusCode, Uri};
 use serde::Serialize;
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::sync::Mutex;
 
 use super::answer::Refusal;
 use super::drain::ClientAddress;
 use super::held::{self, With};
 use super::parameters::{Known, Parameters};
-use super::query::{begin, memory_for, missing, stopping};
+use super::query::{answered, begin, memory_for, missing, stopping};
 use super::{App, rfc3339};
+use crate::budget::Taken;
 
 /// An answer and the memory that it holds.
-type Shared = Arc<With<OwnedSemaphorePermit>>;
+type Shared = Arc<With<Taken>>;
 
 /// See the module page.
 #[derive(Default)]
@@ -69,20 +70,19 @@ pub(super) async fn get(
 ) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
-        let place = app.lasting.enter(client.0).inspect_err(|_| {
-            app.metrics.query.refused.inc();
-        })?;
+        let place = app.ledger.lasting(client.0)?;
         let shared = app.topics.answer(&app).await?;
-        let source = Taken(shared, place);
+        let source = Share(shared, place);
         Ok(held::answer(StatusCode::OK, "application/json", source))
     };
-    answer.await.unwrap_or_else(Refusal::into_response)
+    let answer = answer.await;
+    answered(&app, answer)
 }
 
 /// One client's hold on an answer.
-struct Taken<P>(Shared, P);
+struct Share<P>(Shared, P);
 
-impl<P> AsRef<[u8]> for Taken<P> {
+impl<P> AsRef<[u8]> for Share<P> {
     fn as_ref(&self) -> &[u8] {
         self.0.as_ref().as_ref()
     }
@@ -114,7 +114,8 @@ async fn make(app: &App) -> Result<Shared, Refusal> {
     watch.count(&found.stats);
     let encoded = tokio::task::spawn_blocking(move || encode(&found)).await;
     let bytes = encoded.map_err(|_| stopping())?;
-    let memory = memory_for(app, bytes.len()).await?;
+    let wanted = ("the answer has", bytes.len());
+    let memory = memory_for(app, wanted, StatusCode::SERVICE_UNAVAILABLE).await?;
     Ok(Arc::new(With(bytes, memory)))
 }
 

@@ -11,16 +11,17 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::answer::Refusal;
+use super::ledger::Entry;
+use crate::budget::Taken;
 use crate::limits::{ENCODED_BODY_MAX, LONG_LINE_MAX, RECORDS_REQUEST_WAIT};
 
 /// The turn of one request.
 pub(super) struct Turn<'a> {
-    turns: &'a Semaphore,
-    held: Option<SemaphorePermit<'a>>,
+    turns: &'a Entry,
+    held: Option<Taken>,
     /// Held for all of the body.
     is_encoded: bool,
     /// Since when it has held a turn without ending a line.
@@ -29,7 +30,7 @@ pub(super) struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     /// None held yet.
-    pub(super) fn new(turns: &'a Semaphore, is_encoded: bool) -> Self {
+    pub(super) fn new(turns: &'a Entry, is_encoded: bool) -> Self {
         Self { turns, held: None, is_encoded, since: Instant::now() }
     }
 
@@ -38,15 +39,9 @@ impl<'a> Turn<'a> {
         if self.held.is_some() {
             return Ok(());
         }
-        let permit = tokio::time::timeout(RECORDS_REQUEST_WAIT, self.turns.acquire()).await;
-        let Ok(Ok(permit)) = permit else {
-            return Err(Refusal::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too many requests bring records at the same time",
-            )
-            .retry_later());
-        };
-        self.held = Some(permit);
+        let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
+        let turn = self.turns.take(1, until).await;
+        self.held = Some(turn.map_err(|_| self.turns.refusal())?);
         self.since = Instant::now();
         Ok(())
     }
@@ -89,15 +84,24 @@ impl<'a> Turn<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HttpOptions;
+    use super::super::ledger::Ledger;
     use super::*;
+    use crate::metrics::NodeMetrics;
+
+    fn ledger(records_requests_max: usize) -> Ledger {
+        let options = HttpOptions { records_requests_max, ..HttpOptions::default() };
+        Ledger::new(&options, &NodeMetrics::new(1))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_and_then_refused() {
-        let turns = Semaphore::new(1);
-        let mut first = Turn::new(&turns, false);
+        let ledger = ledger(1);
+        let turns = &ledger.records_turns;
+        let mut first = Turn::new(turns, false);
         first.take().await.unwrap();
         first.take().await.unwrap();
-        let mut second = Turn::new(&turns, false);
+        let mut second = Turn::new(turns, false);
         let refusal = second.take().await.unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
         first.pass();
@@ -106,8 +110,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever_with_a_turn() {
-        let turns = Semaphore::new(2);
-        let (mut plain, mut encoded) = (Turn::new(&turns, false), Turn::new(&turns, true));
+        let ledger = ledger(2);
+        let turns = &ledger.records_turns;
+        let (mut plain, mut encoded) = (Turn::new(turns, false), Turn::new(turns, true));
         assert_eq!(plain.wait_max(), None, "without a turn nobody else waits");
         plain.take().await.unwrap();
         encoded.take().await.unwrap();

@@ -1,0 +1,340 @@
+//! The ledger of HTTP: every bounded resource of the server by its name, with its limit, how those
+//! who find it empty are refused, and what of several is taken together.
+//!
+//! Invariants: all that requests and connections share is taken here before it is used. Whoever
+//! takes several takes them in the order of the fields, so nobody waits for one who waits for him:
+//! connections, lasting answers, the share of replays, queries, their memory, followers; and for records
+//! turns, windows, long lines, lines on their way. Streams and queries hold at most three quarters of
+//! the connections, in all and of one address, so that a request which is answered at once (health,
+//! metrics, records) finds one however many follow or read slowly.
+//!
+//! What it does not do: decide (`budget::account`), or know what a request does with what it took.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use tokio::time::Instant;
+
+use super::HttpOptions;
+use super::answer::Refusal;
+use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
+use crate::limits::{
+    FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_HEADS_BYTES_MAX, METRICS_PAGES_BYTES_MAX,
+    QUERIES_WAITING_MAX, QUERY_BYTES_MAX,
+};
+use crate::metrics::{BudgetMeter, NodeMetrics};
+
+const CONNECTIONS: Spec = Spec {
+    name: "connections",
+    full: "too many connections: {} are open, which is as many as may (--http.connections-max)",
+};
+const CONNECTIONS_OF_ADDRESS: Spec = Spec {
+    name: "connections_of_address",
+    full: "too many connections: this address has {} open, which is as many as may \
+           (--http.connections-per-address-max)",
+};
+const LASTING: Spec = Spec {
+    name: "lasting_answers",
+    full: "{} streams and queries are open, which is as many as may (three quarters of \
+           --http.connections-max)",
+};
+const LASTING_OF_ADDRESS: Spec = Spec {
+    name: "lasting_answers_of_address",
+    full: "this address has {} streams and queries open, which is as many as may (three quarters \
+           of --http.connections-per-address-max)",
+};
+const HEADS: Spec = Spec {
+    name: "heads_bytes",
+    full: "too many large request heads are open: together they may hold {} bytes",
+};
+const REPLAYS: Spec = Spec {
+    name: "replays",
+    full: "{} replays run, which is as many as may (half of --query.max-concurrent)",
+};
+const QUERIES: Spec = Spec {
+    name: "queries",
+    full: "{} queries run, which is as many as may (--query.max-concurrent, --query.memory-max), \
+           or fewer with large expressions, and none ended in time",
+};
+const WAITING_QUERIES: Spec = Spec {
+    name: "waiting_queries",
+    full: "as many queries run as may (--query.max-concurrent, --query.memory-max), and {} wait \
+           for their turn, which is as many as may",
+};
+const QUERY_MEMORY: Spec = Spec {
+    name: "query_memory_bytes",
+    full: "all queries together may hold {} bytes (--query.memory-max), and others leave too \
+           little of them",
+};
+const FOLLOWERS: Spec =
+    Spec { name: "followers", full: "{} followers are here, which is as many as may" };
+const FOLLOWER_EXPRESSIONS: Spec = Spec {
+    name: "follower_expressions_bytes",
+    full: "q: the expressions of followers hold as much memory as they may: {} bytes",
+};
+const METRICS_PAGES: Spec = Spec {
+    name: "metrics_pages_bytes",
+    full: "too many pages of metrics are being sent to clients that do not take them: together \
+           they may hold {} bytes",
+};
+const RECORDS_TURNS: Spec = Spec {
+    name: "records_turns",
+    full: "too many requests bring records at the same time: {} may, and none ended in time",
+};
+
+/// One budget of the ledger.
+pub(super) struct Entry {
+    budget: Budget,
+    /// That of a request which finds it empty.
+    status: StatusCode,
+}
+
+impl Entry {
+    fn new(spec: Spec, limit: u64, status: StatusCode, meter: BudgetMeter) -> Self {
+        Self { budget: Budget::new(spec, limit, meter), status }
+    }
+
+    /// Takes so much if it is there.
+    pub(super) fn try_take(&self, amount: u64) -> Result<Taken, Refusal> {
+        self.budget.try_take(amount).map_err(|_| self.refusal())
+    }
+
+    /// The same for one who can go on without it.
+    pub(super) fn take_if_free(&self, amount: u64) -> Option<Taken> {
+        self.budget.take_if_free(amount).ok()
+    }
+
+    /// Takes so much when its turn comes, if that is before `until`.
+    pub(super) async fn take(&self, amount: u64, until: Option<Instant>) -> Result<Taken, NoRoom> {
+        self.budget.take(amount, until).await
+    }
+
+    /// What is out of it.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// What one is told who finds it empty.
+    pub(super) fn refusal(&self) -> Refusal {
+        Refusal::new(self.status, self.budget.words()).retry_later()
+    }
+}
+
+/// One of places that are counted by address.
+struct ByAddress {
+    spec: Spec,
+    places: PerAddress,
+    status: StatusCode,
+}
+
+impl ByAddress {
+    fn enter(&self, address: IpAddr) -> Result<AddressPlace, Refusal> {
+        self.places.enter(address).map_err(|TooMany { is_news }| {
+            let words = self.spec.words(self.places.max() as u64);
+            if is_news {
+                tracing::warn!(%address, budget = self.spec.name, "{words}");
+            }
+            Refusal::new(self.status, words).retry_later()
+        })
+    }
+}
+
+/// A place of a connection, or of an answer that lasts.
+pub(super) type Place = (AddressPlace, Taken);
+
+/// The place and the memory of a query that runs.
+pub(super) struct QueryTurn {
+    _place: Taken,
+    memory: Taken,
+}
+
+impl QueryTurn {
+    /// It needs this much more memory, and holds it until its end.
+    pub(super) fn hold(&mut self, memory: Taken) {
+        self.memory.merge(memory);
+    }
+}
+
+/// See the module page.
+pub(super) struct Ledger {
+    connections_of_address: ByAddress,
+    connections: Entry,
+    lasting_of_address: ByAddress,
+    lasting: Entry,
+    /// What unfinished heads hold beyond a little.
+    pub(super) heads: Entry,
+    waiting_queries: Entry,
+    /// The share of queries that replays for followers may be.
+    replays: Entry,
+    queries: Entry,
+    /// What a query holds for its output and hits, its expression, and an answer that is whole
+    /// before it is sent.
+    pub(super) query_memory: Entry,
+    pub(super) followers: Entry,
+    pub(super) follower_expressions: Entry,
+    /// Pages of metrics that are being sent.
+    pub(super) metrics_pages: Entry,
+    /// Requests that take a piece of their body apart.
+    pub(super) records_turns: Entry,
+}
+
+impl Ledger {
+    pub(super) fn new(options: &HttpOptions, metrics: &NodeMetrics) -> Self {
+        const BUSY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+        const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+        let meter = |spec: Spec, limit| metrics.budget(spec.name, limit);
+        let entry = |spec, limit, status| Entry::new(spec, limit, status, meter(spec, limit));
+        let by_address = |spec: Spec, max: usize, status, refused| {
+            let meter = meter(spec, max as u64).and_as(None, refused);
+            ByAddress { spec, places: PerAddress::metered(max, meter), status }
+        };
+        let connections = options.connections_max as u64;
+        let of_address = options.connections_per_address_max;
+        let refused = metrics.connections_refused("http");
+        let queries = options.queries_max as u64;
+        let query = &metrics.query;
+        let told_as = |spec: Spec, limit, status, used, refused| {
+            let meter = meter(spec, limit).and_as(Some(used), refused);
+            Entry::new(spec, limit, status, meter)
+        };
+        Self {
+            connections_of_address: by_address(
+                CONNECTIONS_OF_ADDRESS,
+                of_address,
+                UNAVAILABLE,
+                Some(refused.clone()),
+            ),
+            connections: told_as(
+                CONNECTIONS,
+                connections,
+                UNAVAILABLE,
+                metrics.connected_clients("http"),
+                Some(refused),
+            ),
+            lasting_of_address: by_address(LASTING_OF_ADDRESS, share(of_address), BUSY, None),
+            lasting: entry(LASTING, share(options.connections_max) as u64, BUSY),
+            heads: entry(HEADS, HTTP_HEADS_BYTES_MAX as u64, UNAVAILABLE),
+            waiting_queries: told_as(
+                WAITING_QUERIES,
+                QUERIES_WAITING_MAX as u64,
+                BUSY,
+                query.waiting.clone(),
+                None,
+            ),
+            replays: entry(REPLAYS, (queries / 2).max(1), BUSY),
+            queries: told_as(QUERIES, queries, BUSY, query.running.clone(), None),
+            query_memory: entry(QUERY_MEMORY, options.query_memory_bytes, BUSY),
+            followers: entry(FOLLOWERS, FOLLOWERS_MAX as u64, BUSY),
+            follower_expressions: entry(FOLLOWER_EXPRESSIONS, FOLLOW_EXPRESSIONS_BYTES_MAX, BUSY),
+            metrics_pages: entry(METRICS_PAGES, METRICS_PAGES_BYTES_MAX, UNAVAILABLE),
+            records_turns: entry(RECORDS_TURNS, options.records_requests_max as u64, BUSY),
+        }
+    }
+
+    /// A place for one more connection.
+    pub(super) fn connection(&self, address: IpAddr) -> Result<Place, Refusal> {
+        let of_address = self.connections_of_address.enter(address)?;
+        Ok((of_address, self.connections.try_take(1)?))
+    }
+
+    /// A place for an answer that lasts as long as its client reads.
+    pub(super) fn lasting(&self, address: IpAddr) -> Result<Place, Refusal> {
+        let of_address = self.lasting_of_address.enter(address)?;
+        Ok((of_address, self.lasting.try_take(1)?))
+    }
+
+    /// A query's turn: at once where fewer run than may, else when it comes. Where too many wait, or
+    /// it takes longer than `wait`, the client is to come again.
+    pub(super) async fn query(&self, wait: Duration) -> Result<QueryTurn, Refusal> {
+        if let Some(place) = self.queries.take_if_free(1)
+            && let Some(memory) = self.query_memory.take_if_free(QUERY_BYTES_MAX as u64)
+        {
+            return Ok(QueryTurn { _place: place, memory });
+        }
+        let _seat = self.waiting_queries.try_take(1)?;
+        let turn = self.query_turn(Some(Instant::now() + wait)).await;
+        turn.map_err(|_| self.queries.refusal())
+    }
+
+    /// The turn of a replay, and its part in the share of all of them: waits as long as it takes.
+    pub(super) async fn replay(&self) -> Result<(Taken, QueryTurn), NoRoom> {
+        let share = self.replays.take(1, None).await?;
+        Ok((share, self.query_turn(None).await?))
+    }
+
+    async fn query_turn(&self, until: Option<Instant>) -> Result<QueryTurn, NoRoom> {
+        let place = self.queries.take(1, until).await?;
+        let memory = self.query_memory.take(QUERY_BYTES_MAX as u64, until).await?;
+        Ok(QueryTurn { _place: place, memory })
+    }
+}
+
+/// Three quarters, at least one.
+fn share(connections: usize) -> usize {
+    (connections - connections / 4).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(n: u8) -> IpAddr {
+        IpAddr::from([127, 0, 0, n])
+    }
+
+    fn ledger(options: HttpOptions) -> Ledger {
+        Ledger::new(&options, &NodeMetrics::new(1))
+    }
+
+    #[test]
+    fn a_quarter_of_the_connections_stays_for_short_requests() {
+        let ledger = ledger(HttpOptions {
+            connections_max: 16,
+            connections_per_address_max: 8,
+            ..HttpOptions::default()
+        });
+        let mut held: Vec<_> = (0..6).map(|_| ledger.lasting(address(1)).unwrap()).collect();
+        let refusal = ledger.lasting(address(1)).unwrap_err();
+        assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
+        assert!(refusal.reason.contains("--http.connections-per-address-max"));
+        held.extend((0..6).map(|_| ledger.lasting(address(2)).unwrap()));
+        let refusal = ledger.lasting(address(3)).unwrap_err();
+        assert!(refusal.reason.contains("--http.connections-max"), "{}", refusal.reason);
+        held.pop();
+        assert!(ledger.lasting(address(3)).is_ok());
+        // Connections are another budget.
+        let all: Vec<_> = (0..16).map(|n| ledger.connection(address(n)).unwrap()).collect();
+        let refusal = ledger.connection(address(20)).unwrap_err();
+        assert_eq!((refusal.status.as_u16(), refusal.retry), (503, true));
+        assert!(refusal.reason.contains("16 are open"), "{}", refusal.reason);
+        drop(all);
+        assert!(ledger.connection(address(20)).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_waits_for_place_and_memory_and_is_told_which_flags_give_more() {
+        let ledger = ledger(HttpOptions {
+            queries_max: 2,
+            query_memory_bytes: QUERY_BYTES_MAX as u64 * 3 / 2,
+            ..HttpOptions::default()
+        });
+        let wait = Duration::from_secs(1);
+        let first = ledger.query(wait).await.unwrap();
+        // There is a place, but no memory.
+        let refusal = ledger.query(wait).await.map(drop).unwrap_err();
+        assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
+        assert!(refusal.reason.contains("--query.max-concurrent, --query.memory-max"));
+        let mut next = std::pin::pin!(ledger.query(wait));
+        assert!(tokio::time::timeout(wait / 2, &mut next).await.is_err(), "it waits");
+        drop(first);
+        drop(next.await.unwrap());
+        // A replay waits for longer than any query.
+        let running = ledger.query(wait).await.unwrap();
+        let mut replay = std::pin::pin!(ledger.replay());
+        assert!(tokio::time::timeout(wait * 1000, &mut replay).await.is_err(), "it waits");
+        drop(running);
+        assert!(replay.await.is_ok());
+    }
+}
