@@ -107,7 +107,7 @@ struct App {
     /// What requests and connections share.
     ledger: Arc<Ledger>,
     /// Who waits for `/topics`.
-    topics: TopicsDesk,
+    topics: Arc<TopicsDesk>,
     /// What queries could not search.
     told: Arc<Told>,
 }
@@ -119,7 +119,7 @@ impl App {
             ledger: Arc::new(Ledger::new(&options, &metrics)),
             metrics,
             backend,
-            topics: TopicsDesk::default(),
+            topics: Arc::default(),
             told: Arc::default(),
             options,
         }

@@ -5,17 +5,17 @@
 //! each waits for two at most.
 //!
 //! Invariants: an answer tells of everything that was acknowledged before its request came; it counts
-//! against the memory of queries until the last of those who share it has taken it.
+//! against the memory of queries as long as one of those who share it holds it, and no longer: nothing
+//! else does. Where all who wait have gone, it is not made to its end.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use engine::search::Topics;
 use hyper::{Response, StatusCode, Uri};
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::oneshot;
 
 use super::answer::Refusal;
 use super::drain::ClientAddress;
@@ -26,39 +26,22 @@ use super::{App, rfc3339};
 use crate::budget::Taken;
 
 /// An answer and the memory that it holds.
-type Shared = Arc<With<Taken>>;
+pub(super) type Shared = Arc<With<Taken>>;
 
-/// See the module page.
-#[derive(Default)]
-pub(super) struct TopicsDesk {
-    /// Requests that ever came: each has its number.
-    came: AtomicU64,
-    /// Those that have no answer yet.
-    waiting: AtomicUsize,
-    latest: Mutex<Latest>,
+/// See the module page. `T` is what all of them get.
+pub(super) struct TopicsDesk<T = Result<Shared, Refusal>> {
+    state: Mutex<Desk<T>>,
 }
 
-#[derive(Default)]
-struct Latest {
-    /// The last request that had come when it was begun.
-    of: u64,
-    /// There while somebody may want it.
-    result: Option<Result<Shared, Refusal>>,
+struct Desk<T> {
+    /// Those for whom no answer was begun yet.
+    waiting: Vec<oneshot::Sender<T>>,
+    is_making: bool,
 }
 
-/// Counts a request that waits, for as long as it lives.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn new(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, SeqCst);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
+impl<T> Default for TopicsDesk<T> {
+    fn default() -> Self {
+        Self { state: Mutex::new(Desk { waiting: Vec::new(), is_making: false }) }
     }
 }
 
@@ -71,7 +54,12 @@ pub(super) async fn get(
     let answer = async {
         Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
         let place = app.ledger.lasting(client.0)?;
-        let shared = app.topics.answer(&app).await?;
+        let of = Arc::clone(&app);
+        let make = move || {
+            let app = Arc::clone(&of);
+            async move { make(&app).await }
+        };
+        let shared = app.topics.answer(make).await.unwrap_or_else(|| Err(stopping()))?;
         let source = Share(shared, place);
         Ok(held::answer(StatusCode::OK, "application/json", source))
     };
@@ -88,22 +76,55 @@ impl<P> AsRef<[u8]> for Share<P> {
     }
 }
 
-impl TopicsDesk {
-    async fn answer(&self, app: &App) -> Result<Shared, Refusal> {
-        let number = self.came.fetch_add(1, SeqCst) + 1;
-        let waits = Waits::new(&self.waiting);
-        let mut latest = self.latest.lock().await;
-        if latest.of < number || latest.result.is_none() {
-            *latest = Latest { of: self.came.load(SeqCst), result: None };
-            latest.result = Some(make(app).await);
-        }
-        drop(waits);
-        let result = if self.waiting.load(SeqCst) == 0 {
-            latest.result.take()
-        } else {
-            latest.result.clone()
+impl<T: Clone + Send + 'static> TopicsDesk<T> {
+    fn lock(&self) -> MutexGuard<'_, Desk<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for an answer that is begun from now on. `None`: the server ends.
+    async fn answer<F>(self: &Arc<Self>, make: impl Fn() -> F + Send + Sync + 'static) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        let is_making = {
+            let mut state = self.lock();
+            state.waiting.push(tell);
+            std::mem::replace(&mut state.is_making, true)
         };
-        result.unwrap_or_else(|| Err(stopping()))
+        if !is_making {
+            tokio::spawn(Arc::clone(self).serve(make));
+        }
+        told.await.ok()
+    }
+
+    /// Makes answers as long as somebody waits.
+    async fn serve<F: Future<Output = T>>(self: Arc<Self>, make: impl Fn() -> F) {
+        while let Some(mut waiting) = self.next_round() {
+            let answer = tokio::select! {
+                biased;
+                () = until_all_have_gone(&mut waiting) => continue,
+                answer = make() => answer,
+            };
+            for waits in waiting {
+                // It may have gone, and its share with it.
+                drop(waits.send(answer.clone()));
+            }
+        }
+    }
+
+    /// All who wait now; nobody makes answers any longer if that is nobody.
+    fn next_round(&self) -> Option<Vec<oneshot::Sender<T>>> {
+        let mut state = self.lock();
+        let waiting = std::mem::take(&mut state.waiting);
+        state.is_making = !waiting.is_empty();
+        state.is_making.then_some(waiting)
+    }
+}
+
+async fn until_all_have_gone<T>(waiting: &mut [oneshot::Sender<T>]) {
+    for waits in waiting {
+        waits.closed().await;
     }
 }
 
@@ -154,4 +175,98 @@ fn encode(found: &Topics) -> Vec<u8> {
     out.extend_from_slice(end.as_bytes());
     out.shrink_to_fit();
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Semaphore;
+
+    /// A desk whose answers take as long as the test wants, and how many were begun.
+    struct Slow {
+        desk: Arc<TopicsDesk<Arc<usize>>>,
+        begun: Arc<Mutex<Vec<Arc<usize>>>>,
+        may_end: Arc<Semaphore>,
+    }
+
+    impl Slow {
+        fn new() -> Self {
+            let may_end = Arc::new(Semaphore::new(0));
+            Self { desk: Arc::default(), begun: Arc::default(), may_end }
+        }
+
+        /// Asks and has waited once.
+        async fn ask(&self) -> tokio::task::JoinHandle<Option<Arc<usize>>> {
+            let (begun, may_end) = (Arc::clone(&self.begun), Arc::clone(&self.may_end));
+            let desk = Arc::clone(&self.desk);
+            let asks = tokio::spawn(async move {
+                let make = move || {
+                    let (begun, may_end) = (Arc::clone(&begun), Arc::clone(&may_end));
+                    async move {
+                        let answer = {
+                            let mut begun = begun.lock().unwrap();
+                            let answer = Arc::new(begun.len());
+                            begun.push(Arc::clone(&answer));
+                            answer
+                        };
+                        may_end.acquire().await.unwrap().forget();
+                        answer
+                    }
+                };
+                desk.answer(make).await
+            });
+            self.turn().await;
+            asks
+        }
+
+        /// Everybody gets on as far as may be.
+        async fn turn(&self) {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        /// Who holds which answer, the test's own copy not counted.
+        fn holders(&self) -> Vec<usize> {
+            self.begun.lock().unwrap().iter().map(|answer| Arc::strong_count(answer) - 1).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn those_who_asked_before_it_was_begun_share_an_answer_that_goes_with_the_last_of_them() {
+        let slow = Slow::new();
+        let first = slow.ask().await;
+        let others = [slow.ask().await, slow.ask().await, slow.ask().await];
+        slow.may_end.add_permits(1);
+        assert_eq!(*first.await.unwrap().unwrap(), 0);
+        assert_eq!(slow.holders()[0], 0, "the first has let go of it, and nobody keeps it");
+        // One leaves while it waits.
+        let [one, gone, last] = others;
+        gone.abort();
+        slow.turn().await;
+        slow.may_end.add_permits(1);
+        let kept = one.await.unwrap().unwrap();
+        drop(last.await.unwrap().unwrap());
+        slow.turn().await;
+        assert_eq!((*kept, slow.holders()), (1, vec![0, 1]));
+        drop(kept);
+        assert_eq!(slow.holders(), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_for_which_nobody_waits_any_longer_is_given_up() {
+        let slow = Slow::new();
+        let first = slow.ask().await;
+        let second = slow.ask().await;
+        first.abort();
+        slow.turn().await;
+        assert_eq!(slow.holders(), [0, 1], "the second one's is begun at once");
+        second.abort();
+        slow.turn().await;
+        assert_eq!(slow.holders(), [0, 0]);
+        // The desk serves on.
+        let third = slow.ask().await;
+        slow.may_end.add_permits(1);
+        assert_eq!(*third.await.unwrap().unwrap(), 2);
+    }
 }
