@@ -298,9 +298,31 @@ pub struct NodeMetrics {
     pub process_short: Gauge,
 }
 
+/// Kinds of connections.
+const MODALITIES: [&str; 3] = ["fast", "durable", "http"];
+
+/// Kinds of queries.
+const QUERY_KINDS: [&str; 5] = ["records", "head", "stats", "histogram", "topics"];
+
 impl NodeMetrics {
     /// All at zero, for a node of so many shards.
     pub fn new(shards: usize) -> Self {
+        let metrics = Self::without_series(shards);
+        // What comes only with its first use cannot be told from what is not there, and its first
+        // increase is lost to those who take rates.
+        for modality in MODALITIES {
+            metrics.connected_clients(modality);
+            metrics.connections(modality);
+            metrics.connections_refused(modality);
+        }
+        for kind in QUERY_KINDS {
+            metrics.query.queries.get_or_create_owned(&label("kind", kind));
+            metrics.query.seconds.get_or_create_owned(&label("kind", kind));
+        }
+        metrics
+    }
+
+    fn without_series(shards: usize) -> Self {
         Self {
             ingest: IngestMetrics {
                 flush_size_bytes: Distribution::of_bytes(),
@@ -453,6 +475,11 @@ mod tests {
         let text = metrics.encode();
         for line in [
             "oklog_connected_clients{modality=\"fast\"} 1",
+            "oklog_connected_clients{modality=\"durable\"} 0",
+            "oklog_connections_total{modality=\"http\"} 0",
+            "oklog_connections_refused_total{modality=\"durable\"} 0",
+            "oklog_queries_total{kind=\"histogram\"} 0",
+            "oklog_query_duration_seconds_count{kind=\"topics\"} 0",
             "oklog_ingest_writer_bytes_written_total 0",
             "oklog_ingest_writer_records_written_total 0",
             "oklog_ingest_writer_syncs_total 0",

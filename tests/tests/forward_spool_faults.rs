@@ -28,6 +28,24 @@ fn fill(directory: &Path, spool: &Path) {
     forwarder.kill();
 }
 
+/// A spool on a disk that may fail, and a node to send it to.
+struct Filled {
+    disk: FaultyDisk,
+    directory: tempfile::TempDir,
+    spool: PathBuf,
+    node: Node,
+}
+
+/// `None`, and it is said, where this cannot be had.
+fn filled(test: &str) -> Option<Filled> {
+    let disk = FaultyDisk::new().map_err(|why| skipped(test, &why)).ok()?;
+    let directory = tempfile::tempdir().unwrap();
+    let spool = disk.path().join("spool");
+    fill(directory.path(), &spool);
+    let node = Node::start(directory.path(), &[]);
+    Some(Filled { disk, directory, spool, node })
+}
+
 fn files(spool: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(spool).unwrap();
     let mut files: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
@@ -116,14 +134,7 @@ fn of_a_spool_that_was_sent_fsck_knows_what_is_left() {
 #[test]
 fn what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does() {
     let test = "what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does";
-    let disk = match FaultyDisk::new() {
-        Ok(disk) => disk,
-        Err(why) => return skipped(test, &why),
-    };
-    let directory = tempfile::tempdir().unwrap();
-    let spool = disk.path().join("spool");
-    fill(directory.path(), &spool);
-    let node = Node::start(directory.path(), &[]);
+    let Some(Filled { disk, directory, spool, node }) = filled(test) else { return };
     let address = node.durable.to_string();
     let eio = Effect::Fail(Errno::IO);
     disk.add(Rule::new(&[Call::Read], "*0000000002*", eio));
@@ -153,14 +164,7 @@ fn what_a_disk_does_not_give_is_passed_over_and_sent_when_it_does() {
 #[test]
 fn a_moment_of_refusals_at_the_start_costs_nothing() {
     let test = "a_moment_of_refusals_at_the_start_costs_nothing";
-    let disk = match FaultyDisk::new() {
-        Ok(disk) => disk,
-        Err(why) => return skipped(test, &why),
-    };
-    let directory = tempfile::tempdir().unwrap();
-    let spool = disk.path().join("spool");
-    fill(directory.path(), &spool);
-    let node = Node::start(directory.path(), &[]);
+    let Some(Filled { disk, directory, spool, node }) = filled(test) else { return };
     let address = node.durable.to_string();
     let flags = flags(&spool, &address);
     let shortage =

@@ -1,5 +1,6 @@
 //! Answers that are printed otherwise than record by record: statistics, headers.
 
+use engine::ulid::Ulid;
 use hyper::HeaderMap;
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ pub(super) fn table(stats: &Value) -> String {
 pub(super) fn verbose(headers: &HeaderMap) -> String {
     let header =
         |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("?");
+    // The newest ULID that there can be.
+    let to = Some(header("x-oklog-to")).filter(|to| *to != Ulid::MAX.to_string());
     let kind =
         if header("x-oklog-regex") == "true" { "regular expression" } else { "normal string" };
     format!(
@@ -29,7 +32,7 @@ pub(super) fn verbose(headers: &HeaderMap) -> String {
          {} segment(s) queried\n{} B maximum data set size\n{} error(s)\n\
          {} server-reported duration\n",
         header("x-oklog-from"),
-        header("x-oklog-to"),
+        to.unwrap_or("no bound"),
         header("x-oklog-q"),
         header("x-oklog-nodes-queried"),
         header("x-oklog-segments-queried"),
@@ -37,4 +40,21 @@ pub(super) fn verbose(headers: &HeaderMap) -> String {
         header("x-oklog-error-count"),
         header("x-oklog-duration"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_bound_is_said_in_words() {
+        let mut headers = HeaderMap::new();
+        for (to, words) in [
+            ("7ZZZZZZZZZZZZZZZZZZZZZZZZZ", "Queried to no bound\n"),
+            ("2026-05-01T12:00:00.000Z", "Queried to 2026-05-01T12:00:00.000Z\n"),
+        ] {
+            headers.insert("x-oklog-to", to.parse().unwrap());
+            assert!(verbose(&headers).contains(words), "{}", verbose(&headers));
+        }
+    }
 }

@@ -231,15 +231,15 @@ fn read_parameters(query: Option<&str>) -> Result<(Option<Topic>, Mode), BadPara
             BadParameter::value("topic", name, valid)
         })
     });
-    let mode = match parameters.word("mode", &["durable", "fast", "bulk"])? {
+    if parameters.get("mode") == Some("bulk") {
+        return Err(BadParameter(
+            "mode: bulk needs stores to replicate to, and this version has none; valid are \
+             fast and durable"
+                .to_owned(),
+        ));
+    }
+    let mode = match parameters.word("mode", &["durable", "fast"])? {
         "fast" => Mode::Fast,
-        "bulk" => {
-            return Err(BadParameter(
-                "mode: bulk needs stores to replicate to, and this version has none; valid are \
-                 fast and durable"
-                    .to_owned(),
-            ));
-        }
         _ => Mode::Durable,
     };
     Ok((topic.transpose()?, mode))

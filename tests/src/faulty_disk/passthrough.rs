@@ -225,6 +225,16 @@ impl Passthrough {
         }
     }
 
+    /// The same for a name in a directory.
+    fn serve_child<A>(&self, call: Call, (parent, name): (INodeNo, &OsStr), act: A)
+    where
+        A: FnOnce(&Shared, &str, Result<usize, Errno>) + Send + 'static,
+    {
+        let path = self.shared.child(parent, name);
+        let name = name.to_string_lossy().into_owned();
+        self.serve(call, &path, move |shared, verdict| act(shared, &name, verdict));
+    }
+
     /// The same for a call whose answer says nothing.
     fn serve_empty<A>(&self, call: Call, path: &str, reply: ReplyEmpty, act: A)
     where
@@ -246,12 +256,10 @@ impl Filesystem for Passthrough {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let name = name.to_string_lossy().into_owned();
-        let path = self.shared.child(parent, OsStr::new(&name));
-        self.serve(Call::Stat, &path, move |shared, verdict| {
+        self.serve_child(Call::Stat, (parent, name), move |shared, name, verdict| {
             let found = verdict.and_then(|_| {
                 let parent = shared.inodes.get(parent)?;
-                shared.inodes.look_up(&parent, &name)
+                shared.inodes.look_up(&parent, name)
             });
             match found {
                 Ok((number, stat)) => {
@@ -318,13 +326,11 @@ impl Filesystem for Passthrough {
         _umask: u32,
         reply: ReplyEntry,
     ) {
-        let name = name.to_string_lossy().into_owned();
-        let path = self.shared.child(parent, OsStr::new(&name));
-        self.serve(Call::Directory, &path, move |shared, verdict| {
+        self.serve_child(Call::Directory, (parent, name), move |shared, name, verdict| {
             let made = verdict.and_then(|_| {
                 let parent = shared.inodes.get(parent)?;
-                rustix::fs::mkdirat(&parent.fd, &*name, Mode::from_raw_mode(mode & 0o7777))?;
-                shared.inodes.look_up(&parent, &name)
+                rustix::fs::mkdirat(&parent.fd, name, Mode::from_raw_mode(mode & 0o7777))?;
+                shared.inodes.look_up(&parent, name)
             });
             match made {
                 Ok((number, stat)) => {
@@ -393,16 +399,14 @@ impl Filesystem for Passthrough {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let name = name.to_string_lossy().into_owned();
-        let path = self.shared.child(parent, OsStr::new(&name));
-        self.serve(Call::Create, &path, move |shared, verdict| {
-            match verdict.and_then(|_| shared.create(parent, &name, mode, flags)) {
-                Ok((attributes, handle)) => {
-                    let flags = FopenFlags::empty();
-                    reply.created(&BELIEVED, &attributes, GENERATION, handle, flags);
-                }
-                Err(e) => reply.error(error(e)),
+        self.serve_child(Call::Create, (parent, name), move |shared, name, verdict| match verdict
+            .and_then(|_| shared.create(parent, name, mode, flags))
+        {
+            Ok((attributes, handle)) => {
+                let flags = FopenFlags::empty();
+                reply.created(&BELIEVED, &attributes, GENERATION, handle, flags);
             }
+            Err(e) => reply.error(error(e)),
         });
     }
 

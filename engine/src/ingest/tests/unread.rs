@@ -125,8 +125,8 @@ fn a_file_that_cannot_be_opened_is_known_and_comes_back() {
     }
 }
 
-#[test]
-fn a_tail_slot_that_cannot_be_read_is_neither_empty_nor_emptied() {
+/// A disk as a kill leaves it while a record is in the tail file alone, and that record.
+fn killed_with_a_young_tail() -> (SimStorage, Records) {
     let sim = disk();
     let registry = recovered_on(&sim).registry;
     let mut shard = Shard::start(&registry, 0, 5);
@@ -134,13 +134,18 @@ fn a_tail_slot_that_cannot_be_read_is_neither_empty_nor_emptied() {
     shard.work(&registry);
     shard.advance(20_000);
     shard.work(&registry);
-    let sim = sim.kill();
+    (sim.kill(), shard.appended)
+}
+
+#[test]
+fn a_tail_slot_that_cannot_be_read_is_neither_empty_nor_emptied() {
+    let (sim, appended) = killed_with_a_young_tail();
     let path = Path::new(INGEST).join(tail::file_name(0));
     let before = sim.read_file(&path).unwrap();
     sim.make_unreadable(".tail", 0..1);
     let found = recovered_on(&sim);
     assert_eq!(found.tail_records, 0);
-    assert_eq!(check_told(&found.registry, &shard.appended), Records::new());
+    assert_eq!(check_told(&found.registry, &appended), Records::new());
     assert!(found.registry.prepare_tail(0).is_err());
     assert!(tail::prepare(&sim, Path::new(INGEST), 0).is_err());
     assert_eq!(found.registry.look_again(1).tail_records, 0);
@@ -149,27 +154,20 @@ fn a_tail_slot_that_cannot_be_read_is_neither_empty_nor_emptied() {
     assert!(checked.damage[0].refusal().is_some());
     sim.make_readable();
     assert_eq!(found.registry.look_again(1 + UNREAD_PAUSE_MS_MAX).tail_records, 1);
-    assert_eq!((found.registry.pin().lost, read_all(&found.registry)), (vec![], shard.appended));
+    assert_eq!((found.registry.pin().lost, read_all(&found.registry)), (vec![], appended));
     assert!(found.registry.prepare_tail(0).is_ok());
 }
 
 #[test]
 fn tail_records_that_cannot_be_saved_at_the_start_are_told_and_saved_later() {
-    let sim = disk();
-    let registry = recovered_on(&sim).registry;
-    let mut shard = Shard::start(&registry, 0, 5);
-    shard.append("young\n");
-    shard.work(&registry);
-    shard.advance(20_000);
-    shard.work(&registry);
-    let sim = sim.kill();
+    let (sim, appended) = killed_with_a_young_tail();
     sim.fail(Fault::random(Call::Create, 1.0, FaultError::NoSpace));
     let found = recovered_on(&sim);
-    assert_eq!(check_told(&found.registry, &shard.appended), Records::new());
+    assert_eq!(check_told(&found.registry, &appended), Records::new());
     assert_eq!(found.registry.look_again(1).errors.len(), 1);
     sim.clear_faults();
     found.registry.look_again(1 + UNREAD_PAUSE_MS_MAX);
-    assert_eq!((found.registry.pin().lost, read_all(&found.registry)), (vec![], shard.appended));
+    assert_eq!((found.registry.pin().lost, read_all(&found.registry)), (vec![], appended));
 }
 
 #[test]

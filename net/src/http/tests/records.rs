@@ -109,7 +109,7 @@ fn refusals_name_what_is_wrong() {
     let server = Server::start();
     for (target, headers, body, status, part) in [
         ("/records?mode=bulk", &[][..], &b"x"[..], 400, "replicate"),
-        ("/records?mode=x", &[], b"x", 400, "durable or fast"),
+        ("/records?mode=x", &[], b"x", 400, "; valid is durable or fast."),
         ("/records?topic=-", &[], b"x", 400, "topic: "),
         ("/records?nonsense", &[], b"x", 400, "topic, mode"),
         ("/records", &[("Content-Encoding", "br")], b"x", 415, "gzip or zstd"),
@@ -120,7 +120,7 @@ fn refusals_name_what_is_wrong() {
     ] {
         let answer = request(server.address, "POST", target, headers, body);
         assert_eq!(answer.status, status, "{target} {headers:?}");
-        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        let error = answer.json()["error"].as_str().unwrap().to_owned() + ".";
         assert!(error.contains(part), "{target}: {error}");
     }
     assert!(held(&server).is_empty());
