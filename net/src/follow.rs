@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::follow::{Budget, Fanout, Filter, Hit, Ordered, Queue, StreamFormat};
+use engine::follow::{Budget, Fanout, Filter, Hit, Ordered, Queue, QueueShare, StreamFormat};
 use engine::ingest::log::{Now, ShardLog, Tapped};
 use engine::limits::FOLLOW_PIECE_BYTES;
 use engine::pulse::Pulse;
@@ -23,10 +23,16 @@ use tokio::sync::oneshot;
 
 use crate::limits::{
     FOLLOW_BATCH_BYTES, FOLLOW_HELD_BYTES_MAX, FOLLOW_INCOMING_BYTES_MAX, FOLLOW_QUEUE_BYTES_MAX,
-    FOLLOW_QUEUES_BYTES_MAX,
+    FOLLOW_QUEUE_OWN_BYTES, FOLLOW_QUEUES_BYTES_MAX, FOLLOWERS_MAX,
 };
 use crate::metrics::{FollowMetrics, NodeMetrics};
 use crate::shard::placement::Placement;
+
+/// What one follower's queue holds.
+const SHARE: QueueShare =
+    QueueShare { own_bytes: FOLLOW_QUEUE_OWN_BYTES, bytes_max: FOLLOW_QUEUE_BYTES_MAX };
+/// What all of them hold beyond what is their own.
+const SHARED_BYTES: usize = FOLLOW_QUEUES_BYTES_MAX - FOLLOWERS_MAX * FOLLOW_QUEUE_OWN_BYTES;
 
 /// How long the thread waits for shards before it has them take a turn. Their promises are whole
 /// milliseconds.
@@ -104,7 +110,7 @@ impl Hub {
             epoch: AtomicU64::new(0),
             floor_ms: AtomicU64::new(0),
             placement,
-            budget: Arc::new(Budget::new(FOLLOW_QUEUES_BYTES_MAX)),
+            budget: Arc::new(Budget::new(SHARED_BYTES)),
             pulse: Arc::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -146,7 +152,7 @@ impl Hub {
         format: StreamFormat,
     ) -> (Subscription, oneshot::Receiver<u64>) {
         let budget = Arc::clone(&self.shared.budget);
-        let queue = Arc::new(Queue::new(format, FOLLOW_QUEUE_BYTES_MAX, budget));
+        let queue = Arc::new(Queue::new(format, SHARE, budget));
         let (boundary, known) = oneshot::channel();
         let mut state = self.shared.lock();
         if state.is_stopped {

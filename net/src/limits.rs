@@ -221,7 +221,11 @@ pub const FOLLOW_BATCH_BYTES: usize = 256 << 10;
 /// What waits for one follower, bytes; one that is further behind misses records.
 pub const FOLLOW_QUEUE_BYTES_MAX: usize = 2 << 20;
 
-/// What waits for all followers together, bytes.
+/// What is kept for each follower whatever the others hold, bytes: those that take nothing cost the
+/// others no shorter record.
+pub const FOLLOW_QUEUE_OWN_BYTES: usize = 16 << 10;
+
+/// What waits for all followers together, bytes, what is kept for each included.
 pub const FOLLOW_QUEUES_BYTES_MAX: usize = 64 << 20;
 
 /// Time after which a silent stream shows that it is alive, if it is one of server-sent events, or

@@ -77,8 +77,13 @@ impl Follower {
 
     /// Waits until what came satisfies the condition, and returns it.
     pub fn wait_for(&self, what: &str, condition: impl Fn(&str) -> bool) -> String {
-        wait_until(what, || condition(&self.text()));
-        self.text()
+        let mut text = String::new();
+        let came = crate::comes_true(|| {
+            text = self.text();
+            condition(&text)
+        });
+        assert!(came, "gave up waiting until {what}; what came ends in {:?}", crate::tail(&text));
+        text
     }
 }
 

@@ -25,13 +25,30 @@ use std::time::{Duration, Instant};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Polls until `condition` holds; panics with `what` after the deadline.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    assert!(comes_true(condition), "gave up waiting until {what}");
+}
+
+/// Whether the condition comes true before the deadline.
+pub fn comes_true(mut condition: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < DEADLINE, "gave up waiting until {what}");
+        if start.elapsed() >= DEADLINE {
+            return false;
+        }
         std::thread::yield_now();
         std::thread::park_timeout(Duration::from_millis(5));
     }
+    true
+}
+
+/// The end of a text, for the words of a failure.
+pub fn tail(text: &str) -> &str {
+    let mut start = text.len().saturating_sub(1_000);
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    &text[start..]
 }
 
 /// Says, so that nobody overlooks it in a log, that a test could not run here.

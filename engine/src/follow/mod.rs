@@ -16,4 +16,4 @@ mod tests;
 
 pub use fanout::{Fanout, Filter, Hit};
 pub use order::Ordered;
-pub use queue::{Budget, Queue, StreamFormat};
+pub use queue::{Budget, Queue, QueueShare, StreamFormat};

@@ -1,9 +1,10 @@
 //! What waits for one follower.
 //!
-//! Invariants: the writer never waits; a queue holds at most its own share and all queues together
-//! at most their budget; those who take nothing leave room for those who do; once something was
-//! missed nothing is added until the reader has taken what was there and was told how many records
-//! it missed; what the reader takes at a time is bounded, however much waits.
+//! Invariants: the writer never waits; a queue holds at most its share and all queues together at most
+//! what is their own and the budget that they share; what is a queue's own it gets whatever the
+//! others hold, so that those who take nothing cost those who do no record that fits in there; once
+//! something was missed nothing is added until the reader has taken what was there and was told how
+//! many records it missed; what the reader takes at a time is bounded, however much waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +51,7 @@ impl StreamFormat {
     }
 }
 
-/// What all queues may hold together, bytes.
+/// What all queues may hold together beyond what is their own, bytes.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicUsize,
@@ -96,19 +97,28 @@ struct State {
     is_abandoned: bool,
 }
 
+/// How much one queue may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueShare {
+    /// Kept for it whatever the others hold, bytes: nothing of the budget.
+    pub own_bytes: usize,
+    /// What it holds at most, bytes, if it is not a single record.
+    pub bytes_max: usize,
+}
+
 /// See the page of the module.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
     format: StreamFormat,
-    bytes_max: usize,
+    share: QueueShare,
     budget: Arc<Budget>,
 }
 
 impl Queue {
     /// An empty one.
-    pub fn new(format: StreamFormat, bytes_max: usize, budget: Arc<Budget>) -> Self {
-        Self { state: Mutex::default(), format, bytes_max, budget }
+    pub fn new(format: StreamFormat, share: QueueShare, budget: Arc<Budget>) -> Self {
+        Self { state: Mutex::default(), format, share, budget }
     }
 
     /// How its records are written.
@@ -118,17 +128,22 @@ impl Queue {
 
     /// Adds bytes that are so many records, or counts them as missed; says how many were.
     ///
-    /// A queue may grow for as long as it is shorter than what the budget has left (the dynamic
-    /// threshold of Choudhury and Hahne 1998): any number of readers that take nothing settle at
-    /// equal lengths and leave that much to everybody else. An empty queue takes up to half of what
-    /// is left, so that a record larger than a share gets through and something is left always.
+    /// Beyond what is its own a queue may grow for as long as it is no longer than what the budget
+    /// then has left (the dynamic threshold of Choudhury and Hahne 1998, with a reserve for each
+    /// queue as in their section V): any number of readers that take nothing settle at equal
+    /// lengths. An empty queue takes as much at once, so that a record larger than a share gets
+    /// through.
     pub fn push(&self, bytes: &[u8], records: u64) -> u64 {
         let mut state = self.lock();
-        let free = self.budget.free();
-        let room = if state.bytes == 0 { free / 2 } else { free.min(self.bytes_max) };
-        let fits = state.missed == 0 && state.bytes + bytes.len() <= room;
-        let missed = if fits && !state.is_abandoned && self.budget.take(bytes.len()) {
-            state.bytes += bytes.len();
+        let len_bytes = state.bytes + bytes.len();
+        let shared_bytes = self.shared(len_bytes);
+        let more_bytes = shared_bytes - self.shared(state.bytes);
+        let is_short = state.bytes == 0 || len_bytes <= self.share.bytes_max;
+        let has_room =
+            more_bytes == 0 || shared_bytes <= self.budget.free().saturating_sub(more_bytes);
+        let fits = state.missed == 0 && is_short && has_room;
+        let missed = if fits && !state.is_abandoned && self.budget.take(more_bytes) {
+            state.bytes = len_bytes;
             match state.pieces.back_mut() {
                 Some(last) if last.len() + bytes.len() <= FOLLOW_PIECE_BYTES => {
                     // Not a byte more than is counted.
@@ -144,6 +159,11 @@ impl Queue {
         };
         wake(state);
         missed
+    }
+
+    /// What a queue of this length has of the budget, bytes.
+    const fn shared(&self, len_bytes: usize) -> usize {
+        len_bytes.saturating_sub(self.share.own_bytes)
     }
 
     /// Records were missed that may have been for this follower.
@@ -183,7 +203,7 @@ impl Queue {
     }
 
     fn clear(&self, state: &mut State) {
-        self.budget.give(std::mem::take(&mut state.bytes));
+        self.budget.give(self.shared(std::mem::take(&mut state.bytes)));
         state.taken = 0;
         state.pieces.clear();
     }
@@ -229,8 +249,9 @@ impl Queue {
             return Some(piece);
         }
         let first = state.pieces.pop_front()?;
+        let before_bytes = self.shared(state.bytes);
         state.bytes -= first.len();
-        self.budget.give(first.len());
+        self.budget.give(before_bytes - self.shared(state.bytes));
         Some(match std::mem::take(&mut state.taken) {
             0 => first,
             taken => first[taken..].to_vec(),

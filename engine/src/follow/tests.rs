@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::fanout::{Fanout, Filter};
 use super::order::Ordered;
-use super::queue::{Budget, Queue, StreamFormat};
+use super::queue::{Budget, Queue, QueueShare, StreamFormat};
 use crate::ingest::log::Tapped;
 use crate::limits::FOLLOW_PIECE_BYTES;
 use crate::search::Expression;
@@ -163,6 +163,11 @@ proptest! {
     }
 }
 
+/// A share of which nothing is a queue's own.
+fn at_most(bytes_max: usize) -> QueueShare {
+    QueueShare { own_bytes: 0, bytes_max }
+}
+
 struct Nobody;
 
 impl Wake for Nobody {
@@ -181,7 +186,7 @@ fn next(queue: &Queue) -> Option<String> {
 #[test]
 fn a_slow_follower_is_told_what_it_missed_between_what_it_got() {
     let budget = Arc::new(Budget::new(100));
-    let queue = Queue::new(StreamFormat::Ndjson, 4, Arc::clone(&budget));
+    let queue = Queue::new(StreamFormat::Ndjson, at_most(4), Arc::clone(&budget));
     assert_eq!(next(&queue), None);
     assert_eq!(queue.push(b"aaa", 1), 0);
     assert_eq!(queue.push(b"bb", 2), 2);
@@ -199,7 +204,7 @@ fn a_slow_follower_is_told_what_it_missed_between_what_it_got() {
 #[test]
 fn the_budget_is_shared_and_given_back() {
     let budget = Arc::new(Budget::new(10));
-    let queue = || Queue::new(StreamFormat::Text, 8, Arc::clone(&budget));
+    let queue = || Queue::new(StreamFormat::Text, at_most(8), Arc::clone(&budget));
     let (first, second) = (queue(), queue());
     assert_eq!(first.push(&[b'x'; 5], 1), 0);
     assert_eq!(second.push(&[b'x'; 5], 1), 1);
@@ -216,7 +221,7 @@ fn the_budget_is_shared_and_given_back() {
 #[test]
 fn readers_that_take_nothing_leave_room_for_one_that_does() {
     let budget = Arc::new(Budget::new(10_000));
-    let queue = || Queue::new(StreamFormat::Text, 2_000, Arc::clone(&budget));
+    let queue = || Queue::new(StreamFormat::Text, at_most(2_000), Arc::clone(&budget));
     let stalled: Vec<Queue> = (0..99).map(|_| queue()).collect();
     for _ in 0..300 {
         for queue in &stalled {
@@ -231,10 +236,36 @@ fn readers_that_take_nothing_leave_room_for_one_that_does() {
     }
 }
 
+proptest! {
+    #[test]
+    fn readers_that_take_nothing_cost_no_record_that_fits_in_what_is_a_readers_own(
+        rounds in prop::collection::vec((1_usize..200, 1_usize..=16, any::<bool>()), 1..400),
+    ) {
+        let budget = Arc::new(Budget::new(1_000));
+        let share = QueueShare { own_bytes: 16, bytes_max: 500 };
+        let queue = || Queue::new(StreamFormat::Text, share, Arc::clone(&budget));
+        let (stalled, reader): (Vec<Queue>, Queue) = ((0..20).map(|_| queue()).collect(), queue());
+        for (stalled_bytes, bytes, takes_notes) in rounds {
+            for queue in &stalled {
+                queue.push(&vec![b'x'; stalled_bytes], 1);
+                // It is told what it missed for as long as its socket has room.
+                while takes_notes && queue.is_behind() {
+                    next(queue);
+                }
+            }
+            prop_assert_eq!(reader.push(&vec![b'y'; bytes], 1), 0);
+            prop_assert_eq!(next(&reader).map(|got| got.len()), Some(bytes));
+            prop_assert!(budget.used() <= 1_000);
+        }
+        drop(stalled);
+        prop_assert_eq!(budget.used(), 0);
+    }
+}
+
 #[test]
 fn readers_that_take_no_large_record_leave_room_for_small_ones() {
     let budget = Arc::new(Budget::new(10_000));
-    let queue = || Queue::new(StreamFormat::Text, 2_000, Arc::clone(&budget));
+    let queue = || Queue::new(StreamFormat::Text, at_most(2_000), Arc::clone(&budget));
     let stalled: Vec<Queue> = (0..99).map(|_| queue()).collect();
     for queue in &stalled {
         queue.push(&[b'x'; 1_000], 1);
@@ -247,7 +278,7 @@ fn readers_that_take_no_large_record_leave_room_for_small_ones() {
 #[test]
 fn a_record_larger_than_a_share_comes_in_pieces() {
     let budget = Arc::new(Budget::new(1 << 20));
-    let queue = Queue::new(StreamFormat::Text, 100, Arc::clone(&budget));
+    let queue = Queue::new(StreamFormat::Text, at_most(100), Arc::clone(&budget));
     let large: Vec<u8> = (0..FOLLOW_PIECE_BYTES * 2 + 7).map(|n| b'a' + (n % 26) as u8).collect();
     assert_eq!(queue.push(&large, 1), 0, "nothing else waits");
     assert_eq!(queue.push(b"z", 1), 1);
@@ -265,7 +296,7 @@ fn a_record_larger_than_a_share_comes_in_pieces() {
 #[test]
 fn who_fetches_elsewhere_what_it_missed_holds_nothing_meanwhile() {
     let budget = Arc::new(Budget::new(100));
-    let queue = Queue::new(StreamFormat::Text, 4, Arc::clone(&budget));
+    let queue = Queue::new(StreamFormat::Text, at_most(4), Arc::clone(&budget));
     queue.push(b"aaa", 1);
     assert!(!queue.is_missing() && budget.used() == 3);
     queue.push(b"bbb", 1);
