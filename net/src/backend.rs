@@ -37,8 +37,12 @@ pub trait Backend: Send + Sync + 'static {
     fn newest_ms(&self) -> u64;
 
     /// Begins to take the records of one request; all of them go to one shard. `None` leaves the
-    /// topic to the node's configuration.
-    fn appender(&self, topic: Option<Topic>) -> Result<Box<dyn Appender>, AppendError>;
+    /// topic to the node's configuration; `is_awaited`: its client waits until they are durable.
+    fn appender(
+        &self,
+        topic: Option<Topic>,
+        is_awaited: bool,
+    ) -> Result<Box<dyn Appender>, AppendError>;
 
     /// Longest record without its LF, bytes; longer lines are cut before they are appended.
     fn max_record_size_bytes(&self) -> usize;

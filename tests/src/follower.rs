@@ -4,8 +4,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::wait_until;
-
 /// An open stream; its connection is closed when dropped.
 pub struct Follower {
     stream: TcpStream,

@@ -174,14 +174,19 @@ impl Node {
     }
 
     /// Asks it to end and waits.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
+        self.stop_and_tell().0
+    }
+
+    /// The same, with what it has logged.
+    pub fn stop_and_tell(mut self) -> (ExitStatus, String) {
         self.signal(rustix::process::Signal::TERM);
         let mut status = None;
         wait_until("the node ends", || {
             status = self.child.try_wait().ok().flatten();
             status.is_some()
         });
-        status.expect("just seen")
+        (status.expect("just seen"), self.log())
     }
 
     /// How it ended, if it has.

@@ -258,7 +258,8 @@ fn a_node_on_a_full_disk_stops_soon_and_keeps_what_it_acknowledged() {
         let age = node.metric("oklog_unstored_age_seconds");
         assert!(age > 0.0, "what only memory holds has an age");
         let start = std::time::Instant::now();
-        assert!(node.stop().success());
+        let (status, log) = node.stop_and_tell();
+        assert!(status.success(), "nothing is lost that its sender takes for safe:\n{log}");
         let spent = start.elapsed();
         assert!(spent < Duration::from_secs(15), "half of --shutdown-timeout: {spent:?}");
     });

@@ -144,7 +144,11 @@ impl Backend for NodeBackend {
         shards.max().unwrap_or(0).max(self.newest_at_start_ms)
     }
 
-    fn appender(&self, topic: Option<Topic>) -> Result<Box<dyn Appender>, AppendError> {
+    fn appender(
+        &self,
+        topic: Option<Topic>,
+        is_awaited: bool,
+    ) -> Result<Box<dyn Appender>, AppendError> {
         if self.stopping.load(Ordering::Acquire) {
             return Err(AppendError::ShuttingDown);
         }
@@ -160,6 +164,7 @@ impl Backend for NodeBackend {
             placement: self.placement.clone(),
             shard,
             topic,
+            is_awaited,
             end: Arc::default(),
             appends: Arc::clone(&self.appends),
             doors: Arc::clone(&self.doors),
@@ -311,6 +316,7 @@ struct ShardAppender {
     placement: Placement,
     shard: usize,
     topic: Option<Topic>,
+    is_awaited: bool,
     /// Log position behind the last append that was answered.
     end: Arc<AtomicU64>,
     appends: Arc<Semaphore>,
@@ -349,6 +355,7 @@ impl Appender for ShardAppender {
     fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>> {
         let (placement, shard, topic) = (self.placement.clone(), self.shard, self.topic.clone());
         let (end, doors) = (Arc::clone(&self.end), Arc::clone(&self.doors));
+        let is_awaited = self.is_awaited;
         let appends = Arc::clone(&self.appends);
         Box::pin(async move {
             if let Some(refusal) = refusal(&doors) {
@@ -358,7 +365,7 @@ impl Appender for ShardAppender {
                 let bytes = u32::try_from(lines.len().min(APPEND_BYTES_MAX)).unwrap_or(u32::MAX);
                 let _permit = appends.acquire_many(bytes).await.ok()?;
                 let (reply, stamped) = oneshot::channel();
-                let message = Message::Append(Append { lines, topic, reply });
+                let message = Message::Append(Append { lines, topic, is_awaited, reply });
                 placement.seats()[shard].inbox.send(message);
                 stamped.await.ok()
             };

@@ -4,7 +4,7 @@
 //! Invariants: it ends within `--shutdown-timeout` and a moment, whatever hangs: what does not end by
 //! itself is cancelled, and what cannot be cancelled is left to the end of the process, as a kill
 //! would. The last word is true: records that were taken and are not on disk are counted, and make
-//! the exit code 1. The directories stay locked for as long as a thread may still write to them.
+//! the exit code 1, if their senders take them for safe. The directories stay locked for as long as a thread may still write to them.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use engine::ingest::left_in_tail::sync_and_count;
 use engine::ingest::stamp_mark::StampKeeper;
 use engine::storage::OsStorage;
-use net::shard::Placement;
 use net::shard::inbox::Message;
 use net::shard::placement::Seat;
+use net::shard::{NotOnDisk, Placement};
 
 use super::{Node, NodeError, store_work};
 
@@ -64,22 +64,29 @@ impl Node {
         let (placement, directory) = (self.placement.clone(), self.config.ingest.path.clone());
         let not_on_disk = within(move || records_not_on_disk(&placement, &directory));
         all_ended &= not_on_disk.is_some();
-        let not_on_disk = not_on_disk.unwrap_or_else(|| unsynced_records(&self.placement));
+        let lost = not_on_disk.unwrap_or_else(|| unsynced_records(&self.placement));
         let (seconds, waiting_bytes) =
             (start.elapsed().as_secs_f64(), self.store.source.registry.backlog_bytes());
         if !all_ended {
             // The process ends now, and with it the locks.
             self.locks.into_iter().for_each(std::mem::forget);
         }
-        if not_on_disk > 0 {
+        if lost.records > 0 {
             tracing::error!(
                 seconds,
                 waiting_bytes,
-                not_on_disk,
+                not_on_disk = lost.records,
                 "stopped, but records that were taken are not on disk: the disk took no more in \
                  time; what else waits is on disk and is taken up at the next start"
             );
-            return Err(NodeError::NotOnDisk(not_on_disk));
+            return Err(NodeError::NotOnDisk(lost.records));
+        }
+        if lost.awaited_records > 0 {
+            tracing::warn!(
+                awaited_records = lost.awaited_records,
+                "records are not on disk whose senders were not told that they are: who counts \
+                 acknowledgements sends them again"
+            );
         }
         let words = if waiting_bytes == 0 && all_ended {
             "stopped; nothing waits, all is in the store"
@@ -114,23 +121,48 @@ fn close_stamps(placement: &Placement, stamps: Arc<Mutex<StampKeeper>>) -> bool 
     closed.is_some()
 }
 
+/// Records that a stop leaves behind.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Lost {
+    /// Their senders take them for safe, or never wanted to know.
+    records: u64,
+    /// Their senders were not told that they are safe.
+    awaited_records: u64,
+}
+
+impl Lost {
+    /// Of a shard of whose unsynced records so many were found on the disk after all. Which these are
+    /// is not known: what can be lost is told.
+    fn of(shard: NotOnDisk, kept_records: u64) -> Self {
+        let gone = shard.unsynced.records.saturating_sub(kept_records);
+        let records = gone.min(shard.unsynced.records.saturating_sub(shard.awaited_records));
+        Self { records, awaited_records: gone - records }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            records: self.records + other.records,
+            awaited_records: self.awaited_records + other.awaited_records,
+        }
+    }
+}
+
 /// Records that shards did not get to sync.
-fn unsynced_records(placement: &Placement) -> u64 {
-    placement.seats().iter().map(|seat| seat.unsynced().records).sum()
+fn unsynced_records(placement: &Placement) -> Lost {
+    let shards = placement.seats().iter().map(|seat| Lost::of(seat.unsynced(), 0));
+    shards.fold(Lost::default(), Lost::plus)
 }
 
 /// Records that were taken and that nobody will find again, as far as can be known: those that shards
 /// did not get to sync, less those that their tail files keep.
-fn records_not_on_disk(placement: &Placement, directory: &Path) -> u64 {
+fn records_not_on_disk(placement: &Placement, directory: &Path) -> Lost {
     let of_shard = |(shard, seat): (usize, &Seat)| {
-        let unsynced = seat.unsynced();
-        if unsynced.records == 0 {
-            return 0;
-        }
-        let kept = unsynced.first.map(|first| sync_and_count(&OsStorage, directory, shard, first));
-        unsynced.records.saturating_sub(kept.and_then(Result::ok).unwrap_or(0))
+        let left = seat.unsynced();
+        let first = left.unsynced.first.filter(|_| left.unsynced.records > 0);
+        let kept = first.map(|first| sync_and_count(&OsStorage, directory, shard, first));
+        Lost::of(left, kept.and_then(Result::ok).unwrap_or(0))
     };
-    placement.seats().iter().enumerate().map(of_shard).sum()
+    placement.seats().iter().enumerate().map(of_shard).fold(Lost::default(), Lost::plus)
 }
 
 /// Lets gathering take what it can until the deadline, then cancels it; says whether every thread has
@@ -201,6 +233,22 @@ fn join_while(thread: JoinHandle<()>, mut lasts: impl FnMut() -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::ingest::log::Unsynced;
+
+    #[test]
+    fn what_senders_wait_for_is_not_lost_with_the_rest() {
+        let shard = |records, awaited_records| NotOnDisk {
+            unsynced: Unsynced { records, first: None },
+            awaited_records,
+        };
+        let lost = |records, awaited_records| Lost { records, awaited_records };
+        assert_eq!(Lost::of(shard(0, 0), 0), lost(0, 0));
+        assert_eq!(Lost::of(shard(9, 0), 0), lost(9, 0));
+        assert_eq!(Lost::of(shard(9, 9), 0), lost(0, 9));
+        assert_eq!(Lost::of(shard(9, 7), 0), lost(2, 7));
+        assert_eq!(Lost::of(shard(9, 7), 8), lost(1, 0), "it may be one of the two");
+        assert_eq!(Lost::of(shard(9, 7), 9), lost(0, 0));
+    }
 
     #[test]
     fn shards_are_waited_for_until_the_deadline_unless_a_full_disk_takes_nothing() {

@@ -79,7 +79,7 @@ async fn take(
     if declared.is_some_and(|bytes: u64| bytes > body_bytes_max) {
         return Err(Refusal { kept: Some(0), ..too_large(body_bytes_max) });
     }
-    let appender = app.backend.appender(topic);
+    let appender = app.backend.appender(topic, mode == Mode::Durable);
     let appender = appender.map_err(|error| Refusal { kept: Some(0), ..refused(&error) })?;
     let mut intake = Intake {
         appender,

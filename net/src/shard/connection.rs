@@ -201,8 +201,9 @@ impl Connection {
         let pending_before = self.pending.len();
         self.taken_bytes += bytes.len() as u64;
         self.taken_us = intake.now_us();
+        let is_awaited = self.is_awaited();
         let Self { framer, topic, records, pending, .. } = self;
-        framer.feed(bytes, &mut append_to(intake, topic.as_ref(), records, pending));
+        framer.feed(bytes, &mut append_to(intake, (topic.as_ref(), is_awaited), records, pending));
         intake.tally.cut_records += self.framer.cuts() - cuts_before;
         if self.framer.take_lost_count() {
             intake.tell_lost_count(self.port, &self.socket);
@@ -230,6 +231,11 @@ impl Connection {
             }
             None => self.promised = self.records,
         }
+    }
+
+    /// Whether its client sends again what it was not told to be durable.
+    fn is_awaited(&self) -> bool {
+        self.acknowledges && matches!(self.port, Port::Durable)
     }
 
     fn after_append(&mut self, intake: &mut Intake<'_>) {
@@ -284,9 +290,15 @@ impl Connection {
     /// told of it: it could not tell such a record from its next line, and would take that one for
     /// safe.
     pub(super) fn cut_partial(&mut self, intake: &mut Intake<'_>) {
+        let is_awaited = self.is_awaited();
         let Self { framer, topic, records, pending, .. } = self;
         let (mut uncounted, pending_before) = (*records, pending.len());
-        framer.cut_partial(&mut append_to(intake, topic.as_ref(), &mut uncounted, pending));
+        framer.cut_partial(&mut append_to(
+            intake,
+            (topic.as_ref(), is_awaited),
+            &mut uncounted,
+            pending,
+        ));
         if let Some((_, counted)) = pending.back_mut() {
             *counted = *records;
         }
@@ -308,8 +320,10 @@ impl Connection {
             self.take_lines(&held, intake);
         }
         let pending_before = self.pending.len();
+        let is_awaited = self.is_awaited();
         let Self { framer, topic, records, pending, .. } = self;
-        let any = framer.finish(&mut append_to(intake, topic.as_ref(), records, pending));
+        let any =
+            framer.finish(&mut append_to(intake, (topic.as_ref(), is_awaited), records, pending));
         self.count_bytes(pending_before);
         self.after_append(intake);
         any
@@ -372,12 +386,15 @@ impl Connection {
 /// Hands whole lines to the log and notes where their promise will hold.
 fn append_to(
     intake: &mut Intake<'_>,
-    topic: Option<&TopicChoice>,
+    (topic, is_awaited): (Option<&TopicChoice>, bool),
     records: &mut u64,
     pending: &mut VecDeque<(u64, u64)>,
 ) -> impl FnMut(&[u8]) {
     move |lines| {
         let stamped = intake.append(lines, topic);
+        if is_awaited {
+            intake.note_awaited(&stamped);
+        }
         *records += stamped.records;
         pending.push_back((stamped.end, *records));
     }

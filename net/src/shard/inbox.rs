@@ -44,6 +44,8 @@ pub struct Append {
     pub lines: Bytes,
     /// Their topic; `None` for the node's own choice.
     pub topic: Option<Topic>,
+    /// The sender waits until they are durable.
+    pub is_awaited: bool,
     /// Where the answer goes once they are numbered; a receiver that is gone takes the request
     /// back.
     pub reply: oneshot::Sender<Stamped>,

@@ -32,6 +32,11 @@ impl<'a> Intake<'a> {
         stamped
     }
 
+    /// The sender of these waits until they are durable.
+    pub(super) fn note_awaited(&mut self, stamped: &Stamped) {
+        self.tally.awaited.add(stamped);
+    }
+
     /// The one topic of all lines of a connection, unless each line has its own.
     pub(super) fn topic_of_all<'b>(&self, topic: Option<&'b TopicChoice>) -> Option<&'b Topic>
     where

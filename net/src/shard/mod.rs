@@ -12,6 +12,7 @@
 //! ask for acknowledgements is never sent a byte.
 
 pub(crate) mod accepting;
+mod awaited;
 mod connection;
 mod fetch;
 pub mod inbox;
@@ -35,7 +36,7 @@ use crate::budget::PerAddress;
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 pub use connection::Port;
-pub use placement::{Gate, Placement};
+pub use placement::{Gate, NotOnDisk, Placement};
 
 /// What a shard asks of the thread that looks after segment files. Calls return at once.
 pub trait Keeper: Send + Sync {

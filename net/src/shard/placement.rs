@@ -11,6 +11,15 @@ use engine::pulse::Pulse;
 
 use super::inbox::Inbox;
 
+/// What of a shard's records is not known to be on the disk.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NotOnDisk {
+    /// How many, and where they begin.
+    pub unsynced: Unsynced,
+    /// Of them, those whose senders were not told that they are, and send them again.
+    pub awaited_records: u64,
+}
+
 /// One shard as the others see it.
 pub struct Seat {
     /// Its inbox.
@@ -22,7 +31,7 @@ pub struct Seat {
     /// Up to where it has given or ruled out stamps, ms.
     pub stamped_ms: AtomicU64,
     /// What of its records is not known to be on the disk.
-    unsynced: Mutex<Unsynced>,
+    unsynced: Mutex<NotOnDisk>,
     /// Stamp of the oldest record that only its memory shows, ms; `u64::MAX` where there is none.
     pub oldest_ms: AtomicU64,
     /// Moves with every turn.
@@ -33,11 +42,11 @@ pub struct Seat {
 
 impl Seat {
     /// What of its records was not known to be on the disk after its last turn.
-    pub fn unsynced(&self) -> Unsynced {
+    pub fn unsynced(&self) -> NotOnDisk {
         *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_unsynced(&self, unsynced: Unsynced) {
+    pub(super) fn set_unsynced(&self, unsynced: NotOnDisk) {
         *self.unsynced.lock().unwrap_or_else(PoisonError::into_inner) = unsynced;
     }
 }

@@ -30,6 +30,7 @@ use super::connection::{Brought, Connection, Port};
 use super::fetch::Fetching;
 use super::inbox::{Append, Message};
 use super::intake::Intake;
+use super::placement::NotOnDisk;
 use super::tally::Tally;
 use super::unfinished::Unfinished;
 use crate::budget::{AddressPlace, TooMany};
@@ -458,6 +459,9 @@ impl Shard {
         let mut intake = Intake::of(&mut self.parts, &mut self.tally, now);
         let topic = append.topic.clone().map(TopicChoice::Static);
         let stamped = intake.append(&append.lines, topic.as_ref());
+        if append.is_awaited {
+            intake.note_awaited(&stamped);
+        }
         self.tally.taken_bytes += append.lines.len() as u64;
         // The client may have gone meanwhile; its records stay.
         let _ = append.reply.send(stamped);
@@ -473,7 +477,8 @@ impl Shard {
         let seat = &self.parts.placement.seats()[self.parts.index];
         seat.newest_ms.store(self.tally.newest_ms, Ordering::Release);
         seat.stamped_ms.store(self.parts.log.stamped_ms(), Ordering::Release);
-        seat.set_unsynced(self.parts.log.unsynced());
+        let awaited_records = self.tally.awaited.beyond(self.parts.log.durable_end());
+        seat.set_unsynced(NotOnDisk { unsynced: self.parts.log.unsynced(), awaited_records });
         let oldest_ms = self.parts.log.oldest_unpublished_ms().unwrap_or(u64::MAX);
         seat.oldest_ms.store(oldest_ms, Ordering::Release);
         self.tally.publish(metrics);

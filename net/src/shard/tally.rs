@@ -1,6 +1,7 @@
 //! What a shard counts in one turn of its loop, handed to the node's metrics at the end of the
 //! turn: no record and no received chunk costs an atomic operation.
 
+use super::awaited::Awaited;
 use crate::metrics::NodeMetrics;
 
 /// Counts since the last [`Tally::publish`], and levels as they are now.
@@ -36,6 +37,8 @@ pub(super) struct Tally {
     pub(super) memory_bytes: u64,
     /// Newest stamp given, ms.
     pub(super) newest_ms: u64,
+    /// Records that their senders wait for.
+    pub(super) awaited: Awaited,
     published: Levels,
 }
 

@@ -90,7 +90,7 @@ impl Backend for Fake {
         0
     }
 
-    fn appender(&self, topic: Option<Topic>) -> Result<Box<dyn Appender>, AppendError> {
+    fn appender(&self, topic: Option<Topic>, _: bool) -> Result<Box<dyn Appender>, AppendError> {
         let topic = topic.unwrap_or_else(|| self::topic("default"));
         Ok(Box::new(FakeAppender { inner: Arc::clone(&self.inner), topic }))
     }

@@ -115,9 +115,12 @@ impl Connection {
         self.pace.on_receive(bytes);
         self.taken_bytes += bytes as u64;
         self.taken_us = intake.now_us();
-        let pending_before = self.pending.len();
+        let (pending_before, is_awaited) = (self.pending.len(), self.is_awaited());
         if whole > 0 {
             let stamped = intake.take_lent(whole, topic);
+            if is_awaited {
+                intake.note_awaited(&stamped);
+            }
             self.records += stamped.records;
             self.pending.push_back((stamped.end, self.records));
         }
