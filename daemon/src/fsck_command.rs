@@ -5,6 +5,7 @@
 //! read is an error, not damage, and nothing is said of what it holds; a path without any data of ours
 //! is an error; a file that was set aside counts as damage for as long as it is there.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -81,8 +82,10 @@ fn tell_unchecked(path: &Path, report: &Report) {
 
 /// Says on standard error who is writing to what was read.
 fn tell_owners(report: &Report) {
-    let locks = report.files.iter().filter(|file| file.kind == FileKind::Lock);
-    for directory in locks.filter_map(|file| file.path.parent()) {
+    // Of each directory: a lock file may have been taken away from its owner.
+    let directories: BTreeSet<&Path> =
+        report.files.iter().filter_map(|file| file.path.parent()).collect();
+    for directory in directories {
         if let Some(pid) = lock::holder(directory) {
             output::tell(format_args!(
                 "note: {}: in use by the process with pid {pid}; what it writes meanwhile may look \

@@ -136,10 +136,15 @@ impl Disks {
     ) -> io::Result<()> {
         for side in Side::ALL {
             let (disks, storage, watch) = (Arc::clone(self), Arc::clone(storage), self.watch(side));
+            let doors = Arc::clone(doors);
             let name = format!("probe-{}", side.name());
             std::thread::Builder::new().name(name).spawn(move || {
                 loop {
                     std::thread::sleep(PROBE_BEAT);
+                    // What is there may be somebody else's.
+                    if doors.is_taken_away(side) {
+                        continue;
+                    }
                     disks.probe_if_due(side, &*storage, &watch);
                 }
             })?;

@@ -24,6 +24,10 @@ pub(super) struct Doors {
     disk_low: AtomicBool,
     /// What is low, for the operator.
     disk_words: Mutex<String>,
+    /// What was taken away of each directory, for the operator.
+    taken_away: Mutex<[Option<String>; 2]>,
+    /// Files that were deleted while they were written, and what they held is not written anew.
+    lost_files: AtomicBool,
     /// What is wrong with the disk of each directory, for the operator.
     trouble: Mutex<[Option<String>; 2]>,
     /// Room for the output of a compaction, bytes.
@@ -40,6 +44,8 @@ impl Default for Doors {
             unmarked: AtomicBool::new(false),
             disk_low: AtomicBool::new(false),
             disk_words: Mutex::default(),
+            taken_away: Mutex::default(),
+            lost_files: AtomicBool::new(false),
             trouble: Mutex::default(),
             compaction_bytes: AtomicU64::new(u64::MAX),
         }
@@ -62,6 +68,40 @@ impl Doors {
     pub(super) fn set_shortage(&self, words: Option<String>) {
         *lock(&self.shortage) = words;
         self.move_gate();
+    }
+
+    /// What was taken away of each directory, as the words say. Says whether that is news.
+    pub(super) fn set_taken_away(&self, words: [Option<String>; 2]) -> bool {
+        let before = std::mem::replace(&mut *lock(&self.taken_away), words.clone());
+        self.move_gate();
+        before != words
+    }
+
+    /// Files were deleted while they were written, or all that they held is written anew.
+    pub(super) fn set_lost_files(&self, lost: bool) {
+        self.lost_files.store(lost, Ordering::Release);
+        self.move_gate();
+    }
+
+    fn taken_away(&self, side: Side) -> Option<String> {
+        let is_file_lost = side == Side::Ingest && self.lost_files.load(Ordering::Acquire);
+        lock(&self.taken_away)[side as usize].clone().or_else(|| {
+            is_file_lost.then(|| {
+                "files of --ingest.path were deleted while they were written: what they held is \
+                 written anew"
+                    .into()
+            })
+        })
+    }
+
+    /// Whether this directory is not the one that the node works on: nothing in it may be touched.
+    pub(super) fn is_taken_away(&self, side: Side) -> bool {
+        lock(&self.taken_away)[side as usize].is_some()
+    }
+
+    /// The same of either.
+    pub(super) fn is_ground_lost(&self) -> bool {
+        lock(&self.taken_away).iter().any(Option::is_some)
     }
 
     fn is_short(&self) -> bool {
@@ -102,7 +142,11 @@ impl Doors {
     /// The lock keeps threads from moving it past each other.
     fn move_gate(&self) {
         let trouble = self.trouble();
-        let closed = trouble[Side::Ingest as usize].is_some()
+        let withheld = self.taken_away(Side::Ingest).is_some();
+        // First: nothing may be promised in between.
+        self.gate.set_withheld(withheld);
+        let closed = withheld
+            || trouble[Side::Ingest as usize].is_some()
             || self.is_short()
             || self.backlog_full.load(Ordering::Acquire)
             || self.unmarked.load(Ordering::Acquire)
@@ -125,23 +169,29 @@ impl Doors {
             || self.is_short()
             || self.disk_low.load(Ordering::Acquire)
             || self.unmarked.load(Ordering::Acquire)
+            || self.taken_away(Side::Ingest).is_some()
             || self.trouble()[Side::Ingest as usize].is_some()
     }
 
     /// What is wrong with the disk that takes new records, or lacking.
     pub(super) fn ingest_trouble(&self) -> Option<String> {
-        let trouble = self.trouble()[Side::Ingest as usize].clone();
-        trouble.or_else(|| lock(&self.shortage).clone())
+        self.taken_away(Side::Ingest)
+            .or_else(|| self.trouble()[Side::Ingest as usize].clone())
+            .or_else(|| lock(&self.shortage).clone())
     }
 
     /// Whether both disks let the node do its work.
     pub(super) fn is_ready(&self) -> bool {
-        !self.is_disk_failing() && self.trouble().iter().all(Option::is_none)
+        !self.is_disk_failing()
+            && self.taken_away(Side::Store).is_none()
+            && self.trouble().iter().all(Option::is_none)
     }
 
     /// Everything that keeps the node from taking records, a sentence each.
     pub(super) fn reasons(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = self.trouble().iter().flatten().cloned().collect();
+        let taken_away = Side::ALL.into_iter().filter_map(|side| self.taken_away(side));
+        let mut reasons: Vec<String> = taken_away.collect();
+        reasons.extend(self.trouble().iter().flatten().cloned());
         reasons.extend(lock(&self.shortage).clone());
         if self.disk_low.load(Ordering::Acquire) {
             reasons.push(lock(&self.disk_words).clone());
@@ -184,6 +234,15 @@ mod tests {
         assert_eq!(doors.ingest_trouble().as_deref(), Some("no descriptors"));
         doors.set_shortage(None);
         assert!(!doors.gate().is_closed() && doors.is_ready() && doors.reasons().is_empty());
+        assert!(doors.set_taken_away([None, Some("the store".into())]));
+        assert!(!doors.gate().is_closed() && !doors.gate().is_withheld() && !doors.is_ready());
+        assert!(doors.set_taken_away([Some("all".into()), None]) && doors.is_ground_lost());
+        assert!(doors.gate().is_closed() && doors.gate().is_withheld() && doors.is_disk_failing());
+        assert!(doors.set_taken_away([None, None]) && !doors.set_taken_away([None, None]));
+        doors.set_lost_files(true);
+        assert!(doors.gate().is_withheld() && !doors.is_ground_lost() && !doors.is_ready());
+        doors.set_lost_files(false);
+        assert!(!doors.gate().is_closed() && !doors.gate().is_withheld() && doors.is_ready());
         assert!(doors.set_starved(Some("none".into())) && doors.is_disk_failing());
         assert!(!doors.gate().is_closed(), "a shard without a segment stops by itself");
     }

@@ -20,6 +20,8 @@ use net::shard::inbox::Message;
 use net::shard::placement::Seat;
 use net::shard::{NotOnDisk, Placement};
 
+use super::doors::Doors;
+use super::ground::{Grounds, records_not_found};
 use super::{Node, NodeError, store_work};
 
 /// How long what is cancelled at the deadline may take to put away what it has begun.
@@ -41,9 +43,7 @@ impl Node {
         self.hub.stop();
         let mut all_ended = join_until(self.follow_thread, deadline);
         all_ended &= self.control.stop(start + self.config.shutdown_timeout / HTTP_SHARE);
-        for seat in self.placement.seats() {
-            seat.inbox.send(Message::ShutDown);
-        }
+        end_shards(&self.grounds, &self.doors, &self.placement);
         let memory = &self.metrics.shard_memory_bytes;
         let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
         let mut shards_ended = true;
@@ -56,7 +56,7 @@ impl Node {
         self.keeper.stop();
         let keeper_ended = join_until(self.keeper_thread, deadline);
         all_ended &= shards_ended && keeper_ended;
-        if all_ended {
+        if all_ended && !self.doors.is_ground_lost() {
             all_ended &= close_stamps(&self.placement, self.stamps);
         }
         self.store.stop.set();
@@ -67,9 +67,34 @@ impl Node {
         let lost = not_on_disk.unwrap_or_else(|| unsynced_records(&self.placement));
         let (seconds, waiting_bytes) =
             (start.elapsed().as_secs_f64(), self.store.source.registry.backlog_bytes());
+        let not_found = within(move || records_not_found(&self.grounds, &self.store)).unwrap_or(0);
         if !all_ended {
             // The process ends now, and with it the locks.
             self.locks.into_iter().for_each(std::mem::forget);
+        }
+        let is_whole = all_ended;
+        LastWord { seconds, waiting_bytes, not_found, lost, is_whole }.tell()
+    }
+}
+
+/// How it went.
+struct LastWord {
+    seconds: f64,
+    waiting_bytes: u64,
+    /// Records whose files were taken away.
+    not_found: u64,
+    lost: Lost,
+    /// Every thread has ended.
+    is_whole: bool,
+}
+
+impl LastWord {
+    /// Tells it; an error where something is lost.
+    fn tell(self) -> Result<(), NodeError> {
+        let Self { seconds, waiting_bytes, not_found, lost, is_whole } = self;
+        if not_found > 0 {
+            tracing::error!(seconds, not_found, "stopped, but not all that was taken is there");
+            return Err(NodeError::TakenAway(not_found));
         }
         if lost.records > 0 {
             tracing::error!(
@@ -88,13 +113,24 @@ impl Node {
                  acknowledgements sends them again"
             );
         }
-        let words = if waiting_bytes == 0 && all_ended {
+        let words = if waiting_bytes == 0 && is_whole {
             "stopped; nothing waits, all is in the store"
         } else {
             "stopped; what waits is on disk and is taken up at the next start"
         };
         tracing::info!(seconds, waiting_bytes, "{words}");
         Ok(())
+    }
+}
+
+/// Has shards write out what they hold. Before that a look: it may come to be nowhere.
+fn end_shards(grounds: &Grounds, doors: &Doors, placement: &Placement) {
+    let grounds = grounds.clone();
+    if let Some(taken_away) = within(move || grounds.look()) {
+        doors.set_taken_away(taken_away);
+    }
+    for seat in placement.seats() {
+        seat.inbox.send(Message::ShutDown);
     }
 }
 

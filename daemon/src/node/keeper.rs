@@ -22,12 +22,15 @@ use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::pulse::Pulse;
-use engine::storage::{DiskWatch, Refusal};
+use engine::storage::{DiskWatch, File, Open, Refusal};
 use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
 use net::shard::{Clock, Keeper, Placement};
 
+use super::disks::Side;
 use super::doors::Doors;
+use super::ground::Grounds;
+use super::lock::Inode;
 use super::space::SpaceWatch;
 
 /// Time between looks at timeouts, pins and the backlog.
@@ -38,12 +41,33 @@ const RETRY: Duration = Duration::from_millis(500);
 const SPACE_BEAT: Duration = Duration::from_millis(200);
 /// Segments prepared at a time, so that their names share one directory sync.
 const PREPARED_AT_A_TIME: usize = 2;
+/// Time between looks whether directories and files are where they were: for so long records may be
+/// acknowledged that somebody has just deleted with their directory.
+const GROUND_BEAT: Duration = Duration::from_millis(200);
 
 enum Job {
     WantSegment(usize),
     Seal(Arc<Segment>, u64),
     Abandon(Arc<Segment>, u64, io::Error),
+    /// A shard writes to this tail file.
+    Tail(usize, PathBuf, Inode),
     Stop,
+}
+
+/// A segment that a shard writes.
+struct Lent {
+    shard: usize,
+    segment: Arc<Segment>,
+    inode: Inode,
+    /// Its bytes, whoever deletes its name.
+    source: Arc<dyn File>,
+    is_lost: bool,
+}
+
+impl Lent {
+    fn has_lost_name(&self) -> bool {
+        self.inode.has_lost(&self.segment.path())
+    }
 }
 
 /// What the keeper works with.
@@ -60,6 +84,7 @@ pub(super) struct KeeperParts {
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) disk: Arc<DiskWatch>,
+    pub(super) grounds: Grounds,
 }
 
 /// The shards' side.
@@ -82,6 +107,11 @@ impl Keeper for KeeperHandle {
 }
 
 impl KeeperHandle {
+    /// Looks from now on whether a shard's tail file is where it was.
+    pub(super) fn watch_tail(&self, shard: usize, path: PathBuf, inode: Inode) {
+        self.leave(Job::Tail(shard, path, inode));
+    }
+
     /// Ends the thread after everything that was asked before.
     pub(super) fn stop(&self) {
         self.leave(Job::Stop);
@@ -105,6 +135,11 @@ pub(super) fn spawn(parts: KeeperParts) -> io::Result<(Arc<KeeperHandle>, JoinHa
         open_failing: false,
         frugal: false,
         told: Vec::new(),
+        lent: Vec::new(),
+        orphans: Vec::new(),
+        tails: Vec::new(),
+        next_ground_us: 0,
+        rescue_failing: false,
         next_try_us: 0,
         next_space_us: 0,
         next_stamps_us: 0,
@@ -126,6 +161,15 @@ struct Worker {
     frugal: bool,
     /// What failed when files were last looked after.
     told: Vec<(&'static str, PathBuf)>,
+    /// What shards write, and may go on to.
+    lent: Vec<Lent>,
+    /// Sealed up to so many bytes, but their files have no name, or their directory has not.
+    orphans: Vec<(Lent, u64)>,
+    /// Tail files, by shard.
+    tails: Vec<(usize, PathBuf, Inode)>,
+    next_ground_us: u64,
+    /// A file without a name could not be written anew when it was tried last.
+    rescue_failing: bool,
     next_try_us: u64,
     next_space_us: u64,
     next_stamps_us: u64,
@@ -152,13 +196,17 @@ impl Worker {
             self.look_after();
         }
         pulse.rest();
-        let errors = self.parts.registry.sweep(self.parts.clock.now().wall_ms);
-        self.tell(errors);
+        self.look_at_ground(u64::MAX);
+        if !self.parts.doors.is_taken_away(Side::Ingest) {
+            let errors = self.parts.registry.sweep(self.parts.clock.now().wall_ms);
+            self.tell(errors);
+        }
     }
 
     fn take(&mut self, job: Job) {
         match job {
             Job::WantSegment(shard) => self.waiting.push(shard),
+            Job::Tail(shard, path, inode) => self.tails.push((shard, path, inode)),
             Job::Seal(segment, len_bytes) => {
                 let ingest = &self.parts.metrics.ingest;
                 if len_bytes >= self.parts.flush_size_bytes {
@@ -187,14 +235,24 @@ impl Worker {
         }
     }
 
-    fn seal(&self, segment: &Arc<Segment>, len_bytes: u64) {
+    fn seal(&mut self, segment: &Arc<Segment>, len_bytes: u64) {
         let wall_ms = self.parts.clock.now().wall_ms;
         let ingest = &self.parts.metrics.ingest;
         ingest.flush_size_bytes.observe(len_bytes as f64);
         let oldest_ms = segment.content().range.map_or(wall_ms, |(first, _)| first.ms());
         let age_ms = wall_ms.saturating_sub(oldest_ms);
         ingest.flush_age_seconds.observe(age_ms as f64 / 1e3);
-        if let Err(error) = self.parts.registry.flush(segment, len_bytes, wall_ms) {
+        let at = self.lent.iter().position(|lent| Arc::ptr_eq(&lent.segment, segment));
+        let lent = at.map(|at| self.lent.swap_remove(at));
+        if let Some(lent) = lent.filter(Lent::has_lost_name) {
+            tracing::error!(
+                segment = %segment.path().display(),
+                "cannot be marked as flushed: its file was taken away; its records stay readable, \
+                 and it is tried again"
+            );
+            self.orphans.push((lent, len_bytes));
+            self.look_at_ground(u64::MAX);
+        } else if let Err(error) = self.parts.registry.flush(segment, len_bytes, wall_ms) {
             tracing::error!(
                 segment = %segment.path().display(),
                 "cannot be marked as flushed: {error}; its records stay readable, and it is tried \
@@ -206,12 +264,15 @@ impl Worker {
     /// Hands segments to the shards that wait.
     fn serve(&mut self) {
         let now_us = self.parts.clock.now().monotonic_us;
+        if self.parts.doors.is_taken_away(Side::Ingest) {
+            return;
+        }
         while !self.waiting.is_empty() && now_us >= self.next_try_us {
             if self.ready.is_empty() {
                 self.prepare();
             }
             let Some(segment) = self.ready.pop() else { break };
-            match self.open(&segment.path()) {
+            match self.lend(&segment) {
                 Ok(file) => {
                     self.open_failing = false;
                     let shard = self.waiting.remove(0);
@@ -303,18 +364,29 @@ impl Worker {
         ready + self.parts.registry.pool_bytes()
     }
 
+    /// Opens a segment for the shard that waits longest, and for oneself.
+    fn lend(&mut self, segment: &Arc<Segment>) -> io::Result<OwnedFd> {
+        let path = segment.path();
+        let file = self.open(&path)?;
+        let source = self.parts.registry.options().storage.open(&path, Open::Read)?;
+        let inode = Inode::of(&file.metadata()?);
+        let (shard, segment) = (self.waiting[0], Arc::clone(segment));
+        self.lent.push(Lent { shard, segment, inode, source, is_lost: false });
+        Ok(file.into())
+    }
+
     /// Opens for direct writing, or for buffered writing where the file system refuses that.
-    fn open(&mut self, path: &Path) -> io::Result<OwnedFd> {
+    fn open(&mut self, path: &Path) -> io::Result<std::fs::File> {
         let disk = Arc::clone(&self.parts.disk);
         disk.observe(DiskCall::OpenForWriting, path, || self.open_unobserved(path))
     }
 
-    fn open_unobserved(&mut self, path: &Path) -> io::Result<OwnedFd> {
+    fn open_unobserved(&mut self, path: &Path) -> io::Result<std::fs::File> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true);
         if !self.direct_refused {
             match options.custom_flags(libc::O_DIRECT).open(path) {
-                Ok(file) => return Ok(file.into()),
+                Ok(file) => return Ok(file),
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
                     self.direct_refused = true;
                     tracing::warn!(
@@ -326,7 +398,7 @@ impl Worker {
             }
         }
         let mut options = std::fs::OpenOptions::new();
-        Ok(options.write(true).open(path)?.into())
+        options.write(true).open(path)
     }
 
     /// Refuses records in time; while they are refused, nothing waits unused.
@@ -381,9 +453,84 @@ impl Worker {
         }
     }
 
+    /// Closes the doors while a directory is not the one that was locked. Files in it that shards
+    /// write and that have no name any more are abandoned, and what they hold is written anew.
+    fn look_at_ground(&mut self, now_us: u64) {
+        if now_us < self.next_ground_us {
+            return;
+        }
+        if now_us < u64::MAX {
+            self.next_ground_us = now_us + GROUND_BEAT.as_micros() as u64;
+        }
+        let [ingest, store] = self.parts.grounds.look();
+        let is_ours = ingest.is_none();
+        let words: Vec<String> = [&ingest, &store].into_iter().flatten().cloned().collect();
+        if self.parts.doors.set_taken_away([ingest, store]) {
+            let words = words.join("; ");
+            if words.is_empty() {
+                tracing::info!("the directories are where they were");
+            } else if is_ours {
+                tracing::error!("{words}; records wait on the ingest side meanwhile");
+            } else {
+                tracing::error!("{words}; nothing is acknowledged meanwhile");
+            }
+        }
+        if !is_ours {
+            return;
+        }
+        let seats = self.parts.placement.seats();
+        for lent in self.lent.iter_mut().filter(|lent| !lent.is_lost && lent.has_lost_name()) {
+            lent.is_lost = true;
+            let path = lent.segment.path();
+            tracing::error!(
+                "{} was deleted while it was written: what it held is written anew",
+                path.display()
+            );
+            seats[lent.shard].inbox.send(Message::LostSegment(lent.segment.id()));
+        }
+        for (shard, path, _) in self.tails.extract_if(.., |(_, path, inode)| inode.has_lost(path)) {
+            tracing::warn!(
+                "{} was deleted: small batches are written to the segment at once until a restart",
+                path.display()
+            );
+            seats[shard].inbox.send(Message::LostTail);
+        }
+        self.rescue_orphans();
+        let any_lost = !self.orphans.is_empty() || self.lent.iter().any(|lent| lent.is_lost);
+        self.parts.doors.set_lost_files(any_lost);
+    }
+
+    /// Gives sealed segments without a name their place again.
+    fn rescue_orphans(&mut self) {
+        let wall_ms = self.parts.clock.now().wall_ms;
+        let registry = Arc::clone(&self.parts.registry);
+        for (lent, len_bytes) in std::mem::take(&mut self.orphans) {
+            if lent.has_lost_name()
+                && len_bytes > 0
+                && let Err(error) = registry.write_anew(&lent.segment, len_bytes, &*lent.source)
+            {
+                if !std::mem::replace(&mut self.rescue_failing, true) {
+                    tracing::error!("{error}; it is tried again");
+                }
+                self.orphans.push((lent, len_bytes));
+                continue;
+            }
+            self.rescue_failing = false;
+            // What fails here is tried again by the registry's sweep.
+            if let Err(error) = registry.flush(&lent.segment, len_bytes, wall_ms) {
+                tracing::error!("{error}; it is tried again");
+            }
+        }
+    }
+
     fn look_after(&mut self) {
-        self.keep_stamps();
         let now = self.parts.clock.now();
+        self.look_at_ground(now.monotonic_us);
+        if self.parts.doors.is_taken_away(Side::Ingest) {
+            // What is there may be somebody else's.
+            return self.look_at_backlog();
+        }
+        self.keep_stamps();
         let (expired, errors) = self.parts.registry.expire(now.monotonic_us / 1000);
         for segment in expired {
             tracing::warn!(

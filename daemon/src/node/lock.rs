@@ -1,6 +1,8 @@
-//! One process per data directory: an advisory lock on its `LOCK` file, which holds the owner's
-//! pid as text so that a second process can name the first. The kernel drops the lock with the
-//! process, however it ends; the file stays.
+//! One process per data directory: an advisory lock on the directory itself, which nobody can take
+//! away, and one on its `LOCK` file, which holds the owner's pid as text so that a second process can
+//! name the first. The kernel drops both with the process, however it ends; the file stays. Where the
+//! file system locks no directories (NFS) the file has to do, and its owner looks whether it is still
+//! there ([`Ground`]).
 //!
 //! A directory that was made for a lock goes again with a start that fails: what is made is taken
 //! away, if it is empty, unless it is kept. A lock that is held is waited for a moment: the process
@@ -27,6 +29,8 @@ const RELEASE_BEAT: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     file: File,
+    directory: File,
+    ground: Ground,
     made: Made,
 }
 
@@ -122,29 +126,33 @@ impl DirectoryLock {
         made.directory(directory).map_err(|e| LockError::Directory(directory.to_owned(), e))?;
         let failed = |e: io::Error| LockError::Io(path.clone(), e);
         let deadline = Instant::now() + RELEASE_PATIENCE;
-        let mut file = loop {
-            let (file, is_new) = open(&path).map_err(failed)?;
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // Not if its last owner has taken it away meanwhile.
-                Ok(()) if is_at(&file, &path) => {
-                    made.lock = is_new.then(|| path.clone());
-                    break file;
+        let (directory_file, is_directory_locked, mut file) = loop {
+            match try_lock(directory, &path, &mut made) {
+                Ok(Some(locked)) => break locked,
+                Ok(None) if Instant::now() < deadline => std::thread::sleep(RELEASE_BEAT),
+                Ok(None) => {
+                    let pid = File::open(&path).ok().and_then(|file| pid_in(&file));
+                    let directory = directory.to_owned();
+                    return Err(LockError::Held { directory, pid });
                 }
-                Ok(()) => {}
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() >= deadline => {
-                    return Err(LockError::Held {
-                        directory: directory.to_owned(),
-                        pid: pid_in(&file),
-                    });
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(RELEASE_BEAT),
-                Err(e) => return Err(failed(e.into())),
+                Err(e) => return Err(failed(e)),
             }
         };
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
         writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { file, made })
+        let ground = Ground {
+            directory: directory.to_owned(),
+            at: Inode::of(&directory_file.metadata().map_err(failed)?),
+            lock: Inode::of(&file.metadata().map_err(failed)?),
+            is_directory_locked,
+        };
+        Ok(Self { file, directory: directory_file, ground, made })
+    }
+
+    /// What was locked, to look at again.
+    pub(crate) fn ground(&self) -> Ground {
+        self.ground.clone()
     }
 
     /// Keeps the directory and the file, whoever made them.
@@ -160,6 +168,95 @@ impl Drop for DirectoryLock {
         drop(std::mem::take(&mut self.made));
         // Closing it lets go as well, and cannot fail.
         let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+        let _ = rustix::fs::flock(&self.directory, FlockOperation::Unlock);
+    }
+}
+
+/// One file, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inode(u64, u64);
+
+impl Inode {
+    pub(super) fn of(metadata: &fs::Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+
+    /// Whether the file has lost this name: nothing or something else has it now. A name that cannot
+    /// be looked up is not lost.
+    pub(super) fn has_lost(self, path: &Path) -> bool {
+        match path.metadata() {
+            Ok(found) => Self::of(&found) != self,
+            Err(error) => is_absence(&error),
+        }
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// A directory as it was locked.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    directory: PathBuf,
+    at: Inode,
+    lock: Inode,
+    is_directory_locked: bool,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// Nothing of its name is there.
+    Gone,
+    /// Another one has its name.
+    Another,
+    /// Its lock file is another one, or gone, and was all that kept others away.
+    Lock,
+}
+
+impl Ground {
+    /// What of it was taken away.
+    pub(crate) fn look(&self) -> Option<Lost> {
+        match self.directory.metadata() {
+            Ok(found) if Inode::of(&found) != self.at => return Some(Lost::Another),
+            Err(error) if is_absence(&error) => return Some(Lost::Gone),
+            _ => {}
+        }
+        let is_lock_lost =
+            !self.is_directory_locked && self.lock.has_lost(&self.directory.join(LOCK_FILE));
+        is_lock_lost.then_some(Lost::Lock)
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+/// Takes both locks, says whether the directory's could be had; `None`: somebody else has one.
+fn try_lock(
+    directory: &Path,
+    path: &Path,
+    made: &mut Made,
+) -> io::Result<Option<(File, bool, File)>> {
+    let exclusive = FlockOperation::NonBlockingLockExclusive;
+    let directory_file = File::open(directory)?;
+    let is_directory_locked = match rustix::fs::flock(&directory_file, exclusive) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        // Not on this file system.
+        Err(_) => false,
+    };
+    let (file, is_new) = open(path)?;
+    match rustix::fs::flock(&file, exclusive) {
+        // Not if its last owner has taken it away meanwhile.
+        Ok(()) if is_at(&directory_file, directory) && is_at(&file, path) => {
+            made.lock = is_new.then(|| path.to_owned());
+            Ok(Some((directory_file, is_directory_locked, file)))
+        }
+        Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -177,7 +274,7 @@ fn open(path: &Path) -> io::Result<(File, bool)> {
 
 /// Whether this open file is the one that the path names.
 fn is_at(file: &File, path: &Path) -> bool {
-    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let same = |a: &fs::Metadata, b: &fs::Metadata| Inode::of(a) == Inode::of(b);
     matches!((file.metadata(), path.metadata()), (Ok(a), Ok(b)) if same(&a, &b))
 }
 
@@ -192,8 +289,10 @@ fn pid_in(mut file: &File) -> Option<u32> {
 /// The process that holds the lock of `directory` now, as far as `/proc/locks` (proc_locks(5))
 /// tells this one. Touches nothing: a lock taken to find out would stop a node that starts just then.
 pub(crate) fn holder(directory: &Path) -> Option<u32> {
-    let inode = directory.join(LOCK_FILE).metadata().ok()?.ino();
-    holder_in(&std::fs::read_to_string("/proc/locks").ok()?, inode)
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    // Where somebody has taken the file away its owner still has the directory.
+    let found = directory.join(LOCK_FILE).metadata().or_else(|_| directory.metadata());
+    holder_in(&locks, found.ok()?.ino())
 }
 
 /// The device is not compared: on some file systems (btrfs, overlayfs) `/proc/locks` and stat(2) do
@@ -231,6 +330,41 @@ mod tests {
             second.join().unwrap()
         });
         assert!(second.is_ok() && is_at(&second.unwrap().file, &directory.path().join(LOCK_FILE)));
+    }
+
+    #[test]
+    fn a_directory_whose_lock_file_was_deleted_stays_locked() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::make(directory.path()).unwrap();
+        fs::remove_file(directory.path().join(LOCK_FILE)).unwrap();
+        let second = DirectoryLock::make(directory.path());
+        assert!(matches!(second, Err(LockError::Held { pid: None, .. })), "{second:?}");
+        assert!(!directory.path().join(LOCK_FILE).exists(), "who did not get it leaves nothing");
+        assert_eq!(holder(directory.path()), Some(std::process::id()));
+        drop(first);
+        DirectoryLock::make(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_ground_is_lost_while_its_name_is_not_its_own() {
+        let base = tempfile::tempdir().unwrap();
+        let [home, away] = ["home", "away"].map(|name| base.path().join(name));
+        let lock = DirectoryLock::make(&home).unwrap();
+        let ground = lock.ground();
+        assert_eq!(ground.look(), None);
+        fs::rename(&home, &away).unwrap();
+        assert_eq!(ground.look(), Some(Lost::Gone));
+        fs::create_dir(&home).unwrap();
+        assert_eq!(ground.look(), Some(Lost::Another));
+        fs::remove_dir(&home).unwrap();
+        fs::rename(&away, &home).unwrap();
+        assert_eq!(ground.look(), None);
+        let by_file_alone = Ground { is_directory_locked: false, ..ground.clone() };
+        assert_eq!(by_file_alone.look(), None);
+        fs::remove_file(home.join(LOCK_FILE)).unwrap();
+        assert_eq!((ground.look(), by_file_alone.look()), (None, Some(Lost::Lock)));
+        fs::write(home.join(LOCK_FILE), "").unwrap();
+        assert_eq!(by_file_alone.look(), Some(Lost::Lock));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
-//! - [`space`]: the disk's reserve; [`disks`]: whether the disks do what they are told; [`doors`]:
+//! - [`ground`]: whether the directories are those that were locked; [`space`]: the disk's reserve; [`disks`]: whether the disks do what they are told; [`doors`]:
 //!   whether records are taken;
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
@@ -22,6 +22,7 @@ mod disks;
 mod doors;
 mod ending;
 mod expiry;
+mod ground;
 mod host;
 mod keeper;
 pub(crate) mod listeners;
@@ -59,6 +60,7 @@ use net::shard::{Clock, Placement};
 use self::backend::NodeBackend;
 use self::data::{Data, DataError};
 use self::disks::{Disks, Side};
+use self::ground::Grounds;
 use self::listeners::{ListenError, Listeners};
 use self::lock::DirectoryLock;
 use self::store_work::{LocalIngest, StopFlag, StoreParts};
@@ -82,6 +84,8 @@ pub(crate) enum NodeError {
     Shard(usize, io::Error),
     /// It was stopped, and so many records that were taken are not on disk.
     NotOnDisk(u64),
+    /// It was stopped, and so many records are not in the directories that were taken away.
+    TakenAway(u64),
 }
 
 impl fmt::Display for NodeError {
@@ -95,6 +99,11 @@ impl fmt::Display for NodeError {
                 f,
                 "the limit of open files is {have}, a node needs {needed}: raise it (ulimit -n, or \
                  LimitNOFILE=)"
+            ),
+            Self::TakenAway(records) => write!(
+                f,
+                "{records} records cannot be found at the next start: their files, or the \
+                 directory that they were in, were taken away while the node ran"
             ),
             Self::NotOnDisk(records) => write!(
                 f,
@@ -194,6 +203,7 @@ struct Node {
     stamps: Arc<Mutex<StampKeeper>>,
     endings: Receiver<Ending>,
     locks: [lock::DirectoryLock; 2],
+    grounds: Grounds,
 }
 
 /// Search on as many threads, which let shards go first.
@@ -265,6 +275,7 @@ impl Node {
             vitals: common.vitals,
             stamps: data.stamps,
             endings,
+            grounds: Grounds::of(&data.locks),
             locks: data.locks,
         })
     }
@@ -390,6 +401,7 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
         stopping: Arc::clone(&common.stopping),
         pulse: common.vitals.pulse("keeper", Role::Keeper),
         disk: common.disks.watch(Side::Ingest),
+        grounds: Grounds::of(&data.locks),
     }
 }
 

@@ -20,6 +20,7 @@ use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
 use super::data::random_seed;
 use super::disks::{Disks, Side};
 use super::keeper::KeeperHandle;
+use super::lock::Inode;
 use super::{Ending, Endings};
 use crate::config::{NodeConfig, TopicMode};
 
@@ -45,12 +46,17 @@ pub(super) struct Wiring<'a> {
 
 /// A shard's tail file at its full length, so that writing to it needs no space later. Without one
 /// the shard writes small batches as frames, which costs the disk more and loses nothing.
-fn open_tail(registry: &Registry, shard: usize) -> Option<OwnedFd> {
+fn open_tail(registry: &Registry, keeper: &KeeperHandle, shard: usize) -> Option<OwnedFd> {
     let opened = registry
         .prepare_tail(shard)
-        .and_then(|path| std::fs::OpenOptions::new().write(true).open(path));
+        .and_then(|path| Ok((std::fs::OpenOptions::new().write(true).open(&path)?, path)));
     match opened {
-        Ok(file) => Some(file.into()),
+        Ok((file, path)) => {
+            if let Ok(metadata) = file.metadata() {
+                keeper.watch_tail(shard, path, Inode::of(&metadata));
+            }
+            Some(file.into())
+        }
         Err(error) => {
             tracing::warn!(
                 shard,
@@ -79,7 +85,7 @@ pub(super) fn spawn(
     let addresses = PerAddress::new(wiring.config.ingest.connections_per_address_max);
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
-        let tail = open_tail(&wiring.registry, index);
+        let tail = open_tail(&wiring.registry, &wiring.keeper, index);
         let ingest = &wiring.config.ingest;
         let options = ShardLogOptions {
             alignment_bytes: wiring.alignment_bytes,

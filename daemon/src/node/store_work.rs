@@ -211,6 +211,9 @@ fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
         let mut compaction = Compaction::default();
         let mut pause = COMPACTION_PAUSE;
         while !parts.stop.wait(pause) {
+            if parts.doors.is_ground_lost() {
+                continue;
+            }
             pulse.begin();
             for (path, error) in parts.catalogue.sweep().failed {
                 tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
@@ -344,7 +347,7 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
         let mut pause = parts.delay;
         while !parts.stop.wait(pause) {
             pause = parts.delay;
-            if parts.holds_back(&mut pressure) {
+            if parts.doors.is_ground_lost() || parts.holds_back(&mut pressure) {
                 continue;
             }
             pulse.begin();
@@ -404,7 +407,8 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
     .writing(parts.writer);
     let clock = || parts.clock.now().monotonic_us / 1000;
     let mut failing = false;
-    while Instant::now() < deadline && parts.source.available(clock()).count > 0 {
+    let may_go_on = || Instant::now() < deadline && !parts.doors.is_ground_lost();
+    while may_go_on() && parts.source.available(clock()).count > 0 {
         let turn = gather.turn(&clock);
         tell(parts, &turn, &mut failing);
         if !turn.goes_on {
@@ -415,6 +419,9 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
 
 /// Lets go of the files of everything that is stored or replaced, now that nobody reads it.
 pub(super) fn sweep(parts: &StoreParts) {
+    if parts.doors.is_ground_lost() {
+        return;
+    }
     for error in parts.source.registry.sweep(parts.clock.now().wall_ms) {
         tracing::error!("{error}");
     }

@@ -13,6 +13,7 @@ use engine::ingest::log::Stamped;
 use engine::ingest::memory::MemoryPart;
 use engine::ingest::segment::Segment;
 use engine::topic::Topic;
+use engine::ulid::Ulid;
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::oneshot;
 
@@ -31,6 +32,10 @@ pub enum Message {
     Snapshot(oneshot::Sender<MemoryPart>),
     /// The segment that was asked for, open for direct writing.
     Segment(Arc<Segment>, OwnedFd),
+    /// Somebody has deleted this segment's file: write on in another, and anew what is not synced.
+    LostSegment(Ulid),
+    /// Somebody has deleted the tail file: do without.
+    LostTail,
     /// Stop accepting, hang up, write out what is there, and go on answering
     /// [`Message::Snapshot`].
     Drain,

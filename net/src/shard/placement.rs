@@ -110,12 +110,23 @@ fn least_loaded(loads: &[usize], own: usize) -> usize {
 #[derive(Debug, Clone, Default)]
 pub struct Gate {
     closed: Arc<AtomicBool>,
+    withheld: Arc<AtomicBool>,
 }
 
 impl Gate {
     /// Closes or opens it; says whether that changed anything.
     pub fn set_closed(&self, closed: bool) -> bool {
         self.closed.swap(closed, Ordering::AcqRel) != closed
+    }
+
+    /// Has shards acknowledge nothing as durable, or go on with it: what they write may be nowhere.
+    pub fn set_withheld(&self, withheld: bool) {
+        self.withheld.store(withheld, Ordering::Release);
+    }
+
+    /// Whether nothing that is synced from now on may be acknowledged.
+    pub fn is_withheld(&self) -> bool {
+        self.withheld.load(Ordering::Acquire)
     }
 
     /// Whether shards must not take more.

@@ -5,8 +5,8 @@
 //! - received bytes are taken in the order they came, per connection; what cannot be taken now
 //!   (the log or the backlog is full) waits in `deferred`, which holds at most the ring's buffers
 //!   and one entry for each sender in bulk: then the kernel's socket buffers fill and senders feel it;
-//! - an acknowledgement is sent only for records below the log's durable end (durable port) or in
-//!   the log (fast port);
+//! - an acknowledgement is sent only for records below the log's durable end (durable port; none while
+//!   the gate says that what is synced may be nowhere) or in the log (fast port);
 //! - a slot that is used again has a new generation, so that late events of the connection that
 //!   had it before are dropped.
 
@@ -72,6 +72,8 @@ pub(super) struct Shard {
     appends: VecDeque<Append>,
     /// Ends of the log that somebody waits for.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
+    /// End of the log up to which records may be acknowledged as durable.
+    promised_end: u64,
     /// Connections that may be owed an acknowledgement or a close.
     owed: Vec<usize>,
     segments: Vec<(Arc<engine::ingest::segment::Segment>, OwnedFd)>,
@@ -103,6 +105,7 @@ impl Shard {
             unarmed: Vec::new(),
             appends: VecDeque::new(),
             waiters: Vec::new(),
+            promised_end: 0,
             owed: Vec::new(),
             segments: Vec::new(),
             under_way: Vec::new(),
@@ -155,6 +158,10 @@ impl Shard {
 
     /// Whether everything is written and told; a client that does not read is not waited for long.
     fn is_done(&mut self, now: Now) -> bool {
+        if self.parts.gate.is_withheld() {
+            // Who waits learns that it was not promised.
+            self.waiters.clear();
+        }
         if !self.parts.log.is_idle() || !self.waiters.is_empty() {
             return false;
         }
@@ -442,6 +449,8 @@ impl Shard {
                 self.segments.push((Arc::clone(&segment), file));
                 self.parts.log.on_segment(segment);
             }
+            Message::LostSegment(id) => self.parts.log.lose_segment(id),
+            Message::LostTail => self.parts.log.lose_tail(),
             Message::Drain => {
                 self.draining = true;
                 self.shut_down();
@@ -485,7 +494,10 @@ impl Shard {
     }
 
     fn acknowledge(&mut self) {
-        let durable_end = self.parts.log.durable_end();
+        if !self.parts.gate.is_withheld() {
+            self.promised_end = self.parts.log.durable_end();
+        }
+        let durable_end = self.promised_end;
         for (_, reply) in self.waiters.extract_if(.., |(end, _)| *end <= durable_end) {
             // The client may have gone meanwhile.
             let _ = reply.send(());

@@ -95,6 +95,24 @@ impl ShardLog {
         }
     }
 
+    /// Somebody has deleted the file of this segment: as after a failed write it takes nothing more, and
+    /// what is not synced is written anew.
+    pub fn lose_segment(&mut self, id: Ulid) {
+        if let Some(next) = self.next.take_if(|next| next.id() == id) {
+            self.closing.push(Work::new(next));
+        }
+        let works = self.closing.iter_mut().chain(self.current.as_mut());
+        if let Some(work) = works.into_iter().find(|work| work.segment.id() == id) {
+            work.failure.get_or_insert_with(|| io::ErrorKind::NotFound.into());
+        }
+    }
+
+    /// Somebody has deleted the tail file: nothing more is written to it.
+    pub fn lose_tail(&mut self) {
+        self.tail.is_broken = true;
+        self.untailed_since_us = self.staging_first_us;
+    }
+
     /// The completion of [`Effect::WriteTail`], with the bytes written.
     pub fn on_tail_written(&mut self, token: Token, result: io::Result<usize>) {
         let (_, len) = self.tail.in_flight.take_if(|(t, _)| *t == token).expect("a token of ours");

@@ -366,10 +366,27 @@ enum Way {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { lines: Vec<u8>, way: Way, durable: bool },
-    AppendMuch { kib: usize, lent: bool, durable: bool },
-    Complete { index: usize, fails: bool },
-    Advance { us: u64 },
+    Append {
+        lines: Vec<u8>,
+        way: Way,
+        durable: bool,
+    },
+    AppendMuch {
+        kib: usize,
+        lent: bool,
+        durable: bool,
+    },
+    Complete {
+        index: usize,
+        fails: bool,
+    },
+    Advance {
+        us: u64,
+    },
+    /// Somebody deletes a segment's file; what it holds is made anew.
+    Lose {
+        index: usize,
+    },
     Settle,
 }
 
@@ -385,6 +402,7 @@ fn steps(failures: bool) -> impl Strategy<Value = Vec<Step>> {
             .prop_map(move |(index, n)| Step::Complete { index, fails: failures && n == 0 }),
         3 => prop_oneof![Just(1000), Just(20_000), Just(3_000_000)].prop_map(|us| Step::Advance { us }),
         1 => Just(Step::Settle),
+        u32::from(failures) => any::<usize>().prop_map(|index| Step::Lose { index }),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -413,6 +431,14 @@ fn run(steps: &[Step]) -> Model {
             }
             Step::Complete { index, fails } => model.complete(*index, *fails),
             Step::Advance { us } => model.advance(*us),
+            Step::Lose { index } => {
+                let mut ids: Vec<Ulid> = model.segments.keys().copied().collect();
+                ids.sort_unstable();
+                if let Some(&id) = ids.get(index % ids.len().max(1)) {
+                    model.log.lose_segment(id);
+                }
+                model.take_effects();
+            }
             Step::Settle => {
                 while !model.operations.is_empty() {
                     model.complete(0, false);

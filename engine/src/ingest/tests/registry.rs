@@ -206,3 +206,29 @@ fn a_flush_that_failed_is_tried_again() {
     assert_eq!(segment.state(), SegmentState::Flushed);
     assert_eq!(registry.claim(ALL, 4).segments.len(), 1);
 }
+
+#[test]
+fn a_segment_whose_file_was_deleted_while_it_was_written_is_written_anew() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append(&lines(900, 999));
+    shard.log.want_durable();
+    shard.work(&registry);
+    let segment = registry.snapshot().remove(0);
+    let (path, len_bytes) = (segment.path(), segment.written_len());
+    let source = OsStorage.open(&path, Open::Read).unwrap();
+    std::fs::write(directory.path().join("other"), "another's").unwrap();
+    std::fs::rename(directory.path().join("other"), &path).unwrap();
+    let error = registry.write_anew(&segment, len_bytes, &*source).unwrap_err();
+    assert_eq!(error.error.kind(), std::io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read(&path).unwrap(), b"another's", "what is not ours stays");
+    std::fs::remove_file(&path).unwrap();
+    registry.write_anew(&segment, len_bytes, &*source).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), len_bytes);
+    assert_eq!(read_all(&registry), shard.appended);
+    drop((registry, segment));
+    let found = recovered(directory.path());
+    assert_eq!(read_all(&found.registry), shard.appended);
+    assert!(found.notes.is_empty() && found.report.is_empty(), "{:?}", found.report);
+}

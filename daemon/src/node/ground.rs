@@ -1,0 +1,63 @@
+//! Whether the directories are still those that were locked: somebody may delete them, or put others
+//! in their place, under a running node.
+//!
+//! Invariants: a directory that cannot be looked up is not lost, only one whose name is nobody's or
+//! another's; whoever puts it back ends the matter. Looks; what follows is the keeper's, the doors'
+//! and the ending's to do.
+
+use engine::ingest::segment::Segment;
+
+use super::disks::Side;
+use super::lock::{DirectoryLock, Ground, Lost};
+use super::store_work::StoreParts;
+
+/// The ground of both sides, by [`Side`].
+#[derive(Clone)]
+pub(super) struct Grounds([Ground; 2]);
+
+impl Grounds {
+    /// `locks` as [`super::data::lock`] gives them: the store's first.
+    pub(super) fn of([store, ingest]: &[DirectoryLock; 2]) -> Self {
+        Self([ingest.ground(), store.ground()])
+    }
+
+    /// What was taken away of each side, a sentence for the operator.
+    pub(super) fn look(&self) -> [Option<String>; 2] {
+        Side::ALL.map(|side| {
+            let ground = &self.0[side as usize];
+            ground.look().map(|lost| words(side, ground, lost))
+        })
+    }
+}
+
+fn words(side: Side, ground: &Ground, lost: Lost) -> String {
+    let (path, flag) = (ground.path().display(), side.flag());
+    let advice = "put it back, or restart the node";
+    match lost {
+        Lost::Gone => format!(
+            "the directory {path} ({flag}) was taken away: nothing of that name is there; {advice}"
+        ),
+        Lost::Another => format!(
+            "the directory {path} ({flag}) was taken away: another one has its name; {advice}"
+        ),
+        Lost::Lock => format!(
+            "the lock of {path} ({flag}) was taken away: another process could use the directory; \
+             restart the node"
+        ),
+    }
+}
+
+/// Records whose files are not where the next start will look for them.
+pub(super) fn records_not_found(grounds: &Grounds, store: &StoreParts) -> u64 {
+    let [is_ingest_lost, is_store_lost] = grounds.look().map(|words| words.is_some());
+    let is_gone = |segment: &Segment| {
+        let path = segment.path();
+        // Unless it was renamed just now.
+        matches!(path.try_exists(), Ok(false)) && segment.path() == path
+    };
+    let held = store.source.registry.snapshot().into_iter();
+    let lost = held.filter(|segment| is_ingest_lost || is_gone(segment));
+    let of_ingest: u64 = lost.map(|segment| segment.content().records).sum();
+    let of_store = if is_store_lost { store.catalogue.totals().record_count } else { 0 };
+    of_ingest + of_store
+}
