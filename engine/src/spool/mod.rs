@@ -49,6 +49,10 @@ const DAMAGED_SUFFIX: &str = "damaged";
 /// No file has this number or a higher one.
 const SEQUENCE_END: u64 = 1 << 63;
 
+/// Entries of file *s* have numbers below (*s* + 1) times this, far more than fit: so the names of files
+/// that cannot be read tell which numbers are free.
+const FILE_NUMBERS_MAX: u64 = 1 << 32;
+
 /// Lines that are appended or read together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -253,6 +257,7 @@ impl Spool {
     }
 
     fn begin_file(&mut self) -> io::Result<()> {
+        self.sequence_next = self.sequence_next.max(self.number_next.div_ceil(FILE_NUMBERS_MAX));
         let (sequence, path, file) = loop {
             let sequence = self.sequence_next;
             let path = self.directory.join(format!("{sequence:016x}.{FILE_SUFFIX}"));

@@ -15,13 +15,11 @@ use super::file::{SpoolFile, naming};
 use super::judge::{Depth, Judged, judge};
 use super::mark::{Found, MARK_FILE, Mark};
 use super::passed_over::PassedOver;
-use super::{Cursor, SEQUENCE_END, Spool, is_set_aside, passed_over, sequence_of};
+use super::{
+    Cursor, FILE_NUMBERS_MAX, SEQUENCE_END, Spool, is_set_aside, passed_over, sequence_of,
+};
 use crate::damage::{Damage, DamageKind};
 use crate::storage::{Entry, Storage};
-
-/// Numbers that are left out where nobody can tell how many entries there were: what could not be
-/// read has none of those that come behind.
-const NUMBERS_LEFT_OUT: u64 = 1 << 32;
 
 /// A spool and what was found.
 pub struct Opened {
@@ -154,16 +152,18 @@ impl Spool {
             self.told.extend(spans.map(|damage| (damage.path.clone(), damage.offset)));
             self.damage.extend(checked.damage);
         }
-        let left_out = if self.files.iter().any(is_unread) {
-            NUMBERS_LEFT_OUT
-        } else {
-            // The next life sees by it that nobody can tell what was here.
-            u64::from(judged.end_is_unknown)
-        };
-        if left_out > 0 {
-            self.told_missing.push(number_next..number_next + left_out);
+        // The next life sees by it that nobody can tell what was here.
+        let mut number_behind = number_next + u64::from(judged.end_is_unknown);
+        if self.files.iter().any(is_unread) {
+            // Nobody can tell what numbers there are in files that cannot be read, but none is as high.
+            let above_all_files =
+                self.sequence_next.saturating_mul(FILE_NUMBERS_MAX).min(SEQUENCE_END);
+            number_behind = above_all_files.max(number_next + 1);
         }
-        (self.number_next, self.lines_next) = (number_next + left_out, lines_next);
+        if number_behind > number_next {
+            self.told_missing.push(number_next..number_behind);
+        }
+        (self.number_next, self.lines_next) = (number_behind, lines_next);
         Ok(())
     }
 }

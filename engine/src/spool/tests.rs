@@ -476,6 +476,51 @@ fn a_file_that_cannot_be_read_is_passed_over_keeps_its_bytes_and_comes_back_when
     }
 }
 
+/// What a life appends has numbers of its own, although nobody can tell what those before it gave.
+#[test]
+fn lives_that_could_read_nothing_of_the_earlier_ones_do_not_hide_each_others_entries() {
+    for was_sent in [false, true] {
+        let mut disk = SimStorage::new(1);
+        if was_sent {
+            // Numbers go on where files begin anew.
+            let mut spool = open(&disk);
+            let number = spool.append(&entry(999, 3), false).unwrap();
+            read_all(&mut spool);
+            spool.release(number + 1).unwrap();
+            spool.finish().unwrap();
+            assert_eq!(names(&disk), ["mark"]);
+        }
+        for life in 0..4_u64 {
+            // Of the last two lives those before it could be read.
+            disk.clear_faults();
+            if life > 0 && life < 3 {
+                let path_part = ".spool".to_owned();
+                disk.fail(Fault { path_part, ..Fault::random(Call::Read, 1.0, FaultError::Io) });
+            }
+            let mut spool = open(&disk);
+            for n in life * 20..(life + 1) * 20 {
+                spool.append(&entry(n, 9_000), false).unwrap();
+            }
+            disk = disk.kill();
+        }
+        disk.clear_faults();
+        let mut spool = open(&disk);
+        let got = read_all(&mut spool);
+        assert!(got.windows(2).all(|pair| pair[0].0 < pair[1].0), "{was_sent}");
+        let got: Vec<Entry> = got.into_iter().map(|(_, entry)| entry).collect();
+        assert!(
+            got == (0..80).map(|n| entry(n, 9_000)).collect::<Vec<_>>(),
+            "{was_sent}: {}",
+            got.len()
+        );
+        let told = spool.take_damage();
+        assert!(
+            told.iter().all(|damage| damage.records.is_none()),
+            "unknown is not zero: {told:?}"
+        );
+    }
+}
+
 #[test]
 fn no_call_that_fails_for_a_while_makes_anything_of_a_file_go() {
     let disk = SimStorage::new(1);
