@@ -79,6 +79,11 @@ impl Forwarder {
         (status.expect("just seen"), self.log())
     }
 
+    /// Whether it has ended.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Everything it logged so far.
     pub fn log(&self) -> String {
         self.log.lock().expect("no test panics while it holds the log").join("\n")

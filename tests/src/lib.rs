@@ -12,6 +12,7 @@ pub mod forwarder;
 pub mod http;
 pub mod lines;
 pub mod loop_disk;
+pub mod matrix;
 pub mod metrics_page;
 pub mod node;
 pub mod outlet;

@@ -1,26 +1,22 @@
 //! Every place where a node calls its disk × what a disk may do there: nothing that was acknowledged
 //! is lost once the fault is over, and no answer is `complete` without it meanwhile.
 //!
-//! A *place* is a kind of call on a kind of file. Places are found by recording a healthy life first,
-//! so that none is forgotten when the node changes; those of a start after a kill count once more, for
-//! there it is decided what is there. Then each place gets small nodes of its own: the
-//! first call there, wherever in the life it comes, fails or hangs, and what follows is held against
-//! a plain model. `OKLOGD_DISK_MATRIX=all` does every effect (else those two that find most), and
-//! `OKLOGD_DISK_MATRIX_ONLY=TEXT` only cells whose name holds TEXT. See docs/fuzzing.md.
+//! Places of a healthy life and those of a start after a kill, where it is decided what is there, get
+//! small nodes of their own: the first call there, wherever in the life it comes, fails or hangs, and what
+//! follows is held against a plain model. How to run all of it: [`tests::matrix`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use tests::faulty_disk::{Call, Effect, Errno, FaultyDisk, Rule, RuleId};
+use tests::faulty_disk::{FaultyDisk, RuleId};
+use tests::matrix::{self, A_WHILE, Cell, Fault, Place};
 use tests::node::Node;
 use tests::{http, lines, skipped};
 
 /// Nodes at a time.
 const AT_A_TIME: usize = 12;
-/// How long a fault lasts that lasts a while.
-const A_WHILE: Duration = Duration::from_secs(5);
 /// How long the node may take to be well after the fault, generously: a slow machine runs a dozen.
 const RECOVERY: Duration = Duration::from_secs(40);
 /// How long a part of a life waits at most for what a fault keeps from coming.
@@ -29,56 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const SETTLED: Duration = Duration::from_secs(1);
 /// What expires may be missing so long before its time, and must be so long after.
 const SLACK: Duration = Duration::from_secs(3);
-
-/// What happens at a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
-    Once,
-    While,
-    Forever,
-    Hang,
-}
-
-impl Fault {
-    fn rule(self, place: &Place) -> Rule {
-        let eio = Effect::Fail(Errno::IO);
-        let rule = |effect| Rule::new(&[place.call], &place.pattern, effect);
-        match self {
-            Self::Once => rule(eio).times(1),
-            Self::While => rule(eio).lasting(A_WHILE),
-            Self::Forever => rule(eio),
-            Self::Hang => rule(Effect::Hang).lasting(A_WHILE),
-        }
-    }
-}
-
-/// A kind of call on a kind of file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    call: Call,
-    pattern: String,
-}
-
-impl Place {
-    /// Where a recorded call was; `None` where it is no place of its own.
-    fn of(call: Call, path: &str) -> Option<Self> {
-        // Names are looked up all the time, and a probe has tests of its own.
-        let is_place = call != Call::Stat && !path.contains("PROBE") && path.starts_with("data/");
-        is_place.then(|| Self { call, pattern: kind_of_file(path) })
-    }
-}
-
-/// A path with everything that names one file among its kind replaced by `*`.
-fn kind_of_file(path: &str) -> String {
-    let kinds = path.split(" -> ").map(|path| {
-        let Some((directory, name)) = path.rsplit_once('/') else { return path.to_owned() };
-        match name.rsplit_once('.') {
-            Some((_, extension)) => format!("{directory}/*.{extension}"),
-            None => path.to_owned(),
-        }
-    });
-    kinds.collect::<Vec<_>>().join(" -> ")
-}
 
 /// A way to live: flags and for how long lines come between restarts.
 #[derive(Debug, Clone, Copy)]
@@ -371,31 +317,26 @@ fn places_of_a_restart() -> Result<BTreeSet<Place>, String> {
 }
 
 fn recorded(disk: &FaultyDisk) -> BTreeSet<Place> {
-    disk.recorded().iter().filter_map(|(call, path)| Place::of(*call, path)).collect()
+    Place::recorded(disk, "data/")
 }
 
+/// When in a life a fault comes: how it is lived, and whether at its first restart.
+type Moment = (Life, bool);
+
 /// Every cell of the matrix.
-fn cells(faults: &[Fault], only: &str) -> Vec<(String, Life, bool, Place, Fault)> {
+fn cells() -> Vec<Cell<Moment>> {
     let restart = places_of_a_restart().unwrap();
     let (busy, short) = std::thread::scope(|scope| {
         let short = scope.spawn(|| places(SHORT).unwrap());
         (places(BUSY).unwrap(), short.join().unwrap())
     });
-    let of_short = short.difference(&busy).map(|place| (SHORT, false, place));
-    let of_busy = busy.iter().map(|place| (BUSY, false, place));
-    let of_restart = restart.iter().map(|place| (BUSY, true, place));
+    let of_short = short.difference(&busy).map(|place| ((SHORT, false), SHORT.name, place));
+    let of_busy = busy.iter().map(|place| ((BUSY, false), BUSY.name, place));
+    let of_restart = restart.iter().map(|place| ((BUSY, true), "restart", place));
     let all: Vec<_> = of_busy.chain(of_short).chain(of_restart).collect();
     assert!(all.len() >= 30, "a life calls its disk in many places: {all:#?}");
     eprintln!("{} places", all.len());
-    let crossed = all.iter().flat_map(|(life, at_restart, place)| {
-        faults.iter().map(|fault| {
-            let Place { call, pattern } = place;
-            let moment = if *at_restart { "restart" } else { life.name };
-            let name = format!("{fault:?} {call:?} {pattern} ({moment})");
-            (name, *life, *at_restart, (*place).clone(), *fault)
-        })
-    });
-    crossed.filter(|(name, ..)| name.contains(only)).collect()
+    matrix::cells(all.into_iter().map(|(moment, name, place)| (moment, name, place.clone())))
 }
 
 #[test]
@@ -404,52 +345,8 @@ fn nothing_acknowledged_is_lost_whatever_call_fails_or_hangs() {
     if let Err(why) = FaultyDisk::new() {
         return skipped(test, &why);
     }
-    let variable = |name| std::env::var(name).unwrap_or_default();
-    let faults: &[Fault] = match variable("OKLOGD_DISK_MATRIX").as_str() {
-        "all" => &[Fault::Once, Fault::While, Fault::Forever, Fault::Hang],
-        _ => &[Fault::Once, Fault::Hang],
-    };
-    let cells = cells(faults, &variable("OKLOGD_DISK_MATRIX_ONLY"));
-    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
-            scope.spawn(|| {
-                while let Some((name, life, at_restart, place, fault)) =
-                    cells.get(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    let attempt = || {
-                        let cell = std::panic::AssertUnwindSafe(|| {
-                            cell(*life, *at_restart, place, *fault)
-                        });
-                        std::panic::catch_unwind(cell).unwrap_or_else(|panic| {
-                            let text = panic.downcast_ref::<String>().cloned();
-                            Err(format!("panicked: {}", text.unwrap_or_default()))
-                        })
-                    };
-                    // A life is not the same twice: a place may not be met.
-                    let outcome = match attempt() {
-                        Ok(false) => attempt(),
-                        outcome => outcome,
-                    };
-                    match outcome {
-                        Ok(true) => eprintln!("ok    {name}"),
-                        Ok(false) => eprintln!("unmet {name}"),
-                        Err(why) => {
-                            eprintln!("FAIL  {name}: {why}\n");
-                            failed.lock().unwrap().push(name.clone());
-                        }
-                    }
-                }
-            });
-        }
+    matrix::try_all(&cells(), AT_A_TIME, |of| {
+        let (life, at_restart) = of.moment;
+        cell(life, at_restart, &of.place, of.fault)
     });
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {} cells failed: {failed:#?}", failed.len(), cells.len());
-}
-
-#[test]
-fn a_place_is_a_kind_of_file() {
-    assert_eq!(kind_of_file("data/ingest/01K-2.active"), "data/ingest/*.active");
-    assert_eq!(kind_of_file("data/store"), "data/store");
-    assert_eq!(kind_of_file("data/a/1.x -> data/a/2.y"), "data/a/*.x -> data/a/*.y");
 }
