@@ -276,6 +276,13 @@ fn names_are_looked_up_and_the_port_of_an_srv_record_counts() {
         assert!(!log.contains("WARN"), "the first by priority is the right one: {log}");
     }
     assert_eq!(node.all_lines().len(), 2);
+    for (address, what) in
+        [("tcp+dns://nowhere.test:7652", "address"), ("tcp+dnssrv://nowhere.test", "SRV record")]
+    {
+        let forwarder = Forwarder::start(directory.path(), &["--dns-server", &server, address]);
+        forwarder.wait_for_log(&format!("knows no {what} of this name"));
+        assert_eq!(forwarder.log().matches("nowhere.test").count(), 1, "{}", forwarder.log());
+    }
 }
 
 #[test]

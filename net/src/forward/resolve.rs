@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 
@@ -41,7 +42,7 @@ pub(crate) async fn resolve(
         match target {
             Target::Host { host, port } => {
                 let found = tokio::net::lookup_host((host.as_str(), *port)).await;
-                let found = found.map_err(|e| LookupError(format!("{host}: {e}")))?;
+                let found = found.map_err(|e| LookupError(e.to_string()))?;
                 Ok(order_addresses(found.take(FORWARD_ADDRESSES_MAX).collect(), last_used, random))
             }
             Target::Dns { name, port } => {
@@ -55,7 +56,7 @@ pub(crate) async fn resolve(
         .await
         .map_err(|_| LookupError("the name service does not answer".to_owned()))??;
     if found.is_empty() {
-        return Err(LookupError(format!("{target} has no address")));
+        return Err(LookupError("the name has no address".to_owned()));
     }
     Ok(found)
 }
@@ -85,13 +86,22 @@ fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, LookupError> {
     builder.build().map_err(|e| failed(&e))
 }
 
+/// Why a look-up yields nothing. Who tells it names the target.
+fn not_found(what: &str, error: &NetError) -> LookupError {
+    if error.is_no_records_found() {
+        LookupError(format!("the name service knows no {what} of this name"))
+    } else {
+        LookupError(error.to_string())
+    }
+}
+
 async fn addresses(
     resolver: &TokioResolver,
     name: &str,
     port: u16,
 ) -> Result<Vec<SocketAddr>, LookupError> {
     let found = resolver.lookup_ip(name).await;
-    let found = found.map_err(|e| LookupError(format!("{name}: {e}")))?;
+    let found = found.map_err(|e| not_found("address", &e))?;
     Ok(found.iter().map(|ip| SocketAddr::new(ip, port)).take(FORWARD_ADDRESSES_MAX).collect())
 }
 
@@ -102,8 +112,7 @@ async fn services(
     last_used: Option<SocketAddr>,
     random: Random<'_>,
 ) -> Result<Vec<SocketAddr>, LookupError> {
-    let failed = |e: &dyn fmt::Display| LookupError(format!("{name}: {e}"));
-    let answer = resolver.srv_lookup(name).await.map_err(|e| failed(&e))?;
+    let answer = resolver.srv_lookup(name).await.map_err(|e| not_found("SRV record", &e))?;
     let hosts = answer.answers().iter().filter_map(|record| match &record.data {
         RData::SRV(srv) => Some(SrvHost {
             priority: srv.priority,
@@ -119,7 +128,7 @@ async fn services(
     for host in hosts {
         match addresses(resolver, &host.name, host.port).await {
             Ok(ips) => found.extend(order_addresses(ips, last_used, random)),
-            Err(error) => last_error = Some(error),
+            Err(error) => last_error = Some(LookupError(format!("{}: {error}", host.name))),
         }
         if found.len() >= FORWARD_ADDRESSES_MAX {
             break;
