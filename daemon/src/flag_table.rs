@@ -221,7 +221,7 @@ pub(crate) const NODE: &[Flag] = &[
         "ingest.partial-max-size",
         Kind::Size(1 << 20, 1 << 40),
         "64MiB",
-        "Memory for unfinished lines; beyond it the longest is cut early",
+        "Memory for unfinished lines, beyond it the longest is cut early; as much for POST /records",
     ),
     rare(
         "ingest.segment-flush-size",

@@ -70,8 +70,13 @@ pub trait Backend: Send + Sync + 'static {
 /// Takes the records of one request.
 pub trait Appender: Send {
     /// Takes whole lines, each with its LF and none longer than the maximum; resolves once they
-    /// are numbered, which is the promise of fast mode. Waits while the backlog is full.
+    /// are numbered, which is the promise of fast mode. Waits while the backlog is full. What comes
+    /// with the lines is held until they are in the log, or nobody wants them there any longer.
     fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>>;
+
+    /// Resolves as soon as it is known that nothing can be taken, for whatever waits before it
+    /// appends.
+    fn trouble(&self) -> Pending<AppendError>;
 
     /// Resolves once everything that was appended is on disk and synced.
     fn durable(&mut self) -> Pending<Result<(), AppendError>>;

@@ -67,16 +67,39 @@ pub const RETRY_AFTER_SECONDS: u64 = 1;
 /// How long open requests may go on once the server is told to stop.
 pub const HTTP_DRAIN: Duration = Duration::from_secs(5);
 
-/// Requests that take a piece of their body apart at a time: each holds up to a record, a batch
-/// and a step. Those that wait between pieces hold at most [`PARTIAL_BYTES_MAX`] and are not
-/// counted.
+/// Requests that take a piece of their body apart at a time: each holds up to a batch, a step and
+/// the beginning of a line. Those that wait between pieces hold no turn.
 pub const RECORDS_REQUESTS_MAX: usize = 64;
 
 /// How long a request that brings records waits for its turn before it gets 429.
 pub const RECORDS_REQUEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Longest unfinished line with which a request waits without holding a turn, bytes.
+/// Longest unfinished line that is held as part of a turn, or while a request waits without one,
+/// bytes. A longer one takes room for the longest there is.
 pub const PARTIAL_BYTES_MAX: usize = 64 << 10;
+
+/// What a waiting request may always hold of an unfinished line, bytes.
+pub const UNFINISHED_LINE_BYTES_FREE: usize = 4 << 10;
+
+/// What waiting requests hold of unfinished lines beyond that, all together, bytes; one that finds
+/// no room gets 429.
+pub const UNFINISHED_LINES_BYTES_MAX: u64 = 32 << 20;
+
+/// What unfinished long lines of request bodies hold together, bytes, unless told otherwise: as on
+/// the TCP ports.
+pub const LONG_LINES_BYTES_MAX: u64 = 64 << 20;
+
+/// What a long line costs beside its own bytes: the step and the piece that bring it, and the
+/// buffer that it has outgrown.
+pub const LONG_LINE_OVERHEAD_BYTES: usize = 256 << 10;
+
+/// What the decoders of compressed bodies hold for their windows together, bytes. Those of zstd
+/// count by the largest window that a body may ask for.
+pub const DECODER_WINDOWS_BYTES_MAX: u64 = 128 << 20;
+
+/// Lines of request bodies on their way into the log, bytes; the next ones wait. A long line keeps
+/// the room that it had.
+pub const LINES_ON_THEIR_WAY_BYTES_MAX: u64 = 32 << 20;
 
 /// A line longer than that has to come to its end, or to the length at which it is cut, within
 /// this time.

@@ -398,6 +398,12 @@ impl NodeMetrics {
         self.queue_depth.get_or_create_owned(&label("queue", queue))
     }
 
+    /// What is out of a budget of HTTP.
+    #[cfg(test)]
+    pub(crate) fn budget_used(&self, name: &'static str) -> i64 {
+        self.budget_used.get_or_create_owned(&label("budget", name)).get()
+    }
+
     /// What is told of a budget of HTTP with this much in it.
     pub fn budget(&self, name: &'static str, limit: u64) -> BudgetMeter {
         let name = label("budget", name);

@@ -25,7 +25,7 @@ use net::follow::Hub;
 use net::metrics::NodeMetrics;
 use net::shard::inbox::{Append, Message};
 use net::shard::{Clock, Placement};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::doors::Doors;
 use super::vitals::Vitals;
@@ -36,8 +36,6 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon one that waits learns that the disk fails.
 const DOORS_BEAT: Duration = Duration::from_millis(100);
-/// Bytes of HTTP appends on their way to the shards.
-const APPEND_BYTES_MAX: usize = 32 << 20;
 
 /// What the node shares with its servers.
 pub(super) struct NodeBackend {
@@ -57,16 +55,10 @@ pub(super) struct NodeBackend {
     pub(super) vitals: Arc<Vitals>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) draining: Arc<AtomicBool>,
-    pub(super) appends: Arc<Semaphore>,
     pub(super) next_shard: AtomicUsize,
 }
 
 impl NodeBackend {
-    /// Permits for [`NodeBackend::appends`], one per byte.
-    pub(super) fn append_permits() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(APPEND_BYTES_MAX))
-    }
-
     /// Ingest files that cannot be read at present and are not set aside.
     fn unread_segments(&self) -> usize {
         let rows = self.registry.list();
@@ -166,7 +158,6 @@ impl Backend for NodeBackend {
             topic,
             is_awaited,
             end: Arc::default(),
-            appends: Arc::clone(&self.appends),
             doors: Arc::clone(&self.doors),
         }))
     }
@@ -289,10 +280,8 @@ impl Backend for NodeBackend {
             .store
             .replicas_missing
             .set(i64::from(self.replicas_missing.load(Ordering::Acquire)));
-        let waiting = APPEND_BYTES_MAX - self.appends.available_permits();
         for (queue, depth) in [
             ("shard_deferred", self.metrics.shard_deferred.get()),
-            ("http_append_bytes", waiting as i64),
             ("flushed_segments", self.registry.backlog().segments as i64),
         ] {
             self.metrics.queue_depth(queue).set(depth);
@@ -319,7 +308,6 @@ struct ShardAppender {
     is_awaited: bool,
     /// Log position behind the last append that was answered.
     end: Arc<AtomicU64>,
-    appends: Arc<Semaphore>,
     doors: Arc<Doors>,
 }
 
@@ -356,14 +344,11 @@ impl Appender for ShardAppender {
         let (placement, shard, topic) = (self.placement.clone(), self.shard, self.topic.clone());
         let (end, doors) = (Arc::clone(&self.end), Arc::clone(&self.doors));
         let is_awaited = self.is_awaited;
-        let appends = Arc::clone(&self.appends);
         Box::pin(async move {
             if let Some(refusal) = refusal(&doors) {
                 return Err(refusal);
             }
             let work = async {
-                let bytes = u32::try_from(lines.len().min(APPEND_BYTES_MAX)).unwrap_or(u32::MAX);
-                let _permit = appends.acquire_many(bytes).await.ok()?;
                 let (reply, stamped) = oneshot::channel();
                 let message = Message::Append(Append { lines, topic, is_awaited, reply });
                 placement.seats()[shard].inbox.send(message);
@@ -373,6 +358,18 @@ impl Appender for ShardAppender {
             end.store(stamped.end, Ordering::Release);
             let (records, first, last) = (stamped.records, stamped.first, stamped.last);
             Ok(Appended { records, first, last })
+        })
+    }
+
+    fn trouble(&self) -> Pending<AppendError> {
+        let doors = Arc::clone(&self.doors);
+        Box::pin(async move {
+            loop {
+                if let Some(refusal) = refusal(&doors) {
+                    return refusal;
+                }
+                tokio::time::sleep(DOORS_BEAT).await;
+            }
         })
     }
 

@@ -428,7 +428,6 @@ fn backend(
         vitals: Arc::clone(&common.vitals),
         stopping: Arc::clone(&common.stopping),
         draining: Arc::clone(&common.draining),
-        appends: NodeBackend::append_permits(),
         next_shard: AtomicUsize::new(0),
     }
 }
@@ -441,6 +440,7 @@ fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
         connections_max: config.http.connections_max,
         connections_per_address_max: config.http.of_one_address(),
         idle_timeout: config.http.idle_timeout,
+        long_lines_bytes: config.ingest.partial_max_bytes as u64,
         sites: Arc::clone(&config.http.sites),
         reserve,
         ..HttpOptions::default()

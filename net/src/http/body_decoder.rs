@@ -72,6 +72,15 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl BodyDecoder {
+    /// What it may hold beside a step, bytes: a window of zstd and the blocks in it. That of gzip
+    /// is as small as a step.
+    pub(super) const fn window_bytes(&self) -> usize {
+        match self {
+            Self::Identity | Self::Gzip(_) => 0,
+            Self::Zstd { .. } => (1 << ZSTD_WINDOW_LOG_MAX) + (256 << 10),
+        }
+    }
+
     /// For the value of `Content-Encoding`.
     pub(super) fn new(coding: &str) -> Result<Self, DecodeError> {
         match coding.trim().to_ascii_lowercase().as_str() {

@@ -299,7 +299,7 @@ mod tests {
         let flushes = Arc::new(Flushes::default());
         flushes.serve();
         let stream = listener.accept().await.unwrap().0;
-        let ledger = Ledger::new(&HttpOptions::default(), &NodeMetrics::new(1));
+        let ledger = Ledger::new(&HttpOptions::default(), 1 << 20, &NodeMetrics::new(1));
         let heads = Arc::new(HeadAccount::new(&Arc::new(ledger)));
         (ClientStream::new(Arc::new(stream), Arc::clone(&flushes), heads), flushes, client)
     }

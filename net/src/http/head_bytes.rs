@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn small_heads_are_free_and_large_ones_share() {
-        let all = Arc::new(Ledger::new(&HttpOptions::default(), &NodeMetrics::new(1)));
+        let all = Arc::new(Ledger::new(&HttpOptions::default(), 1 << 20, &NodeMetrics::new(1)));
         let used = || all.heads.used();
         let (one, two) = (HeadAccount::new(&all), HeadAccount::new(&all));
         assert!(one.read(HTTP_HEAD_BYTES_FREE) && two.read(HTTP_HEAD_BYTES_FREE));

@@ -3,8 +3,8 @@
 //!
 //! Invariants: all that requests and connections share is taken here before it is used. Whoever
 //! takes several takes them in the order of the fields, so nobody waits for one who waits for him:
-//! connections, lasting answers, the share of replays, queries, their memory, followers; and for records
-//! turns, windows, long lines, lines on their way. Streams and queries hold at most three quarters of
+//! connections, lasting answers, the share of replays, queries, their memory; and for records windows,
+//! turns, long lines, lines on their way. Streams and queries hold at most three quarters of
 //! the connections, in all and of one address, so that a request which is answered at once (health,
 //! metrics, records) finds one however many follow or read slowly.
 //!
@@ -18,10 +18,12 @@ use tokio::time::Instant;
 
 use super::HttpOptions;
 use super::answer::Refusal;
+use super::turn::long_line_bytes;
 use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
 use crate::limits::{
-    FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_HEADS_BYTES_MAX, METRICS_PAGES_BYTES_MAX,
-    QUERIES_WAITING_MAX, QUERY_BYTES_MAX,
+    DECODER_WINDOWS_BYTES_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_HEADS_BYTES_MAX,
+    LINES_ON_THEIR_WAY_BYTES_MAX, METRICS_PAGES_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX,
+    UNFINISHED_LINES_BYTES_MAX,
 };
 use crate::metrics::{BudgetMeter, NodeMetrics};
 
@@ -81,6 +83,25 @@ const METRICS_PAGES: Spec = Spec {
 const RECORDS_TURNS: Spec = Spec {
     name: "records_turns",
     full: "too many requests bring records at the same time: {} may, and none ended in time",
+};
+
+const DECODER_WINDOWS: Spec = Spec {
+    name: "decoder_windows_bytes",
+    full: "too many compressed bodies come at the same time: their decoders may hold {} bytes",
+};
+const UNFINISHED_LINES: Spec = Spec {
+    name: "unfinished_lines_bytes",
+    full: "too many request bodies wait inside a line: together they may hold {} bytes",
+};
+const LONG_LINES: Spec = Spec {
+    name: "long_lines_bytes",
+    full: "too many lines over 64 KiB come in request bodies: those that have not come to their \
+           end may hold {} bytes (--ingest.partial-max-size)",
+};
+const LINES_ON_THEIR_WAY: Spec = Spec {
+    name: "lines_on_their_way_bytes",
+    full: "the node has more waiting than it may hold: {} bytes of request bodies are on their \
+           way to the log",
 };
 
 /// One budget of the ledger.
@@ -176,12 +197,24 @@ pub(super) struct Ledger {
     pub(super) follower_expressions: Entry,
     /// Pages of metrics that are being sent.
     pub(super) metrics_pages: Entry,
+    pub(super) decoder_windows: Entry,
     /// Requests that take a piece of their body apart.
     pub(super) records_turns: Entry,
+    /// What requests that wait without a turn hold of an unfinished line; never waited for.
+    pub(super) unfinished_lines: Entry,
+    /// Lines over [`crate::limits::PARTIAL_BYTES_MAX`], by what they may become.
+    pub(super) long_lines: Entry,
+    /// What was handed to shards and is not in their logs yet.
+    pub(super) lines_on_their_way: Entry,
 }
 
 impl Ledger {
-    pub(super) fn new(options: &HttpOptions, metrics: &NodeMetrics) -> Self {
+    /// For a node whose records have at most so many bytes.
+    pub(super) fn new(
+        options: &HttpOptions,
+        record_bytes_max: usize,
+        metrics: &NodeMetrics,
+    ) -> Self {
         const BUSY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
         const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         let meter = |spec: Spec, limit| metrics.budget(spec.name, limit);
@@ -229,7 +262,21 @@ impl Ledger {
             followers: entry(FOLLOWERS, FOLLOWERS_MAX as u64, BUSY),
             follower_expressions: entry(FOLLOWER_EXPRESSIONS, FOLLOW_EXPRESSIONS_BYTES_MAX, BUSY),
             metrics_pages: entry(METRICS_PAGES, METRICS_PAGES_BYTES_MAX, UNAVAILABLE),
+            decoder_windows: entry(DECODER_WINDOWS, DECODER_WINDOWS_BYTES_MAX, BUSY),
             records_turns: entry(RECORDS_TURNS, options.records_requests_max as u64, BUSY),
+            unfinished_lines: entry(UNFINISHED_LINES, UNFINISHED_LINES_BYTES_MAX, BUSY),
+            long_lines: entry(
+                LONG_LINES,
+                options.long_lines_bytes.max(long_line_bytes(record_bytes_max)),
+                BUSY,
+            ),
+            lines_on_their_way: told_as(
+                LINES_ON_THEIR_WAY,
+                LINES_ON_THEIR_WAY_BYTES_MAX,
+                BUSY,
+                metrics.queue_depth("http_append_bytes"),
+                None,
+            ),
         }
     }
 
@@ -285,7 +332,7 @@ mod tests {
     }
 
     fn ledger(options: HttpOptions) -> Ledger {
-        Ledger::new(&options, &NodeMetrics::new(1))
+        Ledger::new(&options, 1 << 20, &NodeMetrics::new(1))
     }
 
     #[test]

@@ -75,6 +75,13 @@ impl LineBatches {
         self.held.len() - self.whole
     }
 
+    /// The unfinished line is a long one: has room for all that it may become, and for its LF, so
+    /// that it need not grow.
+    pub(super) fn reserve_line(&mut self) {
+        let room = self.whole + self.record_bytes_max + 2;
+        self.held.reserve(room.saturating_sub(self.held.len()));
+    }
+
     /// Holds no more memory than what is in it.
     pub(super) fn shrink(&mut self) {
         self.held = BytesMut::from(&self.held[..]);
@@ -92,6 +99,10 @@ impl LineBatches {
     fn hand_out(&mut self) -> Bytes {
         let batch = self.held.split_to(self.whole).freeze();
         self.whole = 0;
+        if batch.len() > self.batch_bytes_max {
+            // What follows must not keep a long line's memory.
+            self.shrink();
+        }
         batch
     }
 }

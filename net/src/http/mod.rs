@@ -52,7 +52,7 @@ use self::topics::TopicsDesk;
 use crate::backend::Backend;
 use crate::limits::{
     HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT,
-    QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
+    LONG_LINES_BYTES_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -75,6 +75,9 @@ pub struct HttpOptions {
     pub body_bytes_max: u64,
     /// Requests that take records apart at a time; further ones wait, then get 429.
     pub records_requests_max: usize,
+    /// What unfinished lines over 64 KiB in bodies may hold together, bytes; one of them may always
+    /// come. Further ones wait, then get 429.
+    pub long_lines_bytes: u64,
     /// Names it answers to on loopback, and pages that may change something.
     pub sites: Arc<Sites>,
     /// What connections are accepted with where there are no descriptors.
@@ -92,6 +95,7 @@ impl Default for HttpOptions {
             idle_timeout: HTTP_HEAD_TIMEOUT,
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
+            long_lines_bytes: LONG_LINES_BYTES_MAX,
             sites: Arc::default(),
             reserve: Reserve::default(),
         }
@@ -116,7 +120,7 @@ impl App {
     fn new(backend: Arc<dyn Backend>, options: HttpOptions) -> Self {
         let metrics = Arc::clone(backend.metrics());
         Self {
-            ledger: Arc::new(Ledger::new(&options, &metrics)),
+            ledger: Arc::new(Ledger::new(&options, backend.max_record_size_bytes(), &metrics)),
             metrics,
             backend,
             topics: Arc::default(),

@@ -2,7 +2,8 @@
 //!
 //! Invariants: 200 is sent only once the mode's promise holds for every record of the body; a
 //! refusal in the middle says for how many records it holds; memory of a request is at most a
-//! batch, a record and a decoding step, whatever its length; lines are taken as on the TCP ports.
+//! batch, a record and a decoding step, whatever its length, and is taken from the ledger before
+//! (`turn`); what is handed to a shard stays counted until it is in the log. Lines are taken as on the TCP ports.
 //! An unfinished last line is kept, unless the body itself is cut short: then its sender cannot
 //! have seen an answer and will send it again.
 
@@ -18,15 +19,21 @@ use engine::ulid::Ulid;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::App;
 use super::answer::{self, Refusal};
 use super::body_decoder::{BodyDecoder, DecodeError};
+use super::ledger::Ledger;
 use super::line_batches::LineBatches;
 use super::parameters::{BadParameter, Known, Parameters};
-use super::turn::Turn;
+use super::turn::{Kind, Turn};
 use crate::backend::{AppendError, Appender};
-use crate::limits::{APPEND_BATCH_BYTES_MAX, BATCH_LINGER, HTTP_BODY_IDLE, PARTIAL_BYTES_MAX};
+use crate::budget::Taken;
+use crate::limits::{
+    APPEND_BATCH_BYTES_MAX, BATCH_LINGER, HTTP_BODY_IDLE, LINES_ON_THEIR_WAY_BYTES_MAX,
+    PARTIAL_BYTES_MAX, RECORDS_REQUEST_WAIT,
+};
 
 const PARAMETERS: Known = Known { single: &["topic", "mode"], repeated: &[] };
 
@@ -39,6 +46,7 @@ enum Mode {
 
 /// Takes records on behalf of one request.
 struct Intake<'a> {
+    ledger: &'a Ledger,
     appender: Box<dyn Appender>,
     batches: LineBatches,
     turn: Turn<'a>,
@@ -81,10 +89,13 @@ async fn take(
     }
     let appender = app.backend.appender(topic, mode == Mode::Durable);
     let appender = appender.map_err(|error| Refusal { kept: Some(0), ..refused(&error) })?;
+    let record_bytes_max = app.backend.max_record_size_bytes();
+    let (is_encoded, window_bytes) = (!decoder.is_identity(), decoder.window_bytes());
     let mut intake = Intake {
+        ledger: &app.ledger,
         appender,
-        batches: LineBatches::new(app.backend.max_record_size_bytes(), APPEND_BATCH_BYTES_MAX),
-        turn: Turn::new(&app.ledger.records_turns, !decoder.is_identity()),
+        batches: LineBatches::new(record_bytes_max, APPEND_BATCH_BYTES_MAX),
+        turn: Turn::new(&app.ledger, Kind { is_encoded, window_bytes, record_bytes_max }),
         records: 0,
         first: None,
         last: None,
@@ -94,7 +105,7 @@ async fn take(
     };
     let taken = intake.take_body(body, decoder).await;
     app.metrics.ingest.cut_records.inc_by(intake.batches.cut_records);
-    intake.turn.pass();
+    intake.turn.end();
     // What was taken before a failure is kept, so its promise is made good before it is told.
     let kept = if mode == Mode::Durable && intake.records > 0 {
         intake.appender.durable().await
@@ -168,9 +179,9 @@ impl Intake<'_> {
         if let Some(batch) = self.batches.take_waiting() {
             self.append(batch).await?;
         }
-        if self.turn.may_pass() && self.batches.partial_bytes() <= PARTIAL_BYTES_MAX {
+        self.turn.pause(self.batches.partial_bytes())?;
+        if self.turn.is_paused() {
             self.batches.shrink();
-            self.turn.pass();
         }
         let wait_max = self.turn.wait_max().unwrap_or(HTTP_BODY_IDLE).min(HTTP_BODY_IDLE);
         match tokio::time::timeout(wait_max, next_piece(body)).await {
@@ -187,20 +198,70 @@ impl Intake<'_> {
     async fn append_lines(&mut self, mut input: &[u8]) -> Result<(), Refusal> {
         while let Some(batch) = self.batches.take(&mut input) {
             self.append(batch).await?;
+            // The line may have taken what was held with it.
+            self.turn.take().await?;
+        }
+        let unfinished_bytes = self.batches.partial_bytes();
+        let is_long = unfinished_bytes > PARTIAL_BYTES_MAX;
+        if is_long && !self.turn.has_line() {
+            self.turn.take_line(unfinished_bytes).await?;
+            self.batches.reserve_line();
+        } else if !is_long && self.turn.has_line() {
+            self.batches.shrink();
+            drop(self.turn.give_line());
+            self.turn.take().await?;
         }
         Ok(())
     }
 
+    /// Room for lines on their way into the log. A long line that has ended has it already.
+    async fn way_for(&mut self, bytes: usize) -> Result<Taken, Refusal> {
+        if self.batches.partial_bytes() == 0
+            && let Some(line) = self.turn.give_line()
+        {
+            return Ok(line);
+        }
+        let ways = &self.ledger.lines_on_their_way;
+        let bytes = (bytes as u64).min(LINES_ON_THEIR_WAY_BYTES_MAX);
+        if let Some(way) = ways.take_if_free(bytes) {
+            return Ok(way);
+        }
+        let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
+        tokio::select! {
+            biased;
+            way = ways.take(bytes, until) => way.map_err(|_| ways.refusal()),
+            error = self.appender.trouble() => Err(refused(&error)),
+        }
+    }
+
     async fn append(&mut self, batch: Bytes) -> Result<(), Refusal> {
-        let appended = self.appender.append(batch).await.map_err(|error| {
-            self.is_refused = true;
-            refused(&error)
-        })?;
+        let way = self.way_for(batch.len()).await;
+        let appended = match way {
+            Ok(way) => {
+                let lines = Bytes::from_owner(OnTheirWay { lines: batch, _way: way });
+                self.appender.append(lines).await.map_err(|error| refused(&error))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        self.is_refused |= appended.is_err();
+        let appended = appended?;
         self.turn.line_ended();
         self.records += appended.records;
         self.first = self.first.or(Some(appended.first));
         self.last = Some(appended.last);
         Ok(())
+    }
+}
+
+/// Lines, and what is held for them wherever they go.
+struct OnTheirWay {
+    lines: Bytes,
+    _way: Taken,
+}
+
+impl AsRef<[u8]> for OnTheirWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.lines
     }
 }
 

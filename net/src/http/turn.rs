@@ -1,12 +1,13 @@
-//! Whose turn it is among the requests that bring records.
+//! What a request that brings records holds, and for how long.
 //!
-//! A request holds a turn while it holds memory worth counting: while a piece of its body is taken
-//! apart and appended, while it waits inside a long line, and for all of a compressed body, whose
-//! decoder has a window. Between pieces a request of short lines holds none, so that any number of
-//! senders may trickle.
+//! It holds a turn while a piece of its body is taken apart and appended; between pieces one of short
+//! lines holds none, so that any number of senders may trickle: what it keeps of an unfinished line
+//! beyond a little is counted. A line beyond [`PARTIAL_BYTES_MAX`] takes, in place of the turn, all
+//! that the longest one needs, so that nobody holds a part of a line while he waits for its rest. A
+//! compressed body holds its decoder's window and its turn from its first byte to its last.
 //!
-//! Invariants: at most as many turns as permits are held; no turn is held for ever while its
-//! request waits for its client.
+//! Invariants: what is held is taken before; in the order window, turn, long line, so that no two wait
+//! for each other. None of it is held for ever while its request waits for its client.
 
 use std::time::Duration;
 
@@ -14,109 +15,186 @@ use hyper::StatusCode;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use super::ledger::Entry;
+use super::ledger::{Entry, Ledger};
 use crate::budget::Taken;
-use crate::limits::{ENCODED_BODY_MAX, LONG_LINE_MAX, RECORDS_REQUEST_WAIT};
+use crate::limits::{
+    ENCODED_BODY_MAX, LONG_LINE_MAX, LONG_LINE_OVERHEAD_BYTES, RECORDS_REQUEST_WAIT,
+    UNFINISHED_LINE_BYTES_FREE,
+};
+
+/// What a body is, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    /// It is compressed.
+    pub(super) is_encoded: bool,
+    /// What its decoder holds beside a turn's part, bytes.
+    pub(super) window_bytes: usize,
+    /// Longest record, bytes.
+    pub(super) record_bytes_max: usize,
+}
 
 /// The turn of one request.
 pub(super) struct Turn<'a> {
-    turns: &'a Entry,
+    ledger: &'a Ledger,
+    kind: Kind,
+    window: Option<Taken>,
     held: Option<Taken>,
-    /// Held for all of the body.
-    is_encoded: bool,
-    /// Since when it has held a turn without ending a line.
+    /// Room for a long line.
+    line: Option<Taken>,
+    /// What an unfinished line holds that waits without either.
+    unfinished: Option<Taken>,
+    /// Since when it has held one of them without ending a line.
     since: Instant,
 }
 
 impl<'a> Turn<'a> {
     /// None held yet.
-    pub(super) fn new(turns: &'a Entry, is_encoded: bool) -> Self {
-        Self { turns, held: None, is_encoded, since: Instant::now() }
+    pub(super) fn new(ledger: &'a Ledger, kind: Kind) -> Self {
+        let (window, held, line, unfinished) = (None, None, None, None);
+        Self { ledger, kind, window, held, line, unfinished, since: Instant::now() }
     }
 
-    /// Waits for a turn, unless it is held. An error: there were too many before this one.
+    /// Waits for a turn, unless it is held, or room for a long line in its place. An error: there
+    /// were too many before this one.
     pub(super) async fn take(&mut self) -> Result<(), Refusal> {
-        if self.held.is_some() {
+        if self.held.is_some() || self.line.is_some() {
             return Ok(());
         }
-        let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
-        let turn = self.turns.take(1, until).await;
-        self.held = Some(turn.map_err(|_| self.turns.refusal())?);
+        if self.kind.window_bytes > 0 && self.window.is_none() {
+            let bytes = self.kind.window_bytes as u64;
+            self.window = Some(wait_for(&self.ledger.decoder_windows, bytes).await?);
+        }
+        self.held = Some(wait_for(&self.ledger.records_turns, 1).await?);
+        self.unfinished = None;
         self.since = Instant::now();
         Ok(())
     }
 
+    /// Whether there is room for a long line.
+    pub(super) const fn has_line(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// A line has become long, so many bytes until now: takes room for all that it may become.
+    pub(super) async fn take_line(&mut self, unfinished_bytes: usize) -> Result<(), Refusal> {
+        if !self.kind.is_encoded {
+            self.unfinished = Some(self.ledger.unfinished_lines.try_take(unfinished_bytes as u64)?);
+            self.held = None;
+        }
+        let bytes = long_line_bytes(self.kind.record_bytes_max);
+        self.line = Some(wait_for(&self.ledger.long_lines, bytes).await?);
+        self.unfinished = None;
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    /// The room of a long line that has ended: goes with it.
+    pub(super) const fn give_line(&mut self) -> Option<Taken> {
+        self.line.take()
+    }
+
     /// A line has ended: what is held is young again. A compressed body has all its time at once.
     pub(super) fn line_ended(&mut self) {
-        if !self.is_encoded {
+        if !self.kind.is_encoded {
             self.since = Instant::now();
         }
     }
 
-    /// Whether it is given back while the request waits; what it still holds is small.
-    pub(super) const fn may_pass(&self) -> bool {
-        !self.is_encoded
-    }
-
-    /// Lets another request have it.
-    pub(super) fn pass(&mut self) {
+    /// Lets another request have it while this one waits, if what this one holds of an unfinished
+    /// line is little; an error: there is no room for even that.
+    pub(super) fn pause(&mut self, unfinished_bytes: usize) -> Result<(), Refusal> {
+        if self.kind.is_encoded || self.line.is_some() {
+            return Ok(());
+        }
+        let bytes = unfinished_bytes.saturating_sub(UNFINISHED_LINE_BYTES_FREE) as u64;
+        // What was counted before is counted anew.
+        self.unfinished = None;
+        self.unfinished = Some(self.ledger.unfinished_lines.try_take(bytes)?);
         self.held = None;
+        Ok(())
     }
 
-    /// How long the request may still wait for its client; `None` without a turn: as long as any.
+    /// Whether nothing but what [`Turn::pause`] counted is held.
+    pub(super) const fn is_paused(&self) -> bool {
+        self.held.is_none() && self.line.is_none()
+    }
+
+    /// Nothing of the body is held any longer.
+    pub(super) fn end(&mut self) {
+        let kind = self.kind;
+        *self = Self::new(self.ledger, kind);
+    }
+
+    /// How long the request may still wait for its client; `None` while it holds nothing that
+    /// others wait for: as long as any.
     pub(super) fn wait_max(&self) -> Option<Duration> {
-        self.held.as_ref()?;
-        Some(self.max().saturating_sub(self.since.elapsed()))
+        (!self.is_paused()).then(|| self.max().saturating_sub(self.since.elapsed()))
     }
 
     /// It has waited that long.
     pub(super) fn overdue(&self) -> Refusal {
-        let what = if self.is_encoded { "a compressed body" } else { "a line over 64 KiB" };
+        let what = if self.kind.is_encoded { "a compressed body" } else { "a line over 64 KiB" };
         let seconds = self.max().as_secs();
         let words = format!("{what} has to come within {seconds} s, others wait for their turn");
         Refusal::new(StatusCode::REQUEST_TIMEOUT, words)
     }
 
     const fn max(&self) -> Duration {
-        if self.is_encoded { ENCODED_BODY_MAX } else { LONG_LINE_MAX }
+        if self.kind.is_encoded { ENCODED_BODY_MAX } else { LONG_LINE_MAX }
     }
+}
+
+/// What a long line takes where records have at most so many bytes.
+pub(super) const fn long_line_bytes(record_bytes_max: usize) -> u64 {
+    (record_bytes_max + LONG_LINE_OVERHEAD_BYTES) as u64
+}
+
+async fn wait_for(entry: &Entry, amount: u64) -> Result<Taken, Refusal> {
+    let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
+    entry.take(amount, until).await.map_err(|_| entry.refusal())
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::HttpOptions;
-    use super::super::ledger::Ledger;
     use super::*;
+    use crate::limits::UNFINISHED_LINES_BYTES_MAX;
     use crate::metrics::NodeMetrics;
 
+    const RECORD_BYTES: usize = 1 << 20;
+    const PLAIN: Kind = Kind { is_encoded: false, window_bytes: 0, record_bytes_max: RECORD_BYTES };
+    const ENCODED: Kind = Kind { is_encoded: true, ..PLAIN };
+
+    /// With room for so many turns, and for two long lines.
     fn ledger(records_requests_max: usize) -> Ledger {
-        let options = HttpOptions { records_requests_max, ..HttpOptions::default() };
-        Ledger::new(&options, &NodeMetrics::new(1))
+        let long_lines_bytes = 2 * long_line_bytes(RECORD_BYTES);
+        let options =
+            HttpOptions { records_requests_max, long_lines_bytes, ..HttpOptions::default() };
+        Ledger::new(&options, RECORD_BYTES, &NodeMetrics::new(1))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_and_then_refused() {
         let ledger = ledger(1);
-        let turns = &ledger.records_turns;
-        let mut first = Turn::new(turns, false);
+        let mut first = Turn::new(&ledger, PLAIN);
         first.take().await.unwrap();
         first.take().await.unwrap();
-        let mut second = Turn::new(turns, false);
+        let mut second = Turn::new(&ledger, PLAIN);
         let refusal = second.take().await.unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
-        first.pass();
+        first.pause(0).unwrap();
         second.take().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever_with_a_turn() {
         let ledger = ledger(2);
-        let turns = &ledger.records_turns;
-        let (mut plain, mut encoded) = (Turn::new(turns, false), Turn::new(turns, true));
+        let (mut plain, mut encoded) = (Turn::new(&ledger, PLAIN), Turn::new(&ledger, ENCODED));
         assert_eq!(plain.wait_max(), None, "without a turn nobody else waits");
         plain.take().await.unwrap();
         encoded.take().await.unwrap();
-        assert!(plain.may_pass() && !encoded.may_pass());
+        encoded.pause(0).unwrap();
+        assert!(!encoded.is_paused(), "a decoder holds what it holds");
         let a_while = Duration::from_secs(20);
         tokio::time::advance(a_while).await;
         assert_eq!(plain.wait_max().map(|left| left + a_while), Some(LONG_LINE_MAX));
@@ -125,5 +203,74 @@ mod tests {
         assert_eq!(plain.wait_max(), Some(LONG_LINE_MAX));
         assert_eq!(encoded.wait_max().map(|left| left + a_while), Some(ENCODED_BODY_MAX));
         assert!(encoded.overdue().reason.contains("600 s"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_lines_have_a_share_of_their_own_and_leave_turns_to_others() {
+        let ledger = ledger(1);
+        let mut long = Vec::new();
+        for _ in 0..2 {
+            let mut turn = Turn::new(&ledger, PLAIN);
+            turn.take().await.unwrap();
+            turn.take_line(100_000).await.unwrap();
+            assert_eq!(turn.wait_max(), Some(LONG_LINE_MAX));
+            long.push(turn);
+        }
+        let mut third = Turn::new(&ledger, PLAIN);
+        third.take().await.unwrap();
+        let mut waits = Box::pin(third.take_line(100_000));
+        assert!(tokio::time::timeout(RECORDS_REQUEST_WAIT / 2, &mut waits).await.is_err());
+        // Others are served meanwhile.
+        let mut short = Turn::new(&ledger, PLAIN);
+        short.take().await.unwrap();
+        short.end();
+        let refusal = waits.await.unwrap_err();
+        assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
+        assert!(refusal.reason.contains("--ingest.partial-max-size"), "{}", refusal.reason);
+        // Room goes with the line, and comes back with it.
+        let way = long[0].give_line();
+        long[0].take().await.unwrap();
+        let mut fourth = Turn::new(&ledger, ENCODED);
+        fourth.kind.record_bytes_max = RECORD_BYTES;
+        assert!(ledger.long_lines.take_if_free(1).is_none(), "it is on its way");
+        drop(way);
+        long[0].end();
+        fourth.take().await.unwrap();
+        fourth.take_line(100_000).await.unwrap();
+        drop((long, fourth));
+        assert_eq!((ledger.long_lines.used(), ledger.records_turns.used()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waiting_requests_keep_is_counted_beyond_a_little() {
+        let ledger = ledger(1);
+        let keep = UNFINISHED_LINES_BYTES_MAX as usize + UNFINISHED_LINE_BYTES_FREE;
+        let (mut large, mut small) = (Turn::new(&ledger, PLAIN), Turn::new(&ledger, PLAIN));
+        large.pause(keep).unwrap();
+        small.pause(UNFINISHED_LINE_BYTES_FREE).unwrap();
+        let refusal = small.pause(UNFINISHED_LINE_BYTES_FREE + 1).unwrap_err();
+        assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
+        large.pause(keep).unwrap();
+        large.take().await.unwrap();
+        small.pause(keep).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn windows_of_decoders_are_shared_out() {
+        let ledger = ledger(usize::MAX >> 1);
+        let kind = Kind { window_bytes: 8 << 20, ..ENCODED };
+        let mut turns = Vec::new();
+        let refusal = loop {
+            let mut turn = Turn::new(&ledger, kind);
+            if let Err(refusal) = turn.take().await {
+                break refusal;
+            }
+            turns.push(turn);
+        };
+        assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
+        assert_eq!(turns.len(), 16);
+        Turn::new(&ledger, Kind { window_bytes: 0, ..ENCODED }).take().await.unwrap();
+        turns.pop();
+        Turn::new(&ledger, kind).take().await.unwrap();
     }
 }

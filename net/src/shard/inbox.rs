@@ -3,8 +3,9 @@
 //!
 //! Invariants: a sender never waits for the shard and holds the queue's lock for a push only; the
 //! shard takes everything at once. The queue is bounded by its senders: one snapshot per running
-//! query, appended bytes by permits of the HTTP side, connections by the connection limit.
+//! query, appended bytes by budgets of the HTTP side, which the lines carry with them, connections by the connection limit.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -56,6 +57,14 @@ pub struct Append {
     pub reply: oneshot::Sender<Stamped>,
 }
 
+impl Append {
+    /// Lines up behind others; those whose requests have given up need not be kept any longer.
+    pub(super) fn line_up(self, waiting: &mut VecDeque<Self>) {
+        waiting.retain(|append| !append.reply.is_closed());
+        waiting.push_back(self);
+    }
+}
+
 /// A shard's inbox.
 pub struct Inbox {
     queue: Mutex<Vec<Message>>,
@@ -89,5 +98,29 @@ impl Inbox {
     /// The descriptor that a ring watches.
     pub(super) fn wake_descriptor(&self) -> std::io::Result<OwnedFd> {
         self.wake.try_clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_requests_that_have_given_up_are_not_kept() {
+        let append = |text: &'static str| {
+            let (reply, stamped) = oneshot::channel();
+            let lines = Bytes::from_static(text.as_bytes());
+            (Append { lines, topic: None, is_awaited: false, reply }, stamped)
+        };
+        let mut waiting = VecDeque::new();
+        let (first, _first) = append("first\n");
+        let (second, gives_up) = append("second\n");
+        let (third, _third) = append("third\n");
+        first.line_up(&mut waiting);
+        second.line_up(&mut waiting);
+        drop(gives_up);
+        third.line_up(&mut waiting);
+        let left: Vec<_> = waiting.iter().map(|append| &append.lines[..]).collect();
+        assert_eq!(left, [&b"first\n"[..], b"third\n"]);
     }
 }

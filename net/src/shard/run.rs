@@ -437,7 +437,7 @@ impl Shard {
                 if self.appends.is_empty() && self.deferred.is_empty() && self.may_read() {
                     self.append(append, now);
                 } else {
-                    self.appends.push_back(append);
+                    append.line_up(&mut self.appends);
                 }
             }
             // The query may have gone meanwhile.

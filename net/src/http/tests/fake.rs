@@ -34,6 +34,8 @@ pub(super) struct Inner {
     /// Appends fail once this many records are held.
     pub(super) fail_at: Mutex<Option<(usize, AppendError)>>,
     pub(super) fail_durable: Mutex<Option<AppendError>>,
+    /// There, it keeps lines in place of appending them, as a shard does that may not read.
+    pub(super) kept: Mutex<Option<Vec<Bytes>>>,
     pub(super) syncs: AtomicU64,
     pub(super) unready: AtomicBool,
 }
@@ -145,7 +147,15 @@ impl FakeAppender {
 
 impl Appender for FakeAppender {
     fn append(&mut self, lines: Bytes) -> Pending<Result<Appended, AppendError>> {
+        if let Some(kept) = &mut *self.inner.kept.lock().unwrap() {
+            kept.push(lines);
+            return Box::pin(std::future::pending());
+        }
         Box::pin(std::future::ready(self.take(&lines)))
+    }
+
+    fn trouble(&self) -> Pending<AppendError> {
+        Box::pin(std::future::pending())
     }
 
     fn durable(&mut self) -> Pending<Result<(), AppendError>> {

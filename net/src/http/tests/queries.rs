@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::search::Missing;
 use engine::search::testing::TestPart;
 use engine::ulid::Ulid;
 
 use super::fake::{BASE_MS, Server, topic};
-use super::wire::{connect, get, request};
+use super::wire::{connect, get, request, until};
 
 const FROM: &str = "from=2023-11-14T00:00:00Z";
 
@@ -308,14 +308,6 @@ fn a_client_that_leaves_ends_its_query_and_a_slow_one_holds_nobody_up() {
     assert_eq!(stats["records"], 3900);
     drop(slow);
     until("the query has ended", || server.metrics.query.running.get() == 0);
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::fake::Server;
-use super::wire::{connect, post, request};
+use super::wire::{connect, post, request, until};
 use crate::backend::AppendError;
 use crate::http::HttpOptions;
 use crate::limits::APPEND_BATCH_BYTES_MAX;
@@ -245,4 +245,41 @@ fn nothing_behind_refused_records_is_taken() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("429") && answer.contains("\"kept\":1"), "{answer}");
     assert_eq!(held(&server), ["taken"]);
+}
+
+/// Leaves in a way that shows.
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(stream);
+}
+
+#[test]
+fn lines_count_until_the_shard_lets_go_of_them_also_when_their_request_has_gone() {
+    let server = Server::start();
+    *server.inner.kept.lock().unwrap() = Some(Vec::new());
+    let used = || server.metrics.budget_used("lines_on_their_way_bytes");
+    let long_lines = || server.metrics.budget_used("long_lines_bytes");
+    let mut stream = open_request(&server, "");
+    chunk(&mut stream, b"waits for the backlog\n");
+    until("the shard has it", || server.inner.kept.lock().unwrap().iter().flatten().count() == 1);
+    assert_eq!(used(), 22);
+    reset(stream);
+    let connected = server.metrics.connected_clients("http");
+    until("the request has gone", || connected.get() == 0);
+    assert_eq!(used(), 22, "its memory has not");
+    *server.inner.kept.lock().unwrap() = None;
+    assert_eq!(used(), 0);
+    // A long line goes with the room that it had.
+    *server.inner.kept.lock().unwrap() = Some(Vec::new());
+    let mut stream = open_request(&server, "");
+    chunk(&mut stream, &vec![b'x'; 100_000]);
+    until("it has room", || long_lines() > 100_000);
+    chunk(&mut stream, &[&vec![b'x'; 300_000][..], b"\nshort"].concat());
+    until("the shard has it", || server.inner.kept.lock().unwrap().iter().flatten().count() == 1);
+    assert!(long_lines() > 400_000 && used() == 0);
+    reset(stream);
+    until("the request has gone", || connected.get() == 0);
+    assert!(long_lines() > 400_000);
+    *server.inner.kept.lock().unwrap() = None;
+    assert_eq!(long_lines(), 0);
 }

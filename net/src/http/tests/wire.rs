@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// An answer, taken apart.
 #[derive(Debug)]
@@ -134,5 +134,14 @@ fn read_chunks(answer: &mut Answer, mut rest: &[u8]) {
         };
         answer.body.extend_from_slice(&chunk[..size]);
         rest = &rest[size + 2..];
+    }
+}
+
+/// Waits for a condition.
+pub(super) fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        std::thread::yield_now();
     }
 }
