@@ -9,6 +9,7 @@
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::damage::Damage;
@@ -171,6 +172,10 @@ pub trait Part: Send + Sync {
     /// was taken in: each chunk is verified when it is read, whatever was verified before.
     fn open_to_move(&self) -> Result<Box<dyn OpenPart>, Damage> {
         self.open()
+    }
+    /// The file that it lies in, by the name that it has now; `None`: it is in memory.
+    fn file_path(&self) -> Option<PathBuf> {
+        None
     }
     /// Whether it is (part of) a store segment, as opposed to the ingest side.
     fn is_stored(&self) -> bool;

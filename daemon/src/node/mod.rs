@@ -23,6 +23,7 @@ mod doors;
 mod ending;
 mod expiry;
 mod ground;
+mod hanging;
 mod host;
 mod keeper;
 pub(crate) mod listeners;
@@ -46,7 +47,7 @@ use std::time::Instant;
 
 use engine::headroom::HeadroomLimits;
 use engine::ingest::stamp_mark::StampKeeper;
-use engine::search::{Searcher, SearcherOptions};
+use engine::search::{Overseer, Searcher, SearcherOptions};
 use engine::storage::{OsStorage, Storage};
 use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
@@ -200,6 +201,7 @@ struct Node {
     clock: Clock,
     doors: Arc<doors::Doors>,
     vitals: Arc<Vitals>,
+    overseer: Overseer,
     stamps: Arc<Mutex<StampKeeper>>,
     endings: Receiver<Ending>,
     locks: [lock::DirectoryLock; 2],
@@ -229,6 +231,7 @@ impl Node {
             .map_err(refused("a thread"))?;
         let searcher = searcher(cores.len()).map_err(refused("a thread"))?;
         common.watch(&searcher);
+        let overseer = searcher.overseer();
         let metrics = Arc::clone(&common.metrics);
         let follow_thread =
             common.hub.spawn(metrics, host::yield_to_shards).map_err(refused("a thread"))?;
@@ -273,6 +276,7 @@ impl Node {
             clock: common.clock,
             doors: common.doors,
             vitals: common.vitals,
+            overseer,
             stamps: data.stamps,
             endings,
             grounds: Grounds::of(&data.locks),
@@ -308,6 +312,7 @@ impl Node {
             }
             supervisor.tell_again();
             self.vitals.look(self.clock.now().monotonic_us / 1000, &self.metrics);
+            hanging::look(&self.overseer);
             if interval.is_none_or(|interval| fed.elapsed() < interval) {
                 continue;
             }

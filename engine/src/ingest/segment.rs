@@ -510,6 +510,10 @@ impl Part for Segment {
         Ok(Box::new(Frames(Arc::new(open))))
     }
 
+    fn file_path(&self) -> Option<PathBuf> {
+        Some(self.path())
+    }
+
     fn is_stored(&self) -> bool {
         false
     }

@@ -201,6 +201,18 @@ impl Feed {
             && count(meta, topic)
     }
 
+    /// No more of this part; what it would still have brought lies between the two.
+    pub(super) fn give_up(&mut self, part: &Arc<PinnedPart>) -> Option<(Ulid, Ulid)> {
+        let is_its = |cursor: &Option<Cursor>| {
+            cursor.as_ref().is_some_and(|cursor| Arc::ptr_eq(&cursor.part, part))
+        };
+        let slot = self.cursors.iter().position(is_its)?;
+        let cursor = self.cursors[slot].take()?;
+        self.heads.retain(|Reverse((_, of))| *of != slot);
+        let left = cursor.part.chunks().get(cursor.left)?;
+        Some((left.first()?.first, left.last()?.last))
+    }
+
     /// A part that was taken is open: its chunks are merged in.
     pub(super) fn opened(&mut self, part: Arc<PinnedPart>, filter: &Filter) {
         let chunks = part.chunks();

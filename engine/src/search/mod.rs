@@ -23,6 +23,9 @@ mod folded;
 pub mod format;
 #[cfg(test)]
 mod gate_tests;
+mod hanging;
+#[cfg(test)]
+mod hanging_tests;
 pub(crate) mod matcher;
 #[cfg(test)]
 mod memory_tests;
@@ -42,6 +45,7 @@ mod sweep;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod ticket;
 mod track;
 mod turns;
@@ -49,10 +53,11 @@ pub mod window;
 
 pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
+pub use hanging::{GivenUp, Standing};
 pub use pipe::{Ender, Head, PipeReader};
 pub use pool::ThreadHook;
 pub use required::{FoldedLiteral, Required};
-pub use searcher::{Plan, Searcher, SearcherOptions};
+pub use searcher::{Overseer, Plan, Searcher, SearcherOptions};
 pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Skipped, Snapshot, Stats};
 pub use ticket::Ticket;
 pub use window::{Window, WindowError};

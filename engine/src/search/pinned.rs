@@ -5,6 +5,7 @@
 //! handle would show them in place of its own.
 
 use std::ops::{Deref, Range};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::required::Required;
@@ -17,7 +18,7 @@ pub(super) struct PinnedPart {
     candidates: Candidates,
     /// Whether it is searched: it has text that is not known to be lost.
     pub(super) has_text: bool,
-    _pin: Arc<dyn Part>,
+    pin: Arc<dyn Part>,
 }
 
 impl PinnedPart {
@@ -26,7 +27,12 @@ impl PinnedPart {
         let open = part.open()?;
         let candidates = open.candidates(required);
         let has_text = part.text_bytes() > 0;
-        Ok(Self { open, candidates, has_text, _pin: part })
+        Ok(Self { open, candidates, has_text, pin: part })
+    }
+
+    /// The file that it lies in.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        self.pin.file_path()
     }
 
     /// Whether a chunk may hold a record that has what is required.

@@ -14,12 +14,13 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::consumer::{Consumer, Drained};
+use super::hanging::{GivenUp, Standing};
 use super::spec::Stats;
 use super::sweep::{Done, Sweep};
+use super::threads::{Place, Threads, Worker};
 use super::turns::Turns;
 #[cfg(doc)]
 use crate::limits::QUERY_HELD_BYTES_MAX;
@@ -112,14 +113,14 @@ pub(super) struct Shared {
     held_bytes: AtomicUsize,
     held_bytes_max: usize,
     next_turn: AtomicU64,
+    threads: Threads,
 }
 
-/// The threads. Dropping it ends all queries and waits for the threads.
+/// The threads. Dropping it ends all queries and waits for the threads, but those that were given up.
 pub(super) struct Pool {
     pub(super) shared: Arc<Shared>,
     /// One per thread.
     pub(super) pulses: Vec<Arc<Pulse>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// Called first on each scan thread, with its number.
@@ -141,19 +142,14 @@ impl Pool {
             held_bytes: AtomicUsize::new(0),
             held_bytes_max,
             next_turn: AtomicU64::new(1),
+            threads: Threads::new(threads, Arc::clone(on_thread_start)),
         });
-        let mut pool = Self { shared, pulses: Vec::new(), threads: Vec::new() };
-        for index in 0..threads.max(1) {
-            let (shared, hook) = (Arc::clone(&pool.shared), Arc::clone(on_thread_start));
+        let mut pool = Self { shared, pulses: Vec::new() };
+        for index in 0..threads {
             let pulse = Arc::<Pulse>::default();
             pool.pulses.push(Arc::clone(&pulse));
-            let body = move || {
-                hook(index);
-                shared.run_thread(&pulse);
-            };
             // A failure drops the pool, which stops the threads that did start.
-            let thread = std::thread::Builder::new().name(format!("scan-{index}")).spawn(body)?;
-            pool.threads.push(thread);
+            pool.shared.spawn(Place { index, pulse })?;
         }
         Ok(pool)
     }
@@ -169,10 +165,7 @@ impl Drop for Pool {
         for job in live.into_values() {
             job.finish_early("the node is shutting down");
         }
-        for thread in self.threads.drain(..) {
-            // A panic there has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        self.shared.threads.join();
     }
 }
 
@@ -230,9 +223,53 @@ impl Shared {
         queue.live.remove(&id);
     }
 
-    fn run_thread(&self, pulse: &Pulse) {
+    /// Starts a thread in a place that is free.
+    fn spawn(self: &Arc<Self>, place: Place) -> io::Result<()> {
+        let shared = Arc::clone(self);
+        self.threads.spawn(place, move |worker| shared.run_thread(worker))
+    }
+
+    /// Gives up the threads that do not get on, as `standing` says of each by its number in the system:
+    /// others take their places, their queries go on without the files.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        now: Instant,
+        standing: &dyn Fn(i32) -> Option<Standing>,
+    ) -> Vec<GivenUp> {
+        let given_up = self.threads.look(now, standing);
+        for gone in self.threads.to_tell() {
+            if self.go_on_without(&gone) {
+                self.threads.is_told(gone.worker);
+            }
+        }
+        for (gone, place) in self.threads.to_replace() {
+            let has_stopped = self.lock().stopping;
+            // It is tried again at the next look.
+            if !has_stopped && self.spawn(place).is_ok() {
+                self.threads.is_replaced(gone);
+            }
+        }
+        given_up
+    }
+
+    /// `false`: somebody works on the query just now.
+    fn go_on_without(&self, gone: &GivenUp) -> bool {
+        let (Some(track), Some(path)) = (gone.track, &gone.path) else { return true };
+        let job = self.lock().live.get(&gone.job).map(Arc::clone);
+        let Some(job) = job else { return true };
+        let Ok(mut slot) = job.state.try_lock() else { return false };
+        if let Some(state) = slot.as_mut() {
+            state.sweep.give_up(track, path);
+        }
+        drop(slot);
+        self.wake(job.id);
+        true
+    }
+
+    fn run_thread(&self, worker: &Arc<Worker>) {
         while let Some(job) = self.next_job() {
-            let turn = self.slice(&job, pulse);
+            self.threads.begin(worker, job.id, None);
+            let turn = self.slice(&job, worker);
             job.last_turn.store(self.next_turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
             match turn {
                 Turn::Again => self.wake(job.id),
@@ -243,7 +280,9 @@ impl Shared {
                 }
             }
             self.relieve();
-            pulse.rest();
+            if self.threads.rest(worker) {
+                return;
+            }
         }
     }
 
@@ -279,12 +318,12 @@ impl Shared {
     }
 
     /// Works on a job until its slice is used up or nothing is left to do.
-    fn slice(&self, job: &Job, pulse: &Pulse) -> Turn {
+    fn slice(&self, job: &Job, worker: &Worker) -> Turn {
         let mut done: Option<Done> = None;
         let mut worked_bytes = 0;
         let mut lap = Lap::start();
         loop {
-            pulse.begin();
+            worker.place.pulse.begin();
             let mut slot = job.lock();
             let Some(state) = slot.as_mut() else {
                 self.abandon(done.as_ref());
@@ -313,7 +352,7 @@ impl Shared {
                     return Turn::Over;
                 }
             };
-            if worked_bytes >= SCAN_SLICE_BYTES {
+            if worked_bytes >= SCAN_SLICE_BYTES || self.threads.is_given_up(worker) {
                 return Turn::Again;
             }
             let window = self.window(job.id);
@@ -335,7 +374,16 @@ impl Shared {
                 self.wake(job.id);
             }
             drop(slot);
-            let result = work.run();
+            let file = work.file();
+            let result = match file.clone() {
+                Some((_, path)) if !self.threads.begin(worker, job.id, file) => work.refuse(path),
+                _ => work.run(),
+            };
+            if self.threads.is_given_up(worker) {
+                // Its query has gone on without this.
+                return Turn::Again;
+            }
+            self.threads.begin(worker, job.id, None);
             let cost_bytes = result.bytes_scanned().max(WORK_BYTES_MIN);
             worked_bytes += cost_bytes;
             self.lock().turns.charge(job.id, cost_bytes);

@@ -5,13 +5,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::consumer::{
     Consumer, Counting, Histogram, Output, StatsTally, Tally, TopicTally, Topics,
 };
 use super::expression::Expression;
+use super::hanging::{GivenUp, Standing};
 use super::pipe::{PipeReader, pipe};
-use super::pool::{Pool, ThreadHook};
+use super::pool::{Pool, Shared, ThreadHook};
 use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::ticket::{Ticket, ticket};
@@ -41,6 +43,19 @@ pub struct Plan {
     pub complete: bool,
     /// Spans known to be missing.
     pub missing_count: u64,
+}
+
+/// Sees to it that a file system that hangs keeps no other queries waiting. Somebody has to ask it to
+/// look every second or so.
+#[derive(Clone)]
+pub struct Overseer(Arc<Shared>);
+
+impl Overseer {
+    /// Gives up the scan threads that have not got on for [`crate::disk_health::HANG_MS`], and says which
+    /// these are; `standing` asks the system how a thread stands, by its number there.
+    pub fn look(&self, now: Instant, standing: &dyn Fn(i32) -> Option<Standing>) -> Vec<GivenUp> {
+        self.0.look(now, standing)
+    }
 }
 
 /// Runs queries on threads of its own. Dropping it ends them.
@@ -74,6 +89,11 @@ impl Searcher {
     /// What shows whether the scan threads get on, by their numbers.
     pub fn pulses(&self) -> &[Arc<Pulse>] {
         &self.pool.pulses
+    }
+
+    /// Who looks after its threads.
+    pub fn overseer(&self) -> Overseer {
+        Overseer(Arc::clone(&self.pool.shared))
     }
 
     /// Text that was searched for readers that had gone already, bytes.

@@ -12,6 +12,8 @@
 //! that a sweep always moves; results may come back in any order.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::feed::{Feed, Next, first_key, key, last_key};
@@ -20,8 +22,9 @@ use super::scan::{Filter, Found, Hit, READS_MAX, Scan, reread_if_poisoned, unrea
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use super::track::{FrontIn, Track};
 use crate::chunk::{ChunkMeta, Part, Text};
-use crate::damage::Damage;
+use crate::damage::{Damage, DamageKind};
 use crate::limits::{BATCH_HITS_MIN, QUERY_MISSING_MAX};
+use crate::storage::Refusal;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -46,6 +49,8 @@ pub(super) struct Done {
 enum DoneKind {
     Opened(Result<PinnedPart, Damage>),
     Scanned(Result<Found, Damage>),
+    /// Not done, for this file hangs.
+    Hangs(PathBuf),
 }
 
 impl Work {
@@ -59,6 +64,20 @@ impl Work {
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.filter)),
         };
         Done { track: self.track, result }
+    }
+
+    /// The track that it is for, and the file that has to be read for it.
+    pub(super) fn file(&self) -> Option<(u64, PathBuf)> {
+        let path = match &self.job {
+            WorkKind::Open(part) => part.file_path(),
+            WorkKind::Scan(scan) => scan.part.file_path(),
+        };
+        Some((self.track, path?))
+    }
+
+    /// Leaves it undone, because its file hangs.
+    pub(super) fn refuse(self, path: PathBuf) -> Done {
+        Done { track: self.track, result: DoneKind::Hangs(path) }
     }
 }
 
@@ -321,11 +340,32 @@ impl Sweep {
         while self.feed.take_lone(&mut checked) {}
     }
 
+    /// What a thread was at does not come back: goes on without the file.
+    pub(super) fn give_up(&mut self, track: u64, path: &Path) {
+        let Some(at) = self.tracks.iter().position(|other| other.id == track) else { return };
+        let Track { range: (mut first, mut last), chunk, .. } = self.tracks.swap_remove(at);
+        if let Some((behind_first, behind_last)) =
+            chunk.and_then(|(part, _)| self.feed.give_up(&part))
+        {
+            (first, last) = (first.min(behind_first), last.max(behind_last));
+        }
+        let damage = Damage {
+            path: path.to_owned(),
+            offset: 0,
+            len_bytes: 0,
+            range: Some((first, last)),
+            records: None,
+            kind: DamageKind::Unread(Refusal::of_kind(ErrorKind::TimedOut)),
+        };
+        self.miss_damage(&damage, (first, last));
+    }
+
     /// Takes a result in.
     pub(super) fn complete(&mut self, done: Done) {
         let order = self.filter.order;
         let Some(at) = self.tracks.iter().position(|track| track.id == done.track) else { return };
         match done.result {
+            DoneKind::Hangs(path) => self.give_up(done.track, &path),
             DoneKind::Opened(result) => {
                 let track = self.tracks.swap_remove(at);
                 match result {

@@ -339,6 +339,10 @@ impl Part for StoreSegment {
         Ok(Box::new(SegmentView::of_all(self.open_alone()?)))
     }
 
+    fn file_path(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
     fn is_stored(&self) -> bool {
         true
     }

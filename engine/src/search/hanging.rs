@@ -1,0 +1,199 @@
+//! Which scan threads do not come back from a file, and what follows from it: a disk that hangs (NFS,
+//! FUSE, a controller) must not keep queries over other files waiting.
+//!
+//! A thread that waits inside a call for [`HANG_MS`] without getting on is given up: its query goes on
+//! without the file, another thread takes its place, and until it comes back no query waits for this
+//! file. Where twice as many threads are given up in one directory as there are scan threads, all files of
+//! it are left out. So at most three times as many threads as that hang at a time in each directory: a
+//! thread that hangs in the kernel cannot be taken back, and each may have gone to the same file before
+//! anybody knew.
+//!
+//! Invariants: pure, no clock and no threads; a thread that gets on, however slowly, or has to wait for a
+//! processor is never given up.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::disk_health::HANG_MS;
+
+/// What the system says of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// It waits in a call, as opposed to running or waiting for a processor.
+    pub is_waiting: bool,
+    /// How often it has begun to wait: another number when it has got on meanwhile.
+    pub waits: u64,
+}
+
+/// What a thread is at.
+#[derive(Debug, Clone)]
+pub(super) struct Errand {
+    /// The query.
+    pub(super) job: u64,
+    /// The query's track, and the file that it leads to; `None`: what was found is handed out.
+    pub(super) file: Option<(u64, PathBuf)>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    errand: Errand,
+    /// How it stood when it was looked at first in the state that it is in.
+    seen: Option<(Instant, u64)>,
+    is_given_up: bool,
+}
+
+/// A thread that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    pub(super) worker: u64,
+    pub(super) job: u64,
+    pub(super) track: Option<u64>,
+    /// The file that does not answer, where that is known.
+    pub path: Option<PathBuf>,
+}
+
+/// See the page of the module.
+#[derive(Debug)]
+pub(super) struct Hanging {
+    workers: BTreeMap<u64, Worker>,
+    per_directory_max: usize,
+}
+
+impl Hanging {
+    /// For so many scan threads.
+    pub(super) const fn new(threads: usize) -> Self {
+        Self { workers: BTreeMap::new(), per_directory_max: 2 * threads }
+    }
+
+    /// A thread turns to something else; `false`: it must not, for it would hang.
+    pub(super) fn begin(&mut self, worker: u64, errand: Errand) -> bool {
+        let is_refused = errand.file.as_ref().is_some_and(|(_, path)| self.is_refused(path));
+        if !is_refused {
+            let before = self.workers.get(&worker).is_some_and(|worker| worker.is_given_up);
+            let worker_now = Worker { errand, seen: None, is_given_up: before };
+            self.workers.insert(worker, worker_now);
+        }
+        !is_refused
+    }
+
+    fn is_refused(&self, path: &Path) -> bool {
+        let given_up = self.workers.values().filter(|worker| worker.is_given_up);
+        let hanging = given_up.filter_map(|worker| worker.errand.file.as_ref());
+        let mut of_directory = 0;
+        for (_, other) in hanging {
+            if other == path {
+                return true;
+            }
+            of_directory += usize::from(other.parent() == path.parent());
+        }
+        of_directory >= self.per_directory_max
+    }
+
+    /// Whether a thread was given up.
+    pub(super) fn is_given_up(&self, worker: u64) -> bool {
+        self.workers.get(&worker).is_some_and(|worker| worker.is_given_up)
+    }
+
+    /// A thread is at nothing any more; says whether it was given up.
+    pub(super) fn end(&mut self, worker: u64) -> bool {
+        self.workers.remove(&worker).is_some_and(|worker| worker.is_given_up)
+    }
+
+    /// Gives up the threads that do not get on, as `standing` says of each.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        mut standing: impl FnMut(u64) -> Option<Standing>,
+    ) -> Vec<GivenUp> {
+        let mut given_up = Vec::new();
+        for (&id, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.is_given_up) {
+            let Some(Standing { is_waiting: true, waits }) = standing(id) else {
+                worker.seen = None;
+                continue;
+            };
+            match worker.seen {
+                Some((since, before)) if before == waits => {
+                    worker.is_given_up =
+                        now.duration_since(since) >= Duration::from_millis(HANG_MS);
+                }
+                _ => worker.seen = Some((now, waits)),
+            }
+            if worker.is_given_up {
+                let (job, file) = (worker.errand.job, worker.errand.file.clone());
+                let (track, path) = file.unzip();
+                given_up.push(GivenUp { worker: id, job, track, path });
+            }
+        }
+        given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errand(path: &str) -> Errand {
+        Errand { job: 1, file: Some((7, PathBuf::from(path))) }
+    }
+
+    const fn waiting(waits: u64) -> Standing {
+        Standing { is_waiting: true, waits }
+    }
+
+    #[test]
+    fn a_thread_is_given_up_only_when_it_waits_without_getting_on() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut hanging = Hanging::new(2);
+        assert!(hanging.begin(0, errand("d/a")));
+        let mut look = |ms, standing| hanging.look(at(ms), |_| standing).len();
+        for ms in (0..100_000).step_by(1_000) {
+            assert_eq!(look(ms, Some(waiting(ms))), 0, "a slow disk");
+        }
+        for ms in (100_000..200_000).step_by(1_000) {
+            let starved = Standing { is_waiting: false, waits: 5 };
+            assert_eq!(look(ms, Some(starved)), 0, "no processor");
+            assert_eq!(look(ms, None), 0, "the system does not say");
+        }
+        assert_eq!(look(200_000, Some(waiting(5))), 0);
+        assert_eq!(look(200_000 + HANG_MS - 1, Some(waiting(5))), 0);
+        assert_eq!(look(200_000 + HANG_MS, Some(waiting(5))), 1);
+        assert_eq!(look(300_000, Some(waiting(5))), 0, "it is told once");
+    }
+
+    #[test]
+    fn nobody_turns_to_a_file_that_hangs_until_its_thread_is_back() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(HANG_MS);
+        let mut hanging = Hanging::new(2);
+        assert!(hanging.begin(0, errand("d/a")));
+        assert!(hanging.begin(1, errand("d/a")), "nobody knows yet");
+        for at in [now, later] {
+            hanging.look(at, |worker| Some(waiting(5)).filter(|_| worker == 0));
+        }
+        assert!(!hanging.begin(1, errand("d/a")));
+        assert!(hanging.begin(1, errand("d/b")));
+        assert!(hanging.begin(1, Errand { job: 2, file: None }));
+        assert!(!hanging.end(1));
+        assert!(hanging.end(0), "it was given up");
+        assert!(hanging.begin(1, errand("d/a")));
+    }
+
+    #[test]
+    fn where_many_files_of_a_directory_hang_all_of_them_are_left_out() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(HANG_MS);
+        let mut hanging = Hanging::new(1);
+        for (worker, path) in ["d/a", "d/b"].into_iter().enumerate() {
+            assert!(hanging.begin(worker as u64, errand(path)));
+        }
+        for at in [now, later] {
+            hanging.look(at, |_| Some(waiting(5)));
+        }
+        assert!(!hanging.begin(9, errand("d/c")));
+        assert!(hanging.begin(9, errand("e/c")));
+        hanging.end(0);
+        assert!(hanging.begin(9, errand("d/c")));
+    }
+}

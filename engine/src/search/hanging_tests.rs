@@ -1,0 +1,222 @@
+//! Files that hang, and queries over them and over others.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::testing::TestPart;
+use super::tests::{series, spec};
+use super::*;
+use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part};
+use crate::damage::Damage;
+use crate::disk_health::HANG_MS;
+use crate::run_table::RunTable;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+
+/// Where calls hang.
+#[derive(Default)]
+struct Hang {
+    is_over: Mutex<bool>,
+    changed: Condvar,
+    /// Calls that have come here.
+    met: AtomicUsize,
+}
+
+impl Hang {
+    fn meet(&self) {
+        self.met.fetch_add(1, Ordering::Relaxed);
+        let mut is_over = self.is_over.lock().unwrap();
+        while !*is_over {
+            is_over = self.changed.wait(is_over).unwrap();
+        }
+    }
+
+    fn end(&self) {
+        *self.is_over.lock().unwrap() = true;
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, calls: usize) {
+        wait_until(|| self.met.load(Ordering::Relaxed) == calls);
+    }
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        std::thread::yield_now();
+    }
+}
+
+/// Ends it, so that threads can be waited for when a test fails.
+struct EndOfTest(Arc<Hang>);
+
+impl Drop for EndOfTest {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A part in a file of which a call hangs: opening it, or reading a chunk.
+#[derive(Clone)]
+struct InFile {
+    part: TestPart,
+    path: &'static str,
+    hang: Arc<Hang>,
+    /// `None`: opening it.
+    chunk: Option<usize>,
+}
+
+impl Part for InFile {
+    fn range(&self) -> (Ulid, Ulid) {
+        self.part.range()
+    }
+
+    fn records(&self) -> u64 {
+        self.part.records()
+    }
+
+    fn text_bytes(&self) -> u64 {
+        self.part.text_bytes()
+    }
+
+    fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
+        if self.chunk.is_none() {
+            self.hang.meet();
+        }
+        Ok(Box::new(OpenInFile { open: self.part.open()?, of: self.clone() }))
+    }
+
+    fn file_path(&self) -> Option<PathBuf> {
+        Some(PathBuf::from(self.path))
+    }
+
+    fn is_stored(&self) -> bool {
+        true
+    }
+}
+
+struct OpenInFile {
+    open: Box<dyn OpenPart>,
+    of: InFile,
+}
+
+impl OpenPart for OpenInFile {
+    fn chunks(&self) -> &[ChunkMeta] {
+        self.open.chunks()
+    }
+
+    fn topics(&self) -> &[Topic] {
+        self.open.topics()
+    }
+
+    fn damage(&self) -> &[Damage] {
+        self.open.damage()
+    }
+
+    fn read(&self, index: usize) -> Result<Chunk, Damage> {
+        if self.of.chunk == Some(index) {
+            self.of.hang.meet();
+        }
+        self.open.read(index)
+    }
+
+    fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
+        self.open.read_table(index)
+    }
+
+    fn verify(&self, index: usize) -> Result<(), Damage> {
+        self.open.verify(index)
+    }
+}
+
+fn part(first: u64, count: u64) -> TestPart {
+    TestPart::new(&series(first, count, |i| format!("record {i}").into_bytes()), 10)
+}
+
+fn in_file(first: u64, count: u64, chunk: Option<usize>) -> InFile {
+    InFile { part: part(first, count), path: "store/hangs", hang: Arc::default(), chunk }
+}
+
+fn searcher(threads: usize) -> Searcher {
+    let on_thread_start: ThreadHook = Arc::new(|_| {});
+    Searcher::start(SearcherOptions { threads, node: "here".into(), on_thread_start }).unwrap()
+}
+
+fn ask(searcher: &Searcher, parts: &[Arc<dyn Part>]) -> PipeReader {
+    let snapshot = Snapshot { parts: parts.to_vec(), missing: Vec::new() };
+    searcher.query(spec(""), snapshot, Format::Text)
+}
+
+/// Gives up every thread that is at work; says how many.
+fn give_up(searcher: &Searcher) -> usize {
+    let overseer = searcher.overseer();
+    let standing = |_| Some(Standing { is_waiting: true, waits: 7 });
+    let now = Instant::now();
+    assert_eq!(overseer.look(now, &standing), []);
+    overseer.look(now + Duration::from_millis(HANG_MS), &standing).len()
+}
+
+#[test]
+fn a_file_that_hangs_costs_its_own_records_and_keeps_no_other_query_waiting() {
+    const THREADS: usize = 2;
+    let searcher = searcher(THREADS);
+    let hanging = in_file(0, 100, None);
+    let hang = Arc::clone(&hanging.hang);
+    let _end = EndOfTest(Arc::clone(&hang));
+    let parts: [Arc<dyn Part>; 2] = [Arc::new(hanging), Arc::new(part(200, 100))];
+    let stuck: Vec<_> = (0..THREADS).map(|_| ask(&searcher, &parts)).collect();
+    hang.wait_for(THREADS);
+    assert_eq!(give_up(&searcher), THREADS);
+    // Those that wait for it, and one that comes now.
+    for query in stuck.into_iter().chain([ask(&searcher, &parts)]) {
+        let (_, outcome) = query.read_all_blocking();
+        assert_eq!(outcome.stats.records, 100);
+        let missing = &outcome.stats.missing;
+        assert_eq!(missing.len(), 1);
+        assert_eq!((missing[0].from, missing[0].to), parts[0].range());
+        assert!(missing[0].reason.contains("store/hangs"), "{}", missing[0].reason);
+        assert!(missing[0].reason.contains("cannot be read: timed out"), "{}", missing[0].reason);
+    }
+    let (_, outcome) = ask(&searcher, &parts[1..]).read_all_blocking();
+    assert!(outcome.stats.complete);
+    assert_eq!(hang.met.load(Ordering::Relaxed), THREADS, "no further thread went there");
+    // It answers again, and those who were given up end.
+    hang.end();
+    wait_until(|| ask(&searcher, &parts).read_all_blocking().1.stats.complete);
+    let (_, outcome) = ask(&searcher, &parts).read_all_blocking();
+    assert_eq!(outcome.stats.records, 200);
+}
+
+#[test]
+fn what_was_read_before_a_file_hangs_is_in_the_answer_and_all_behind_it_is_told() {
+    let searcher = searcher(1);
+    let hanging = in_file(0, 100, Some(4));
+    let hang = Arc::clone(&hanging.hang);
+    let _end = EndOfTest(Arc::clone(&hang));
+    let range = hanging.part.range();
+    let query = ask(&searcher, &[Arc::new(hanging)]);
+    hang.wait_for(1);
+    assert_eq!(give_up(&searcher), 1);
+    let (text, outcome) = query.read_all_blocking();
+    assert_eq!(outcome.stats.records, 40);
+    assert!(!outcome.stats.complete && text.ends_with(b"record 39\n"));
+    let (from, to) = (outcome.stats.missing[0].from, outcome.stats.missing[0].to);
+    assert_eq!((from.counter(), to, outcome.stats.missing.len()), (40, range.1, 1));
+}
+
+#[test]
+fn the_end_of_a_searcher_waits_for_no_thread_that_hangs() {
+    let searcher = searcher(2);
+    let hanging = in_file(0, 100, None);
+    let hang = Arc::clone(&hanging.hang);
+    let _end = EndOfTest(Arc::clone(&hang));
+    let query = ask(&searcher, &[Arc::new(hanging)]);
+    hang.wait_for(1);
+    assert_eq!(give_up(&searcher), 1);
+    drop(searcher);
+    assert!(!query.read_all_blocking().1.stats.complete);
+}
