@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::exit::Exit;
 use crate::output;
-use crate::query_command::client::{Patience, block_on, read_short, require, send};
+use crate::query_command::client::{Patience, block_on, read_short, refusal, require, send};
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::Endpoint;
@@ -87,19 +87,15 @@ async fn ask(store: &Endpoint) -> Result<Value, String> {
     let request = (Method::POST, "/_drain", "application/json");
     let answer = send(store, request, Patience::USUAL, &mut || ()).await;
     let mut answer = answer.map_err(|error| error.to_string())?;
-    if answer.status() == StatusCode::OK {
-        require(store, &answer, "application/json").map_err(|error| error.to_string())?;
+    if answer.status() != StatusCode::OK {
+        return Err(refusal(store, Patience::USUAL, answer).await);
     }
+    require(store, &answer, "application/json").map_err(|error| error.to_string())?;
     let body = read_short(store, Patience::USUAL, answer.body_mut(), ANSWER_BYTES_MAX).await;
     let body = body.map_err(|why| format!("the answer of {store} breaks off: {why}"))?;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if answer.status() == StatusCode::OK {
-        // Whatever else answers so is no node, and would be asked for ever.
-        let is_state = object["done"].is_boolean();
-        return is_state.then_some(object).ok_or_else(|| {
-            format!("{store} answers with no state: is this the HTTP port of a node?")
-        });
-    }
-    let words = object["error"].as_str().unwrap_or("it does not say why");
-    Err(format!("{store} refused: {} {words}", answer.status().as_u16()))
+    // Whatever else answers so is no node, and would be asked for ever.
+    let is_state = object["done"].is_boolean();
+    let no_state = || format!("{store} answers with no state: is this the HTTP port of a node?");
+    is_state.then_some(object).ok_or_else(no_state)
 }

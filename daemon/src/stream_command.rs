@@ -158,7 +158,7 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
             }
             Ok(response) => {
                 let status = response.status();
-                let words = refusal(&config.store, response).await;
+                let words = client::refusal(&config.store, Patience::USUAL, response).await;
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
                     let usage = status == StatusCode::BAD_REQUEST;
                     return Ok(output::fail(if usage { Exit::Usage } else { Exit::Error }, &words));
@@ -171,24 +171,11 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
             return Ok(output::fail(Exit::Error, &reason));
         }
         if !std::mem::replace(&mut is_lost, true) {
-            let words =
-                format_args!("lost {}: {reason}; trying again until it is back", config.store);
-            output::tell(words);
+            output::tell(format_args!("lost the node: {reason}; trying again until it is back"));
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(WAIT_MAX);
     }
-}
-
-async fn refusal(store: &Endpoint, response: Response<Incoming>) -> String {
-    let status = response.status();
-    let mut body = response.into_body();
-    let body = client::read_short(store, Patience::USUAL, &mut body, 64 << 10).await;
-    let body = body.unwrap_or_default();
-    let object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut shown = Vec::new();
-    escape(&mut shown, object["error"].as_str().unwrap_or(status.as_str()).as_bytes());
-    String::from_utf8_lossy(&shown).into_owned()
 }
 
 /// Takes a stream apart by lines.
@@ -202,7 +189,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Prints what comes; says why it ended.
+    /// Prints what comes; says what ended, and why.
     async fn take_all(
         &mut self,
         store: &Endpoint,
@@ -216,8 +203,8 @@ impl Lines<'_> {
         loop {
             match client::next(store, Patience::USUAL, &mut body).await {
                 Ok(Some(piece)) => self.take(&piece)?,
-                Ok(None) => return Ok("the stream ended".to_owned()),
-                Err(why) => return Ok(why.to_string()),
+                Ok(None) => return Ok(format!("the stream of {store} ended")),
+                Err(why) => return Ok(format!("the stream of {store} ended: {why}")),
             }
         }
     }

@@ -77,6 +77,29 @@ fn a_store_that_is_not_there_is_one_clear_line() {
 }
 
 #[test]
+fn who_asks_says_what_a_node_refuses_and_names_it_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let api = node.api.to_string();
+    let bad = ["-q", "(", "--regex", "--store", &api];
+    for line in [[&["query"][..], &bad].concat(), [&["stream"][..], &bad].concat()] {
+        let output = tools::oklogd(&line);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        // A caret under what is wrong.
+        assert!(said.contains("400 Bad Request: q: ") && said.contains("\n    ^\n"), "{said}");
+        assert_eq!(said.matches(&api).count(), 1, "{said}");
+    }
+    node.kill();
+    for line in ["query", "stream", "drain"] {
+        let output = tools::oklogd(&[line, "--store", &api]);
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert_eq!(said.matches(&api).count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn testsvc_speaks_until_nobody_listens() {
     let mut child = Command::new(tools::binary("oklogd"))
         .args(["testsvc", "-id", "svc", "-size", "100", "-rate", "1000"])

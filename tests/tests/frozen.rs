@@ -84,6 +84,7 @@ fn every_client_gives_a_frozen_node_up_in_time_whatever_it_was_doing() {
             let _ = following.kill();
             let _ = following.wait();
             assert!(said.contains("lost") && said.contains("does not answer any more"), "{said}");
+            assert_eq!(said.matches(&node.api.to_string()).count(), 1, "{said}");
             assert!(took < GIVEN_UP, "{took:?}");
         });
     });

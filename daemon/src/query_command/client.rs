@@ -20,10 +20,12 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, TE};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::printer::escape;
 use crate::units::Endpoint;
 
 /// Time to look a name up and for one of its addresses to take a connection. With all of a
@@ -237,6 +239,35 @@ async fn connect(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpS
         }
     }
     Err(last)
+}
+
+/// Longest reason for a refusal that is read, bytes.
+const REASON_BYTES_MAX: usize = 64 << 10;
+/// Of one that is no node's, so much is shown.
+const FOREIGN_BYTES_SHOWN: usize = 200;
+
+/// What an answer other than 200 says, for people: fit for a terminal; lines stay, for what is wrong with
+/// a regular expression is shown by several.
+pub(crate) async fn refusal(
+    endpoint: &Endpoint,
+    patience: Patience,
+    response: Response<Incoming>,
+) -> String {
+    let status = response.status();
+    let body = read_short(endpoint, patience, &mut response.into_body(), REASON_BYTES_MAX).await;
+    let body = body.unwrap_or_else(|why| format!("(no reason: {why})").into_bytes());
+    let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let words = match object["error"].as_str() {
+        Some(words) => words.as_bytes(),
+        None => &body[..body.len().min(FOREIGN_BYTES_SHOWN)],
+    };
+    let mut reason = Vec::new();
+    for line in words.trim_ascii_end().split_inclusive(|&byte| byte == b'\n') {
+        let (line, end) = line.strip_suffix(b"\n").map_or((line, &[][..]), |line| (line, b"\n"));
+        escape(&mut reason, line);
+        reason.extend_from_slice(end);
+    }
+    format!("{endpoint} answers {status}: {}", String::from_utf8_lossy(&reason))
 }
 
 /// The next bytes of an answer, `None` at its end.

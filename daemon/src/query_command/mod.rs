@@ -25,7 +25,7 @@ use serde_json::Value;
 use self::client::{ClientError, Patience};
 use self::course::{Cut, Gaps, Range, Verdict, judge};
 use self::lines::{End, Form, Lines};
-use self::printer::{Printer, Style, Terminal, escape};
+use self::printer::{Printer, Style, Terminal};
 use crate::exit::Exit;
 use crate::output;
 use crate::settings::{Settings, SettingsError};
@@ -100,7 +100,7 @@ impl QueryConfig {
     }
 }
 
-/// Longest answer that is read as a whole: a refusal or statistics.
+/// Longest answer that is read as a whole: statistics.
 const SHORT_ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// An output that took nothing for this long may have made the node end its answer: it does so after
@@ -360,25 +360,9 @@ async fn refused(
     err: &mut dyn Write,
     response: Response<Incoming>,
 ) -> Exit {
-    let status = response.status();
-    let mut body = response.into_body();
-    let body = client::read_short(&config.store, patience, &mut body, SHORT_ANSWER_BYTES_MAX).await;
-    let body = body.unwrap_or_else(|why| format!("(no reason: {why})").into_bytes());
-    let object: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let words = match object["error"].as_str() {
-        Some(words) => words.as_bytes(),
-        None => &body[..body.len().min(200)],
-    };
-    // Lines stay: what is wrong with a regular expression is shown by several.
-    let mut reason = Vec::new();
-    for line in words.trim_ascii_end().split_inclusive(|&byte| byte == b'\n') {
-        let (line, end) = line.strip_suffix(b"\n").map_or((line, &[][..]), |line| (line, b"\n"));
-        escape(&mut reason, line);
-        reason.extend_from_slice(end);
-    }
-    let reason = String::from_utf8_lossy(&reason);
-    let exit = if status == StatusCode::BAD_REQUEST { Exit::Usage } else { Exit::Error };
-    tell(err, exit, &format!("{} answers {status}: {reason}", config.store))
+    let is_usage = response.status() == StatusCode::BAD_REQUEST;
+    let exit = if is_usage { Exit::Usage } else { Exit::Error };
+    tell(err, exit, &client::refusal(&config.store, patience, response).await)
 }
 
 /// One line on standard error.
