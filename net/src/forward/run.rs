@@ -48,7 +48,7 @@ pub enum Outcome {
         /// Whether standard input holds more, which was not read.
         has_unread: bool,
     },
-    /// No ingester takes the lines: who can be reached refuses them, or is none.
+    /// No ingester takes the lines: every address refuses them, or is none.
     Refused {
         /// Lines that are lost.
         lines: u64,

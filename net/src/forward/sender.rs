@@ -46,7 +46,7 @@ pub(crate) struct SenderOptions {
 pub(crate) enum Ended {
     /// Everything is handed over, or left to the spool.
     Done,
-    /// The input is over, and whoever can be reached does not take its lines.
+    /// The input is over, and every address refuses its lines.
     Refused,
 }
 
