@@ -168,13 +168,31 @@ pub(super) type Place = (AddressPlace, Taken);
 /// The place and the memory of a query that runs.
 pub(super) struct QueryTurn {
     _place: Taken,
-    memory: Taken,
+    /// Always there, but for the time of a change.
+    memory: Option<Taken>,
 }
 
 impl QueryTurn {
-    /// It needs this much more memory, and holds it until its end.
-    pub(super) fn hold(&mut self, memory: Taken) {
-        self.memory.merge(memory);
+    /// It needs this much more memory, and holds it until its end. Where that is not free it gives
+    /// back what it has and waits for all of it: of many who hold what the others wait for, none
+    /// would get on.
+    pub(super) async fn hold(
+        &mut self,
+        ledger: &Ledger,
+        bytes: u64,
+        until: Option<Instant>,
+    ) -> Result<(), NoRoom> {
+        let memory = &ledger.query_memory;
+        let all = bytes + self.memory.as_ref().map_or(0, Taken::amount);
+        match (memory.take_if_free(bytes), &mut self.memory) {
+            (Some(more), Some(held)) => held.merge(more),
+            (more, held) => {
+                drop(more);
+                *held = None;
+                *held = Some(memory.take(all, until).await?);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -298,7 +316,7 @@ impl Ledger {
         if let Some(place) = self.queries.take_if_free(1)
             && let Some(memory) = self.query_memory.take_if_free(QUERY_BYTES_MAX as u64)
         {
-            return Ok(QueryTurn { _place: place, memory });
+            return Ok(QueryTurn { _place: place, memory: Some(memory) });
         }
         let _seat = self.waiting_queries.try_take(1)?;
         let turn = self.query_turn(Some(Instant::now() + wait)).await;
@@ -314,7 +332,7 @@ impl Ledger {
     async fn query_turn(&self, until: Option<Instant>) -> Result<QueryTurn, NoRoom> {
         let place = self.queries.take(1, until).await?;
         let memory = self.query_memory.take(QUERY_BYTES_MAX as u64, until).await?;
-        Ok(QueryTurn { _place: place, memory })
+        Ok(QueryTurn { _place: place, memory: Some(memory) })
     }
 }
 
@@ -383,5 +401,37 @@ mod tests {
         assert!(tokio::time::timeout(wait * 1000, &mut replay).await.is_err(), "it waits");
         drop(running);
         assert!(replay.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_queries_that_all_need_more_than_there_is_one_after_the_other_gets_it() {
+        let ledger = ledger(HttpOptions {
+            queries_max: 2,
+            query_memory_bytes: 2 * QUERY_BYTES_MAX as u64,
+            ..HttpOptions::default()
+        });
+        let wait = Duration::from_secs(5);
+        let until = Some(Instant::now() + wait);
+        let mut first = ledger.query(wait).await.unwrap();
+        let mut second = ledger.query(wait).await.unwrap();
+        let expression_bytes = 1 << 10;
+        let both = async {
+            let one = async {
+                first.hold(&ledger, expression_bytes, until).await.unwrap();
+                drop(first);
+            };
+            let other = async {
+                second.hold(&ledger, expression_bytes, until).await.unwrap();
+                drop(second);
+            };
+            tokio::join!(one, other);
+        };
+        both.await;
+        assert!(Some(Instant::now()) < until, "none had to give up");
+        assert_eq!((ledger.query_memory.used(), ledger.queries.used()), (0, 0));
+        // What is more than there is stays so.
+        let mut third = ledger.query(wait).await.unwrap();
+        let much = 2 * QUERY_BYTES_MAX as u64;
+        assert_eq!(third.hold(&ledger, much, until).await, Err(NoRoom::TooMuch));
     }
 }

@@ -19,7 +19,6 @@ use hyper::HeaderMap;
 use super::client_stream::Flushes;
 use super::ledger::{Place, QueryTurn};
 use super::told::Told;
-use crate::budget::Taken;
 use crate::metrics::NodeMetrics;
 
 /// Counts one query from its beginning to its last byte or its reader's going.
@@ -29,7 +28,7 @@ pub(super) struct QueryWatch {
     pub(super) metrics: Arc<NodeMetrics>,
     told: Arc<Told>,
     /// Its place among those that may run, and its part of the memory.
-    turn: QueryTurn,
+    pub(super) turn: QueryTurn,
     /// Its place among the connections, unless whoever asked holds one.
     pub(super) place: Option<Place>,
 }
@@ -45,11 +44,6 @@ impl QueryWatch {
         metrics.count_query(kind);
         let (metrics, told) = (Arc::clone(metrics), Arc::clone(told));
         Self { kind, start: Instant::now(), metrics, told, turn, place: None }
-    }
-
-    /// It needs this much more, and holds it until its end.
-    pub(super) fn hold(&mut self, memory: Taken) {
-        self.turn.hold(memory);
     }
 
     /// What it found and cost.

@@ -137,28 +137,33 @@ pub(super) fn answered(app: &App, answer: Result<Response<Body>, Refusal>) -> Re
     })
 }
 
-/// Memory of queries for `what`, which has so many bytes; `never` is the status where there is
-/// not as much in all.
-pub(super) async fn memory_for(
-    app: &App,
-    (what, bytes): (&str, usize),
-    never: StatusCode,
-) -> Result<Taken, Refusal> {
-    let until = Instant::now().checked_add(app.options.query_turn_wait).map(Into::into);
-    let memory = &app.ledger.query_memory;
-    memory.take(bytes as u64, until).await.map_err(|why| {
-        let words = format!("{what} {bytes} bytes");
-        match why {
-            NoRoom::TooMuch => Refusal::new(
-                never,
-                format!("{words}, and all queries together may hold less (--query.memory-max)"),
-            ),
-            NoRoom::InUse => {
-                let empty = memory.refusal();
-                Refusal { reason: format!("{words}: {}", empty.reason), ..empty }
-            }
-        }
+/// Until when a request waits that came now.
+fn patience(app: &App) -> Option<Instant> {
+    Instant::now().checked_add(app.options.query_turn_wait)
+}
+
+/// Memory of queries for an answer of so many bytes.
+pub(super) async fn memory_for(app: &App, bytes: usize) -> Result<Taken, Refusal> {
+    let until = patience(app).map(Into::into);
+    let memory = app.ledger.query_memory.take(bytes as u64, until).await;
+    memory.map_err(|why| {
+        let words = format!("the answer has {bytes} bytes");
+        no_memory(app, &words, why, StatusCode::SERVICE_UNAVAILABLE)
     })
+}
+
+/// Why there is no memory of queries for something; `never` is the status where waiting does not help.
+fn no_memory(app: &App, words: &str, why: NoRoom, never: StatusCode) -> Refusal {
+    match why {
+        NoRoom::TooMuch => Refusal::new(
+            never,
+            format!("{words}, and all queries together may hold less (--query.memory-max)"),
+        ),
+        NoRoom::InUse => {
+            let empty = app.ledger.query_memory.refusal();
+            Refusal { reason: format!("{words}: {}", empty.reason), ..empty }
+        }
+    }
 }
 
 async fn prepare(
@@ -169,8 +174,12 @@ async fn prepare(
 ) -> Result<Prepared, Refusal> {
     let mut watch = admit(app, kind, client).await?;
     let expression = compile(&request).await?;
-    let wanted = ("q: the expression compiles to", expression.memory_bytes());
-    watch.hold(memory_for(app, wanted, StatusCode::BAD_REQUEST).await?);
+    let bytes = expression.memory_bytes();
+    let held = watch.turn.hold(&app.ledger, bytes as u64, patience(app).map(Into::into)).await;
+    held.map_err(|why| {
+        let words = format!("q: the expression compiles to {bytes} bytes");
+        no_memory(app, &words, why, StatusCode::BAD_REQUEST)
+    })?;
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);
     let plan = app.backend.searcher().plan(&spec, &snapshot);

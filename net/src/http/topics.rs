@@ -135,8 +135,9 @@ async fn make(app: &App) -> Result<Shared, Refusal> {
     watch.count(&found.stats);
     let encoded = tokio::task::spawn_blocking(move || encode(&found)).await;
     let bytes = encoded.map_err(|_| stopping())?;
-    let wanted = ("the answer has", bytes.len());
-    let memory = memory_for(app, wanted, StatusCode::SERVICE_UNAVAILABLE).await?;
+    // Nobody waits for memory while holding some.
+    drop(watch);
+    let memory = memory_for(app, bytes.len()).await?;
     Ok(Arc::new(With(bytes, memory)))
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::search::testing::{TestPart, TestRecord};
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     pub(super) fail_durable: Mutex<Option<AppendError>>,
     /// There, it keeps lines in place of appending them, as a shard does that may not read.
     pub(super) kept: Mutex<Option<Vec<Bytes>>>,
+    /// Why nothing can be taken, for those who wait.
+    pub(super) trouble: Mutex<Option<AppendError>>,
     pub(super) syncs: AtomicU64,
     pub(super) unready: AtomicBool,
 }
@@ -155,7 +158,15 @@ impl Appender for FakeAppender {
     }
 
     fn trouble(&self) -> Pending<AppendError> {
-        Box::pin(std::future::pending())
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            loop {
+                if let Some(trouble) = inner.trouble.lock().unwrap().clone() {
+                    return trouble;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
     }
 
     fn durable(&mut self) -> Pending<Result<(), AppendError>> {

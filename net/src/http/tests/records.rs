@@ -8,7 +8,7 @@ use super::fake::Server;
 use super::wire::{connect, post, request, until};
 use crate::backend::AppendError;
 use crate::http::HttpOptions;
-use crate::limits::APPEND_BATCH_BYTES_MAX;
+use crate::limits::{APPEND_BATCH_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX};
 
 fn held(server: &Server) -> Vec<String> {
     let records = server.inner.records.lock().unwrap();
@@ -282,4 +282,33 @@ fn lines_count_until_the_shard_lets_go_of_them_also_when_their_request_has_gone(
     assert!(long_lines() > 400_000);
     *server.inner.kept.lock().unwrap() = None;
     assert_eq!(long_lines(), 0);
+}
+
+#[test]
+fn who_waits_behind_lines_that_are_stuck_hears_of_the_disk_at_once() {
+    let server = Server::start();
+    *server.inner.kept.lock().unwrap() = Some(Vec::new());
+    let kept = || server.inner.kept.lock().unwrap().iter().flatten().count();
+    let used = || server.metrics.budget_used("lines_on_their_way_bytes");
+    // Requests give up, their lines stay with the shard. One line each: it goes whole or not at all.
+    let line = [&vec![b'x'; 60_000][..], b"\n"].concat();
+    let most = LINES_ON_THEIR_WAY_BYTES_MAX as i64;
+    while used() + line.len() as i64 <= most {
+        let (before, mut stream) = (kept(), open_request(&server, ""));
+        chunk(&mut stream, &line);
+        until("the shard has it", || kept() > before);
+        reset(stream);
+    }
+    let connected = server.metrics.connected_clients("http");
+    until("all have gone", || connected.get() == 0);
+    let (used_before, kept_before) = (used(), kept());
+    let mut stream = open_request(&server, "");
+    chunk(&mut stream, &line);
+    // Its turn is taken, so it is there; what it wants is not.
+    until("it waits", || server.metrics.budget_used("records_turns") == 1);
+    *server.inner.trouble.lock().unwrap() = Some(AppendError::Storage("sync: hangs".to_owned()));
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("sync: hangs"), "{answer}");
+    assert_eq!((used(), kept()), (used_before, kept_before));
 }
