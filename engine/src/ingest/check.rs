@@ -38,11 +38,11 @@ pub fn check_segment(
 ) -> io::Result<Checked> {
     let file = storage.open(path, Open::Read)?;
     let name = path.file_name().and_then(|name| name.to_str()).and_then(FileName::parse);
-    let cut_at = name.and_then(|name| name.cut_at);
+    let cut = name.and_then(|name| name.cut);
     let len = file.len()?;
     let source = Source::File(file);
     let (mut checked, mut torn) =
-        check_segment_bytes(&source, len, path, FileName { id, state, cut_at })?;
+        check_segment_bytes(&source, len, path, FileName { id, state, cut })?;
     if !torn.is_empty() {
         let directory = path.parent().unwrap_or(Path::new(""));
         for slot in slots_in(storage, directory) {
@@ -74,9 +74,9 @@ fn check_segment_bytes(
     name: FileName,
 ) -> io::Result<(Checked, Vec<Torn>)> {
     let is_torn = name.state == SegmentState::Active;
-    let (limit, ending) = match name.cut_at {
-        Some(cut_at) if name.state == SegmentState::Damaged => (cut_at, Ending::Limit),
-        Some(cut_at) => (cut_at, Ending::Cut),
+    let (limit, ending) = match name.cut {
+        Some(cut) if name.state == SegmentState::Damaged => (cut.end, Ending::Limit),
+        Some(cut) => (cut.end, Ending::Cut { sure: cut.sure }),
         None if is_torn => (len, Ending::Torn),
         None => (len, Ending::LastFrame),
     };
@@ -86,7 +86,7 @@ fn check_segment_bytes(
         limit,
         ending,
         // Of a complete file each frame's damage is told apart, below.
-        check_payloads: is_torn || name.cut_at.is_some(),
+        check_payloads: is_torn || name.cut.is_some(),
     };
     let mut walk = walk::walk(source, &options);
     if walk.frames.is_empty() && walk.torn.is_empty() && walk.refusal().is_none() {
@@ -184,7 +184,7 @@ mod tests {
         let id = Ulid::from_parts(1_700_000_000_000, 77, 78);
         let path = Path::new("segment");
         let source = Source::Mapped(Arc::new(Map::of_memory(bytes.to_vec())));
-        let name = FileName { id, state, cut_at: None };
+        let name = FileName { id, state, cut: None };
         let (mut checked, torn) =
             check_segment_bytes(&source, bytes.len() as u64, path, name).unwrap();
         checked.damage.extend(torn.into_iter().map(|torn| torn.damage));

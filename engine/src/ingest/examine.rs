@@ -57,11 +57,11 @@ pub(super) fn examine(
 ) -> io::Result<Verdict> {
     let file = storage.open(path, Open::Read)?;
     let file_len = file.len()?;
-    let (limit, ending) = match (written_len, name.cut_at, name.state) {
+    let (limit, ending) = match (written_len, name.cut, name.state) {
         (Some(written_len), ..) => (written_len, Ending::Limit),
         // It was whole up to there when it was set aside, or was not and is damaged for it.
-        (None, Some(cut_at), SegmentState::Damaged) => (cut_at, Ending::Limit),
-        (None, Some(cut_at), _) => (cut_at, Ending::Cut),
+        (None, Some(cut), SegmentState::Damaged) => (cut.end, Ending::Limit),
+        (None, Some(cut), _) => (cut.end, Ending::Cut { sure: cut.sure }),
         (None, None, SegmentState::Active) => (file_len, Ending::Torn),
         (None, None, _) => (file_len, Ending::LastFrame),
     };
@@ -70,13 +70,13 @@ pub(super) fn examine(
         incarnation: name.incarnation(),
         limit,
         ending,
-        check_payloads: matches!(ending, Ending::Torn | Ending::Cut),
+        check_payloads: matches!(ending, Ending::Torn | Ending::Cut { .. }),
     };
     let source = Source::File(Arc::clone(&file));
     let mut walk = walk::walk(&source, &options);
     let has_records = walk.frames.iter().any(|frame| frame.header.record_count > 0);
     let content = match depth {
-        Depth::Frames if !options.check_payloads => check_frames(&source, &mut walk, path),
+        Depth::Frames if ending != Ending::Torn => check_frames(&source, &mut walk, path),
         _ => content_of(&walk),
     };
     if walk.refusal().is_some() {

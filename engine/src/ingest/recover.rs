@@ -199,7 +199,9 @@ impl Recovery<'_> {
             // only if nothing of this life was ever on the disk.
             Ok(Verdict::Unused(torn))
                 if state == SegmentState::Active
-                    || (!is_aside(state) && name.cut_at.is_some() && torn.is_empty()) =>
+                    || (!is_aside(state)
+                        && name.cut.is_some_and(|cut| cut.sure == 0)
+                        && torn.is_empty()) =>
             {
                 self.torn.extend(torn);
                 if let Err(error) = self.storage.remove(&path) {
@@ -242,7 +244,7 @@ impl Recovery<'_> {
         let file = SegmentFile {
             id: name.id,
             state: name.state,
-            cut_at: name.cut_at,
+            cut: name.cut,
             extent: Extent::Found,
             file_len,
             written_len: walk.end,
@@ -267,7 +269,7 @@ impl Recovery<'_> {
         let segment = self.found.registry.adopt(SegmentFile {
             id: name.id,
             state: name.state,
-            cut_at: name.cut_at,
+            cut: name.cut,
             extent: Extent::Found,
             file_len: found.file_len,
             written_len: found.walk.end,
@@ -305,15 +307,16 @@ impl Recovery<'_> {
     }
 
     fn keep_segment(&mut self, name: FileName, path: &Path, found: Found) {
-        let was_active = name.state == SegmentState::Active;
-        if was_active {
+        let segment = self.adopt(name, &found);
+        if name.state == SegmentState::Active {
             // Readable as it is, whether the disk has it or not.
             let opened = self.storage.open(path, Open::Write);
-            if let Err(error) = opened.and_then(|file| file.sync()) {
-                self.fail("sync", path.to_path_buf(), error);
+            match opened.and_then(|file| file.sync()) {
+                Ok(()) => segment.synced(found.walk.end),
+                Err(error) => self.fail("sync", path.to_path_buf(), error),
             }
         }
-        let segment = self.adopt(name, &found);
+        self.found.registry.tell(&segment, &found.walk.damage);
         let Walk { frames, damage, torn, end, .. } = found.walk;
         self.torn.extend(torn);
         self.found.report.extend(damage);

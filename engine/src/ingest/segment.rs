@@ -57,21 +57,48 @@ pub struct FileName {
     pub id: Ulid,
     /// Its state.
     pub state: SegmentState,
-    /// Where its frames end, bytes, if no last frame says so: writing it ended early.
-    pub cut_at: Option<u64>,
+    /// Where its frames end if no last frame says so: writing it ended early.
+    pub cut: Option<Cut>,
+}
+
+/// The end of a segment that no last frame ends, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Its frames end here, whatever follows.
+    pub end: u64,
+    /// Up to here they were on the disk: what is not whole below it was whole once. What lies between the
+    /// two may never have got there. 0: nobody knows.
+    pub sure: u64,
+}
+
+impl Cut {
+    fn parse(text: &str) -> Option<Self> {
+        let (sure, end) = text.split_once('-').unwrap_or(("0", text));
+        let cut = Self { end: end.parse().ok()?, sure: sure.parse().ok()? };
+        (cut.sure <= cut.end).then_some(cut)
+    }
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.sure > 0 {
+            write!(f, "{}-", self.sure)?;
+        }
+        write!(f, "{}", self.end)
+    }
 }
 
 impl FileName {
     /// What a name says; `None` for one that is no segment's.
     pub fn parse(name: &str) -> Option<Self> {
         let (text, rest) = name.split_once('.')?;
-        let (cut_at, extension) = match rest.split_once('.') {
-            Some((len, extension)) => (Some(len.parse().ok()?), extension),
+        let (cut, extension) = match rest.split_once('.') {
+            Some((cut, extension)) => (Some(Cut::parse(cut)?), extension),
             None => (None, rest),
         };
         let state = SegmentState::ALL.into_iter().find(|s| s.extension() == extension)?;
         let id: Ulid = text.parse().ok().filter(|_| text.len() == ULID_TEXT_LEN)?;
-        let parsed = Self { id, state, cut_at };
+        let parsed = Self { id, state, cut };
         // Other spellings (lower case, leading zeros) name other files.
         (parsed.to_string() == name).then_some(parsed)
     }
@@ -85,8 +112,8 @@ impl FileName {
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.", self.id)?;
-        if let Some(len_bytes) = self.cut_at {
-            write!(f, "{len_bytes}.")?;
+        if let Some(cut) = self.cut {
+            write!(f, "{cut}.")?;
         }
         f.write_str(self.state.extension())
     }
@@ -94,7 +121,7 @@ impl fmt::Display for FileName {
 
 /// File name of a segment that a last frame ends.
 pub fn file_name(id: Ulid, state: SegmentState) -> String {
-    FileName { id, state, cut_at: None }.to_string()
+    FileName { id, state, cut: None }.to_string()
 }
 
 /// Segment and state by the name of a file; `None` for a name that is no segment's.
@@ -158,6 +185,8 @@ pub struct Segment {
     file_len: AtomicU64,
     /// Whole frames below it are readable.
     written_len: AtomicU64,
+    /// Bytes below it are on the disk, as far as this process saw to that.
+    synced_len: AtomicU64,
     has_failed: AtomicBool,
     /// Its name on the disk may be another one than we gave it.
     is_doubtful: AtomicBool,
@@ -179,9 +208,9 @@ pub struct Segment {
 #[derive(Debug, Clone, Copy)]
 struct Label {
     state: SegmentState,
-    cut_at: Option<u64>,
+    cut: Option<Cut>,
     /// What the next name has in place of that.
-    cut_next: Option<u64>,
+    cut_next: Option<Cut>,
 }
 
 /// Complete segments that are open though nobody reads them.
@@ -208,7 +237,7 @@ pub(super) struct SegmentFile {
     pub(super) id: Ulid,
     pub(super) state: SegmentState,
     /// As in its name.
-    pub(super) cut_at: Option<u64>,
+    pub(super) cut: Option<Cut>,
     pub(super) extent: Extent,
     pub(super) file_len: u64,
     pub(super) written_len: u64,
@@ -224,15 +253,12 @@ impl Segment {
             extent: file.extent,
             file_len: AtomicU64::new(file.file_len),
             written_len: AtomicU64::new(file.written_len),
+            synced_len: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
             is_doubtful: AtomicBool::new(false),
             is_partly_taken: AtomicBool::new(false),
             is_partly_known: AtomicBool::new(false),
-            label: Mutex::new(Label {
-                state: file.state,
-                cut_at: file.cut_at,
-                cut_next: file.cut_at,
-            }),
+            label: Mutex::new(Label { state: file.state, cut: file.cut, cut_next: file.cut }),
             naming: Mutex::default(),
             content: Mutex::new(file.content),
             seen: Mutex::default(),
@@ -285,9 +311,25 @@ impl Segment {
         lock(&self.label).state
     }
 
-    /// Its last good frame ends at `len_bytes` and is not marked as the last: its next name says so.
-    pub(super) fn end_at(&self, len_bytes: u64) {
-        lock(&self.label).cut_next = Some(len_bytes);
+    /// Its last good frame ends at `end` and is not marked as the last: its next name says so, and up to
+    /// where it is known to be on the disk.
+    pub(super) fn end_at(&self, end: u64) {
+        let mut label = lock(&self.label);
+        let known = label.cut.map_or(0, |cut| cut.sure).max(self.synced_len());
+        label.cut_next = Some(Cut { end, sure: known.min(end) });
+    }
+
+    /// Its bytes are on the disk up to `len_bytes`.
+    pub(super) fn synced(&self, len_bytes: u64) {
+        self.synced_len.fetch_max(len_bytes, Ordering::AcqRel);
+        let end = lock(&self.label).cut_next.map(|cut| cut.end);
+        if let Some(end) = end {
+            self.end_at(end);
+        }
+    }
+
+    fn synced_len(&self) -> u64 {
+        self.synced_len.load(Ordering::Acquire)
     }
 
     /// Whether a write or sync in it has failed.
@@ -307,7 +349,7 @@ impl Segment {
     }
 
     const fn name_by(&self, label: Label) -> FileName {
-        FileName { id: self.id, state: label.state, cut_at: label.cut_at }
+        FileName { id: self.id, state: label.state, cut: label.cut }
     }
 
     fn path_of(&self, name: FileName) -> PathBuf {
@@ -343,7 +385,7 @@ impl Segment {
     pub(super) fn move_to(&self, to: SegmentState) -> io::Result<()> {
         let _naming = lock(&self.naming);
         let label = *lock(&self.label);
-        let next = Label { state: to, cut_at: label.cut_next, cut_next: label.cut_next };
+        let next = Label { state: to, cut: label.cut_next, cut_next: label.cut_next };
         let (now, then) = (self.name_by(label), self.name_by(next));
         self.storage.rename(&self.path_of(now), &self.path_of(then))?;
         *lock(&self.label) = next;
@@ -388,11 +430,17 @@ impl Segment {
         *lock(&self.content) = found.content;
         self.is_partly_known.store(!is_read, Ordering::Release);
         self.file_len.store(found.file_len, Ordering::Release);
-        // A walk that was refused knows no end but the one in the name.
-        let named = self.name().cut_at.filter(|_| !is_read);
-        self.written_len.store(named.unwrap_or(found.walk.end), Ordering::Release);
-        if is_read && !found.walk.is_complete && self.may_be_cut() {
-            self.end_at(found.walk.end);
+        let (cut, end) = (self.name().cut, found.walk.end);
+        let written_len = match cut {
+            // A walk that was refused knows no end but the one in the name.
+            Some(cut) if !is_read => cut.end,
+            // Readers are to meet what is not whole any more.
+            Some(cut) => end.max(cut.sure),
+            None => end,
+        };
+        self.written_len.store(written_len, Ordering::Release);
+        if is_read && !found.walk.is_complete && self.may_be_cut() && end >= written_len {
+            self.end_at(end);
         }
     }
 
@@ -403,7 +451,7 @@ impl Segment {
         match label.state {
             SegmentState::Active => true,
             SegmentState::Damaged => false,
-            SegmentState::Flushed | SegmentState::Pending => label.cut_at.is_some(),
+            SegmentState::Flushed | SegmentState::Pending => label.cut.is_some(),
         }
     }
 
@@ -462,7 +510,7 @@ impl Segment {
         let (limit, ending) = match self.extent {
             Extent::Published => (self.written_len(), Ending::Limit),
             Extent::Found if is_active => (file.len()?, Ending::Torn),
-            Extent::Found if self.name().cut_at.is_some() => (self.written_len(), Ending::Limit),
+            Extent::Found if self.name().cut.is_some() => (self.written_len(), Ending::Limit),
             Extent::Found => (file.len()?, Ending::LastFrame),
         };
         let source = match how {

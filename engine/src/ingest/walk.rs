@@ -105,15 +105,23 @@ pub(super) enum Ending {
     Limit,
     /// Anything: a file that was being written when its process ended.
     Torn,
-    /// Frames up to the limit, where writing ended early; what of them is not whole was perhaps
-    /// never on the disk.
-    Cut,
+    /// Frames up to the limit, where writing ended early; what of them is not whole behind `sure` was
+    /// perhaps never on the disk.
+    Cut {
+        /// Bytes that were on the disk.
+        sure: u64,
+    },
 }
 
 impl Ending {
     /// Whether a bad suffix is a torn one.
     const fn may_be_torn(self) -> bool {
-        matches!(self, Self::Torn | Self::Cut)
+        matches!(self, Self::Torn | Self::Cut { .. })
+    }
+
+    /// Bytes that were on the disk, where not all of them need have been.
+    const fn sure(self) -> u64 {
+        if let Self::Cut { sure } = self { sure } else { 0 }
     }
 }
 
@@ -169,7 +177,8 @@ pub(super) struct WalkOptions<'a> {
     /// Bytes beyond it do not count.
     pub(super) limit: u64,
     pub(super) ending: Ending,
-    /// Whether texts and tables are checked too (a torn frame may have a whole header).
+    /// Whether texts and tables are checked too, where frames may be torn (a torn one may have a whole
+    /// header).
     pub(super) check_payloads: bool,
 }
 
@@ -237,7 +246,7 @@ pub(super) fn walk(source: &Source, options: &WalkOptions<'_>) -> Walk {
         found.damage.push(hole);
         accept(&mut found, next);
     }
-    if !matches!(options.ending, Ending::Limit | Ending::Cut) && !found.is_complete {
+    if !matches!(options.ending, Ending::Limit | Ending::Cut { .. }) && !found.is_complete {
         end_badly(&mut headers, &mut found, options, DamageKind::Truncated("segment"));
     }
     found
@@ -272,7 +281,7 @@ fn frame_at(
     if options.limit.saturating_sub(offset) < payload as u64 {
         return Err(NotAFrame::Truncated("frame text").into());
     }
-    if options.check_payloads {
+    if options.check_payloads && offset + payload as u64 > options.ending.sure() {
         let bytes = headers.source.read(offset, payload).map_err(|error| Refusal::from(&error))?;
         header.check_payload(&bytes)?;
     }
@@ -399,7 +408,8 @@ fn end_badly(
     options: &WalkOptions<'_>,
     mut kind: DamageKind,
 ) {
-    if options.ending.may_be_torn() && !matches!(kind, DamageKind::Unread(_)) {
+    let may_be_torn = options.ending.may_be_torn() && found.end >= options.ending.sure();
+    if may_be_torn && !matches!(kind, DamageKind::Unread(_)) {
         match find_torn(headers, found, options) {
             Ok(()) => return,
             Err(refusal) => kind = DamageKind::Unread(refusal),

@@ -80,9 +80,13 @@ impl ShardLog {
         match result {
             Ok(()) => {
                 let covered: Vec<u64> = work.unsynced.drain(..sync.covers).collect();
+                let segment = Arc::clone(&work.segment);
                 self.failures = 0;
                 for sequence in covered {
                     let flight = self.flights.remove(&sequence);
+                    if let Some(flight) = &flight {
+                        segment.synced(flight.offset + flight.len);
+                    }
                     if let Some(frame) = flight.and_then(|flight| flight.frame) {
                         self.retire(frame);
                     }

@@ -241,7 +241,7 @@ impl Model {
                 let id = Ulid(self.next_id << 64 | (self.next_id * 7919));
                 let file = SegmentFile {
                     id,
-                    cut_at: None,
+                    cut: None,
                     state: SegmentState::Active,
                     extent: Extent::Published,
                     file_len: 1 << 21,

@@ -32,7 +32,7 @@ fn registry(sim: &SimStorage, seed: u64, segments: u64) -> Registry {
         sim.open(&path, Open::CreateNew).unwrap();
         registry.adopt(SegmentFile {
             id: id(number),
-            cut_at: None,
+            cut: None,
             state: SegmentState::Flushed,
             extent: Extent::Found,
             file_len: 512,

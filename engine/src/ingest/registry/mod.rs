@@ -27,6 +27,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::damage::Damage;
 use crate::ingest::segment::{Content, Extent, Segment, SegmentFile, SegmentState, file_name};
 use crate::ingest::stamp::split_mix;
 use crate::storage::{File, Open};
@@ -74,6 +75,8 @@ struct Held {
     /// Whose it is, unless that claim has lapsed. A pending one that is nobody's is to be released.
     claim: Option<ClaimToken>,
     trouble: Option<Trouble>,
+    /// What answers lack of it though it is offered as it is.
+    told: Vec<Damage>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +190,7 @@ impl Registry {
             let file = SegmentFile {
                 id: file.id,
                 state: SegmentState::Active,
-                cut_at: None,
+                cut: None,
                 extent: Extent::Published,
                 file_len: file.len_bytes,
                 written_len: 0,
@@ -552,7 +555,7 @@ fn queue_key(segment: &Segment) -> (Ulid, Ulid) {
 }
 
 fn enter(inner: &mut Inner, segment: &Arc<Segment>) {
-    let held = Held { segment: Arc::clone(segment), claim: None, trouble: None };
+    let held = Held { segment: Arc::clone(segment), claim: None, trouble: None, told: Vec::new() };
     inner.segments.insert(segment.id(), held);
     enqueue(inner, segment);
 }

@@ -82,7 +82,7 @@ impl Registry {
         self.adopt(SegmentFile {
             id,
             state: SegmentState::Flushed,
-            cut_at: None,
+            cut: None,
             extent: Extent::Found,
             file_len: len,
             written_len: len,

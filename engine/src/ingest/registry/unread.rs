@@ -106,9 +106,10 @@ impl Registry {
     /// Every segment with records in it, and what is known to be missing of all.
     pub fn pin(&self) -> Pinned {
         let inner = self.lock();
+        let told = inner.segments.values().flat_map(|held| &held.told);
         let in_files = inner.segments.values().filter_map(|held| held.trouble.as_ref());
         let in_tails = inner.tails.iter().flat_map(|tail| &tail.damage);
-        let lost = in_files.flat_map(|trouble| &trouble.damage).chain(in_tails);
+        let lost = told.chain(in_files.flat_map(|trouble| &trouble.damage)).chain(in_tails);
         Pinned { lost: lost.cloned().collect(), segments: super::shown(&inner) }
     }
 
@@ -147,6 +148,14 @@ impl Registry {
         }
     }
 
+    /// Recovery found this damage in a segment that consumers may have as it is: those who look behind
+    /// its last record do not meet it.
+    pub(in crate::ingest) fn tell(&self, segment: &Segment, damage: &[Damage]) {
+        if let Some(held) = self.lock().segments.get_mut(&segment.id()) {
+            held.told = bounded(damage);
+        }
+    }
+
     /// Recovery is over: no record that was found then is newer.
     pub(in crate::ingest) fn started(&self, newest_ms: u64) {
         self.lock().started_ms = newest_ms;
@@ -180,6 +189,7 @@ impl Registry {
         inner.claims.remove(token, id);
         if let Some(held) = inner.segments.get_mut(&id) {
             held.claim = None;
+            held.told.clear();
         }
         Ok(true)
     }
@@ -278,7 +288,9 @@ impl Registry {
             // Whether or not the disk can do it: the frames are readable as they are.
             let path = segment.path();
             let opened = self.options.storage.open(&path, Open::Write);
-            let _ = opened.and_then(|file| file.sync());
+            if opened.and_then(|file| file.sync()).is_ok() {
+                segment.synced(found.walk.end);
+            }
         }
         if segment.state() != SegmentState::Flushed {
             let (operation, path) = ("make available", segment.path());
@@ -289,6 +301,7 @@ impl Registry {
         if let Some(held) = inner.segments.get_mut(&segment.id()) {
             held.trouble = None;
             held.claim = None;
+            held.told = bounded(&found.walk.damage);
         }
         enqueue(&mut inner, segment);
         Ok(())

@@ -170,8 +170,8 @@ fn a_torn_tail_is_cut_at_the_last_whole_frame_and_frames_of_an_earlier_life_stay
     assert_eq!(found.torn_bytes(), second.len() as u64);
     assert_eq!(read_all(&found.registry), specimen.frames[0].2);
     // Nothing was written to it: its name says where it ends.
-    let cut_at = Some(second.start as u64);
-    let name = FileName { id, state: SegmentState::Flushed, cut_at };
+    let end = second.start as u64;
+    let name = FileName { id, state: SegmentState::Flushed, cut: Some(Cut { end, sure: end }) };
     assert_eq!(names(directory.path()), [name.to_string()]);
     let again = recovered(directory.path());
     assert_eq!((again.report.len(), again.torn.len()), (0, 0), "told once");

@@ -1,5 +1,6 @@
 //! Log, registry and recovery together, on real files.
 
+mod cut;
 mod damage;
 mod fuzz;
 mod reading;
@@ -18,7 +19,7 @@ use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES};
 use super::log::{Effect, Now, ShardLog, ShardLogOptions};
 use super::recover::{Note, Recovered, recover};
 use super::registry::{Claim, ClaimLimits, Registry, RegistryOptions};
-use super::segment::{FileName, SegmentState, file_name, parse_file_name};
+use super::segment::{Cut, FileName, Segment, SegmentState, file_name, parse_file_name};
 use super::tail;
 use super::topics::{TopicChoice, TopicSet};
 use crate::chunk::Part;
@@ -134,6 +135,21 @@ impl Shard {
     }
 
     fn work(&mut self, registry: &Registry) {
+        let abandoned = self.work_until_abandoned(registry, &mut || Ok(()));
+        assert!(abandoned.is_none(), "nothing fails");
+    }
+
+    /// The segment that is abandoned because its sync fails.
+    fn fail_next_sync(&mut self, registry: &Registry) -> Arc<Segment> {
+        let mut fail = || Err(std::io::ErrorKind::Other.into());
+        self.work_until_abandoned(registry, &mut fail).expect("a sync is due")
+    }
+
+    fn work_until_abandoned(
+        &mut self,
+        registry: &Registry,
+        sync: &mut dyn FnMut() -> std::io::Result<()>,
+    ) -> Option<Arc<Segment>> {
         let storage = &registry.options().storage;
         while let Some(effect) = self.log.next_effect(self.now) {
             match effect {
@@ -150,13 +166,14 @@ impl Shard {
                     self.tail.write_all_at(&bytes, offset_bytes).unwrap();
                     self.log.on_tail_written(token, Ok(bytes.len()));
                 }
-                Effect::Sync { token, .. } => self.log.on_synced(token, Ok(())),
+                Effect::Sync { token, .. } => self.log.on_synced(token, sync()),
                 Effect::Seal { segment, len_bytes } => {
                     registry.flush(&segment, len_bytes, self.now.wall_ms).unwrap();
                 }
-                Effect::Abandon { error, .. } => panic!("{error}"),
+                Effect::Abandon { segment, .. } => return Some(segment),
             }
         }
+        None
     }
 
     fn stop(&mut self, registry: &Registry) {

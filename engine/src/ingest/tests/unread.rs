@@ -4,22 +4,22 @@ use super::*;
 use crate::limits::{UNREAD_GIVEN_UP_MS, UNREAD_PAUSE_MS_MAX};
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 
-const INGEST: &str = "/ingest";
+pub(super) const INGEST: &str = "/ingest";
 
-fn disk() -> SimStorage {
+pub(super) fn disk() -> SimStorage {
     let sim = SimStorage::new(7);
     sim.create_dir_all(Path::new(INGEST)).unwrap();
     sim.sync_dir(Path::new("/")).unwrap();
     sim
 }
 
-fn recovered_on(sim: &SimStorage) -> Recovered {
+pub(super) fn recovered_on(sim: &SimStorage) -> Recovered {
     let storage = Arc::new(sim.clone());
     let options = RegistryOptions { storage, ..options(Path::new(INGEST)) };
     recover(options, &HashSet::new(), 1_700_000_000_000).unwrap()
 }
 
-fn segment_files(sim: &SimStorage) -> Vec<PathBuf> {
+pub(super) fn segment_files(sim: &SimStorage) -> Vec<PathBuf> {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|e| e != "tail");
     sim.files().into_iter().filter(is_segment).collect()
 }
@@ -367,7 +367,7 @@ fn a_segment_that_ended_early_is_whole_after_a_kill() {
         }
         let cut = segment_files(&sim).into_iter().filter_map(|path| {
             let name = FileName::parse(path.file_name()?.to_str()?)?;
-            name.cut_at.map(|_| (path, name))
+            name.cut.map(|_| (path, name))
         });
         let [(path, name)] = &cut.collect::<Vec<_>>()[..] else { panic!("one ended early") };
         assert_eq!(check_segment(&sim, path, name.id, name.state).unwrap().damage, []);
@@ -375,7 +375,7 @@ fn a_segment_that_ended_early_is_whole_after_a_kill() {
 }
 
 /// A cut segment, as every kill leaves one, and where its last frame lies.
-fn cut_by_a_kill() -> (SimStorage, Records, PathBuf, std::ops::Range<u64>) {
+pub(super) fn cut_by_a_kill() -> (SimStorage, Records, PathBuf, std::ops::Range<u64>) {
     let first = disk();
     let all = written(&first, true);
     let sim = first.kill();
@@ -383,7 +383,7 @@ fn cut_by_a_kill() -> (SimStorage, Records, PathBuf, std::ops::Range<u64>) {
     let segment = registry.snapshot().remove(0);
     let path = segment.path();
     let name = FileName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap();
-    assert_eq!(name.cut_at, Some(segment.written_len()));
+    assert_eq!(name.cut.map(|cut| cut.end), Some(segment.written_len()));
     let open = segment.open().unwrap();
     let before = segment.written_len();
     let bytes = sim.read_file(&path).unwrap();
@@ -397,7 +397,7 @@ fn cut_by_a_kill() -> (SimStorage, Records, PathBuf, std::ops::Range<u64>) {
 }
 
 /// Does with a claim what gathering does: `true` if the file may go, because all of it was read.
-fn gathered(registry: &Registry, now_ms: u64) -> Option<bool> {
+pub(super) fn gathered(registry: &Registry, now_ms: u64) -> Option<bool> {
     let claim = registry.claim(ALL, now_ms);
     let segment = claim.segments.first()?;
     let damage = match segment.open_to_move() {
