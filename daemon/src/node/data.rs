@@ -174,6 +174,12 @@ fn open_stamps(storage: &Arc<dyn Storage>, directory: &Path) -> Result<StampKeep
             opened => break opened.map_err(DataError::Stamps)?,
         }
     };
+    if let Some(refusal) = opened.unread_copy {
+        tracing::warn!(
+            "{}: one of its two copies cannot be read: {refusal}; the other one holds",
+            directory.join(STAMP_MARK_FILE).display()
+        );
+    }
     if opened.has_damaged_copy {
         tracing::warn!(
             "{}: one of its two copies is damaged; the other one holds, and both are written anew",

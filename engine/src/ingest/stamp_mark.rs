@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::stamp::Ceiling;
 use crate::damage::{Damage, DamageKind};
 use crate::limits::{STAMPS_AHEAD_MS, STAMPS_ROOM_MS};
-use crate::storage::{File, Open, Storage};
+use crate::storage::{File, Open, Refusal, Storage};
 use crate::ulid::MS_MAX;
 
 /// Name of the file.
@@ -70,23 +70,30 @@ pub struct ReadMark {
     pub mark_ms: u64,
     /// Which copies are whole.
     pub whole: [bool; 2],
+    /// Which of the others could not be read, and why: they may be whole.
+    pub unread: [Option<Refusal>; 2],
 }
 
 /// Reads a mark; `None`: neither copy is whole.
 pub fn read_mark(file: &dyn File) -> io::Result<Option<ReadMark>> {
-    let (mut marks, mut refused) = ([None; 2], None);
-    for (mark, offset) in marks.iter_mut().zip(COPY_OFFSETS) {
+    let (mut marks, mut unread, mut refused) = ([None; 2], [None; 2], None);
+    for (copy, offset) in COPY_OFFSETS.into_iter().enumerate() {
         let mut bytes = [0; COPY_BYTES];
         match file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => *mark = decode(&bytes),
+            Ok(()) => marks[copy] = decode(&bytes),
             // The file was cut: this copy is damaged.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            Err(error) => refused = Some(error),
+            Err(error) => {
+                unread[copy] = Some(Refusal::from(&error));
+                refused = Some(error);
+            }
         }
     }
     // The higher one is always sound: it may be of a move that did not end.
     match (marks.iter().flatten().max(), refused) {
-        (Some(&mark_ms), _) => Ok(Some(ReadMark { mark_ms, whole: marks.map(|m| m.is_some()) })),
+        (Some(&mark_ms), _) => {
+            Ok(Some(ReadMark { mark_ms, whole: marks.map(|mark| mark.is_some()), unread }))
+        }
         (None, Some(error)) => Err(error),
         (None, None) => Ok(None),
     }
@@ -103,8 +110,9 @@ pub fn check_mark(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Damage>>
         len_bytes: COPY_BYTES as u64,
         range: None,
         records: Some(0),
-        kind: match found {
-            Some(_) => DamageKind::Repairable("copy of the mark of stamps"),
+        kind: match found.map(|found| found.unread[copy]) {
+            Some(Some(refusal)) => DamageKind::Bypassed(refusal),
+            Some(None) => DamageKind::Repairable("copy of the mark of stamps"),
             None => DamageKind::Checksum("mark of stamps"),
         },
     };
@@ -188,6 +196,8 @@ pub struct OpenedMark {
     pub keeper: StampKeeper,
     /// A copy is damaged; the other one holds.
     pub has_damaged_copy: bool,
+    /// A copy could not be read; the other one holds.
+    pub unread_copy: Option<Refusal>,
 }
 
 impl StampKeeper {
@@ -208,13 +218,15 @@ impl StampKeeper {
             }
             None => None,
         };
-        let has_damaged_copy = found.is_some_and(|found| found.whole != [true; 2]);
+        let unread_copy = found.and_then(|found| found.unread.into_iter().flatten().next());
+        let has_damaged_copy =
+            unread_copy.is_none() && found.is_some_and(|found| found.whole != [true; 2]);
         let first = usize::from(found.is_some_and(|found| !found.whole[1]));
         let file = MarkFile { storage, directory: directory.to_owned(), file, first };
         let floor_ms = found.map_or(0, |found| (found.mark_ms + 1).min(MS_MAX));
         let ceiling = Ceiling::at(0);
         let keeper = Self { file, ceiling, mark_ms: None, floor_ms };
-        Ok(OpenedMark { keeper, has_damaged_copy })
+        Ok(OpenedMark { keeper, has_damaged_copy, unread_copy })
     }
 
     /// Raises the floor above the newest record that was found: there may be records from before there

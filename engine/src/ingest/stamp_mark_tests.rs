@@ -29,7 +29,7 @@ fn the_bytes_are_those_of_the_format_page() {
     keeper.keep(NOW_MS - STAMPS_AHEAD_MS, 0).unwrap();
     let file = sim.open(&path(), Open::Read).unwrap();
     assert_eq!(file.len().unwrap(), 4096 + COPY_BYTES as u64);
-    let whole = Some(ReadMark { mark_ms: NOW_MS, whole: [true; 2] });
+    let whole = Some(ReadMark { mark_ms: NOW_MS, whole: [true; 2], unread: [None; 2] });
     assert_eq!(read_mark(&*file).unwrap(), whole);
 }
 
@@ -99,6 +99,24 @@ fn one_whole_copy_is_enough_and_the_other_is_written_first() {
         assert!(open(&sim).unwrap().keeper.floor_ms() > NOW_MS + STAMPS_AHEAD_MS);
         keeper.keep(NOW_MS + 60_000, 0).unwrap();
         assert!(!open(&sim).unwrap().has_damaged_copy);
+        assert_eq!(check_mark(&sim, &path()).unwrap(), []);
+    }
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_not_called_damaged() {
+    for unread in [0, 1] {
+        let sim = disk();
+        open(&sim).unwrap().keeper.keep(NOW_MS, 0).unwrap();
+        let start = COPY_OFFSETS[unread];
+        sim.make_unreadable("STAMPS", start..start + COPY_BYTES as u64);
+        let damage = check_mark(&sim, &path()).unwrap();
+        assert_eq!((damage.len(), damage[0].offset), (1, start));
+        assert!(damage[0].refusal().is_some() && !damage[0].loses_records());
+        assert!(damage[0].to_string().contains("cannot be read"), "{}", damage[0]);
+        let found = open(&sim).unwrap();
+        assert!(!found.has_damaged_copy && found.unread_copy.is_some());
+        sim.make_readable();
         assert_eq!(check_mark(&sim, &path()).unwrap(), []);
     }
 }

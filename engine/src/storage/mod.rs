@@ -65,6 +65,11 @@ pub trait Storage: Send + Sync {
     fn sync_dir(&self, directory: &Path) -> io::Result<()>;
     /// Bytes that an ordinary user may still write, and the size of the file system.
     fn space(&self, directory: &Path) -> io::Result<Space>;
+    /// Which directory has this name now: another number for another one. Where names of directories do
+    /// not change, any.
+    fn identity(&self, _directory: &Path) -> io::Result<u128> {
+        Ok(0)
+    }
 }
 
 /// Room on a file system, bytes.

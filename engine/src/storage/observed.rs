@@ -163,6 +163,10 @@ impl Storage for ObservedStorage {
     fn space(&self, directory: &Path) -> io::Result<Space> {
         self.observe(DiskCall::Space, directory, || self.inner.space(directory))
     }
+
+    fn identity(&self, directory: &Path) -> io::Result<u128> {
+        self.observe(DiskCall::Attributes, directory, || self.inner.identity(directory))
+    }
 }
 
 struct ObservedFile {

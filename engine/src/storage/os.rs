@@ -70,6 +70,11 @@ impl Storage for OsStorage {
             total_bytes: stat.f_blocks * stat.f_frsize,
         })
     }
+
+    fn identity(&self, directory: &Path) -> io::Result<u128> {
+        let found = fs::metadata(directory)?;
+        Ok(u128::from(found.dev()) << 64 | u128::from(found.ino()))
+    }
 }
 
 struct OsFile(fs::File);

@@ -46,6 +46,10 @@ impl Storage for Watched {
     fn space(&self, path: &Path) -> io::Result<Space> {
         OsStorage.space(path)
     }
+
+    fn identity(&self, path: &Path) -> io::Result<u128> {
+        OsStorage.identity(path)
+    }
 }
 
 impl File for WatchedFile {

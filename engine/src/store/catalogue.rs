@@ -164,7 +164,7 @@ impl Catalogue {
         // The lock is not held while files go: removing a large one takes its time.
         let mut obsolete = std::mem::take(&mut *lock());
         obsolete.retain(|segment| {
-            if Arc::strong_count(segment) > 1 {
+            if segment.is_held_elsewhere() {
                 return true;
             }
             match self.directory.storage.remove(segment.path()) {

@@ -579,6 +579,12 @@ mod tests {
             assert!(catalogue.snapshot().iter().all(|segment| segment.known_damage().is_empty()));
             assert_eq!(read_all(&before[0]).0, parts[0], "who pinned it reads it, too");
             assert_eq!(catalogue.read_again(), ReadAgain::default());
+            // A handle from before is one of the same file.
+            let ids: Vec<_> = before.iter().map(|segment| segment.meta().id).collect();
+            catalogue.retire(&ids);
+            assert_eq!(catalogue.move_to_trash(1).done, [], "a query may still open it");
+            drop(before);
+            assert_eq!(catalogue.move_to_trash(2).done.len(), 3);
         }
     }
 

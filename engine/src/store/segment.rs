@@ -53,6 +53,8 @@ pub struct StoreSegment {
     cached: Mutex<Cached>,
     kept: Arc<Slot<OpenSegment>>,
     shunned: Shunned,
+    /// One for all handles of the file.
+    file: Arc<()>,
 }
 
 /// How long compaction leaves a segment alone of which it was refused a read: for so many plans, twice
@@ -132,6 +134,7 @@ impl StoreSegment {
             cached,
             kept,
             shunned,
+            file: Arc::default(),
         })
     }
 
@@ -228,7 +231,7 @@ impl StoreSegment {
             }
             return None;
         }
-        match Self::load(directory, &self.path) {
+        let instead = match Self::load(directory, &self.path) {
             Ok(loaded) => Some(loaded.segment),
             Err(damage) => match damage.refusal() {
                 Some(refusal) => {
@@ -237,7 +240,17 @@ impl StoreSegment {
                 }
                 None => Self::unreadable(directory, &self.path, self.meta.file_bytes, &damage),
             },
-        }
+        };
+        let mut instead = instead?;
+        let new = Arc::get_mut(&mut instead).expect("nobody else has it yet");
+        new.file = Arc::clone(&self.file);
+        Some(instead)
+    }
+
+    /// Whether somebody beside the one who asks has a handle of its file: this one, or one in whose place
+    /// it came.
+    pub(super) fn is_held_elsewhere(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1 || Arc::strong_count(&self.file) > 1
     }
 
     /// Whether compaction is to leave it alone in this plan, as told by [`StoreSegment::shun`].

@@ -92,7 +92,7 @@ impl Trash {
         let mut stay = Vec::new();
         for segment in leaving {
             // Nobody can get a new handle: it is in no published set.
-            if Arc::strong_count(&segment) > 1 {
+            if segment.is_held_elsewhere() {
                 stay.push(segment);
                 continue;
             }

@@ -88,6 +88,8 @@ struct PooledFile {
 /// The segments of a node.
 pub struct Registry {
     options: RegistryOptions,
+    /// Which directory had the name of ours at the start, if that could be told.
+    ground: Option<u128>,
     /// Held across file operations.
     operation: Mutex<()>,
     inner: Mutex<Inner>,
@@ -110,7 +112,8 @@ impl Registry {
             tails: Vec::new(),
             started_ms: 0,
         };
-        Self { options, operation: Mutex::default(), inner: Mutex::new(inner) }
+        let ground = options.storage.identity(&options.directory).ok();
+        Self { options, ground, operation: Mutex::default(), inner: Mutex::new(inner) }
     }
 
     /// What it works with.

@@ -190,6 +190,9 @@ impl Registry {
         if let Some(held) = inner.segments.get_mut(&id) {
             held.claim = None;
             held.told.clear();
+            // It is told by the name that it has now.
+            let damage = held.trouble.iter_mut().flat_map(|trouble| &mut trouble.damage);
+            damage.for_each(|damage| damage.path = segment.path());
         }
         Ok(true)
     }
@@ -307,15 +310,21 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether somebody deleted a file, as opposed to the directory's being elsewhere for a while.
+    /// Whether somebody deleted a file, as opposed to the directory's being elsewhere for a while, with
+    /// another one in its place perhaps: what a file system was mounted over, say.
     pub(super) fn is_taken_away(&self, path: &Path, error: &io::Error) -> bool {
         let name = path.file_name().and_then(|name| name.to_str());
+        let (storage, directory) = (&self.options.storage, &self.options.directory);
+        let is_ours = || {
+            let is_same = |ground| storage.identity(directory).is_ok_and(|now| now == ground);
+            self.ground.is_none_or(is_same)
+        };
         error.kind() == io::ErrorKind::NotFound
-            && self
-                .options
-                .storage
-                .list(&self.options.directory)
+            && is_ours()
+            && storage
+                .list(directory)
                 .is_ok_and(|entries| entries.iter().all(|entry| entry.name.as_deref() != name))
+            && is_ours()
     }
 
     /// Removes what could not be read, or was set aside, and holds nothing from `horizon_ms`

@@ -1,7 +1,7 @@
 //! What cannot be read is neither empty nor torn nor gone: it stays as it is, is told, and comes back.
 
 use super::*;
-use crate::limits::{UNREAD_GIVEN_UP_MS, UNREAD_PAUSE_MS_MAX};
+use crate::limits::{UNREAD_GIVEN_UP_MS, UNREAD_PAUSE_MS_MAX, WORSE_PAUSE_MS};
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 
 pub(super) const INGEST: &str = "/ingest";
@@ -485,4 +485,34 @@ fn a_name_that_was_given_before_a_failed_directory_sync_is_never_believed() {
             registry.flush(&made, 0, round).unwrap();
         }
     }
+}
+
+#[test]
+fn what_was_set_aside_is_not_forgotten_while_another_directory_has_the_name_of_its_own() {
+    let directory = scratch();
+    let (home, away) = (directory.path().join("ingest"), directory.path().join("away"));
+    let registry = recovered(&home).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append(&lines(5, 100));
+    shard.work(&registry);
+    shard.stop(&registry);
+    let path = registry.snapshot()[0].path();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[HEADER_BYTES + 5] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(gathered(&registry, 0), Some(false));
+    assert_eq!(registry.damaged_segments(), 1);
+    let lost = registry.pin().lost;
+    // As it is where a file system goes that was mounted there.
+    fs::rename(&home, &away).unwrap();
+    fs::create_dir(&home).unwrap();
+    assert_eq!(registry.look_again(WORSE_PAUSE_MS).taken_away, Vec::<PathBuf>::new());
+    assert_eq!((registry.damaged_segments(), registry.pin().lost.is_empty()), (1, false));
+    fs::remove_dir(&home).unwrap();
+    fs::rename(&away, &home).unwrap();
+    registry.look_again(3 * WORSE_PAUSE_MS);
+    assert_eq!((registry.damaged_segments(), registry.pin().lost), (1, lost));
+    let set_aside = registry.held(registry.list()[0].id).unwrap().path();
+    fs::remove_file(&set_aside).unwrap();
+    assert_eq!(registry.look_again(9 * WORSE_PAUSE_MS).taken_away, [set_aside]);
 }
