@@ -22,6 +22,9 @@ use crate::terminal::Progress;
 /// Checks a data directory, prints what was found, and says by its exit code whether it is whole.
 pub(crate) fn run(path: &Path, as_json: bool) -> Exit {
     let mut progress = Progress::new("checked");
+    // A link that is named here is meant; in data directories none is followed.
+    let resolved = if path.is_symlink() { path.canonicalize().ok() } else { None };
+    let path = resolved.as_deref().unwrap_or(path);
     let checked = check_with(&OsStorage, path, &mut |file| progress.add(file.file_bytes));
     progress.clear();
     let report = match checked {

@@ -141,7 +141,8 @@ impl Files {
                         tally.tell(path, &Verdict::Failed(why.to_owned()));
                     }
                 }
-                Ok(_) => files.file(path.clone(), true, tally),
+                // A link that is named here is meant; in data directories none is followed.
+                Ok(_) => files.file(path.canonicalize().unwrap_or(path.clone()), true, tally),
                 Err(error) => tally.tell(path, &Verdict::Failed(error.to_string())),
             }
         }

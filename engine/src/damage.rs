@@ -44,6 +44,8 @@ pub enum DamageKind {
     Version(u16),
     /// Whole, but it uses what this program does not read (a codec of a later version).
     Unsupported(&'static str),
+    /// Something else than a file has its name.
+    NotAFile,
     /// The storage did not give the bytes. They may be whole: the file is left as it is, and read
     /// again.
     Unread(Refusal),
@@ -71,7 +73,7 @@ impl Damage {
 
 impl From<Refusal> for DamageKind {
     fn from(refusal: Refusal) -> Self {
-        Self::Unread(refusal)
+        if refusal.is_no_file() { Self::NotAFile } else { Self::Unread(refusal) }
     }
 }
 
@@ -83,6 +85,7 @@ impl fmt::Display for DamageKind {
             Self::Truncated(part) => write!(f, "the file ends inside the {part}"),
             Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
             Self::Dispensable(part) => write!(f, "the {part} is damaged and is not used"),
+            Self::NotAFile => f.write_str("something else than a file has its name"),
             Self::Unfinished => f.write_str("the last frame is unfinished or damaged"),
             Self::Version(v) => write!(f, "version {v} is not known to this program"),
             Self::Unsupported(what) => {

@@ -158,6 +158,9 @@ impl Restore {
             }
             // Refused by the storage, for want of rights say: that is no damage.
             Err(Damage { kind: DamageKind::Unread(refusal), .. }) => return Err(refusal.into()),
+            Err(Damage { kind: kind @ DamageKind::NotAFile, .. }) => {
+                return Ok(Verdict::Failed(kind.to_string()));
+            }
             Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
         };
         let records = part.records();

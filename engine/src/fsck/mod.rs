@@ -226,6 +226,11 @@ impl Check<'_> {
                 }
                 continue;
             }
+            if is_segment_name(&name) {
+                // Told as what it is: opening it is refused.
+                self.add(check_file(self.storage, path, entry.len_bytes));
+                continue;
+            }
             let is_ours = is_outermost && SUBDIRECTORIES.contains(&name.as_str());
             match self.storage.list(&path) {
                 // A spool may have any name.
@@ -314,6 +319,10 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
     }
 }
 
+fn is_segment_name(name: &str) -> bool {
+    parse_file_name(name).is_some() || matches!(Name::parse(name), Some(Name::Flushed { .. }))
+}
+
 /// Whether a file of the store directory was set aside by a restore.
 fn is_set_aside(name: &str) -> bool {
     name.strip_suffix(".damaged")
@@ -328,13 +337,12 @@ fn ingest_file(
     checked: io::Result<Checked>,
 ) -> FileReport {
     match checked {
-        Ok(checked) if checked.is_foreign => unknown(path, file_bytes),
         Ok(checked) => {
             let (record_count, damage) = (checked.record_count, checked.damage);
             FileReport { path, kind, file_bytes, record_count, damage }
         }
         Err(e) => {
-            let damage = vec![of_file(&path, DamageKind::Unread(Refusal::from(&e)))];
+            let damage = vec![of_file(&path, Refusal::from(&e).into())];
             FileReport { path, kind, file_bytes, record_count: 0, damage }
         }
     }
@@ -353,7 +361,7 @@ fn check_store_segment(
         Ok(mut bytes) => {
             (report.record_count, report.damage) = check_store_bytes(&path, &mut bytes);
         }
-        Err(refusal) => report.damage.push(of_file(&path, DamageKind::Unread(refusal))),
+        Err(refusal) => report.damage.push(of_file(&path, refusal.into())),
     }
     report
 }
@@ -396,26 +404,18 @@ mod tests {
         let sealed = writer.seal(Inputs::default()).unwrap().unwrap();
         fs::write(store.join("LOCK"), "1\n").unwrap();
         fs::write(store.join("notes"), "mine\n").unwrap();
-        // Files with names of ours and nothing of ours in them.
-        let ingest = temp.path().join("ingest");
-        fs::create_dir_all(&ingest).unwrap();
-        let foreign = ["01ARZ3NDEKTSV4RRFFQ69G5FAW.active"];
-        for name in foreign {
-            fs::write(ingest.join(name), "something that somebody keeps here\n".repeat(9)).unwrap();
-        }
 
         let report = check(&OsStorage, temp.path()).unwrap();
         assert!(report.is_clean());
         assert_eq!(report.record_count(), 40);
         let mut found: Vec<_> = report.files.iter().map(|f| (f.path.clone(), f.kind)).collect();
-        let mut expected = vec![
+        let mut expected = [
             (segment.path().to_owned(), FileKind::StoreSegment),
             (sealed.path().to_owned(), FileKind::StoreUnfinished),
             (store.join("LOCK"), FileKind::Lock),
             (store.join("notes"), FileKind::Unknown),
             (temp.path().join("else"), FileKind::Unknown),
         ];
-        expected.extend(foreign.map(|name| (ingest.join(name), FileKind::Unknown)));
         found.sort_by(|a, b| a.0.cmp(&b.0));
         expected.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(found, expected);

@@ -24,8 +24,6 @@ pub struct Checked {
     pub record_count: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
-    /// It has the name of a segment and nothing of what is in one: recovery leaves it alone.
-    pub is_foreign: bool,
 }
 
 /// Checks a segment. An unfinished frame at the end of one that was being written is told, for it
@@ -93,12 +91,9 @@ fn check_segment_bytes(
         let start = source.read(0, HEADER_BYTES)?;
         let is_whole_header = start.len() == HEADER_BYTES;
         let is_like_ours = is_whole_header && walk::starts_like_ours(&start, &options);
-        // Of a shorter file that was being written nobody can tell.
-        if is_torn && is_whole_header && !is_like_ours {
-            return Ok((Checked { is_foreign: true, ..Checked::default() }, Vec::new()));
-        }
-        // Others had records once: what stands in them now is their damage, whoever wrote it.
-        if !is_torn && !is_like_ours && walk.damage.is_empty() {
+        // Others had records: what stands in them now is their damage, whoever wrote it. Of a shorter
+        // file that was being written nobody can tell.
+        if !is_like_ours && (is_whole_header || !is_torn) && walk.damage.is_empty() {
             walk.damage.push(Damage {
                 path: path.to_path_buf(),
                 offset: 0,

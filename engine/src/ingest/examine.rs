@@ -33,6 +33,8 @@ pub(super) enum Verdict {
     Unused(Vec<Torn>),
     /// It does not start like one of ours.
     Foreign(Vec<Torn>),
+    /// It is shorter than anything of ours that has been used.
+    TooShort,
     /// Some of the bytes that decide were not read; what was found nevertheless.
     Unread(Found),
 }
@@ -85,16 +87,19 @@ pub(super) fn examine(
     if has_records {
         return Ok(Verdict::Records(Found { walk, file_len, content }));
     }
-    let is_ours = starts_like_ours(&*file, &options)?;
-    Ok(if is_ours { Verdict::Unused(walk.torn) } else { Verdict::Foreign(walk.torn) })
+    Ok(match starts_like_ours(&*file, &options)? {
+        Some(true) => Verdict::Unused(walk.torn),
+        None if walk.torn.is_empty() => Verdict::TooShort,
+        Some(false) | None => Verdict::Foreign(walk.torn),
+    })
 }
 
-/// Of a file that is shorter than a header nobody can tell.
-fn starts_like_ours(file: &dyn File, options: &WalkOptions<'_>) -> io::Result<bool> {
+/// `None`: it is shorter than a header.
+fn starts_like_ours(file: &dyn File, options: &WalkOptions<'_>) -> io::Result<Option<bool>> {
     let mut start = [0; HEADER_BYTES];
     match file.read_exact_at(&mut start, 0) {
-        Ok(()) => Ok(walk::starts_like_ours(&start, options)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Ok(()) => Ok(Some(walk::starts_like_ours(&start, options))),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
 }

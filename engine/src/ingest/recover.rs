@@ -177,6 +177,7 @@ impl Recovery<'_> {
         }
         match FileName::parse(name) {
             Some(name) if entry.is_file => self.take_segment(name),
+            Some(name) => self.keep_stranger(name),
             None if entry.is_file && tail::is_file_name(name) => tails.push(name.clone()),
             _ => self.found.notes.push(Note::Unknown(self.directory().join(name))),
         }
@@ -208,12 +209,18 @@ impl Recovery<'_> {
                     self.fail("remove", path, error);
                 }
             }
-            // A flushed segment had records once.
-            Ok(Verdict::Unused(_)) => self.keep_unusable(name),
-            Ok(Verdict::Foreign(_)) if state != SegmentState::Active => self.keep_unusable(name),
             // Its first frame is the damaged one: told as what it is, and left alone too.
-            Ok(Verdict::Foreign(torn)) if !torn.is_empty() => self.torn.extend(torn),
-            Ok(Verdict::Foreign(_)) => self.found.notes.push(Note::Unknown(path)),
+            Ok(Verdict::Foreign(torn)) if state == SegmentState::Active && !torn.is_empty() => {
+                self.torn.extend(torn);
+            }
+            // One that was never used may be empty.
+            Ok(Verdict::TooShort) if state == SegmentState::Active => {
+                self.found.notes.push(Note::Unknown(path));
+            }
+            // It had records, or may have had some.
+            Ok(Verdict::Unused(_) | Verdict::Foreign(_) | Verdict::TooShort) => {
+                self.keep_unusable(name);
+            }
             Err(error) => {
                 let segment = self.adopt(name, &Found::default());
                 let damage = segment.unread(&error);
@@ -297,6 +304,13 @@ impl Recovery<'_> {
     fn keep_aside(&mut self, name: FileName, found: Found) {
         let segment = self.adopt(name, &found);
         self.has_trouble(&segment, found.walk.damage);
+    }
+
+    /// Something that is no file has the name of one that may have held records.
+    fn keep_stranger(&mut self, name: FileName) {
+        let segment = self.adopt(name, &Found::default());
+        let damage = segment.whole_damage(DamageKind::NotAFile);
+        self.has_trouble(&segment, vec![damage]);
     }
 
     /// Nothing in it is a record.

@@ -411,7 +411,7 @@ impl Segment {
 
     /// All of it, because of an error of reading.
     pub(super) fn unread(&self, error: &io::Error) -> Damage {
-        self.whole_damage(DamageKind::Unread(Refusal::from(error)))
+        self.whole_damage(Refusal::from(error).into())
     }
 
     /// Reads its file in full, whatever its name is.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ pub struct OsStorage;
 impl Storage for OsStorage {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
-        options.read(true);
+        // Links are not followed, and nobody waits for the other end of a FIFO.
+        options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         match how {
             Open::Read => {}
             Open::Write => {
@@ -25,7 +26,13 @@ impl Storage for OsStorage {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(OsFile(options.open(path)?)))
+        let file = options.open(path)?;
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() {
+            let errno = if kind.is_dir() { libc::EISDIR } else { libc::ENXIO };
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        Ok(Arc::new(OsFile(file)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -117,5 +124,30 @@ impl File for OsFile {
         let changed = m.ctime() as u128 * 1_000_000_000 + m.ctime_nsec() as u128;
         let modified = m.mtime() as u128 * 1_000_000_000 + m.mtime_nsec() as u128;
         Ok((changed << 64) ^ modified ^ u128::from(m.len()).rotate_left(32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::Refusal;
+
+    #[test]
+    fn what_is_no_file_is_not_opened_and_nobody_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::write(at("file"), "text").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), fifo, mode, 0).unwrap();
+        for name in ["link", "directory", "fifo"] {
+            for how in [Open::Read, Open::Write] {
+                let error = OsStorage.open(&at(name), how).err().expect("it is no file");
+                assert!(Refusal::from(&error).is_no_file(), "{name}: {error}");
+            }
+        }
+        assert_eq!(OsStorage.open(&at("file"), Open::Write).unwrap().len().unwrap(), 4);
     }
 }

@@ -37,6 +37,12 @@ impl Refusal {
         self.errno
     }
 
+    /// Whether what has that name is no regular file: a directory, a symbolic link, a FIFO. Then it is
+    /// known that there is no file of ours, whatever else could be read.
+    pub fn is_no_file(self) -> bool {
+        matches!(self.errno, Some(libc::EISDIR | libc::ELOOP | libc::ENXIO))
+    }
+
     /// Whether the process or the host is short of something (descriptors, memory, a moment's
     /// readiness): it says nothing about the disk, let alone about the file.
     pub fn is_shortage(self) -> bool {
@@ -88,6 +94,7 @@ mod tests {
             assert!(!of(errno).is_shortage() && !of(errno).is_absence(), "{}", of(errno));
         }
         assert!(of(libc::ENOENT).is_absence());
+        assert!(of(libc::ELOOP).is_no_file() && !of(libc::EIO).is_no_file());
         assert!(Refusal::of_kind(io::ErrorKind::OutOfMemory).is_shortage());
     }
 

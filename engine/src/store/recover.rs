@@ -146,6 +146,8 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
         match Name::parse(&text) {
             None => recovery.note(path, NoteKind::Unknown),
             Some(Name::Lock | Name::Probe) => {}
+            // Opening it is refused, and all that the name tells of is missing.
+            Some(Name::Flushed { last, .. }) if !entry.is_file => recovery.segment(path, last, 0),
             Some(_) if !entry.is_file => recovery.note(path, NoteKind::NotOurs),
             Some(Name::Writing(_)) if entry.len_bytes == 0 => {
                 recovery.note(path, NoteKind::NotOurs);
@@ -416,9 +418,11 @@ mod tests {
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), before);
         assert_eq!(contents(&recovered), records(0, 20));
         assert_eq!(recovered.newest, segment.meta().last);
-        assert_eq!(recovered.notes.len(), 6);
+        assert_eq!(recovered.notes.len(), 5);
         // What was published was not empty: emptied, its records are missing by its name.
-        assert_eq!(recovered.damage.len(), 2);
+        assert_eq!(recovered.damage.len(), 3);
+        assert_eq!(recovered.damage[2].kind, crate::damage::DamageKind::NotAFile);
+        assert!(recovered.damage[2].path.ends_with(ours(5).to_string()));
         assert!(recovered.damage[0].path.ends_with(ours(3).to_string()));
         assert!(recovered.damage[1].path.ends_with(ours(4).to_string()));
     }

@@ -370,7 +370,7 @@ fn open_file(storage: &Arc<dyn Storage>, path: &Path) -> Result<Arc<dyn File>, R
 }
 
 fn unread(path: &Path, refusal: Refusal) -> Damage {
-    damage_of_file(path, DamageKind::Unread(refusal))
+    damage_of_file(path, refusal.into())
 }
 
 fn damage_of_file(path: &Path, kind: DamageKind) -> Damage {

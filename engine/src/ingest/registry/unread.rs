@@ -65,6 +65,15 @@ impl Trouble {
     pub(super) fn new(damage: &[Damage]) -> Self {
         Self { damage: bounded(damage), retry: Retry::default(), is_given_up: false }
     }
+
+    /// Something else has its name: no file, or one that was never one of ours.
+    fn is_of_strangers(&self, state: SegmentState) -> bool {
+        let unused = DamageKind::Malformed("segment");
+        let is_active = state == SegmentState::Active;
+        self.damage.iter().any(|damage| {
+            damage.kind == DamageKind::NotAFile || (is_active && damage.kind == unused)
+        })
+    }
 }
 
 /// Of many spans one that covers them all.
@@ -219,7 +228,10 @@ impl Registry {
         let _operation = self.lock_operation();
         let is_aside = segment.state() == SegmentState::Damaged;
         match examined {
-            Err(error) if is_aside && self.is_taken_away(&segment.path(), &error) => {
+            Err(error) if Refusal::from(&error).is_no_file() => {
+                self.is_worse(segment, &[segment.unread(&error)], now_ms);
+            }
+            Err(error) if self.may_be_forgotten(segment) && self.is_taken_away(&segment.path(), &error) => {
                 self.lock().segments.remove(&segment.id());
                 look.taken_away.push(segment.path());
             }
@@ -251,11 +263,19 @@ impl Registry {
                     Err(error) => look.errors.push(FileError { operation, path, error }),
                 }
             }
-            Ok(Verdict::Unused(_) | Verdict::Foreign(_)) => {
+            Ok(Verdict::Unused(_) | Verdict::Foreign(_) | Verdict::TooShort) => {
                 let kind = DamageKind::Malformed("segment");
                 self.is_worse(segment, &[segment.whole_damage(kind)], now_ms);
             }
         }
+    }
+
+    /// Whether nothing is missing of it once its file is gone: it was set aside, or is none of ours.
+    fn may_be_forgotten(&self, segment: &Segment) -> bool {
+        let inner = self.lock();
+        let trouble = inner.segments.get(&segment.id()).and_then(|held| held.trouble.as_ref());
+        let state = segment.state();
+        state == SegmentState::Damaged || trouble.is_some_and(|t| t.is_of_strangers(state))
     }
 
     fn still_unread(&self, segment: &Segment, damage: &[Damage], now_ms: u64) {
@@ -335,6 +355,8 @@ impl Registry {
         let started_ms = inner.started_ms;
         let is_over = |held: &&Held| {
             let trouble = held.trouble.as_ref();
+            // What is none of ours is not ours to remove.
+            let trouble = trouble.filter(|t| !t.is_of_strangers(held.segment.state()));
             trouble.is_some_and(|t| newest_ms(&held.segment, t, started_ms) < horizon_ms)
         };
         let over = inner.segments.values().filter(is_over);

@@ -96,11 +96,16 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
         "01ARZ3NDEKTSV4RRFFQ69G5FAV.other".to_owned(),
         "01arz3ndektsv4rrffq69g5fav.flushed".to_owned(),
         "shard-01.tail".to_owned(),
-        file_name(id, SegmentState::Active),
     ];
-    // The name of a segment that had records once: what stands in it is its damage.
-    let damaged = at(&file_name(id.plus(1), SegmentState::Flushed));
-    fs::write(&damaged, b"something else").unwrap();
+    // The name of a segment that had records, or may have: what stands there is its damage.
+    let damaged = [
+        at(&file_name(id, SegmentState::Active)),
+        at(&file_name(id.plus(1), SegmentState::Flushed)),
+        at(&file_name(id.plus(4), SegmentState::Pending)),
+    ];
+    fs::write(&damaged[0], b"something that somebody keeps here\n".repeat(9)).unwrap();
+    fs::write(&damaged[1], b"something else").unwrap();
+    fs::create_dir(&damaged[2]).unwrap();
     for name in &foreign {
         fs::write(at(name), b"something that somebody keeps here\n".repeat(9)).unwrap();
     }
@@ -108,10 +113,8 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
     for name in &empty {
         fs::write(at(name), b"").unwrap();
     }
-    let folders = [file_name(id.plus(3), SegmentState::Pending), "shard-0.tail".to_owned()];
-    for name in &folders {
-        fs::create_dir(at(name)).unwrap();
-    }
+    let folder = "shard-0.tail".to_owned();
+    fs::create_dir(at(&folder)).unwrap();
     fs::write(at("LOCK"), b"1\n").unwrap();
     let before = names(directory.path());
     let found = recovered(directory.path());
@@ -125,11 +128,17 @@ fn what_is_not_ours_is_left_alone_and_told_once() {
         })
         .collect();
     let expected: HashSet<PathBuf> =
-        foreign.iter().chain(&empty).chain(&folders).map(|name| at(name)).collect();
+        foreign.iter().chain(&empty).chain([&folder]).map(|name| at(name)).collect();
     assert_eq!(told, expected);
     assert_eq!(found.notes.len(), expected.len());
     let lost: Vec<PathBuf> = found.registry.pin().lost.into_iter().map(|d| d.path).collect();
-    assert_eq!(lost, [damaged], "and told in answers");
+    assert_eq!(lost, damaged, "and told in answers");
+    assert!(found.registry.look_again(1).errors.is_empty());
+    let (gone, errors) = found.registry.expire_unread(u64::MAX);
+    assert!(errors.is_empty() && gone == [damaged[1].clone()], "{gone:?} {errors:?}");
+    fs::remove_dir(&damaged[2]).unwrap();
+    let look = found.registry.look_again(u64::MAX);
+    assert_eq!(look.taken_away, [damaged[2].clone()]);
     for name in &foreign {
         assert_eq!(fs::read(at(name)).unwrap().len(), 9 * 35);
     }
