@@ -160,7 +160,10 @@ fn is_the_disks(error: &io::Error, absence_counts: bool) -> bool {
             | io::ErrorKind::Unsupported
             | io::ErrorKind::UnexpectedEof
     );
-    !others && !refusal.is_no_file() && !refusal.is_shortage() && (absence_counts || !refusal.is_absence())
+    !others
+        && !refusal.is_no_file()
+        && !refusal.is_shortage()
+        && (absence_counts || !refusal.is_absence())
 }
 
 impl DiskCalls {

@@ -97,6 +97,14 @@ impl Headroom {
         self.floor_bytes(room).saturating_add(slack.max(2 * self.limits.segment_bytes))
     }
 
+    /// Room, bytes, from which on records are taken again once they are refused, if a file system
+    /// cannot have so much even with all data of the node gone: `own_bytes` of it are that data.
+    pub fn unreachable_bytes(&self, room: &Room, own_bytes: u64) -> Option<u64> {
+        let resume_bytes = self.resume_bytes(room);
+        let most_bytes = room.usable_bytes().saturating_add(own_bytes);
+        (resume_bytes > most_bytes).then_some(resume_bytes)
+    }
+
     /// Looks at every file system that holds data (each once); `None` where there is none.
     pub fn look(&mut self, rooms: &[Room]) -> Option<Judgement> {
         let left = |room: &Room| room.usable_bytes().saturating_sub(self.floor_bytes(room));
@@ -199,6 +207,13 @@ mod tests {
         headroom.note_made();
         assert!(headroom.look(&plenty).unwrap().has_changed);
         assert!(!headroom.is_refusing());
+    }
+
+    #[test]
+    fn a_disk_that_can_never_have_room_again_is_known_before_it_is_full() {
+        let headroom = Headroom::new(LIMITS);
+        assert_eq!(headroom.unreachable_bytes(&room(100, 5), 29 * MIB), Some(135 * MIB));
+        assert_eq!(headroom.unreachable_bytes(&room(100, 5), 30 * MIB), None);
     }
 
     #[test]

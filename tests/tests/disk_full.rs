@@ -155,6 +155,22 @@ fn below_the_reserve_new_records_are_refused_and_everything_else_goes_on() {
 }
 
 #[test]
+fn a_disk_on_which_refused_records_could_never_be_taken_again_is_told_at_the_start() {
+    let test = "a_disk_on_which_refused_records_could_never_be_taken_again_is_told_at_the_start";
+    let disk = match LoopDisk::new(64 << 20) {
+        Ok(disk) => disk,
+        Err(why) => return skipped(test, &why),
+    };
+    let is_told = |node: &Node| times(node, "is too small") == 1;
+    let node = Node::start_any(disk.path(), &[]);
+    assert!(is_told(&node) && node.log().contains("--ingest.segment-flush-size"), "{}", node.log());
+    assert!(node.stop().success());
+    let node = Node::start(disk.path(), &["--ingest.segment-flush-size", "1MiB"]);
+    assert!(!is_told(&node), "{}", node.log());
+    assert!(node.stop().success());
+}
+
+#[test]
 fn a_disk_that_others_fill_costs_nothing_that_was_acknowledged() {
     let test = "a_disk_that_others_fill_costs_nothing_that_was_acknowledged";
     let disk = match LoopDisk::new(192 << 20) {

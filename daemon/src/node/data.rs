@@ -16,6 +16,7 @@ use engine::store::StoreDirectory;
 use engine::store::catalogue::Catalogue;
 use engine::store::name::IdSource;
 use engine::topic::Topic;
+use engine::{ingest, store};
 use net::metrics::NodeMetrics;
 
 use super::lock::{DirectoryLock, LOCK_FILE, LockError};
@@ -87,70 +88,87 @@ pub(super) fn open(
     metrics: &NodeMetrics,
     now_ms: u64,
 ) -> Result<Data, DataError> {
-    let ingest_path = config.ingest.path.clone();
-    let store_path = config.store.path.clone();
-    let mut stamps = open_stamps(&storage, &ingest_path)?;
-    let failed =
-        |flag, path: &Path, error| DataError::Directory { flag, path: path.to_owned(), error };
-
-    let store =
-        Arc::new(StoreDirectory::new(Arc::clone(&storage), store_path.clone(), IdSource::random()));
-    let recovered = engine::store::recover::recover(&store, now_ms)
-        .map_err(|e| failed("--store.path", &store_path, e.error))?;
-    tell_damage(&recovered.damage, metrics);
-    for note in &recovered.notes {
-        tracing::warn!("{note}");
-    }
-    let entries =
-        storage.list(&ingest_path).map_err(|e| failed("--ingest.path", &ingest_path, e))?;
-    let found: Vec<u128> = entries
-        .iter()
-        .filter_map(|entry| Some(parse_file_name(entry.name.as_deref()?)?.0.0))
-        .collect();
-    let stored = recovered.superfluous_ingest(&found);
-
-    let segments = recovered.catalogue.snapshot();
+    let mut stamps = open_stamps(&storage, &config.ingest.path)?;
+    let store = open_store(&config.store.path, &storage, metrics, now_ms)?;
+    let segments = store.catalogue.snapshot();
     let stats = segments.iter().filter_map(|segment| segment.topic_stats().ok());
     let known_topics = stats.flatten().map(|stats| stats.topic).collect();
-    let alignment_bytes = direct_alignment(&ingest_path);
-    let options = RegistryOptions {
-        alignment_bytes,
-        flush_size_bytes: config.ingest.segment_flush_size_bytes,
-        pending_timeout_ms: config.ingest.segment_pending_timeout.as_millis() as u64,
-        record_size_max: config.ingest.max_record_size_bytes,
-        ..RegistryOptions::new(storage, ingest_path.clone(), random_seed())
-    };
-    let ingest = engine::ingest::recover::recover(options, &stored, now_ms)
-        .map_err(|e| failed("--ingest.path", &ingest_path, e.error))?;
-    tell_damage(&ingest.report, metrics);
-    tell_torn(&ingest.torn, metrics);
-    for note in &ingest.notes {
-        tracing::warn!("{note}");
-    }
+    let ingest = open_ingest(config, storage, &store, metrics, now_ms)?;
     tracing::info!(
         tail_records = ingest.tail_records,
         torn_bytes = ingest.torn_bytes(),
-        store_segments = recovered.catalogue.snapshot().len(),
+        store_segments = segments.len(),
         ingest_segments = ingest.registry.snapshot().len(),
         "opened"
     );
-    let newest_ms = ingest.newest_ms.max(recovered.newest.ms());
+    let newest_ms = ingest.newest_ms.max(store.newest.ms());
     stamps.start_above(newest_ms);
     if let Err(error) = stamps.keep(now_ms, 0) {
         tracing::error!(
             "{} cannot be written: {error}; no record is taken until it can",
-            ingest_path.join(STAMP_MARK_FILE).display()
+            config.ingest.path.join(STAMP_MARK_FILE).display()
         );
     }
     Ok(Data {
+        alignment_bytes: ingest.registry.options().alignment_bytes,
         registry: Arc::new(ingest.registry),
         newest_ms,
         stamps: Arc::new(Mutex::new(stamps)),
-        alignment_bytes,
-        catalogue: Arc::new(recovered.catalogue),
+        catalogue: Arc::new(store.catalogue),
         known_topics,
         locks,
     })
+}
+
+fn failed(flag: &'static str, path: &Path, error: io::Error) -> DataError {
+    DataError::Directory { flag, path: path.to_owned(), error }
+}
+
+fn open_store(
+    path: &Path,
+    storage: &Arc<dyn Storage>,
+    metrics: &NodeMetrics,
+    now_ms: u64,
+) -> Result<store::recover::Recovered, DataError> {
+    let (storage, ids) = (Arc::clone(storage), IdSource::random());
+    let directory = Arc::new(StoreDirectory::new(storage, path.to_owned(), ids));
+    let recovered = store::recover::recover(&directory, now_ms)
+        .map_err(|e| failed("--store.path", path, e.error))?;
+    tell_damage(&recovered.damage, metrics);
+    for note in &recovered.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(recovered)
+}
+
+fn open_ingest(
+    config: &NodeConfig,
+    storage: Arc<dyn Storage>,
+    store: &store::recover::Recovered,
+    metrics: &NodeMetrics,
+    now_ms: u64,
+) -> Result<ingest::recover::Recovered, DataError> {
+    let path = &config.ingest.path;
+    let entries = storage.list(path).map_err(|e| failed("--ingest.path", path, e))?;
+    let found: Vec<u128> = entries
+        .iter()
+        .filter_map(|entry| Some(parse_file_name(entry.name.as_deref()?)?.0.0))
+        .collect();
+    let options = RegistryOptions {
+        alignment_bytes: direct_alignment(path),
+        flush_size_bytes: config.ingest.segment_flush_size_bytes,
+        pending_timeout_ms: config.ingest.segment_pending_timeout.as_millis() as u64,
+        record_size_max: config.ingest.max_record_size_bytes,
+        ..RegistryOptions::new(storage, path.clone(), random_seed())
+    };
+    let recovered = ingest::recover::recover(options, &store.superfluous_ingest(&found), now_ms)
+        .map_err(|e| failed("--ingest.path", path, e.error))?;
+    tell_damage(&recovered.report, metrics);
+    tell_torn(&recovered.torn, metrics);
+    for note in &recovered.notes {
+        tracing::warn!("{note}");
+    }
+    Ok(recovered)
 }
 
 fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> {

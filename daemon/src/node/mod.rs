@@ -253,12 +253,13 @@ impl Node {
             clock: common.clock,
             disks: &common.disks,
         };
+        // Before anybody can connect: who hears an answer may send a signal.
+        stop_signals::spawn(ended.clone()).map_err(refused("the signals thread"))?;
         let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
             .map_err(refused("a shard"))?;
         let control =
             control::spawn(listeners.api, Arc::new(backend), http_options(&config, reserve))
                 .map_err(refused("the control thread"))?;
-        stop_signals::spawn(ended).map_err(refused("the signals thread"))?;
         data.locks.iter_mut().for_each(DirectoryLock::keep);
         Ok(Self {
             config,
@@ -393,6 +394,9 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
         doors: Arc::clone(&common.doors),
         metrics: Arc::clone(&common.metrics),
     });
+    let totals = data.catalogue.totals();
+    let store_bytes = totals.file_bytes + totals.trash_bytes;
+    space.tell_too_small([data.registry.backlog_bytes() + data.registry.pool_bytes(), store_bytes]);
     keeper::KeeperParts {
         registry: Arc::clone(&data.registry),
         stamps: Arc::clone(&data.stamps),

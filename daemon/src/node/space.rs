@@ -45,6 +45,34 @@ impl SpaceWatch {
         Self { parts, headroom, watched, rooms: Vec::new() }
     }
 
+    /// Tells of a file system on which records that are refused once may be refused for ever.
+    /// `own_bytes`: data of the ingest and of the store side.
+    pub(super) fn tell_too_small(&self, own_bytes: [u64; 2]) {
+        let is_shared = self.watched.len() == 1;
+        for (at, (flag, path)) in self.watched.iter().enumerate() {
+            let own_bytes = if is_shared { own_bytes.iter().sum() } else { own_bytes[at] };
+            let Ok(space) = self.parts.storage.space(path) else { continue };
+            let room = Room { space, reclaimable_bytes: 0 };
+            let Some(wanted_bytes) = self.headroom.unreachable_bytes(&room, own_bytes) else {
+                continue;
+            };
+            let most_bytes = space.free_bytes.saturating_add(own_bytes);
+            let free_min_bytes = self.headroom.free_min_bytes(space.total_bytes);
+            let segment_bytes = self.parts.limits.segment_bytes;
+            let path = path.display();
+            tracing::warn!(
+                most_bytes,
+                wanted_bytes,
+                free_min_bytes,
+                segment_bytes,
+                "the file system of {path} ({flag}) is too small: once new records are refused they \
+                 are taken again only from wanted_bytes of free space on, and all data of the node \
+                 gone would make most_bytes; use a larger disk, or lower \
+                 --ingest.segment-flush-size or --disk.free-min"
+            );
+        }
+    }
+
     /// Measures; `reclaimable_bytes` of prepared files wait unused on the ingest side. Says
     /// whether new records are refused.
     pub(super) fn look(&mut self, reclaimable_bytes: u64) -> bool {

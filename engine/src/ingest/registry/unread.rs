@@ -231,7 +231,10 @@ impl Registry {
             Err(error) if Refusal::from(&error).is_no_file() => {
                 self.is_worse(segment, &[segment.unread(&error)], now_ms);
             }
-            Err(error) if self.may_be_forgotten(segment) && self.is_taken_away(&segment.path(), &error) => {
+            Err(error)
+                if self.may_be_forgotten(segment)
+                    && self.is_taken_away(&segment.path(), &error) =>
+            {
                 self.lock().segments.remove(&segment.id());
                 look.taken_away.push(segment.path());
             }
