@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::limits::{
     FOLLOW_BATCH_BYTES, FOLLOW_HELD_BYTES_MAX, FOLLOW_INCOMING_BYTES_MAX, FOLLOW_QUEUE_BYTES_MAX,
-    FOLLOW_QUEUE_OWN_BYTES, FOLLOW_QUEUES_BYTES_MAX, FOLLOWERS_MAX,
+    FOLLOW_QUEUE_OWN_BYTES, FOLLOW_QUEUES_BYTES_MAX,
 };
 use crate::metrics::{FollowMetrics, NodeMetrics};
 use crate::shard::placement::Placement;
@@ -31,8 +31,6 @@ use crate::shard::placement::Placement;
 /// What one follower's queue holds.
 const SHARE: QueueShare =
     QueueShare { own_bytes: FOLLOW_QUEUE_OWN_BYTES, bytes_max: FOLLOW_QUEUE_BYTES_MAX };
-/// What all of them hold beyond what is their own.
-const SHARED_BYTES: usize = FOLLOW_QUEUES_BYTES_MAX - FOLLOWERS_MAX * FOLLOW_QUEUE_OWN_BYTES;
 
 /// How long the thread waits for shards before it has them take a turn. Their promises are whole
 /// milliseconds.
@@ -110,7 +108,7 @@ impl Hub {
             epoch: AtomicU64::new(0),
             floor_ms: AtomicU64::new(0),
             placement,
-            budget: Arc::new(Budget::new(SHARED_BYTES)),
+            budget: Arc::new(Budget::new(FOLLOW_QUEUES_BYTES_MAX)),
             pulse: Arc::default(),
             state: Mutex::default(),
             changed: Condvar::new(),

@@ -248,7 +248,8 @@ pub const FOLLOW_QUEUE_BYTES_MAX: usize = 2 << 20;
 /// others no shorter record.
 pub const FOLLOW_QUEUE_OWN_BYTES: usize = 16 << 10;
 
-/// What waits for all followers together, bytes, what is kept for each included.
+/// What waits for all followers together beyond that, bytes: twice the longest record there may be, in
+/// its longest form, fits.
 pub const FOLLOW_QUEUES_BYTES_MAX: usize = 64 << 20;
 
 /// Time after which a silent stream shows that it is alive, if it is one of server-sent events, or
