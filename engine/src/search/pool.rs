@@ -456,7 +456,8 @@ impl Shared {
             return pause;
         }
         let mut jobs: Vec<Arc<Job>> = self.lock().live.values().map(Arc::clone).collect();
-        jobs.sort_by_key(|job| job.last_turn.load(Ordering::Relaxed));
+        // Looked at once each: they are worked on meanwhile.
+        jobs.sort_by_cached_key(|job| job.last_turn.load(Ordering::Relaxed));
         for but_head in [true, false] {
             for job in &jobs {
                 if !is_over(self.held_bytes_max / 4 * 3) {
