@@ -264,7 +264,7 @@ impl Tally {
             }
             Verdict::AlreadyThere => self.there += 1,
             Verdict::Empty => {}
-            Verdict::Damaged(_) | Verdict::SetAside => {
+            Verdict::Damaged(_) | Verdict::Lost(_) | Verdict::SetAside => {
                 (self.refused, self.damaged) = (self.refused + 1, true);
             }
             Verdict::NotOurs | Verdict::Failed(_) => {
@@ -385,6 +385,12 @@ fn words(path: &Path, verdict: &Verdict) -> String {
             let spans = spans(damage);
             format!("{spans}{path_words}: damaged, nothing of it was adopted; {how}\n")
         }
+        Verdict::Lost(damage) => {
+            let spans = spans(damage);
+            format!(
+                "{spans}{path_words}: damaged, nothing of it is readable, nothing was adopted\n"
+            )
+        }
         Verdict::SetAside => format!(
             "{path_words}: was set aside as damaged before, not adopted; what was readable of it \
              went to the store of its node then\n"
@@ -401,7 +407,7 @@ fn object(path: &Path, verdict: &Verdict) -> Value {
         Verdict::Salvaged { records, damage } => ("salvaged", *records, damage, None),
         Verdict::AlreadyThere => ("already there", 0, &[], None),
         Verdict::Empty => ("empty", 0, &[], None),
-        Verdict::Damaged(damage) => ("damaged", 0, damage, None),
+        Verdict::Damaged(damage) | Verdict::Lost(damage) => ("damaged", 0, damage, None),
         Verdict::SetAside => ("set aside before", 0, &[], None),
         Verdict::NotOurs => ("no segment", 0, &[], None),
         Verdict::Failed(why) => ("failed", 0, &[], Some(why)),
@@ -458,6 +464,20 @@ mod tests {
             assert_eq!(tally.exit(), exit, "{damage}");
             assert!(words(path, &verdict).contains(said), "{}", words(path, &verdict));
         }
+    }
+
+    #[test]
+    fn a_total_loss_is_refused_and_told_as_one() {
+        let path = Path::new("x.flushed");
+        let verdict = Verdict::Lost(Vec::new());
+        let mut tally = Tally::new(true);
+        tally.count(&verdict);
+        assert_eq!((tally.salvaged, tally.there, tally.refused), (0, 0, 1));
+        assert_eq!(tally.exit(), Exit::Damage);
+        let said = words(path, &verdict);
+        assert!(said.contains("nothing of it is readable"), "{said}");
+        assert!(!said.contains("--salvage"), "it was asked for: {said}");
+        assert_eq!(object(path, &verdict)["verdict"], "damaged");
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub enum Verdict {
     Empty,
     /// It is damaged: nothing of it was taken.
     Damaged(Vec<Damage>),
+    /// It is damaged, and none of its records can be read: there was nothing to salvage.
+    Lost(Vec<Damage>),
     /// It is damaged, and of its records so many could be read and were not in the store yet.
     Salvaged {
         /// Records that are in the store now.
@@ -161,7 +163,7 @@ impl Restore {
             Err(Damage { kind: kind @ DamageKind::NotAFile, .. }) => {
                 return Ok(Verdict::Failed(kind.to_string()));
             }
-            Err(damage) => return Ok(Verdict::Damaged(vec![damage])),
+            Err(damage) => return Ok(self.refused(vec![damage])),
         };
         let records = part.records();
         if self.holds(&*part)? {
@@ -278,6 +280,7 @@ impl Restore {
         on_verdict: &mut dyn FnMut(&Path, Verdict),
     ) -> Vec<(PathBuf, Checked)> {
         let mut best: BTreeMap<Ulid, (PathBuf, Checked)> = BTreeMap::new();
+        let mut others = Vec::new();
         for path in paths {
             let Given::Ingest(id, state) = Given::of(path) else {
                 on_verdict(path, Verdict::NotOurs);
@@ -299,19 +302,24 @@ impl Restore {
                 (checked.damage.iter().all(is_expected), checked.record_count, sealed)
             };
             let new = ((*path).clone(), checked);
-            let worse = match best.remove(&id) {
+            match best.remove(&id) {
                 Some(old) if rank(&old) >= rank(&new) => {
                     best.insert(id, old);
-                    Some(new.0)
+                    others.push((id, new));
                 }
                 old => {
                     best.insert(id, new);
-                    old.map(|(path, _)| path)
+                    others.extend(old.map(|old| (id, old)));
                 }
-            };
-            if let Some(path) = worse {
-                on_verdict(&path, Verdict::AlreadyThere);
             }
+        }
+        let is_whole = |checked: &Checked| checked.damage.iter().all(is_expected);
+        for (id, (path, checked)) in others {
+            // Where even the best one is damaged, nothing of it is there.
+            let is_there = best.get(&id).is_some_and(|(_, best)| is_whole(best));
+            let verdict =
+                if is_there { Verdict::AlreadyThere } else { Verdict::Damaged(checked.damage) };
+            on_verdict(&path, verdict);
         }
         best.into_values().collect()
     }
@@ -604,6 +612,21 @@ mod tests {
         assert!(matches!(restore.store_segment(part.path()), Verdict::Adopted(10)));
         let inside = write(&directory(&f.source), SMALL, &records(12, 18));
         assert!(matches!(restore.store_segment(inside.path()), Verdict::AlreadyThere));
+    }
+
+    #[test]
+    fn of_damaged_copies_of_an_ingest_segment_none_is_called_there_already() {
+        let f = fixture();
+        let id = Ulid::from_parts(5, 6, 7);
+        let paths = [SegmentState::Flushed, SegmentState::Pending]
+            .map(|state| f.source.join(crate::ingest::segment::file_name(id, state)));
+        for path in &paths {
+            fs::write(path, vec![7; 5000]).unwrap();
+        }
+        let mut verdicts = Vec::new();
+        f.open().ingest_segments(&paths, &f.target, &mut |_, verdict| verdicts.push(verdict));
+        let are_damaged = verdicts.iter().all(|verdict| matches!(verdict, Verdict::Damaged(_)));
+        assert!(verdicts.len() == 2 && are_damaged, "{verdicts:?}");
     }
 
     #[test]

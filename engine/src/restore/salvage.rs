@@ -1,7 +1,8 @@
 //! Adopts what is readable of a damaged store segment, where the caller asked for that.
 //!
 //! Invariants: the readable records go into a new segment, of a new name, that claims to replace
-//! nothing; each damaged span is in the verdict; salvaging twice adopts nothing twice.
+//! nothing; each damaged span is in the verdict; salvaging twice adopts nothing twice; a file of which
+//! nothing can be read is a total loss, never one whose records are there.
 
 use std::io;
 
@@ -19,6 +20,11 @@ impl Restore {
         self.salvages = true;
     }
 
+    /// What a damaged file is of which nothing is taken.
+    pub(super) const fn refused(&self, damage: Vec<Damage>) -> Verdict {
+        if self.salvages { Verdict::Lost(damage) } else { Verdict::Damaged(damage) }
+    }
+
     /// What is to be done with a segment in which this damage was found.
     pub(super) fn on_damaged(
         &mut self,
@@ -33,11 +39,13 @@ impl Restore {
             Err(Damage { kind: DamageKind::Unread(refusal), .. }) => return Err(refusal.into()),
             Err(error) => {
                 damage.push(error);
-                return Ok(Verdict::Damaged(damage));
+                return Ok(Verdict::Lost(damage));
             }
         };
-        if self.holds_readable(segment, &*part) {
-            return Ok(Verdict::Salvaged { records: 0, damage });
+        match self.readable(segment, &*part) {
+            Readable::Nothing => return Ok(Verdict::Lost(damage)),
+            Readable::Held => return Ok(Verdict::Salvaged { records: 0, damage }),
+            Readable::Lacking => {}
         }
         let mut writer = SegmentWriter::new(&self.directory, WriterOptions::default());
         let input = MergeInput { part, path: segment.path().to_owned() };
@@ -57,12 +65,30 @@ impl Restore {
         Ok(Verdict::Salvaged { records: report.record_count, damage })
     }
 
-    /// Whether the store has every record of a part that can be read.
-    fn holds_readable(&self, segment: &StoreSegment, part: &dyn OpenPart) -> bool {
+    /// What can be read of a part, and whether the store has all of it.
+    fn readable(&self, segment: &StoreSegment, part: &dyn OpenPart) -> Readable {
         let near = self.near(segment.range());
-        let is_damaged = |i| part.read(i).is_err_and(|damage| damage.refusal().is_none());
-        (0..part.chunks().len()).all(|i| is_damaged(i) || is_held(part, i, &near))
+        let mut readable = Readable::Nothing;
+        for i in 0..part.chunks().len() {
+            match part.read(i) {
+                Err(damage) if damage.refusal().is_none() => {}
+                Ok(_) if is_held(part, i, &near) => readable = Readable::Held,
+                // Nor is known to be there what is refused for now.
+                _ => return Readable::Lacking,
+            }
+        }
+        readable
     }
+}
+
+/// See [`Restore::readable`].
+enum Readable {
+    /// No chunk is.
+    Nothing,
+    /// Some are, and the store has every record of them.
+    Held,
+    /// The store lacks some.
+    Lacking,
 }
 
 #[cfg(test)]
@@ -124,13 +150,51 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_whose_every_block_is_damaged_is_a_loss_and_not_there_already() {
+        let f = fixture();
+        let segment = write(&directory(&f.source), SMALL, &records(0, 40));
+        let path = segment.path();
+        let whole = fs::read(path).unwrap();
+        let lost = || {
+            let checked = check(&OsStorage, path).unwrap();
+            checked.damage().filter_map(|damage| damage.records).sum::<u64>()
+        };
+        // Here and there, as far as the segment is still known for one, until no record is left.
+        let mut bytes = whole.clone();
+        let mut most = 0;
+        for at in (0..whole.len()).step_by(5) {
+            bytes[at] ^= 4;
+            fs::write(path, &bytes).unwrap();
+            let loads = StoreSegment::load(&directory(&f.source), path).is_ok();
+            let now = if loads { lost() } else { 0 };
+            if now > most {
+                most = now;
+            } else {
+                bytes[at] ^= 4;
+            }
+            if most == 40 {
+                break;
+            }
+        }
+        fs::write(path, &bytes).unwrap();
+        assert_eq!(lost(), 40, "all is lost");
+        assert!(matches!(f.open().store_segment(path), Verdict::Damaged(_)));
+        let mut restore = f.open();
+        restore.salvage_damaged();
+        let verdict = restore.store_segment(path);
+        assert!(matches!(&verdict, Verdict::Lost(damage) if !damage.is_empty()), "{verdict:?}");
+        assert_eq!(fs::read_dir(&f.target).unwrap().count(), 0);
+        assert!(restore.adopted().is_empty());
+    }
+
+    #[test]
     fn a_file_with_nothing_readable_is_refused() {
         let f = fixture();
         let segment = write(&directory(&f.source), SMALL, &records(0, 40));
         fs::write(segment.path(), vec![7; 5000]).unwrap();
         let mut restore = f.open();
         restore.salvage_damaged();
-        assert!(matches!(restore.store_segment(segment.path()), Verdict::Damaged(_)));
+        assert!(matches!(restore.store_segment(segment.path()), Verdict::Lost(_)));
         assert_eq!(fs::read_dir(&f.target).unwrap().count(), 0);
     }
 }
