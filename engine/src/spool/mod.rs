@@ -18,6 +18,8 @@ mod file;
 #[cfg(test)]
 mod fuzz_tests;
 mod judge;
+#[cfg(test)]
+mod live_tests;
 mod mark;
 mod passed_over;
 mod reading;

@@ -1,30 +1,28 @@
 //! The spool on the simulated disk: kills, power losses, failing calls, flipped bits.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::judge::READ_TRIES;
 use super::*;
-use crate::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
+use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 
 const DIRECTORY: &str = "/spool";
 const BYTES_MAX: u64 = 1 << 20;
 
-fn entry(n: u64, len: usize) -> Entry {
+pub(super) fn entry(n: u64, len: usize) -> Entry {
     let mut bytes = format!("{n} ").into_bytes();
     bytes.resize(bytes.len() + len, b'x');
     bytes.push(b'\n');
     Entry { bytes, lines: 1, starts_line: true, ends_line: true }
 }
 
-fn try_open(disk: &SimStorage) -> io::Result<Opened> {
+pub(super) fn try_open(disk: &SimStorage) -> io::Result<Opened> {
     Spool::open(Arc::new(disk.clone()), PathBuf::from(DIRECTORY), BYTES_MAX)
 }
 
-fn open(disk: &SimStorage) -> Spool {
+pub(super) fn open(disk: &SimStorage) -> Spool {
     try_open(disk).unwrap().spool
 }
 
-fn sync(spool: &mut Spool) -> io::Result<()> {
+pub(super) fn sync(spool: &mut Spool) -> io::Result<()> {
     let Some(job) = spool.sync_job()? else { return Ok(()) };
     let outcome = job.run();
     let failed = outcome.is_err();
@@ -231,178 +229,6 @@ fn names_that_others_have_are_passed_over() {
     let mut spool = opened.spool;
     spool.append(&entry(1, 0), false).unwrap();
     assert_eq!(read_all(&mut spool), [(0, entry(0, 0)), (1, entry(1, 0))]);
-}
-
-/// What must be there.
-#[derive(Default)]
-struct Model {
-    appended: BTreeMap<u64, Entry>,
-    /// Numbers below are durable.
-    synced: u64,
-    released: u64,
-    read: u64,
-    /// Not durable when the power went.
-    at_risk: BTreeSet<u64>,
-}
-
-impl Model {
-    fn check(&mut self, got: (u64, Entry), seed: u64) {
-        let (number, entry) = got;
-        assert!(number >= self.read, "seed {seed}: {number} came twice or out of order");
-        assert_eq!(self.appended.get(&number), Some(&entry), "seed {seed}: {number}");
-        for lost in self.read..number {
-            let was_at_risk = lost >= self.synced || self.at_risk.contains(&lost);
-            let may_be = was_at_risk || lost < self.released;
-            assert!(may_be, "seed {seed}: {lost} was durable and is lost");
-        }
-        self.read = number + 1;
-    }
-}
-
-/// A random life with kills and power losses; with `faults`, calls fail as well.
-fn live(seed: u64, faults: bool) {
-    let mut disk = SimStorage::new(seed);
-    let mut random = Random::new(seed);
-    let mut model = Model::default();
-    let mut spool = open(&disk);
-    for _ in 0..120 {
-        if faults && random.below(10) == 0 {
-            let error = if random.below(2) == 0 { FaultError::Io } else { FaultError::NoSpace };
-            disk.fail(Fault::nth(1 + random.below(4), error));
-        }
-        match random.below(20) {
-            0..=8 => {
-                let next = entry(random.below(1000), random.below(30_000) as usize);
-                if let Ok(number) = spool.append(&next, false) {
-                    model.appended.insert(number, next);
-                }
-            }
-            9..=12 => {
-                if let Ok(Some(got)) = spool.read_next() {
-                    model.check(got, seed);
-                }
-            }
-            13..=14 => {
-                let before = model.read;
-                // A mark that cannot be written is written with the next.
-                let _ = spool.release(before);
-                model.released = model.released.max(before);
-            }
-            15..=17 => {
-                let end = model.appended.keys().next_back().map_or(0, |n| n + 1);
-                if sync(&mut spool).is_ok() {
-                    model.synced = end;
-                }
-            }
-            18 => {
-                if spool.rewrite_from.is_some() {
-                    // The next life cannot know of the failed sync: its own will succeed.
-                    model.at_risk.extend(model.synced..spool.number_next);
-                }
-                disk = disk.kill();
-                spool = open(&disk);
-                // Numbers that are left out where nobody can tell what was there.
-                let end = model.appended.keys().next_back().map_or(0, |n| n + 1);
-                model.at_risk.extend(end..spool.number_next.max(end));
-                model.read = spool.mark.released;
-            }
-            _ => {
-                disk = disk.crash(random.next_u64());
-                spool = open(&disk);
-                model.read = spool.mark.released;
-                // Behind what is left a number may be left out.
-                let next = spool.number_next;
-                let end = spool.files.iter().map(|file| file.entries_end).max().unwrap_or(0);
-                let end = end.max(spool.mark.released);
-                model.at_risk.extend(model.synced..next);
-                model.appended.retain(|number, _| *number < end);
-                // Where all was released, nothing need be left, not even the numbers.
-                assert!(end >= model.synced || model.released >= model.synced, "seed {seed}");
-                model.at_risk.retain(|number| *number < next);
-                (model.synced, model.released) = (model.synced.min(end), model.released.min(end));
-            }
-        }
-    }
-    disk.clear_faults();
-    while let Some(got) = spool.read_next().unwrap_or_default() {
-        model.check(got, seed);
-    }
-    // The last ones may be known by their headers only.
-    let is_lost = |n: &u64| !model.at_risk.contains(n) && *n >= model.released;
-    assert_eq!((model.read..model.synced).find(is_lost), None, "seed {seed}");
-    let before = model.read;
-    spool.release(before).unwrap();
-}
-
-fn seeds() -> u64 {
-    std::env::var("OKLOGD_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(300)
-}
-
-/// `OKLOGD_SEED` repeats one.
-fn one_or_all() -> std::ops::Range<u64> {
-    match std::env::var("OKLOGD_SEED").ok().and_then(|s| s.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..seeds(),
-    }
-}
-
-#[test]
-fn what_was_synced_survives_any_sequence_of_kills_and_power_losses() {
-    for seed in one_or_all() {
-        live(seed, false);
-    }
-}
-
-#[test]
-fn failing_calls_lose_nothing_that_was_reported_as_kept() {
-    for seed in one_or_all() {
-        live(seed, true);
-    }
-}
-
-/// Appends, syncs, reads and releases, trying again what failed.
-fn script(disk: &SimStorage) -> Vec<u64> {
-    let mut opened = try_open(disk);
-    if opened.is_err() {
-        opened = try_open(disk);
-    }
-    let mut spool = opened.unwrap().spool;
-    let mut read = Vec::new();
-    let take = |spool: &mut Spool, read: &mut Vec<u64>| {
-        for _ in 0..4 {
-            while let Ok(Some((number, _))) = spool.read_next() {
-                read.push(number);
-            }
-        }
-    };
-    for n in 0..30 {
-        while spool.append(&entry(n, 12_000), false).is_err() {}
-        if n % 4 == 0 {
-            let _ = sync(&mut spool);
-        }
-        if n % 7 == 0 {
-            take(&mut spool, &mut read);
-            let _ = spool.release(n + 1);
-        }
-    }
-    take(&mut spool, &mut read);
-    let _ = spool.release(30);
-    let _ = spool.finish();
-    read
-}
-
-#[test]
-fn any_single_call_may_fail_and_every_entry_still_comes_once_in_order() {
-    let disk = SimStorage::new(1);
-    let expected: Vec<u64> = (0..30).collect();
-    assert_eq!(script(&disk), expected);
-    for call in 1..=disk.calls() {
-        for error in [FaultError::Io, FaultError::NoSpace] {
-            let disk = SimStorage::new(1);
-            disk.fail(Fault::nth(call, error));
-            assert_eq!(script(&disk), expected, "call {call} {error:?}");
-        }
-    }
 }
 
 /// Reads on over refusals, as a forwarder does, until nothing more comes.

@@ -12,8 +12,8 @@ use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
-use crate::model::{Death, Found, Model};
-use crate::node::{INGEST, Node, Settings, empty_disk, lines};
+use crate::model::{Death, Found, Model, lines};
+use crate::node::{INGEST, Node, Settings, empty_disk};
 
 /// Seeds of a plain test run.
 const SEEDS: u64 = 300;

@@ -12,3 +12,4 @@ mod fast_forward;
 mod faults;
 mod model;
 mod node;
+mod source;

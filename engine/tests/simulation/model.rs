@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use engine::chunk::Part;
 use engine::damage::Damage;
+use engine::ingest::frame::FrameHeader;
+use engine::storage::sim::Random;
 use engine::ulid::Ulid;
 
 /// A record as it was sent.
@@ -144,4 +146,33 @@ impl Found {
         }
         self.records.insert(ulid, record);
     }
+}
+
+/// A frame or tail chunk is in the page cache: its records survive a kill.
+pub(crate) fn note_written(model: &mut Model, bytes: &[u8]) {
+    let Ok(header) = FrameHeader::decode(bytes) else { return };
+    if header.record_count > 0 {
+        let records: Vec<Ulid> =
+            model.sent.range(header.first..=header.last).map(|(ulid, _)| *ulid).collect();
+        let of_stream = records.into_iter().filter(|u| u.stream() == header.first.stream());
+        model.written.extend(of_stream);
+    }
+}
+
+/// Lines of a seed: short ones, long ones, empty ones, any bytes.
+pub(crate) fn lines(random: &mut Random) -> Vec<Vec<u8>> {
+    let (count, len_max) = match random.below(20) {
+        0 => (40, 6_000),
+        1 => (300, 20),
+        2..6 => (1, 200),
+        _ => (8, 100),
+    };
+    let line = |random: &mut Random| {
+        let len = random.below(len_max) as usize;
+        let mut line = format!("topic{} ", random.below(12)).into_bytes();
+        let noise = random.next_u64().to_le_bytes();
+        line.extend(noise.iter().cycle().take(len).map(|&b| if b == b'\n' { 0 } else { b }));
+        if random.below(10) == 0 { Vec::new() } else { line }
+    };
+    (0..=random.below(count)).map(|_| line(random)).collect()
 }

@@ -5,17 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
 use engine::chunk::Part;
 use engine::damage::Damage;
-use engine::ingest::frame::{FrameBuffer, FrameHeader};
+use engine::ingest::frame::FrameBuffer;
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
 use engine::ingest::recover::Note;
-use engine::ingest::registry::{
-    ClaimLimits, ClaimToken, FileError, Registry, RegistryOptions, SegmentInfo,
-};
+use engine::ingest::registry::{Registry, RegistryOptions, SegmentInfo};
 use engine::ingest::segment::{Segment, SegmentState, parse_file_name};
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::ingest::topics::{TopicChoice, TopicSet};
@@ -25,14 +23,15 @@ use engine::store::StoreDirectory;
 use engine::store::catalogue::Catalogue;
 use engine::store::compaction::CompactionLimits;
 use engine::store::compaction_run::{CompactionError, compact};
-use engine::store::gather::{Available, GatherLimits};
-use engine::store::gather_run::{Claimed, ClaimedInput, GatherRun, IngestSource};
+use engine::store::gather::GatherLimits;
+use engine::store::gather_run::{GatherRun, IngestSource};
 use engine::store::name::IdSource;
 use engine::store::recover::NoteKind;
 use engine::store::writer::WriterOptions;
 use engine::ulid::Ulid;
 
-use crate::model::{Found, Model};
+use crate::model::{Found, Model, note_written};
+use crate::source::Source;
 
 pub(crate) const INGEST: &str = "/data/ingest";
 pub(crate) const STORE: &str = "/data/store";
@@ -79,68 +78,6 @@ pub(crate) struct Told {
     pub(crate) failed: Vec<String>,
     /// Files that stay as they are: damaged, or without any content of ours.
     pub(crate) left_alone: Vec<PathBuf>,
-}
-
-/// The registry as a gather's source.
-struct Source {
-    registry: Arc<Registry>,
-    errors: Mutex<Vec<String>>,
-}
-
-impl Source {
-    fn tell(&self, errors: impl IntoIterator<Item = FileError>) {
-        self.errors.lock().unwrap().extend(errors.into_iter().map(|e| e.to_string()));
-    }
-}
-
-fn ids(inputs: &[u128]) -> Vec<Ulid> {
-    inputs.iter().map(|&id| Ulid(id)).collect()
-}
-
-impl IngestSource for Source {
-    fn available(&self, _: u64) -> Available {
-        let rows = self.registry.list();
-        let count = rows.iter();
-        let count =
-            count.filter(|row| row.state == SegmentState::Flushed && row.is_offered).count();
-        Available { count, bytes: u64::MAX, oldest_age_ms: 0 }
-    }
-
-    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64) -> io::Result<Claimed> {
-        let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
-        let claim = self.registry.claim(limits, now_ms);
-        let named = |e: FileError| io::Error::new(e.error.kind(), e.to_string());
-        let token = claim.token;
-        let (segments, errors) = claim.into_parts().map_err(named)?;
-        self.tell(errors);
-        Ok(Claimed { token, inputs: segments.into_iter().map(ClaimedInput::from).collect() })
-    }
-
-    fn renew(&self, token: ClaimToken, now_ms: u64) -> usize {
-        let renewed = self.registry.renew(token, now_ms);
-        self.tell(renewed.errors);
-        renewed.open
-    }
-
-    fn commit(&self, token: ClaimToken, inputs: &[u128], now_ms: u64) {
-        self.tell(self.registry.commit(token, &ids(inputs), now_ms).errors);
-    }
-
-    fn fail(&self, token: ClaimToken, _: u64) {
-        self.tell(self.registry.fail(token).errors);
-    }
-
-    fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], now_ms: u64) {
-        if self.registry.note_unread(token, Ulid(input), damage, now_ms) {
-            self.errors.lock().unwrap().extend(damage.iter().map(ToString::to_string));
-        }
-    }
-
-    fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
-        assert!(!damage.is_empty());
-        // After a failure the claim lapses and the segment is gathered again.
-        self.tell(self.registry.set_aside(token, Ulid(input), damage).err());
-    }
 }
 
 /// An effect under way: first it is carried out, later its completion is delivered.
@@ -286,7 +223,7 @@ impl Node {
             })
             .collect();
         let limits = GatherLimits { replication_factor: 1, ..GatherLimits::default() };
-        let source = Arc::new(Source { registry: Arc::clone(&registry), errors: Mutex::default() });
+        let source = Arc::new(Source::new(Arc::clone(&registry)));
         let cancel = Arc::new(AtomicBool::new(false));
         let carried = Arc::clone(&source) as Arc<dyn IngestSource>;
         let gather = GatherRun::new(limits, carried, Arc::clone(&catalogue), cancel);
@@ -525,7 +462,7 @@ impl Node {
             turn.damage.iter().for_each(|damage| self.tell(damage));
             goes_on = turn.goes_on;
         }
-        self.errors.borrow_mut().append(&mut self.source.errors.lock().unwrap());
+        self.errors.borrow_mut().append(&mut self.source.take_errors());
         let (_, late) = self.registry.expire(now_ms);
         let swept = self.registry.sweep(self.now.wall_ms);
         let look = self.registry.look_again(now_ms);
@@ -634,33 +571,4 @@ impl Node {
             assert!(extension.is_some_and(|e| expected.contains(&e)), "{} stays", path.display());
         }
     }
-}
-
-/// A frame or tail chunk is in the page cache: its records survive a kill.
-fn note_written(model: &mut Model, bytes: &[u8]) {
-    let Ok(header) = FrameHeader::decode(bytes) else { return };
-    if header.record_count > 0 {
-        let records: Vec<Ulid> =
-            model.sent.range(header.first..=header.last).map(|(ulid, _)| *ulid).collect();
-        let of_stream = records.into_iter().filter(|u| u.stream() == header.first.stream());
-        model.written.extend(of_stream);
-    }
-}
-
-/// Lines of a seed: short ones, long ones, empty ones, any bytes.
-pub(crate) fn lines(random: &mut Random) -> Vec<Vec<u8>> {
-    let (count, len_max) = match random.below(20) {
-        0 => (40, 6_000),
-        1 => (300, 20),
-        2..6 => (1, 200),
-        _ => (8, 100),
-    };
-    let line = |random: &mut Random| {
-        let len = random.below(len_max) as usize;
-        let mut line = format!("topic{} ", random.below(12)).into_bytes();
-        let noise = random.next_u64().to_le_bytes();
-        line.extend(noise.iter().cycle().take(len).map(|&b| if b == b'\n' { 0 } else { b }));
-        if random.below(10) == 0 { Vec::new() } else { line }
-    };
-    (0..=random.below(count)).map(|_| line(random)).collect()
 }

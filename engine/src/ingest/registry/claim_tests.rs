@@ -172,11 +172,99 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a claim has been given and has not dealt with, and when it was last renewed.
-#[derive(Default)]
+/// Who has which segment, without files.
 struct Model {
+    /// What a claim has been given and has not dealt with, and when it was last renewed.
     given: BTreeMap<usize, (Vec<Ulid>, Option<u64>)>,
     owner: BTreeMap<Ulid, Option<usize>>,
+    /// Claims so far.
+    claims: usize,
+}
+
+impl Model {
+    fn of(ids: impl IntoIterator<Item = Ulid>) -> Self {
+        let owner = ids.into_iter().map(|id| (id, None)).collect();
+        Self { given: BTreeMap::new(), owner, claims: 0 }
+    }
+
+    /// The oldest that nobody has.
+    fn claim(&mut self, count: usize, now_ms: u64) -> Vec<Ulid> {
+        let free = self.owner.iter().filter(|(_, owner)| owner.is_none());
+        let ids: Vec<Ulid> = free.map(|(&id, _)| id).take(count).collect();
+        for id in &ids {
+            self.owner.insert(*id, Some(self.claims));
+        }
+        if !ids.is_empty() {
+            self.given.insert(self.claims, (ids.clone(), Some(now_ms)));
+        }
+        self.claims += 1;
+        ids
+    }
+
+    /// How many of its segments are there. A claim that has lapsed takes back what is free.
+    fn renew(&mut self, at: usize, now_ms: u64) -> usize {
+        let Some((given, progress)) = self.given.get_mut(&at) else { return 0 };
+        let open = given.iter().filter(|id| self.owner.contains_key(id)).count();
+        let mut is_live = progress.is_some();
+        for id in given.iter().filter(|_| progress.is_none()) {
+            if let Some(owner) = self.owner.get_mut(id).filter(|owner| owner.is_none()) {
+                *owner = Some(at);
+                is_live = true;
+            }
+        }
+        *progress = is_live.then_some(now_ms);
+        open
+    }
+
+    /// How many go.
+    fn commit(&mut self, at: usize, ids: &[Ulid]) -> u64 {
+        let Some((given, _)) = self.given.get_mut(&at) else { return 0 };
+        let mut gone = 0;
+        for id in ids {
+            if given.contains(id) {
+                given.retain(|other| other != id);
+                gone += u64::from(self.owner.remove(id).is_some());
+            }
+        }
+        if given.is_empty() {
+            self.given.remove(&at);
+        }
+        gone
+    }
+
+    /// How many are free again.
+    fn fail(&mut self, at: usize) -> u64 {
+        self.given.remove(&at);
+        self.free(at)
+    }
+
+    fn free(&mut self, at: usize) -> u64 {
+        let mut freed = 0;
+        for owner in self.owner.values_mut().filter(|owner| **owner == Some(at)) {
+            (*owner, freed) = (None, freed + 1);
+        }
+        freed
+    }
+
+    fn pass(&mut self, now_ms: u64) {
+        let mut late = Vec::new();
+        for (at, (_, progress)) in &mut self.given {
+            if progress.take_if(|since| now_ms >= *since + TIMEOUT_MS).is_some() {
+                late.push(*at);
+            }
+        }
+        for at in late {
+            self.free(at);
+        }
+    }
+
+    fn states(&self) -> Vec<(Ulid, SegmentState)> {
+        let state = |owner: &Option<usize>| match owner {
+            Some(_) => SegmentState::Pending,
+            None => SegmentState::Flushed,
+        };
+        self.owner.iter().map(|(&id, owner)| (id, state(owner))).collect()
+    }
 }
 
 proptest! {
@@ -186,86 +274,36 @@ proptest! {
     fn any_order_of_steps_ends_as_in_the_model(steps in prop::collection::vec(step(), 1..60)) {
         let sim = SimStorage::new(1);
         let registry = registry(&sim, 1, 6);
-        let mut model = Model::default();
-        model.owner.extend((0..6).map(|number| (id(number), None)));
+        let mut model = Model::of((0..6).map(id));
         let (mut tokens, mut now_ms) = (Vec::new(), 0);
         for step in steps {
             match step {
                 Step::Claim(count) => {
                     let found = registry.claim(ClaimLimits { segments_max: count, ..ALL }, now_ms);
-                    let free = model.owner.iter().filter(|(_, owner)| owner.is_none());
-                    let expected: Vec<Ulid> = free.map(|(&id, _)| id).take(count).collect();
                     let ids: Vec<Ulid> = found.segments.iter().map(|s| s.id()).collect();
-                    prop_assert_eq!(&ids, &expected);
-                    for id in &ids {
-                        model.owner.insert(*id, Some(tokens.len()));
-                    }
-                    if !ids.is_empty() {
-                        model.given.insert(tokens.len(), (ids, Some(now_ms)));
-                    }
+                    prop_assert_eq!(ids, model.claim(count, now_ms));
                     tokens.push(found.token);
                 }
                 Step::Renew(at) if at < tokens.len() => {
-                    let mut open = 0;
-                    if let Some((given, progress)) = model.given.get_mut(&at) {
-                        let there = |id: &&Ulid| model.owner.contains_key(*id);
-                        open = given.iter().filter(there).count();
-                        let mut is_live = progress.is_some();
-                        // One that has lapsed takes back what is free.
-                        for id in given.iter().filter(|_| progress.is_none()) {
-                            if let Some(owner) = model.owner.get_mut(id).filter(|o| o.is_none()) {
-                                *owner = Some(at);
-                                is_live = true;
-                            }
-                        }
-                        *progress = is_live.then_some(now_ms);
-                    }
-                    prop_assert_eq!(registry.renew(tokens[at], now_ms).open, open);
+                    let open = registry.renew(tokens[at], now_ms).open;
+                    prop_assert_eq!(open, model.renew(at, now_ms));
                 }
                 Step::Commit(at, which) if at < tokens.len() => {
                     let ids: Vec<Ulid> = (0..6).filter(|n| which >> n & 1 == 1).map(id).collect();
-                    let mut gone = 0;
-                    if let Some((given, _)) = model.given.get_mut(&at) {
-                        for id in &ids {
-                            if given.contains(id) {
-                                given.retain(|other| other != id);
-                                gone += u64::from(model.owner.remove(id).is_some());
-                            }
-                        }
-                        if given.is_empty() {
-                            model.given.remove(&at);
-                        }
-                    }
-                    prop_assert_eq!(registry.commit(tokens[at], &ids, now_ms).segments, gone);
+                    let gone = registry.commit(tokens[at], &ids, now_ms).segments;
+                    prop_assert_eq!(gone, model.commit(at, &ids));
                 }
                 Step::Fail(at) if at < tokens.len() => {
-                    let mut freed = 0;
-                    model.given.remove(&at);
-                    for owner in model.owner.values_mut().filter(|owner| **owner == Some(at)) {
-                        (*owner, freed) = (None, freed + 1);
-                    }
-                    prop_assert_eq!(registry.fail(tokens[at]).segments, freed);
+                    prop_assert_eq!(registry.fail(tokens[at]).segments, model.fail(at));
                 }
                 Step::Pass(ms) => {
                     now_ms += ms;
                     registry.expire(now_ms);
-                    for (at, (_, progress)) in &mut model.given {
-                        if progress.is_some_and(|since| now_ms >= since + TIMEOUT_MS) {
-                            *progress = None;
-                            for owner in model.owner.values_mut().filter(|o| **o == Some(*at)) {
-                                *owner = None;
-                            }
-                        }
-                    }
+                    model.pass(now_ms);
                 }
                 _ => {}
             }
-            let state = |owner: &Option<usize>| match owner {
-                Some(_) => SegmentState::Pending,
-                None => SegmentState::Flushed,
-            };
-            let expected: Vec<_> = model.owner.iter().map(|(&id, o)| (id, state(o))).collect();
-            prop_assert_eq!(left(&registry), expected);
+            prop_assert_eq!(left(&registry), model.states());
             prop_assert_eq!(sim.files().len(), model.owner.len());
         }
     }
