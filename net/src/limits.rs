@@ -45,7 +45,8 @@ pub const HTTP_QUERY_BYTES_MAX: usize = 56 << 10;
 /// many requests at a time. A longer single line goes as a batch of its own.
 pub const APPEND_BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// How long whole lines of a body wait for more before they are handed on.
+/// How long whole lines of a body wait for more before they are handed on, and how long a body holds its
+/// turn before others get theirs.
 pub const BATCH_LINGER: Duration = Duration::from_millis(5);
 
 /// Decoded bytes taken from one piece of a compressed body at a time.
@@ -97,6 +98,13 @@ pub const LONG_LINE_OVERHEAD_BYTES: usize = 256 << 10;
 /// count by the largest window that a body may ask for.
 pub const DECODER_WINDOWS_BYTES_MAX: u64 = 128 << 20;
 
+/// What a decoder of gzip holds, bytes: its window of 32 KiB and its tables.
+pub const GZIP_DECODER_BYTES: usize = 48 << 10;
+
+/// What the decoders of bodies in gzip hold together, bytes: apart from those of zstd, which hold so
+/// much more that a few would leave no room.
+pub const GZIP_DECODERS_BYTES_MAX: u64 = 32 << 20;
+
 /// Lines of request bodies on their way into the log, bytes; the next ones wait. A long line keeps
 /// the room that it had.
 pub const LINES_ON_THEIR_WAY_BYTES_MAX: u64 = 32 << 20;
@@ -105,7 +113,7 @@ pub const LINES_ON_THEIR_WAY_BYTES_MAX: u64 = 32 << 20;
 /// this time.
 pub const LONG_LINE_MAX: Duration = Duration::from_secs(60);
 
-/// A compressed body, whose decoder holds a window, has to come within this time.
+/// A compressed body has to come within this time: its decoder holds what others wait for.
 pub const ENCODED_BODY_MAX: Duration = Duration::from_secs(600);
 
 /// A client that takes nothing of its answer for this long is cut off.

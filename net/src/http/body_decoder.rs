@@ -10,7 +10,7 @@ use std::io;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::gzip::{Gzip, GzipError};
-use crate::limits::{DECODE_STEP_BYTES, ZSTD_WINDOW_LOG_MAX};
+use crate::limits::{DECODE_STEP_BYTES, GZIP_DECODER_BYTES, ZSTD_WINDOW_LOG_MAX};
 
 /// Decodes one body.
 pub(super) enum BodyDecoder {
@@ -72,11 +72,11 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl BodyDecoder {
-    /// What it may hold beside a step, bytes: a window of zstd and the blocks in it. That of gzip
-    /// is as small as a step.
+    /// What it may hold beside a step, bytes: a window, and the blocks or tables that go with it.
     pub(super) const fn window_bytes(&self) -> usize {
         match self {
-            Self::Identity | Self::Gzip(_) => 0,
+            Self::Identity => 0,
+            Self::Gzip(_) => GZIP_DECODER_BYTES,
             Self::Zstd { .. } => (1 << ZSTD_WINDOW_LOG_MAX) + (256 << 10),
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! Invariants: all that requests and connections share is taken here before it is used. Whoever
 //! takes several takes them in the order of the fields, so nobody waits for one who waits for him:
-//! connections, lasting answers, the share of replays, queries, their memory; and for records windows,
+//! connections, lasting answers, the share of replays, queries, their memory; and for records decoders,
 //! turns, long lines, lines on their way. Streams and queries hold at most three quarters of
 //! the connections, in all and of one address, so that a request which is answered at once (health,
 //! metrics, records) finds one however many follow or read slowly.
@@ -21,9 +21,9 @@ use super::answer::Refusal;
 use super::turn::long_line_bytes;
 use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
 use crate::limits::{
-    DECODER_WINDOWS_BYTES_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, HTTP_HEADS_BYTES_MAX,
-    LINES_ON_THEIR_WAY_BYTES_MAX, METRICS_PAGES_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX,
-    UNFINISHED_LINES_BYTES_MAX,
+    DECODER_WINDOWS_BYTES_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX,
+    GZIP_DECODERS_BYTES_MAX, HTTP_HEADS_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX,
+    METRICS_PAGES_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX, UNFINISHED_LINES_BYTES_MAX,
 };
 use crate::metrics::{BudgetMeter, NodeMetrics};
 
@@ -88,6 +88,10 @@ const RECORDS_TURNS: Spec = Spec {
 const DECODER_WINDOWS: Spec = Spec {
     name: "decoder_windows_bytes",
     full: "too many compressed bodies come at the same time: their decoders may hold {} bytes",
+};
+const GZIP_DECODERS: Spec = Spec {
+    name: "gzip_decoders_bytes",
+    full: "too many bodies in gzip come at the same time: their decoders may hold {} bytes",
 };
 const UNFINISHED_LINES: Spec = Spec {
     name: "unfinished_lines_bytes",
@@ -216,6 +220,8 @@ pub(super) struct Ledger {
     /// Pages of metrics that are being sent.
     pub(super) metrics_pages: Entry,
     pub(super) decoder_windows: Entry,
+    /// Those whose decoders hold little.
+    pub(super) gzip_decoders: Entry,
     /// Requests that take a piece of their body apart.
     pub(super) records_turns: Entry,
     /// What requests that wait without a turn hold of an unfinished line; never waited for.
@@ -281,6 +287,7 @@ impl Ledger {
             follower_expressions: entry(FOLLOWER_EXPRESSIONS, FOLLOW_EXPRESSIONS_BYTES_MAX, BUSY),
             metrics_pages: entry(METRICS_PAGES, METRICS_PAGES_BYTES_MAX, UNAVAILABLE),
             decoder_windows: entry(DECODER_WINDOWS, DECODER_WINDOWS_BYTES_MAX, BUSY),
+            gzip_decoders: entry(GZIP_DECODERS, GZIP_DECODERS_BYTES_MAX, BUSY),
             records_turns: entry(RECORDS_TURNS, options.records_requests_max as u64, BUSY),
             unfinished_lines: entry(UNFINISHED_LINES, UNFINISHED_LINES_BYTES_MAX, BUSY),
             long_lines: entry(

@@ -10,6 +10,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
@@ -59,6 +60,8 @@ struct Intake<'a> {
     body_bytes_max: u64,
     /// Records were refused: nothing behind them is taken.
     is_refused: bool,
+    /// Until when whole lines may wait for more, and the turn with them.
+    hand_on_at: Instant,
 }
 
 /// `POST /records`.
@@ -91,18 +94,9 @@ async fn take(
     let appender = appender.map_err(|error| Refusal { kept: Some(0), ..refused(&error) })?;
     let record_bytes_max = app.backend.max_record_size_bytes();
     let (is_encoded, window_bytes) = (!decoder.is_identity(), decoder.window_bytes());
-    let mut intake = Intake {
-        ledger: &app.ledger,
-        appender,
-        batches: LineBatches::new(record_bytes_max, APPEND_BATCH_BYTES_MAX),
-        turn: Turn::new(&app.ledger, Kind { is_encoded, window_bytes, record_bytes_max }),
-        records: 0,
-        first: None,
-        last: None,
-        taken_bytes: 0,
-        body_bytes_max,
-        is_refused: false,
-    };
+    let kind = Kind { is_encoded, window_bytes, record_bytes_max };
+    let turn = Turn::new(&app.ledger, kind);
+    let mut intake = Intake::new(&app.ledger, appender, turn, record_bytes_max, body_bytes_max);
     let taken = intake.take_body(body, decoder).await;
     app.metrics.ingest.cut_records.inc_by(intake.batches.cut_records);
     intake.turn.end();
@@ -124,7 +118,29 @@ async fn take(
     }
 }
 
-impl Intake<'_> {
+impl<'a> Intake<'a> {
+    fn new(
+        ledger: &'a Ledger,
+        appender: Box<dyn Appender>,
+        turn: Turn<'a>,
+        record_bytes_max: usize,
+        body_bytes_max: u64,
+    ) -> Self {
+        Self {
+            ledger,
+            appender,
+            batches: LineBatches::new(record_bytes_max, APPEND_BATCH_BYTES_MAX),
+            turn,
+            records: 0,
+            first: None,
+            last: None,
+            taken_bytes: 0,
+            body_bytes_max,
+            is_refused: false,
+            hand_on_at: Instant::now(),
+        }
+    }
+
     async fn take_body(&mut self, mut body: Body, mut decoder: BodyDecoder) -> Result<(), Refusal> {
         let outcome = self.take_pieces(&mut body, &mut decoder).await;
         let outcome = match outcome {
@@ -149,15 +165,11 @@ impl Intake<'_> {
     ) -> Result<(), Refusal> {
         let mut out = Vec::new();
         loop {
-            let soon = tokio::time::timeout(BATCH_LINGER, next_piece(body)).await;
-            let piece = if let Ok(piece) = soon {
-                piece?
-            } else {
-                out = Vec::new();
-                self.wait_for_piece(body).await?
-            };
-            let Some(piece) = piece else { return Ok(()) };
-            self.turn.take().await?;
+            let Some(piece) = self.piece(body, &mut out).await? else { return Ok(()) };
+            if self.turn.is_paused() {
+                self.turn.take().await?;
+                self.hand_on_at = Instant::now() + BATCH_LINGER;
+            }
             let mut input = &piece[..];
             loop {
                 decoder.step(&mut input, &mut out).map_err(|error| undecodable(&error))?;
@@ -173,13 +185,37 @@ impl Intake<'_> {
         }
     }
 
+    /// The next piece: in time for the lines that wait, or once they are handed on.
+    async fn piece(
+        &mut self,
+        body: &mut Body,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Bytes>, Refusal> {
+        if self.turn.is_overdue() {
+            return Err(self.turn.overdue());
+        }
+        let until = self.hand_on_at;
+        if Instant::now() < until
+            && let Ok(piece) = tokio::time::timeout_at(until, next_piece(body)).await
+        {
+            return piece;
+        }
+        *out = Vec::new();
+        self.wait_for_piece(body).await
+    }
+
     /// Waits for a client that thinks. What is whole does not wait with it, and others may have the turn if
-    /// little is left.
+    /// little is left; also beside a client that always has more.
     async fn wait_for_piece(&mut self, body: &mut Body) -> Result<Option<Bytes>, Refusal> {
         if let Some(batch) = self.batches.take_waiting() {
             self.append(batch).await?;
         }
-        self.turn.pause(self.batches.partial_bytes())?;
+        if let Err(refusal) = self.turn.pause(self.batches.partial_bytes()) {
+            // Who does not let it wait may keep the turn.
+            let ready = tokio::time::timeout(Duration::ZERO, next_piece(body)).await;
+            self.hand_on_at = Instant::now() + BATCH_LINGER;
+            return ready.unwrap_or(Err(refusal));
+        }
         if self.turn.is_paused() {
             self.batches.shrink();
         }
@@ -246,6 +282,7 @@ impl Intake<'_> {
         self.is_refused |= appended.is_err();
         let appended = appended?;
         self.turn.line_ended();
+        self.hand_on_at = Instant::now() + BATCH_LINGER;
         self.records += appended.records;
         self.first = self.first.or(Some(appended.first));
         self.last = Some(appended.last);
@@ -336,3 +373,6 @@ fn refused(error: &AppendError) -> Refusal {
         AppendError::Draining => refusal(StatusCode::SERVICE_UNAVAILABLE),
     }
 }
+
+#[cfg(test)]
+mod tests;

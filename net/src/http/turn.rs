@@ -1,13 +1,14 @@
 //! What a request that brings records holds, and for how long.
 //!
-//! It holds a turn while a piece of its body is taken apart and appended; between pieces one of short
-//! lines holds none, so that any number of senders may trickle: what it keeps of an unfinished line
-//! beyond a little is counted. A line beyond [`PARTIAL_BYTES_MAX`] takes, in place of the turn, all
-//! that the longest one needs, so that nobody holds a part of a line while he waits for its rest. A
-//! compressed body holds its decoder's window and its turn from its first byte to its last.
+//! It holds a turn while a piece of its body is taken apart and appended, and while the next one comes at
+//! once; while it waits for its client it holds none, so that any number of senders may trickle: what it
+//! keeps of an unfinished line beyond a little is counted. A line beyond [`PARTIAL_BYTES_MAX`] takes,
+//! in place of the turn, all that the longest one needs, so that nobody holds a part of a line while he
+//! waits for its rest. A compressed body holds what its decoder needs from its first byte to its last.
 //!
-//! Invariants: what is held is taken before; in the order window, turn, long line, so that no two wait
-//! for each other. None of it is held for ever while its request waits for its client.
+//! Invariants: what is held is taken before; in the order decoder, turn, long line, so that no two wait
+//! for each other: who waits for a turn holds no long line. None of it is held for ever while its
+//! request waits for its client, however close its pieces come.
 
 use std::time::Duration;
 
@@ -18,8 +19,8 @@ use super::answer::Refusal;
 use super::ledger::{Entry, Ledger};
 use crate::budget::Taken;
 use crate::limits::{
-    ENCODED_BODY_MAX, LONG_LINE_MAX, LONG_LINE_OVERHEAD_BYTES, RECORDS_REQUEST_WAIT,
-    UNFINISHED_LINE_BYTES_FREE,
+    ENCODED_BODY_MAX, GZIP_DECODER_BYTES, LONG_LINE_MAX, LONG_LINE_OVERHEAD_BYTES,
+    RECORDS_REQUEST_WAIT, UNFINISHED_LINE_BYTES_FREE,
 };
 
 /// What a body is, as far as it matters here.
@@ -43,15 +44,18 @@ pub(super) struct Turn<'a> {
     line: Option<Taken>,
     /// What an unfinished line holds that waits without either.
     unfinished: Option<Taken>,
-    /// Since when it has held one of them without ending a line.
-    since: Instant,
+    /// Since when its line has been a long one.
+    line_since: Instant,
+    /// Since when it has held what its decoder needs.
+    decodes_since: Option<Instant>,
 }
 
 impl<'a> Turn<'a> {
     /// None held yet.
     pub(super) fn new(ledger: &'a Ledger, kind: Kind) -> Self {
         let (window, held, line, unfinished) = (None, None, None, None);
-        Self { ledger, kind, window, held, line, unfinished, since: Instant::now() }
+        let (line_since, decodes_since) = (Instant::now(), None);
+        Self { ledger, kind, window, held, line, unfinished, line_since, decodes_since }
     }
 
     /// Waits for a turn, unless it is held, or room for a long line in its place. An error: there
@@ -62,11 +66,16 @@ impl<'a> Turn<'a> {
         }
         if self.kind.window_bytes > 0 && self.window.is_none() {
             let bytes = self.kind.window_bytes as u64;
-            self.window = Some(wait_for(&self.ledger.decoder_windows, bytes).await?);
+            let is_small = self.kind.window_bytes <= GZIP_DECODER_BYTES;
+            let Ledger { gzip_decoders, decoder_windows, .. } = self.ledger;
+            let decoders = if is_small { gzip_decoders } else { decoder_windows };
+            self.window = Some(wait_for(decoders, bytes).await?);
+        }
+        if self.kind.is_encoded && self.decodes_since.is_none() {
+            self.decodes_since = Some(Instant::now());
         }
         self.held = Some(wait_for(&self.ledger.records_turns, 1).await?);
         self.unfinished = None;
-        self.since = Instant::now();
         Ok(())
     }
 
@@ -77,14 +86,12 @@ impl<'a> Turn<'a> {
 
     /// A line has become long, so many bytes until now: takes room for all that it may become.
     pub(super) async fn take_line(&mut self, unfinished_bytes: usize) -> Result<(), Refusal> {
-        if !self.kind.is_encoded {
-            self.unfinished = Some(self.ledger.unfinished_lines.try_take(unfinished_bytes as u64)?);
-            self.held = None;
-        }
+        self.unfinished = Some(self.ledger.unfinished_lines.try_take(unfinished_bytes as u64)?);
+        self.held = None;
         let bytes = long_line_bytes(self.kind.record_bytes_max);
         self.line = Some(wait_for(&self.ledger.long_lines, bytes).await?);
         self.unfinished = None;
-        self.since = Instant::now();
+        self.line_since = Instant::now();
         Ok(())
     }
 
@@ -93,17 +100,15 @@ impl<'a> Turn<'a> {
         self.line.take()
     }
 
-    /// A line has ended: what is held is young again. A compressed body has all its time at once.
+    /// A line has ended: if the next one is long, it has all its time.
     pub(super) fn line_ended(&mut self) {
-        if !self.kind.is_encoded {
-            self.since = Instant::now();
-        }
+        self.line_since = Instant::now();
     }
 
     /// Lets another request have it while this one waits, if what this one holds of an unfinished
     /// line is little; an error: there is no room for even that.
     pub(super) fn pause(&mut self, unfinished_bytes: usize) -> Result<(), Refusal> {
-        if self.kind.is_encoded || self.line.is_some() {
+        if self.line.is_some() {
             return Ok(());
         }
         let bytes = unfinished_bytes.saturating_sub(UNFINISHED_LINE_BYTES_FREE) as u64;
@@ -114,7 +119,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// Whether nothing but what [`Turn::pause`] counted is held.
+    /// Whether neither a turn nor room for a long line is held.
     pub(super) const fn is_paused(&self) -> bool {
         self.held.is_none() && self.line.is_none()
     }
@@ -128,19 +133,32 @@ impl<'a> Turn<'a> {
     /// How long the request may still wait for its client; `None` while it holds nothing that
     /// others wait for: as long as any.
     pub(super) fn wait_max(&self) -> Option<Duration> {
-        (!self.is_paused()).then(|| self.max().saturating_sub(self.since.elapsed()))
+        [self.line_wait_max(), self.decoder_wait_max()].into_iter().flatten().min()
+    }
+
+    /// Whether it has waited that long.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.wait_max().is_some_and(|left| left.is_zero())
     }
 
     /// It has waited that long.
     pub(super) fn overdue(&self) -> Refusal {
-        let what = if self.kind.is_encoded { "a compressed body" } else { "a line over 64 KiB" };
-        let seconds = self.max().as_secs();
+        let (what, max) = if self.decoder_wait_max() == self.wait_max() {
+            ("a compressed body", ENCODED_BODY_MAX)
+        } else {
+            ("a line over 64 KiB", LONG_LINE_MAX)
+        };
+        let seconds = max.as_secs();
         let words = format!("{what} has to come within {seconds} s, others wait for their turn");
         Refusal::new(StatusCode::REQUEST_TIMEOUT, words)
     }
 
-    const fn max(&self) -> Duration {
-        if self.kind.is_encoded { ENCODED_BODY_MAX } else { LONG_LINE_MAX }
+    fn line_wait_max(&self) -> Option<Duration> {
+        self.line.as_ref().map(|_| LONG_LINE_MAX.saturating_sub(self.line_since.elapsed()))
+    }
+
+    fn decoder_wait_max(&self) -> Option<Duration> {
+        self.decodes_since.map(|since| ENCODED_BODY_MAX.saturating_sub(since.elapsed()))
     }
 }
 
@@ -187,14 +205,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_ever_with_a_turn() {
-        let ledger = ledger(2);
+    async fn nobody_waits_for_ever_with_what_others_want() {
+        let ledger = ledger(1);
         let (mut plain, mut encoded) = (Turn::new(&ledger, PLAIN), Turn::new(&ledger, ENCODED));
-        assert_eq!(plain.wait_max(), None, "without a turn nobody else waits");
         plain.take().await.unwrap();
+        plain.pause(0).unwrap();
+        assert_eq!(plain.wait_max(), None, "without a turn nobody else waits");
         encoded.take().await.unwrap();
         encoded.pause(0).unwrap();
-        assert!(!encoded.is_paused(), "a decoder holds what it holds");
+        plain.take().await.unwrap();
+        plain.take_line(100_000).await.unwrap();
         let a_while = Duration::from_secs(20);
         tokio::time::advance(a_while).await;
         assert_eq!(plain.wait_max().map(|left| left + a_while), Some(LONG_LINE_MAX));
@@ -203,6 +223,13 @@ mod tests {
         assert_eq!(plain.wait_max(), Some(LONG_LINE_MAX));
         assert_eq!(encoded.wait_max().map(|left| left + a_while), Some(ENCODED_BODY_MAX));
         assert!(encoded.overdue().reason.contains("600 s"));
+        tokio::time::advance(LONG_LINE_MAX).await;
+        assert!(plain.is_overdue() && !encoded.is_overdue());
+        assert!(plain.overdue().reason.contains("64 KiB"));
+        // Those in a compressed body have no more time than others.
+        encoded.take().await.unwrap();
+        encoded.take_line(100_000).await.unwrap();
+        assert_eq!(encoded.wait_max(), Some(LONG_LINE_MAX));
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,7 +296,8 @@ mod tests {
         };
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
         assert_eq!(turns.len(), 16);
-        Turn::new(&ledger, Kind { window_bytes: 0, ..ENCODED }).take().await.unwrap();
+        let gzip = Kind { window_bytes: GZIP_DECODER_BYTES, ..ENCODED };
+        Turn::new(&ledger, gzip).take().await.unwrap();
         turns.pop();
         Turn::new(&ledger, kind).take().await.unwrap();
     }
