@@ -35,6 +35,8 @@ fn follow(Fault { name: fault, begin, names, is_readable }: &Fault<'_>) {
     let disk = FaultyDisk::new().unwrap();
     let node = Node::start(disk.path(), &["--ingest.segment-flush-age", "500ms"]);
     assert_eq!(post(&node).status, 200);
+    // At rest: a rename that waits behind a call that hangs would hide what is in that file.
+    node.settle();
     begin(&disk);
     let mut told = String::new();
     within_promised(&format!("/ready tells of {fault}"), || {
