@@ -143,6 +143,34 @@ fn what_is_deleted_while_it_is_written_is_written_anew() {
 }
 
 #[test]
+fn what_is_replaced_while_it_is_written_is_written_anew_and_the_other_file_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--store.segment-replication-factor", "2", "--ingest.segment-flush-age", "1h"];
+    let mut node = Node::start(directory.path(), &flags);
+    let (ingest, other) = (directory.path().join("data/ingest"), directory.path().join("other"));
+    let mut sender = sender::Acknowledged::connect(node.durable).unwrap();
+    sender.send(lines(500).as_bytes()).unwrap();
+    sender.wait_for(500).unwrap();
+    let is_written = |file: &PathBuf| std::fs::read(file).unwrap().starts_with(b"OKLF");
+    let replaced: Vec<_> = files(&ingest, ".active").into_iter().filter(is_written).collect();
+    for file in &replaced {
+        std::fs::write(&other, "another's").unwrap();
+        std::fs::rename(&other, file).unwrap();
+    }
+    wait_until("it is written anew", || files(&ingest, ".flushed").len() == 1);
+    wait_until("it is ready", || node.get("/ready").status == 200);
+    assert_eq!(node.all_lines().len(), 500);
+    node.signal(Signal::TERM);
+    wait_until("it ends", || node.ended().is_some());
+    assert_eq!(node.ended().unwrap().code(), Some(0), "{}", node.log());
+    let node = Node::start(directory.path(), &flags);
+    assert_eq!(node.all_lines().len(), 500);
+    assert_eq!(replaced.len(), 1);
+    assert_eq!(std::fs::read_to_string(&replaced[0]).unwrap(), "another's");
+    assert!(node.stop().success());
+}
+
+#[test]
 fn a_directory_whose_lock_file_was_deleted_has_no_second_owner() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &[]);

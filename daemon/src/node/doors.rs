@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use engine::ulid::Ulid;
 use net::shard::Gate;
 
 use super::disks::Side;
@@ -27,7 +28,7 @@ pub(super) struct Doors {
     /// What was taken away of each directory, for the operator.
     taken_away: Mutex<[Option<String>; 2]>,
     /// Files that were deleted while they were written, and what they held is not written anew.
-    lost_files: AtomicBool,
+    lost_files: Mutex<Vec<Ulid>>,
     /// What is wrong with the disk of each directory, for the operator.
     trouble: Mutex<[Option<String>; 2]>,
     /// Room for the output of a compaction, bytes.
@@ -45,7 +46,7 @@ impl Default for Doors {
             disk_low: AtomicBool::new(false),
             disk_words: Mutex::default(),
             taken_away: Mutex::default(),
-            lost_files: AtomicBool::new(false),
+            lost_files: Mutex::default(),
             trouble: Mutex::default(),
             compaction_bytes: AtomicU64::new(u64::MAX),
         }
@@ -77,14 +78,20 @@ impl Doors {
         before != words
     }
 
-    /// Files were deleted while they were written, or all that they held is written anew.
-    pub(super) fn set_lost_files(&self, lost: bool) {
-        self.lost_files.store(lost, Ordering::Release);
+    /// Segments whose files were deleted while they were written; none: all that they held is written
+    /// anew.
+    pub(super) fn set_lost_files(&self, lost: Vec<Ulid>) {
+        *lock(&self.lost_files) = lost;
         self.move_gate();
     }
 
+    /// Segments whose records are in files without a name only.
+    pub(super) fn lost_files(&self) -> Vec<Ulid> {
+        lock(&self.lost_files).clone()
+    }
+
     fn taken_away(&self, side: Side) -> Option<String> {
-        let is_file_lost = side == Side::Ingest && self.lost_files.load(Ordering::Acquire);
+        let is_file_lost = side == Side::Ingest && !lock(&self.lost_files).is_empty();
         lock(&self.taken_away)[side as usize].clone().or_else(|| {
             is_file_lost.then(|| {
                 "files of --ingest.path were deleted while they were written: what they held is \
@@ -239,9 +246,9 @@ mod tests {
         assert!(doors.set_taken_away([Some("all".into()), None]) && doors.is_ground_lost());
         assert!(doors.gate().is_closed() && doors.gate().is_withheld() && doors.is_disk_failing());
         assert!(doors.set_taken_away([None, None]) && !doors.set_taken_away([None, None]));
-        doors.set_lost_files(true);
+        doors.set_lost_files(vec![Ulid::MIN]);
         assert!(doors.gate().is_withheld() && !doors.is_ground_lost() && !doors.is_ready());
-        doors.set_lost_files(false);
+        doors.set_lost_files(Vec::new());
         assert!(!doors.gate().is_closed() && !doors.gate().is_withheld() && doors.is_ready());
         assert!(doors.set_starved(Some("none".into())) && doors.is_disk_failing());
         assert!(!doors.gate().is_closed(), "a shard without a segment stops by itself");

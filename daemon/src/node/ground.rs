@@ -50,10 +50,12 @@ fn words(side: Side, ground: &Ground, lost: Lost) -> String {
 /// Records whose files are not where the next start will look for them.
 pub(super) fn records_not_found(grounds: &Grounds, store: &StoreParts) -> u64 {
     let [is_ingest_lost, is_store_lost] = grounds.look().map(|words| words.is_some());
+    let nameless = store.doors.lost_files();
     let is_gone = |segment: &Segment| {
         let path = segment.path();
-        // Unless it was renamed just now.
-        matches!(path.try_exists(), Ok(false)) && segment.path() == path
+        // Another file may have its name. None may have it because it was renamed just now.
+        nameless.contains(&segment.id())
+            || matches!(path.try_exists(), Ok(false)) && segment.path() == path
     };
     let held = store.source.registry.snapshot().into_iter();
     let lost = held.filter(|segment| is_ingest_lost || is_gone(segment));

@@ -478,15 +478,21 @@ impl Worker {
         if !is_ours {
             return;
         }
-        let seats = self.parts.placement.seats();
-        for lent in self.lent.iter_mut().filter(|lent| !lent.is_lost && lent.has_lost_name()) {
+        let has_lost = |lent: &&mut Lent| !lent.is_lost && lent.has_lost_name();
+        let lost = self.lent.iter_mut().filter(has_lost).map(|lent| {
             lent.is_lost = true;
-            let path = lent.segment.path();
+            (lent.shard, lent.segment.path(), lent.segment.id())
+        });
+        let lost: Vec<_> = lost.collect();
+        // First: nothing more is acknowledged until all of it is written anew.
+        self.tell_doors();
+        let seats = self.parts.placement.seats();
+        for (shard, path, id) in lost {
             tracing::error!(
                 "{} was deleted while it was written: what it held is written anew",
                 path.display()
             );
-            seats[lent.shard].inbox.send(Message::LostSegment(lent.segment.id()));
+            seats[shard].inbox.send(Message::LostSegment(id));
         }
         for (shard, path, _) in self.tails.extract_if(.., |(_, path, inode)| inode.has_lost(path)) {
             tracing::warn!(
@@ -496,18 +502,31 @@ impl Worker {
             seats[shard].inbox.send(Message::LostTail);
         }
         self.rescue_orphans();
-        let any_lost = !self.orphans.is_empty() || self.lent.iter().any(|lent| lent.is_lost);
-        self.parts.doors.set_lost_files(any_lost);
+        self.tell_doors();
     }
 
-    /// Gives sealed segments without a name their place again.
+    fn tell_doors(&self) {
+        let lent = self.lent.iter().filter(|lent| lent.is_lost);
+        let lost = lent.chain(self.orphans.iter().map(|(lent, _)| lent));
+        self.parts.doors.set_lost_files(lost.map(|lent| lent.segment.id()).collect());
+    }
+
+    /// Gives sealed segments without a name their place again: under a name of their own, for the one
+    /// that they had may be somebody else's by now.
     fn rescue_orphans(&mut self) {
         let wall_ms = self.parts.clock.now().wall_ms;
         let registry = Arc::clone(&self.parts.registry);
         for (lent, len_bytes) in std::mem::take(&mut self.orphans) {
-            if lent.has_lost_name()
-                && len_bytes > 0
-                && let Err(error) = registry.write_anew(&lent.segment, len_bytes, &*lent.source)
+            let segment = &lent.segment;
+            if !lent.has_lost_name() {
+                // What fails here is tried again by the registry's sweep.
+                if let Err(error) = registry.flush(segment, len_bytes, wall_ms) {
+                    tracing::error!("{error}; it is tried again");
+                }
+            } else if len_bytes == 0 || segment.content().records == 0 {
+                registry.forget_unused(segment);
+            } else if let Err(error) =
+                registry.write_anew(segment, len_bytes, &lent.source, wall_ms)
             {
                 if !std::mem::replace(&mut self.rescue_failing, true) {
                     tracing::error!("{error}; it is tried again");
@@ -516,10 +535,6 @@ impl Worker {
                 continue;
             }
             self.rescue_failing = false;
-            // What fails here is tried again by the registry's sweep.
-            if let Err(error) = registry.flush(&lent.segment, len_bytes, wall_ms) {
-                tracing::error!("{error}; it is tried again");
-            }
         }
     }
 

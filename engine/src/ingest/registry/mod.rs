@@ -12,6 +12,7 @@
 //! File operations run one at a time under a lock of their own, on the caller's thread (never a
 //! shard's); the lock on the state is never held across one, so snapshots do not wait for the disk.
 
+mod anew;
 #[cfg(test)]
 mod claim_tests;
 mod claims;
@@ -30,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::damage::Damage;
 use crate::ingest::segment::{Content, Extent, Segment, SegmentFile, SegmentState, file_name};
 use crate::ingest::stamp::split_mix;
-use crate::storage::{File, Open};
+use crate::storage::Open;
 use crate::ulid::{MS_MAX, Ulid};
 
 pub use claims::ClaimToken;
@@ -317,30 +318,6 @@ impl Registry {
         Ok(())
     }
 
-    /// Somebody has deleted the file of a segment that was being written: makes it anew, whole and
-    /// durable, of what can still be read of the one without a name.
-    pub fn write_anew(
-        &self,
-        segment: &Segment,
-        len_bytes: u64,
-        source: &dyn File,
-    ) -> Result<(), FileError> {
-        let _operation = self.lock_operation();
-        let (storage, path) = (&self.options.storage, segment.path());
-        let copied = storage.open(&path, Open::CreateNew).and_then(|file| {
-            let copied = copy_bytes(source, &*file, len_bytes).and_then(|()| file.sync());
-            copied.inspect_err(|_| {
-                // What is there of it is no segment.
-                let _ = storage.remove(&path);
-            })
-        });
-        copied.map_err(|error| FileError { operation: "write anew", path, error })?;
-        segment.set_file_len(len_bytes);
-        let directory = self.options.directory.clone();
-        let failed = |error| FileError { operation: "sync the directory", path: directory, error };
-        self.sync_directory().map_err(failed)
-    }
-
     /// Cuts flushed files that nobody has claimed for a while to what they use. Not at once: a
     /// file of full length can be used again as it is, which costs the disk less.
     fn trim_files(&self, now_ms: u64) {
@@ -522,21 +499,6 @@ impl Registry {
         };
         inner.segments.iter().map(row).collect()
     }
-}
-
-/// Bytes that are copied at a time.
-const COPY_BYTES: u64 = 1 << 20;
-
-fn copy_bytes(from: &dyn File, to: &dyn File, len_bytes: u64) -> io::Result<()> {
-    let mut buffer = vec![0; COPY_BYTES.min(len_bytes) as usize];
-    let mut at = 0;
-    while at < len_bytes {
-        let piece = &mut buffer[..COPY_BYTES.min(len_bytes - at) as usize];
-        from.read_exact_at(piece, at)?;
-        to.write_all_at(piece, at)?;
-        at += piece.len() as u64;
-    }
-    Ok(())
 }
 
 fn shown(inner: &Inner) -> Vec<Arc<Segment>> {

@@ -1,6 +1,8 @@
 //! The life of segment files in the registry.
 
+use super::unread::{disk, recovered_on};
 use super::*;
+use crate::storage::sim::{Call, Fault, FaultError};
 
 #[test]
 fn a_segment_lives_from_prepared_to_recycled() {
@@ -208,27 +210,74 @@ fn a_flush_that_failed_is_tried_again() {
 }
 
 #[test]
-fn a_segment_whose_file_was_deleted_while_it_was_written_is_written_anew() {
+fn a_segment_whose_file_lost_its_name_while_it_was_written_gets_a_file_of_its_own() {
+    for in_its_place in [None, Some("another's"), Some("")] {
+        let directory = scratch();
+        let registry = recovered(directory.path()).registry;
+        let mut shard = Shard::start(&registry, 0, 5);
+        shard.append(&lines(50, 999));
+        shard.log.want_durable();
+        shard.work(&registry);
+        let segment = registry.snapshot().remove(0);
+        assert_eq!(segment.state(), SegmentState::Active);
+        let (path, len_bytes) = (segment.path(), segment.written_len());
+        let source = OsStorage.open(&path, Open::Read).unwrap();
+        fs::remove_file(&path).unwrap();
+        if let Some(text) = in_its_place {
+            fs::write(&path, text).unwrap();
+        }
+        registry.write_anew(&segment, len_bytes, &source, 1).unwrap();
+        drop((segment, source));
+        assert_eq!(read_all(&registry), shard.appended);
+        assert_eq!(registry.claim(ALL, 2).segments.len(), 1);
+        drop(registry);
+        let found = recovered(directory.path());
+        assert_eq!(read_all(&found.registry), shard.appended);
+        assert!(found.report.is_empty(), "{:?}", found.report);
+        assert_eq!(found.notes.len(), usize::from(in_its_place.is_some()), "{:?}", found.notes);
+        let in_it = fs::read_to_string(&path).ok();
+        assert_eq!(in_it.as_deref(), in_its_place, "what is not ours stays");
+    }
+}
+
+#[test]
+fn writing_anew_is_tried_again_after_each_step_that_failed() {
+    let calls = [Call::Create, Call::Write, Call::Sync, Call::Rename, Call::SyncDir];
+    for (call, is_left) in calls.into_iter().flat_map(|call| [(call, false), (call, true)]) {
+        let sim = disk();
+        let registry = recovered_on(&sim).registry;
+        let mut shard = Shard::start(&registry, 0, 5);
+        shard.append(&lines(50, 999));
+        shard.log.want_durable();
+        shard.work(&registry);
+        let segment = registry.snapshot().remove(0);
+        assert_eq!(segment.state(), SegmentState::Active);
+        let len_bytes = segment.written_len();
+        let source = sim.open(&segment.path(), Open::Read).unwrap();
+        sim.remove(&segment.path()).unwrap();
+        sim.fail(Fault::next(call, 1, FaultError::Io));
+        if is_left {
+            sim.fail(Fault::next(Call::Remove, 2, FaultError::Io));
+        }
+        registry.write_anew(&segment, len_bytes, &source, 1).unwrap_err();
+        assert_eq!(registry.snapshot()[0].content().records, 50, "{call:?}: it stays known");
+        sim.clear_faults();
+        registry.write_anew(&segment, len_bytes, &source, 2).unwrap();
+        assert_eq!(read_all(&registry), shard.appended, "{call:?}");
+        let found = recovered_on(&sim.kill());
+        assert_eq!(read_all(&found.registry), shard.appended, "{call:?}");
+        assert!(found.report.is_empty(), "{:?}", found.report);
+    }
+}
+
+#[test]
+fn an_unused_segment_whose_name_is_another_s_is_forgotten_and_the_file_stays() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;
-    let mut shard = Shard::start(&registry, 0, 5);
-    shard.append(&lines(900, 999));
-    shard.log.want_durable();
-    shard.work(&registry);
-    let segment = registry.snapshot().remove(0);
-    let (path, len_bytes) = (segment.path(), segment.written_len());
-    let source = OsStorage.open(&path, Open::Read).unwrap();
-    std::fs::write(directory.path().join("other"), "another's").unwrap();
-    std::fs::rename(directory.path().join("other"), &path).unwrap();
-    let error = registry.write_anew(&segment, len_bytes, &*source).unwrap_err();
-    assert_eq!(error.error.kind(), std::io::ErrorKind::AlreadyExists);
-    assert_eq!(std::fs::read(&path).unwrap(), b"another's", "what is not ours stays");
-    std::fs::remove_file(&path).unwrap();
-    registry.write_anew(&segment, len_bytes, &*source).unwrap();
-    assert_eq!(std::fs::metadata(&path).unwrap().len(), len_bytes);
-    assert_eq!(read_all(&registry), shard.appended);
-    drop((registry, segment));
-    let found = recovered(directory.path());
-    assert_eq!(read_all(&found.registry), shard.appended);
-    assert!(found.notes.is_empty() && found.report.is_empty(), "{:?}", found.report);
+    let segment = registry.prepare(1, 1).unwrap().remove(0);
+    fs::remove_file(segment.path()).unwrap();
+    fs::write(segment.path(), "another's").unwrap();
+    registry.forget_unused(&segment);
+    assert_eq!(fs::read(segment.path()).unwrap(), b"another's");
+    assert_eq!((registry.list().len(), registry.pool_segments()), (0, 0));
 }
