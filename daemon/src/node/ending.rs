@@ -28,6 +28,9 @@ use super::{Node, NodeError, store_work};
 const CANCEL_GRACE: Duration = Duration::from_millis(300);
 /// How long the last small writes of a stop may take.
 const DISK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long it may take to look whether what waits is where the next start looks for it: what is not
+/// known by then makes the exit code 1, and a busy machine is none that lost something.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// The part of the time that open HTTP requests may take of it.
 const HTTP_SHARE: u32 = 4;
 
@@ -67,7 +70,8 @@ impl Node {
         let lost = not_on_disk.unwrap_or_else(|| unsynced_records(&self.placement));
         let (seconds, waiting_bytes) =
             (start.elapsed().as_secs_f64(), self.store.source.registry.backlog_bytes());
-        let not_found = within(move || records_not_found(&self.grounds, &self.store)).unwrap_or(0);
+        let look = move || records_not_found(&self.grounds, &self.store);
+        let not_found = within_time(LOOK_PATIENCE, look);
         if !all_ended {
             // The process ends now, and with it the locks.
             self.locks.into_iter().for_each(std::mem::forget);
@@ -81,8 +85,8 @@ impl Node {
 struct LastWord {
     seconds: f64,
     waiting_bytes: u64,
-    /// Records whose files were taken away.
-    not_found: u64,
+    /// Records whose files were taken away; `None`: nobody knows.
+    not_found: Option<u64>,
     lost: Lost,
     /// Every thread has ended.
     is_whole: bool,
@@ -92,19 +96,38 @@ impl LastWord {
     /// Tells it; an error where something is lost.
     fn tell(self) -> Result<(), NodeError> {
         let Self { seconds, waiting_bytes, not_found, lost, is_whole } = self;
-        if not_found > 0 {
-            tracing::error!(seconds, not_found, "stopped, but not all that was taken is there");
-            return Err(NodeError::TakenAway(not_found));
-        }
+        let mut failed = None;
         if lost.records > 0 {
+            let rest = if not_found == Some(0) {
+                "; what else waits is on disk and is taken up at the next start"
+            } else {
+                ""
+            };
             tracing::error!(
                 seconds,
                 waiting_bytes,
                 not_on_disk = lost.records,
                 "stopped, but records that were taken are not on disk: the disk took no more in \
-                 time; what else waits is on disk and is taken up at the next start"
+                 time{rest}"
             );
-            return Err(NodeError::NotOnDisk(lost.records));
+            failed = Some(NodeError::NotOnDisk(lost.records));
+        }
+        match not_found {
+            Some(0) => {}
+            Some(records) => {
+                let not_found = records;
+                tracing::error!(seconds, not_found, "stopped, but not all that was taken is there");
+                failed = Some(NodeError::TakenAway(records));
+            }
+            None => {
+                tracing::error!(
+                    seconds,
+                    waiting_bytes,
+                    "stopped, but whether all that was taken is there is not known: the disk did \
+                     not say in time"
+                );
+                failed = failed.or(Some(NodeError::NotLookedUp));
+            }
         }
         if lost.awaited_records > 0 {
             tracing::warn!(
@@ -112,6 +135,9 @@ impl LastWord {
                 "records are not on disk whose senders were not told that they are: who counts \
                  acknowledgements sends them again"
             );
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         let words = if waiting_bytes == 0 && is_whole {
             "stopped; nothing waits, all is in the store"
@@ -136,13 +162,20 @@ fn end_shards(grounds: &Grounds, doors: &Doors, placement: &Placement) {
 
 /// Does something that the disk may keep for ever; `None`: it was not done in time.
 fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    within_time(DISK_PATIENCE, work)
+}
+
+fn within_time<T: Send + 'static>(
+    patience: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (sender, done) = channel();
     let work = move || {
         // Nobody may be waiting any more.
         let _ = sender.send(work());
     };
     std::thread::Builder::new().name("last-writes".into()).spawn(work).ok()?;
-    done.recv_timeout(DISK_PATIENCE).ok()
+    done.recv_timeout(patience).ok()
 }
 
 /// The next life need not start ahead of the clock; says whether the disk let that be written in time.
@@ -284,6 +317,19 @@ mod tests {
         assert_eq!(Lost::of(shard(9, 7), 0), lost(2, 7));
         assert_eq!(Lost::of(shard(9, 7), 8), lost(1, 0), "it may be one of the two");
         assert_eq!(Lost::of(shard(9, 7), 9), lost(0, 0));
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_there_is_not_told_to_be_there() {
+        let told = |not_found, records| {
+            let lost = Lost { records, awaited_records: 0 };
+            LastWord { seconds: 1.0, waiting_bytes: 9, not_found, lost, is_whole: true }.tell()
+        };
+        assert!(told(Some(0), 0).is_ok());
+        assert!(matches!(told(None, 0), Err(NodeError::NotLookedUp)));
+        assert!(matches!(told(None, 3), Err(NodeError::NotOnDisk(3))));
+        assert!(matches!(told(Some(0), 3), Err(NodeError::NotOnDisk(3))));
+        assert!(matches!(told(Some(7), 3), Err(NodeError::TakenAway(7))));
     }
 
     #[test]

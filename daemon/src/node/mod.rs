@@ -87,6 +87,8 @@ pub(crate) enum NodeError {
     NotOnDisk(u64),
     /// It was stopped, and so many records are not in the directories that were taken away.
     TakenAway(u64),
+    /// It was stopped, and nobody knows whether all that was taken is there.
+    NotLookedUp,
 }
 
 impl fmt::Display for NodeError {
@@ -105,6 +107,10 @@ impl fmt::Display for NodeError {
                 f,
                 "{records} records cannot be found at the next start: their files, or the \
                  directory that they were in, were taken away while the node ran"
+            ),
+            Self::NotLookedUp => f.write_str(
+                "whether all records that were taken are where the next start looks for them is \
+                 not known: the disk did not answer in time",
             ),
             Self::NotOnDisk(records) => write!(
                 f,
