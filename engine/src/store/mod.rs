@@ -66,6 +66,8 @@ pub struct StoreDirectory {
     pub ids: IdSource,
     /// Whose turn it is to make names durable, and what came of it.
     names: Names,
+    /// Which directory had the path at the start, if that could be told.
+    ground: Option<u128>,
 }
 
 /// Makes the names of a directory durable.
@@ -86,7 +88,18 @@ pub struct BeforeName(u64);
 impl StoreDirectory {
     /// The directory at `path`.
     pub fn new(storage: Arc<dyn Storage>, path: PathBuf, ids: IdSource) -> Self {
-        Self { storage, path, ids, names: Names::default() }
+        let ground = storage.identity(&path).ok();
+        Self { storage, path, ids, names: Names::default(), ground }
+    }
+
+    /// Looks whether it is where it was. An error: another one has its place, or nobody knows: what is
+    /// made in it is no promise to anybody.
+    pub fn look(&self) -> io::Result<()> {
+        let Some(ground) = self.ground else { return Ok(()) };
+        if self.storage.identity(&self.path)? == ground {
+            return Ok(());
+        }
+        Err(io::Error::other("the directory was taken away: another one has its name"))
     }
 
     /// To be asked for before a name is made that is to be durable.
@@ -125,6 +138,7 @@ impl fmt::Debug for StoreDirectory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::OsStorage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::footer::Inputs;
     use crate::store::testing::{SMALL, append_all, read_all, record};
@@ -151,6 +165,30 @@ mod tests {
         assert!(directory.sync_since(before).is_err(), "the one that failed may have lost it");
         assert!(directory.sync_since(before).is_err(), "for good");
         assert!(directory.sync_since(directory.before_name()).is_ok(), "a name made since is");
+    }
+
+    #[test]
+    fn nothing_is_published_into_another_directory_that_has_the_name_of_ours() {
+        let parent = tempfile::tempdir().unwrap();
+        let (home, away) = (parent.path().join("store"), parent.path().join("away"));
+        std::fs::create_dir(&home).unwrap();
+        let ids = IdSource::seeded(1);
+        let directory = Arc::new(StoreDirectory::new(Arc::new(OsStorage), home.clone(), ids));
+        let records: Vec<_> = (0..20).map(|n| record(1, n)).collect();
+        let sealed = || {
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records);
+            writer.seal(Inputs::default()).unwrap().unwrap()
+        };
+        let count = |path: &Path| std::fs::read_dir(path).unwrap().count();
+        std::fs::rename(&home, &away).unwrap();
+        std::fs::create_dir(&home).unwrap();
+        let error = sealed().publish().err().unwrap().to_string();
+        assert!(error.contains("taken away"), "{error}");
+        assert_eq!((count(&home), count(&away)), (0, 0));
+        std::fs::remove_dir(&home).unwrap();
+        std::fs::rename(&away, &home).unwrap();
+        assert_eq!(read_all(&sealed().publish().unwrap()).0, records);
     }
 
     #[test]

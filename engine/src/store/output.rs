@@ -107,13 +107,16 @@ impl Output {
         file.sync().map_err(|e| self.error("sync", e))
     }
 
-    /// Gives the file its final name, durably. On an error neither name is left behind.
+    /// Gives the file its final name, durably, in the directory that is ours. On an error neither name
+    /// is left behind.
     pub(super) fn publish(mut self, path: &Path) -> Result<(), WriteError> {
         let directory = Arc::clone(&self.directory);
+        directory.look().map_err(|e| self.error("rename", e))?;
         let before = directory.before_name();
         let renamed = directory.storage.rename(&self.path, path);
         renamed.map_err(|e| self.error("rename", e))?;
-        if let Err(e) = directory.sync_since(before) {
+        // What has its name now may not be what it was renamed in.
+        if let Err(e) = directory.sync_since(before).and_then(|()| directory.look()) {
             path.clone_into(&mut self.path);
             return Err(self.error("make the name durable of", e));
         }
