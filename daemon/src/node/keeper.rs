@@ -364,21 +364,21 @@ impl Worker {
         ready + self.parts.registry.pool_bytes()
     }
 
-    /// Opens a segment for the shard that waits longest, and for oneself.
+    /// Opens a segment for the shard that waits longest, and for oneself. For direct writing, or for
+    /// buffered writing where the file system refuses that. Both are one call to who judges the disks:
+    /// whichever finds no descriptor left, nothing can be written.
     fn lend(&mut self, segment: &Arc<Segment>) -> io::Result<OwnedFd> {
         let path = segment.path();
-        let file = self.open(&path)?;
-        let source = self.parts.registry.options().storage.open(&path, Open::Read)?;
+        let disk = Arc::clone(&self.parts.disk);
+        let registry = Arc::clone(&self.parts.registry);
+        let (source, file) = disk.observe(DiskCall::OpenForWriting, &path, || {
+            let source = registry.options().storage.open(&path, Open::Read)?;
+            Ok((source, self.open_unobserved(&path)?))
+        })?;
         let inode = Inode::of(&file.metadata()?);
         let (shard, segment) = (self.waiting[0], Arc::clone(segment));
         self.lent.push(Lent { shard, segment, inode, source, is_lost: false });
         Ok(file.into())
-    }
-
-    /// Opens for direct writing, or for buffered writing where the file system refuses that.
-    fn open(&mut self, path: &Path) -> io::Result<std::fs::File> {
-        let disk = Arc::clone(&self.parts.disk);
-        disk.observe(DiskCall::OpenForWriting, path, || self.open_unobserved(path))
     }
 
     fn open_unobserved(&mut self, path: &Path) -> io::Result<std::fs::File> {

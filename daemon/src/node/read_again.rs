@@ -28,6 +28,10 @@ pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
             if parts.stop.wait(PAUSE) {
                 return;
             }
+            // What is not there now may be where nobody looks.
+            if parts.doors.is_ground_lost() {
+                continue;
+            }
             let now_ms = parts.clock.now().monotonic_us / 1000;
             let look = parts.source.registry.look_again(now_ms);
             told = tell(look, &parts, &told);
