@@ -97,6 +97,18 @@ pub const EXPRESSION_BYTES_MAX: usize = 32 << 10;
 /// Largest compiled form of a regular expression, bytes: what `rg` and `regex` allow by default.
 pub const EXPRESSION_COMPILED_BYTES_MAX: usize = 10 << 20;
 
+/// The sizes to which an expression may compile at the first try, and where that is too little at the
+/// next, bytes: what most take, so that few have to have as much at hand as the largest.
+pub const EXPRESSION_TRIES_BYTES: [usize; 4] =
+    [256 << 10, 1 << 20, 4 << 20, EXPRESSION_COMPILED_BYTES_MAX];
+
+/// What an expression holds for each byte of its text, bytes, beside [`EXPRESSION_COMPILED_FACTOR`].
+pub const EXPRESSION_PARSED_BYTES: usize = 512;
+
+/// How many times the size to which it may compile an expression holds: it is made in both directions.
+/// While it is made it takes five times that size, and some megabytes more where it is long.
+pub const EXPRESSION_COMPILED_FACTOR: usize = 2;
+
 /// Most Unicode classes (`\w`, `\pL` …) in an expression: some kilobytes each before any other limit
 /// applies.
 pub const EXPRESSION_CLASSES_MAX: usize = 1000;

@@ -168,6 +168,10 @@ pub const METRICS_PAGES_BYTES_MAX: u64 = 16 << 20;
 /// Queries that wait for their turn at a time; further ones get 429 at once.
 pub const QUERIES_WAITING_MAX: usize = 256;
 
+/// Expressions that are compiled at a time: each of the worst takes 70 MiB for some milliseconds, beside
+/// what it will hold.
+pub const EXPRESSIONS_COMPILING_MAX: usize = 2;
+
 /// How long a query waits for its turn before it gets 429: a person still waits that long.
 pub const QUERY_TURN_WAIT: Duration = Duration::from_secs(5);
 /// Lines that a forwarder sends at a time, bytes: enough for the socket's speed, little enough to

@@ -30,7 +30,7 @@ use super::folded::FoldedFinder;
 use super::required::{Analysis, Required};
 use crate::limits::{
     EXPRESSION_BYTES_MAX, EXPRESSION_CACHE_BYTES_MAX, EXPRESSION_CLASSES_MAX,
-    EXPRESSION_COMPILED_BYTES_MAX,
+    EXPRESSION_COMPILED_BYTES_MAX, EXPRESSION_COMPILED_FACTOR, EXPRESSION_PARSED_BYTES,
 };
 
 /// Fewest bytes of a required literal that make searching for it first worth while.
@@ -133,6 +133,23 @@ impl fmt::Debug for Expression {
 impl Expression {
     /// Compiles a literal, or a regular expression if `regex`. The empty one matches every record.
     pub fn new(text: &str, regex: bool, case_insensitive: bool) -> Result<Self, ExpressionError> {
+        Self::within(text, regex, case_insensitive, EXPRESSION_COMPILED_BYTES_MAX)
+    }
+
+    /// The most that is held of a text of this length once it is compiled to so many bytes, bytes.
+    pub const fn cost_bytes_max(len_bytes: usize, compiled_bytes_max: usize) -> usize {
+        let parsed = len_bytes * EXPRESSION_PARSED_BYTES;
+        parsed + compiled_bytes_max * EXPRESSION_COMPILED_FACTOR
+    }
+
+    /// The same as [`Expression::new`], where it compiles to no more than so many bytes; larger ones
+    /// are [`ExpressionError::TooLarge`].
+    pub fn within(
+        text: &str,
+        regex: bool,
+        case_insensitive: bool,
+        compiled_bytes_max: usize,
+    ) -> Result<Self, ExpressionError> {
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(ExpressionError::TooLong { len_bytes: text.len() });
         }
@@ -145,8 +162,8 @@ impl Expression {
                 let finder = Box::new(memmem::Finder::new(text).into_owned());
                 (Compiled::Literal(finder), Required::of_literal(text.as_bytes()))
             }
-            (_, false, true) => compile(&regex_syntax::escape(text), true)?,
-            (_, true, _) => compile(text, case_insensitive)?,
+            (_, false, true) => compile(&regex_syntax::escape(text), true, compiled_bytes_max)?,
+            (_, true, _) => compile(text, case_insensitive, compiled_bytes_max)?,
         };
         let caches = CachePool::default();
         let text = text.to_owned();
@@ -209,7 +226,11 @@ impl Expression {
     }
 }
 
-fn compile(pattern: &str, case_insensitive: bool) -> Result<(Compiled, Required), ExpressionError> {
+fn compile(
+    pattern: &str,
+    case_insensitive: bool,
+    compiled_bytes_max: usize,
+) -> Result<(Compiled, Required), ExpressionError> {
     let syntax = automata_syntax::Config::new();
     let ast = ast::parse::ParserBuilder::new()
         .nest_limit(syntax.get_nest_limit())
@@ -231,7 +252,7 @@ fn compile(pattern: &str, case_insensitive: bool) -> Result<(Compiled, Required)
     let shows_lf = !hir.properties().look_set().contains_anchor_haystack();
     let config = meta::Config::new()
         .utf8_empty(false)
-        .nfa_size_limit(Some(EXPRESSION_COMPILED_BYTES_MAX))
+        .nfa_size_limit(Some(compiled_bytes_max))
         .hybrid_cache_capacity(EXPRESSION_CACHE_BYTES_MAX);
     let hir = within_a_record(hir, by_record)?;
     let lead = required_literal(&hir).filter(|bytes| bytes.len() >= REQUIRED_BYTES_MIN);

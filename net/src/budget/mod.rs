@@ -77,6 +77,11 @@ impl Budget {
         self.of.lock().used()
     }
 
+    /// What there is in all.
+    pub fn limit(&self) -> u64 {
+        self.of.limit
+    }
+
     /// Takes so much if it is there; an error is counted as a refusal.
     pub fn try_take(&self, amount: u64) -> Result<Taken, NoRoom> {
         self.take_if_free(amount).map_err(|why| self.refuse(why))
@@ -165,6 +170,13 @@ impl Taken {
         self.amount += std::mem::take(&mut other.amount);
     }
 
+    /// Gives back what is more than this.
+    pub fn shrink_to(&mut self, amount: u64) {
+        let rest = self.amount.saturating_sub(amount);
+        self.amount -= rest;
+        drop(Self { of: Arc::clone(&self.of), amount: rest });
+    }
+
     /// How much.
     pub const fn amount(&self) -> u64 {
         self.amount
@@ -214,6 +226,9 @@ mod tests {
         let mut second = things.take(3, Some(soon())).await.unwrap();
         second.merge(things.take_if_free(1).unwrap());
         assert_eq!((second.amount(), things.used()), (4, 10));
+        second.shrink_to(3);
+        second.shrink_to(5);
+        assert_eq!((second.amount(), things.used()), (3, 9));
         drop((first, second));
         assert!(things.try_take(10).is_ok());
         assert_eq!(things.used(), 0);

@@ -3,7 +3,7 @@
 //!
 //! Invariants: all that requests and connections share is taken here before it is used. Whoever
 //! takes several takes them in the order of the fields, so nobody waits for one who waits for him:
-//! connections, lasting answers, the share of replays, queries, their memory; and for records decoders,
+//! connections, lasting answers, the share of replays, queries, their memory, compiling; and for records decoders,
 //! turns, long lines, lines on their way. Streams and queries hold at most three quarters of
 //! the connections, in all and of one address, so that a request which is answered at once (health,
 //! metrics, records) finds one however many follow or read slowly.
@@ -21,8 +21,8 @@ use super::answer::Refusal;
 use super::turn::long_line_bytes;
 use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
 use crate::limits::{
-    DECODER_WINDOWS_BYTES_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX,
-    GZIP_DECODERS_BYTES_MAX, HTTP_HEADS_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX,
+    DECODER_WINDOWS_BYTES_MAX, EXPRESSIONS_COMPILING_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX,
+    FOLLOWERS_MAX, GZIP_DECODERS_BYTES_MAX, HTTP_HEADS_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX,
     METRICS_PAGES_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX, UNFINISHED_LINES_BYTES_MAX,
 };
 use crate::metrics::{BudgetMeter, NodeMetrics};
@@ -74,6 +74,10 @@ const FOLLOWERS: Spec =
 const FOLLOWER_EXPRESSIONS: Spec = Spec {
     name: "follower_expressions_bytes",
     full: "q: the expressions of followers hold as much memory as they may: {} bytes",
+};
+const COMPILING: Spec = Spec {
+    name: "compiling_expressions",
+    full: "q: {} expressions are being compiled, which is as many as may, and none was ready in time",
 };
 const METRICS_PAGES: Spec = Spec {
     name: "metrics_pages_bytes",
@@ -135,6 +139,11 @@ impl Entry {
         self.budget.take(amount, until).await
     }
 
+    /// What there is in all.
+    pub(super) fn limit(&self) -> u64 {
+        self.budget.limit()
+    }
+
     /// What is out of it.
     #[cfg(test)]
     pub(super) fn used(&self) -> u64 {
@@ -177,18 +186,18 @@ pub(super) struct QueryTurn {
 }
 
 impl QueryTurn {
-    /// It needs this much more memory, and holds it until its end. Where that is not free it gives
+    /// It needs so much memory in all, and holds it until its end. Where that is not free it gives
     /// back what it has and waits for all of it: of many who hold what the others wait for, none
     /// would get on.
     pub(super) async fn hold(
         &mut self,
         ledger: &Ledger,
-        bytes: u64,
+        all: u64,
         until: Option<Instant>,
     ) -> Result<(), NoRoom> {
         let memory = &ledger.query_memory;
-        let all = bytes + self.memory.as_ref().map_or(0, Taken::amount);
-        match (memory.take_if_free(bytes), &mut self.memory) {
+        let more = all.saturating_sub(self.memory.as_ref().map_or(0, Taken::amount));
+        match (memory.take_if_free(more), &mut self.memory) {
             (Some(more), Some(held)) => held.merge(more),
             (more, held) => {
                 drop(more);
@@ -197,6 +206,19 @@ impl QueryTurn {
             }
         }
         Ok(())
+    }
+
+    /// Its memory, for what may go on when the query has gone. To be given back to it.
+    pub(super) const fn lend(&mut self) -> Option<Taken> {
+        self.memory.take()
+    }
+
+    /// See [`QueryTurn::lend`]; holds no more than so much from now on.
+    pub(super) fn give_back(&mut self, memory: Option<Taken>, all: u64) {
+        self.memory = memory;
+        if let Some(memory) = &mut self.memory {
+            memory.shrink_to(all);
+        }
     }
 }
 
@@ -217,6 +239,8 @@ pub(super) struct Ledger {
     pub(super) query_memory: Entry,
     pub(super) followers: Entry,
     pub(super) follower_expressions: Entry,
+    /// Expressions that are being compiled; who has a place waits for nothing.
+    pub(super) compiling: Entry,
     /// Pages of metrics that are being sent.
     pub(super) metrics_pages: Entry,
     pub(super) decoder_windows: Entry,
@@ -285,6 +309,7 @@ impl Ledger {
             query_memory: entry(QUERY_MEMORY, options.query_memory_bytes, BUSY),
             followers: entry(FOLLOWERS, FOLLOWERS_MAX as u64, BUSY),
             follower_expressions: entry(FOLLOWER_EXPRESSIONS, FOLLOW_EXPRESSIONS_BYTES_MAX, BUSY),
+            compiling: entry(COMPILING, EXPRESSIONS_COMPILING_MAX as u64, BUSY),
             metrics_pages: entry(METRICS_PAGES, METRICS_PAGES_BYTES_MAX, UNAVAILABLE),
             decoder_windows: entry(DECODER_WINDOWS, DECODER_WINDOWS_BYTES_MAX, BUSY),
             gzip_decoders: entry(GZIP_DECODERS, GZIP_DECODERS_BYTES_MAX, BUSY),
@@ -421,14 +446,14 @@ mod tests {
         let until = Some(Instant::now() + wait);
         let mut first = ledger.query(wait).await.unwrap();
         let mut second = ledger.query(wait).await.unwrap();
-        let expression_bytes = 1 << 10;
+        let bytes = QUERY_BYTES_MAX as u64 + (1 << 10);
         let both = async {
             let one = async {
-                first.hold(&ledger, expression_bytes, until).await.unwrap();
+                first.hold(&ledger, bytes, until).await.unwrap();
                 drop(first);
             };
             let other = async {
-                second.hold(&ledger, expression_bytes, until).await.unwrap();
+                second.hold(&ledger, bytes, until).await.unwrap();
                 drop(second);
             };
             tokio::join!(one, other);
@@ -438,7 +463,7 @@ mod tests {
         assert_eq!((ledger.query_memory.used(), ledger.queries.used()), (0, 0));
         // What is more than there is stays so.
         let mut third = ledger.query(wait).await.unwrap();
-        let much = 2 * QUERY_BYTES_MAX as u64;
+        let much = 3 * QUERY_BYTES_MAX as u64;
         assert_eq!(third.hold(&ledger, much, until).await, Err(NoRoom::TooMuch));
     }
 }

@@ -4,7 +4,7 @@
 //! bounds connections (`client_stream`; `head_bytes` bounds
 //! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
 //! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
-//! into a query whose bytes come out of `pipe_body`, `stream` follows live; `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
+//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live; `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
 //!
 //! What all of them share is taken from the `ledger` before it is used.
 //!
@@ -15,6 +15,7 @@ mod answer;
 mod bad_head;
 mod body_decoder;
 mod client_stream;
+mod compile;
 mod drain;
 mod gzip;
 mod head_bytes;

@@ -16,7 +16,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::search::window::Now;
-use engine::search::{Expression, Format, Head, Plan, QuerySpec, Snapshot, Stats};
+use engine::search::{Expression, ExpressionError, Format, Head, Plan, QuerySpec, Snapshot, Stats};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
@@ -24,13 +24,15 @@ use serde_json::{Value, json};
 
 use super::answer::Refusal;
 use super::client_stream::Flushes;
+use super::compile::{compile, tries};
 use super::drain::ClientAddress;
 use super::held;
+use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
-use super::query_request::QueryRequest;
+use super::query_request::{ExpressionSource, QueryRequest};
 use super::{App, now_ms, rfc3339};
 use crate::budget::{NoRoom, Taken};
-use crate::limits::{QUERY_AGE_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
 
 /// A request whose query is compiled, pinned and planned.
 struct Prepared {
@@ -138,7 +140,7 @@ pub(super) fn answered(app: &App, answer: Result<Response<Body>, Refusal>) -> Re
 }
 
 /// Until when a request waits that came now.
-fn patience(app: &App) -> Option<Instant> {
+pub(super) fn patience(app: &App) -> Option<Instant> {
     Instant::now().checked_add(app.options.query_turn_wait)
 }
 
@@ -173,13 +175,7 @@ async fn prepare(
     client: ClientAddress,
 ) -> Result<Prepared, Refusal> {
     let mut watch = admit(app, kind, client).await?;
-    let expression = compile(&request).await?;
-    let bytes = expression.memory_bytes();
-    let held = watch.turn.hold(&app.ledger, bytes as u64, patience(app).map(Into::into)).await;
-    held.map_err(|why| {
-        let words = format!("q: the expression compiles to {bytes} bytes");
-        no_memory(app, &words, why, StatusCode::BAD_REQUEST)
-    })?;
+    let expression = compiled(app, &request.source, &mut watch.turn).await?;
     let snapshot = app.backend.pin().await;
     let spec = request.spec(expression);
     let plan = app.backend.searcher().plan(&spec, &snapshot);
@@ -190,13 +186,36 @@ async fn prepare(
     Ok(prepared)
 }
 
-pub(super) async fn compile(request: &QueryRequest) -> Result<Expression, Refusal> {
-    if !request.source.is_costly() {
-        return Ok(request.source.compile()?);
+/// The expression, and its memory in the turn of its query.
+async fn compiled(
+    app: &App,
+    source: &ExpressionSource,
+    turn: &mut QueryTurn,
+) -> Result<Expression, Refusal> {
+    let until = patience(app).map(Into::into);
+    let own = QUERY_BYTES_MAX as u64;
+    let there_is = app.ledger.query_memory.limit().max(own);
+    for (size_max, cost) in tries(source) {
+        // Where there is less than it may cost, it is compiled when nobody else holds any.
+        let all = (own + cost).min(there_is);
+        turn.hold(&app.ledger, all, until).await.map_err(|why| {
+            let words = format!("q: the expression, compiled, may hold {cost} bytes");
+            no_memory(app, &words, why, StatusCode::BAD_REQUEST)
+        })?;
+        let (memory, compiled) = compile((&app.ledger, until), source, size_max, turn.lend()).await;
+        let Some(expression) = compiled? else {
+            turn.give_back(memory, own);
+            continue;
+        };
+        let bytes = expression.memory_bytes() as u64;
+        if own + bytes > all && all == there_is {
+            let words = format!("q: the expression compiles to {bytes} bytes");
+            return Err(no_memory(app, &words, NoRoom::TooMuch, StatusCode::BAD_REQUEST));
+        }
+        turn.give_back(memory, own + bytes);
+        return Ok(expression);
     }
-    let source = request.source.clone();
-    let compiled = tokio::task::spawn_blocking(move || source.compile()).await;
-    Ok(compiled.map_err(|_| stopping())??)
+    Err(source.refused(&ExpressionError::TooLarge).into())
 }
 
 async fn records(

@@ -41,15 +41,18 @@ impl ExpressionSource {
         !self.q.is_empty() && (self.regex || self.ignore_case)
     }
 
-    /// Compiles it.
-    pub(super) fn compile(&self) -> Result<Expression, BadParameter> {
-        Expression::new(&self.q, self.regex, self.ignore_case).map_err(|error| {
-            let hint = match error {
-                ExpressionError::Syntax(_) if !self.regex => " (read literally)",
-                _ => "",
-            };
-            BadParameter(format!("q: {error}{hint}"))
-        })
+    /// Compiles it, if it becomes no larger than that (bytes).
+    pub(super) fn compile(&self, bytes_max: usize) -> Result<Expression, ExpressionError> {
+        Expression::within(&self.q, self.regex, self.ignore_case, bytes_max)
+    }
+
+    /// What one is told whose expression does not compile.
+    pub(super) fn refused(&self, error: &ExpressionError) -> BadParameter {
+        let hint = match error {
+            ExpressionError::Syntax(_) if !self.regex => " (read literally)",
+            _ => "",
+        };
+        BadParameter(format!("q: {error}{hint}"))
     }
 }
 
@@ -177,6 +180,7 @@ fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::limits::EXPRESSION_COMPILED_BYTES_MAX;
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -214,7 +218,7 @@ mod tests {
                         proptest::prop_assert!(request.window.from <= request.window.to);
                         proptest::prop_assert!(request.topics.len() <= QUERY_TOPICS_MAX);
                         proptest::prop_assert!((1..=HISTOGRAM_BUCKETS_MAX).contains(&request.buckets));
-                        if let Ok(expression) = request.source.compile() {
+                        if let Ok(expression) = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX) {
                             let spec = request.spec(expression);
                             proptest::prop_assert_eq!(spec.limit, request.limit);
                         }
@@ -281,6 +285,7 @@ mod tests {
         }
         assert!(QueryRequest::parse(Some("buckets=1"), NOW_MS.into()).is_err());
         let request = QueryRequest::parse(Some("q=(&regex"), NOW_MS.into()).unwrap();
-        assert!(request.source.compile().unwrap_err().0.starts_with("q: "));
+        let error = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap_err();
+        assert!(request.source.refused(&error).0.starts_with("q: "));
     }
 }

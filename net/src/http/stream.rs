@@ -16,6 +16,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::follow::{Filter, StreamFormat};
+use engine::search::{Expression, ExpressionError};
 use engine::ulid::Ulid;
 use http_body::Frame;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -26,11 +27,12 @@ use tokio::time::{Instant, Sleep};
 use super::App;
 use super::answer::Refusal;
 use super::client_stream::Flushes;
+use super::compile::{compile, tries};
 use super::drain::ClientAddress;
 use super::ledger::Place;
 use super::pipe_body::Incomplete;
-use super::query::{compile, stopping};
-use super::query_request::QueryRequest;
+use super::query::{patience, stopping};
+use super::query_request::{ExpressionSource, QueryRequest};
 use super::replay::{Replay, Step};
 use crate::budget::Taken;
 use crate::follow::Subscription;
@@ -59,8 +61,7 @@ async fn follow(
     let format = format(headers);
     let place = app.ledger.lasting(client.0)?;
     let permit = app.ledger.followers.try_take(1)?;
-    let expression = compile(&request).await?;
-    let memory = app.ledger.follower_expressions.try_take(expression.memory_bytes() as u64)?;
+    let (expression, memory) = compiled(app, &request.source).await?;
     let filter = Filter { expression, topics: request.topics };
     let (subscription, boundary) = app.backend.hub().subscribe(filter.clone(), format);
     let boundary_ms = boundary.await.map_err(|_| stopping())?;
@@ -99,6 +100,23 @@ async fn follow(
     // nginx, and what understands it, would hold back what comes until a buffer is full.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// The expression and its memory.
+async fn compiled(app: &App, source: &ExpressionSource) -> Result<(Expression, Taken), Refusal> {
+    let until = patience(app).map(Into::into);
+    let entry = &app.ledger.follower_expressions;
+    for (size_max, cost) in tries(source) {
+        // Others may be compiling, who give most of theirs back.
+        let memory = entry.take(cost, until).await.map_err(|_| entry.refusal())?;
+        let (memory, compiled) =
+            compile((&app.ledger, until), source, size_max, Some(memory)).await;
+        if let (Some(expression), Some(mut memory)) = (compiled?, memory) {
+            memory.shrink_to(expression.memory_bytes() as u64);
+            return Ok((expression, memory));
+        }
+    }
+    Err(source.refused(&ExpressionError::TooLarge).into())
 }
 
 fn format(headers: &HeaderMap) -> StreamFormat {

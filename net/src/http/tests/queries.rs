@@ -345,3 +345,35 @@ fn stalled_queries_count_until_they_are_read() {
     assert_eq!(small.metrics.query.refused.get(), 1);
     drop(stalled);
 }
+
+#[test]
+fn what_an_expression_may_hold_is_taken_before_it_is_compiled_and_literals_hold_little() {
+    let full = server_with_late_damage();
+    let options = super::super::HttpOptions {
+        queries_max: 3,
+        query_memory_bytes: (2 * crate::limits::QUERY_BYTES_MAX + 4096) as u64,
+        query_turn_wait: Duration::from_millis(1),
+        ..Default::default()
+    };
+    let server = Server::with(options);
+    server.inner.parts.lock().unwrap().clone_from(&full.inner.parts.lock().unwrap());
+    let mut stalled = connect(server.address);
+    let request = format!("GET /query?{FROM} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stalled.write_all(request.as_bytes()).unwrap();
+    stalled.read_exact(&mut [0; 1000]).unwrap();
+    let literal = format!("/query?{FROM}&q=absent&stats");
+    assert_eq!(get(server.address, &literal).status, 200);
+    let regex = format!("/query?{FROM}&q=[0-9]absent&regex&stats");
+    let answer = get(server.address, &regex);
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "1"));
+    assert!(answer.text().contains("compiled, may hold"), "{}", answer.text());
+    drop(stalled);
+    let used = || server.metrics.budget_used("query_memory_bytes");
+    until("the stalled one has gone", || used() == 0);
+    // Alone it gets all there is, and gives back what it does not need.
+    assert_eq!(get(server.address, &regex).status, 200);
+    let answer = get(server.address, &format!("/query?{FROM}&q=%5CpL%7B150%7D&regex&stats"));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("--query.memory-max"), "{}", answer.text());
+    until("all of it is given back", || used() == 0);
+}
