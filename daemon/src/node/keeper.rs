@@ -9,20 +9,18 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use engine::disk_health::DiskCall;
 use engine::ingest::registry::{FileError, Registry};
 use engine::ingest::segment::Segment;
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::pulse::Pulse;
-use engine::storage::{DiskWatch, File, Open, Refusal};
+use engine::storage::{DiskWatch, Refusal};
 use net::metrics::NodeMetrics;
 use net::shard::inbox::Message;
 use net::shard::{Clock, Keeper, Placement};
@@ -30,6 +28,7 @@ use net::shard::{Clock, Keeper, Placement};
 use super::disks::Side;
 use super::doors::Doors;
 use super::ground::Grounds;
+use super::lent::{self, Lent};
 use super::lock::Inode;
 use super::space::SpaceWatch;
 
@@ -52,22 +51,6 @@ enum Job {
     /// A shard writes to this tail file.
     Tail(usize, PathBuf, Inode),
     Stop,
-}
-
-/// A segment that a shard writes.
-struct Lent {
-    shard: usize,
-    segment: Arc<Segment>,
-    inode: Inode,
-    /// Its bytes, whoever deletes its name.
-    source: Arc<dyn File>,
-    is_lost: bool,
-}
-
-impl Lent {
-    fn has_lost_name(&self) -> bool {
-        self.inode.has_lost(&self.segment.path())
-    }
 }
 
 /// What the keeper works with.
@@ -290,9 +273,8 @@ impl Worker {
                         );
                     }
                     if error.kind() == io::ErrorKind::NotFound {
-                        // Its name is gone: another one is made.
-                        let wall_ms = self.parts.clock.now().wall_ms;
-                        let _ = self.parts.registry.flush(&segment, 0, wall_ms);
+                        // Its name is gone, or another's: another one is made.
+                        self.parts.registry.forget_unused(&segment);
                     } else {
                         // Back to its place.
                         self.ready.push(segment);
@@ -364,41 +346,16 @@ impl Worker {
         ready + self.parts.registry.pool_bytes()
     }
 
-    /// Opens a segment for the shard that waits longest, and for oneself. For direct writing, or for
-    /// buffered writing where the file system refuses that. Both are one call to who judges the disks:
-    /// whichever finds no descriptor left, nothing can be written.
+    /// Opens a segment for the shard that waits longest, and for oneself.
     fn lend(&mut self, segment: &Arc<Segment>) -> io::Result<OwnedFd> {
-        let path = segment.path();
-        let disk = Arc::clone(&self.parts.disk);
-        let registry = Arc::clone(&self.parts.registry);
-        let (source, file) = disk.observe(DiskCall::OpenForWriting, &path, || {
-            let source = registry.options().storage.open(&path, Open::Read)?;
-            Ok((source, self.open_unobserved(&path)?))
-        })?;
+        let (path, storage) = (segment.path(), &self.parts.registry.options().storage);
+        let for_writing = || lent::for_writing(&path, &mut self.direct_refused);
+        let file = (&*path, segment.file_len());
+        let (source, file) = lent::open(&**storage, &self.parts.disk, file, for_writing)?;
         let inode = Inode::of(&file.metadata()?);
         let (shard, segment) = (self.waiting[0], Arc::clone(segment));
         self.lent.push(Lent { shard, segment, inode, source, is_lost: false });
         Ok(file.into())
-    }
-
-    fn open_unobserved(&mut self, path: &Path) -> io::Result<std::fs::File> {
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true);
-        if !self.direct_refused {
-            match options.custom_flags(libc::O_DIRECT).open(path) {
-                Ok(file) => return Ok(file),
-                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                    self.direct_refused = true;
-                    tracing::warn!(
-                        "the file system of --ingest.path refuses direct I/O: writes go through \
-                         the page cache, which costs processor time and memory"
-                    );
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).open(path)
     }
 
     /// Refuses records in time; while they are refused, nothing waits unused.

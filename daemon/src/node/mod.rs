@@ -2,7 +2,7 @@
 //!
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
-//! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files;
+//! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them);
 //! - [`ground`]: whether the directories are those that were locked; [`space`]: the disk's reserve; [`disks`]: whether the disks do what they are told; [`doors`]:
 //!   whether records are taken;
 //! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
@@ -26,6 +26,7 @@ mod ground;
 mod hanging;
 mod host;
 mod keeper;
+mod lent;
 pub(crate) mod listeners;
 pub(crate) mod lock;
 mod notify;
