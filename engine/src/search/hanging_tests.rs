@@ -209,6 +209,31 @@ fn what_was_read_before_a_file_hangs_is_in_the_answer_and_all_behind_it_is_told(
 }
 
 #[test]
+fn a_query_ends_whose_file_answers_just_as_its_thread_is_given_up() {
+    for _ in 0..200 {
+        let searcher = searcher(1);
+        let hanging = in_file(0, 100, Some(4));
+        let hang = Arc::clone(&hanging.hang);
+        let _end = EndOfTest(Arc::clone(&hang));
+        let query = ask(&searcher, &[Arc::new(hanging)]);
+        hang.wait_for(1);
+        let overseer = searcher.overseer();
+        let now = Instant::now();
+        let stands = Some(Standing { is_waiting: true, waits: 7 });
+        assert_eq!(overseer.look(now, &|_| stands), []);
+        let answers = |_| {
+            hang.end();
+            stands
+        };
+        overseer.look(now + Duration::from_millis(HANG_MS), &answers);
+        let reader = std::thread::spawn(move || query.read_all_blocking().1.stats);
+        wait_until(|| reader.is_finished());
+        let stats = reader.join().unwrap();
+        assert!(stats.complete == (stats.records == 100), "{stats:?}");
+    }
+}
+
+#[test]
 fn the_end_of_a_searcher_waits_for_no_thread_that_hangs() {
     let searcher = searcher(2);
     let hanging = in_file(0, 100, None);

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::consumer::{Consumer, Drained};
 use super::hanging::{GivenUp, Standing};
 use super::spec::Stats;
-use super::sweep::{Done, Sweep};
+use super::sweep::{Done, Sweep, Work};
 use super::threads::{Place, Threads, Worker};
 use super::turns::Turns;
 #[cfg(doc)]
@@ -244,9 +244,9 @@ impl Shared {
         }
         for (gone, place) in self.threads.to_replace() {
             let has_stopped = self.lock().stopping;
-            // It is tried again at the next look.
-            if !has_stopped && self.spawn(place).is_ok() {
-                self.threads.is_replaced(gone);
+            if has_stopped || self.spawn(place.clone()).is_err() {
+                // It is tried again at the next look.
+                self.threads.is_vacant(gone, place);
             }
         }
         given_up
@@ -317,6 +317,21 @@ impl Shared {
         }
     }
 
+    /// Does a piece of work; `None`: another thread has this one's place.
+    fn run(&self, work: Work, job: &Job, worker: &Worker) -> Option<Done> {
+        let file = work.file();
+        let result = match file.clone() {
+            Some((_, path)) if !self.threads.begin(worker, job.id, file) => work.refuse(path),
+            _ => work.run(),
+        };
+        if self.threads.is_given_up(worker) {
+            job.complete_late(result);
+            return None;
+        }
+        self.threads.begin(worker, job.id, None);
+        Some(result)
+    }
+
     /// Works on a job until its slice is used up or nothing is left to do.
     fn slice(&self, job: &Job, worker: &Worker) -> Turn {
         let mut done: Option<Done> = None;
@@ -374,16 +389,7 @@ impl Shared {
                 self.wake(job.id);
             }
             drop(slot);
-            let file = work.file();
-            let result = match file.clone() {
-                Some((_, path)) if !self.threads.begin(worker, job.id, file) => work.refuse(path),
-                _ => work.run(),
-            };
-            if self.threads.is_given_up(worker) {
-                // Its query has gone on without this.
-                return Turn::Again;
-            }
-            self.threads.begin(worker, job.id, None);
+            let Some(result) = self.run(work, job, worker) else { return Turn::Again };
             let cost_bytes = result.bytes_scanned().max(WORK_BYTES_MIN);
             worked_bytes += cost_bytes;
             self.lock().turns.charge(job.id, cost_bytes);
@@ -488,6 +494,14 @@ impl Shared {
 impl Job {
     fn lock(&self) -> MutexGuard<'_, Option<JobState>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread that was given up has come back: its query has gone on without this, or has not heard
+    /// of the loss yet and need not any more.
+    fn complete_late(&self, done: Done) {
+        if let Some(state) = self.lock().as_mut() {
+            state.sweep.complete(done);
+        }
     }
 
     /// Lets go of all that the query held, then delivers its result.

@@ -153,17 +153,21 @@ impl Threads {
         given_up
     }
 
-    /// Places that nobody has taken yet, and who had them.
-    pub(super) fn to_replace(&self) -> Vec<(u64, Place)> {
-        let losses = lock(&self.losses);
-        let places = losses.iter().filter_map(|loss| Some((loss.gone.worker, loss.place.clone()?)));
-        places.collect()
+    /// Places to be taken by others, and who had them: who comes back from now on finds his place gone.
+    pub(super) fn to_replace(&self) -> Vec<(GivenUp, Place)> {
+        let mut losses = lock(&self.losses);
+        let places = losses.iter_mut().map(|loss| Some((loss.gone.clone(), loss.place.take()?)));
+        places.flatten().collect()
     }
 
-    pub(super) fn is_replaced(&self, worker: u64) {
+    /// Nobody could take such a place.
+    pub(super) fn is_vacant(&self, gone: GivenUp, place: Place) {
         let mut losses = lock(&self.losses);
-        let its = losses.iter_mut().filter(|loss| loss.gone.worker == worker);
-        its.for_each(|loss| loss.place = None);
+        match losses.iter_mut().find(|loss| loss.gone.worker == gone.worker) {
+            Some(loss) => loss.place = Some(place),
+            // He has come back meanwhile, and ended.
+            None => losses.push(Loss { gone, place: Some(place), is_told: true }),
+        }
     }
 
     /// What their queries have not heard of yet.
