@@ -47,7 +47,7 @@ impl Retry {
     /// It failed again: soon at first, then with longer pauses.
     pub(super) fn failed(&mut self, now_ms: u64) {
         self.pause_ms = (2 * self.pause_ms).clamp(UNREAD_PAUSE_MS_MIN, UNREAD_PAUSE_MS_MAX);
-        self.next_ms = now_ms + self.pause_ms;
+        self.next_ms = now_ms.saturating_add(self.pause_ms);
     }
 
     /// Whether the disk has refused for so long that what it gives has to do.
@@ -303,7 +303,8 @@ impl Registry {
             inner.segments.get_mut(&segment.id()).and_then(|held| held.trouble.as_mut())
         {
             trouble.damage = bounded(damage);
-            trouble.retry = Retry { next_ms: now_ms + WORSE_PAUSE_MS, ..Retry::default() };
+            let next_ms = now_ms.saturating_add(WORSE_PAUSE_MS);
+            trouble.retry = Retry { next_ms, ..Retry::default() };
         }
     }
 
