@@ -79,3 +79,30 @@ fn two_thousand_half_lines_fit() {
     let bytes = stats["bytes"].as_u64().unwrap() - stats["records"].as_u64().unwrap();
     assert_eq!(bytes, 2_000 * 900_000, "every byte is kept: {stats}");
 }
+
+#[test]
+fn connections_that_are_reset_right_behind_their_bytes_are_let_go_and_their_half_lines_are_not_kept()
+ {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    // Rare for one of them: bytes and reset have to come together.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..8_000 {
+                    let mut stream = TcpStream::connect(node.durable).unwrap();
+                    let socket = socket2::SockRef::from(&stream);
+                    socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+                    // The node may be done with it already.
+                    let _ = stream.write_all(b"\0OKLOGD-ACK/1\nwhole\nhalf");
+                }
+            });
+        }
+    });
+    wait_until("none is left", || {
+        node.metric("oklog_connected_clients{modality=\"durable\"}") == 0.0
+    });
+    assert!(node.stop().success());
+    let node = Node::start(directory.path(), &[]);
+    assert!(node.query("q=half").is_empty());
+}

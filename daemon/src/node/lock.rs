@@ -47,7 +47,11 @@ impl Made {
         match fs::create_dir(directory) {
             Ok(()) => self.directories.push(directory.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let Some(parent) = directory.parent() else { return Err(error) };
+                // Where the parent is there, nothing can be made in it, as in /proc.
+                let parent = directory
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir());
+                let Some(parent) = parent else { return Err(error) };
                 self.directory(parent)?;
                 return self.directory(directory);
             }
@@ -318,6 +322,13 @@ mod tests {
         assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
         DirectoryLock::make(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error() {
+        for directory in ["/proc/oklogd-none", "/proc/self/fd/oklogd-none/data", ""] {
+            assert!(DirectoryLock::make(Path::new(directory)).is_err(), "{directory:?}");
+        }
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub(super) struct Connection {
     is_looked_at: bool,
     /// Whether the client is to be told.
     acknowledges: bool,
+    /// It could not be told: it has reset the connection, and that was told to the sending side.
+    is_reset: bool,
     topic: Option<TopicChoice>,
     framer: Framer,
     /// When bytes came last, microseconds of the monotonic clock.
@@ -106,6 +108,7 @@ impl Connection {
             opening: Some(Vec::new()),
             is_looked_at: false,
             acknowledges: false,
+            is_reset: false,
             topic: None,
             framer: Framer::new(framing, record_size_max),
             taken_us: 0,
@@ -257,6 +260,9 @@ impl Connection {
 
     /// The peer has finished sending: a last line without LF is a record like any other.
     pub(super) fn on_end(&mut self, intake: &mut Intake<'_>) {
+        if self.is_reset {
+            return self.on_reset(intake);
+        }
         if self.side == Side::Open {
             self.side = Side::Ended;
             self.flush_partial(intake);
@@ -337,7 +343,8 @@ impl Connection {
             self.promised = records;
             self.pending.pop_front();
         }
-        if !self.acknowledges || matches!(self.side, Side::Failed | Side::Refused) {
+        let is_told = !self.acknowledges || self.is_reset;
+        if is_told || matches!(self.side, Side::Failed | Side::Refused) {
             return;
         }
         loop {
@@ -353,8 +360,8 @@ impl Connection {
                 Ok(sent) => self.reply.1 += sent,
                 Err(e) if io::Error::from(e).kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => {
-                    // The receive side will tell the same.
-                    self.acknowledges = false;
+                    // The receive side will see an end, or nothing.
+                    self.is_reset = true;
                     return;
                 }
             }
@@ -366,18 +373,22 @@ impl Connection {
         self.side == Side::Open
     }
 
+    /// Whether the client knows, or can no longer be told, what is promised.
+    const fn is_told(&self) -> bool {
+        let is_up_to_date = self.reply.1 == 8 && self.promised == self.replied;
+        !self.acknowledges || self.is_reset || is_up_to_date
+    }
+
     /// Whether something remains to be promised or sent, or the connection to be closed.
     pub(super) fn is_owed(&self) -> bool {
-        let to_tell = self.acknowledges && (self.reply.1 < 8 || self.promised != self.replied);
-        self.side != Side::Open || !self.pending.is_empty() || to_tell
+        self.side != Side::Open || !self.pending.is_empty() || !self.is_told()
     }
 
     /// Whether it can be closed: nothing more comes, and everything is promised and told.
     pub(super) fn is_finished(&self) -> bool {
-        let told = !self.acknowledges || (self.reply.1 == 8 && self.promised == self.replied);
         match self.side {
             Side::Open => false,
-            Side::Ended => self.pending.is_empty() && told,
+            Side::Ended => self.pending.is_empty() && self.is_told(),
             Side::Failed | Side::Refused => true,
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod accepting;
 mod awaited;
 mod connection;
 mod fetch;
+mod hangups;
 pub mod inbox;
 mod intake;
 pub mod placement;

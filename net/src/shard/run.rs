@@ -28,6 +28,7 @@ use super::ShardParts;
 use super::accepting::Accepting;
 use super::connection::{Brought, Connection, Port};
 use super::fetch::Fetching;
+use super::hangups::{Hangups, hung_up};
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::placement::NotOnDisk;
@@ -85,6 +86,7 @@ pub(super) struct Shard {
     /// Goes on after it has written out everything.
     draining: bool,
     fetching: Fetching,
+    hangups: Hangups,
     unfinished: Unfinished,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
@@ -115,6 +117,7 @@ impl Shard {
             shutting_down: false,
             draining: false,
             fetching: Fetching::default(),
+            hangups: Hangups::default(),
             unfinished,
             told_until_us: None,
         })
@@ -140,6 +143,7 @@ impl Shard {
             }
             self.take_deferred(now);
             self.end_unfinished(now);
+            self.look_for_hangups(now);
             self.parts.hub.after_turn(self.parts.index, &mut self.parts.log, now);
             self.carry_effects(now);
             self.acknowledge();
@@ -383,6 +387,21 @@ impl Shard {
         self.tally.partial_bytes = self.tally.partial_bytes + partial_after - partial_before;
         if self.tally.partial_bytes > self.parts.partial_bytes_max {
             self.cut_largest_partial(now);
+        }
+    }
+
+    /// Has those received from anew whose reset the ring has not told of.
+    fn look_for_hangups(&mut self, now: Now) {
+        let slots = self.hangups.due(self.connections.len(), now.monotonic_us);
+        let asked: Vec<_> = slots
+            .filter_map(|index| Some((index, self.connections[index].as_ref()?)))
+            .filter(|(_, connection)| connection.is_open())
+            .map(|(index, connection)| {
+                (key_of(index, connection.generation()), connection.socket())
+            })
+            .collect();
+        for key in hung_up(&asked) {
+            self.ring.stop_receiving(key);
         }
     }
 
