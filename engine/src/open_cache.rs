@@ -7,7 +7,7 @@
 //! were looked at last are closed first (CLOCK).
 //!
 //! How many may be open is a share of the process's descriptors ([`set_segments_open_max`]); where
-//! it runs short of them all the same, or of memory, what nobody reads is closed ([`with_room`]).
+//! it runs short of them all the same, or of memory, what nobody reads is closed (`with_room`).
 //!
 //! Not here: whether what is open is still what the file holds, which whoever opens it asks.
 

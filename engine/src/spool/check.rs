@@ -1,5 +1,5 @@
 //! Checks a spool offline and read-only: every entry with its lines, and whether entries are
-//! missing between them. What that means is [`super::judge`]'s business.
+//! missing between them. What that means is `judge`'s business.
 //!
 //! Invariants: nothing is written, not even the mark; memory holds one entry and what the judge
 //! keeps.

@@ -4,7 +4,7 @@
 //! one way to take: at once, or waiting up to a moment; what is taken comes back when its guard is
 //! dropped. Places by address are counted by the same account ([`PerAddress`]).
 //!
-//! Invariants: the decision is [`account`]'s; here are its lock, those who wait, what is counted
+//! Invariants: the decision is `account`'s; here are its lock, those who wait, what is counted
 //! ([`BudgetMeter`]), and one log line when it is full and one when it is over. Nothing is awaited or
 //! dropped under the lock. Whoever needs several budgets takes them in one order everywhere, so that no two
 //! wait for each other.
