@@ -9,7 +9,8 @@
 //! costs the entries that it hits, and its file is set aside, never removed; what cannot be read is
 //! no damage: it is passed over if need be, and read again until it can. A restart never
 //! writes to the files of an earlier life, and a failed sync is never retried: what it should have
-//! covered is written once more, to another file. Knows no clock: when to sync is the caller's
+//! covered is written once more, to another file. A file that somebody takes away under it is no safe
+//! place: that is a failed sync of all of it, and at the end an error. Knows no clock: when to sync is the caller's
 //! business.
 
 pub mod check;
@@ -105,13 +106,14 @@ struct FileToSync {
 }
 
 impl SyncJob {
-    /// Makes it. Blocks.
+    /// Makes it; [`io::ErrorKind::NotFound`]: a file has lost its name, and no start will find it. Blocks.
     pub fn run(&self) -> io::Result<()> {
-        for FileToSync { path, file, .. } in &self.files {
+        for FileToSync { path, file, len_bytes, .. } in &self.files {
             match file {
                 Some(file) => file.sync()?,
                 None => self.storage.open(path, Open::Read)?.sync()?,
             }
+            find(&*self.storage, path, *len_bytes)?;
         }
         self.directory.as_ref().map_or(Ok(()), |path| self.storage.sync_dir(path))
     }
@@ -357,7 +359,11 @@ impl Spool {
             while self.read_next()?.is_some() {}
             self.drop_released()?;
         }
-        self.mark.make_durable(&*self.storage, &self.directory, self.mark.released)
+        self.mark.make_durable(&*self.storage, &self.directory, self.mark.released)?;
+        // What a failed sync should have covered is in another file.
+        let kept = self.files.iter().filter(|file| !file.is_unread && !file.sync_failed);
+        kept.filter(|file| file.entries_end > self.mark.released)
+            .try_for_each(|file| find(&*self.storage, &file.path, file.len_bytes))
     }
 
     /// What must be synced to make everything durable; `None` if everything is. Fails if what an
@@ -405,7 +411,14 @@ impl Spool {
                 }
                 Ok(())
             }
-            Err(error) => self.write_again(job.first).map_err(|_| error),
+            Err(error) => {
+                if error.kind() == io::ErrorKind::NotFound {
+                    // What was synced before is in a file that nobody will find, too.
+                    let files = self.files.iter_mut().filter(|f| f.sequence >= job.first);
+                    files.for_each(|file| file.is_named = false);
+                }
+                self.write_again(job.first).map_err(|_| error)
+            }
         }
     }
 
@@ -448,6 +461,20 @@ impl Spool {
         }
         self.rewrite_from = None;
         Ok(())
+    }
+}
+
+/// Whether the next start finds so much under this name: an error if it does not. What cannot be looked
+/// up now is not gone.
+fn find(storage: &dyn Storage, path: &Path, len_bytes: u64) -> io::Result<()> {
+    let gone = |what: &str| {
+        let words = format!("{}: {what}: somebody has taken it away", path.display());
+        Err(io::Error::new(io::ErrorKind::NotFound, words))
+    };
+    match storage.open(path, Open::Read).and_then(|file| file.len()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => gone("nothing has its name"),
+        Ok(found) if found < len_bytes => gone("another file has its name"),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -535,6 +535,27 @@ fn a_file_that_is_read_only_in_part_gives_the_rest_when_it_can() {
 }
 
 #[test]
+fn a_file_that_is_taken_away_is_written_again_where_that_is_noticed_and_told_at_the_end() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    spool.append(&entry(0, 3), false).unwrap();
+    sync(&mut spool).unwrap();
+    disk.remove(&spool_path(0)).unwrap();
+    spool.append(&entry(1, 3), false).unwrap();
+    assert!(sync(&mut spool).is_err(), "it is told");
+    sync(&mut spool).unwrap();
+    spool.finish().unwrap();
+    let mut next = open(&disk.crash(1));
+    let numbers: Vec<u64> = read_all(&mut next).iter().map(|(n, _)| *n).collect();
+    assert_eq!(numbers, [0, 1], "synced before or not");
+    // Nothing is synced any more.
+    disk.remove(&spool_path(1)).unwrap();
+    let error = spool.finish().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(error.to_string().contains("taken it away"), "{error}");
+}
+
+#[test]
 fn a_damaged_slot_of_the_mark_is_told_and_costs_no_line() {
     let disk = SimStorage::new(1);
     let mut spool = open(&disk);

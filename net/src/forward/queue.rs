@@ -258,14 +258,21 @@ impl Queue {
             Ok(Some(job)) => (job.run(), Some(job)),
             Err(error) => (Err(error), None),
         };
-        let failed = outcome.as_ref().err().map(ToString::to_string);
+        let failed = outcome.as_ref().err().map(|error| (error.kind(), error.to_string()));
         let mut state = self.lock();
         let State { backing: Backing::Spool(spool), told, .. } = &mut *state else { return true };
         let kept = job.is_some_and(|job| spool.on_synced(job, outcome).is_ok());
         match failed {
-            Some(error) => {
+            Some((kind, error)) => {
                 self.metrics.spool_errors.inc();
-                if !std::mem::replace(&mut told.sync_failing, true) {
+                let is_news = !std::mem::replace(&mut told.sync_failing, true);
+                if is_news && kind == std::io::ErrorKind::NotFound {
+                    tracing::error!(
+                        error,
+                        written_again = kept,
+                        "the spool was taken away: what is not written again is in memory only"
+                    );
+                } else if is_news {
                     tracing::warn!(
                         error,
                         written_again = kept,
@@ -304,9 +311,12 @@ impl Queue {
         match &mut state.backing {
             // After a failed sync the lines were written again: to be synced once more.
             Backing::Spool(spool) => {
-                let finished = spool.finish().is_ok();
+                let finished = spool.finish();
                 drop(state);
-                synced && self.sync_spool() && finished
+                if let Err(error) = &finished {
+                    tracing::error!("the spool cannot be left in order: {error}");
+                }
+                synced && self.sync_spool() && finished.is_ok()
             }
             Backing::Memory { .. } => true,
         }
