@@ -179,3 +179,36 @@ fn a_moment_of_refusals_at_the_start_costs_nothing() {
     assert!(!log.contains("damaged") && !log.contains("are lost"), "{log}");
     assert!(files(&spool, "unread").is_empty() && files(&spool, "damaged").is_empty());
 }
+
+#[test]
+fn a_spool_that_is_taken_away_is_no_safe_place_and_the_last_word_says_so() {
+    type Harm = fn(&Path, &Path);
+    let all_files: Harm = |spool, _| {
+        files(spool, "spool").into_iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    };
+    let harms: [Harm; 3] = [
+        |spool, _| std::fs::remove_dir_all(spool).unwrap(),
+        |spool, elsewhere| std::fs::rename(spool, elsewhere).unwrap(),
+        all_files,
+    ];
+    for harm in harms {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = directory.path().join("spool");
+        let mut forwarder = Forwarder::start(directory.path(), &flags(&spool, "127.0.0.1:1"));
+        forwarder.write(b"one\ntwo\nthree\n");
+        wait_until("they are in the spool", || {
+            forwarder.metric("oklog_forward_spool_records") == 3.0
+        });
+        harm(&spool, &directory.path().join("elsewhere"));
+        forwarder.signal(Signal::TERM);
+        forwarder.end();
+        let (status, log) = forwarder.wait();
+        // Where it was not synced yet there is time to write it again.
+        let is_kept = spool.is_dir() && !files(&spool, "spool").is_empty();
+        assert_eq!(status.code(), Some(i32::from(!is_kept)), "{log}");
+        assert_eq!(log.contains("is in the spool: it is sent"), is_kept, "{log}");
+        if !is_kept {
+            assert!(log.contains("these records are lost"), "{log}");
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! Looks for connections whose client hung up without the ring telling.
 //!
-//! A receive that goes on (multishot) is woken once for data and a reset that come together: the kernel
-//! takes the data, finds nothing behind it and waits for a wake-up that has been. So each connection is
-//! looked at now and then; that of one that was reset is received from anew, which tells.
+//! Of connections that are reset right behind their bytes, one in some ten thousand was seen (Linux 6.18)
+//! to stay: closed for the system, with its receive still armed (multishot). It looks as if one wake-up
+//! stood for both, bytes and reset. So each connection is looked at now and then; one that was reset is
+//! received from anew, which tells.
 //!
 //! Invariants: one call of the system a beat, for a bounded number of connections; whoever looks never
 //! waits, takes nothing from a connection and decides nothing about it.
