@@ -109,3 +109,26 @@ fn a_forwarder_killed_on_a_full_disk_starts_there_and_sends_what_it_took() {
     assert_in_order(&node, spooled);
     assert!(!log.contains("panicked") && !log.contains("damaged"), "{log}");
 }
+
+#[test]
+fn a_disk_that_is_full_with_one_file_of_the_spool_is_emptied_and_goes_on() {
+    let test = "a_disk_that_is_full_with_one_file_of_the_spool_is_emptied_and_goes_on";
+    let disk = match LoopDisk::new(32 << 20) {
+        Ok(disk) => disk,
+        Err(why) => return skipped(test, &why),
+    };
+    // Less than one file holds.
+    disk.take("ballast", disk.free_bytes() - (3 << 20)).unwrap();
+    let (directory, address) = (tempfile::tempdir().unwrap(), free_address());
+    let mut forwarder = start(directory.path(), &disk, &address);
+    let count = (10 << 20) / 2000;
+    let writer = write_lines(&mut forwarder, count);
+    wait_until_full(&forwarder);
+    let node = Node::start(directory.path(), &["--ingest.durable", &address]);
+    writer.join().unwrap();
+    let (status, log) = forwarder.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_in_order(&node, count);
+    let told = |words: &str| log.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(told("cannot note"), told("notes again"), "{log}");
+}

@@ -39,6 +39,8 @@ pub(super) struct Mark {
     pub(super) released: u64,
     /// Lines in these; 0: not noted.
     lines: u64,
+    /// Whether the file says so: a write may have failed.
+    is_written: bool,
     /// Entries for which that is durable.
     durable: u64,
     /// The last write that is.
@@ -86,6 +88,7 @@ impl Mark {
             writes,
             released,
             lines,
+            is_written: false,
             durable: 0,
             durable_write: None,
             is_named: false,
@@ -101,7 +104,7 @@ impl Mark {
         released: u64,
         lines: u64,
     ) -> io::Result<()> {
-        (self.released, self.lines) = (released, lines);
+        (self.released, self.lines, self.is_written) = (released, lines, false);
         self.write(storage)
     }
 
@@ -129,7 +132,7 @@ impl Mark {
         }
         let slot = Slot { writes, released: self.released, lines: self.lines };
         file.write_all_at(&encode(slot), (slot.writes % 2) * SLOT_DISTANCE)?;
-        self.writes = slot.writes;
+        (self.writes, self.is_written) = (slot.writes, true);
         Ok(())
     }
 
@@ -154,7 +157,7 @@ impl Mark {
                 _ => (self.is_named, self.durable_write) = (false, None),
             }
         }
-        if self.file.is_none() {
+        if self.file.is_none() || !self.is_written {
             self.write(storage)?;
         }
         let synced = match &self.file {

@@ -317,25 +317,35 @@ impl Spool {
     }
 
     /// Removes files of which everything is released, once the mark that says so is durable; damaged
-    /// ones are set aside, and what could not be read stays.
+    /// ones are set aside, and what could not be read stays. Where a full disk has no room for the mark
+    /// the file makes it, and goes first.
     fn drop_released(&mut self) -> io::Result<()> {
         while self.cursor.file > 0 || self.front_is_done() {
             let Some(front) = self.files.front() else { break };
             if front.is_unread || front.entries_end > self.mark.released {
                 break;
             }
-            self.mark.make_durable(&*self.storage, &self.directory, front.entries_end)?;
+            let marked = self.mark.make_durable(&*self.storage, &self.directory, front.entries_end);
+            let makes_room = marked.as_ref().is_err_and(is_full_disk) && !front.is_damaged;
+            if !makes_room {
+                marked?;
+            }
             if front.is_damaged {
                 let aside = front.path.with_extension(DAMAGED_SUFFIX);
                 self.storage.rename(&front.path, &aside)?;
             } else {
                 self.storage.remove(&front.path)?;
             }
+            // Its bytes stay on the disk for as long as it is open.
+            self.cursor.open.take_if(|(sequence, _)| *sequence == front.sequence);
             self.files.pop_front();
             if self.cursor.file > 0 {
                 self.cursor.file -= 1;
             } else {
                 self.cursor.offset = 0;
+            }
+            if makes_room {
+                self.mark.make_durable(&*self.storage, &self.directory, self.mark.released)?;
             }
         }
         Ok(())
@@ -462,6 +472,10 @@ impl Spool {
         self.rewrite_from = None;
         Ok(())
     }
+}
+
+fn is_full_disk(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Whether the next start finds so much under this name: an error if it does not. What cannot be looked

@@ -439,6 +439,33 @@ fn a_mark_whose_sync_failed_is_made_anew_before_a_file_goes() {
 }
 
 #[test]
+fn a_mark_that_could_not_be_written_is_not_believed_and_a_full_disk_gets_room_for_it() {
+    for (error, goes_on) in [(FaultError::Io, false), (FaultError::NoSpace, true)] {
+        let disk = SimStorage::new(1);
+        let mut spool = open(&disk);
+        for n in 0..60 {
+            spool.append(&entry(n, 9_000), false).unwrap();
+        }
+        sync(&mut spool).unwrap();
+        for _ in 0..50 {
+            spool.read_next().unwrap();
+        }
+        let before = names(&disk);
+        for _ in 0..2 {
+            let (path_part, call) = ("mark".to_owned(), Some(Call::Write));
+            disk.fail(Fault { call, path_part, ..Fault::nth(1, error) });
+        }
+        spool.release(40).unwrap_err();
+        let is_there = |name: &&String| names(&disk).contains(name);
+        assert_eq!(before.iter().all(|name| is_there(&name)), !goes_on, "{error:?}");
+        spool.release(41).unwrap();
+        assert!(!before.iter().all(|name| is_there(&name)));
+        let mut spool = open(&disk.crash(1));
+        assert_eq!((read_all(&mut spool).len(), spool.take_damage()), (19, Vec::new()));
+    }
+}
+
+#[test]
 fn what_is_missing_is_told_alike_by_forwarder_and_check_and_what_nobody_can_tell_by_neither() {
     let disk = SimStorage::new(1);
     let mut spool = open(&disk);
