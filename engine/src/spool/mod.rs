@@ -318,8 +318,9 @@ impl Spool {
 
     /// Removes files of which everything is released, once the mark that says so is durable; damaged
     /// ones are set aside, and what could not be read stays. Where a full disk has no room for the mark
-    /// the file makes it, and goes first.
+    /// the file makes it, and goes first: that is an error, too, though nothing remains to be done.
     fn drop_released(&mut self) -> io::Result<()> {
+        let mut without_room = Ok(());
         while self.cursor.file > 0 || self.front_is_done() {
             let Some(front) = self.files.front() else { break };
             if front.is_unread || front.entries_end > self.mark.released {
@@ -327,7 +328,9 @@ impl Spool {
             }
             let marked = self.mark.make_durable(&*self.storage, &self.directory, front.entries_end);
             let makes_room = marked.as_ref().is_err_and(is_full_disk) && !front.is_damaged;
-            if !makes_room {
+            if makes_room {
+                without_room = without_room.and(marked);
+            } else {
                 marked?;
             }
             if front.is_damaged {
@@ -348,7 +351,7 @@ impl Spool {
                 self.mark.make_durable(&*self.storage, &self.directory, self.mark.released)?;
             }
         }
-        Ok(())
+        without_room
     }
 
     /// Whether the file that is being read has been read to its end and takes no more entries.
