@@ -192,9 +192,9 @@ impl File for ObservedFile {
         self.watch.observe(DiskCall::Read, &self.path, || self.inner.read_at(buffer, offset))
     }
 
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         *self.unsynced() += bytes.len() as u64;
-        let write = || self.inner.write_all_at(bytes, offset);
+        let write = || self.inner.write_at(bytes, offset);
         self.watch.observe(DiskCall::Write, &self.path, write)
     }
 

@@ -95,12 +95,14 @@ impl File for OsFile {
         self.0.read_at(buffer, offset)
     }
 
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.0.write_at(bytes, offset)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+        let allocate =
+            || rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len);
+        match rustix::io::retry_on_intr(allocate) {
             // A file system without preallocation: the length alone has to do.
             Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(len),
             other => Ok(other?),

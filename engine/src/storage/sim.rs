@@ -6,9 +6,9 @@
 //! in between may reach the disk anyway, in part, out of order, torn at 512 bytes.
 //! [`SimStorage::crash`] shows what a power loss leaves, [`SimStorage::kill`] what a process kill
 //! leaves. Any call can be made to fail; a failed sync loses what it should have written for good,
-//! as Linux does, and so does one of a
-//! directory ([`SimStorage::forget_names`]). Reads may come short, and pages of a map meet the faults
-//! of [`Call::MapRead`].
+//! as Linux does, and so does one of a directory ([`SimStorage::forget_names`]). Reads come short by
+//! themselves, writes where a rule says so ([`FaultError::Short`]) or the disk is full, and pages of a
+//! map meet the faults of [`Call::MapRead`].
 //!
 //! Invariants: the same seed and the same calls give the same outcome; nothing that was synced is
 //! ever lost or altered. It does not model damage that spreads to bytes nobody wrote (use
@@ -164,6 +164,12 @@ impl SimStorage {
         self.lock().faults.trace.clone()
     }
 
+    /// Every call and its path since the disk was new, kills and power losses passed over, as one
+    /// number: two runs that do the same have the same.
+    pub fn trace_digest(&self) -> u64 {
+        self.lock().faults.digest
+    }
+
     /// Calls that a rule made fail so far.
     pub fn struck(&self) -> Vec<(Call, PathBuf)> {
         self.lock().faults.struck.clone()
@@ -214,7 +220,7 @@ impl Disk {
             inode_next: self.inode_next,
             version_next: self.version_next,
             capacity_bytes: self.capacity_bytes,
-            faults: Faults::default(),
+            faults: Faults { digest: self.faults.digest, ..Faults::default() },
             forgets_names: self.forgets_names.clone(),
         }
     }
@@ -290,8 +296,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes as much as there is room for.
-    fn write(&mut self, number: u64, bytes: &[u8], offset: u64) -> io::Result<()> {
+    /// Writes as much as there is room for, and says how much that is; an error where there is none.
+    fn write(&mut self, number: u64, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let free = self.free_bytes();
         let version = self.new_version();
         let inode = self.inode(number);
@@ -301,7 +307,7 @@ impl Disk {
             inode.version = version;
             inode.write(&bytes[..fits], offset as usize);
         }
-        if fits < bytes.len() { Err(FaultError::NoSpace.error()) } else { Ok(()) }
+        if fits == 0 && !bytes.is_empty() { Err(FaultError::NoSpace.error()) } else { Ok(fits) }
     }
 }
 
@@ -409,6 +415,11 @@ impl Storage for SimStorage {
     }
 }
 
+/// A part of so many bytes, at least one of them.
+fn short(len: usize, random: u64) -> usize {
+    if len > 1 { 1 + (random % len as u64) as usize } else { len }
+}
+
 struct SimFile {
     disk: Arc<Mutex<Disk>>,
     number: u64,
@@ -449,8 +460,12 @@ impl File for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut disk = self.admit(Call::Read)?;
-        let short = disk.random.below(16) == 0;
+        let mut disk = self.lock();
+        let is_cut = match disk.admit(Call::Read, &self.path) {
+            Err(Refusal::Fault(FaultError::Short)) => true,
+            admitted => admitted.map(|()| false)?,
+        };
+        let is_short = disk.random.below(16) == 0 || is_cut;
         let cut = disk.random.next_u64();
         let readable_to = disk.faults.unreadable_from(&self.path, offset);
         if readable_to.is_some_and(|end| end <= offset) {
@@ -464,20 +479,26 @@ impl File for SimFile {
         if let Some(end) = readable_to {
             count = count.min((end - offset) as usize);
         }
-        if short && count > 1 {
-            count = 1 + (cut % count as u64) as usize;
+        if is_short {
+            count = short(count, cut);
         }
         buffer[..count].copy_from_slice(&rest[..count]);
         Ok(count)
     }
 
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut disk = self.lock();
         let admitted = disk.admit(Call::Write, &self.path);
         self.require_writable(Call::Write)?;
         match admitted {
             Ok(()) => disk.write(self.number, bytes, offset),
-            Err(Refusal::Stopped) => Err(Refusal::Stopped.into()),
+            Err(Refusal::Fault(FaultError::Short)) => {
+                let count = short(bytes.len(), disk.random.next_u64());
+                disk.write(self.number, &bytes[..count], offset)
+            }
+            Err(refusal @ (Refusal::Stopped | Refusal::Fault(FaultError::Interrupted))) => {
+                Err(refusal.into())
+            }
             Err(refusal) => {
                 let prefix = disk.random.below(bytes.len() as u64 + 1) as usize;
                 disk.write(self.number, &bytes[..prefix], offset)?;

@@ -10,7 +10,7 @@ use engine::storage::sim::Random;
 use engine::ulid::Ulid;
 
 /// A record as it was sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Record {
     pub(crate) topic: String,
     pub(crate) line: Vec<u8>,

@@ -381,19 +381,20 @@ impl Node {
             Job::Write { shard, token, segment, offset, frame } => {
                 let bytes = frame.as_bytes();
                 let file = &self.shards[shard].files[&segment.id()];
-                let result = file.write_all_at(bytes, offset).map(|()| bytes.len());
+                let result = file.write_at(bytes, offset);
                 // Behind a failed frame of its segment it is cut off again, and waits in memory.
-                if result.is_ok() && !self.sim.has_faults() {
+                let is_whole = matches!(result, Ok(count) if count == bytes.len());
+                if is_whole && !self.sim.has_faults() {
                     note_written(model, bytes);
                 }
                 return Some(Job::Written { shard, token, result });
             }
             Job::Tail { shard, token, offset, bytes } => {
                 let result = match &self.shards[shard].tail {
-                    Some(file) => file.write_all_at(&bytes, offset).map(|()| bytes.len()),
+                    Some(file) => file.write_at(&bytes, offset),
                     None => Err(io::ErrorKind::NotFound.into()),
                 };
-                if result.is_ok() {
+                if matches!(result, Ok(count) if count == bytes.len()) {
                     note_written(model, &bytes);
                 }
                 return Some(Job::TailWritten { shard, token, result });

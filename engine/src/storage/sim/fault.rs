@@ -1,5 +1,6 @@
 //! Which calls of the simulated disk fail, and how.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -52,15 +53,21 @@ pub enum FaultError {
     TooManyFiles,
     /// ENOMEM: no memory.
     NoMemory,
+    /// EINTR: a signal came meanwhile; nothing was done.
+    Interrupted,
+    /// No error: a read or write does a part of what it was asked for. Other calls are done whole.
+    Short,
 }
 
 impl FaultError {
+    /// What the system returns in this case.
     pub(super) fn error(self) -> io::Error {
         io::Error::from_raw_os_error(match self {
             Self::Io => libc::EIO,
             Self::NoSpace => libc::ENOSPC,
             Self::TooManyFiles => libc::EMFILE,
             Self::NoMemory => libc::ENOMEM,
+            Self::Interrupted | Self::Short => libc::EINTR,
         })
     }
 }
@@ -142,6 +149,8 @@ pub(super) struct Faults {
     pub(super) stop_at: Option<u64>,
     /// Every call so far.
     pub(super) trace: Vec<Call>,
+    /// Of every call and path since the disk was made, through all its lives.
+    pub(super) digest: u64,
     /// Calls that a rule made fail.
     pub(super) struck: Vec<(Call, PathBuf)>,
 }
@@ -171,10 +180,17 @@ impl Faults {
         random: &mut Random,
     ) -> Result<(), Refusal> {
         self.trace.push(call);
+        let mut hasher = DefaultHasher::new();
+        (self.digest, call, path).hash(&mut hasher);
+        self.digest = hasher.finish();
         if self.has_stopped() {
             return Err(Refusal::Stopped);
         }
         for index in 0..self.rules.len() {
+            let is_of_bytes = matches!(call, Call::Read | Call::Write);
+            if self.rules[index].error == FaultError::Short && !is_of_bytes {
+                continue;
+            }
             if self.rules[index].strikes(call, path, random) {
                 let error = self.rules[index].error;
                 self.struck.push((call, path.to_owned()));

@@ -262,6 +262,38 @@ fn faults_strike_by_count_kind_path_and_chance() {
 }
 
 #[test]
+fn reads_and_writes_that_are_cut_short_or_interrupted_go_on_until_all_is_done() {
+    for error in [FaultError::Short, FaultError::Interrupted] {
+        let sim = disk(1);
+        let file = create(&sim, "a");
+        let bytes: Vec<u8> = (0..3_000u32).map(|n| n as u8).collect();
+        let mut buffer = vec![0; bytes.len()];
+        for call in [Call::Write, Call::Read] {
+            sim.fail(Fault::next(call, 4, error));
+        }
+        let part = file.write_at(&bytes, 0);
+        if error == FaultError::Short {
+            assert!(part.is_ok_and(|count| (1..bytes.len()).contains(&count)));
+        } else {
+            assert_eq!(part.unwrap_err().kind(), io::ErrorKind::Interrupted);
+            assert_eq!(file.len().unwrap(), 0, "nothing was done");
+        }
+        file.write_all_at(&bytes, 0).unwrap();
+        file.read_exact_at(&mut buffer, 0).unwrap();
+        assert_eq!((buffer, sim.struck().len()), (bytes, 8));
+    }
+}
+
+#[test]
+fn calls_that_move_no_bytes_cannot_come_short() {
+    let sim = disk(1);
+    sim.fail(Fault { call: None, ..Fault::random(Call::Sync, 1.0, FaultError::Short) });
+    let file = durable(&sim, "a", b"abc");
+    assert_eq!(&*file.map().unwrap(), b"abc");
+    sim.remove(&path("a")).unwrap();
+}
+
+#[test]
 fn from_the_crash_call_on_everything_fails() {
     let sim = disk(1);
     let file = create(&sim, "a");
