@@ -257,7 +257,8 @@ fn searches(c: &mut Criterion) {
     let (_temp, directory) = scratch();
     let part = segment(&directory, SEGMENT_RUNS, 1);
     let (threads, node, on_thread_start) = (1, String::new(), Arc::new(|_| {}));
-    let searcher = Searcher::start(SearcherOptions { threads, node, on_thread_start })
+    let caches = Arc::clone(&directory.caches);
+    let searcher = Searcher::start(SearcherOptions { threads, node, caches, on_thread_start })
         .expect("a thread can be started");
     let mut group = c.benchmark_group("search");
     group.throughput(Throughput::Bytes(part.text_bytes()));

@@ -16,6 +16,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod bitmap;
+pub mod caches;
 mod checked;
 pub mod chunk;
 pub mod damage;
@@ -28,7 +29,7 @@ pub(crate) mod fuzz;
 pub mod headroom;
 pub mod ingest;
 pub mod limits;
-pub mod open_cache;
+mod open_cache;
 pub mod pulse;
 pub mod restore;
 pub mod run_table;

@@ -2,55 +2,18 @@
 //! frames, validate and map them again.
 //!
 //! Invariants: what the segments of one cache keep is bounded ([`SEGMENTS_OPEN_BYTES_MAX`],
-//! [`SEGMENTS_OPEN_MAX`]), whichever directory they lie in; a segment whose handle goes is not held
-//! here, and costs no other its place; of those that do not fit the ones that were not used since they
-//! were looked at last are closed first (CLOCK).
+//! [`SEGMENTS_OPEN_MAX`]); a segment whose handle goes is not held here, and costs no other its place;
+//! of those that do not fit the ones that were not used since they were looked at last are closed first
+//! (CLOCK).
 //!
-//! How many may be open is a share of the process's descriptors ([`set_segments_open_max`]); where
-//! it runs short of them all the same, or of memory, what nobody reads is closed (`with_room`).
-//!
-//! Not here: whether what is open is still what the file holds, which whoever opens it asks.
+//! Not here: whether what is open is still what the file holds, which whoever opens it asks; how many
+//! may be open ([`crate::caches`]).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::limits::{SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX};
-use crate::storage::Refusal;
-
-/// Segments that may be kept open, of store and ingest each.
-static OPEN_MAX: AtomicUsize = AtomicUsize::new(SEGMENTS_OPEN_MAX);
-
-/// Sets how many segments of store and ingest each may stay open though nobody reads them; those
-/// beyond it are closed. Never more than [`SEGMENTS_OPEN_MAX`].
-pub fn set_segments_open_max(count: usize) {
-    let before = OPEN_MAX.swap(count.min(SEGMENTS_OPEN_MAX), Ordering::Relaxed);
-    if count < before {
-        close_kept();
-    }
-}
-
-/// How often something is tried again for which the process lacks room.
-const TRIES_AGAIN: u32 = 3;
-
-/// Does what takes descriptors and memory. Where the process is short of them, the segments that are
-/// open though nobody reads them are closed, and it is done again.
-pub(crate) fn with_room<T>(mut act: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
-    let mut done = act();
-    for _ in 0..TRIES_AGAIN {
-        match &done {
-            Err(refusal) if refusal.is_shortage() => close_kept(),
-            _ => return done,
-        }
-        done = act();
-    }
-    done
-}
-
-fn close_kept() {
-    crate::store::segment::close_kept();
-    crate::ingest::segment::close_kept();
-}
 
 /// What one segment keeps open.
 #[derive(Debug)]
@@ -74,12 +37,12 @@ struct Entry<T> {
 pub(crate) struct OpenCache<T> {
     queue: Mutex<Queue<T>>,
     bytes_max: usize,
-    count_max: fn() -> usize,
 }
 
 struct Queue<T> {
     entries: VecDeque<Entry<T>>,
     bytes: usize,
+    count_max: usize,
 }
 
 impl<T> Queue<T> {
@@ -93,19 +56,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl<T> Default for OpenCache<T> {
+    fn default() -> Self {
+        Self::bounded(SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX)
+    }
+}
+
 impl<T> OpenCache<T> {
-    /// An empty one with the default bound.
-    pub(crate) const fn new() -> Self {
-        Self::bounded(SEGMENTS_OPEN_BYTES_MAX, || OPEN_MAX.load(Ordering::Relaxed))
+    fn bounded(bytes_max: usize, count_max: usize) -> Self {
+        let queue = Queue { entries: VecDeque::new(), bytes: 0, count_max };
+        Self { queue: Mutex::new(queue), bytes_max }
     }
 
-    const fn bounded(bytes_max: usize, count_max: fn() -> usize) -> Self {
-        let queue = Queue { entries: VecDeque::new(), bytes: 0 };
-        Self { queue: Mutex::new(queue), bytes_max, count_max }
+    /// Sets how many may be open; where that is fewer than before, all that nobody reads is closed.
+    pub(crate) fn set_count_max(&self, count_max: usize) {
+        let before = std::mem::replace(&mut lock(&self.queue).count_max, count_max);
+        if count_max < before {
+            self.close_all();
+        }
     }
 
     fn is_full(&self, queue: &Queue<T>) -> bool {
-        queue.bytes > self.bytes_max || queue.entries.len() > (self.count_max)()
+        queue.bytes > self.bytes_max || queue.entries.len() > queue.count_max
     }
 
     /// Keeps `open`, which takes `bytes`, in its slot as long as there is room.
@@ -157,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_is_used_again_stays_and_the_whole_is_bounded() {
-        let cache = OpenCache::bounded(30, || 9);
+        let cache = OpenCache::bounded(30, 9);
         let slots: Vec<Arc<Slot<usize>>> = (0..9).map(|_| Arc::default()).collect();
         let open: Vec<Arc<usize>> = (0..9).map(Arc::new).collect();
         let is_open = |i: usize| Arc::strong_count(&open[i]) > 1;
@@ -174,7 +146,7 @@ mod tests {
 
     #[test]
     fn no_more_are_kept_than_may_be_open_however_small() {
-        let cache = OpenCache::bounded(30, || 4);
+        let cache = OpenCache::bounded(30, 4);
         let slots: Vec<Arc<Slot<usize>>> = (0..9).map(|_| Arc::default()).collect();
         let open: Vec<Arc<usize>> = (0..9).map(Arc::new).collect();
         for i in 0..9 {
@@ -185,7 +157,7 @@ mod tests {
 
     #[test]
     fn one_that_is_gone_costs_no_other_its_place() {
-        let cache = OpenCache::bounded(30, || 9);
+        let cache = OpenCache::bounded(30, 9);
         let [a, b, c, d]: [Arc<Slot<usize>>; 4] = Default::default();
         let open: Vec<Arc<usize>> = (0..4).map(Arc::new).collect();
         cache.keep(&a, &open[0], 10);
@@ -199,7 +171,7 @@ mod tests {
 
     #[test]
     fn all_that_nobody_reads_is_closed_at_once() {
-        let cache = OpenCache::bounded(30, || 9);
+        let cache = OpenCache::bounded(30, 9);
         let slots: [Arc<Slot<usize>>; 2] = Default::default();
         let open = [Arc::new(1), Arc::new(2)];
         cache.keep(&slots[0], &open[0], 10);
@@ -211,24 +183,25 @@ mod tests {
     }
 
     #[test]
-    fn what_fails_for_want_of_room_is_done_again_and_nothing_else_is() {
-        let of = |errno| Refusal::from(&std::io::Error::from_raw_os_error(errno));
-        let tries = |errno, good_at| {
-            let mut count = 0;
-            let done = with_room(|| {
-                count += 1;
-                if count == good_at { Ok(()) } else { Err(of(errno)) }
-            });
-            (done, count)
-        };
-        assert_eq!(tries(libc::EMFILE, 3), (Ok(()), 3));
-        assert_eq!(tries(libc::EMFILE, 9), (Err(of(libc::EMFILE)), 1 + TRIES_AGAIN));
-        assert_eq!(tries(libc::EIO, 2), (Err(of(libc::EIO)), 1));
+    fn what_one_node_closes_another_one_keeps() {
+        let caches = [OpenCache::bounded(30, 9), OpenCache::bounded(30, 9)];
+        let slots: [[Arc<Slot<usize>>; 3]; 2] = Default::default();
+        let open: [[Arc<usize>; 3]; 2] = Default::default();
+        for (cache, (slots, open)) in caches.iter().zip(slots.iter().zip(&open)) {
+            slots.iter().zip(open).for_each(|(slot, open)| cache.keep(slot, open, 10));
+        }
+        let kept = |node: usize| open[node].iter().filter(|o| Arc::strong_count(o) > 1).count();
+        assert_eq!((kept(0), kept(1)), (3, 3), "each has its own room");
+        caches[0].set_count_max(1);
+        assert_eq!((kept(0), kept(1)), (0, 3));
+        caches[1].close_all();
+        caches[0].keep(&slots[0][0], &open[0][0], 10);
+        assert_eq!((kept(0), kept(1)), (1, 0));
     }
 
     #[test]
     fn a_slot_that_goes_takes_what_it_keeps_with_it() {
-        let cache = OpenCache::bounded(30, || 9);
+        let cache = OpenCache::bounded(30, 9);
         let (slot, open) = (Arc::default(), Arc::new(1));
         cache.keep(&slot, &open, 10);
         assert_eq!(Arc::strong_count(&open), 2);

@@ -128,3 +128,36 @@ fn imports_point_down() {
         }
     }
 }
+
+/// Code of the engine without its tests: file name under `engine/src`, text.
+fn engine_code() -> Vec<(String, String)> {
+    let root = workspace().join("engine/src");
+    let mut found = Vec::new();
+    sources(&root, &mut found);
+    let name = |path: &Path| path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+    let is_test = |name: &str| {
+        ["tests.rs", "fuzz.rs", "testing.rs"].iter().any(|end| name.ends_with(end))
+            || name.contains("tests/")
+    };
+    let named = found.into_iter().map(|path| (name(&path), path));
+    let code = named.filter(|(name, _)| !is_test(name)).map(|(name, path)| {
+        let text = std::fs::read_to_string(path).unwrap();
+        (name, text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned())
+    });
+    let code: Vec<_> = code.collect();
+    assert!(code.len() > 100);
+    code
+}
+
+/// Nodes side by side in a process share nothing but what belongs to the process.
+#[test]
+fn the_engine_keeps_nothing_for_the_whole_process() {
+    // The handler of a signal is the process's.
+    let home = "storage/map.rs";
+    for (name, code) in engine_code().iter().filter(|(name, _)| name != home) {
+        for line in code.lines() {
+            let is_static = line.split_whitespace().take(2).any(|word| word == "static");
+            assert!(!is_static && !line.contains("thread_local!"), "{name} keeps for all: {line}");
+        }
+    }
+}

@@ -159,6 +159,7 @@ fn open_ingest(
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
         pending_timeout_ms: config.ingest.segment_pending_timeout.as_millis() as u64,
         record_size_max: config.ingest.max_record_size_bytes,
+        caches: Arc::clone(&store.catalogue.directory().caches),
         ..RegistryOptions::new(storage, path.clone(), random_seed())
     };
     let recovered = ingest::recover::recover(options, &store.superfluous_ingest(&found), now_ms)

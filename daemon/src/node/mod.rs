@@ -46,6 +46,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use engine::caches::Caches;
 use engine::headroom::HeadroomLimits;
 use engine::ingest::stamp_mark::StampKeeper;
 use engine::search::{Overseer, Searcher, SearcherOptions};
@@ -216,9 +217,10 @@ struct Node {
 }
 
 /// Search on as many threads, which let shards go first.
-fn searcher(threads: usize) -> std::io::Result<Searcher> {
+fn searcher(threads: usize, caches: &Arc<Caches>) -> std::io::Result<Searcher> {
     let on_thread_start = Arc::new(|_| host::yield_to_shards());
-    Searcher::start(SearcherOptions { threads, node: "local".into(), on_thread_start })
+    let (node, caches) = ("local".into(), Arc::clone(caches));
+    Searcher::start(SearcherOptions { threads, node, caches, on_thread_start })
 }
 
 impl Node {
@@ -236,7 +238,8 @@ impl Node {
         let store = store_parts(&config, &data, &common);
         let store_threads = store_work::spawn(config.store.segment_consumers, &store)
             .map_err(refused("a thread"))?;
-        let searcher = searcher(cores.len()).map_err(refused("a thread"))?;
+        let searcher = searcher(cores.len(), &data.catalogue.directory().caches)
+            .map_err(refused("a thread"))?;
         common.watch(&searcher);
         let overseer = searcher.overseer();
         let metrics = Arc::clone(&common.metrics);

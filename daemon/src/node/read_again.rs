@@ -24,7 +24,8 @@ pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("read-again".into()).spawn(move || {
         let mut told = Vec::new();
         for turn in 1_u32.. {
-            engine::open_cache::set_segments_open_max(parts.descriptors.segments_now().kept);
+            let caches = &parts.catalogue.directory().caches;
+            caches.set_segments_open_max(parts.descriptors.segments_now().kept);
             if parts.stop.wait(PAUSE) {
                 return;
             }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
+use crate::decoded::Decoders;
 use crate::run_table::RunTable;
 use crate::storage::{Bytes, Refusal};
 use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
@@ -19,6 +20,7 @@ use crate::topic::Topic;
 pub(super) struct SegmentCheck<'a> {
     path: &'a Path,
     bytes: &'a mut dyn Bytes,
+    decoders: Decoders,
     pub(super) record_count: u64,
     pub(super) damage: Vec<Damage>,
     /// What the run tables say per topic, for comparison with indexes and footer.
@@ -31,6 +33,7 @@ impl<'a> SegmentCheck<'a> {
         Self {
             path,
             bytes,
+            decoders: Decoders::default(),
             record_count: 0,
             damage: Vec::new(),
             slab_topics: BTreeMap::new(),
@@ -151,7 +154,7 @@ impl<'a> SegmentCheck<'a> {
         // All of it at once, so that what is told of header and payload is of the same bytes.
         let read = self.bytes.read(start..start + header.used_len()).map_err(DamageKind::from);
         let (of_header, of_payload) = match read {
-            Ok(bytes) => (BlockHeader::decode(bytes), read_block(bytes, header)),
+            Ok(bytes) => (BlockHeader::decode(bytes), read_block(&self.decoders, bytes, header)),
             Err(refused) => (Ok(*header), Err(refused)),
         };
         if of_header.as_ref() != Ok(header) {
@@ -209,18 +212,22 @@ pub(super) fn of_file(path: &Path, kind: DamageKind) -> Damage {
 }
 
 /// Verifies a block's table and text, and that each run is as many lines as it claims.
-fn read_block(bytes: &[u8], header: &BlockHeader) -> Result<RunTable, DamageKind> {
+fn read_block(
+    decoders: &Decoders,
+    bytes: &[u8],
+    header: &BlockHeader,
+) -> Result<RunTable, DamageKind> {
     let payload = bytes
         .get(BLOCK_HEADER_LEN..header.used_len() as usize)
         .ok_or(DamageKind::Truncated("block"))?;
     let (table, text) = payload.split_at(header.table_len as usize);
     header.check_text(text)?;
-    let table = header.decode_table(table)?;
+    let table = header.decode_table(decoders, table)?;
     let decoded;
     let text = if header.codec == CODEC_NONE {
         text
     } else {
-        decoded = header.decode_text(text)?;
+        decoded = header.decode_text(decoders, text)?;
         &decoded
     };
     if table.describes(text) { Ok(table) } else { Err(DamageKind::Malformed("text of a block")) }

@@ -21,7 +21,7 @@ pub mod left_in_tail;
 pub mod lines;
 pub mod log;
 pub mod memory;
-mod open;
+pub(crate) mod open;
 pub mod recover;
 pub mod registry;
 pub mod segment;

@@ -22,7 +22,7 @@ use crate::storage::Refusal;
 use crate::topic::Topic;
 
 /// A segment whose frames were found.
-pub(super) struct OpenSegment {
+pub(crate) struct OpenSegment {
     path: PathBuf,
     source: Mutex<Source>,
     /// Of what is mapped: to map it anew after a fault.

@@ -257,7 +257,7 @@ impl Recovery<'_> {
             written_len: walk.end,
             content: Content::default(),
         };
-        let segment = Segment::new(Arc::clone(&self.storage), self.directory(), file);
+        let segment = Segment::new(self.found.registry.options(), file);
         self.lives.push(Life { segment: Arc::new(segment), frames: walk.frames });
         true
     }

@@ -8,16 +8,18 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::examine::{Depth, Found, Verdict, examine};
 use super::open::{Frames, OpenSegment};
+use super::registry::RegistryOptions;
 use super::walk::{self, Ending, Source, WalkOptions};
+use crate::caches::Caches;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
-use crate::open_cache::{OpenCache, Slot};
+use crate::open_cache::Slot;
 use crate::storage::Refusal;
 use crate::storage::{File, Open, Storage};
 use crate::ulid::{ULID_TEXT_LEN, Ulid};
@@ -180,6 +182,7 @@ pub struct Segment {
     id: Ulid,
     directory: PathBuf,
     storage: Arc<dyn Storage>,
+    caches: Arc<Caches>,
     extent: Extent,
     /// Length of the file, bytes.
     file_len: AtomicU64,
@@ -213,14 +216,6 @@ struct Label {
     cut_next: Option<Cut>,
 }
 
-/// Complete segments that are open though nobody reads them.
-static KEPT: OpenCache<OpenSegment> = OpenCache::new();
-
-/// Closes what is open though nobody reads it.
-pub(crate) fn close_kept() {
-    KEPT.close_all();
-}
-
 impl fmt::Debug for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", self.name(), self.written_len())
@@ -245,11 +240,12 @@ pub(super) struct SegmentFile {
 }
 
 impl Segment {
-    pub(super) fn new(storage: Arc<dyn Storage>, directory: &Path, file: SegmentFile) -> Self {
+    pub(super) fn new(options: &RegistryOptions, file: SegmentFile) -> Self {
         Self {
             id: file.id,
-            directory: directory.to_path_buf(),
-            storage,
+            directory: options.directory.clone(),
+            storage: Arc::clone(&options.storage),
+            caches: Arc::clone(&options.caches),
             extent: file.extent,
             file_len: AtomicU64::new(file.file_len),
             written_len: AtomicU64::new(file.written_len),
@@ -470,7 +466,7 @@ impl Segment {
         let stamp = file.version_stamp()?;
         let mut seen = lock(&self.seen);
         if let Some(open) = seen.1.upgrade().filter(|_| seen.0 == stamp) {
-            KEPT.keep(&self.kept, &open, open.memory_bytes());
+            self.caches.ingest.keep(&self.kept, &open, open.memory_bytes());
             return Ok(open);
         }
         let open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
@@ -480,7 +476,7 @@ impl Segment {
         }
         let open = Arc::new(open);
         *seen = (stamp, Arc::downgrade(&open));
-        KEPT.keep(&self.kept, &open, open.memory_bytes());
+        self.caches.ingest.keep(&self.kept, &open, open.memory_bytes());
         Ok(open)
     }
 

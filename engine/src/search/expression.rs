@@ -25,7 +25,7 @@ use regex_automata::util::syntax as automata_syntax;
 use regex_syntax::ast::{self, Ast, ClassSetItem};
 use regex_syntax::hir::{self, Hir, HirKind, Look};
 
-use super::caches::CachePool;
+use super::automata::{AutomatonMemory, CachePool};
 use super::folded::FoldedFinder;
 use super::required::{Analysis, Required};
 use crate::limits::{
@@ -40,13 +40,13 @@ const REQUIRED_BYTES_MIN: usize = 3;
 #[derive(Clone)]
 pub struct Expression {
     inner: Arc<Inner>,
+    caches: Arc<CachePool>,
 }
 
 struct Inner {
     text: String,
     compiled: Compiled,
     required: Required,
-    caches: CachePool,
 }
 
 /// How records are matched.
@@ -165,21 +165,25 @@ impl Expression {
             (_, false, true) => compile(&regex_syntax::escape(text), true, compiled_bytes_max)?,
             (_, true, _) => compile(text, case_insensitive, compiled_bytes_max)?,
         };
-        let caches = CachePool::default();
         let text = text.to_owned();
-        Ok(Self { inner: Arc::new(Inner { text, compiled, required, caches }) })
+        let inner = Arc::new(Inner { text, compiled, required });
+        Ok(Self { inner, caches: Arc::default() })
     }
 
     /// The expression that every record matches.
     pub fn all() -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                text: String::new(),
-                compiled: Compiled::All,
-                required: Required::Anything,
-                caches: CachePool::default(),
-            }),
+        let (text, compiled, required) = (String::new(), Compiled::All, Required::Anything);
+        let inner = Arc::new(Inner { text, compiled, required });
+        Self { inner, caches: Arc::default() }
+    }
+
+    /// The same, with what its automata learn kept among that of others.
+    #[must_use]
+    pub fn kept_within(mut self, memory: &AutomatonMemory) -> Self {
+        if !self.caches.is_within(memory) {
+            self.caches = Arc::new(CachePool::within(memory));
         }
+        self
     }
 
     /// As it was given.
@@ -222,7 +226,7 @@ impl Expression {
     }
 
     pub(super) fn caches(&self) -> &CachePool {
-        &self.inner.caches
+        &self.caches
     }
 }
 

@@ -143,7 +143,8 @@ fn in_file(first: u64, count: u64, chunk: Option<usize>) -> InFile {
 
 fn searcher(threads: usize) -> Searcher {
     let on_thread_start: ThreadHook = Arc::new(|_| {});
-    Searcher::start(SearcherOptions { threads, node: "here".into(), on_thread_start }).unwrap()
+    let (node, caches) = ("here".into(), Arc::default());
+    Searcher::start(SearcherOptions { threads, node, caches, on_thread_start }).unwrap()
 }
 
 fn ask(searcher: &Searcher, parts: &[Arc<dyn Part>]) -> PipeReader {

@@ -18,6 +18,7 @@ fn searcher_within(held_bytes_max: usize) -> Searcher {
     let options = SearcherOptions {
         threads: THREADS,
         node: "here".into(),
+        caches: Arc::default(),
         on_thread_start: Arc::new(|_| {}),
     };
     Searcher::start_within(options, held_bytes_max).unwrap()

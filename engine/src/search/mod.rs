@@ -13,7 +13,7 @@
 //!
 //! Not here: sockets and HTTP (`net`), where snapshots come from (`ingest`, `store`), the clock.
 
-mod caches;
+mod automata;
 mod consumer;
 pub mod expression;
 mod feed;
@@ -51,6 +51,7 @@ mod track;
 mod turns;
 pub mod window;
 
+pub use automata::AutomatonMemory;
 pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
 pub use hanging::{GivenUp, Standing};

@@ -17,6 +17,7 @@ use super::pool::{Pool, Shared, ThreadHook};
 use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::ticket::{Ticket, ticket};
+use crate::caches::Caches;
 use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HELD_BYTES_MAX, QUERY_HITS_MAX};
 use crate::pulse::Pulse;
 use crate::ulid::{MS_MAX, Ulid};
@@ -28,6 +29,8 @@ pub struct SearcherOptions {
     pub threads: usize,
     /// Name of this node in what is told as missing.
     pub node: String,
+    /// What the node keeps at hand.
+    pub caches: Arc<Caches>,
     /// Called first on each scan thread with its number, to pin or renice it.
     pub on_thread_start: ThreadHook,
 }
@@ -63,6 +66,7 @@ pub struct Searcher {
     pool: Pool,
     threads: usize,
     node: String,
+    caches: Arc<Caches>,
 }
 
 impl Searcher {
@@ -78,7 +82,13 @@ impl Searcher {
     ) -> io::Result<Self> {
         let threads = options.threads.max(1);
         let pool = Pool::start(threads, &options.on_thread_start, held_bytes_max)?;
-        Ok(Self { pool, threads, node: options.node })
+        Ok(Self { pool, threads, node: options.node, caches: options.caches })
+    }
+
+    /// The same expression, with what its automata learn kept within what this node may keep: for those
+    /// who match records elsewhere. Queries need not ask.
+    pub fn adopt(&self, expression: Expression) -> Expression {
+        expression.kept_within(&self.caches.automata)
     }
 
     /// Queries that are running or parked.
@@ -182,13 +192,20 @@ impl Searcher {
         ticket
     }
 
-    fn submit(&self, id: u64, spec: QuerySpec, snapshot: Snapshot, consumer: Box<dyn Consumer>) {
+    fn submit(
+        &self,
+        id: u64,
+        mut spec: QuerySpec,
+        snapshot: Snapshot,
+        consumer: Box<dyn Consumer>,
+    ) {
         let options = SweepOptions {
             window: 2 * self.threads + 2,
             node: self.node.clone(),
             hits_max: QUERY_HITS_MAX,
             counts_only: consumer.counts_only(),
         };
+        spec.expression = self.adopt(spec.expression);
         self.pool.shared.submit(id, Sweep::new(spec, snapshot, options), consumer);
     }
 

@@ -281,7 +281,8 @@ proptest! {
 
 pub(super) fn searcher(threads: usize) -> Searcher {
     let on_thread_start: ThreadHook = Arc::new(|_| {});
-    Searcher::start(SearcherOptions { threads, node: "here".into(), on_thread_start }).unwrap()
+    let (node, caches) = ("here".into(), Arc::default());
+    Searcher::start(SearcherOptions { threads, node, caches, on_thread_start }).unwrap()
 }
 
 #[test]
@@ -576,7 +577,8 @@ fn threads_say_who_they_are_before_they_work() {
         assert_eq!(std::thread::current().name(), Some(format!("scan-{index}").as_str()));
         seen.fetch_add(1 << (8 * index), Ordering::Relaxed);
     });
-    let options = SearcherOptions { threads: 3, node: String::new(), on_thread_start };
+    let (node, caches) = (String::new(), Arc::default());
+    let options = SearcherOptions { threads: 3, node, caches, on_thread_start };
     drop(Searcher::start(options).unwrap());
     assert_eq!(started.load(Ordering::Relaxed), 0x01_01_01);
 }

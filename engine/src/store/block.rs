@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use crate::damage::DamageKind;
-use crate::decoded::DecodedText;
+use crate::decoded::{DecodedText, Decoders};
 use crate::limits::{CHUNK_TEXT_MAX, RUN_TABLE_BYTES_MAX};
 use crate::run_table::RunTable;
 use crate::ulid::Ulid;
@@ -151,7 +151,7 @@ impl BlockHeader {
     }
 
     /// Verifies and reads the run table.
-    pub fn decode_table(&self, stored: &[u8]) -> Result<RunTable, DamageKind> {
+    pub fn decode_table(&self, decoders: &Decoders, stored: &[u8]) -> Result<RunTable, DamageKind> {
         self.check_codecs()?;
         if crc32fast::hash(stored) != self.table_crc {
             return Err(DamageKind::Checksum("run table"));
@@ -159,7 +159,10 @@ impl BlockHeader {
         let (records, text_len) = (u64::from(self.record_count), u64::from(self.text_len));
         let malformed = DamageKind::Malformed("run table");
         let table = match self.table_codec {
-            CODEC_ZSTD => Cow::Owned(codec::decode_table(stored).map_err(|_| malformed.clone())?),
+            CODEC_ZSTD => {
+                let table = codec::decode_table(decoders, stored);
+                Cow::Owned(table.map_err(|_| malformed.clone())?)
+            }
             _ => Cow::Borrowed(stored),
         };
         let table = RunTable::decode(&table, records, text_len).map_err(|_| malformed)?;
@@ -170,8 +173,12 @@ impl BlockHeader {
     }
 
     /// Decodes a text that is stored as zstd. It was verified before, or is verified after.
-    pub fn decode_text(&self, stored: &[u8]) -> Result<DecodedText, DamageKind> {
-        codec::decode_text(stored, self.text_len as usize)
+    pub fn decode_text(
+        &self,
+        decoders: &Decoders,
+        stored: &[u8],
+    ) -> Result<DecodedText, DamageKind> {
+        codec::decode_text(decoders, stored, self.text_len as usize)
             .map_err(|_| DamageKind::Malformed("text of a block"))
     }
 
@@ -235,7 +242,10 @@ mod tests {
         assert_eq!(BlockHeader::decode(&later.encode()), Ok(later), "the container knows it");
         assert!(matches!(later.check_text(b""), Err(DamageKind::Unsupported(_))));
         let later = BlockHeader { table_codec: 9, ..header() };
-        assert!(matches!(later.decode_table(b""), Err(DamageKind::Unsupported(_))));
+        assert!(matches!(
+            later.decode_table(&Decoders::default(), b""),
+            Err(DamageKind::Unsupported(_))
+        ));
     }
 
     proptest! {

@@ -6,13 +6,12 @@
 //! and fails unless it is exactly that. Checksums are elsewhere: they are of the bytes as stored,
 //! so that what is decoded here was verified before.
 
-use std::cell::RefCell;
 use std::fmt;
 
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::bulk::Compressor;
 use zstd::zstd_safe::{compress_bound, get_frame_content_size};
 
-use crate::decoded::DecodedText;
+use crate::decoded::{DecodedText, Decoders};
 use crate::limits::{PACKED_TABLE_BYTES_MIN, RUN_TABLE_BYTES_MAX};
 use crate::run_table::RunTable;
 
@@ -107,19 +106,23 @@ fn pack(compressor: &mut Compressor<'_>, raw: &[u8], into: &mut Vec<u8>) -> usiz
 pub(super) struct NotDecodable;
 
 /// Decodes a text of exactly `len` bytes.
-pub(super) fn decode_text(stored: &[u8], len: usize) -> Result<DecodedText, NotDecodable> {
+pub(super) fn decode_text(
+    decoders: &Decoders,
+    stored: &[u8],
+    len: usize,
+) -> Result<DecodedText, NotDecodable> {
     if content_size(stored) != Some(len) {
         return Err(NotDecodable);
     }
-    DecodedText::new(len, |buffer| unpack(stored, len, buffer))
+    decoders.text(len, |buffer| unpack(decoders, stored, (len, buffer)))
 }
 
 /// Decodes a run table, whose length the frame itself says.
-pub(super) fn decode_table(stored: &[u8]) -> Result<Vec<u8>, NotDecodable> {
+pub(super) fn decode_table(decoders: &Decoders, stored: &[u8]) -> Result<Vec<u8>, NotDecodable> {
     let len = content_size(stored).filter(|&len| len <= RUN_TABLE_BYTES_MAX);
     let len = len.ok_or(NotDecodable)?;
     let mut table = Vec::with_capacity(len);
-    unpack(stored, len, &mut table)?;
+    unpack(decoders, stored, (len, &mut table))?;
     Ok(table)
 }
 
@@ -128,19 +131,16 @@ fn content_size(stored: &[u8]) -> Option<usize> {
     usize::try_from(get_frame_content_size(stored).ok()??).ok()
 }
 
-thread_local! {
-    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-}
-
 /// Writes at most as much as the buffer has room for; fails unless it was `len` bytes.
-fn unpack(stored: &[u8], len: usize, buffer: &mut Vec<u8>) -> Result<(), NotDecodable> {
-    DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor = slot.get_or_insert_default();
-        match decompressor.decompress_to_buffer(stored, buffer) {
-            Ok(written) if written == len => Ok(()),
-            _ => Err(NotDecodable),
-        }
-    })
+fn unpack(
+    decoders: &Decoders,
+    stored: &[u8],
+    (len, buffer): (usize, &mut Vec<u8>),
+) -> Result<(), NotDecodable> {
+    match decoders.unpack(stored, buffer) {
+        Ok(written) if written == len => Ok(()),
+        _ => Err(NotDecodable),
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +150,14 @@ mod tests {
     use crate::topic::Topic;
     use crate::ulid::Ulid;
     use proptest::prelude::*;
+
+    fn decode_text(stored: &[u8], len: usize) -> Result<DecodedText, NotDecodable> {
+        super::decode_text(&Decoders::default(), stored, len)
+    }
+
+    fn decode_table(stored: &[u8]) -> Result<Vec<u8>, NotDecodable> {
+        super::decode_table(&Decoders::default(), stored)
+    }
 
     fn table(runs: u64) -> RunTable {
         let mut table = RunTable::default();

@@ -16,6 +16,7 @@ use super::segment::StoreSegment;
 use super::slab::{SlabTrailer, decode_slab_header};
 use super::testing::{PACKED, Record, SMALL, append_all, directory, read_all, record, write};
 use super::writer::{SegmentWriter, WriterOptions};
+use crate::decoded::Decoders;
 use crate::fuzz::{assert_little_was_allocated, cases, changed, changes};
 use crate::run_table::RunTable;
 use crate::ulid::Ulid;
@@ -127,7 +128,7 @@ proptest! {
             if let Some(block) = rest.get(..used) {
                 let text = &block[used - header.encoded_len as usize..];
                 let _ = header.check_text(text);
-                if let Ok(decoded) = header.decode_text(text) {
+                if let Ok(decoded) = header.decode_text(&Decoders::default(), text) {
                     prop_assert_eq!(decoded.len(), header.text_len as usize);
                 }
             }
@@ -154,10 +155,10 @@ proptest! {
         };
         if header.validate().is_ok() {
             prop_assert!(header.check_text(&stored).is_ok());
-            if let Ok(decoded) = header.decode_text(&stored) {
+            if let Ok(decoded) = header.decode_text(&Decoders::default(), &stored) {
                 prop_assert_eq!(decoded.len(), len as usize);
             }
-            let _ = header.decode_table(&stored);
+            let _ = header.decode_table(&Decoders::default(), &stored);
         }
         assert_little_was_allocated();
     }

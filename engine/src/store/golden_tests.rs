@@ -12,6 +12,7 @@ use super::name::{IdSource, Name, SegmentId};
 use super::testing::{Record, append_all, directory, read_all};
 use super::writer::{SegmentWriter, WriterOptions};
 use super::{StoreDirectory, open};
+use crate::decoded::Decoders;
 use crate::storage::OsStorage;
 use crate::ulid::Ulid;
 use std::path::Path;
@@ -130,9 +131,9 @@ fn the_compressed_block_on_the_page_is_what_is_written_and_read() {
     let text = &text[..header.encoded_len as usize];
     assert_eq!((header.codec, header.table_codec), (CODEC_ZSTD, CODEC_NONE));
     assert_eq!(header.check_text(text), Ok(()));
-    let table = header.decode_table(table).unwrap();
+    let table = header.decode_table(&Decoders::default(), table).unwrap();
     let lines: Vec<_> =
         compressed_example().into_iter().flat_map(|r| [r.line, vec![b'\n']].concat()).collect();
-    assert_eq!(*header.decode_text(text).unwrap(), *lines);
+    assert_eq!(*header.decode_text(&Decoders::default(), text).unwrap(), *lines);
     assert!(table.describes(&lines));
 }

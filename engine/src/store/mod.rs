@@ -52,6 +52,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::caches::Caches;
 use crate::storage::Storage;
 
 use name::IdSource;
@@ -64,6 +65,8 @@ pub struct StoreDirectory {
     pub path: PathBuf,
     /// Identities for new segments and slabs.
     pub ids: IdSource,
+    /// What its node keeps at hand: its own, which the other side and search are given, too.
+    pub caches: Arc<Caches>,
     /// Whose turn it is to make names durable, and what came of it.
     names: Names,
     /// Which directory had the path at the start, if that could be told.
@@ -89,7 +92,8 @@ impl StoreDirectory {
     /// The directory at `path`.
     pub fn new(storage: Arc<dyn Storage>, path: PathBuf, ids: IdSource) -> Self {
         let ground = storage.identity(&path).ok();
-        Self { storage, path, ids, names: Names::default(), ground }
+        let caches = Arc::default();
+        Self { storage, path, ids, caches, names: Names::default(), ground }
     }
 
     /// Looks whether it is where it was. An error: another one has its place, or nobody knows: what is

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::chunk::TopicList;
 use crate::damage::{Damage, DamageKind};
+use crate::decoded::Decoders;
 use crate::limits::BLOCK_ALIGNMENT;
 use crate::signature::{Matrix, SIGNATURE_SCHEME};
 use crate::storage::{Bytes, Refusal};
@@ -407,14 +408,18 @@ pub(super) fn verify_sections(
 }
 
 /// Verifies a block as it is stored: header, table, text.
-pub(super) fn verify_block(bytes: &[u8], header: &BlockHeader) -> Result<(), DamageKind> {
+pub(super) fn verify_block(
+    decoders: &Decoders,
+    bytes: &[u8],
+    header: &BlockHeader,
+) -> Result<(), DamageKind> {
     let bytes = bytes.get(..header.used_len() as usize).ok_or(DamageKind::Truncated("block"))?;
     if BlockHeader::decode(bytes)? != *header {
         return Err(DamageKind::Malformed("block header"));
     }
     let (table, text) = bytes[BLOCK_HEADER_LEN..].split_at(header.table_len as usize);
     header.check_text(text)?;
-    header.decode_table(table).map(|_| ())
+    header.decode_table(decoders, table).map(|_| ())
 }
 
 struct SlabIds {

@@ -12,10 +12,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::caches::Caches;
 use crate::checked::Checked;
 use crate::chunk::{Candidates, Chunk, ChunkMeta, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
-use crate::decoded::DecodedText;
+use crate::decoded::{DecodedText, Decoders};
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::run_table::RunTable;
 use crate::search::required::Required;
@@ -71,6 +72,7 @@ pub struct OpenSegment {
     map: Option<Arc<Map>>,
     pub(super) checked: Arc<Checked>,
     known: Arc<KnownDamage>,
+    decoders: Decoders,
     pub(super) blocks: Blocks,
     signatures: Signatures,
     pub(super) damage: Vec<Damage>,
@@ -83,6 +85,7 @@ impl OpenSegment {
         path: &Path,
         file: Arc<dyn File>,
         known: &Arc<KnownDamage>,
+        caches: &Caches,
     ) -> Result<(Self, Option<Footer>), Refusal> {
         let mut bytes = FileBytes::new(Arc::clone(&file))?;
         let found = open::find(path, &mut bytes)?;
@@ -96,6 +99,7 @@ impl OpenSegment {
             map: None,
             checked,
             known: Arc::clone(known),
+            decoders: caches.decoders.clone(),
             signatures,
             blocks,
             damage: found.damage,
@@ -182,7 +186,7 @@ impl OpenSegment {
         }
         let len = (span.end - span.start) as usize;
         let read = |buffer: &mut Vec<u8>| read_into(&*self.file, buffer, &span);
-        let part = DecodedText::new(len, read).map_err(|e: io::Error| Refusal::from(&e))?;
+        let part = self.decoders.text(len, read).map_err(|e: io::Error| Refusal::from(&e))?;
         if part.len() == len { Ok(part) } else { Err(SHORT) }
     }
 
@@ -233,13 +237,13 @@ impl OpenSegment {
         let is_verified = self.checked.is_text_verified(index);
         let mapped = self.mapped(|map| {
             let (table, text) = place.spans_in(map)?;
-            let table = place.header.decode_table(&map[table])?;
+            let table = place.header.decode_table(&self.decoders, &map[table])?;
             if !is_verified {
                 place.header.check_text(&map[text.clone()])?;
             }
             let text = match place.header.codec {
                 CODEC_NONE => Text::Mapped(Arc::clone(map), text),
-                _ => Text::Decoded(Arc::new(place.header.decode_text(&map[text])?)),
+                _ => Text::Decoded(Arc::new(place.header.decode_text(&self.decoders, &map[text])?)),
             };
             Ok(Chunk { table, text })
         });
@@ -254,12 +258,12 @@ impl OpenSegment {
 
     fn read_unmapped(&self, place: &BlockPlace) -> Result<Chunk, DamageKind> {
         let (table, text) = place.spans();
-        let table = place.header.decode_table(&self.part(table)?)?;
+        let table = place.header.decode_table(&self.decoders, &self.part(table)?)?;
         let stored = self.part(text)?;
         place.header.check_text(&stored)?;
         let text = match place.header.codec {
             CODEC_NONE => stored,
-            _ => place.header.decode_text(&stored)?,
+            _ => place.header.decode_text(&self.decoders, &stored)?,
         };
         Ok(Chunk { table, text: Text::Decoded(Arc::new(text)) })
     }
@@ -268,11 +272,11 @@ impl OpenSegment {
         let place = self.place(index);
         let mapped = self.mapped(|map| {
             let (table, _) = place.spans_in(map)?;
-            place.header.decode_table(&map[table])
+            place.header.decode_table(&self.decoders, &map[table])
         });
         let table = mapped.unwrap_or_else(|| {
             let (table, _) = place.spans();
-            place.header.decode_table(&self.part(table)?)
+            place.header.decode_table(&self.decoders, &self.part(table)?)
         });
         let table = self.told(index, &place, table)?;
         self.checked.table_is_whole(index);
@@ -283,12 +287,12 @@ impl OpenSegment {
         let place = self.place(index);
         let mapped = self.mapped(|map| {
             let (table, text) = place.spans_in(map)?;
-            place.header.decode_table(&map[table])?;
+            place.header.decode_table(&self.decoders, &map[table])?;
             place.header.check_text(&map[text])
         });
         let verified = mapped.unwrap_or_else(|| {
             let (table, text) = place.spans();
-            place.header.decode_table(&self.part(table)?)?;
+            place.header.decode_table(&self.decoders, &self.part(table)?)?;
             place.header.check_text(&self.part(text)?)
         });
         self.told(index, &place, verified)?;

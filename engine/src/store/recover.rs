@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use crate::chunk::OpenPart;
 use crate::damage::Damage;
-use crate::open_cache::with_room;
 use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
@@ -187,7 +186,7 @@ impl Recovery<'_> {
     }
 
     fn unfinished(&mut self, path: PathBuf) {
-        let start = with_room(|| {
+        let start = self.directory.caches.with_room(|| {
             let file = self.directory.storage.open(&path, Open::Read);
             let file = file.map_err(|e| Refusal::from(&e))?;
             let mut bytes = FileBytes::new(file)?;

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::caches::Caches;
 use crate::checked::Checked;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
-use crate::open_cache::{OpenCache, Slot, with_room};
+use crate::open_cache::Slot;
 use crate::storage::{File, Open, Refusal, Storage};
 use crate::ulid::Ulid;
 
@@ -44,6 +45,7 @@ pub struct SegmentMeta {
 /// A published segment.
 pub struct StoreSegment {
     storage: Arc<dyn Storage>,
+    caches: Arc<Caches>,
     path: PathBuf,
     meta: SegmentMeta,
     is_damaged: AtomicBool,
@@ -67,14 +69,6 @@ struct Shunned {
 
 /// Plans for which a segment is left alone at first, and at most: some seconds, half an hour.
 const SHUNNED_PLANS: std::ops::RangeInclusive<u32> = 16..=4096;
-
-/// Segments that are open though nobody reads them.
-static KEPT: OpenCache<OpenSegment> = OpenCache::new();
-
-/// Closes what is open though nobody reads it.
-pub(crate) fn close_kept() {
-    KEPT.close_all();
-}
 
 #[derive(Default)]
 struct Cached {
@@ -112,11 +106,11 @@ impl StoreSegment {
             text_bytes: footer.text_bytes(),
             file_bytes,
         };
-        Self::new(Arc::clone(&directory.storage), path, meta, Arc::default(), [false; 2])
+        Self::new(directory, path, meta, Arc::default(), [false; 2])
     }
 
     fn new(
-        storage: Arc<dyn Storage>,
+        directory: &StoreDirectory,
         path: PathBuf,
         meta: SegmentMeta,
         known: Arc<KnownDamage>,
@@ -125,7 +119,8 @@ impl StoreSegment {
         let is_damaged = AtomicBool::new(is_damaged);
         let (cached, kept, shunned) = (Mutex::default(), Arc::default(), Shunned::default());
         Arc::new(Self {
-            storage,
+            storage: Arc::clone(&directory.storage),
+            caches: Arc::clone(&directory.caches),
             path,
             meta,
             is_damaged,
@@ -141,9 +136,10 @@ impl StoreSegment {
     /// Opens a file that was found, named as a segment of ours. An error: none of it is readable.
     pub fn load(directory: &StoreDirectory, path: &Path) -> Result<Loaded, Damage> {
         let known = Arc::default();
-        let found = with_room(|| {
+        let caches = &directory.caches;
+        let found = caches.with_room(|| {
             let file = open_file(&directory.storage, path)?;
-            OpenSegment::find(path, file, &known)
+            OpenSegment::find(path, file, &known, caches)
         });
         let (open, footer) = found.map_err(|refusal| unread(path, refusal))?;
         let whole = |kind| damage_of_file(path, kind);
@@ -173,8 +169,7 @@ impl StoreSegment {
         known.begin(&damage);
         let lossy = damage.iter().any(|d| d.loses_records() && d.refusal().is_none());
         let state = [lossy, known.is_refused()];
-        let storage = Arc::clone(&directory.storage);
-        let segment = Self::new(storage, path.to_owned(), meta, known, state);
+        let segment = Self::new(directory, path.to_owned(), meta, known, state);
         Ok(Loaded { segment, inputs, misnamed, damage })
     }
 
@@ -191,9 +186,8 @@ impl StoreSegment {
         let meta = SegmentMeta { id, first, last, record_count: 0, text_bytes: 0, file_bytes };
         let known = Arc::new(KnownDamage::default());
         known.begin(&[Damage { range: Some((first, last)), ..damage.clone() }]);
-        let storage = Arc::clone(&directory.storage);
         let is_unread = damage.refusal().is_some();
-        Some(Self::new(storage, path.to_owned(), meta, known, [!is_unread, is_unread]))
+        Some(Self::new(directory, path.to_owned(), meta, known, [!is_unread, is_unread]))
     }
 
     /// Its totals.
@@ -271,10 +265,10 @@ impl StoreSegment {
     /// Opens it, or shares it with those who have it open. What a refusal says is told until it is
     /// opened again; of a shortage of this process nothing is remembered.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
-        let opened = with_room(|| self.open_or_share());
+        let opened = self.caches.with_room(|| self.open_or_share());
         let open = opened.map_err(|refusal| self.refused(refusal))?;
         if !open.is_faulty() {
-            KEPT.keep(&self.kept, &open, open.memory_bytes());
+            self.caches.store.keep(&self.kept, &open, open.memory_bytes());
         }
         Ok(open)
     }
@@ -282,9 +276,9 @@ impl StoreSegment {
     /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
     /// believed, and it is read through no map.
     pub fn open_alone(&self) -> Result<Arc<OpenSegment>, Damage> {
-        let found = with_room(|| {
+        let found = self.caches.with_room(|| {
             let file = open_file(&self.storage, &self.path)?;
-            OpenSegment::find(&self.path, file, &self.known)
+            OpenSegment::find(&self.path, file, &self.known, &self.caches)
         });
         found.map(|(open, _)| Arc::new(open)).map_err(|refusal| self.refused(refusal))
     }
@@ -298,7 +292,7 @@ impl StoreSegment {
         {
             return Ok(open);
         }
-        let (mut this, _) = OpenSegment::find(&self.path, file, &self.known)?;
+        let (mut this, _) = OpenSegment::find(&self.path, file, &self.known, &self.caches)?;
         this.map();
         if stamp == cached.stamp && cached.checked.is_like(&this.checked) {
             this.checked = Arc::clone(&cached.checked);

@@ -143,6 +143,23 @@ fn a_segment_that_is_not_published_leaves_no_file() {
 }
 
 #[test]
+fn what_one_node_closes_stays_open_for_the_node_beside_it() {
+    let temps = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let nodes = temps.each_ref().map(|temp| directory(temp.path()));
+    let segments = nodes.each_ref().map(|node| write(node, SMALL, &records(30)));
+    let open = segments.each_ref().map(|s| Arc::downgrade(&s.open_shared().unwrap()));
+    let is_open = || open.each_ref().map(|open| open.strong_count() > 0);
+    assert_eq!(is_open(), [true, true], "though nobody reads them");
+    nodes[0].caches.set_segments_open_max(0);
+    assert_eq!(is_open(), [false, true]);
+    let done = nodes[1].caches.with_room(|| {
+        let full = std::io::Error::from_raw_os_error(libc::EMFILE);
+        if is_open()[1] { Err(Refusal::from(&full)) } else { Ok(()) }
+    });
+    assert_eq!(done, Ok(()), "where room is short it is closed, and tried again");
+}
+
+#[test]
 fn a_file_that_changes_is_verified_again() {
     let temp = tempfile::tempdir().unwrap();
     let segment = write(&directory(temp.path()), SMALL, &records(30));

@@ -218,6 +218,7 @@ impl SegmentWriter {
             return Err(DamageKind::Malformed("slab header").into());
         }
         self.output.put(header)?;
+        let decoders = self.output.directory().caches.decoders.clone();
         let mut at = SLAB_HEADER_LEN as u64;
         for block in &index.blocks {
             let stored = block.header.stored_len();
@@ -225,7 +226,7 @@ impl SegmentWriter {
             if block.offset != at || bytes.len() as u64 != stored {
                 return Err(DamageKind::Malformed("block index").into());
             }
-            verify_block(bytes, &block.header)?;
+            verify_block(&decoders, bytes, &block.header)?;
             self.output.put(bytes)?;
             at += stored;
         }

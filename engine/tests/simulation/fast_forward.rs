@@ -244,8 +244,12 @@ impl Day {
 
 /// What a client reads: in order, nothing twice, and no other than what is there.
 fn check_answer(node: &Node, found: &Found) {
-    let options =
-        SearcherOptions { threads: 1, node: "local".into(), on_thread_start: Arc::new(|_| {}) };
+    let options = SearcherOptions {
+        threads: 1,
+        node: "local".into(),
+        caches: Arc::default(),
+        on_thread_start: Arc::new(|_| {}),
+    };
     let searcher = Searcher::start(options).expect("a thread");
     let spec = QuerySpec {
         from: Ulid::MIN,

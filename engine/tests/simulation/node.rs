@@ -160,6 +160,7 @@ impl Node {
             PathBuf::from(STORE),
             IdSource::seeded(settings.seed << 20),
         ));
+        let caches = Arc::clone(&store.caches);
         let stored =
             engine::store::recover::recover(&store, now.wall_ms).map_err(|e| e.to_string())?;
         let entries = storage.list(Path::new(INGEST)).map_err(|e| format!("{INGEST}: {e}"))?;
@@ -170,6 +171,7 @@ impl Node {
         let options = RegistryOptions {
             flush_size_bytes: settings.flush_size_bytes,
             pool_bytes_max: settings.pool_bytes_max,
+            caches,
             ..RegistryOptions::new(Arc::clone(&storage), PathBuf::from(INGEST), settings.seed)
         };
         let superfluous = stored.superfluous_ingest(&found);

@@ -113,7 +113,7 @@ async fn compiled(app: &App, source: &ExpressionSource) -> Result<(Expression, T
             compile((&app.ledger, until), source, size_max, Some(memory)).await;
         if let (Some(expression), Some(mut memory)) = (compiled?, memory) {
             memory.shrink_to(expression.memory_bytes() as u64);
-            return Ok((expression, memory));
+            return Ok((app.backend.searcher().adopt(expression), memory));
         }
     }
     Err(source.refused(&ExpressionError::TooLarge).into())

@@ -1,13 +1,14 @@
 //! The log driven by a model of a disk that completes in any order, fails and writes short.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::{OpenPart, Part};
 use crate::ingest::frame::HEADER_BYTES;
+use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{Extent, SegmentFile, SegmentState};
 use crate::ingest::tail;
 use crate::ingest::topics::TopicSet;
@@ -248,8 +249,9 @@ impl Model {
                     written_len: 0,
                     content: Content::default(),
                 };
-                let segment = Segment::new(Arc::new(OsStorage), Path::new("/nowhere"), file);
-                let segment = Arc::new(segment);
+                let nowhere = PathBuf::from("/nowhere");
+                let options = RegistryOptions::new(Arc::new(OsStorage), nowhere, 1);
+                let segment = Arc::new(Segment::new(&options, file));
                 self.segments.insert(id, Arc::clone(&segment));
                 self.files.insert(id, ModelFile::default());
                 self.log.on_segment(segment);

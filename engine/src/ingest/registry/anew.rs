@@ -68,8 +68,7 @@ impl Registry {
             written_len: len_bytes,
             content: lost.content(),
         };
-        let storage = Arc::clone(storage);
-        let segment = Arc::new(Segment::new(storage, &self.options.directory, file));
+        let segment = Arc::new(Segment::new(&self.options, file));
         let mut inner = self.lock();
         inner.queue.remove(&queue_key(lost));
         inner.segments.remove(&lost.id());

@@ -149,8 +149,7 @@ impl Registry {
 
     /// Enters a segment that was found on disk.
     pub(super) fn adopt(&self, file: SegmentFile) -> Arc<Segment> {
-        let storage = Arc::clone(&self.options.storage);
-        let segment = Arc::new(Segment::new(storage, &self.options.directory, file));
+        let segment = Arc::new(Segment::new(&self.options, file));
         let mut inner = self.lock();
         enter(&mut inner, &segment);
         segment
@@ -200,8 +199,7 @@ impl Registry {
                 written_len: 0,
                 content: Content::default(),
             };
-            let storage = Arc::clone(&self.options.storage);
-            let segment = Arc::new(Segment::new(storage, &self.options.directory, file));
+            let segment = Arc::new(Segment::new(&self.options, file));
             enter(&mut inner, &segment);
             segment
         });

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::claims::ClaimToken;
+use crate::caches::Caches;
 use crate::ingest::frame;
 use crate::ingest::segment::{Content, Segment, SegmentState};
 use crate::limits::{FRAME_TEXT_TARGET, RECYCLE_POOL_BYTES_MAX};
@@ -19,6 +20,8 @@ pub struct RegistryOptions {
     pub storage: Arc<dyn Storage>,
     /// The ingest directory.
     pub directory: PathBuf,
+    /// What its node keeps at hand: that of the store side, where the node has one.
+    pub caches: Arc<Caches>,
     /// Size from which a shard seals a segment, bytes.
     pub flush_size_bytes: u64,
     /// Longest record, bytes, without LF.
@@ -39,6 +42,7 @@ impl RegistryOptions {
         Self {
             storage,
             directory,
+            caches: Arc::default(),
             flush_size_bytes: crate::limits::SEGMENT_FLUSH_SIZE,
             record_size_max: crate::limits::RECORD_SIZE_MAX,
             alignment_bytes: crate::limits::FRAME_ALIGNMENT,

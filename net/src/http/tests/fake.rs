@@ -194,6 +194,7 @@ impl Server {
         let searcher = Searcher::start(SearcherOptions {
             threads: 2,
             node: "test".to_owned(),
+            caches: Arc::default(),
             on_thread_start: Arc::new(|_| {}),
         })
         .unwrap();
