@@ -8,6 +8,8 @@
 //!    segment; small and overlapping store segments are compacted.
 //! 3. [`search`]: a query pins a snapshot of all of it and sweeps it in ULID order.
 //!
+//! [`node`] is what holds all of it together, and decides when what is done.
+//!
 //! Invariants: nothing here knows a socket, a runtime or the wall clock (time is a value that
 //! callers pass in); every byte that comes from disk is validated and never panics; storage is
 //! reached through [`storage::Storage`] only, so that the simulated disk can stand in for it.
@@ -29,6 +31,7 @@ pub(crate) mod fuzz;
 pub mod headroom;
 pub mod ingest;
 pub mod limits;
+pub mod node;
 mod open_cache;
 pub mod pulse;
 pub mod restore;

@@ -161,3 +161,19 @@ fn the_engine_keeps_nothing_for_the_whole_process() {
         }
     }
 }
+
+/// A node is turned by whoever has time, be it a seed: nothing in its room runs by itself, knows what time
+/// it is, speaks, counts, or is shared by all nodes of a process.
+#[test]
+fn a_node_runs_nothing_reads_no_clock_and_tells_by_values() {
+    let forbidden = ["thread", "Instant", "SystemTime", "tracing", "metrics", "print", "rand::"];
+    let room: Vec<_> =
+        engine_code().into_iter().filter(|(name, _)| name.starts_with("node/")).collect();
+    assert!(room.len() > 5, "the room has moved");
+    for (name, code) in room {
+        for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            let used = forbidden.iter().find(|word| line.contains(**word));
+            assert!(used.is_none(), "{name} has {used:?}: {line}");
+        }
+    }
+}

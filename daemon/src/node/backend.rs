@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use engine::chunk::Part;
 use engine::damage::Damage;
 use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState as IngestState;
+use engine::node::Node;
+use engine::node::pinning::{Memories, Pinned};
 use engine::search::{Missing, Searcher, Snapshot};
 use engine::store::catalogue::Catalogue;
 use engine::topic::Topic;
@@ -40,6 +41,7 @@ const DOORS_BEAT: Duration = Duration::from_millis(100);
 /// What the node shares with its servers.
 pub(super) struct NodeBackend {
     pub(super) placement: Placement,
+    pub(super) node: Node,
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) searcher: Searcher,
@@ -97,29 +99,16 @@ impl Backend for NodeBackend {
                 memory
             })
             .collect();
-        let (registry, catalogue) = (Arc::clone(&self.registry), Arc::clone(&self.catalogue));
+        let node = self.node.clone();
         Box::pin(async move {
-            let mut snapshot = Snapshot::default();
+            let mut memories = Memories::default();
             for (shard, reply) in replies.into_iter().enumerate() {
                 match tokio::time::timeout(SNAPSHOT_TIMEOUT, reply).await {
-                    Ok(Ok(memory)) if memory.is_empty() => {}
-                    Ok(Ok(memory)) => snapshot.parts.push(Arc::new(memory)),
-                    Ok(Err(_)) | Err(_) => snapshot.missing.push(Missing {
-                        from: Ulid::MIN,
-                        to: Ulid::MAX,
-                        node: "local".into(),
-                        reason: format!("shard {shard} does not say what it holds in memory"),
-                        damage: None,
-                    }),
+                    Ok(Ok(memory)) => memories.add(memory),
+                    Ok(Err(_)) | Err(_) => memories.note_silent(shard),
                 }
             }
-            // In this order; see the module page.
-            let ingest = registry.pin();
-            let store = catalogue.snapshot();
-            snapshot.parts.extend(ingest.segments.into_iter().map(|s| s as Arc<dyn Part>));
-            snapshot.missing.extend(ingest.lost.iter().map(lost));
-            snapshot.parts.extend(store.iter().map(|s| Arc::clone(s) as Arc<dyn Part>));
-            snapshot
+            snapshot_of(memories.pin(&node))
         })
     }
 
@@ -292,6 +281,19 @@ impl Backend for NodeBackend {
         self.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
         &self.metrics
     }
+}
+
+/// What was pinned, as search takes it.
+fn snapshot_of(pinned: Pinned) -> Snapshot {
+    let silent = pinned.silent.into_iter().map(|shard| Missing {
+        from: Ulid::MIN,
+        to: Ulid::MAX,
+        node: "local".into(),
+        reason: format!("shard {shard} does not say what it holds in memory"),
+        damage: None,
+    });
+    let missing = silent.chain(pinned.lost.iter().map(lost)).collect();
+    Snapshot { parts: pinned.parts, missing }
 }
 
 /// What cannot be read of the ingest side, for an answer.

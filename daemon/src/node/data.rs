@@ -3,20 +3,19 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::damage::Damage;
-use engine::ingest::registry::{Registry, RegistryOptions};
-use engine::ingest::segment::parse_file_name;
-use engine::ingest::stamp_mark::{MarkError, STAMP_MARK_FILE, StampKeeper};
+use engine::ingest::registry::{FileError, RegistryOptions};
+use engine::ingest::stamp_mark::MarkError;
 use engine::limits::FRAME_ALIGNMENT;
+use engine::node::opening::{self, Finding, NodeOptions, OpenError};
+use engine::node::{IngestSide, Node, StoreSide};
 use engine::storage::Storage;
 use engine::store::StoreDirectory;
-use engine::store::catalogue::Catalogue;
 use engine::store::name::IdSource;
-use engine::topic::Topic;
-use engine::{ingest, store};
+use engine::store::recover::RecoverError;
 use net::metrics::NodeMetrics;
 
 use super::lock::{DirectoryLock, LOCK_FILE, LockError};
@@ -24,16 +23,10 @@ use crate::config::NodeConfig;
 
 /// Both sides' data, locked for this process.
 pub(super) struct Data {
-    pub(super) registry: Arc<Registry>,
-    pub(super) catalogue: Arc<Catalogue>,
-    /// Topics in the store.
-    pub(super) known_topics: Vec<Topic>,
-    /// The newest record's stamp on disk, ms.
-    pub(super) newest_ms: u64,
-    /// What was stamped, and what may be.
-    pub(super) stamps: Arc<Mutex<StampKeeper>>,
-    /// What direct I/O asks of the ingest directory, bytes.
-    pub(super) alignment_bytes: usize,
+    /// Both sides as one.
+    pub(super) node: Node,
+    pub(super) ingest: IngestSide,
+    pub(super) store: StoreSide,
     pub(super) locks: [DirectoryLock; 2],
 }
 
@@ -72,6 +65,20 @@ impl fmt::Display for DataError {
 
 impl std::error::Error for DataError {}
 
+impl From<OpenError> for DataError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Mark(error) => Self::Stamps(error),
+            OpenError::Ingest(FileError { path, error, .. }) => {
+                Self::Directory { flag: "--ingest.path", path, error }
+            }
+            OpenError::Store(RecoverError { path, error }) => {
+                Self::Directory { flag: "--store.path", path, error }
+            }
+        }
+    }
+}
+
 /// Makes and locks the directories of both sides.
 pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError> {
     let ingest = prepare("--ingest.path", &config.ingest.path)?;
@@ -80,96 +87,69 @@ pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError>
     Ok([store, ingest])
 }
 
+/// How often a mark of stamps that the disk does not give is asked for at a start, and the time between.
+const MARK_TRIES: u32 = 5;
+const MARK_PAUSE: Duration = Duration::from_millis(200);
+
 /// Opens both directories; what is found damaged or strange is told, once.
 pub(super) fn open(
     config: &NodeConfig,
     locks: [DirectoryLock; 2],
-    storage: Arc<dyn Storage>,
-    metrics: &NodeMetrics,
-    now_ms: u64,
-) -> Result<Data, DataError> {
-    let mut stamps = open_stamps(&storage, &config.ingest.path)?;
-    let store = open_store(&config.store.path, &storage, metrics, now_ms)?;
-    let segments = store.catalogue.snapshot();
-    let stats = segments.iter().filter_map(|segment| segment.topic_stats().ok());
-    let known_topics = stats.flatten().map(|stats| stats.topic).collect();
-    let ingest = open_ingest(config, storage, &store, metrics, now_ms)?;
-    tracing::info!(
-        tail_records = ingest.tail_records,
-        torn_bytes = ingest.torn_bytes(),
-        store_segments = segments.len(),
-        ingest_segments = ingest.registry.snapshot().len(),
-        "opened"
-    );
-    let newest_ms = ingest.newest_ms.max(store.newest.ms());
-    stamps.start_above(newest_ms);
-    if let Err(error) = stamps.keep(now_ms, 0) {
-        tracing::error!(
-            "{} cannot be written: {error}; no record is taken until it can",
-            config.ingest.path.join(STAMP_MARK_FILE).display()
-        );
-    }
-    Ok(Data {
-        alignment_bytes: ingest.registry.options().alignment_bytes,
-        registry: Arc::new(ingest.registry),
-        newest_ms,
-        stamps: Arc::new(Mutex::new(stamps)),
-        catalogue: Arc::new(store.catalogue),
-        known_topics,
-        locks,
-    })
-}
-
-fn failed(flag: &'static str, path: &Path, error: io::Error) -> DataError {
-    DataError::Directory { flag, path: path.to_owned(), error }
-}
-
-fn open_store(
-    path: &Path,
     storage: &Arc<dyn Storage>,
     metrics: &NodeMetrics,
     now_ms: u64,
-) -> Result<store::recover::Recovered, DataError> {
-    let (storage, ids) = (Arc::clone(storage), IdSource::random());
-    let directory = Arc::new(StoreDirectory::new(storage, path.to_owned(), ids));
-    let recovered = store::recover::recover(&directory, now_ms)
-        .map_err(|e| failed("--store.path", path, e.error))?;
-    tell_damage(&recovered.damage, metrics);
-    for note in &recovered.notes {
-        tracing::warn!("{note}");
-    }
-    Ok(recovered)
+) -> Result<Data, DataError> {
+    let options = options(config, storage);
+    let mut tries = MARK_TRIES;
+    let opened = loop {
+        tries -= 1;
+        match opening::open(options.clone(), now_ms, &mut |found| tell(&found, metrics)) {
+            Err(error) if error.may_be_over_soon() && tries > 0 => std::thread::sleep(MARK_PAUSE),
+            opened => break opened.map_err(DataError::from)?,
+        }
+    };
+    let node = opened.node;
+    let (ingest, store) = (node.ingest.clone(), node.store.clone());
+    let (ingest, store) = ingest.zip(store).expect("both sides were asked for");
+    tracing::info!(
+        tail_records = opened.tail_records,
+        torn_bytes = opened.torn_bytes,
+        store_segments = store.catalogue.snapshot().len(),
+        ingest_segments = ingest.registry.snapshot().len(),
+        "opened"
+    );
+    Ok(Data { node, ingest, store, locks })
 }
 
-fn open_ingest(
-    config: &NodeConfig,
-    storage: Arc<dyn Storage>,
-    store: &store::recover::Recovered,
-    metrics: &NodeMetrics,
-    now_ms: u64,
-) -> Result<ingest::recover::Recovered, DataError> {
+fn options(config: &NodeConfig, storage: &Arc<dyn Storage>) -> NodeOptions {
+    let path = config.store.path.clone();
+    let store = StoreDirectory::new(Arc::clone(storage), path, IdSource::random());
     let path = &config.ingest.path;
-    let entries = storage.list(path).map_err(|e| failed("--ingest.path", path, e))?;
-    let found: Vec<u128> = entries
-        .iter()
-        .filter_map(|entry| Some(parse_file_name(entry.name.as_deref()?)?.0.0))
-        .collect();
-    let options = RegistryOptions {
+    let ingest = RegistryOptions {
         alignment_bytes: direct_alignment(path),
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
         pending_timeout_ms: config.ingest.segment_pending_timeout.as_millis() as u64,
         record_size_max: config.ingest.max_record_size_bytes,
-        caches: Arc::clone(&store.catalogue.directory().caches),
-        ..RegistryOptions::new(storage, path.clone(), random_seed())
+        caches: Arc::clone(&store.caches),
+        ..RegistryOptions::new(Arc::clone(storage), path.clone(), random_seed())
     };
-    let recovered = ingest::recover::recover(options, &store.superfluous_ingest(&found), now_ms)
-        .map_err(|e| failed("--ingest.path", path, e.error))?;
-    tell_damage(&recovered.report, metrics);
-    tell_torn(&recovered.torn, metrics);
-    for note in &recovered.notes {
-        tracing::warn!("{note}");
+    NodeOptions { ingest: Some(ingest), store: Some(Arc::new(store)) }
+}
+
+/// Tells and counts what a start came upon.
+fn tell(found: &Finding, metrics: &NodeMetrics) {
+    match found {
+        Finding::Damage(damage) => tell_damage(std::slice::from_ref(damage), metrics),
+        // Apart from damage, for the end of a process or of power may have cut it, and then nobody was
+        // promised what is in it.
+        Finding::Torn(frame) => {
+            tracing::warn!("{frame}");
+            metrics.torn_frames.inc();
+            metrics.torn_bytes.inc_by(frame.len_bytes);
+        }
+        Finding::MarkNotWritten(..) => tracing::error!("{found}"),
+        _ => tracing::warn!("{found}"),
     }
-    Ok(recovered)
 }
 
 fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> {
@@ -177,35 +157,6 @@ fn prepare(flag: &'static str, path: &Path) -> Result<DirectoryLock, DataError> 
         LockError::Directory(path, error) => DataError::Directory { flag, path, error },
         error => DataError::Lock(error),
     })
-}
-
-/// How often a mark of stamps that the disk does not give is asked for at a start, and the time between.
-const MARK_TRIES: u32 = 5;
-const MARK_PAUSE: Duration = Duration::from_millis(200);
-
-fn open_stamps(storage: &Arc<dyn Storage>, directory: &Path) -> Result<StampKeeper, DataError> {
-    let mut tries = MARK_TRIES;
-    let opened = loop {
-        tries -= 1;
-        match StampKeeper::open(Arc::clone(storage), directory) {
-            // A refusal of a moment is no reason not to start.
-            Err(MarkError::Unread(..)) if tries > 0 => std::thread::sleep(MARK_PAUSE),
-            opened => break opened.map_err(DataError::Stamps)?,
-        }
-    };
-    if let Some(refusal) = opened.unread_copy {
-        tracing::warn!(
-            "{}: one of its two copies cannot be read: {refusal}; the other one holds",
-            directory.join(STAMP_MARK_FILE).display()
-        );
-    }
-    if opened.has_damaged_copy {
-        tracing::warn!(
-            "{}: one of its two copies is damaged; the other one holds, and both are written anew",
-            directory.join(STAMP_MARK_FILE).display()
-        );
-    }
-    Ok(opened.keeper)
 }
 
 /// Alignment where the file system does not say: enough for any disk.
@@ -231,16 +182,6 @@ pub(super) fn tell_damage(damages: &[Damage], metrics: &NodeMetrics) {
             tracing::error!("{damage}");
         }
         metrics.count_damage(damage);
-    }
-}
-
-/// Tells each unfinished or damaged last frame, and counts it: apart from damage, for the end of a
-/// process or of power may have cut it, and then nobody was promised what is in it.
-fn tell_torn(torn: &[Damage], metrics: &NodeMetrics) {
-    for frame in torn {
-        tracing::warn!("{frame}");
-        metrics.torn_frames.inc();
-        metrics.torn_bytes.inc_by(frame.len_bytes);
     }
 }
 

@@ -41,7 +41,7 @@ impl Node {
         let deadline = start + self.config.shutdown_timeout;
         self.stopping.store(true, Ordering::Release);
         // It is begun anew after the next start, and others need the time now.
-        self.store.cancel_compaction.store(true, Ordering::Release);
+        self.store.compaction.cancel.store(true, Ordering::Release);
         // Streams have no end of their own.
         self.hub.stop();
         let mut all_ended = join_until(self.follow_thread, deadline);

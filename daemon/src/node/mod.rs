@@ -5,7 +5,7 @@
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them);
 //! - [`ground`]: whether the directories are those that were locked; [`space`]: the disk's reserve; [`disks`]: whether the disks do what they are told; [`doors`]:
 //!   whether records are taken;
-//! - [`store_work`]: gathering and compaction, held back by [`pressure`], and [`expiry`];
+//! - [`store_work`]: gathering and compaction, and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`vitals`]: whether every thread gets on;
 //! - [`control`]: the thread of HTTP; [`stop_signals`] and [`ending`]: how it stops; [`notify`]: what the
@@ -30,7 +30,6 @@ mod lent;
 pub(crate) mod listeners;
 pub(crate) mod lock;
 mod notify;
-mod pressure;
 mod read_again;
 mod shards;
 mod space;
@@ -49,6 +48,9 @@ use std::time::Instant;
 use engine::caches::Caches;
 use engine::headroom::HeadroomLimits;
 use engine::ingest::stamp_mark::StampKeeper;
+use engine::node::compacting::CompactingOptions;
+use engine::node::gathering::GatheringOptions;
+use engine::node::local_ingest::LocalIngest;
 use engine::search::{Overseer, Searcher, SearcherOptions};
 use engine::storage::{OsStorage, Storage};
 use engine::store::compaction::CompactionLimits;
@@ -66,7 +68,7 @@ use self::disks::{Disks, Side};
 use self::ground::Grounds;
 use self::listeners::{ListenError, Listeners};
 use self::lock::DirectoryLock;
-use self::store_work::{LocalIngest, StopFlag, StoreParts};
+use self::store_work::{StopFlag, StoreParts};
 use self::vitals::{LOOK_EVERY, Role, Vitals};
 use crate::config::{NodeConfig, RETAIN_PARTS};
 
@@ -176,7 +178,7 @@ pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     let listeners = Listeners::bind(&config, cores.len())?;
     let disks = Disks::new(&config.ingest.path, &config.store.path, clock);
     let storage = disks.observe(Arc::new(OsStorage));
-    let data = data::open(&config, locks, storage, &metrics, clock.now().wall_ms)?;
+    let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
     listeners.listen()?;
     Node::start(Base { config, cores, disks, metrics, data, listeners, reserve })?.run()
 }
@@ -229,7 +231,7 @@ impl Node {
         let (ended, endings) = channel();
         let common = Common::start(cores.len(), disks, metrics)?;
         let (floor_ms, ceiling) = {
-            let stamps = data.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+            let stamps = data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner);
             common.doors.set_unmarked(!stamps.is_started());
             (stamps.floor_ms(), stamps.ceiling())
         };
@@ -238,7 +240,7 @@ impl Node {
         let store = store_parts(&config, &data, &common);
         let store_threads = store_work::spawn(config.store.segment_consumers, &store)
             .map_err(refused("a thread"))?;
-        let searcher = searcher(cores.len(), &data.catalogue.directory().caches)
+        let searcher = searcher(cores.len(), &data.store.catalogue.directory().caches)
             .map_err(refused("a thread"))?;
         common.watch(&searcher);
         let overseer = searcher.overseer();
@@ -252,9 +254,7 @@ impl Node {
             cores: &cores,
             floor_ms,
             ceiling,
-            known_topics: &data.known_topics,
-            alignment_bytes: data.alignment_bytes,
-            registry: Arc::clone(&data.registry),
+            side: &data.ingest,
             keeper: Arc::clone(&keeper),
             placement: common.placement.clone(),
             gate: common.doors.gate(),
@@ -288,7 +288,7 @@ impl Node {
             doors: common.doors,
             vitals: common.vitals,
             overseer,
-            stamps: data.stamps,
+            stamps: data.ingest.stamps,
             endings,
             grounds: Grounds::of(&data.locks),
             locks: data.locks,
@@ -392,7 +392,7 @@ impl Common {
 }
 
 fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
-    let options = data.registry.options();
+    let options = data.ingest.registry.options();
     let space = space::SpaceWatch::new(space::SpaceParts {
         storage: Arc::clone(&options.storage),
         ingest_path: options.directory.clone(),
@@ -404,12 +404,15 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
         doors: Arc::clone(&common.doors),
         metrics: Arc::clone(&common.metrics),
     });
-    let totals = data.catalogue.totals();
+    let totals = data.store.catalogue.totals();
     let store_bytes = totals.file_bytes + totals.trash_bytes;
-    space.tell_too_small([data.registry.backlog_bytes() + data.registry.pool_bytes(), store_bytes]);
+    space.tell_too_small([
+        data.ingest.registry.backlog_bytes() + data.ingest.registry.pool_bytes(),
+        store_bytes,
+    ]);
     keeper::KeeperParts {
-        registry: Arc::clone(&data.registry),
-        stamps: Arc::clone(&data.stamps),
+        registry: Arc::clone(&data.ingest.registry),
+        stamps: Arc::clone(&data.ingest.stamps),
         placement: common.placement.clone(),
         doors: Arc::clone(&common.doors),
         space,
@@ -433,8 +436,9 @@ fn backend(
 ) -> NodeBackend {
     NodeBackend {
         placement: common.placement.clone(),
-        registry: Arc::clone(&data.registry),
-        catalogue: Arc::clone(&data.catalogue),
+        node: data.node.clone(),
+        registry: Arc::clone(&data.ingest.registry),
+        catalogue: Arc::clone(&data.store.catalogue),
         searcher,
         hub: common.hub.clone(),
         metrics: Arc::clone(&common.metrics),
@@ -442,7 +446,7 @@ fn backend(
         clock: common.clock,
         record_size_max: config.ingest.max_record_size_bytes,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
-        newest_at_start_ms: data.newest_ms,
+        newest_at_start_ms: data.node.newest_ms,
         replicas_missing: Arc::clone(replicas_missing),
         vitals: Arc::clone(&common.vitals),
         stopping: Arc::clone(&common.stopping),
@@ -483,33 +487,35 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         claim_count_max: GatherLimits::default().claim_count_max.min(share.gather_inputs),
         ..GatherLimits::default()
     };
+    let writer = WriterOptions {
+        compression: config.store.compression,
+        signature_percent: config.store.signature_percent,
+        ..WriterOptions::default()
+    };
+    let pause_ms = config.store.segment_delay.as_millis() as u64;
     StoreParts {
+        node: data.node.clone(),
         descriptors,
         source: Arc::new(LocalIngest::new(
-            data,
-            Arc::clone(&common.metrics),
-            common.clock,
+            Arc::clone(&data.ingest.registry),
             Arc::clone(&common.draining),
         )),
-        catalogue: Arc::clone(&data.catalogue),
-        limits,
-        writer: WriterOptions {
-            compression: config.store.compression,
-            signature_percent: config.store.signature_percent,
-            ..WriterOptions::default()
-        },
+        catalogue: Arc::clone(&data.store.catalogue),
+        gathering: GatheringOptions { limits, writer, pause_ms },
         doors: Arc::clone(&common.doors),
-        compaction: compaction_limits(config, share.compaction_inputs),
+        compaction: CompactingOptions {
+            limits: compaction_limits(config, share.compaction_inputs),
+            writer,
+            held_back_pause_ms: pause_ms,
+            cancel: Arc::default(),
+        },
         retention: expiry::limits(&config.store),
-        newest_ms: data.newest_ms,
-        delay: config.store.segment_delay,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         metrics: Arc::clone(&common.metrics),
         clock: common.clock,
         replicas_missing: Arc::new(AtomicBool::new(false)),
         stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
-        cancel_compaction: Arc::new(AtomicBool::new(false)),
         vitals: Arc::clone(&common.vitals),
     }
 }

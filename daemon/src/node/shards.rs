@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use engine::ingest::log::{ShardLog, ShardLogOptions};
 use engine::ingest::registry::Registry;
 use engine::ingest::stamp::Ceiling;
-use engine::ingest::topics::{TopicChoice, TopicSet};
-use engine::topic::Topic;
+use engine::ingest::topics::TopicChoice;
+use engine::node::IngestSide;
 use engine::ulid::PART_MAX;
 use net::budget::PerAddress;
 use net::follow::Hub;
@@ -31,10 +31,7 @@ pub(super) struct Wiring<'a> {
     /// No stamp is below it, ms.
     pub(super) floor_ms: u64,
     pub(super) ceiling: Ceiling,
-    /// Topics in the store: they count against the limit.
-    pub(super) known_topics: &'a [Topic],
-    pub(super) alignment_bytes: usize,
-    pub(super) registry: Arc<Registry>,
+    pub(super) side: &'a IngestSide,
     pub(super) keeper: Arc<KeeperHandle>,
     pub(super) placement: Placement,
     pub(super) gate: Gate,
@@ -74,21 +71,18 @@ pub(super) fn spawn(
     durable: Vec<TcpListener>,
     endings: &Endings,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let topics = Arc::new(TopicSet::new(wiring.config.ingest.topics_max));
-    for topic in wiring.known_topics {
-        topics.admit(topic.as_str().as_bytes());
-    }
-    let choice = match &wiring.config.ingest.topic_mode {
-        TopicMode::Static(topic) => TopicChoice::Static(topic.clone()),
-        TopicMode::Dynamic => TopicChoice::FirstWord,
+    let (choice, own) = match &wiring.config.ingest.topic_mode {
+        TopicMode::Static(topic) => (TopicChoice::Static(topic.clone()), Some(topic)),
+        TopicMode::Dynamic => (TopicChoice::FirstWord, None),
     };
+    let topics = wiring.side.topics(wiring.config.ingest.topics_max, own);
     let addresses = PerAddress::new(wiring.config.ingest.connections_per_address_max);
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
-        let tail = open_tail(&wiring.registry, &wiring.keeper, index);
+        let tail = open_tail(&wiring.side.registry, &wiring.keeper, index);
         let ingest = &wiring.config.ingest;
         let options = ShardLogOptions {
-            alignment_bytes: wiring.alignment_bytes,
+            alignment_bytes: wiring.side.registry.options().alignment_bytes,
             record_size_max: ingest.max_record_size_bytes,
             flush_interval_us: ingest.flush_interval.as_micros() as u64,
             segment_flush_size_bytes: ingest.segment_flush_size_bytes,

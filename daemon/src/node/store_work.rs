@@ -11,31 +11,28 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::damage::Damage;
-use engine::ingest::registry::{ClaimLimits, ClaimToken, FileError, Registry};
-use engine::ingest::segment::SegmentState;
+use engine::node::Node;
+use engine::node::compacting::{Compacting, CompactingOptions, Happened};
+use engine::node::expiring::Expiring;
+use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
+use engine::node::local_ingest::LocalIngest;
+use engine::node::pressure::Load;
 use engine::store::catalogue::Catalogue;
-use engine::store::compaction::{CompactionLimits, Reason, room_wanted_bytes};
-use engine::store::compaction_run::{CompactionError, compact};
-use engine::store::gather::{Available, GatherLimits, GatherState};
-use engine::store::gather_run::{Claimed, ClaimedInput, GatherRun, IngestSource, Turn};
+use engine::store::compaction::Reason;
+use engine::store::compaction_run::CompactionError;
+use engine::store::gather::{GatherLimits, GatherState};
 use engine::store::retention::RetentionLimits;
-use engine::store::writer::WriterOptions;
-use engine::ulid::Ulid;
 use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
-use super::data::{Data, tell_damage};
+use super::data::tell_damage;
 use super::doors::Doors;
-use super::expiry::Expiry;
+use super::expiry;
 use super::host::Wanted;
-use super::pressure::Pressure;
 use super::vitals::{Role, Vitals};
 
-/// Time between looks for something to compact.
-const COMPACTION_PAUSE: Duration = Duration::from_millis(500);
-/// Time before a failed compaction is tried again.
-const COMPACTION_BACK_OFF: Duration = Duration::from_secs(10);
+/// Time between looks while a directory is taken away.
+const GROUND_PAUSE: Duration = Duration::from_millis(500);
 
 /// A flag that threads can wait on.
 #[derive(Default)]
@@ -59,121 +56,18 @@ impl StopFlag {
     }
 }
 
-/// The ingest side of this process, as gathering sees it.
-pub(super) struct LocalIngest {
-    pub(super) registry: Arc<Registry>,
-    pub(super) metrics: Arc<NodeMetrics>,
-    pub(super) clock: Clock,
-    /// Nothing waits for company any more: the node is being emptied.
-    draining: Arc<AtomicBool>,
-    /// Since when something has been waiting to be gathered.
-    flushed_since_ms: Mutex<Option<u64>>,
-}
-
-impl LocalIngest {
-    pub(super) fn new(
-        data: &Data,
-        metrics: Arc<NodeMetrics>,
-        clock: Clock,
-        draining: Arc<AtomicBool>,
-    ) -> Self {
-        let registry = Arc::clone(&data.registry);
-        Self { registry, metrics, clock, draining, flushed_since_ms: Mutex::default() }
-    }
-}
-
-impl IngestSource for LocalIngest {
-    fn available(&self, now_ms: u64) -> Available {
-        let rows = self.registry.list();
-        let flushed =
-            rows.iter().filter(|row| row.state == SegmentState::Flushed && row.is_offered);
-        let (count, bytes) =
-            flushed.fold((0, 0), |(count, bytes), row| (count + 1, bytes + row.content.text_bytes));
-        let mut since = self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner);
-        *since = if count == 0 { None } else { since.or(Some(now_ms)) };
-        let oldest_age_ms = match *since {
-            Some(_) if self.draining.load(Ordering::Acquire) => u64::MAX,
-            since => since.map_or(0, |since| now_ms.saturating_sub(since)),
-        };
-        Available { count, bytes, oldest_age_ms }
-    }
-
-    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64) -> io::Result<Claimed> {
-        let limits = ClaimLimits { segments_max: count_max, text_bytes_max: bytes_max };
-        let claim = self.registry.claim(limits, now_ms);
-        *self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let named = |refused: FileError| io::Error::new(refused.error.kind(), refused.to_string());
-        let token = claim.token;
-        let (segments, errors) = claim.into_parts().map_err(named)?;
-        tell_errors(&errors);
-        Ok(Claimed { token, inputs: segments.into_iter().map(ClaimedInput::from).collect() })
-    }
-
-    fn renew(&self, token: ClaimToken, now_ms: u64) -> usize {
-        let renewed = self.registry.renew(token, now_ms);
-        tell_errors(&renewed.errors);
-        renewed.open
-    }
-
-    fn commit(&self, token: ClaimToken, inputs: &[u128], _now_ms: u64) {
-        let ids: Vec<Ulid> = inputs.iter().map(|&id| Ulid(id)).collect();
-        let committed = self.registry.commit(token, &ids, self.clock.now().wall_ms);
-        let ingest = &self.metrics.ingest;
-        ingest.committed_segments.inc_by(committed.segments);
-        ingest.committed_bytes.inc_by(committed.text_bytes);
-        tell_errors(&committed.errors);
-    }
-
-    fn fail(&self, token: ClaimToken, _now_ms: u64) {
-        let failed = self.registry.fail(token);
-        self.metrics.ingest.failed_segments.inc_by(failed.segments);
-        tell_errors(&failed.errors);
-    }
-
-    fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], now_ms: u64) {
-        if self.registry.note_unread(token, Ulid(input), damage, now_ms)
-            && let Some(refused) = damage.iter().find(|damage| damage.refusal().is_some())
-        {
-            tracing::error!("{refused}; the file stays as it is and is read again");
-        }
-    }
-
-    fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
-        match self.registry.set_aside(token, Ulid(input), damage) {
-            Ok(true) => tracing::error!(
-                segment = %Ulid(input),
-                spans = damage.len(),
-                "what could be read of an ingest segment is stored; the file is kept as .damaged, \
-                 answers say what is missing, and it comes back when it reads well again"
-            ),
-            // Somebody else decides about it.
-            Ok(false) => {}
-            Err(error) => tracing::error!("{error}"),
-        }
-    }
-}
-
-fn tell_errors(errors: &[FileError]) {
-    for error in errors {
-        tracing::error!("{error}");
-    }
-}
-
 /// What gathering and compaction work with.
 #[derive(Clone)]
 pub(super) struct StoreParts {
+    pub(super) node: Node,
     /// Who shares the process's descriptors.
     pub(super) descriptors: Wanted,
     pub(super) source: Arc<LocalIngest>,
     pub(super) catalogue: Arc<Catalogue>,
-    pub(super) limits: GatherLimits,
-    pub(super) writer: WriterOptions,
-    pub(super) delay: Duration,
+    pub(super) gathering: GatheringOptions,
     pub(super) doors: Arc<Doors>,
-    pub(super) compaction: CompactionLimits,
+    pub(super) compaction: CompactingOptions,
     pub(super) retention: RetentionLimits,
-    /// The newest stamp on disk at the start, ms.
-    pub(super) newest_ms: u64,
     pub(super) backlog_max_bytes: u64,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) clock: Clock,
@@ -181,17 +75,25 @@ pub(super) struct StoreParts {
     pub(super) stop: Arc<StopFlag>,
     /// Ends gathering between two chunks.
     pub(super) cancel: Arc<AtomicBool>,
-    /// Ends compaction between two chunks.
-    pub(super) cancel_compaction: Arc<AtomicBool>,
     pub(super) vitals: Arc<Vitals>,
 }
 
 impl StoreParts {
-    fn holds_back(&self, pressure: &mut Pressure) -> bool {
-        let now_ms = self.clock.now().monotonic_us / 1000;
-        let pauses = self.metrics.ingest.pauses.get();
-        let backlog_bytes = self.source.registry.backlog_bytes();
-        pressure.holds_back(now_ms, pauses, backlog_bytes, self.backlog_max_bytes)
+    fn load(&self) -> Load {
+        Load {
+            pauses: self.metrics.ingest.pauses.get(),
+            backlog_bytes: self.source.registry.backlog_bytes(),
+            backlog_max_bytes: self.backlog_max_bytes,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now().monotonic_us / 1000
+    }
+
+    /// Time until then.
+    fn until(&self, next_ms: u64) -> Duration {
+        Duration::from_millis(next_ms.saturating_sub(self.now_ms()))
     }
 }
 
@@ -207,157 +109,95 @@ pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<Join
 fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     let pulse = parts.vitals.pulse("compact", Role::Compaction);
     std::thread::Builder::new().name("compact".into()).spawn(move || {
-        let mut expiry = Expiry::start(parts.retention, parts.clock, parts.newest_ms);
-        let mut compaction = Compaction::default();
-        let mut pause = COMPACTION_PAUSE;
-        while !parts.stop.wait(pause) {
+        let clock = || parts.clock.now();
+        let mut expiring = Expiring::start(&parts.node, parts.retention, clock());
+        let mut compacting = Compacting::start(
+            Arc::clone(&parts.catalogue),
+            parts.compaction.clone(),
+            parts.now_ms(),
+        );
+        while !parts.stop.wait(parts.until(compacting.next_ms())) {
             if parts.doors.is_ground_lost() {
+                parts.stop.wait(GROUND_PAUSE);
                 continue;
             }
             pulse.begin();
-            for (path, error) in parts.catalogue.sweep().failed {
-                tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
-            }
             // Before compaction, so that it merges nothing that has expired.
-            expiry.turn(&parts.catalogue, &parts.source.registry, parts.clock, &parts.metrics);
+            if let Some(turn) = expiring.as_mut().and_then(|expiring| expiring.turn(clock())) {
+                expiry::tell(&turn, &parts.metrics);
+            }
             pulse.begin();
-            pause = compaction.turn(&parts);
+            let happened = compacting.turn(&clock, parts.doors.compaction_bytes(), parts.load());
+            for happened in &happened {
+                tell_compaction(happened, &parts.metrics);
+            }
+            parts.metrics.store.compact_wanted_bytes.set(compacting.wanted_bytes() as i64);
             pulse.rest();
         }
     })
 }
 
-/// Compaction, turn by turn.
-#[derive(Default)]
-struct Compaction {
-    pressure: Pressure,
-    failing: bool,
-    /// The next compaction finds no room.
-    lacks_room: bool,
-    not_before: Option<Instant>,
-}
-
-impl Compaction {
-    /// Compacts once if there is something to do; says how long to pause.
-    fn turn(&mut self, parts: &StoreParts) -> Duration {
-        if parts.holds_back(&mut self.pressure) {
-            return parts.delay;
+fn tell_compaction(happened: &Happened, metrics: &NodeMetrics) {
+    let store = &metrics.store;
+    match happened {
+        Happened::NotRemoved(path, error) => {
+            tracing::error!("{} was replaced but cannot be removed: {error}", path.display());
         }
-        if self.not_before.is_some_and(|at| Instant::now() < at) {
-            return COMPACTION_PAUSE;
-        }
-        match compact_once(parts) {
-            Ok(found) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!("compaction works again");
-                }
-                self.tell_wanted(parts, found);
-                // There may be more to do: look again at once.
-                if found { Duration::ZERO } else { COMPACTION_PAUSE }
-            }
-            Err(CompactionError::Cancelled) => COMPACTION_PAUSE,
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!("compaction failed: {error}; it is tried again later");
-                }
-                if let CompactionError::Damaged(damage) = &error {
-                    tell_damage(damage, &parts.metrics);
-                }
-                parts.metrics.store.compact_failures.inc();
-                self.not_before = Some(Instant::now() + COMPACTION_BACK_OFF);
-                COMPACTION_PAUSE
-            }
-        }
-    }
-}
-
-impl Compaction {
-    /// A compaction that waits for room on the disk is told: once, and as long as it waits by a
-    /// gauge.
-    fn tell_wanted(&mut self, parts: &StoreParts, found: bool) {
-        let limits = limits(parts);
-        let wanted = if found || limits.room_bytes >= limits.segment_bytes_max {
-            None
-        } else {
-            let snapshot = parts.catalogue.snapshot();
-            let whole = snapshot.iter().filter(|segment| !segment.is_damaged());
-            room_wanted_bytes(&whole.map(|s| *s.meta()).collect::<Vec<_>>(), &limits)
-        };
-        parts.metrics.store.compact_wanted_bytes.set(wanted.unwrap_or(0) as i64);
-        if wanted.is_some() == std::mem::replace(&mut self.lacks_room, wanted.is_some()) {
-            return;
-        }
-        if let Some(wanted_bytes) = wanted {
-            let room_bytes = limits.room_bytes;
-            tracing::warn!(
-                wanted_bytes,
-                room_bytes,
-                "a compaction waits for room on the disk of --store.path; smaller ones go on"
+        Happened::Compacted { done, spent_us } => {
+            let spent = match done.plan.reason {
+                Reason::Overlap => &store.compact_overlapping_seconds,
+                Reason::Tier => &store.compact_sequential_seconds,
+            };
+            spent.observe(*spent_us as f64 / 1e6);
+            metrics.disk_written_compaction.inc_by(done.output.file_bytes);
+            tracing::debug!(
+                inputs = done.plan.inputs.len(),
+                copied_slabs = done.copied_slab_count,
+                duplicates = done.duplicate_count,
+                file_bytes = done.output.file_bytes,
+                "compacted store segments"
             );
-        } else {
-            tracing::info!("no compaction waits for room any more");
         }
+        Happened::WorksAgain => tracing::info!("compaction works again"),
+        Happened::Failed { error, is_news } => {
+            if *is_news {
+                tracing::error!("compaction failed: {error}; it is tried again later");
+            }
+            if let CompactionError::Damaged(damage) = error {
+                tell_damage(damage, metrics);
+            }
+            store.compact_failures.inc();
+        }
+        Happened::LacksRoom { wanted_bytes, room_bytes } => tracing::warn!(
+            wanted_bytes,
+            room_bytes,
+            "a compaction waits for room on the disk of --store.path; smaller ones go on"
+        ),
+        Happened::HasRoom => tracing::info!("no compaction waits for room any more"),
     }
-}
-
-/// What a compaction may do now.
-fn limits(parts: &StoreParts) -> CompactionLimits {
-    CompactionLimits { room_bytes: parts.doors.compaction_bytes(), ..parts.compaction }
-}
-
-/// Whether there was something to compact.
-fn compact_once(parts: &StoreParts) -> Result<bool, CompactionError> {
-    let start = Instant::now();
-    let limits = limits(parts);
-    let Some(done) = compact(&parts.catalogue, &limits, parts.writer, &parts.cancel_compaction)?
-    else {
-        return Ok(false);
-    };
-    let store = &parts.metrics.store;
-    let spent = match done.plan.reason {
-        Reason::Overlap => &store.compact_overlapping_seconds,
-        Reason::Tier => &store.compact_sequential_seconds,
-    };
-    spent.observe(start.elapsed().as_secs_f64());
-    parts.metrics.disk_written_compaction.inc_by(done.output.file_bytes);
-    tracing::debug!(
-        inputs = done.plan.inputs.len(),
-        copied_slabs = done.copied_slab_count,
-        duplicates = done.duplicate_count,
-        file_bytes = done.output.file_bytes,
-        "compacted store segments"
-    );
-    Ok(true)
 }
 
 fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> {
     let name = format!("gather-{number}");
     let pulse = parts.vitals.pulse(&*name, Role::Gather);
     std::thread::Builder::new().name(name).spawn(move || {
-        let mut gather = GatherRun::new(
-            parts.limits,
-            Arc::clone(&parts.source) as Arc<dyn IngestSource>,
-            Arc::clone(&parts.catalogue),
-            Arc::clone(&parts.cancel),
-        )
-        .writing(parts.writer);
-        let clock = || parts.clock.now().monotonic_us / 1000;
-        let mut failing = false;
-        let mut pressure = Pressure::default();
-        let mut pause = parts.delay;
-        while !parts.stop.wait(pause) {
-            pause = parts.delay;
-            if parts.doors.is_ground_lost() || parts.holds_back(&mut pressure) {
+        let mut gathering = parts.gathering(parts.gathering);
+        loop {
+            // What is under way comes to its end, unless it is cancelled.
+            let is_stopping = parts.stop.wait(parts.until(gathering.next_ms()));
+            if is_stopping && !gathering.is_busy() {
+                return;
+            }
+            if !gathering.is_busy() && parts.doors.is_ground_lost() {
+                parts.stop.wait(parts.delay());
                 continue;
             }
             pulse.begin();
-            let turn = gather.turn(&clock);
-            tell(&parts, &turn, &mut failing);
-            pulse.rest();
-            if turn.goes_on {
-                pause = Duration::ZERO;
+            parts.gather(&mut gathering, &|| parts.load());
+            if !gathering.is_busy() {
+                pulse.rest();
             }
-            let missing = gather.state() == GatherState::ReplicasMissing;
+            let missing = gathering.state() == GatherState::ReplicasMissing;
             if parts.replicas_missing.swap(missing, Ordering::AcqRel) != missing && missing {
                 tracing::warn!(
                     "replicas are missing: --store.segment-replication-factor is larger than the \
@@ -369,50 +209,81 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
     })
 }
 
-fn tell(parts: &StoreParts, turn: &Turn, failing: &mut bool) {
-    let store = &parts.metrics.store;
-    for (segment, inputs) in &turn.published {
-        store.consumed_segments.inc_by(*inputs as u64);
-        store.consumed_bytes.inc_by(segment.text_bytes);
-        store.replicated_segments.inc();
-        store.replicated_bytes.inc_by(segment.text_bytes);
-        parts.metrics.disk_written_gather.inc_by(segment.file_bytes);
-        tracing::debug!(
-            inputs,
-            records = segment.record_count,
-            text_bytes = segment.text_bytes,
-            "published a store segment"
-        );
+impl StoreParts {
+    fn gathering(&self, options: GatheringOptions) -> Gathering {
+        let (source, catalogue) = (Arc::clone(&self.source), Arc::clone(&self.catalogue));
+        Gathering::start(source, catalogue, options, self.now_ms())
     }
-    tell_damage(&turn.damage, &parts.metrics);
-    if let Some(error) = &turn.error {
-        if !*failing {
+
+    fn delay(&self) -> Duration {
+        Duration::from_millis(self.gathering.pause_ms)
+    }
+
+    /// Gathers on by a piece; says whether there is more to do at once.
+    fn gather(&self, gathering: &mut Gathering, load: &dyn Fn() -> Load) -> bool {
+        if self.cancel.load(Ordering::Acquire) {
+            gathering.cancel();
+        }
+        let now = self.clock.now();
+        let happened = gathering.turn(now, load);
+        for happened in &happened {
+            tell_gather(happened, &self.metrics);
+        }
+        gathering.next_ms() <= now.monotonic_us / 1000
+    }
+}
+
+fn tell_gather(happened: &Gathered, metrics: &NodeMetrics) {
+    let (store, ingest) = (&metrics.store, &metrics.ingest);
+    match happened {
+        Gathered::Published { segment, inputs } => {
+            store.consumed_segments.inc_by(*inputs as u64);
+            store.consumed_bytes.inc_by(segment.text_bytes);
+            store.replicated_segments.inc();
+            store.replicated_bytes.inc_by(segment.text_bytes);
+            metrics.disk_written_gather.inc_by(segment.file_bytes);
+            tracing::debug!(
+                inputs,
+                records = segment.record_count,
+                text_bytes = segment.text_bytes,
+                "published a store segment"
+            );
+        }
+        Gathered::Committed { segments, text_bytes } => {
+            ingest.committed_segments.inc_by(*segments);
+            ingest.committed_bytes.inc_by(*text_bytes);
+        }
+        Gathered::Returned { segments } => {
+            ingest.failed_segments.inc_by(*segments);
+        }
+        Gathered::Damaged(damage) => tell_damage(damage, metrics),
+        Gathered::Unread(refused) => {
+            tracing::error!("{refused}; the file stays as it is and is read again");
+        }
+        Gathered::SetAside { segment, spans } => tracing::error!(
+            %segment,
+            spans,
+            "what could be read of an ingest segment is stored; the file is kept as .damaged, \
+             answers say what is missing, and it comes back when it reads well again"
+        ),
+        Gathered::FileFailed(error) => tracing::error!("{error}"),
+        Gathered::Failed { error, is_news: true } => {
             tracing::error!("gathering failed: {error}; it is tried again with pauses");
         }
-        *failing = true;
-    } else if !turn.published.is_empty() && std::mem::take(failing) {
-        tracing::info!("gathering works again");
+        Gathered::Failed { is_news: false, .. } => {}
+        Gathered::WorksAgain => tracing::info!("gathering works again"),
     }
 }
 
 /// Gathers everything that is flushed, until nothing is left or the time is over.
 pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
-    let limits = GatherLimits { target_bytes: 1, target_age_ms: 0, ..parts.limits };
-    let mut gather = GatherRun::new(
-        limits,
-        Arc::clone(&parts.source) as Arc<dyn IngestSource>,
-        Arc::clone(&parts.catalogue),
-        Arc::clone(&parts.cancel),
-    )
-    .writing(parts.writer);
-    let clock = || parts.clock.now().monotonic_us / 1000;
-    let mut failing = false;
+    let limits = GatherLimits { target_bytes: 1, target_age_ms: 0, ..parts.gathering.limits };
+    let mut gathering = parts.gathering(GatheringOptions { limits, ..parts.gathering });
     let may_go_on = || Instant::now() < deadline && !parts.doors.is_ground_lost();
-    while may_go_on() && parts.source.available(clock()).count > 0 {
-        let turn = gather.turn(&clock);
-        tell(parts, &turn, &mut failing);
-        if !turn.goes_on {
-            break;
+    while gathering.is_busy() || may_go_on() {
+        // No shard needs the disk any more.
+        if !parts.gather(&mut gathering, &Load::default) {
+            return;
         }
     }
 }

@@ -286,6 +286,18 @@ impl Gather {
         }
     }
 
+    /// Ends the gather that is under way before its end: its inputs are returned. Says whether there was
+    /// one that can still end so.
+    pub fn cancel(&mut self, now_ms: u64) -> bool {
+        let can_end =
+            matches!(self.phase, Phase::Merging | Phase::Replicating { .. } | Phase::Publishing);
+        if can_end {
+            self.actions.clear();
+            self.fail(now_ms);
+        }
+        can_end
+    }
+
     /// The next thing to do.
     pub fn next_action(&mut self, now_ms: u64) -> Action {
         if let Some(action) = self.actions.pop_front() {

@@ -1,21 +1,19 @@
-//! Carries out what [`Gather`] decides, in one thread, against the ingest side and the catalogue
-//! of this process. Copies to other stores are not carried yet: with a replication factor above
-//! one the machine waits for stores that nobody announces.
+//! Carries out what [`Gather`] decides, piece by piece: it merges, seals and publishes by itself. What
+//! the ingest side and other stores have to do are effects, which whoever turns it carries out and
+//! answers, at once or much later: meanwhile it renews its claim, and it can be cancelled at any time.
 //!
 //! Invariants: the segment is published into the catalogue before the inputs are committed, so
 //! that a query that looks at the ingest side first sees each record at least once; an input of
 //! which records are damaged is set aside after what could be read was published; where the storage
-//! refused to read, the source is told, which offers the input again when it can be read, and the
-//! others are gathered without it. A claim is renewed as the merge gets on, so that
+//! refused to read, the ingest side is told, which offers the input again when it can be read, and the
+//! others are gathered without it. A claim is renewed for as long as there is work for it, so that
 //! none expires under a gather that is slow; a gather whose inputs somebody else has stored ends.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::chunk::Part;
 use crate::damage::Damage;
@@ -25,8 +23,10 @@ use crate::storage::Refusal;
 
 use super::catalogue::Catalogue;
 use super::footer::Inputs;
-use super::gather::{Action, Available, Event, Gather, GatherLimits, GatherNumber, GatherState};
-use super::merge::{MergeError, MergeInput, merge};
+use super::gather::{
+    Action, Available, Event, Gather, GatherLimits, GatherNumber, GatherState, StoreId,
+};
+use super::merge::{Merge, MergeInput};
 use super::segment::SegmentMeta;
 use super::writer::{SealedSegment, SegmentWriter, WriteError, WriterOptions};
 
@@ -62,27 +62,59 @@ impl From<Arc<Segment>> for ClaimedInput {
     }
 }
 
-/// The ingest side, as gathering sees it.
-pub trait IngestSource: Send + Sync {
-    /// What waits to be claimed.
-    fn available(&self, now_ms: u64) -> Available;
-    /// Claims the oldest segments: at most so many bytes and segments, but at least one if there
-    /// is one.
-    fn claim(&self, bytes_max: u64, count_max: usize, now_ms: u64) -> io::Result<Claimed>;
-    /// Storing what was claimed gets on. How many inputs of the claim nobody has stored yet: where
-    /// there are none, there is nothing to go on for.
-    fn renew(&self, token: ClaimToken, now_ms: u64) -> usize;
-    /// The records of these inputs of the claim are in the store: they may go. What cannot be removed
-    /// is the source's to retry; what somebody else has committed before is left alone.
-    fn commit(&self, token: ClaimToken, inputs: &[u128], now_ms: u64);
-    /// What was claimed is free to be claimed again.
-    fn fail(&self, token: ClaimToken, now_ms: u64);
-    /// The storage did not give some of the bytes of an input of the claim: they may be whole. The
-    /// claim will be failed, and the input is not to be offered before it could be read.
-    fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], now_ms: u64);
-    /// What of an input of the claim could be read is in the store; the file is kept under another
-    /// name.
-    fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]);
+/// An input of which some was not read, and what.
+pub type NotRead = (u128, Vec<Damage>);
+
+/// What others have to do.
+#[derive(Debug)]
+pub enum Effect {
+    /// Claim the oldest segments: at most so many bytes and segments, but at least one if there is
+    /// one. Answered by [`GatherRun::on_claimed`].
+    Claim {
+        /// Which gather.
+        gather: GatherNumber,
+        /// Most bytes.
+        bytes_max: u64,
+        /// Most segments.
+        count_max: usize,
+    },
+    /// Storing what was claimed gets on. Answered by [`GatherRun::on_renewed`].
+    Renew(ClaimToken),
+    /// Copy the segment to another store, durably. Answered by [`GatherRun::on_replicated`].
+    Replicate(GatherNumber, StoreId),
+    /// All is stored that could be read. Answered by [`GatherRun::on_committed`].
+    Commit {
+        /// Which gather.
+        gather: GatherNumber,
+        /// Its claim.
+        token: ClaimToken,
+        /// Inputs that may go: their records are in the store. What somebody else has committed
+        /// before is to be left alone.
+        whole: Vec<u128>,
+        /// Inputs whose files are to be kept under another name.
+        damaged: Vec<NotRead>,
+    },
+    /// What was claimed is free to be claimed again. Answered by [`GatherRun::on_failed`].
+    Fail {
+        /// Which gather.
+        gather: GatherNumber,
+        /// Its claim.
+        token: ClaimToken,
+        /// Inputs of which the storage did not give some bytes, which may be whole: they are not to be
+        /// offered before they could be read.
+        unread: Vec<NotRead>,
+    },
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    /// Somebody else has to do this.
+    Ask(Effect),
+    /// A piece of work was done: turn again at once.
+    GoOn,
+    /// Nothing until then, milliseconds; `None`: until there is news.
+    Wait(Option<u64>),
 }
 
 /// Why a gather did not succeed.
@@ -116,60 +148,92 @@ impl fmt::Display for GatherError {
 
 impl std::error::Error for GatherError {}
 
-/// What a turn did, for logs and metrics.
-#[derive(Debug, Default)]
-pub struct Turn {
-    /// A gather was completed: turn again at once, there may be more.
-    pub goes_on: bool,
-    /// Else when to turn again at the latest, milliseconds; `None`: when there is news.
-    pub wait_until_ms: Option<u64>,
-    /// Segments that were published, with how many inputs each.
-    pub published: Vec<(SegmentMeta, usize)>,
-    /// Records that were there more than once.
-    pub duplicate_count: u64,
-    /// What could not be read.
-    pub damage: Vec<Damage>,
-    /// Why the last gather of this turn failed, if it did.
-    pub error: Option<GatherError>,
+/// What came of a gather, for logs and metrics.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A segment can be found from now on.
+    Published {
+        /// It.
+        segment: SegmentMeta,
+        /// Of how many inputs it was made.
+        inputs: usize,
+        /// Records that were there more than once.
+        duplicate_count: u64,
+    },
+    /// What of the inputs could not be read.
+    Damaged(Vec<Damage>),
+    /// It failed; it is tried again.
+    Failed(GatherError),
+}
+
+/// A claim and what of it is known.
+struct Held {
+    token: ClaimToken,
+    inputs: Vec<ClaimedInput>,
+    /// When it was renewed last.
+    renewed_ms: u64,
+    /// The answer is to come.
+    is_renewing: bool,
+    /// It got on since it was renewed: however slow a piece of work is, one is done for each renewal.
+    has_got_on: bool,
+    /// Somebody else has stored all of it.
+    is_void: bool,
+}
+
+impl Held {
+    const fn renew(&mut self, now_ms: u64) {
+        (self.renewed_ms, self.is_renewing, self.has_got_on) = (now_ms, true, false);
+    }
+}
+
+struct Merging {
+    merge: Merge,
+    writer: SegmentWriter,
+    /// Identities of the inputs, by their place in the merge.
+    ids: Vec<u128>,
+}
+
+enum Phase {
+    /// The machine knows what is next.
+    Next,
+    /// An answer is to come that ends a claim or begins one.
+    Asked(GatherNumber),
+    Merging(GatherNumber, Box<Merging>),
+    /// Once the claim is known to stand.
+    Publishing(GatherNumber),
 }
 
 /// See the module page.
 pub struct GatherRun {
     machine: Gather,
-    source: Arc<dyn IngestSource>,
     catalogue: Arc<Catalogue>,
     options: WriterOptions,
-    cancel: Arc<AtomicBool>,
-    claimed: Option<Claimed>,
-    damage: HashMap<u128, Vec<Damage>>,
+    phase: Phase,
+    claim: Option<Held>,
     sealed: Option<SealedSegment>,
+    duplicate_count: u64,
+    damage: BTreeMap<u128, Vec<Damage>>,
+    unread: Vec<NotRead>,
+    outcomes: Vec<Outcome>,
+    is_cancelled: bool,
 }
 
 impl GatherRun {
-    /// Ready to turn. `cancel` ends a merge between two chunks.
-    pub fn new(
-        limits: GatherLimits,
-        source: Arc<dyn IngestSource>,
-        catalogue: Arc<Catalogue>,
-        cancel: Arc<AtomicBool>,
-    ) -> Self {
+    /// Ready to turn.
+    pub fn new(limits: GatherLimits, catalogue: Arc<Catalogue>, options: WriterOptions) -> Self {
         Self {
             machine: Gather::new(limits),
-            source,
             catalogue,
-            options: WriterOptions::default(),
-            cancel,
-            claimed: None,
-            damage: HashMap::new(),
+            options,
+            phase: Phase::Next,
+            claim: None,
             sealed: None,
+            duplicate_count: 0,
+            damage: BTreeMap::new(),
+            unread: Vec::new(),
+            outcomes: Vec::new(),
+            is_cancelled: false,
         }
-    }
-
-    /// Writes segments in another way than the default one.
-    #[must_use]
-    pub const fn writing(mut self, options: WriterOptions) -> Self {
-        self.options = options;
-        self
     }
 
     /// What it is doing.
@@ -177,138 +241,215 @@ impl GatherRun {
         self.machine.state()
     }
 
-    /// Gathers once, if there is enough to gather: under load, too, what was done is told after each
-    /// gather. `clock` gives monotonic milliseconds.
-    pub fn turn(&mut self, clock: &dyn Fn() -> u64) -> Turn {
-        let mut turn = Turn::default();
-        loop {
-            let now_ms = clock();
-            if self.machine.state() != GatherState::Busy {
-                let available = self.source.available(now_ms);
-                self.machine.handle(now_ms, Event::Available(available));
+    /// Ends what is under way, and begins nothing any more.
+    pub const fn cancel(&mut self) {
+        self.is_cancelled = true;
+    }
+
+    /// What waits to be claimed, now.
+    pub fn set_available(&mut self, now_ms: u64, available: Available) {
+        self.machine.handle(now_ms, Event::Available(available));
+    }
+
+    /// The other stores that are alive, now.
+    pub fn set_other_stores(&mut self, now_ms: u64, others: Vec<StoreId>) {
+        self.machine.handle(now_ms, Event::OtherStores(others));
+    }
+
+    /// What came of it since this was asked last.
+    pub fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Does a piece of the work, or says who has to do the next one.
+    pub fn turn(&mut self, now_ms: u64) -> Step {
+        if let Some(token) = self.due_renewal(now_ms) {
+            return Step::Ask(Effect::Renew(token));
+        }
+        match std::mem::replace(&mut self.phase, Phase::Next) {
+            Phase::Next => self.next(now_ms),
+            Phase::Asked(gather) => {
+                self.phase = Phase::Asked(gather);
+                Step::Wait(None)
             }
-            let event = match self.machine.next_action(now_ms) {
-                Action::Wait(until_ms) => {
-                    turn.wait_until_ms = until_ms;
-                    return turn;
-                }
-                Action::Claim { gather, bytes_max, count_max } => {
-                    match self.source.claim(bytes_max, count_max, now_ms) {
-                        Ok(claimed) => {
-                            let inputs = claimed.inputs.iter().map(|input| input.id).collect();
-                            self.claimed = Some(claimed);
-                            Event::Claimed(gather, inputs)
-                        }
-                        Err(error) => {
-                            turn.error = Some(GatherError::Claim(error));
-                            Event::ClaimFailed(gather)
-                        }
-                    }
-                }
-                Action::Merge(gather, _) => self.merge(gather, clock, &mut turn),
-                Action::Replicate(gather, store) => Event::ReplicateFailed(gather, store),
-                Action::Publish(gather) => self.publish(gather, clock(), &mut turn),
-                Action::Commit { gather, whole, damaged } => {
-                    self.commit(&whole, &damaged, clock());
-                    self.clear();
-                    self.machine.handle(clock(), Event::Committed(gather));
-                    turn.goes_on = true;
-                    return turn;
-                }
-                Action::Fail(gather, _) => {
-                    let token = self.token();
-                    // Before the inputs are free: nobody holds them then.
-                    self.clear();
-                    if let Some(token) = token {
-                        self.source.fail(token, clock());
-                    }
-                    Event::Failed(gather)
-                }
-            };
-            self.machine.handle(clock(), event);
+            Phase::Merging(gather, merging) => self.merge_on(gather, merging, now_ms),
+            Phase::Publishing(gather) => self.publish(gather, now_ms),
         }
     }
 
-    fn clear(&mut self) {
+    /// The claim that is to be renewed now.
+    fn due_renewal(&mut self, now_ms: u64) -> Option<ClaimToken> {
+        if matches!(self.phase, Phase::Asked(_) | Phase::Publishing(_)) {
+            return None;
+        }
+        let can_renew =
+            |claim: &&mut Held| !claim.is_renewing && !claim.is_void && claim.has_got_on;
+        let claim = self.claim.as_mut().filter(can_renew)?;
+        if now_ms < claim.renewed_ms.saturating_add(RENEW_EVERY_MS) {
+            return None;
+        }
+        claim.renew(now_ms);
+        Some(claim.token)
+    }
+
+    fn note_getting_on(&mut self) {
+        if let Some(claim) = &mut self.claim {
+            claim.has_got_on = true;
+        }
+    }
+
+    /// Why what is under way is to end.
+    fn reason_to_end(&self) -> Option<GatherError> {
+        if self.is_cancelled {
+            return Some(GatherError::Cancelled);
+        }
+        self.claim.as_ref().filter(|claim| claim.is_void).map(|_| GatherError::StoredByOthers)
+    }
+
+    fn fail(&mut self, error: GatherError) {
+        self.outcomes.push(Outcome::Failed(error));
+    }
+
+    fn next(&mut self, now_ms: u64) -> Step {
+        self.note_getting_on();
+        match self.reason_to_end() {
+            Some(error) if self.machine.cancel(now_ms) => self.fail(error),
+            Some(_) if self.machine.state() != GatherState::Busy => return Step::Wait(None),
+            _ => {}
+        }
+        self.machine.handle(now_ms, Event::Tick);
+        match self.machine.next_action(now_ms) {
+            Action::Wait(until_ms) => Step::Wait(self.earliest(until_ms)),
+            Action::Claim { gather, bytes_max, count_max } => {
+                self.phase = Phase::Asked(gather);
+                Step::Ask(Effect::Claim { gather, bytes_max, count_max })
+            }
+            Action::Merge(gather, _) => self.begin_merge(gather),
+            Action::Replicate(gather, store) => Step::Ask(Effect::Replicate(gather, store)),
+            Action::Publish(gather) => self.confirm_claim(gather, now_ms),
+            Action::Commit { gather, whole, damaged } => {
+                self.commit(gather, whole, damaged, now_ms)
+            }
+            Action::Fail(gather, _) => self.give_back(gather, now_ms),
+        }
+    }
+
+    /// The earlier of the machine's next time and the next renewal's.
+    fn earliest(&self, until_ms: Option<u64>) -> Option<u64> {
+        let claim = self.claim.as_ref().filter(|claim| !claim.is_renewing && !claim.is_void);
+        let renewal_ms = claim.map(|claim| claim.renewed_ms.saturating_add(RENEW_EVERY_MS));
+        until_ms.into_iter().chain(renewal_ms).min()
+    }
+
+    fn clear(&mut self) -> Option<ClaimToken> {
         self.sealed = None;
-        self.claimed = None;
         self.damage.clear();
+        self.claim.take().map(|claim| claim.token)
     }
 
-    fn token(&self) -> Option<ClaimToken> {
-        self.claimed.as_ref().map(|claimed| claimed.token)
-    }
-
-    fn inputs(&self) -> &[ClaimedInput] {
-        self.claimed.as_ref().map_or(&[], |claimed| &claimed.inputs)
-    }
-
-    fn commit(&mut self, whole: &[u128], damaged: &[u128], now_ms: u64) {
-        let Some(token) = self.token() else { return };
-        self.source.commit(token, whole, now_ms);
-        for &input in damaged {
-            let damage = self.damage.remove(&input).unwrap_or_default();
-            self.source.set_aside(token, input, &damage);
+    /// Answers [`Effect::Claim`].
+    pub fn on_claimed(&mut self, now_ms: u64, gather: GatherNumber, claimed: io::Result<Claimed>) {
+        if !self.is_asked(gather) {
+            return;
         }
-    }
-
-    fn merge(&mut self, gather: GatherNumber, clock: &dyn Fn() -> u64, turn: &mut Turn) -> Event {
-        let merged = self.try_merge(clock, turn);
-        if let Some(damage) = self.tell_unread(clock()) {
-            turn.error = Some(GatherError::Read(damage));
-            return Event::MergeFailed(gather);
-        }
-        match merged {
-            Ok(sealed) => {
-                turn.damage.extend(self.damage.values().flatten().cloned());
-                let is_empty = sealed.is_none();
-                self.sealed = sealed;
-                // A damage that costs no record is told, but the input is whole.
-                self.damage.retain(|_, damage| damage.iter().any(Damage::loses_records));
-                let damaged = self.damage.keys().copied().collect();
-                Event::Merged { gather, damaged, is_empty }
+        match claimed {
+            Ok(Claimed { token, inputs }) => {
+                let ids: Vec<u128> = inputs.iter().map(|input| input.id).collect();
+                if !ids.is_empty() {
+                    self.claim = Some(Held {
+                        token,
+                        inputs,
+                        renewed_ms: now_ms,
+                        is_renewing: false,
+                        has_got_on: false,
+                        is_void: false,
+                    });
+                }
+                self.machine.handle(now_ms, Event::Claimed(gather, ids));
             }
             Err(error) => {
-                turn.error = Some(match error {
-                    MergeError::Cancelled if self.cancel.load(Ordering::Relaxed) => {
-                        GatherError::Cancelled
-                    }
-                    MergeError::Cancelled => GatherError::StoredByOthers,
-                    MergeError::Write(error) => GatherError::Write(error),
-                });
-                Event::MergeFailed(gather)
+                self.fail(GatherError::Claim(error));
+                self.machine.handle(now_ms, Event::ClaimFailed(gather));
             }
         }
     }
 
-    /// Tells the source of inputs that the storage refused to read; one refusal, if there was any. It
-    /// says nothing about the bytes, so nothing is concluded from it, unless it has lasted for long.
-    fn tell_unread(&self, now_ms: u64) -> Option<Damage> {
-        let mut found = None;
-        let Some(claim) = &self.claimed else { return None };
-        for input in &claim.inputs {
-            let Some(damage) = self.damage.get(&input.id) else { continue };
-            let is_worth_waiting = |damage: &&Damage| {
-                let of_disk = |r: Refusal| !r.is_shortage() && !r.is_absence();
-                damage.refusal().is_some_and(|r| !input.is_partly_taken || !of_disk(r))
-            };
-            if let Some(refused) = damage.iter().find(is_worth_waiting) {
-                self.source.unread(claim.token, input.id, damage, now_ms);
-                found = Some(refused.clone());
-            }
+    /// Answers [`Effect::Renew`]: how many inputs of the claim nobody has stored yet. Where there are
+    /// none, there is nothing to go on for.
+    pub fn on_renewed(&mut self, token: ClaimToken, open: usize) {
+        if let Some(claim) = self.claim.as_mut().filter(|claim| claim.token == token) {
+            claim.is_renewing = false;
+            claim.is_void |= open == 0;
         }
-        found
     }
 
-    fn try_merge(
+    /// Answers [`Effect::Replicate`]: whether the other store has its copy, durably.
+    pub fn on_replicated(
         &mut self,
-        clock: &dyn Fn() -> u64,
-        turn: &mut Turn,
-    ) -> Result<Option<SealedSegment>, MergeError> {
-        let Some(claim) = &self.claimed else { return Ok(None) };
-        let mut writer = SegmentWriter::new(self.catalogue.directory(), self.options);
+        now_ms: u64,
+        gather: GatherNumber,
+        store: StoreId,
+        is_done: bool,
+    ) {
+        let event = if is_done { Event::Replicated } else { Event::ReplicateFailed };
+        self.machine.handle(now_ms, event(gather, store));
+    }
+
+    /// Answers [`Effect::Commit`].
+    pub fn on_committed(&mut self, now_ms: u64, gather: GatherNumber) {
+        if self.is_asked(gather) {
+            self.machine.handle(now_ms, Event::Committed(gather));
+        }
+    }
+
+    /// Answers [`Effect::Fail`].
+    pub fn on_failed(&mut self, now_ms: u64, gather: GatherNumber) {
+        if self.is_asked(gather) {
+            self.machine.handle(now_ms, Event::Failed(gather));
+        }
+    }
+
+    /// Whether an answer to this gather is waited for; from now on it is not.
+    fn is_asked(&mut self, gather: GatherNumber) -> bool {
+        let is_asked = matches!(self.phase, Phase::Asked(asked) if asked == gather);
+        if is_asked {
+            self.phase = Phase::Next;
+        }
+        is_asked
+    }
+
+    fn commit(
+        &mut self,
+        gather: GatherNumber,
+        whole: Vec<u128>,
+        damaged: Vec<u128>,
+        now_ms: u64,
+    ) -> Step {
+        let mut damage = std::mem::take(&mut self.damage);
+        let Some(token) = self.clear() else {
+            self.machine.handle(now_ms, Event::Committed(gather));
+            return Step::GoOn;
+        };
+        let mut of = |input: u128| (input, damage.remove(&input).unwrap_or_default());
+        let damaged = damaged.into_iter().map(&mut of).collect();
+        self.phase = Phase::Asked(gather);
+        Step::Ask(Effect::Commit { gather, token, whole, damaged })
+    }
+
+    fn give_back(&mut self, gather: GatherNumber, now_ms: u64) -> Step {
+        let unread = std::mem::take(&mut self.unread);
+        // Before the inputs are free: nobody holds them then.
+        let Some(token) = self.clear() else {
+            self.machine.handle(now_ms, Event::Failed(gather));
+            return Step::GoOn;
+        };
+        self.phase = Phase::Asked(gather);
+        Step::Ask(Effect::Fail { gather, token, unread })
+    }
+
+    fn begin_merge(&mut self, gather: GatherNumber) -> Step {
         let (mut inputs, mut ids) = (Vec::new(), Vec::new());
-        for claimed in &claim.inputs {
+        for claimed in self.claim.iter().flat_map(|claim| &claim.inputs) {
             match claimed.part.open_to_move() {
                 Ok(part) => {
                     inputs.push(MergeInput { part, path: claimed.path.clone() });
@@ -317,312 +458,130 @@ impl GatherRun {
                 Err(damage) => self.damage.entry(claimed.id).or_default().push(damage),
             }
         }
-        let renewed_ms = Cell::new(clock());
-        let goes_on = || {
-            let now_ms = clock();
-            if now_ms >= renewed_ms.get().saturating_add(RENEW_EVERY_MS) {
-                renewed_ms.set(now_ms);
-                return self.source.renew(claim.token, now_ms) > 0
-                    && !self.cancel.load(Ordering::Relaxed);
-            }
-            !self.cancel.load(Ordering::Relaxed)
+        let writer = SegmentWriter::new(self.catalogue.directory(), self.options);
+        let merging = Merging { merge: Merge::new(inputs), writer, ids };
+        self.phase = Phase::Merging(gather, Box::new(merging));
+        Step::GoOn
+    }
+
+    fn merge_on(&mut self, gather: GatherNumber, mut merging: Box<Merging>, now_ms: u64) -> Step {
+        self.note_getting_on();
+        let result = match self.reason_to_end() {
+            Some(error) => Err(error),
+            None => merging.merge.step(&mut merging.writer).map_err(GatherError::Write),
         };
-        let report = merge(inputs, &mut writer, &goes_on)?;
+        match result {
+            Ok(true) => self.phase = Phase::Merging(gather, merging),
+            Ok(false) => self.end_merge(gather, *merging, now_ms),
+            Err(error) => {
+                self.note_unread();
+                self.merge_failed(gather, error, now_ms);
+            }
+        }
+        Step::GoOn
+    }
+
+    fn merge_failed(&mut self, gather: GatherNumber, error: GatherError, now_ms: u64) {
+        self.fail(error);
+        self.machine.handle(now_ms, Event::MergeFailed(gather));
+    }
+
+    fn end_merge(&mut self, gather: GatherNumber, merging: Merging, now_ms: u64) {
+        let Merging { merge, writer, ids } = merging;
+        let report = merge.into_report();
         for (number, damage) in report.damage {
             self.damage.entry(ids[number]).or_default().push(damage);
         }
+        if let Some(damage) = self.note_unread() {
+            return self.merge_failed(gather, GatherError::Read(damage), now_ms);
+        }
         // An input that lost records is not replaced: after a crash before it is set aside recovery
         // would delete it.
-        let is_whole = |input: &&ClaimedInput| {
-            !self.damage.get(&input.id).is_some_and(|d| d.iter().any(Damage::loses_records))
+        let has_lost = |id: &u128| {
+            self.damage.get(id).is_some_and(|damage| damage.iter().any(Damage::loses_records))
         };
-        let ingest = claim.inputs.iter().filter(is_whole).map(|input| input.id).collect();
-        let sealed = writer.seal(Inputs { ingest, store: Vec::new() })?;
-        turn.duplicate_count += report.duplicate_count;
-        Ok(sealed)
+        let inputs = self.claim.iter().flat_map(|claim| &claim.inputs);
+        let ingest = inputs.map(|input| input.id).filter(|id| !has_lost(id)).collect();
+        let sealed = match writer.seal(Inputs { ingest, store: Vec::new() }) {
+            Ok(sealed) => sealed,
+            Err(error) => return self.merge_failed(gather, GatherError::Write(error), now_ms),
+        };
+        self.duplicate_count = report.duplicate_count;
+        if !self.damage.is_empty() {
+            let damage = self.damage.values().flatten().cloned().collect();
+            self.outcomes.push(Outcome::Damaged(damage));
+        }
+        // A damage that costs no record is told, but the input is whole.
+        self.damage.retain(|_, damage| damage.iter().any(Damage::loses_records));
+        let (damaged, is_empty) = (self.damage.keys().copied().collect(), sealed.is_none());
+        self.sealed = sealed;
+        self.machine.handle(now_ms, Event::Merged { gather, damaged, is_empty });
     }
 
-    fn publish(&mut self, gather: GatherNumber, now_ms: u64, turn: &mut Turn) -> Event {
-        let (Some(sealed), Some(token)) = (self.sealed.take(), self.token()) else {
-            return Event::PublishFailed(gather);
-        };
-        if self.source.renew(token, now_ms) == 0 {
-            turn.error = Some(GatherError::StoredByOthers);
-            return Event::PublishFailed(gather);
+    /// Notes inputs that the storage refused to read, for their source; one refusal, if there was any. It
+    /// says nothing about the bytes, so nothing is concluded from it, unless it has lasted for long.
+    fn note_unread(&mut self) -> Option<Damage> {
+        let mut found = None;
+        for input in self.claim.iter().flat_map(|claim| &claim.inputs) {
+            let Some(damage) = self.damage.get(&input.id) else { continue };
+            let is_worth_waiting = |damage: &&Damage| {
+                let of_disk = |r: Refusal| !r.is_shortage() && !r.is_absence();
+                damage.refusal().is_some_and(|r| !input.is_partly_taken || !of_disk(r))
+            };
+            if let Some(refused) = damage.iter().find(is_worth_waiting) {
+                self.unread.push((input.id, damage.clone()));
+                found = Some(refused.clone());
+            }
         }
-        match sealed.publish() {
-            Ok(segment) => {
-                turn.published.push((*segment.meta(), self.inputs().len()));
-                self.catalogue.publish(vec![segment], &[]);
+        found
+    }
+
+    /// Asks whether the claim still stands, right before the segment is published.
+    fn confirm_claim(&mut self, gather: GatherNumber, now_ms: u64) -> Step {
+        self.phase = Phase::Publishing(gather);
+        match &mut self.claim {
+            Some(claim) if !claim.is_renewing => {
+                claim.renew(now_ms);
+                Step::Ask(Effect::Renew(claim.token))
+            }
+            _ => Step::GoOn,
+        }
+    }
+
+    fn publish(&mut self, gather: GatherNumber, now_ms: u64) -> Step {
+        if self.claim.as_ref().is_some_and(|claim| claim.is_renewing) && !self.is_cancelled {
+            self.phase = Phase::Publishing(gather);
+            return Step::Wait(None);
+        }
+        let event = match self.try_publish() {
+            Ok(outcome) => {
+                self.outcomes.push(outcome);
                 Event::Published(gather)
             }
             Err(error) => {
-                turn.error = Some(GatherError::Write(error));
+                self.fail(error);
                 Event::PublishFailed(gather)
             }
+        };
+        self.machine.handle(now_ms, event);
+        Step::GoOn
+    }
+
+    fn try_publish(&mut self) -> Result<Outcome, GatherError> {
+        if let Some(error) = self.reason_to_end() {
+            return Err(error);
         }
+        let (Some(sealed), Some(claim)) = (self.sealed.take(), &self.claim) else {
+            return Err(GatherError::Cancelled);
+        };
+        let (inputs, duplicate_count) = (claim.inputs.len(), self.duplicate_count);
+        let segment = sealed.publish().map_err(GatherError::Write)?;
+        let meta = *segment.meta();
+        self.catalogue.publish(vec![segment], &[]);
+        Ok(Outcome::Published { segment: meta, inputs, duplicate_count })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::Storage;
-    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
-    use crate::store::StoreDirectory;
-    use crate::store::name::IdSource;
-    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
-    use crate::ulid::Ulid;
-    use std::fs;
-    use std::sync::Mutex;
-
-    /// One gather at a time has one claim at a time.
-    const TOKEN: ClaimToken = ClaimToken::new(1, 2);
-
-    /// Store segments in another directory play the ingest segments.
-    #[derive(Default)]
-    struct Source {
-        waiting: Mutex<Vec<ClaimedInput>>,
-        claimed: Mutex<Vec<ClaimedInput>>,
-        stored_by_others: AtomicBool,
-        unread: Mutex<Vec<u128>>,
-        /// Could not be read, and wait for that.
-        kept: Mutex<Vec<ClaimedInput>>,
-        log: Mutex<Vec<String>>,
-    }
-
-    impl Source {
-        fn take(&self, ids: &[u128], what: &str) -> Vec<ClaimedInput> {
-            self.log.lock().unwrap().push(format!("{what} {ids:?}"));
-            let mut claimed = self.claimed.lock().unwrap();
-            let (taken, kept) = claimed.drain(..).partition(|c| ids.contains(&c.id));
-            *claimed = kept;
-            taken
-        }
-    }
-
-    impl IngestSource for Source {
-        fn available(&self, _: u64) -> Available {
-            let count = self.waiting.lock().unwrap().len();
-            Available { count, bytes: 0, oldest_age_ms: 3_000 }
-        }
-        fn claim(&self, _: u64, count_max: usize, _: u64) -> io::Result<Claimed> {
-            let mut waiting = self.waiting.lock().unwrap();
-            let count = count_max.min(waiting.len());
-            let inputs: Vec<_> = waiting.drain(..count).collect();
-            self.claimed.lock().unwrap().extend(inputs.iter().cloned());
-            Ok(Claimed { token: TOKEN, inputs })
-        }
-        fn renew(&self, token: ClaimToken, _: u64) -> usize {
-            assert_eq!(token, TOKEN);
-            if self.stored_by_others.load(Ordering::Relaxed) {
-                return 0;
-            }
-            self.claimed.lock().unwrap().len()
-        }
-        fn commit(&self, token: ClaimToken, inputs: &[u128], _: u64) {
-            assert_eq!(token, TOKEN);
-            self.take(inputs, "commit");
-        }
-        fn fail(&self, token: ClaimToken, _: u64) {
-            assert_eq!(token, TOKEN);
-            let claimed: Vec<u128> = self.claimed.lock().unwrap().iter().map(|c| c.id).collect();
-            let mut returned = self.take(&claimed, "fail");
-            let unread = self.unread.lock().unwrap();
-            let kept = returned.extract_if(.., |input| unread.contains(&input.id));
-            self.kept.lock().unwrap().extend(kept);
-            self.waiting.lock().unwrap().extend(returned);
-        }
-        fn unread(&self, token: ClaimToken, input: u128, damage: &[Damage], _: u64) {
-            assert_eq!(token, TOKEN);
-            assert!(damage.iter().any(|damage| damage.refusal().is_some()));
-            self.log.lock().unwrap().push(format!("unread {input}"));
-            self.unread.lock().unwrap().push(input);
-        }
-        fn set_aside(&self, token: ClaimToken, input: u128, damage: &[Damage]) {
-            assert_eq!(token, TOKEN);
-            assert!(!damage.is_empty());
-            self.take(&[input], "set aside");
-        }
-    }
-
-    struct Fixture {
-        temp: tempfile::TempDir,
-        source: Arc<Source>,
-        catalogue: Arc<Catalogue>,
-        run: GatherRun,
-        cancel: Arc<AtomicBool>,
-    }
-
-    fn fixture() -> Fixture {
-        let temp = tempfile::tempdir().unwrap();
-        for name in ["ingest", "store"] {
-            fs::create_dir(temp.path().join(name)).unwrap();
-        }
-        let source = Arc::new(Source::default());
-        let store = directory(&temp.path().join("store"));
-        let catalogue = Arc::new(Catalogue::new(store, Vec::new(), Ulid::MIN));
-        let cancel = Arc::new(AtomicBool::new(false));
-        let limits = GatherLimits { replication_factor: 1, ..GatherLimits::default() };
-        let of_run = Arc::clone(&source) as Arc<dyn IngestSource>;
-        let run = GatherRun::new(limits, of_run, Arc::clone(&catalogue), Arc::clone(&cancel));
-        Fixture { temp, source, catalogue, run, cancel }
-    }
-
-    impl Fixture {
-        fn add(&self, id: u128, records: &[Record]) -> PathBuf {
-            let ingest = directory(&self.temp.path().join("ingest"));
-            // Identities by input, since each directory value counts anew.
-            for _ in 0..id {
-                ingest.ids.next_id();
-            }
-            let segment = write(&ingest, SMALL, records);
-            let path = segment.path().to_owned();
-            let input =
-                ClaimedInput { id, path: path.clone(), part: segment, is_partly_taken: false };
-            self.source.waiting.lock().unwrap().push(input);
-            path
-        }
-
-        fn stored(&self) -> Vec<Record> {
-            self.catalogue.snapshot().iter().flat_map(|s| read_all(s).0).collect()
-        }
-
-        fn log(&self) -> Vec<String> {
-            std::mem::take(&mut self.source.log.lock().unwrap())
-        }
-    }
-
-    fn records(from: u64, to: u64) -> Vec<Record> {
-        (from..to).map(|n| record(1, n)).collect()
-    }
-
-    #[test]
-    fn inputs_become_one_segment_and_are_committed() {
-        let mut f = fixture();
-        f.add(1, &records(0, 20));
-        f.add(2, &records(10, 40));
-        let turn = f.run.turn(&|| 0);
-        assert_eq!(f.stored(), records(0, 40));
-        assert_eq!((turn.published.len(), turn.duplicate_count), (1, 10));
-        assert_eq!(turn.wait_until_ms, None);
-        assert_eq!(f.log(), ["commit [1, 2]"]);
-        let snapshot = f.catalogue.snapshot();
-        let loaded =
-            crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
-        assert_eq!(loaded.unwrap().inputs.ingest, [1, 2]);
-    }
-
-    #[test]
-    fn under_load_each_gather_is_told_when_it_is_done() {
-        let mut f = fixture();
-        for id in 0..70 {
-            f.add(id + 1, &records(10 * id as u64, 10 * id as u64 + 10));
-        }
-        let turns = [(); 3].map(|()| f.run.turn(&|| 0));
-        assert_eq!(turns.each_ref().map(|turn| turn.published.len()), [1, 1, 0]);
-        assert_eq!(turns.each_ref().map(|turn| turn.goes_on), [true, true, false]);
-        assert_eq!(turns[0].published[0].1, 64, "as many as one gather takes");
-        assert_eq!(f.stored(), records(0, 700));
-    }
-
-    #[test]
-    fn what_can_be_read_of_a_damaged_input_goes_on_and_the_input_is_set_aside() {
-        let mut f = fixture();
-        let path = f.add(1, &records(0, 20));
-        f.add(2, &records(20, 30));
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[230] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        let turn = f.run.turn(&|| 0);
-        assert_eq!(turn.damage.len(), 1);
-        let stored = f.stored();
-        assert!(stored.len() > 20 && stored.iter().all(|r| records(0, 30).contains(r)));
-        assert_eq!(f.log(), ["commit [2]", "set aside [1]"]);
-        let snapshot = f.catalogue.snapshot();
-        let loaded =
-            crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
-        assert_eq!(loaded.unwrap().inputs.ingest, [2], "the others may not be deleted");
-    }
-
-    #[test]
-    fn an_input_that_is_not_there_is_waited_for_and_the_others_are_gathered() {
-        let mut f = fixture();
-        f.add(1, &records(0, 10));
-        fs::remove_file(f.add(2, &records(10, 20))).unwrap();
-        let turn = f.run.turn(&|| 0);
-        assert!(matches!(turn.error, Some(GatherError::Read(_))), "{:?}", turn.error);
-        assert_eq!(f.log(), ["unread 2", "fail [1, 2]"]);
-        assert!(f.run.turn(&|| 1_000).error.is_none());
-        assert_eq!(f.stored(), records(0, 10));
-    }
-
-    #[test]
-    fn an_input_that_the_storage_refuses_is_left_to_its_source_until_that_gives_it_up() {
-        let shortages = [FaultError::TooManyFiles, FaultError::NoMemory];
-        for error in [FaultError::Io].into_iter().chain(shortages) {
-            for is_partly_taken in [false, true] {
-                let mut f = fixture();
-                let sim = SimStorage::new(1);
-                let path = PathBuf::from("/ingest");
-                sim.create_dir_all(&path).unwrap();
-                let storage = Arc::new(sim.clone());
-                let ingest = Arc::new(StoreDirectory::new(storage, path, IdSource::seeded(7)));
-                let part = write(&ingest, SMALL, &records(0, 20));
-                let path = part.path().to_owned();
-                let input = ClaimedInput { id: 1, path, part, is_partly_taken };
-                f.source.waiting.lock().unwrap().push(input);
-                f.add(2, &records(20, 30));
-                sim.fail(Fault::random(Call::Open, 1.0, error));
-                let is_set_aside = is_partly_taken && error == FaultError::Io;
-                let turns: Vec<Turn> = (0..6).map(|at| f.run.turn(&|| at * 10_000)).collect();
-                let told = turns.iter().map(|turn| turn.damage.len()).sum::<usize>();
-                assert_eq!(told, usize::from(is_set_aside));
-                assert_eq!(f.stored(), records(20, 30), "the other one is gathered");
-                let log = f.log();
-                assert_eq!(log.contains(&"set aside [1]".to_owned()), is_set_aside, "{log:?}");
-                assert_eq!(log.contains(&"unread 1".to_owned()), !is_set_aside, "{log:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_others_have_stored_meanwhile_is_neither_merged_on_nor_published() {
-        // Before the merge gets far, and after it.
-        for step_ms in [1_000, 0] {
-            let mut f = fixture();
-            f.add(1, &records(0, 20));
-            f.source.stored_by_others.store(true, Ordering::Relaxed);
-            let now_ms = Cell::new(0);
-            let turn = f.run.turn(&|| now_ms.replace(now_ms.get() + step_ms));
-            assert!(matches!(turn.error, Some(GatherError::StoredByOthers)), "{:?}", turn.error);
-            let log = f.log();
-            assert!(!log.is_empty() && log.iter().all(|done| done == "fail [1]"), "{log:?}");
-            assert_eq!(f.stored(), Vec::new());
-            assert_eq!(fs::read_dir(f.temp.path().join("store")).unwrap().count(), 0);
-        }
-    }
-
-    #[test]
-    fn a_gather_that_fails_returns_its_inputs_and_leaves_no_file() {
-        let mut f = fixture();
-        f.add(1, &records(0, 20));
-        f.cancel.store(true, std::sync::atomic::Ordering::Relaxed);
-        let turn = f.run.turn(&|| 0);
-        assert!(matches!(turn.error, Some(GatherError::Cancelled)));
-        assert_eq!((turn.wait_until_ms, f.log()), (Some(250), vec!["fail [1]".to_owned()]));
-        f.cancel.store(false, std::sync::atomic::Ordering::Relaxed);
-
-        let store = f.temp.path().join("store");
-        fs::remove_dir(&store).unwrap();
-        let turn = f.run.turn(&|| 250);
-        assert!(matches!(turn.error, Some(GatherError::Write(WriteError::Io { .. }))));
-        assert_eq!(f.log(), ["fail [1]"]);
-        assert_eq!(f.run.state(), GatherState::BackingOff);
-
-        fs::create_dir(&store).unwrap();
-        assert!(f.run.turn(&|| 750).error.is_none());
-        assert_eq!(f.stored(), records(0, 20));
-        assert_eq!(fs::read_dir(&store).unwrap().count(), 1);
-    }
-}
+#[path = "gather_run_tests.rs"]
+mod tests;

@@ -63,34 +63,70 @@ impl From<WriteError> for MergeError {
     }
 }
 
-/// Merges all inputs into the writer. `goes_on` is asked before each chunk is read, and hears so that
-/// the merge gets on; where it says no the merge is cancelled.
+/// A merge under way, done chunk by chunk.
+pub struct Merge {
+    cursors: Vec<Cursor>,
+    /// The next record of each input that has one.
+    heads: BinaryHeap<Reverse<(Ulid, usize)>>,
+    report: MergeReport,
+}
+
+impl Merge {
+    /// Nothing is read yet.
+    pub fn new(inputs: Vec<MergeInput>) -> Self {
+        let cursors: Vec<Cursor> = inputs.into_iter().map(Cursor::new).collect();
+        let mut report = MergeReport::default();
+        let mut heads = BinaryHeap::with_capacity(cursors.len());
+        for (number, cursor) in cursors.iter().enumerate() {
+            report.damage.extend(cursor.input.part.damage().iter().map(|d| (number, d.clone())));
+            heads.extend(cursor.head().map(|head| Reverse((head, number))));
+        }
+        Self { cursors, heads, report }
+    }
+
+    /// Reads a chunk and writes what can be written before the next one is read; says whether there is
+    /// more to do. After an error the writer is to be dropped; the inputs are untouched.
+    pub fn step(&mut self, writer: &mut SegmentWriter) -> Result<bool, WriteError> {
+        let mut has_read = false;
+        while let Some(Reverse((head, number))) = self.heads.pop() {
+            let cursor = &mut self.cursors[number];
+            if cursor.open.is_none() {
+                if std::mem::replace(&mut has_read, true) {
+                    self.heads.push(Reverse((head, number)));
+                    return Ok(true);
+                }
+                cursor.load();
+            }
+            let limit = self.heads.peek().map_or(Ulid::MAX, |Reverse((head, _))| *head);
+            cursor.write_up_to(limit, writer, &mut self.report)?;
+            self.report.damage.extend(cursor.damage.drain(..).map(|d| (number, d)));
+            self.heads.extend(cursor.head().map(|head| Reverse((head, number))));
+        }
+        Ok(false)
+    }
+
+    /// What it did so far.
+    pub fn into_report(self) -> MergeReport {
+        self.report
+    }
+}
+
+/// Merges all inputs into the writer. `goes_on` is asked before each chunk is read; where it says no
+/// the merge is cancelled.
 pub fn merge(
     inputs: Vec<MergeInput>,
     writer: &mut SegmentWriter,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<MergeReport, MergeError> {
-    let mut report = MergeReport::default();
-    let mut cursors: Vec<Cursor> = inputs.into_iter().map(Cursor::new).collect();
-    let mut heap = BinaryHeap::with_capacity(cursors.len());
-    for (number, cursor) in cursors.iter().enumerate() {
-        report.damage.extend(cursor.input.part.damage().iter().map(|d| (number, d.clone())));
-        heap.extend(cursor.head().map(|head| Reverse((head, number))));
-    }
-    while let Some(Reverse((_, number))) = heap.pop() {
-        let cursor = &mut cursors[number];
-        let limit = heap.peek().map_or(Ulid::MAX, |Reverse((head, _))| *head);
-        if cursor.open.is_none() {
-            if !goes_on() {
-                return Err(MergeError::Cancelled);
-            }
-            cursor.load();
+    let mut merge = Merge::new(inputs);
+    loop {
+        if !goes_on() {
+            return Err(MergeError::Cancelled);
         }
-        cursor.write_up_to(limit, writer, &mut report)?;
-        report.damage.extend(cursor.damage.drain(..).map(|d| (number, d)));
-        heap.extend(cursor.head().map(|head| Reverse((head, number))));
+        if !merge.step(writer)? {
+            return Ok(merge.into_report());
+        }
     }
-    Ok(report)
 }
 
 struct OpenChunk {

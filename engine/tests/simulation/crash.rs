@@ -167,7 +167,12 @@ impl History {
             0..30 => self.append(node),
             30..50 => node.advance_us(self.random.below(25_000)),
             50..90 => node.step(&mut self.model, &mut self.random),
-            90..94 => node.gather(),
+            90..92 => node.gather(),
+            92..94 => {
+                for _ in 0..self.random.below(20) {
+                    node.gather_on();
+                }
+            }
             94..96 => {
                 node.compact();
             }

@@ -20,8 +20,7 @@ use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 use engine::storage::{Open, Storage};
 use engine::store::StoreDirectory;
 use engine::store::name::IdSource;
-use engine::store::retention::{ClockWatch, RetentionLimits};
-use engine::store::retention_run::Retention;
+use engine::store::retention::RetentionLimits;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
@@ -42,6 +41,7 @@ fn settings(seed: u64) -> Settings {
         flush_size_bytes: 4 << 10,
         pool_bytes_max: 2 << 20,
         compaction_span_ms: 30 * MINUTE_MS,
+        retention: LIMITS,
         seed,
     }
 }
@@ -289,12 +289,8 @@ impl Story {
     }
 
     /// Retention's turn.
-    fn expire(&mut self, node: &Node, retention: &mut Retention) {
-        let (monotonic_ms, wall_ms) = (node.now.monotonic_us / 1000, node.now.wall_ms);
-        let turn = retention.turn(&node.catalogue, monotonic_ms, wall_ms);
-        for (operation, path, error) in turn.failed {
-            self.tell(format!("{operation} {}: {error}", path.display()));
-        }
+    fn expire(&mut self, node: &mut Node) {
+        node.expire().expect("it is time to look");
         let horizon = self.horizon();
         let left = node.catalogue.snapshot();
         assert!(left.iter().all(|segment| segment.meta().last > horizon), "expired, but found");
@@ -361,29 +357,26 @@ impl Story {
         self.model.durable.extend(elsewhere.sent.keys());
 
         let (mut node, mut forwarder) = self.start();
-        let wall_ms = node.now.wall_ms;
-        let watch = ClockWatch::start(node.now.monotonic_us / 1000, wall_ms, wall_ms);
-        let mut retention = Retention::new(LIMITS, watch);
         self.check(&node);
         self.work(&mut node, &mut forwarder, 2);
-        self.expire(&node, &mut retention);
+        self.expire(&mut node);
         self.pass(&mut node, 40 * MINUTE_MS);
         self.work(&mut node, &mut forwarder, 2);
         self.pass(&mut node, 30 * MINUTE_MS);
-        self.expire(&node, &mut retention);
+        self.expire(&mut node);
         if self.fault.is_none() {
             assert!(!node.catalogue.trash().is_empty(), "something has expired");
         }
         self.check(&node);
         self.pass(&mut node, LIMITS.purge_ms + 1);
-        self.expire(&node, &mut retention);
+        self.expire(&mut node);
         self.check(&node);
         self.listen(&node);
         self.trace.extend(self.sim.trace());
         self.struck.extend(self.sim.struck());
         self.check_after_power_loss();
         self.sim.clear_faults();
-        self.end(node, forwarder, retention);
+        self.end(node, forwarder);
     }
 
     /// What a kill left is what there is from now on.
@@ -401,7 +394,7 @@ impl Story {
     }
 
     /// Without faults all work ends.
-    fn end(&mut self, mut node: Node, mut forwarder: Forwarder, mut retention: Retention) {
+    fn end(&mut self, mut node: Node, mut forwarder: Forwarder) {
         for _ in 0..50 {
             self.hand_over(&mut node, &mut forwarder);
             for _ in 0..20 {
@@ -420,10 +413,11 @@ impl Story {
         assert!(self.handed_lines.iter().copied().eq(0..self.lines), "{:?}", self.handed_lines);
 
         node.settle(&mut self.model, &mut self.random);
-        self.now = node.now;
-        self.expire(&node, &mut retention);
+        // Whatever failed is tried again.
+        self.pass(&mut node, 10_000);
+        self.expire(&mut node);
         self.pass(&mut node, LIMITS.purge_ms + 1);
-        self.expire(&node, &mut retention);
+        self.expire(&mut node);
         assert!(node.catalogue.trash().is_empty() && node.catalogue.leaving_bytes() == 0);
         let sim = self.sim.kill();
         drop(node);

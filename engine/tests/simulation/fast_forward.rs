@@ -14,8 +14,7 @@ use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
 use engine::search::{Expression, Format, Order, QuerySpec, Searcher, SearcherOptions, Snapshot};
 use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
-use engine::store::retention::{ClockWatch, RetentionLimits};
-use engine::store::retention_run::Retention;
+use engine::store::retention::RetentionLimits;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
@@ -28,6 +27,8 @@ const SEEDS: u64 = 1_000;
 
 const START_MS: u64 = 1_700_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
+/// The longest time between looks at what has expired.
+const PAUSE_MS: u64 = 10_000;
 /// Simulated time of one run.
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -61,11 +62,10 @@ impl Day {
         }
     }
 
-    fn start(&mut self) -> (Node, Retention) {
+    fn start(&mut self) -> Node {
         self.settings.seed += 1;
-        let node = Node::start(&self.sim, self.settings, self.now).expect("recovery succeeds");
-        let watch = ClockWatch::start(self.now.monotonic_us / 1000, self.now.wall_ms, 0);
-        (node, Retention::new(self.limits, watch))
+        self.settings.retention = self.limits;
+        Node::start(&self.sim, self.settings, self.now).expect("recovery succeeds")
     }
 
     /// Nothing that has to be there is missing; what is gone for good is forgotten.
@@ -115,13 +115,13 @@ impl Day {
     }
 
     /// Retention's turn. What it takes for want of size has to be the oldest of what there is.
-    fn expire(&mut self, node: &Node, retention: &mut Retention) {
+    fn expire(&mut self, node: &mut Node) {
         let before = node.catalogue.snapshot();
         let had: Vec<_> = before.iter().map(|segment| *segment.meta()).collect();
         // A reader may still hold all of it: then files wait.
         let pinned = self.random.chance(0.1).then_some(before);
-        let (monotonic_ms, wall_ms) = (node.now.monotonic_us / 1000, node.now.wall_ms);
-        let turn = retention.turn(&node.catalogue, monotonic_ms, wall_ms);
+        let wall_ms = node.now.wall_ms;
+        let turn = node.expire().expect("it is time to look").done;
         assert!(!turn.is_paused, "nobody set the clock");
         let is_pinned = pinned.is_some();
         drop(pinned);
@@ -153,7 +153,7 @@ impl Day {
 
     /// A stretch of time in one life of a node.
     fn live(&mut self, until_ms: u64) {
-        let (mut node, mut retention) = self.start();
+        let mut node = self.start();
         if self.random.chance(0.3) {
             self.break_some_calls();
         }
@@ -163,7 +163,7 @@ impl Day {
             if self.random.chance(0.8) {
                 node.gather();
             }
-            self.expire(&node, &mut retention);
+            self.expire(&mut node);
             while self.random.chance(0.7) && node.compact() {}
             self.now = node.now;
             self.check_disk(&node);
@@ -181,7 +181,7 @@ impl Day {
             Death::PowerLoss => self.sim.crash(self.random.next_u64()),
         };
         drop(node);
-        let (node, _) = self.start();
+        let node = self.start();
         let found = node.found();
         match death {
             Death::Kill => self.check(&found, &self.model.written.clone()),
@@ -207,11 +207,12 @@ impl Day {
     /// The last life, without faults: all work comes to an end.
     fn end(&mut self) {
         self.sim.clear_faults();
-        let (mut node, mut retention) = self.start();
+        let mut node = self.start();
         self.take_in(&mut node);
         node.settle(&mut self.model, &mut self.random);
         for _ in 0..5 {
-            self.expire(&node, &mut retention);
+            node.advance_us(PAUSE_MS * 1000);
+            self.expire(&mut node);
             while node.compact() {}
             self.now = node.now;
         }
@@ -231,9 +232,9 @@ impl Day {
         // Stamps may be a little ahead of the clock after a kill.
         let ahead_ms = node.log(0).ahead_ms(node.now.wall_ms);
         for ms in [self.limits.retain_ms + ahead_ms, 0, self.limits.purge_ms, 0] {
-            node.advance_us(1000 * (ms + 1));
+            node.advance_us(1000 * (ms + PAUSE_MS));
             self.now = node.now;
-            self.expire(&node, &mut retention);
+            self.expire(&mut node);
         }
         assert_eq!(node.found().records.len(), 0);
         let left = self.sim.files().into_iter().filter(|path| path.starts_with(STORE));
@@ -293,7 +294,7 @@ fn a_day_of_retention_loses_nothing_that_is_due_and_leaves_nothing_behind() {
 fn expire_with(fault: Option<Fault>) -> u64 {
     let mut day = Day::new(7);
     day.limits = RetentionLimits { retain_ms: HOUR_MS, purge_ms: HOUR_MS, size_bytes_max: None };
-    let (mut node, mut retention) = day.start();
+    let mut node = day.start();
     let mut ends = Vec::new();
     for _ in 0..3 {
         node.advance_us(1000 * HOUR_MS / 4);
@@ -319,14 +320,12 @@ fn expire_with(fault: Option<Fault>) -> u64 {
     }
     // Both expire; an hour later, when the third has not yet, they are purged.
     let due_ms = ends[1].ms() + HOUR_MS - node.now.wall_ms + 1;
-    for (round, ms) in [due_ms, 1, HOUR_MS / 4, 1].into_iter().enumerate() {
+    for (round, ms) in [due_ms, PAUSE_MS, HOUR_MS / 8, PAUSE_MS].into_iter().enumerate() {
         node.advance_us(1000 * ms);
-        let limits =
-            if round < 2 { day.limits } else { RetentionLimits { purge_ms: 0, ..day.limits } };
-        let watch = ClockWatch::start(node.now.monotonic_us / 1000, node.now.wall_ms, 0);
-        retention = if round == 2 { Retention::new(limits, watch) } else { retention };
-        let now = node.now;
-        let turn = retention.turn(&node.catalogue, now.monotonic_us / 1000, now.wall_ms);
+        if round == 2 {
+            node.retain(RetentionLimits { purge_ms: 0, ..day.limits });
+        }
+        let turn = node.expire().expect("it is time to look").done;
         assert!(is_faulty || turn.failed.is_empty());
         for (operation, path, _) in &turn.failed {
             assert!(!operation.is_empty() && path.starts_with(STORE), "it names the file");
@@ -340,16 +339,16 @@ fn expire_with(fault: Option<Fault>) -> u64 {
     }
     let calls_made = day.sim.calls() - calls;
     day.sim.clear_faults();
-    let now = node.now;
-    let turn = retention.turn(&node.catalogue, now.monotonic_us / 1000, now.wall_ms);
+    node.advance_us(PAUSE_MS * 1000);
+    let turn = node.expire().expect("it is time to look").done;
     assert!(turn.failed.is_empty());
     assert!(node.catalogue.trash().is_empty(), "work goes on");
     day.now = node.now;
     for sim in [day.sim.kill(), day.sim.crash(3)] {
         day.sim = sim;
-        let (node, mut retention) = day.start();
+        let mut node = day.start();
         // What a power loss brought back expires again at once.
-        retention.turn(&node.catalogue, day.now.monotonic_us / 1000, day.now.wall_ms);
+        node.expire().expect("it is time to look");
         let found = node.found();
         day.model.check(&found, &unexpired);
         assert_eq!(found.records.len(), unexpired.len());

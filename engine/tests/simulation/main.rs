@@ -12,4 +12,3 @@ mod fast_forward;
 mod faults;
 mod model;
 mod node;
-mod source;

@@ -1,37 +1,43 @@
 //! One node in one thread: shards whose effects are carried out one by one in an order that a
 //! seed chooses, the registry, gathering and compaction; as the daemon does it with threads.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use engine::chunk::Part;
 use engine::damage::Damage;
 use engine::ingest::frame::FrameBuffer;
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
-use engine::ingest::recover::Note;
+use engine::ingest::recover::Note as IngestNote;
 use engine::ingest::registry::{Registry, RegistryOptions, SegmentInfo};
-use engine::ingest::segment::{Segment, SegmentState, parse_file_name};
+use engine::ingest::segment::{Segment, SegmentState};
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
-use engine::ingest::topics::{TopicChoice, TopicSet};
+use engine::ingest::topics::TopicChoice;
+use engine::node::compacting::{Compacting, CompactingOptions, Happened};
+use engine::node::expiring::{Expiring, Turn as Expired};
+use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
+use engine::node::local_ingest::LocalIngest;
+use engine::node::opening::{self, Finding, NodeOptions};
+use engine::node::pinning::{Memories, Pinned};
+use engine::node::pressure::Load;
 use engine::storage::sim::{Random, SimStorage};
 use engine::storage::{File, Open, Storage};
 use engine::store::StoreDirectory;
 use engine::store::catalogue::Catalogue;
 use engine::store::compaction::CompactionLimits;
-use engine::store::compaction_run::{CompactionError, compact};
+use engine::store::compaction_run::CompactionError;
 use engine::store::gather::GatherLimits;
-use engine::store::gather_run::{GatherRun, IngestSource};
 use engine::store::name::IdSource;
 use engine::store::recover::NoteKind;
+use engine::store::retention::RetentionLimits;
 use engine::store::writer::WriterOptions;
+use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use crate::model::{Found, Model, note_written};
-use crate::source::Source;
 
 pub(crate) const INGEST: &str = "/data/ingest";
 pub(crate) const STORE: &str = "/data/store";
@@ -47,6 +53,10 @@ pub(crate) fn empty_disk(seed: u64) -> SimStorage {
     sim
 }
 
+/// Nothing expires.
+const FOR_EVER: RetentionLimits =
+    RetentionLimits { retain_ms: u64::MAX, purge_ms: u64::MAX, size_bytes_max: None };
+
 /// What is set apart from node to node.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
@@ -55,6 +65,7 @@ pub(crate) struct Settings {
     pub(crate) pool_bytes_max: u64,
     /// Longest time that a compacted segment spans.
     pub(crate) compaction_span_ms: u64,
+    pub(crate) retention: RetentionLimits,
     /// New for every start: streams and file names come from it.
     pub(crate) seed: u64,
 }
@@ -66,6 +77,7 @@ impl Settings {
             flush_size_bytes: 8 << 10,
             pool_bytes_max: 4 << 20,
             compaction_span_ms: u64::MAX,
+            retention: FOR_EVER,
             seed,
         }
     }
@@ -78,6 +90,60 @@ pub(crate) struct Told {
     pub(crate) failed: Vec<String>,
     /// Files that stay as they are: damaged, or without any content of ours.
     pub(crate) left_alone: Vec<PathBuf>,
+}
+
+impl Told {
+    fn hear(&mut self, found: Finding) {
+        match found {
+            Finding::Damage(damage) => {
+                self.left_alone.push(damage.path.clone());
+                self.damage.push(damage);
+            }
+            Finding::OfIngest(IngestNote::Failed(error)) => self.failed.push(error.to_string()),
+            Finding::OfIngest(IngestNote::Unknown(path)) => self.left_alone.push(path),
+            Finding::OfStore(note) => match note.kind {
+                NoteKind::NotRemoved(_) => self.failed.push(note.to_string()),
+                NoteKind::NotOurs => self.left_alone.push(note.path),
+                _ => {}
+            },
+            Finding::MarkNotWritten(..) => self.failed.push(found.to_string()),
+            _ => {}
+        }
+    }
+}
+
+/// Both sides, as small as the settings say.
+fn options(storage: &Arc<dyn Storage>, settings: Settings) -> NodeOptions {
+    let ids = IdSource::seeded(settings.seed << 20);
+    let store = StoreDirectory::new(Arc::clone(storage), PathBuf::from(STORE), ids);
+    let ingest = RegistryOptions {
+        flush_size_bytes: settings.flush_size_bytes,
+        pool_bytes_max: settings.pool_bytes_max,
+        caches: Arc::clone(&store.caches),
+        ..RegistryOptions::new(Arc::clone(storage), PathBuf::from(INGEST), settings.seed)
+    };
+    NodeOptions { ingest: Some(ingest), store: Some(Arc::new(store)) }
+}
+
+/// Whatever is flushed is gathered at once.
+fn gathering() -> GatheringOptions {
+    let limits =
+        GatherLimits { target_age_ms: 0, replication_factor: 1, ..GatherLimits::default() };
+    GatheringOptions { limits, writer: WriterOptions::default(), pause_ms: 100 }
+}
+
+/// Few segments are worth a compaction.
+fn compacting(settings: Settings) -> CompactingOptions {
+    let limits = CompactionLimits {
+        group_max: 4,
+        small_group_max: 4,
+        group_min: 2,
+        depth_max: 2,
+        span_ms_max: settings.compaction_span_ms,
+        ..CompactionLimits::default()
+    };
+    let writer = WriterOptions::default();
+    CompactingOptions { limits, writer, held_back_pause_ms: 100, cancel: Arc::default() }
 }
 
 /// An effect under way: first it is carried out, later its completion is delivered.
@@ -141,10 +207,11 @@ pub(crate) struct Node {
     pub(crate) told: Told,
     /// What went wrong since, in the words that an operator reads.
     pub(crate) errors: RefCell<Vec<String>>,
-    settings: Settings,
-    stamps: StampKeeper,
-    source: Arc<Source>,
-    gather: GatherRun,
+    sides: engine::node::Node,
+    stamps: Arc<Mutex<StampKeeper>>,
+    gathering: Gathering,
+    compacting: Compacting,
+    expiring: Expiring,
     shards: Vec<Shard>,
     jobs: Vec<Job>,
 }
@@ -153,61 +220,25 @@ impl Node {
     /// Recovers both directories and starts the shards. An error: a directory cannot be used.
     pub(crate) fn start(sim: &SimStorage, settings: Settings, now: Now) -> Result<Self, String> {
         let storage: Arc<dyn Storage> = Arc::new(sim.clone());
-        let mark = StampKeeper::open(Arc::clone(&storage), Path::new(INGEST));
-        let mut stamps = mark.map_err(|e| e.to_string())?.keeper;
-        let store = Arc::new(StoreDirectory::new(
-            Arc::clone(&storage),
-            PathBuf::from(STORE),
-            IdSource::seeded(settings.seed << 20),
-        ));
-        let caches = Arc::clone(&store.caches);
-        let stored =
-            engine::store::recover::recover(&store, now.wall_ms).map_err(|e| e.to_string())?;
-        let entries = storage.list(Path::new(INGEST)).map_err(|e| format!("{INGEST}: {e}"))?;
-        let found: Vec<u128> = entries
-            .iter()
-            .filter_map(|entry| Some(parse_file_name(entry.name.as_deref()?)?.0.0))
-            .collect();
-        let options = RegistryOptions {
-            flush_size_bytes: settings.flush_size_bytes,
-            pool_bytes_max: settings.pool_bytes_max,
-            caches,
-            ..RegistryOptions::new(Arc::clone(&storage), PathBuf::from(INGEST), settings.seed)
+        let mut told = Told::default();
+        let options = options(&storage, settings);
+        let opened = opening::open(options, now.wall_ms, &mut |found| told.hear(found));
+        let node = opened.map_err(|e| e.to_string())?.node;
+        let ingest = node.ingest.clone().expect("a side that takes records");
+        let store = node.store.clone().expect("a side that keeps them");
+        let (registry, catalogue) = (Arc::clone(&ingest.registry), store.catalogue);
+        let topics = ingest.topics(8, Some(&Topic::new(b"default").unwrap()));
+        let stamps = Arc::clone(&ingest.stamps);
+        let (floor_ms, ceiling) = {
+            let stamps = stamps.lock().unwrap();
+            (stamps.floor_ms(), stamps.ceiling())
         };
-        let superfluous = stored.superfluous_ingest(&found);
-        let ingest = engine::ingest::recover::recover(options, &superfluous, now.wall_ms)
-            .map_err(|e| e.to_string())?;
-        let mut told = Told { damage: stored.damage.clone(), ..Told::default() };
-        told.damage.extend(ingest.report.iter().cloned());
-        for note in &ingest.notes {
-            match note {
-                Note::Failed(error) => told.failed.push(error.to_string()),
-                Note::Unknown(path) => told.left_alone.push(path.clone()),
-                Note::AlreadyStored(_) => {}
-            }
-        }
-        for note in &stored.notes {
-            match note.kind {
-                NoteKind::NotRemoved(_) => told.failed.push(note.to_string()),
-                NoteKind::NotOurs => told.left_alone.push(note.path.clone()),
-                _ => {}
-            }
-        }
-        told.left_alone.extend(told.damage.iter().map(|damage| damage.path.clone()));
-        stamps.start_above(ingest.newest_ms.max(stored.newest.ms()));
-        if let Err(error) = stamps.keep(now.wall_ms, 0) {
-            told.failed.push(format!("{INGEST}/{STAMP_MARK_FILE}: {error}"));
-        }
-        let registry = Arc::new(ingest.registry);
-        let catalogue = Arc::new(stored.catalogue);
-        let topics = Arc::new(TopicSet::new(8));
-        topics.admit(b"default");
         let shards = (0..settings.shards)
             .map(|number| {
                 let options = ShardLogOptions {
                     segment_flush_size_bytes: settings.flush_size_bytes,
                     segment_flush_age_us: 60_000,
-                    ceiling: stamps.ceiling(),
+                    ceiling: ceiling.clone(),
                     ..ShardLogOptions::new(Arc::clone(&topics))
                 };
                 let stream = settings.seed << 4 | number as u64;
@@ -217,36 +248,39 @@ impl Node {
                     told.failed.push(format!("{INGEST}: no tail file: {error}"));
                 }
                 Shard {
-                    log: ShardLog::new(options, stream, stamps.floor_ms()),
+                    log: ShardLog::new(options, stream, floor_ms),
                     tail: tail.ok(),
                     files: BTreeMap::new(),
                     unacknowledged: Vec::new(),
                 }
             })
             .collect();
-        let limits = GatherLimits { replication_factor: 1, ..GatherLimits::default() };
-        let source = Arc::new(Source::new(Arc::clone(&registry)));
-        let cancel = Arc::new(AtomicBool::new(false));
-        let carried = Arc::clone(&source) as Arc<dyn IngestSource>;
-        let gather = GatherRun::new(limits, carried, Arc::clone(&catalogue), cancel);
+        let compacting = compacting(settings);
+        let compacting =
+            Compacting::start(Arc::clone(&catalogue), compacting, now.monotonic_us / 1000);
+        let expiring = Expiring::start(&node, settings.retention, now).unwrap();
+        let source = Arc::new(LocalIngest::new(Arc::clone(&registry), Arc::default()));
+        let now_ms = now.monotonic_us / 1000;
+        let gathering = Gathering::start(source, Arc::clone(&catalogue), gathering(), now_ms);
         Ok(Self {
             sim: sim.clone(),
+            sides: node,
             registry,
             catalogue,
             now,
             told,
             errors: RefCell::default(),
-            settings,
             stamps,
-            source,
-            gather,
+            gathering,
+            compacting,
+            expiring,
             shards,
             jobs: Vec::new(),
         })
     }
 
     pub(crate) fn can_accept(&self, shard: usize) -> bool {
-        self.stamps.is_started() && self.shards[shard].log.can_accept()
+        self.stamps.lock().unwrap().is_started() && self.shards[shard].log.can_accept()
     }
 
     pub(crate) const fn shard_count(&self) -> usize {
@@ -276,7 +310,10 @@ impl Node {
             text.push(b'\n');
         }
         self.keep_stamps();
-        assert!(self.stamps.is_started(), "the doors are closed until a mark is on disk");
+        assert!(
+            self.stamps.lock().unwrap().is_started(),
+            "the doors are closed until a mark is on disk"
+        );
         let log = &mut self.shards[shard].log;
         let stamped = log.append(&text, choice, self.now);
         assert!(model.floor < Some(stamped.first), "stamps of a life lie above all before it");
@@ -323,15 +360,16 @@ impl Node {
     /// As the keeper does in each of its turns.
     fn keep_stamps(&mut self) {
         let stamped_ms = self.shards.iter().map(|shard| shard.log.stamped_ms()).max();
-        if let Err(error) = self.stamps.keep(self.now.wall_ms, stamped_ms.unwrap_or(0)) {
+        let kept = self.stamps.lock().unwrap().keep(self.now.wall_ms, stamped_ms.unwrap_or(0));
+        if let Err(error) = kept {
             self.tell(format!("{INGEST}/{STAMP_MARK_FILE}: {error}"));
         }
     }
 
     /// Nothing is stamped any more.
-    pub(crate) fn stop(mut self) {
+    pub(crate) fn stop(self) {
         let stamped_ms = self.shards.iter().map(|shard| shard.log.stamped_ms()).max();
-        self.stamps.close(stamped_ms.unwrap_or(0)).unwrap();
+        self.stamps.lock().unwrap().close(stamped_ms.unwrap_or(0)).unwrap();
     }
 
     fn turn_shard(&mut self, shard: usize) {
@@ -455,74 +493,115 @@ impl Node {
         });
     }
 
-    /// Gathers what is flushed.
+    /// Gathers what is flushed, and looks after what is not.
     pub(crate) fn gather(&mut self) {
+        while self.gather_on() {}
         let now_ms = self.now.monotonic_us / 1000;
-        let mut goes_on = true;
-        while goes_on {
-            let turn = self.gather.turn(&|| now_ms);
-            turn.error.iter().for_each(|error| self.tell(error));
-            turn.damage.iter().for_each(|damage| self.tell(damage));
-            goes_on = turn.goes_on;
-        }
-        self.errors.borrow_mut().append(&mut self.source.take_errors());
         let (_, late) = self.registry.expire(now_ms);
         let swept = self.registry.sweep(self.now.wall_ms);
         let look = self.registry.look_again(now_ms);
         late.iter().chain(&swept).chain(&look.errors).for_each(|error| self.tell(error));
     }
 
-    /// Gathers once, so slowly that each look at the clock is `step_ms` after the one before, while the
-    /// keeper looks after claims as often; says how many segments were published and how many times
-    /// one became available again meanwhile.
-    pub(crate) fn gather_slowly(&mut self, step_ms: u64) -> (usize, usize) {
-        let (now_ms, lapses) = (Cell::new(self.now.monotonic_us / 1000), Cell::new(0));
-        let turn = self.gather.turn(&|| {
-            now_ms.set(now_ms.get() + step_ms);
-            let (late, errors) = self.registry.expire(now_ms.get());
-            assert!(errors.is_empty());
-            lapses.set(lapses.get() + late.len());
-            now_ms.get()
-        });
-        turn.error.iter().for_each(|error| self.tell(error));
-        self.advance_us(now_ms.get() * 1000 - self.now.monotonic_us);
-        (turn.published.len(), lapses.get())
-    }
-
-    /// Does one compaction; says whether there was something to do.
-    pub(crate) fn compact(&self) -> bool {
-        let limits = CompactionLimits {
-            group_max: 4,
-            small_group_max: 4,
-            group_min: 2,
-            depth_max: 2,
-            span_ms_max: self.settings.compaction_span_ms,
-            ..CompactionLimits::default()
-        };
-        let never = AtomicBool::new(false);
-        self.catalogue.read_again();
-        let done = compact(&self.catalogue, &limits, WriterOptions::default(), &never);
-        for (path, error) in self.catalogue.sweep().failed {
-            self.tell(format!("{}: {error}", path.display()));
+    /// Does a piece of gathering; says whether there is more to do at once.
+    pub(crate) fn gather_on(&mut self) -> bool {
+        for happened in self.gathering.turn(self.now, &Load::default) {
+            self.hear(&happened);
         }
-        done.as_ref().err().into_iter().for_each(|error| self.tell(error));
-        assert!(!matches!(done, Err(CompactionError::CountsDiffer)), "{done:?}");
-        matches!(done, Ok(Some(_)))
+        self.gathering.next_ms() <= self.now.monotonic_us / 1000
     }
 
-    /// What a query pins, in its order.
+    fn hear(&self, happened: &Gathered) {
+        match happened {
+            Gathered::Damaged(damage) => damage.iter().for_each(|damage| self.tell(damage)),
+            Gathered::Unread(damage) => self.tell(damage),
+            Gathered::SetAside { spans, .. } => assert!(*spans > 0),
+            Gathered::FileFailed(error) => self.tell(error),
+            Gathered::Failed { error, .. } => self.tell(error),
+            Gathered::Published { .. }
+            | Gathered::Committed { .. }
+            | Gathered::Returned { .. }
+            | Gathered::WorksAgain => {}
+        }
+    }
+
+    /// Gathers once, so slowly that each piece of it takes `step_ms`, while the keeper looks after
+    /// claims as often; says how many segments were published and how many times one became available
+    /// again meanwhile.
+    pub(crate) fn gather_slowly(&mut self, step_ms: u64) -> (usize, usize) {
+        let (mut published, mut lapses) = (0, 0);
+        loop {
+            self.advance_us(step_ms * 1000);
+            let (late, errors) = self.registry.expire(self.now.monotonic_us / 1000);
+            assert!(errors.is_empty());
+            lapses += late.len();
+            let happened = self.gathering.turn(self.now, &Load::default);
+            for happened in &happened {
+                self.hear(happened);
+            }
+            let count =
+                |wanted: fn(&Gathered) -> bool| happened.iter().filter(|h| wanted(h)).count();
+            published += count(|happened| matches!(happened, Gathered::Published { .. }));
+            let is_over = count(|happened| matches!(happened, Gathered::Committed { .. })) > 0;
+            if is_over || !self.gathering.is_busy() {
+                return (published, lapses);
+            }
+        }
+    }
+
+    /// Turns compaction; says whether there was something to do.
+    pub(crate) fn compact(&mut self) -> bool {
+        self.catalogue.read_again();
+        let now = self.now;
+        let mut is_found = false;
+        for happened in self.compacting.turn(&|| now, u64::MAX, Load::default()) {
+            match happened {
+                Happened::NotRemoved(path, error) => {
+                    self.tell(format!("{}: {error}", path.display()));
+                }
+                Happened::Failed { error, .. } => {
+                    assert!(!matches!(error, CompactionError::CountsDiffer));
+                    self.tell(error);
+                }
+                Happened::Compacted { .. } => is_found = true,
+                Happened::WorksAgain | Happened::HasRoom => {}
+                Happened::LacksRoom { .. } => panic!("there is room for everything"),
+            }
+        }
+        is_found
+    }
+
+    /// Lets expire what is due; `None`: it is not time to look.
+    pub(crate) fn expire(&mut self) -> Option<Expired> {
+        let turn = self.expiring.turn(self.now)?;
+        for (operation, path, error) in &turn.done.failed {
+            self.tell(format!("{operation} {}: {error}", path.display()));
+        }
+        Some(turn)
+    }
+
+    /// Keeps records for another time from now on.
+    pub(crate) fn retain(&mut self, limits: RetentionLimits) {
+        self.expiring = Expiring::start(&self.sides, limits, self.now).unwrap();
+    }
+
+    /// What a query pins.
+    fn pin(&self) -> Pinned {
+        let mut memories = Memories::default();
+        self.shards.iter().for_each(|shard| memories.add(shard.log.memory()));
+        memories.pin(&self.sides)
+    }
+
+    /// What a query searches.
     pub(crate) fn parts(&self) -> Vec<Arc<dyn Part>> {
-        let mut parts: Vec<Arc<dyn Part>> = Vec::new();
-        parts.extend(self.shards.iter().map(|s| Arc::new(s.log.memory()) as Arc<dyn Part>));
-        parts.extend(self.registry.snapshot().into_iter().map(|s| s as Arc<dyn Part>));
-        parts.extend(self.catalogue.snapshot().iter().map(|s| Arc::clone(s) as Arc<dyn Part>));
-        parts
+        self.pin().parts
     }
 
     /// Everything that a query finds.
     pub(crate) fn found(&self) -> Found {
-        let mut found = Found::in_parts(&self.parts());
-        found.damage.extend(self.registry.pin().lost);
+        let pinned = self.pin();
+        let mut found = Found::in_parts(&pinned.parts);
+        found.damage.extend(pinned.lost);
         found
     }
 
@@ -549,6 +628,8 @@ impl Node {
             };
             let is_taken = !is_unread && rows.iter().all(is_hopeless);
             if is_idle && self.jobs.is_empty() && is_taken {
+                // What has failed is tried again by now.
+                self.advance_us(10_000_000);
                 let mut compactions = 0;
                 while self.compact() {
                     compactions += 1;

@@ -1,0 +1,69 @@
+//! A node: what is held of records on both sides, and everything that is decided about it. In the
+//! daemon threads turn it, in the simulator a seed does; what they turn is the same.
+//!
+//! - [`opening`]: both directories found again after a stop of any kind;
+//! - [`pinning`]: what a query pins, in its order, and what is known to be missing;
+//! - [`gathering`], from the [`local_ingest`]: flushed ingest segments become store segments;
+//! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`].
+//!
+//! Invariants: a node has either side or both, and keeps and shows only what it is. Nothing here
+//! starts a thread, waits, reads a clock, logs or counts: storage, time and seeds are arguments, what
+//! happened is a value that whoever turns it tells, and each worker says when it wants to be turned
+//! next.
+
+pub mod compacting;
+pub mod expiring;
+pub mod gathering;
+pub mod local_ingest;
+pub mod opening;
+pub mod pinning;
+pub mod pressure;
+
+use std::sync::{Arc, Mutex};
+
+use crate::ingest::registry::Registry;
+use crate::ingest::stamp_mark::StampKeeper;
+use crate::ingest::topics::TopicSet;
+use crate::store::catalogue::Catalogue;
+use crate::topic::Topic;
+
+/// See the module page. Clones are the same node.
+#[derive(Clone)]
+pub struct Node {
+    /// What takes records, if it does.
+    pub ingest: Option<IngestSide>,
+    /// What keeps them, if it does.
+    pub store: Option<StoreSide>,
+    /// The newest record's stamp on disk at the start, milliseconds since 1970; 0 without one.
+    pub newest_ms: u64,
+}
+
+/// The side that takes records.
+#[derive(Clone)]
+pub struct IngestSide {
+    /// Its segments.
+    pub registry: Arc<Registry>,
+    /// What was stamped, and what may be.
+    pub stamps: Arc<Mutex<StampKeeper>>,
+    /// Topics that count against the limit from the start.
+    pub known_topics: Arc<[Topic]>,
+}
+
+impl IngestSide {
+    /// The topics of all shards, `max` at most: its own, if it has one, and those that are known.
+    pub fn topics(&self, max: usize, own: Option<&Topic>) -> Arc<TopicSet> {
+        let topics = TopicSet::new(max);
+        own.map(|topic| topics.admit(topic.as_str().as_bytes()));
+        for topic in self.known_topics.iter() {
+            topics.admit(topic.as_str().as_bytes());
+        }
+        Arc::new(topics)
+    }
+}
+
+/// The side that keeps them.
+#[derive(Clone)]
+pub struct StoreSide {
+    /// Its segments.
+    pub catalogue: Arc<Catalogue>,
+}

@@ -1,0 +1,232 @@
+//! Finding a node's data again after a stop of any kind, before anything else is done with it.
+//!
+//! Order: the mark of stamps is read, for without it nothing may go on; then the store, which says
+//! which ingest segments it has; then the ingest side; then stamps go on above all that was found, and
+//! a new mark is written.
+//!
+//! Invariants: may be stopped anywhere and run again. What is damaged, strange or failing is handed to
+//! the caller as it is found, also where the opening fails in the end. The directories are the caller's
+//! to make and to lock.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::damage::Damage;
+use crate::ingest::recover::Note as IngestNote;
+use crate::ingest::registry::{FileError, RegistryOptions};
+use crate::ingest::segment::parse_file_name;
+use crate::ingest::stamp_mark::{MarkError, STAMP_MARK_FILE, StampKeeper};
+use crate::storage::Refusal;
+use crate::store::StoreDirectory;
+use crate::store::recover::{Note as StoreNote, RecoverError, Recovered as Stored};
+use crate::topic::Topic;
+use crate::{ingest, store};
+
+use super::{IngestSide, Node, StoreSide};
+
+/// What a node is opened with: the sides that it has.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// The side that takes records.
+    pub ingest: Option<RegistryOptions>,
+    /// The side that keeps them.
+    pub store: Option<Arc<StoreDirectory>>,
+}
+
+/// A node that was opened.
+pub struct Opened {
+    /// It.
+    pub node: Node,
+    /// Records saved from tail files.
+    pub tail_records: u64,
+    /// Bytes of unfinished frames, as far as their headers told.
+    pub torn_bytes: u64,
+}
+
+/// Why a node cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// It is not known which stamps were given.
+    Mark(MarkError),
+    /// The directory of the ingest side cannot be used.
+    Ingest(FileError),
+    /// The directory of the store side cannot be used.
+    Store(RecoverError),
+}
+
+impl OpenError {
+    /// The disk refused what it may give the next time: no reason not to start.
+    pub const fn may_be_over_soon(&self) -> bool {
+        matches!(self, Self::Mark(MarkError::Unread(..)))
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mark(error) => error.fmt(f),
+            Self::Ingest(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Something that should be told once.
+#[derive(Debug)]
+pub enum Finding {
+    /// One copy of the mark of stamps cannot be read; the other one holds.
+    MarkUnread(PathBuf, Refusal),
+    /// One copy of the mark of stamps is damaged; the other one holds.
+    MarkDamaged(PathBuf),
+    /// The new mark of stamps cannot be written: no record is taken until it can.
+    MarkNotWritten(PathBuf, io::Error),
+    /// Damage, or what could not be read ([`Damage::refusal`]).
+    Damage(Damage),
+    /// An unfinished or damaged last frame, which was cut off.
+    Torn(Damage),
+    /// Something else in the directory of the ingest side.
+    OfIngest(IngestNote),
+    /// Something else in the directory of the store side.
+    OfStore(StoreNote),
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MarkUnread(path, refusal) => write!(
+                f,
+                "{}: one of its two copies cannot be read: {refusal}; the other one holds",
+                path.display()
+            ),
+            Self::MarkDamaged(path) => write!(
+                f,
+                "{}: one of its two copies is damaged; the other one holds, and both are written anew",
+                path.display()
+            ),
+            Self::MarkNotWritten(path, error) => write!(
+                f,
+                "{} cannot be written: {error}; no record is taken until it can",
+                path.display()
+            ),
+            Self::Damage(damage) | Self::Torn(damage) => damage.fmt(f),
+            Self::OfIngest(note) => note.fmt(f),
+            Self::OfStore(note) => note.fmt(f),
+        }
+    }
+}
+
+/// Opens the sides of a node; `tell` hears what is found meanwhile. `now_ms`: milliseconds since 1970.
+pub fn open(
+    options: NodeOptions,
+    now_ms: u64,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<Opened, OpenError> {
+    let mark = match &options.ingest {
+        Some(ingest) => Some(open_mark(ingest, tell)?),
+        None => None,
+    };
+    let stored = match &options.store {
+        Some(directory) => Some(open_store(directory, now_ms, tell)?),
+        None => None,
+    };
+    let mut opened = Opened {
+        node: Node { ingest: None, store: None, newest_ms: newest_ms(stored.as_ref()) },
+        tail_records: 0,
+        torn_bytes: 0,
+    };
+    if let (Some(ingest), Some(stamps)) = (options.ingest, mark) {
+        open_ingest(ingest, stamps, stored.as_ref(), now_ms, tell, &mut opened)?;
+    }
+    opened.node.store = stored.map(|stored| StoreSide { catalogue: Arc::new(stored.catalogue) });
+    Ok(opened)
+}
+
+fn newest_ms(stored: Option<&Stored>) -> u64 {
+    stored.map_or(0, |stored| stored.newest.ms())
+}
+
+fn open_mark(
+    options: &RegistryOptions,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<StampKeeper, OpenError> {
+    let directory = &options.directory;
+    let opened =
+        StampKeeper::open(Arc::clone(&options.storage), directory).map_err(OpenError::Mark)?;
+    let path = || directory.join(STAMP_MARK_FILE);
+    if let Some(refusal) = opened.unread_copy {
+        tell(Finding::MarkUnread(path(), refusal));
+    }
+    if opened.has_damaged_copy {
+        tell(Finding::MarkDamaged(path()));
+    }
+    Ok(opened.keeper)
+}
+
+fn open_store(
+    directory: &Arc<StoreDirectory>,
+    now_ms: u64,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<Stored, OpenError> {
+    let stored = store::recover::recover(directory, now_ms).map_err(OpenError::Store)?;
+    stored.damage.iter().for_each(|damage| tell(Finding::Damage(damage.clone())));
+    let mut stored = stored;
+    stored.notes.drain(..).for_each(|note| tell(Finding::OfStore(note)));
+    Ok(stored)
+}
+
+fn open_ingest(
+    options: RegistryOptions,
+    mut stamps: StampKeeper,
+    stored: Option<&Stored>,
+    now_ms: u64,
+    tell: &mut dyn FnMut(Finding),
+    opened: &mut Opened,
+) -> Result<(), OpenError> {
+    let directory = options.directory.clone();
+    let found = segments_in(&options).map_err(OpenError::Ingest)?;
+    let superfluous = stored.map(|stored| stored.superfluous_ingest(&found)).unwrap_or_default();
+    let recovered = ingest::recover::recover(options, &superfluous, now_ms);
+    let recovered = recovered.map_err(OpenError::Ingest)?;
+    opened.torn_bytes = recovered.torn_bytes();
+    opened.tail_records = recovered.tail_records;
+    recovered.report.into_iter().for_each(|damage| tell(Finding::Damage(damage)));
+    recovered.torn.into_iter().for_each(|frame| tell(Finding::Torn(frame)));
+    recovered.notes.into_iter().for_each(|note| tell(Finding::OfIngest(note)));
+    opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored));
+    stamps.start_above(opened.node.newest_ms);
+    if let Err(error) = stamps.keep(now_ms, 0) {
+        tell(Finding::MarkNotWritten(directory.join(STAMP_MARK_FILE), error));
+    }
+    opened.node.ingest = Some(IngestSide {
+        registry: Arc::new(recovered.registry),
+        stamps: Arc::new(Mutex::new(stamps)),
+        known_topics: stored.map_or_else(Vec::new, topics).into(),
+    });
+    Ok(())
+}
+
+/// Identities of the ingest segments that are there by name.
+fn segments_in(options: &RegistryOptions) -> Result<Vec<u128>, FileError> {
+    let path: &Path = &options.directory;
+    let entries = options.storage.list(path).map_err(|error| FileError {
+        operation: "list the directory",
+        path: path.to_owned(),
+        error,
+    })?;
+    let id = |name: &str| Some(parse_file_name(name)?.0.0);
+    Ok(entries.iter().filter_map(|entry| id(entry.name.as_deref()?)).collect())
+}
+
+/// Topics of all that is stored, as far as it can be read now.
+fn topics(stored: &Stored) -> Vec<Topic> {
+    let segments = stored.catalogue.snapshot();
+    let stats = segments.iter().filter_map(|segment| segment.topic_stats().ok());
+    let mut topics: Vec<Topic> = stats.flatten().map(|stats| stats.topic).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
