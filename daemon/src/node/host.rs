@@ -12,6 +12,14 @@ const DESCRIPTORS_OF_PROCESS: u64 = 64;
 const DESCRIPTORS_OF_SHARD: u64 = 12;
 /// Descriptors that are kept for segments, beside connections, whatever the limit is.
 const DESCRIPTORS_OF_SEGMENTS_MIN: u64 = 384;
+/// With as many each share of segments is as large as it is of use.
+const DESCRIPTORS_OF_SEGMENTS: u64 = SEGMENT_SHARES as u64 * SEGMENTS_OPEN_MAX as u64;
+/// What segments may have is shared out in equal parts: two to those kept open, of ingest and store, one
+/// to gathers, one to compaction, two to queries.
+const SEGMENT_SHARES: usize = 6;
+/// Of the limit, as long as these are too few: fewer connections are missed less than queries that open
+/// and verify everything anew.
+const SEGMENTS_PART: u64 = 8;
 /// Descriptors that are kept beside connections where there are few shards.
 const DESCRIPTORS_RESERVED_MIN: u64 = 512;
 /// Connections without which a node does not start.
@@ -120,7 +128,7 @@ pub(super) fn descriptors(wanted: &Wanted) -> Result<(Descriptors, Option<String
         fit.http,
         asked.ingest,
         asked.http,
-        (asked.ingest + asked.http) as u64 + wanted.reserved()
+        (asked.ingest + asked.http) as u64 + wanted.reserved(u64::MAX)
     );
     Ok((shares, Some(advice)))
 }
@@ -130,20 +138,22 @@ impl Wanted {
         DESCRIPTORS_OF_PROCESS + DESCRIPTORS_OF_SHARD * self.shards as u64
     }
 
-    /// What is kept beside connections.
-    fn reserved(&self) -> u64 {
-        DESCRIPTORS_RESERVED_MIN.max(self.of_process() + DESCRIPTORS_OF_SEGMENTS_MIN)
+    /// What is kept beside connections, of so many in all.
+    fn reserved(&self, have: u64) -> u64 {
+        let of_segments =
+            (have / SEGMENTS_PART).clamp(DESCRIPTORS_OF_SEGMENTS_MIN, DESCRIPTORS_OF_SEGMENTS);
+        DESCRIPTORS_RESERVED_MIN.max(self.of_process() + of_segments)
     }
 
     /// Shares so many descriptors out. Where not all connections fit, HTTP keeps a quarter at least,
     /// since it is how an operator finds out.
     fn share(&self, have: u64) -> Result<Descriptors, TooFew> {
-        let needed = self.reserved() + CONNECTIONS_MIN;
+        let needed = self.reserved(0) + CONNECTIONS_MIN;
         if have < needed {
             return Err(TooFew { have, needed });
         }
         let wanted = self.connections;
-        let room = usize::try_from(have - self.reserved()).unwrap_or(usize::MAX);
+        let room = usize::try_from(have - self.reserved(have)).unwrap_or(usize::MAX);
         let http = wanted.http.min((room / 4).max(room.saturating_sub(wanted.ingest)));
         let connections = Connections { ingest: wanted.ingest.min(room - http), http };
         Ok(Descriptors { connections, segments: self.segments(have, connections) })
@@ -156,9 +166,9 @@ impl Wanted {
         let share = usize::try_from(have.saturating_sub(taken)).unwrap_or(usize::MAX);
         let at_most = |part: usize, max: usize| part.clamp(SEGMENTS_EACH_MIN.min(max), max);
         SegmentDescriptors {
-            kept: at_most(share / 6, SEGMENTS_OPEN_MAX),
-            gather_inputs: at_most(share / 6 / self.gathers.max(1), usize::MAX),
-            compaction_inputs: at_most(share / 6, usize::MAX),
+            kept: at_most(share / SEGMENT_SHARES, SEGMENTS_OPEN_MAX),
+            gather_inputs: at_most(share / SEGMENT_SHARES / self.gathers.max(1), usize::MAX),
+            compaction_inputs: at_most(share / SEGMENT_SHARES, usize::MAX),
         }
     }
 
@@ -206,6 +216,16 @@ mod tests {
         assert_eq!(share(512 + 1399), Ok((1000, 399)));
         assert_eq!(share(512 + 1400), Ok((1000, 400)));
         assert_eq!(share(u64::MAX), Ok((1000, 400)));
+    }
+
+    #[test]
+    fn more_connections_than_there_are_descriptors_do_not_leave_segments_the_least() {
+        let connections = Connections { ingest: 16_384, http: 4_096 };
+        let wanted = Wanted { connections, shards: 2, gathers: 1 };
+        let kept = |have| wanted.share(have).unwrap().segments.kept;
+        assert_eq!(kept(20_000), SEGMENTS_OPEN_MAX);
+        assert_eq!(kept(65_536), SEGMENTS_OPEN_MAX);
+        assert!(kept(1_024) >= 60 && kept(8_192) > 2 * kept(1_024));
     }
 
     #[test]
