@@ -1,8 +1,8 @@
 //! An ingest segment that is open for reading, shared by those who read it.
 //!
-//! Invariants: what was verified of a frame is remembered for as long as the segment is open, which
-//! is not longer than its file stays as it is ([`super::segment`] sees to that by the file's version
-//! stamp, and opens it anew for whoever writes the records anew); a fault costs the frame that it is
+//! Invariants: what was verified of a frame is remembered for as long as the segment's file stays as it
+//! is, open or not ([`super::segment`] sees to that by the file's version stamp, and opens it anew for
+//! whoever writes the records anew); a fault costs the frame that it is
 //! in, whichever reader meets it. A file that is still being written is opened afresh by each reader.
 
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ pub(crate) struct OpenSegment {
     metas: Vec<ChunkMeta>,
     damage: Vec<Damage>,
     /// Of the state that its file was in.
-    checked: Checked,
+    checked: Arc<Checked>,
 }
 
 impl OpenSegment {
@@ -53,8 +53,20 @@ impl OpenSegment {
                 topics: TopicList::default(),
             })
             .collect();
-        let checked = Checked::new(frames.len(), 0);
+        let checked = Arc::new(Checked::new(frames.len(), 0));
         Self { path, source: Mutex::new(source), file, frames, metas, damage, checked }
+    }
+
+    /// What was verified of it so far.
+    pub(super) const fn checked(&self) -> &Arc<Checked> {
+        &self.checked
+    }
+
+    /// What was verified when it was open before, in the same state of its file.
+    pub(super) fn believe(&mut self, before: &Arc<Checked>) {
+        if before.is_like(&self.checked) {
+            self.checked = Arc::clone(before);
+        }
     }
 
     /// What it keeps in memory, bytes, about.

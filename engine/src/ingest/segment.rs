@@ -17,6 +17,7 @@ use super::open::{Frames, OpenSegment};
 use super::registry::RegistryOptions;
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::caches::Caches;
+use crate::checked::Checked;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
 use crate::open_cache::Slot;
@@ -202,9 +203,17 @@ pub struct Segment {
     /// disk takes, and so by nobody who only asks for the state.
     naming: Mutex<()>,
     content: Mutex<Content>,
-    /// What is open of it, and of which state of its file.
-    seen: Mutex<(u128, Weak<OpenSegment>)>,
+    seen: Mutex<Seen>,
     kept: Arc<Slot<OpenSegment>>,
+}
+
+/// What is known of one state of its file.
+#[derive(Default)]
+struct Seen {
+    stamp: u128,
+    open: Weak<OpenSegment>,
+    /// Longer than it is open: where more segments wait than may be open, every query opens them anew.
+    checked: Arc<Checked>,
 }
 
 /// Its file's name but for the id.
@@ -465,17 +474,20 @@ impl Segment {
         }
         let stamp = file.version_stamp()?;
         let mut seen = lock(&self.seen);
-        if let Some(open) = seen.1.upgrade().filter(|_| seen.0 == stamp) {
+        if let Some(open) = seen.open.upgrade().filter(|_| seen.stamp == stamp) {
             self.caches.ingest.keep(&self.kept, &open, open.memory_bytes());
             return Ok(open);
         }
-        let open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
+        let mut open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
         // Where a part was gone frames may not have been found that are there: the file knows.
         if open.is_poisoned() {
             return self.find_frames(path, file, false, Reading::File).map(Arc::new);
         }
+        if seen.stamp == stamp {
+            open.believe(&seen.checked);
+        }
         let open = Arc::new(open);
-        *seen = (stamp, Arc::downgrade(&open));
+        *seen = Seen { stamp, open: Arc::downgrade(&open), checked: Arc::clone(open.checked()) };
         self.caches.ingest.keep(&self.kept, &open, open.memory_bytes());
         Ok(open)
     }

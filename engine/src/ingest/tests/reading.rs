@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::super::segment::Segment;
 use super::*;
+use crate::caches::Caches;
 use crate::storage::watched::Watched;
 
 /// The only segment of a directory that was stopped cleanly, and its records.
@@ -135,4 +136,28 @@ fn who_waits_for_the_disk_holds_nobody_up() {
     assert_eq!(segment.state(), SegmentState::Active);
     registry.set(Arc::downgrade(&node)).unwrap();
     assert_eq!(segment.open().unwrap().chunks().len(), 1);
+}
+
+#[test]
+fn what_was_verified_is_remembered_though_more_segments_wait_than_may_be_open() {
+    let directory = scratch();
+    let storage = Watched { before_read: Arc::new(|| ()), rots: true };
+    let caches = Arc::<Caches>::default();
+    caches.set_segments_open_max(0);
+    let options =
+        RegistryOptions { storage: Arc::new(storage), caches, ..options(directory.path()) };
+    let registry = Registry::new(options);
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append("whole\n");
+    shard.stop(&registry);
+    let segment = registry.snapshot().remove(0);
+    let read = || segment.open().unwrap().read(0);
+    read().unwrap();
+    // The disk's fault, of which the file shows no sign: who verifies again meets it.
+    let mut bytes = std::fs::read(segment.path()).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"whole").unwrap();
+    bytes[at] = b'W';
+    std::fs::write(segment.path(), bytes).unwrap();
+    assert!(read().is_ok(), "the frame was not verified again");
+    assert!(segment.open_to_move().unwrap().read(0).is_err());
 }
