@@ -145,6 +145,17 @@ impl Rows {
             Required::Any(parts) => Self::Any(parts.iter().map(Self::of).collect()),
         }
     }
+
+    /// Those that are asked first, so many of each part of a choice: the others are asked only where these
+    /// rule nothing out.
+    pub fn first(&self, count: usize) -> Vec<usize> {
+        match self {
+            Self::Anything | Self::Nothing => Vec::new(),
+            Self::Literal(rows, _) => rows.iter().copied().take(count).collect(),
+            Self::All(parts) => parts.first().map_or_else(Vec::new, |part| part.first(count)),
+            Self::Any(parts) => parts.iter().flat_map(|part| part.first(count)).collect(),
+        }
+    }
 }
 
 /// Asks a matrix about 64 blocks at a time.

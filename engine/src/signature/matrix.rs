@@ -10,6 +10,8 @@
 //! keeps the matrix within its share of what the slab takes; hostile lengths are refused before
 //! anything is read; a page is believed only after its checksum was verified, in this state of its file.
 
+use std::ops::Range;
+
 use crate::bitmap::Bitmap;
 use crate::damage::DamageKind;
 use crate::limits::{SIGNATURE_ROWS_MAX, SLAB_BLOCKS_MAX};
@@ -177,6 +179,15 @@ impl Shape {
     pub const fn verified_bits(&self) -> usize {
         1 + self.pages()
     }
+
+    /// Bytes of the section that asking these rows reads: checksums, and the pages of the rows, each with
+    /// its bit among [`Shape::verified_bits`].
+    pub fn spans_of(&self, rows: &[usize]) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let crcs = self.len..self.len + self.pages() * CRC_BYTES;
+        let pages = rows.iter().map(|row| (row >> self.folded) * self.blocks / 8 / PAGE_BYTES);
+        let span = |page: usize| page * PAGE_BYTES..self.len.min((page + 1) * PAGE_BYTES);
+        std::iter::once((0, crcs)).chain(pages.map(move |page| (1 + page, span(page))))
+    }
 }
 
 /// What was verified of a matrix.
@@ -323,6 +334,25 @@ mod tests {
 
     fn open(stored: &StoredMatrix, blocks: usize) -> Matrix<'_> {
         Matrix::new(&stored.bytes, stored.crc, stored.rows, blocks as u32).unwrap()
+    }
+
+    #[test]
+    fn what_is_told_to_be_read_for_some_rows_is_what_they_read() {
+        let blocks = 32;
+        let stored = stored(blocks, 4_000, 16 << 20).unwrap();
+        let shape = Shape::new(stored.bytes.len() as u64, stored.rows, blocks as u32).unwrap();
+        let rows: Vec<usize> = rows_of_literal(b"deadbeefcafe").collect();
+        let told: Vec<_> = shape.spans_of(&rows).collect();
+        assert!(told.len() == 1 + rows.len() && shape.pages() > 100);
+        // Everything else may be anything.
+        let mut bytes = vec![0xA5; stored.bytes.len()];
+        for (_, span) in &told {
+            bytes[span.clone()].copy_from_slice(&stored.bytes[span.clone()]);
+        }
+        let verified = Bitmap::new(shape.verified_bits());
+        let matrix = Matrix::remembered(&bytes, stored.crc, shape, (&verified, 0)).unwrap();
+        assert!(rows.iter().all(|&row| matrix.row(row, 0).is_ok()));
+        assert!(told.iter().all(|(bit, _)| verified.get(*bit)));
     }
 
     #[test]

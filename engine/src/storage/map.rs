@@ -127,6 +127,15 @@ impl Map {
         }
     }
 
+    /// Tells the kernel that pages will be read here and there, and that longer spans are told
+    /// ([`Map::will_need`]): else it reads megabytes around each, as disks with long readahead have it.
+    pub fn expect_random_reads(&self) {
+        if let Bytes::Guarded { map, .. } = &self.bytes {
+            // Advice only: a refusal changes nothing.
+            let _ = map.advise(memmap2::Advice::Random);
+        }
+    }
+
     /// Tells the kernel that a span will be read soon.
     pub fn will_need(&self, offset: usize, len: usize) {
         if let Bytes::Guarded { map, .. } = &self.bytes {

@@ -110,6 +110,9 @@ impl OpenSegment {
     /// Maps it for queries. Where that is refused, they read it without.
     pub(super) fn map(&mut self) {
         self.map = self.file.map().ok().map(Arc::new);
+        if let Some(map) = &self.map {
+            map.expect_random_reads();
+        }
     }
 
     /// Whether who comes later is to open the file anew: a part of it could not be read.
@@ -235,6 +238,9 @@ impl OpenSegment {
     pub(super) fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
         let place = self.place(index);
         let is_verified = self.checked.is_text_verified(index);
+        if !is_verified {
+            self.will_read(index);
+        }
         let mapped = self.mapped(|map| {
             let (table, text) = place.spans_in(map)?;
             let table = place.header.decode_table(&self.decoders, &map[table])?;

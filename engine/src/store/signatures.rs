@@ -9,9 +9,13 @@ use std::ops::Range;
 use crate::checked::Checked;
 use crate::search::required::Required;
 use crate::signature::{Bits, Filter, Matrix, Rows, SIGNATURE_SCHEME, Shape};
+use crate::storage::Map;
 
 use super::block::BLOCK_FOLD_EXTRAS;
 use super::blocks::OpenSlab;
+
+/// Rows that are asked of most blocks before they are ruled out.
+const ROWS_AHEAD: usize = 6;
 
 /// One slab's.
 #[derive(Debug)]
@@ -83,7 +87,7 @@ impl Signatures {
     /// of a signature that was found damaged, if one was.
     pub(super) fn candidates(
         &self,
-        file: &[u8],
+        file: &Map,
         checked: &Checked,
         (blocks, required): (&Range<usize>, &Required),
     ) -> (Bits, Option<Range<u64>>) {
@@ -91,7 +95,10 @@ impl Signatures {
         let mut found = Bits::all(blocks.len());
         let mut bad = None;
         let is_asked = |of: &Range<usize>| of.start >= blocks.start && of.end <= blocks.end;
-        for slab in self.slabs.iter().filter(|slab| is_asked(&slab.blocks)) {
+        let asked = || self.slabs.iter().filter(|slab| is_asked(&slab.blocks));
+        let first = rows.first(ROWS_AHEAD);
+        asked().for_each(|slab| slab.will_ask(&first, file, checked));
+        for slab in asked() {
             let span = slab.offset..slab.offset.saturating_add(slab.len);
             let Some(matrix) = slab.matrix(file, checked) else {
                 bad.get_or_insert(span);
@@ -115,6 +122,18 @@ impl Signatures {
 }
 
 impl SlabSignatures {
+    /// Has the kernel read what asking these rows needs and nobody has asked before, for all slabs at
+    /// once: one page after the other would take the disk's time for each.
+    fn will_ask(&self, rows: &[usize], file: &Map, checked: &Checked) {
+        let Some(shape) = self.shape else { return };
+        for (bit, span) in shape.spans_of(rows) {
+            let start = self.offset as usize + span.start;
+            if !checked.signatures().get(self.first_bit + bit) && start + span.len() <= file.len() {
+                file.will_need(start, span.len());
+            }
+        }
+    }
+
     fn matrix<'a>(&self, file: &'a [u8], checked: &'a Checked) -> Option<Matrix<'a>> {
         let end = self.offset.checked_add(self.len)?;
         let section = file.get(self.offset as usize..end as usize)?;
