@@ -1,23 +1,31 @@
 //! Numbering: which ULID a record gets.
 //!
 //! Invariants: ULIDs of one stamper strictly grow, whatever the clock does: a stamp is the maximum
-//! of the clock, the last stamp and the floor that was found at start. The clock counts only as far as
-//! the ceiling, which the disk knows of: a stamp that is above it would not be remembered. A batch lies
-//! in one millisecond and one stream.
+//! of the clock, the newest stamp of any shard of the node and the floor that was found at start. The
+//! clock counts only as far as the ceiling, which the disk knows of: a stamp that is above it would not
+//! be remembered. A batch lies in one millisecond and one stream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
-/// Up to where the clock is followed; shared by all shards of a node.
+/// Up to where the clock is followed, and how far the shards have come; shared by all shards of a node.
 #[derive(Debug, Clone)]
-pub struct Ceiling(Arc<AtomicU64>);
+pub struct Ceiling(Arc<Bounds>);
+
+/// Milliseconds since 1970.
+#[derive(Debug)]
+struct Bounds {
+    ceiling: AtomicU64,
+    /// Of all shards: one that was idle while the clock was ahead goes on above what the others gave.
+    newest: AtomicU64,
+}
 
 impl Ceiling {
     /// At this time, milliseconds since 1970.
     pub fn at(ms: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(ms)))
+        Self(Arc::new(Bounds { ceiling: AtomicU64::new(ms), newest: AtomicU64::new(0) }))
     }
 
     /// None.
@@ -27,11 +35,31 @@ impl Ceiling {
 
     /// It never comes down.
     pub fn raise(&self, ms: u64) {
-        self.0.fetch_max(ms, Ordering::AcqRel);
+        self.0.ceiling.fetch_max(ms, Ordering::AcqRel);
+    }
+
+    /// Lets stamps go on, by a millisecond each time that it is called, while the clock is behind them:
+    /// records of different shards would all have the same one, and no order by which anybody who has
+    /// seen one could ask for what came after it.
+    pub fn tick(&self, wall_ms: u64) {
+        let newest = self.0.newest.load(Ordering::Acquire);
+        if wall_ms < newest && newest < self.ms() {
+            self.0.newest.fetch_max(newest + 1, Ordering::AcqRel);
+        }
     }
 
     fn ms(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.ceiling.load(Ordering::Acquire)
+    }
+
+    /// The newest stamp of any shard, this one included.
+    fn newest_with(&self, ms: u64) -> u64 {
+        let newest = self.0.newest.load(Ordering::Acquire);
+        // Most often somebody has come as far within this millisecond: then nothing is written.
+        if ms <= newest {
+            return newest;
+        }
+        self.0.newest.fetch_max(ms, Ordering::AcqRel).max(ms)
     }
 }
 
@@ -73,7 +101,8 @@ impl Stamper {
     /// Gives no stamp below this time any more; says below which one it will not: that of the newest
     /// stamp, if it is later.
     pub fn rise_to(&mut self, wall_ms: u64) -> u64 {
-        self.last_ms = self.last_ms.max(wall_ms.min(self.ceiling.ms())).min(MS_MAX);
+        let own = self.last_ms.max(wall_ms.min(self.ceiling.ms())).min(MS_MAX);
+        self.last_ms = self.ceiling.newest_with(own);
         self.last_ms
     }
 
@@ -125,6 +154,34 @@ mod tests {
         assert_eq!(after, before.plus(10));
         assert_eq!(stamper.ahead_ms(10_000_000 - 3_600_000), 3_600_000);
         assert_eq!(stamper.ahead_ms(10_000_001), 0);
+    }
+
+    #[test]
+    fn a_shard_that_was_idle_while_the_clock_was_ahead_goes_on_above_the_others() {
+        let ceiling = Ceiling::unbounded();
+        let mut shards = [1, 2].map(|stream| Stamper::new(stream, 0, ceiling.clone()));
+        let ahead = shards[0].stamp(1, 10_000_000);
+        let later = shards[1].stamp(1, 10_000_000 - 3_600_000);
+        assert!(later.ms() >= ahead.ms() && shards[0].stamp(1, 5).ms() >= later.ms());
+        assert_eq!(shards[1].stamp(1, 10_000_001).ms(), 10_000_001);
+    }
+
+    #[test]
+    fn time_goes_on_slowly_while_the_clock_is_behind_and_never_beyond_the_ceiling() {
+        let ceiling = Ceiling::at(1_002);
+        let mut shards = [1, 2].map(|stream| Stamper::new(stream, 0, ceiling.clone()));
+        ceiling.tick(5);
+        let mut newest = shards[0].stamp(1, 1_000);
+        for expected in [1_001, 1_002, 1_002] {
+            ceiling.tick(5);
+            let other = shards[1].stamp(1, 5);
+            assert!(other.ms() == expected && (expected > 1_001 || other > newest));
+            newest = shards[0].stamp(1, 5);
+            assert_eq!(newest.ms(), expected);
+        }
+        ceiling.raise(2_000);
+        ceiling.tick(1_002);
+        assert_eq!(shards[0].stamp(1, 5).ms(), 1_002, "the clock is not behind");
     }
 
     #[test]

@@ -252,9 +252,10 @@ impl StampKeeper {
         self.mark_ms.is_some()
     }
 
-    /// Moves the mark if it is time; `newest_ms` is the newest stamp that was given in this life, 0
+    /// To be called some fifty times a second. Moves the mark if it is time; `newest_ms` is the newest stamp that was given in this life, 0
     /// before the first. After an error stamps stay where they may be; it is to be called again.
     pub fn keep(&mut self, wall_ms: u64, newest_ms: u64) -> io::Result<()> {
+        self.ceiling.tick(wall_ms);
         let base_ms = newest_ms.max(self.floor_ms);
         let Some(mark_ms) = next_mark(self.mark_ms, wall_ms, base_ms) else { return Ok(()) };
         self.file.write(mark_ms)?;
