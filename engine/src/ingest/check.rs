@@ -1,5 +1,6 @@
-//! Checks the files of an ingest directory, offline and read-only: every frame with its text and
-//! its runs. What recovery would do about them is not its business.
+//! Checks the files of an ingest directory, read-only: every frame with its text and its runs. What
+//! recovery would do about them is not its business. A node may write beside it: what is unfinished is
+//! looked at again, and counts where it stays so.
 
 use std::io;
 use std::path::Path;
@@ -16,6 +17,10 @@ use crate::chunk::OpenPart;
 use crate::damage::{Damage, DamageKind};
 use crate::storage::{Open, Storage};
 use crate::ulid::Ulid;
+
+/// How often an unfinished frame or slot is looked at before it counts: a node that writes it goes on
+/// meanwhile.
+const LOOKS: u32 = 4;
 
 /// What was found out about a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,9 +43,18 @@ pub fn check_segment(
     let name = path.file_name().and_then(|name| name.to_str()).and_then(FileName::parse);
     let cut = name.and_then(|name| name.cut);
     let len = file.len()?;
-    let source = Source::File(file);
-    let (mut checked, mut torn) =
-        check_segment_bytes(&source, len, path, FileName { id, state, cut })?;
+    let source = Source::File(Arc::clone(&file));
+    let name = FileName { id, state, cut };
+    let (mut checked, mut torn) = check_segment_bytes(&source, len, path, name)?;
+    for _ in 1..LOOKS {
+        if torn.is_empty() {
+            break;
+        }
+        let again = check_segment_bytes(&source, file.len()?, path, name)?;
+        let place = |torn: &Torn| (torn.damage.offset, torn.damage.range);
+        torn.retain(|torn| again.1.iter().any(|later| place(later) == place(torn)));
+        checked = again.0;
+    }
     if !torn.is_empty() {
         let directory = path.parent().unwrap_or(Path::new(""));
         for slot in slots_in(storage, directory) {
@@ -132,7 +146,10 @@ pub fn check_tail(storage: &dyn Storage, path: &Path) -> io::Result<Checked> {
     let file = storage.open(path, Open::Read)?;
     let mut checked = Checked::default();
     for slot in 0..tail::SLOTS {
-        match tail::read_slot(&*file, slot) {
+        let mut looks = (0..LOOKS).map(|_| tail::read_slot(&*file, slot));
+        let is_settled = |look: &io::Result<_>| !matches!(look, Ok(Err(SlotState::Unreadable)));
+        let look = looks.find(is_settled).unwrap_or(Ok(Err(SlotState::Unreadable)));
+        match look {
             Ok(Ok(content)) if content.table.describes(&content.text) => {
                 checked.record_count += content.table.record_count();
             }
@@ -150,9 +167,11 @@ mod tests {
     use crate::ingest::frame::{FrameBuffer, FramePlace};
     use crate::ingest::segment::{file_name, incarnation};
     use crate::run_table::Run;
+    use crate::storage::watched::Watched;
     use crate::storage::{Map, OsStorage};
     use crate::topic::Topic;
     use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     const FRAMES: u32 = 3;
     const PER_FRAME: u32 = 4;
@@ -256,6 +275,39 @@ mod tests {
         let checked = check(&bytes, SegmentState::Active);
         let told = checked.damage.iter().map(|d| (d.offset, d.len_bytes, d.records));
         assert_eq!(told.collect::<Vec<_>>(), [(512, 0, None)]);
+    }
+
+    /// Looks at a segment whose last frame is finished by its writer just before the given read; says how
+    /// many reads there were.
+    fn check_beside_a_writer(finished_at: u32) -> (Checked, u32) {
+        let temp = tempfile::tempdir().unwrap();
+        let id = Ulid::from_parts(1_700_000_000_000, 77, 78);
+        let path = temp.path().join(file_name(id, SegmentState::Active));
+        let mut unfinished = whole();
+        unfinished[1024 + 100..].fill(0);
+        fs::write(&path, &unfinished).unwrap();
+        let reads = Arc::new(AtomicU32::new(0));
+        let (counted, writer) = (Arc::clone(&reads), path.clone());
+        let before_read = move || {
+            if counted.fetch_add(1, Ordering::Relaxed) + 1 == finished_at {
+                let file = fs::File::options().write(true).open(&writer).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &whole(), 0).unwrap();
+            }
+        };
+        let storage = Watched { before_read: Arc::new(before_read), rots: false };
+        let checked = check_segment(&storage, &path, id, SegmentState::Active).unwrap();
+        (checked, reads.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_frame_that_its_writer_finishes_meanwhile_is_no_damage() {
+        let (never, reads) = check_beside_a_writer(0);
+        assert_eq!((never.record_count, never.damage.len()), (8, 1));
+        assert!(reads >= LOOKS);
+        for finished_at in 1..=reads / LOOKS * (LOOKS - 1) {
+            let (checked, _) = check_beside_a_writer(finished_at);
+            assert_eq!(checked.damage, [], "finished before read {finished_at} of {reads}");
+        }
     }
 
     #[test]
