@@ -177,3 +177,19 @@ fn a_node_runs_nothing_reads_no_clock_and_tells_by_values() {
         }
     }
 }
+
+/// Time and threads come from outside, so that a simulator can turn all of it.
+#[test]
+fn the_engine_makes_no_thread_and_reads_no_clock() {
+    // The shell of search, which the daemon starts.
+    let home = "search/threads.rs";
+    let mut seen_at_home = 0;
+    for (name, code) in engine_code() {
+        for what in ["std::thread", "thread::", "Instant::now", "SystemTime", "clock_gettime"] {
+            let is_used = code.contains(what);
+            assert!(!is_used || name == home, "{name} uses {what}");
+            seen_at_home += usize::from(is_used);
+        }
+    }
+    assert!(seen_at_home > 0, "the search for words finds them where they are");
+}

@@ -211,7 +211,7 @@ struct Node {
     clock: Clock,
     doors: Arc<doors::Doors>,
     vitals: Arc<Vitals>,
-    overseer: Overseer,
+    overseer: Option<Overseer>,
     stamps: Arc<Mutex<StampKeeper>>,
     endings: Receiver<Ending>,
     locks: [lock::DirectoryLock; 2],
@@ -323,7 +323,7 @@ impl Node {
             }
             supervisor.tell_again();
             self.vitals.look(self.clock.now().monotonic_us / 1000, &self.metrics);
-            hanging::look(&self.overseer);
+            self.overseer.iter().for_each(hanging::look);
             if interval.is_none_or(|interval| fed.elapsed() < interval) {
                 continue;
             }

@@ -62,7 +62,7 @@ impl Drop for EndOfTest {
 
 /// A part in a file of which a call hangs: opening it, or reading a chunk.
 #[derive(Clone)]
-struct InFile {
+pub(super) struct InFile {
     part: TestPart,
     path: &'static str,
     hang: Arc<Hang>,
@@ -133,11 +133,11 @@ impl OpenPart for OpenInFile {
     }
 }
 
-fn part(first: u64, count: u64) -> TestPart {
+pub(super) fn part(first: u64, count: u64) -> TestPart {
     TestPart::new(&series(first, count, |i| format!("record {i}").into_bytes()), 10)
 }
 
-fn in_file(first: u64, count: u64, chunk: Option<usize>) -> InFile {
+pub(super) fn in_file(first: u64, count: u64, chunk: Option<usize>) -> InFile {
     InFile { part: part(first, count), path: "store/hangs", hang: Arc::default(), chunk }
 }
 
@@ -154,7 +154,7 @@ fn ask(searcher: &Searcher, parts: &[Arc<dyn Part>]) -> PipeReader {
 
 /// Gives up every thread that is at work; says how many.
 fn give_up(searcher: &Searcher) -> usize {
-    let overseer = searcher.overseer();
+    let overseer = searcher.overseer().unwrap();
     let standing = |_| Some(Standing { is_waiting: true, waits: 7 });
     let now = Instant::now();
     assert_eq!(overseer.look(now, &standing), []);
@@ -218,7 +218,7 @@ fn a_query_ends_whose_file_answers_just_as_its_thread_is_given_up() {
         let _end = EndOfTest(Arc::clone(&hang));
         let query = ask(&searcher, &[Arc::new(hanging)]);
         hang.wait_for(1);
-        let overseer = searcher.overseer();
+        let overseer = searcher.overseer().unwrap();
         let now = Instant::now();
         let stands = Some(Standing { is_waiting: true, waits: 7 });
         assert_eq!(overseer.look(now, &|_| stands), []);

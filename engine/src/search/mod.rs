@@ -2,9 +2,9 @@
 //! it in ULID order.
 //!
 //! The way of a query: times become ULIDs ([`window`]), the text becomes a compiled
-//! [`Expression`], both a [`QuerySpec`]; the [`Searcher`] cuts it into scans of chunks that its
-//! threads do out of order, merges the hits by ULID, drops copies, and hands formatted bytes to a
-//! [`PipeReader`].
+//! [`Expression`], both a [`QuerySpec`]; the [`Searcher`] cuts it into scans of chunks that are done
+//! out of order, by threads or by who steps it ([`Stepped`]), merges the hits by ULID, drops copies,
+//! and hands formatted bytes to a [`PipeReader`].
 //!
 //! Invariants: a record is shown once, in ULID order, and only after its chunk's checksum was
 //! verified; what could not be read is told ([`Missing`]), never skipped in silence; memory of a
@@ -21,16 +21,19 @@ mod feed;
 mod filtered_tests;
 mod folded;
 pub mod format;
+mod gate;
 #[cfg(test)]
 mod gate_tests;
 mod hanging;
 #[cfg(test)]
 mod hanging_tests;
+mod job;
 pub(crate) mod matcher;
 #[cfg(test)]
 mod memory_tests;
 mod pinned;
 pub mod pipe;
+mod places;
 mod pool;
 #[cfg(test)]
 pub(crate) mod random_expressions;
@@ -38,6 +41,9 @@ pub mod required;
 mod scan;
 mod searcher;
 pub mod spec;
+mod stepped;
+#[cfg(test)]
+mod stepped_tests;
 #[cfg(test)]
 mod stored_tests;
 mod sweep;
@@ -56,9 +62,10 @@ pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
 pub use hanging::{GivenUp, Standing};
 pub use pipe::{Ender, Head, PipeReader};
-pub use pool::ThreadHook;
 pub use required::{FoldedLiteral, Required};
-pub use searcher::{Overseer, Plan, Searcher, SearcherOptions};
+pub use searcher::{Plan, Searcher, SearcherOptions};
 pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Skipped, Snapshot, Stats};
+pub use stepped::{Step, Stepped};
+pub use threads::{Overseer, ThreadHook};
 pub use ticket::Ticket;
 pub use window::{Window, WindowError};

@@ -1,91 +1,106 @@
-//! The scan threads and how queries share them.
+//! How queries share those who work for them: whose turn it is, what is handed out, what comes of it.
 //!
-//! A query that has work is ready. A thread takes the one for which least was searched ([`Turns`]),
-//! makes it ready again while there is more work than its own, so that others can help, and works
-//! on it for a slice of [`SCAN_SLICE_BYTES`]. A query without work (its reader is behind, or others do all there is to
-//! do) is not ready and comes back when that changes. One that would take memory while all of them keep
-//! more than they may waits at the gate ([`Turns`] says why nobody waits there for ever).
+//! The pool has no thread and no clock. *Hands* turn it: each takes the query for which least was
+//! searched ([`Turns`]), makes it ready again while there is more work than its own, so that others can
+//! help, and works on it for a slice of [`SCAN_SLICE_BYTES`]. What has to be read and searched meanwhile
+//! comes out of [`Pool::turn`] as work, and goes back with the next turn. Threads are hands that wait
+//! until somebody wakes them ([`super::threads`]); one who steps it is another ([`super::stepped`]).
+//!
+//! A query without work (its reader is behind, or others do all there is to do) is not ready and comes
+//! back when that changes. One that would take memory while all of them keep more than they may waits at
+//! the gate ([`Turns`] says why nobody waits there for ever, [`super::gate`] who gives back).
 //!
 //! Invariants: a lock is never held while a chunk is read or searched; the order of locks is query,
-//! then queue; a thread that finds nothing to do sleeps on the condition variable; a query that
-//! is over is let go of at once, pins included, whatever its reader does.
+//! then queue; a query that is over is let go of at once, pins included, whatever its reader does; what
+//! one hand does depends on nothing but what the pool was given and the order of calls.
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::consumer::{Consumer, Drained};
 use super::hanging::{GivenUp, Standing};
-use super::spec::Stats;
+use super::job::Job;
+use super::places::{Place, Places, Vacancy, Worker};
 use super::sweep::{Done, Sweep, Work};
-use super::threads::{Place, Threads, Worker};
 use super::turns::Turns;
 #[cfg(doc)]
 use crate::limits::QUERY_HELD_BYTES_MAX;
-use crate::limits::{QUERY_HELD_NS_PER_BYTE, SCAN_SLICE_BYTES};
-use crate::pulse::Pulse;
+use crate::limits::SCAN_SLICE_BYTES;
 
 /// What a piece of work counts at least towards a slice, bytes: opening a part or reading a run
 /// table searches nothing and yet takes time.
 const WORK_BYTES_MIN: u64 = 64 << 10;
 
-/// How long a thread sleeps at most while the gate is closed.
-const GATE_PAUSE_MAX: Duration = Duration::from_millis(100);
-
-/// A query on its way.
-pub(super) struct Job {
-    id: u64,
-    started: Instant,
-    state: Mutex<Option<JobState>>,
-    /// What it kept in memory after it was worked on last, bytes.
-    held_bytes: AtomicUsize,
-    /// When that was, as a number.
-    last_turn: AtomicU64,
+/// What the pool knows of the world around it, and tells it.
+pub(super) trait Outside: Send + Sync {
+    /// Time since some moment, the same for all who ask.
+    fn now(&self) -> Duration;
+    /// Time that the one who asks has worked.
+    fn worked(&self) -> Duration;
+    /// There may be work for one more hand.
+    fn wake_one(&self);
+    /// Something has changed for all hands.
+    fn wake_all(&self);
 }
 
-struct JobState {
-    sweep: Sweep,
-    consumer: Box<dyn Consumer>,
-    /// Time that threads have worked for it.
-    cpu: Duration,
-    /// It has brought all that its reader has room for.
-    is_ahead: bool,
-    /// When what it keeps grew last.
-    grown: Instant,
+/// One who works for the pool.
+pub(super) struct Hand {
+    worker: Worker,
+    slice: Option<Slice>,
+    work: Option<Work>,
+    done: Option<Done>,
 }
 
-impl JobState {
-    /// For how much longer it may keep what its reader is behind with.
-    fn patience(&self) -> Duration {
-        let bytes = self.sweep.held_bytes() as u64;
-        let granted = Duration::from_nanos(bytes.saturating_mul(QUERY_HELD_NS_PER_BYTE));
-        granted.saturating_sub(self.grown.elapsed())
+impl Hand {
+    /// Does what it was given: opens, reads and searches.
+    pub(super) fn work(&mut self) {
+        self.done = self.work.take().map(Work::run);
+    }
+
+    /// Its number in the pool.
+    pub(super) const fn id(&self) -> u64 {
+        self.worker.id
+    }
+
+    /// Which place it has.
+    pub(super) const fn index(&self) -> usize {
+        self.worker.place.index
     }
 }
 
-/// What this thread has worked since it last looked.
-struct Lap(Duration);
+/// What a hand does for a query before it looks whose turn it is.
+struct Slice {
+    job: Arc<Job>,
+    worked_bytes: u64,
+    /// What its hand had worked when it looked last.
+    lap: Duration,
+    done: Option<Done>,
+}
 
-impl Lap {
-    fn start() -> Self {
-        Self(Self::worked())
-    }
-
-    fn end(&mut self) -> Duration {
-        let before = std::mem::replace(&mut self.0, Self::worked());
-        self.0.saturating_sub(before)
-    }
-
-    fn worked() -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::try_from(time).unwrap_or_default()
+impl Slice {
+    /// Time that was worked for it since it was asked last.
+    fn lap(&mut self, worked: Duration) -> Duration {
+        worked.saturating_sub(std::mem::replace(&mut self.lap, worked))
     }
 }
 
-/// What a thread does after a slice.
-enum Turn {
+/// What a hand is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// [`Hand::work`], then turn again.
+    Work,
+    /// Nothing until somebody wakes it, or so much time has passed.
+    Rest(Option<Duration>),
+    /// To go: the pool has stopped, or another one has its place.
+    Go,
+}
+
+/// How a slice goes on, or ended.
+enum Course {
+    /// With this.
+    Work(Work),
     /// There may be more to do.
     Again,
     /// Nothing to do for now; the query has left the queue.
@@ -94,83 +109,51 @@ enum Turn {
     Over,
 }
 
+/// Whose turn it is.
+enum Next {
+    Job(Arc<Job>),
+    Nobody(Option<Duration>),
+    Stop,
+}
+
 #[derive(Default)]
-struct Queue {
-    turns: Turns,
+pub(super) struct Queue {
+    pub(super) turns: Turns,
     /// Every job that is not over, by number: a parked one is held by nothing else.
-    live: HashMap<u64, Arc<Job>>,
+    pub(super) live: BTreeMap<u64, Arc<Job>>,
     stopping: bool,
 }
 
-/// What threads and callers share.
-pub(super) struct Shared {
+/// See the page of the module.
+pub(super) struct Pool {
     queue: Mutex<Queue>,
-    work: Condvar,
+    pub(super) outside: Arc<dyn Outside>,
     next_job: AtomicU64,
     /// Text searched for readers that had gone, bytes.
     abandoned_bytes: AtomicU64,
     /// What all jobs keep in memory between their turns, bytes, and the most that it may be.
-    held_bytes: AtomicUsize,
-    held_bytes_max: usize,
+    pub(super) held_bytes: AtomicUsize,
+    pub(super) held_bytes_max: usize,
     next_turn: AtomicU64,
-    threads: Threads,
+    places: Places,
 }
-
-/// The threads. Dropping it ends all queries and waits for the threads, but those that were given up.
-pub(super) struct Pool {
-    pub(super) shared: Arc<Shared>,
-    /// One per thread.
-    pub(super) pulses: Vec<Arc<Pulse>>,
-}
-
-/// Called first on each scan thread, with its number.
-pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
 
 impl Pool {
-    /// Starts the threads; `held_bytes_max` as [`QUERY_HELD_BYTES_MAX`].
-    pub(super) fn start(
-        threads: usize,
-        on_thread_start: &ThreadHook,
-        held_bytes_max: usize,
-    ) -> io::Result<Self> {
-        let queue = Mutex::default();
-        let shared = Arc::new(Shared {
-            queue,
-            work: Condvar::new(),
+    /// For so many hands; `held_bytes_max` as [`QUERY_HELD_BYTES_MAX`].
+    pub(super) fn new(hands: usize, outside: Arc<dyn Outside>, held_bytes_max: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            outside,
             next_job: AtomicU64::new(0),
             abandoned_bytes: AtomicU64::new(0),
             held_bytes: AtomicUsize::new(0),
             held_bytes_max,
             next_turn: AtomicU64::new(1),
-            threads: Threads::new(threads, Arc::clone(on_thread_start)),
-        });
-        let mut pool = Self { shared, pulses: Vec::new() };
-        for index in 0..threads {
-            let pulse = Arc::<Pulse>::default();
-            pool.pulses.push(Arc::clone(&pulse));
-            // A failure drops the pool, which stops the threads that did start.
-            pool.shared.spawn(Place { index, pulse })?;
+            places: Places::new(hands),
         }
-        Ok(pool)
     }
-}
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        let mut queue = self.shared.lock();
-        queue.stopping = true;
-        let live = std::mem::take(&mut queue.live);
-        drop(queue);
-        self.shared.work.notify_all();
-        for job in live.into_values() {
-            job.finish_early("the node is shutting down");
-        }
-        self.shared.threads.join();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,38 +162,55 @@ impl Shared {
         self.lock().live.len()
     }
 
-    /// The number that [`Shared::wake`] will know the next job by.
+    /// Text searched for readers that had gone, bytes: what cancelling comes too late for.
+    pub(super) fn abandoned_bytes(&self) -> u64 {
+        self.abandoned_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The number that [`Pool::wake`] will know the next job by.
     pub(super) fn next_id(&self) -> u64 {
         self.next_job.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes a job in.
     pub(super) fn submit(&self, id: u64, sweep: Sweep, consumer: Box<dyn Consumer>) {
-        let (started, cpu) = (Instant::now(), Duration::ZERO);
-        let state = JobState { sweep, consumer, cpu, is_ahead: false, grown: started };
-        let (held_bytes, last_turn) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let job = Job { id, started, state: Mutex::new(Some(state)), held_bytes, last_turn };
-        let job = Arc::new(job);
+        let now = self.outside.now();
+        let job = Arc::new(Job::new(id, now, sweep, consumer));
         let mut queue = self.lock();
         if queue.stopping {
             drop(queue);
-            job.finish_early("the node is shutting down");
+            job.finish_early(now, STOPPING);
             return;
         }
         queue.live.insert(id, job);
         queue.turns.join(id);
         queue.turns.ready(id);
         drop(queue);
-        self.work.notify_one();
+        self.outside.wake_one();
     }
 
     /// Something happened that may give the job work: its reader has drained or gone.
     pub(super) fn wake(&self, id: u64) {
-        let mut queue = self.lock();
-        if queue.turns.ready(id) {
-            drop(queue);
-            self.work.notify_one();
+        let is_news = self.lock().turns.ready(id);
+        if is_news {
+            self.outside.wake_one();
         }
+    }
+
+    /// Ends all queries and sends the hands away.
+    pub(super) fn stop(&self) {
+        let mut queue = self.lock();
+        queue.stopping = true;
+        let live = std::mem::take(&mut queue.live);
+        drop(queue);
+        self.outside.wake_all();
+        for job in live.into_values() {
+            job.finish_early(self.outside.now(), STOPPING);
+        }
+    }
+
+    pub(super) fn has_stopped(&self) -> bool {
+        self.lock().stopping
     }
 
     fn park(&self, id: u64) {
@@ -222,34 +222,47 @@ impl Shared {
         queue.turns.leave(id);
         queue.live.remove(&id);
     }
+}
 
-    /// Starts a thread in a place that is free.
-    fn spawn(self: &Arc<Self>, place: Place) -> io::Result<()> {
-        let shared = Arc::clone(self);
-        self.threads.spawn(place, move |worker| shared.run_thread(worker))
+/// What a query is told that the end of the pool has ended.
+const STOPPING: &str = "the node is shutting down";
+
+/// Hands, and those that hang.
+impl Pool {
+    /// A new hand in a place that is free.
+    pub(super) fn hand(&self, place: Place) -> Hand {
+        Hand { worker: self.places.taken(place), slice: None, work: None, done: None }
     }
 
-    /// Gives up the threads that do not get on, as `standing` says of each by its number in the system:
-    /// others take their places, their queries go on without the files.
+    /// This one will never work.
+    pub(super) fn dismiss(&self, worker: u64) {
+        self.places.left(worker);
+    }
+
+    /// Gives up the hands that do not get on, as `standing` says of each by its number: their queries go
+    /// on without the files.
     pub(super) fn look(
-        self: &Arc<Self>,
-        now: Instant,
-        standing: &dyn Fn(i32) -> Option<Standing>,
+        &self,
+        now: Duration,
+        standing: &dyn Fn(u64) -> Option<Standing>,
     ) -> Vec<GivenUp> {
-        let given_up = self.threads.look(now, standing);
-        for gone in self.threads.to_tell() {
+        let given_up = self.places.look(now, standing);
+        for gone in self.places.to_tell() {
             if self.go_on_without(&gone) {
-                self.threads.is_told(gone.worker);
-            }
-        }
-        for (gone, place) in self.threads.to_replace() {
-            let has_stopped = self.lock().stopping;
-            if has_stopped || self.spawn(place.clone()).is_err() {
-                // It is tried again at the next look.
-                self.threads.is_vacant(gone, place);
+                self.places.is_told(gone.worker);
             }
         }
         given_up
+    }
+
+    /// Places of those who were given up, each told once: for other hands.
+    pub(super) fn vacancies(&self) -> Vec<Vacancy> {
+        self.places.vacancies()
+    }
+
+    /// Nobody could take this place; it is told again.
+    pub(super) fn is_vacant(&self, vacancy: Vacancy) {
+        self.places.is_vacant(vacancy);
     }
 
     /// `false`: somebody works on the query just now.
@@ -257,7 +270,7 @@ impl Shared {
         let (Some(track), Some(path)) = (gone.track, &gone.path) else { return true };
         let job = self.lock().live.get(&gone.job).map(Arc::clone);
         let Some(job) = job else { return true };
-        let Ok(mut slot) = job.state.try_lock() else { return false };
+        let Some(mut slot) = job.try_lock() else { return false };
         if let Some(state) = slot.as_mut() {
             state.sweep.give_up(track, path);
         }
@@ -265,264 +278,168 @@ impl Shared {
         self.wake(job.id);
         true
     }
+}
 
-    fn run_thread(&self, worker: &Arc<Worker>) {
-        while let Some(job) = self.next_job() {
-            self.threads.begin(worker, job.id, None);
-            let turn = self.slice(&job, worker);
-            job.last_turn.store(self.next_turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-            match turn {
-                Turn::Again => self.wake(job.id),
-                Turn::Idle => {}
-                Turn::Over => {
-                    self.account(&job, 0);
-                    self.remove(job.id);
-                }
+/// What hands do.
+impl Pool {
+    /// Takes what a hand has done, and says what it is to do now.
+    pub(super) fn turn(&self, hand: &mut Hand) -> Call {
+        loop {
+            let mut slice = match hand.slice.take() {
+                Some(slice) => slice,
+                None => match self.next_job() {
+                    Next::Job(job) => self.begin(hand, job),
+                    Next::Nobody(pause) => return Call::Rest(pause),
+                    Next::Stop => return Call::Go,
+                },
+            };
+            let course = self.go_on(hand, &mut slice);
+            if let Course::Work(work) = course {
+                (hand.slice, hand.work) = (Some(slice), Some(work));
+                return Call::Work;
             }
-            self.relieve();
-            if self.threads.rest(worker) {
-                return;
+            self.end(&slice.job, &course);
+            if self.places.rest(&hand.worker) {
+                return Call::Go;
             }
         }
     }
 
-    /// Text searched for readers that had gone, bytes: what cancelling comes too late for.
-    pub(super) fn abandoned_bytes(&self) -> u64 {
-        self.abandoned_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The job whose turn it is. `None`: stop.
-    fn next_job(&self) -> Option<Arc<Job>> {
-        let mut queue = self.lock();
+    /// The job whose turn it is.
+    fn next_job(&self) -> Next {
         let mut pause = None;
         loop {
+            let mut queue = self.lock();
             if queue.stopping {
-                return None;
+                return Next::Stop;
             }
             let is_open = self.is_open();
             let turn = queue.turns.take(is_open);
             if let Some(job) = turn.and_then(|id| queue.live.get(&id)) {
-                return Some(Arc::clone(job));
+                return Next::Job(Arc::clone(job));
             }
-            queue = if is_open {
-                self.work.wait(queue).unwrap_or_else(PoisonError::into_inner)
-            } else if let Some(pause) = pause.take() {
-                let woken = self.work.wait_timeout(queue, pause);
-                woken.unwrap_or_else(PoisonError::into_inner).0
-            } else {
-                drop(queue);
-                pause = Some(self.relieve());
-                self.lock()
-            };
-        }
-    }
-
-    /// Does a piece of work; `None`: another thread has this one's place.
-    fn run(&self, work: Work, job: &Job, worker: &Worker) -> Option<Done> {
-        let file = work.file();
-        let result = match file.clone() {
-            Some((_, path)) if !self.threads.begin(worker, job.id, file) => work.refuse(path),
-            _ => work.run(),
-        };
-        if self.threads.is_given_up(worker) {
-            job.complete_late(result);
-            return None;
-        }
-        self.threads.begin(worker, job.id, None);
-        Some(result)
-    }
-
-    /// Works on a job until its slice is used up or nothing is left to do.
-    fn slice(&self, job: &Job, worker: &Worker) -> Turn {
-        let mut done: Option<Done> = None;
-        let mut worked_bytes = 0;
-        let mut lap = Lap::start();
-        loop {
-            worker.place.pulse.begin();
-            let mut slot = job.lock();
-            let Some(state) = slot.as_mut() else {
-                self.abandon(done.as_ref());
-                return Turn::Over;
-            };
-            let last = done.as_ref().map_or(0, Done::bytes_scanned);
-            if let Some(done) = done.take() {
-                state.sweep.complete(done);
-            }
-            state.is_ahead = false;
-            let drained = state.consumer.drain(&mut state.sweep);
-            state.cpu += lap.end();
-            self.hold(job, state);
-            let may_take = match drained {
-                Drained::All if state.sweep.is_over() => return job.finish(slot, false),
-                Drained::All => true,
-                Drained::Full => false,
-                Drained::Ended(reason) => {
-                    state.sweep.end(&reason);
-                    return job.finish(slot, false);
-                }
-                Drained::Aborted => return job.finish(slot, true),
-                Drained::Unwanted => {
-                    self.abandoned_bytes.fetch_add(last, Ordering::Relaxed);
-                    *slot = None;
-                    return Turn::Over;
-                }
-            };
-            if worked_bytes >= SCAN_SLICE_BYTES || self.threads.is_given_up(worker) {
-                return Turn::Again;
-            }
-            let window = self.window(job.id);
-            let Some(work) = state.sweep.next_work(may_take, window) else {
-                // Under the job's lock, so that whoever changes this finds the job parked.
-                if may_take && window == 0 && !state.sweep.is_worked_on() {
-                    self.lock().turns.wait(job.id, state.sweep.held_bytes() > 0);
-                    return Turn::Idle;
-                }
-                self.park(job.id);
-                state.is_ahead = !may_take;
-                // Readers drain without the job's lock: one may just have been missed.
-                if !may_take && state.consumer.has_room() {
-                    self.wake(job.id);
-                }
-                return Turn::Idle;
-            };
-            if state.sweep.has_work(window) {
-                self.wake(job.id);
-            }
-            drop(slot);
-            let Some(result) = self.run(work, job, worker) else { return Turn::Again };
-            let cost_bytes = result.bytes_scanned().max(WORK_BYTES_MIN);
-            worked_bytes += cost_bytes;
-            self.lock().turns.charge(job.id, cost_bytes);
-            done = Some(result);
-        }
-    }
-}
-
-/// What queries keep in memory between their turns.
-impl Shared {
-    /// A job keeps so much now.
-    fn hold(&self, job: &Job, state: &mut JobState) {
-        let bytes = state.sweep.held_bytes();
-        if bytes > job.held_bytes.load(Ordering::Relaxed) {
-            state.grown = Instant::now();
-        }
-        self.account(job, bytes);
-    }
-
-    fn account(&self, job: &Job, bytes: usize) {
-        let before = job.held_bytes.swap(bytes, Ordering::Relaxed);
-        if before == bytes {
-            return;
-        }
-        // Wraps where it shrinks.
-        let change = bytes.wrapping_sub(before);
-        let all_before = self.held_bytes.fetch_add(change, Ordering::Relaxed);
-        let opens = all_before > self.held_bytes_max
-            && all_before.wrapping_add(change) <= self.held_bytes_max;
-        if bytes == 0 || opens {
-            // Under the lock: a thread that goes to sleep has seen it or hears of it.
-            let mut queue = self.lock();
-            if bytes == 0 {
-                queue.turns.keeps_nothing(job.id);
+            if is_open || pause.is_some() {
+                return Next::Nobody(pause.filter(|_| !is_open));
             }
             drop(queue);
-        }
-        if opens {
-            self.work.notify_all();
+            pause = Some(self.relieve());
         }
     }
 
-    /// Whether memory may be taken.
-    fn is_open(&self) -> bool {
-        self.held_bytes.load(Ordering::Relaxed) <= self.held_bytes_max
+    fn begin(&self, hand: &Hand, job: Arc<Job>) -> Slice {
+        self.places.begin(&hand.worker, job.id, None);
+        Slice { job, worked_bytes: 0, lap: self.outside.worked(), done: None }
     }
 
-    /// How far a job may read ahead, chunks; 0: it may read none.
-    fn window(&self, id: u64) -> usize {
-        let is_scarce = self.held_bytes.load(Ordering::Relaxed) > self.held_bytes_max / 2;
-        let is_open = self.is_open();
-        if !is_open && !self.lock().turns.may_take_memory(id, is_open) {
-            0
-        } else if is_scarce {
-            1
-        } else {
-            usize::MAX
+    /// A slice has ended, and how.
+    fn end(&self, job: &Job, course: &Course) {
+        job.last_turn.store(self.next_turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        match course {
+            Course::Again => self.wake(job.id),
+            Course::Over => {
+                self.account(job, 0);
+                self.remove(job.id);
+            }
+            Course::Idle | Course::Work(_) => {}
         }
+        self.relieve();
     }
 
-    /// Where jobs keep too much, those that have kept it for long enough and whose readers are behind,
-    /// the ones that were not worked on for longest first, give back what they have read ahead, and if
-    /// that is not enough, what their readers are at. Others do not: they keep only what they cannot go
-    /// on without, and would start over again and again. Says when that is to be done again, unless
-    /// something happens before.
-    fn relieve(&self) -> Duration {
-        let mut pause = GATE_PAUSE_MAX;
-        let is_over = |max: usize| self.held_bytes.load(Ordering::Relaxed) > max;
-        if !is_over(self.held_bytes_max) {
-            return pause;
+    /// A piece of work is done.
+    fn worked(&self, slice: &mut Slice, done: Done) {
+        let cost_bytes = done.bytes_scanned().max(WORK_BYTES_MIN);
+        slice.worked_bytes += cost_bytes;
+        self.lock().turns.charge(slice.job.id, cost_bytes);
+        slice.done = Some(done);
+    }
+
+    /// Goes on with a slice until something has to be read, the slice is used up or nothing is left to do.
+    fn go_on(&self, hand: &mut Hand, slice: &mut Slice) -> Course {
+        if let Some(done) = hand.done.take() {
+            if self.places.is_given_up(&hand.worker) {
+                slice.job.complete_late(done);
+                return Course::Again;
+            }
+            self.places.begin(&hand.worker, slice.job.id, None);
+            self.worked(slice, done);
         }
-        let mut jobs: Vec<Arc<Job>> = self.lock().live.values().map(Arc::clone).collect();
-        // Looked at once each: they are worked on meanwhile.
-        jobs.sort_by_cached_key(|job| job.last_turn.load(Ordering::Relaxed));
-        for but_head in [true, false] {
-            for job in &jobs {
-                if !is_over(self.held_bytes_max / 4 * 3) {
-                    return pause;
+        loop {
+            hand.worker.place.pulse.begin();
+            let work = match self.hand_out(hand, slice) {
+                Course::Work(work) => work,
+                end => return end,
+            };
+            // A file that hangs is left alone.
+            match work.file() {
+                Some((track, path))
+                    if !self.places.begin(
+                        &hand.worker,
+                        slice.job.id,
+                        Some((track, path.clone())),
+                    ) =>
+                {
+                    self.worked(slice, work.refuse(path));
                 }
-                // One that is locked is being worked on, and gives back when that is done.
-                let Ok(mut slot) = job.state.try_lock() else { continue };
-                let Some(state) = slot.as_mut().filter(|state| state.is_ahead) else { continue };
-                let patience = state.patience();
-                if !patience.is_zero() {
-                    pause = pause.min(patience);
-                    continue;
-                }
-                state.sweep.shed(but_head);
-                self.hold(job, state);
+                _ => return Course::Work(work),
             }
         }
-        pause
     }
 
-    /// What was searched for a query that ended meanwhile.
-    fn abandon(&self, done: Option<&Done>) {
-        let bytes = done.map_or(0, Done::bytes_scanned);
-        self.abandoned_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Job {
-    fn lock(&self) -> MutexGuard<'_, Option<JobState>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A thread that was given up has come back: its query has gone on without this, or has not heard
-    /// of the loss yet and need not any more.
-    fn complete_late(&self, done: Done) {
-        if let Some(state) = self.lock().as_mut() {
+    /// Takes in what was done, gives its reader what there is, and looks for more to do.
+    fn hand_out(&self, hand: &Hand, slice: &mut Slice) -> Course {
+        let job = Arc::clone(&slice.job);
+        let mut slot = job.lock();
+        let done = slice.done.take();
+        let last = done.as_ref().map_or(0, Done::bytes_scanned);
+        let Some(state) = slot.as_mut() else {
+            // It ended meanwhile.
+            self.abandoned_bytes.fetch_add(last, Ordering::Relaxed);
+            return Course::Over;
+        };
+        if let Some(done) = done {
             state.sweep.complete(done);
         }
-    }
-
-    /// Lets go of all that the query held, then delivers its result.
-    fn finish(&self, mut slot: MutexGuard<'_, Option<JobState>>, aborted: bool) -> Turn {
-        if let Some(JobState { sweep, consumer, cpu, .. }) = slot.take() {
-            let mut stats: Stats = sweep.into_stats();
-            stats.duration = self.started.elapsed();
-            stats.cpu = cpu;
-            if aborted {
-                stats.complete = false;
+        state.is_ahead = false;
+        let drained = state.consumer.drain(&mut state.sweep);
+        state.cpu += slice.lap(self.outside.worked());
+        self.hold(&job, state);
+        let may_take = match drained {
+            Drained::All if !state.sweep.is_over() => true,
+            Drained::Full => false,
+            Drained::Unwanted => {
+                self.abandoned_bytes.fetch_add(last, Ordering::Relaxed);
+                *slot = None;
+                return Course::Over;
             }
-            consumer.finish(stats, aborted);
+            Drained::All | Drained::Ended(_) | Drained::Aborted => {
+                if let Drained::Ended(reason) = &drained {
+                    state.sweep.end(reason);
+                }
+                job.finish(slot, self.outside.now(), drained == Drained::Aborted);
+                return Course::Over;
+            }
+        };
+        if slice.worked_bytes >= SCAN_SLICE_BYTES || self.places.is_given_up(&hand.worker) {
+            return Course::Again;
         }
-        Turn::Over
-    }
-
-    fn finish_early(&self, reason: &str) {
-        let mut slot = self.lock();
-        if let Some(state) = slot.as_mut() {
-            state.sweep.end(reason);
+        let window = self.window(job.id);
+        let Some(work) = state.sweep.next_work(may_take, window) else {
+            // Under the job's lock, so that whoever changes this finds the job parked.
+            if may_take && window == 0 && !state.sweep.is_worked_on() {
+                self.lock().turns.wait(job.id, state.sweep.held_bytes() > 0);
+                return Course::Idle;
+            }
+            self.park(job.id);
+            state.is_ahead = !may_take;
+            // Readers drain without the job's lock: one may just have been missed.
+            if !may_take && state.consumer.has_room() {
+                self.wake(job.id);
+            }
+            return Course::Idle;
+        };
+        if state.sweep.has_work(window) {
+            self.wake(job.id);
         }
-        self.finish(slot, true);
+        Course::Work(work)
     }
 }

@@ -1,21 +1,20 @@
 //! The face of search: queries, counts, histograms and topics over a snapshot.
 //!
 //! Everything returned here is polled with a waker and cancelled by being dropped; all work is
-//! done on the scan threads.
+//! done by the hands of the pool: scan threads, or whoever steps it ([`super::Stepped`]).
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::consumer::{
     Consumer, Counting, Histogram, Output, StatsTally, Tally, TopicTally, Topics,
 };
 use super::expression::Expression;
-use super::hanging::{GivenUp, Standing};
 use super::pipe::{PipeReader, pipe};
-use super::pool::{Pool, Shared, ThreadHook};
+use super::pool::Pool;
 use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
+use super::threads::{Overseer, ThreadHook, Threads};
 use super::ticket::{Ticket, ticket};
 use crate::caches::Caches;
 use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HELD_BYTES_MAX, QUERY_HITS_MAX};
@@ -48,29 +47,18 @@ pub struct Plan {
     pub missing_count: u64,
 }
 
-/// Sees to it that a file system that hangs keeps no other queries waiting. Somebody has to ask it to
-/// look every second or so.
-#[derive(Clone)]
-pub struct Overseer(Arc<Shared>);
-
-impl Overseer {
-    /// Gives up the scan threads that have not got on for [`crate::disk_health::HANG_MS`], and says which
-    /// these are; `standing` asks the system how a thread stands, by its number there.
-    pub fn look(&self, now: Instant, standing: &dyn Fn(i32) -> Option<Standing>) -> Vec<GivenUp> {
-        self.0.look(now, standing)
-    }
-}
-
-/// Runs queries on threads of its own. Dropping it ends them.
+/// Runs queries. Dropping it ends them.
 pub struct Searcher {
-    pool: Pool,
-    threads: usize,
+    // The threads go first, and what they are at with them.
+    threads: Option<Threads>,
+    pool: Arc<Pool>,
+    hands: usize,
     node: String,
     caches: Arc<Caches>,
 }
 
 impl Searcher {
-    /// Starts the scan threads.
+    /// Starts scan threads.
     pub fn start(options: SearcherOptions) -> io::Result<Self> {
         Self::start_within(options, QUERY_HELD_BYTES_MAX)
     }
@@ -80,9 +68,22 @@ impl Searcher {
         options: SearcherOptions,
         held_bytes_max: usize,
     ) -> io::Result<Self> {
-        let threads = options.threads.max(1);
-        let pool = Pool::start(threads, &options.on_thread_start, held_bytes_max)?;
-        Ok(Self { pool, threads, node: options.node, caches: options.caches })
+        let SearcherOptions { threads: count, node, caches, on_thread_start } = options;
+        let count = count.max(1);
+        let (pool, threads) = Threads::start(count, &on_thread_start, held_bytes_max)?;
+        let mut searcher = Self::over(pool, count, node, caches);
+        searcher.threads = Some(threads);
+        Ok(searcher)
+    }
+
+    /// The face of a pool that somebody else turns with so many hands.
+    pub(super) const fn over(
+        pool: Arc<Pool>,
+        hands: usize,
+        node: String,
+        caches: Arc<Caches>,
+    ) -> Self {
+        Self { threads: None, pool, hands, node, caches }
     }
 
     /// The same expression, with what its automata learn kept within what this node may keep: for those
@@ -93,22 +94,22 @@ impl Searcher {
 
     /// Queries that are running or parked.
     pub fn running(&self) -> usize {
-        self.pool.shared.live_count()
+        self.pool.live_count()
     }
 
-    /// What shows whether the scan threads get on, by their numbers.
+    /// What shows whether the scan threads get on, by their numbers; of one that is stepped, nothing.
     pub fn pulses(&self) -> &[Arc<Pulse>] {
-        &self.pool.pulses
+        self.threads.as_ref().map_or(&[], |threads| &threads.pulses)
     }
 
-    /// Who looks after its threads.
-    pub fn overseer(&self) -> Overseer {
-        Overseer(Arc::clone(&self.pool.shared))
+    /// Who looks after its threads; nobody has to where it is stepped.
+    pub fn overseer(&self) -> Option<Overseer> {
+        self.threads.as_ref().map(Threads::overseer)
     }
 
     /// Text that was searched for readers that had gone already, bytes.
     pub fn abandoned_bytes(&self) -> u64 {
-        self.pool.shared.abandoned_bytes()
+        self.pool.abandoned_bytes()
     }
 
     /// What a query will look at; reads no text.
@@ -133,7 +134,7 @@ impl Searcher {
 
     /// Starts a query.
     pub fn query(&self, spec: QuerySpec, snapshot: Snapshot, format: Format) -> PipeReader {
-        let id = self.pool.shared.next_id();
+        let id = self.pool.next_id();
         let (writer, reader) = pipe(self.waker(id));
         let output = Output::new(writer, format, spec.order);
         self.submit(id, spec, snapshot, Box::new(output));
@@ -185,7 +186,7 @@ impl Searcher {
         mut spec: QuerySpec,
         snapshot: Snapshot,
     ) -> Ticket<T::Result> {
-        let id = self.pool.shared.next_id();
+        let id = self.pool.next_id();
         let (sender, ticket) = ticket(self.waker(id));
         spec.limit = None;
         self.submit(id, spec, snapshot, Box::new(Counting { tally, sender }));
@@ -200,17 +201,23 @@ impl Searcher {
         consumer: Box<dyn Consumer>,
     ) {
         let options = SweepOptions {
-            window: 2 * self.threads + 2,
+            window: 2 * self.hands + 2,
             node: self.node.clone(),
             hits_max: QUERY_HITS_MAX,
             counts_only: consumer.counts_only(),
         };
         spec.expression = self.adopt(spec.expression);
-        self.pool.shared.submit(id, Sweep::new(spec, snapshot, options), consumer);
+        self.pool.submit(id, Sweep::new(spec, snapshot, options), consumer);
     }
 
     fn waker(&self, id: u64) -> Arc<dyn Fn() + Send + Sync> {
-        let shared = Arc::clone(&self.pool.shared);
-        Arc::new(move || shared.wake(id))
+        let pool = Arc::clone(&self.pool);
+        Arc::new(move || pool.wake(id))
+    }
+}
+
+impl Drop for Searcher {
+    fn drop(&mut self) {
+        self.pool.stop();
     }
 }

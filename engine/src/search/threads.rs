@@ -1,55 +1,90 @@
-//! The scan threads themselves: who they are, which of them hang, and who takes their places.
+//! Threads as the hands of a pool: the shell of search, and the one place of it where threads are made
+//! and a clock is read.
 //!
-//! Invariants: in each place one thread is at work, and those that were given up there come back to
-//! nothing: they end. Nobody waits for a thread that was given up.
+//! Invariants: a thread that finds nothing to do sleeps until it is woken, and no call of it is lost
+//! while it falls asleep; nobody waits for a thread that was given up.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::hanging::{Errand, GivenUp, Hanging, Standing};
-use super::pool::ThreadHook;
+use super::hanging::{GivenUp, Standing};
+use super::places::Place;
+use super::pool::{Call, Hand, Outside, Pool};
 use crate::pulse::Pulse;
 
-/// What one thread at a time has.
-#[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) index: usize,
-    pub(super) pulse: Arc<Pulse>,
+/// Called first on each scan thread, with its number.
+pub type ThreadHook = Arc<dyn Fn(usize) + Send + Sync>;
+
+/// Clock and bell of a pool whose hands are threads.
+struct Host {
+    start: Instant,
+    /// Counts what threads were woken for.
+    calls: AtomicU64,
+    asleep: AtomicUsize,
+    bed: Mutex<()>,
+    woken: Condvar,
 }
 
-/// One thread.
-pub(super) struct Worker {
-    id: u64,
-    pub(super) place: Place,
-    /// The system's number of it; 0 before it runs.
-    system_id: AtomicI32,
+impl Host {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            calls: AtomicU64::new(0),
+            asleep: AtomicUsize::new(0),
+            bed: Mutex::default(),
+            woken: Condvar::new(),
+        }
+    }
+
+    /// Whether somebody has to be woken. Who falls asleep counts himself before he looks for calls, and
+    /// calls are counted before it is looked who sleeps: one of the two sees the other.
+    fn call(&self) -> Option<MutexGuard<'_, ()>> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        (self.asleep.load(Ordering::SeqCst) > 0).then(|| lock(&self.bed))
+    }
+
+    /// Sleeps unless there were calls since there had been so many.
+    fn sleep(&self, calls: u64, pause: Option<Duration>) {
+        let bed = lock(&self.bed);
+        self.asleep.fetch_add(1, Ordering::SeqCst);
+        if self.calls.load(Ordering::SeqCst) == calls {
+            // Who is woken for nothing looks and comes back.
+            match pause {
+                None => drop(self.woken.wait(bed)),
+                Some(pause) => drop(self.woken.wait_timeout(bed, pause)),
+            }
+        }
+        self.asleep.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
-/// A thread, as others see it.
-struct Known {
-    worker: Arc<Worker>,
-    thread: Option<JoinHandle<()>>,
-}
+impl Outside for Host {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
 
-/// What is still to be done about a thread that was given up.
-struct Loss {
-    gone: GivenUp,
-    place: Option<Place>,
-    is_told: bool,
-}
+    fn worked(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
 
-/// See the page of the module.
-pub(super) struct Threads {
-    known: Mutex<BTreeMap<u64, Known>>,
-    hanging: Mutex<Hanging>,
-    losses: Mutex<Vec<Loss>>,
-    hook: ThreadHook,
-    next: AtomicU64,
+    fn wake_one(&self) {
+        if let Some(bed) = self.call() {
+            self.woken.notify_one();
+            drop(bed);
+        }
+    }
+
+    fn wake_all(&self) {
+        if let Some(bed) = self.call() {
+            self.woken.notify_all();
+            drop(bed);
+        }
+    }
 }
 
 /// Plain values are valid after any panic.
@@ -57,128 +92,138 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A thread, as others see it.
+struct Known {
+    /// The system's number of it; 0 before it runs.
+    system_id: Arc<AtomicI32>,
+    /// `None`: it was given up, and is waited for by nobody.
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Inner {
+    pool: Arc<Pool>,
+    host: Arc<Host>,
+    hook: ThreadHook,
+    known: Mutex<BTreeMap<u64, Known>>,
+}
+
+/// The threads of a pool. Dropping it stops the pool and waits for them, but for those that were given
+/// up.
+pub(super) struct Threads {
+    inner: Arc<Inner>,
+    /// One per thread.
+    pub(super) pulses: Vec<Arc<Pulse>>,
+}
+
 impl Threads {
-    pub(super) fn new(threads: usize, hook: ThreadHook) -> Self {
-        Self {
-            known: Mutex::default(),
-            hanging: Mutex::new(Hanging::new(threads)),
-            losses: Mutex::default(),
-            hook,
-            next: AtomicU64::new(0),
+    /// Makes a pool and starts its threads; `held_bytes_max` as [`Pool::new`] takes it.
+    pub(super) fn start(
+        count: usize,
+        hook: &ThreadHook,
+        held_bytes_max: usize,
+    ) -> io::Result<(Arc<Pool>, Self)> {
+        let host = Arc::new(Host::new());
+        let outside = Arc::clone(&host) as Arc<dyn Outside>;
+        let pool = Arc::new(Pool::new(count, outside, held_bytes_max));
+        let (known, hook) = (Mutex::default(), Arc::clone(hook));
+        let inner = Arc::new(Inner { pool: Arc::clone(&pool), host, hook, known });
+        let mut threads = Self { inner, pulses: Vec::new() };
+        for index in 0..count {
+            let pulse = Arc::<Pulse>::default();
+            threads.pulses.push(Arc::clone(&pulse));
+            // A failure drops the threads that did start, which stops them.
+            threads.inner.spawn(Place { index, pulse })?;
         }
+        Ok((pool, threads))
     }
 
-    /// Starts a thread in a place.
-    pub(super) fn spawn(
-        &self,
-        place: Place,
-        run: impl FnOnce(&Arc<Worker>) + Send + 'static,
-    ) -> io::Result<()> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("scan-{}", place.index);
-        let worker = Arc::new(Worker { id, place, system_id: AtomicI32::new(0) });
-        let (hook, own) = (Arc::clone(&self.hook), Arc::clone(&worker));
-        let body = move || {
-            let system_id = rustix::thread::gettid().as_raw_nonzero().get();
-            own.system_id.store(system_id, Ordering::Relaxed);
-            hook(own.place.index);
-            run(&own);
-        };
-        // Under the lock: it may end before it is known otherwise.
-        let mut known = lock(&self.known);
-        let thread = Some(std::thread::Builder::new().name(name).spawn(body)?);
-        known.insert(id, Known { worker, thread });
-        Ok(())
+    /// Who looks after them.
+    pub(super) fn overseer(&self) -> Overseer {
+        Overseer(Arc::clone(&self.inner))
     }
+}
 
-    /// Waits for all that were not given up.
-    pub(super) fn join(&self) {
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.inner.pool.stop();
         loop {
-            let next = lock(&self.known).pop_first();
+            let next = lock(&self.inner.known).pop_first();
             let Some((_, known)) = next else { return };
             // A panic there has been reported by the panic hook.
             let _ = known.thread.map(JoinHandle::join);
         }
     }
+}
 
-    /// A thread turns to this file of a track for a query, or to what it has of it; `false`: it must not,
-    /// for the file hangs.
-    pub(super) fn begin(&self, worker: &Worker, job: u64, file: Option<(u64, PathBuf)>) -> bool {
-        lock(&self.hanging).begin(worker.id, Errand { job, file })
-    }
-
-    /// Whether another thread has its place.
-    pub(super) fn is_given_up(&self, worker: &Worker) -> bool {
-        lock(&self.hanging).is_given_up(worker.id)
-    }
-
-    /// A thread has nothing to do for now; whether it is to end, because another one has its place.
-    pub(super) fn rest(&self, worker: &Arc<Worker>) -> bool {
-        let mut is_over = false;
-        if lock(&self.hanging).end(worker.id) {
-            let mut losses = lock(&self.losses);
-            let at = losses.iter().position(|loss| loss.gone.worker == worker.id);
-            is_over = at.is_none_or(|at| losses.swap_remove(at).place.is_none());
+impl Inner {
+    /// Starts a thread in a place that is free.
+    fn spawn(self: &Arc<Self>, place: Place) -> io::Result<()> {
+        let name = format!("scan-{}", place.index);
+        let hand = self.pool.hand(place);
+        let id = hand.id();
+        let (this, system_id) = (Arc::clone(self), Arc::<AtomicI32>::default());
+        let own = Arc::clone(&system_id);
+        let body = move || {
+            own.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+            (this.hook)(hand.index());
+            this.run(hand);
+        };
+        // Under the lock: it may end before it is known otherwise.
+        let mut known = lock(&self.known);
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(thread) => {
+                known.insert(id, Known { system_id, thread: Some(thread) });
+                Ok(())
+            }
+            Err(error) => {
+                self.pool.dismiss(id);
+                Err(error)
+            }
         }
-        if !is_over {
-            worker.place.pulse.rest();
-            let known = || Known { worker: Arc::clone(worker), thread: None };
-            lock(&self.known).entry(worker.id).or_insert_with(known);
-        }
-        is_over
     }
 
-    /// Which threads are given up now.
-    pub(super) fn look(
-        &self,
-        now: Instant,
-        standing: &dyn Fn(i32) -> Option<Standing>,
-    ) -> Vec<GivenUp> {
-        let system_ids: BTreeMap<u64, i32> = lock(&self.known)
-            .iter()
-            .map(|(&id, known)| (id, known.worker.system_id.load(Ordering::Relaxed)))
-            .collect();
-        let mut hanging = lock(&self.hanging);
-        let given_up = hanging.look(now, |id| standing(*system_ids.get(&id)?));
+    fn run(&self, mut hand: Hand) {
+        loop {
+            let calls = self.host.calls.load(Ordering::SeqCst);
+            match self.pool.turn(&mut hand) {
+                Call::Work => hand.work(),
+                Call::Rest(pause) => self.host.sleep(calls, pause),
+                Call::Go => break,
+            }
+        }
+        let mut known = lock(&self.known);
+        if known.get(&hand.id()).is_some_and(|known| known.thread.is_none()) {
+            known.remove(&hand.id());
+        }
+    }
+}
+
+/// Sees to it that a file system that hangs keeps no other queries waiting. Somebody has to ask it to
+/// look every second or so.
+#[derive(Clone)]
+pub struct Overseer(Arc<Inner>);
+
+impl Overseer {
+    /// Gives up the scan threads that have not got on for [`crate::disk_health::HANG_MS`], and says which
+    /// these are; others take their places, their queries go on without the files. `standing` asks the
+    /// system how a thread stands, by its number there.
+    pub fn look(&self, now: Instant, standing: &dyn Fn(i32) -> Option<Standing>) -> Vec<GivenUp> {
+        let Inner { pool, host, known, .. } = &*self.0;
+        let now = now.saturating_duration_since(host.start);
+        let of = |(&id, known): (&u64, &Known)| (id, known.system_id.load(Ordering::Relaxed));
+        let system_ids: BTreeMap<u64, i32> = lock(known).iter().map(of).collect();
+        let given_up = pool.look(now, &|id| standing(*system_ids.get(&id)?));
         for gone in &given_up {
-            let Some(known) = lock(&self.known).remove(&gone.worker) else { continue };
-            let place = known.worker.place.clone();
-            place.pulse.rest();
-            lock(&self.losses).push(Loss {
-                gone: gone.clone(),
-                place: Some(place),
-                is_told: false,
-            });
+            if let Some(known) = lock(known).get_mut(&gone.worker) {
+                known.thread = None;
+            }
+        }
+        for vacancy in pool.vacancies() {
+            if pool.has_stopped() || self.0.spawn(vacancy.place.clone()).is_err() {
+                // It is tried again at the next look.
+                pool.is_vacant(vacancy);
+            }
         }
         given_up
-    }
-
-    /// Places to be taken by others, and who had them: who comes back from now on finds his place gone.
-    pub(super) fn to_replace(&self) -> Vec<(GivenUp, Place)> {
-        let mut losses = lock(&self.losses);
-        let places = losses.iter_mut().map(|loss| Some((loss.gone.clone(), loss.place.take()?)));
-        places.flatten().collect()
-    }
-
-    /// Nobody could take such a place.
-    pub(super) fn is_vacant(&self, gone: GivenUp, place: Place) {
-        let mut losses = lock(&self.losses);
-        match losses.iter_mut().find(|loss| loss.gone.worker == gone.worker) {
-            Some(loss) => loss.place = Some(place),
-            // He has come back meanwhile, and ended.
-            None => losses.push(Loss { gone, place: Some(place), is_told: true }),
-        }
-    }
-
-    /// What their queries have not heard of yet.
-    pub(super) fn to_tell(&self) -> Vec<GivenUp> {
-        let losses = lock(&self.losses);
-        losses.iter().filter(|loss| !loss.is_told).map(|loss| loss.gone.clone()).collect()
-    }
-
-    pub(super) fn is_told(&self, worker: u64) {
-        let mut losses = lock(&self.losses);
-        let its = losses.iter_mut().filter(|loss| loss.gone.worker == worker);
-        its.for_each(|loss| loss.is_told = true);
     }
 }

@@ -23,7 +23,7 @@
 //!
 //! Invariants: pure, no clock and no threads; a query is ready at most once; who has leave is known.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// What a query has cost.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +53,7 @@ enum Gate {
 /// See the module page.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    accounts: HashMap<u64, Account>,
+    accounts: BTreeMap<u64, Account>,
     /// Tag of the query that was served last.
     now: u64,
     next_ready: u64,

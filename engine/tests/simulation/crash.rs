@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
-use engine::chunk::Part;
 use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
 use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
+use crate::asking::{Asked, everything, some_query};
 use crate::model::{Death, Found, Model, lines};
 use crate::node::{INGEST, Node, Settings, empty_disk};
 
@@ -45,8 +44,8 @@ fn disk_that_forgets_names(seed: u64) -> SimStorage {
 
 const START_MS: u64 = 1_700_000_000_000;
 
-/// A snapshot that a reader holds, and what it shows.
-type Pinned = (Vec<Arc<dyn Part>>, BTreeSet<Ulid>);
+/// A query under way, and what there was when it was asked.
+type Pinned = (Asked, BTreeSet<Ulid>);
 
 /// One disk through many lives of a node.
 struct History {
@@ -166,7 +165,11 @@ impl History {
         match self.random.below(100) {
             0..30 => self.append(node),
             30..50 => node.advance_us(self.random.below(25_000)),
-            50..90 => node.step(&mut self.model, &mut self.random),
+            50..80 => node.step(&mut self.model, &mut self.random),
+            80..90 => match pinned {
+                Some((asked, _)) => node.step_search(asked),
+                None => node.step(&mut self.model, &mut self.random),
+            },
             90..92 => node.gather(),
             92..94 => {
                 for _ in 0..self.random.below(20) {
@@ -178,13 +181,13 @@ impl History {
             }
             96..98 => {
                 let shown = self.model.sent.keys().copied().collect();
-                *pinned = Some((node.parts(), shown));
+                *pinned = Some((node.ask(everything()), shown));
             }
             _ => {
-                // A pinned snapshot still shows what it showed, wherever it went meanwhile (and
-                // what a segment that was being written got since).
-                let Some((parts, shown)) = pinned.take() else { return };
-                let found = Found::in_parts(&parts);
+                // A query still shows what there was when it was asked, wherever that went meanwhile
+                // (and what a segment that was being written got since).
+                let Some((asked, shown)) = pinned.take() else { return };
+                let found = node.answer(asked);
                 if !self.sim.has_stopped() {
                     self.model.check(&found, &shown);
                 }
@@ -233,6 +236,13 @@ fn digest_of(seed: u64) -> u64 {
     assert!(node.registry.snapshot().is_empty(), "everything is in the store");
     let found = node.found();
     history.model.check_all(&found);
+    assert_eq!(Found::in_parts(&node.parts()).records, found.records, "as it lies there");
+    for _ in 0..3 {
+        let (spec, wanted) = some_query(&mut history.random, &found);
+        let some = node.answer(node.ask(spec.clone()));
+        assert!(some.records.keys().eq(&wanted), "{spec:?}");
+        assert!(some.records.iter().all(|(ulid, record)| found.records[ulid] == *record));
+    }
     node.check_tidy();
     drop(node);
     // An orderly stop loses nothing, not even with the power.

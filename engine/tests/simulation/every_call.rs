@@ -283,9 +283,9 @@ impl Story {
         let horizon = self.horizon();
         let sent = self.model.sent.keys().copied().filter(|ulid| *ulid > horizon).collect();
         let nothing = BTreeSet::new();
-        let is_whole = found.damage.is_empty();
+        let is_whole = found.missing.is_empty();
         self.model.check(&found, if is_whole { &sent } else { &nothing });
-        self.told.extend(found.damage.iter().map(ToString::to_string));
+        self.told.extend(found.missing.iter().map(|missing| missing.reason.clone()));
     }
 
     /// Retention's turn.

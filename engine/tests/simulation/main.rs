@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // all of this is test code
 
+mod asking;
 mod claims;
 mod clock;
 mod crash;
@@ -12,3 +13,4 @@ mod fast_forward;
 mod faults;
 mod model;
 mod node;
+mod side_by_side;

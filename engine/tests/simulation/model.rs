@@ -1,11 +1,11 @@
-//! What a node has to remember, as plain sets; and everything that can be read of its parts.
+//! What a node has to remember, as plain sets, and what was found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::chunk::Part;
-use engine::damage::Damage;
 use engine::ingest::frame::FrameHeader;
+use engine::search::Missing;
 use engine::storage::sim::Random;
 use engine::ulid::Ulid;
 
@@ -51,10 +51,10 @@ impl Model {
         let missing: Vec<&Ulid> = required.iter().filter(is_missing).collect();
         assert!(
             missing.is_empty(),
-            "{} records are lost, the first {:?}; damage: {:#?}",
+            "{} records are lost, the first {:?}; told: {:#?}",
             missing.len(),
             missing[0],
-            found.damage
+            found.missing
         );
     }
 
@@ -62,9 +62,9 @@ impl Model {
     pub(crate) fn check_told(&self, found: &Found) {
         self.check(found, &BTreeSet::new());
         for ulid in self.sent.keys().filter(|ulid| !found.records.contains_key(ulid)) {
-            let mut ranges = found.damage.iter().map(|damage| damage.range);
-            let is_told = ranges.any(|range| range.is_none_or(|(a, b)| a <= *ulid && *ulid <= b));
-            assert!(is_told, "{ulid:?} is missing in silence; told: {:#?}", found.damage);
+            let mut told = found.missing.iter().map(|missing| missing.from..=missing.to);
+            let is_told = told.any(|span| span.contains(ulid));
+            assert!(is_told, "{ulid:?} is missing in silence; told: {:#?}", found.missing);
         }
     }
 
@@ -89,15 +89,16 @@ impl Model {
     }
 }
 
-/// What can be read of parts.
+/// What there is, and what is told as missing.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) records: BTreeMap<Ulid, Record>,
-    pub(crate) damage: Vec<Damage>,
+    pub(crate) missing: Vec<Missing>,
 }
 
 impl Found {
-    /// Reads everything; copies of a record must be equal, and a part must be in order.
+    /// Reads everything as it lies there, without search; nothing of it may be damaged, copies of a record
+    /// must be equal, and a part must be in order.
     pub(crate) fn in_parts(parts: &[Arc<dyn Part>]) -> Self {
         let mut found = Self::default();
         for part in parts {
@@ -107,23 +108,11 @@ impl Found {
     }
 
     fn read(&mut self, part: &dyn Part) {
-        let open = match part.open() {
-            Ok(open) => open,
-            Err(damage) => {
-                self.damage.push(damage);
-                return;
-            }
-        };
-        self.damage.extend_from_slice(open.damage());
+        let open = part.open().unwrap();
+        assert_eq!(open.damage(), []);
         let mut last = None;
         for index in 0..open.chunks().len() {
-            let chunk = match open.read(index) {
-                Ok(chunk) => chunk,
-                Err(damage) => {
-                    self.damage.push(damage);
-                    continue;
-                }
-            };
+            let chunk = open.read(index).unwrap();
             for (run, span) in chunk.table.spans() {
                 let topic = chunk.table.topics[usize::from(run.topic)].as_str();
                 let lines = chunk.text[span].split_inclusive(|&b| b == b'\n');

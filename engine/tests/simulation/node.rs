@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use engine::chunk::Part;
 use engine::damage::Damage;
@@ -23,6 +24,7 @@ use engine::node::local_ingest::LocalIngest;
 use engine::node::opening::{self, Finding, NodeOptions};
 use engine::node::pinning::{Memories, Pinned};
 use engine::node::pressure::Load;
+use engine::search::{QuerySpec, Step, Stepped};
 use engine::storage::sim::{Random, SimStorage};
 use engine::storage::{File, Open, Storage};
 use engine::store::StoreDirectory;
@@ -37,6 +39,7 @@ use engine::store::writer::WriterOptions;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
+use crate::asking::{Asked, everything};
 use crate::model::{Found, Model, note_written};
 
 pub(crate) const INGEST: &str = "/data/ingest";
@@ -209,6 +212,7 @@ pub(crate) struct Node {
     pub(crate) errors: RefCell<Vec<String>>,
     sides: engine::node::Node,
     stamps: Arc<Mutex<StampKeeper>>,
+    search: RefCell<Stepped>,
     gathering: Gathering,
     compacting: Compacting,
     expiring: Expiring,
@@ -227,6 +231,7 @@ impl Node {
         let ingest = node.ingest.clone().expect("a side that takes records");
         let store = node.store.clone().expect("a side that keeps them");
         let (registry, catalogue) = (Arc::clone(&ingest.registry), store.catalogue);
+        let caches = Arc::clone(&catalogue.directory().caches);
         let topics = ingest.topics(8, Some(&Topic::new(b"default").unwrap()));
         let stamps = Arc::clone(&ingest.stamps);
         let (floor_ms, ceiling) = {
@@ -271,6 +276,7 @@ impl Node {
             told,
             errors: RefCell::default(),
             stamps,
+            search: RefCell::new(Stepped::new("sim", caches)),
             gathering,
             compacting,
             expiring,
@@ -599,10 +605,23 @@ impl Node {
 
     /// Everything that a query finds.
     pub(crate) fn found(&self) -> Found {
-        let pinned = self.pin();
-        let mut found = Found::in_parts(&pinned.parts);
-        found.damage.extend(pinned.lost);
-        found
+        self.answer(self.ask(everything()))
+    }
+
+    /// Asks what there is now.
+    pub(crate) fn ask(&self, spec: QuerySpec) -> Asked {
+        Asked::of(&self.search.borrow(), spec, self.pin())
+    }
+
+    /// Does a piece of the work of some query, and reads what has come of this one.
+    pub(crate) fn step_search(&self, asked: &mut Asked) {
+        self.search.borrow_mut().step(Duration::from_micros(self.now.monotonic_us));
+        asked.read();
+    }
+
+    /// The whole answer.
+    pub(crate) fn answer(&self, asked: Asked) -> Found {
+        asked.answer(&mut self.search.borrow_mut(), Duration::from_micros(self.now.monotonic_us))
     }
 
     /// Ends in good order: everything goes to the store. Panics if that takes for ever.
@@ -612,6 +631,9 @@ impl Node {
         }
         for _ in 0..2_000 {
             self.advance_us(50_000);
+            // Queries whose readers have gone let go of what they pin.
+            let now = Duration::from_micros(self.now.monotonic_us);
+            while self.search.borrow_mut().step(now) == Step::Worked {}
             for _ in 0..1_000 {
                 if self.jobs.is_empty() {
                     break;
