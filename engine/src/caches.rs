@@ -7,7 +7,7 @@
 //!
 //! How many segments may be open is a share of the process's descriptors
 //! ([`Caches::set_segments_open_max`]); where it runs short of them all the same, or of memory, what
-//! nobody reads is closed ([`Caches::with_room`]).
+//! nobody reads is closed (`Caches::with_room`).
 
 use crate::decoded::Decoders;
 use crate::ingest::open::OpenSegment as OpenIngestSegment;
