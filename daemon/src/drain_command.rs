@@ -91,7 +91,8 @@ async fn ask(store: &Endpoint) -> Result<Value, String> {
         return Err(refusal(store, Patience::USUAL, answer).await);
     }
     require(store, &answer, "application/json").map_err(|error| error.to_string())?;
-    let body = read_short(store, Patience::USUAL, answer.body_mut(), ANSWER_BYTES_MAX).await;
+    let body = answer.body_mut();
+    let body = read_short(Patience::USUAL, body, ANSWER_BYTES_MAX, &mut || ()).await;
     let body = body.map_err(|why| format!("the answer of {store} breaks off: {why}"))?;
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     // Whatever else answers so is no node, and would be asked for ever.

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use crate::exit::Exit;
 use crate::output;
 use crate::query_command::client::{self, Patience};
-use crate::query_command::lines::LINE_BYTES_MAX;
+use crate::query_command::lines::{Form, LINE_BYTES_MAX};
 use crate::query_command::printer::{Printer, Style, Terminal, escape};
 use crate::query_command::request::encode;
 use crate::settings::{Settings, SettingsError};
@@ -201,7 +201,7 @@ impl Lines<'_> {
         self.line.clear();
         let mut body = response.into_body();
         loop {
-            match client::next(store, Patience::USUAL, &mut body).await {
+            match client::next(Patience::USUAL, &mut body).await {
                 Ok(Some(piece)) => self.take(&piece)?,
                 Ok(None) => return Ok(format!("the stream of {store} ended")),
                 Err(why) => return Ok(format!("the stream of {store} ended: {why}")),
@@ -231,6 +231,10 @@ impl Lines<'_> {
     }
 
     fn end(&mut self, line: &[u8]) -> io::Result<()> {
+        let form = if self.json { Form::Json } else { Form::Text };
+        if line == form.sign_of_life() {
+            return Ok(());
+        }
         let id = if self.json { line.strip_prefix(b"{\"ulid\":\"") } else { Some(line) };
         let id = id.filter(|_| !line.starts_with(b"#")).and_then(|line| line.get(..26));
         let Some(id) = id.and_then(|id| std::str::from_utf8(id).ok()) else {

@@ -139,7 +139,10 @@ pub const QUERY_STALL_MAX: Duration = Duration::from_secs(60);
 /// A query older than this is ended, for the same reason.
 pub const QUERY_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// How often the two above are looked at.
+/// Whoever asks for signs of life hears of a query or stream at least this often.
+pub const ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How often the query's age and stall are looked at.
 pub const QUERY_WATCH_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long accepting pauses after it failed for want of descriptors or memory.

@@ -1,10 +1,11 @@
 //! One request to a node and its streamed answer.
 //!
 //! Invariants: bounded buffers whatever the answer's size; an answer that is cut short is told
-//! from one that is whole. A search may be silent for as long as it takes, as long as the node
-//! shows that it is there; what answers nothing at all is given up within 20 s of its last byte, in
-//! whatever phase it falls silent (name, connection, head, body), and what answers otherwise than a
-//! node is none. Who got no sign of life asks no further question.
+//! from one that is whole. A search may take as long as it does: a node is asked for signs of life
+//! inside its answer. What does not give them is given up within 20 s of its last byte, in whatever
+//! phase it falls silent (name, connection, head, body) and whatever else it answers; only for the head
+//! a node may ask for more time, since queries wait for their turn. What answers otherwise than a node
+//! is none. Who got no sign of life asks no further question.
 
 use std::fmt;
 use std::future::Future;
@@ -38,17 +39,33 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How silence is borne.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// After this long without a byte the node is asked whether it is there, again and again.
+    /// While there is no head the node is asked after this long whether it is there, again and again.
     pub(crate) silence: Duration,
     /// Time for its answer to that.
     pub(crate) sign_of_life: Duration,
+    /// Time for the head, unless the node says that it may take longer.
+    pub(crate) head: Duration,
+    /// Longest silence behind the head: several signs of life.
+    pub(crate) body: Duration,
 }
 
 impl Patience {
     /// Of everybody who waits for an answer, a follower's quiet stream included.
-    pub(crate) const USUAL: Self =
-        Self { silence: Duration::from_secs(6), sign_of_life: Duration::from_secs(6) };
+    pub(crate) const USUAL: Self = Self {
+        silence: Duration::from_secs(6),
+        sign_of_life: Duration::from_secs(6),
+        head: Duration::from_secs(18),
+        body: Duration::from_secs(13),
+    };
 }
+
+/// Asks for signs of life inside the answer.
+const ALIVE: &str = "x-oklog-alive";
+/// In the answer of `/health`: seconds that a head may take.
+const HEAD_WITHIN: &str = "x-oklog-head-within";
+/// Parts in which silence is measured: of a wait in which this process itself stood still only one is
+/// taken for the node's.
+const SILENCE_PARTS: u32 = 4;
 
 /// Runs what asks a node. The error: the system refuses a runtime.
 pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
@@ -70,6 +87,8 @@ pub(crate) enum ClientError {
     Protocol(Endpoint, hyper::Error),
     /// It takes connections, and answers nothing.
     Silent(Endpoint),
+    /// It answers, but not what was asked.
+    Late(Endpoint),
     /// It answers in a form that was not asked for: it is something else.
     Stranger(Endpoint, String),
 }
@@ -92,6 +111,11 @@ impl fmt::Display for ClientError {
                  (--api, by default {})",
                 crate::config::API_PORT
             ),
+            Self::Late(endpoint) => write!(
+                f,
+                "{endpoint} is there and does not answer: its /health does, this request had no answer \
+                 in time"
+            ),
             Self::Stranger(endpoint, kind) => write!(
                 f,
                 "{endpoint} answers with {kind:?}, as no node of this version does: is this the HTTP \
@@ -109,7 +133,7 @@ impl std::error::Error for ClientError {}
 pub(crate) enum Broken {
     /// Its connection did.
     Cut(hyper::Error),
-    /// Nothing comes any more, and the node does not show that it is there.
+    /// Nothing comes any more, no sign of life either.
     Silent,
 }
 
@@ -132,35 +156,50 @@ pub(crate) async fn send(
 ) -> Result<Response<Incoming>, ClientError> {
     let stream = reach(endpoint).await?;
     let answer = send_over(stream, endpoint, (method, target, accept));
-    let answer = while_alive(endpoint, patience, answer, on_silence).await;
-    answer.unwrap_or_else(|| Err(ClientError::Silent(endpoint.clone())))
+    in_time(endpoint, patience, answer, on_silence).await?
 }
 
-/// Awaits `work` of a node for as long as the node is there; `None` once it does not show that it is.
-pub(crate) async fn while_alive<T>(
+/// Awaits the head of an answer until the node does not show that it is there, or takes longer than it
+/// may.
+async fn in_time<T>(
     endpoint: &Endpoint,
     patience: Patience,
-    work: impl Future<Output = T>,
+    head: impl Future<Output = T>,
     on_silence: &mut dyn FnMut(),
-) -> Option<T> {
-    let mut work = pin!(work);
+) -> Result<T, ClientError> {
+    let mut head = pin!(head);
+    let start = Instant::now();
+    let mut deadline = start + patience.head;
     loop {
-        if let Ok(done) = timeout(patience.silence, &mut work).await {
-            return Some(done);
+        let until = deadline.min(Instant::now() + patience.silence);
+        if let Ok(done) = timeout_at(until, &mut head).await {
+            return Ok(done);
         }
         let sign = async {
             let stream = reach(endpoint).await?;
             send_over(stream, endpoint, (Method::GET, "/health", "application/json")).await
         };
         tokio::select! {
-            done = &mut work => return Some(done),
+            done = &mut head => return Ok(done),
             // Whatever it says: it turns.
-            sign = timeout(patience.sign_of_life, sign) => if !matches!(sign, Ok(Ok(_))) {
-                return None;
+            sign = timeout(patience.sign_of_life, sign) => match sign {
+                Ok(Ok(sign)) => deadline = deadline.max(start + wanted(&sign)),
+                Ok(Err(_)) | Err(_) => return Err(ClientError::Silent(endpoint.clone())),
             },
+        }
+        if Instant::now() >= deadline {
+            return Err(ClientError::Late(endpoint.clone()));
         }
         on_silence();
     }
+}
+
+/// How long a node says that it may take for the head of an answer.
+fn wanted(sign: &Response<Incoming>) -> Duration {
+    let seconds = sign.headers().get(HEAD_WITHIN).and_then(|value| value.to_str().ok());
+    let seconds = seconds.and_then(|seconds| seconds.parse::<u32>().ok());
+    // An hour is more than it gives a whole query.
+    Duration::from_secs(seconds.unwrap_or(0).min(3600).into())
 }
 
 /// A connection to one of the addresses of a name.
@@ -198,6 +237,7 @@ async fn send_over(
     headers.insert(HOST, host.unwrap_or_else(|_| HeaderValue::from_static("oklogd")));
     headers.insert(ACCEPT, HeaderValue::from_static(accept));
     headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.insert(ALIVE, HeaderValue::from_static("true"));
     sender.send_request(request).await.map_err(broken)
 }
 
@@ -254,7 +294,8 @@ pub(crate) async fn refusal(
     response: Response<Incoming>,
 ) -> String {
     let status = response.status();
-    let body = read_short(endpoint, patience, &mut response.into_body(), REASON_BYTES_MAX).await;
+    let mut body = response.into_body();
+    let body = read_short(patience, &mut body, REASON_BYTES_MAX, &mut || ()).await;
     let body = body.unwrap_or_else(|why| format!("(no reason: {why})").into_bytes());
     let object: Value = serde_json::from_slice(&body).unwrap_or_default();
     let words = match object["error"].as_str() {
@@ -270,16 +311,15 @@ pub(crate) async fn refusal(
     format!("{endpoint} answers {status}: {}", String::from_utf8_lossy(&reason))
 }
 
-/// The next bytes of an answer, `None` at its end.
-pub(crate) async fn next(
-    endpoint: &Endpoint,
-    patience: Patience,
-    body: &mut Incoming,
-) -> Result<Option<Bytes>, Broken> {
-    match while_alive(endpoint, patience, next_data(body), &mut || ()).await {
-        Some(piece) => piece.map_err(Broken::Cut),
-        None => Err(Broken::Silent),
+/// The next bytes of an answer, signs of life among them; `None` at its end.
+pub(crate) async fn next(patience: Patience, body: &mut Incoming) -> Result<Option<Bytes>, Broken> {
+    let mut next = pin!(next_data(body));
+    for _ in 0..SILENCE_PARTS {
+        if let Ok(next) = timeout(patience.body / SILENCE_PARTS, &mut next).await {
+            return next.map_err(Broken::Cut);
+        }
     }
+    Err(Broken::Silent)
 }
 
 async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
@@ -291,16 +331,21 @@ async fn next_data(body: &mut Incoming) -> Result<Option<Bytes>, hyper::Error> {
     Ok(None)
 }
 
-/// A short answer as a whole; what is beyond `bytes_max` is left out.
+/// A short answer as a whole; what is beyond `bytes_max` is left out. White space before it, which JSON
+/// takes for nothing, is a sign of life: `on_sign` is told.
 pub(crate) async fn read_short(
-    endpoint: &Endpoint,
     patience: Patience,
     body: &mut Incoming,
     bytes_max: usize,
+    on_sign: &mut dyn FnMut(),
 ) -> Result<Vec<u8>, Broken> {
     let mut all = Vec::new();
-    while let Some(piece) = next(endpoint, patience, body).await? {
-        all.extend_from_slice(&piece);
+    while let Some(piece) = next(patience, body).await? {
+        let piece = if all.is_empty() { piece.trim_ascii_start() } else { &piece[..] };
+        if piece.is_empty() {
+            on_sign();
+        }
+        all.extend_from_slice(piece);
         if all.len() > bytes_max {
             all.truncate(bytes_max);
             break;

@@ -2,12 +2,13 @@
 //!
 //! Invariants: a record is printed once it is whole, and never in part; the last line of an answer
 //! (`# end {…}` behind text, `{"end":{…}}` behind NDJSON) is kept back and judged, not printed with
-//! the records. Memory is bounded by one line.
+//! the records, and neither are signs of life. Memory is bounded by one line.
 
 use std::io;
 
+use engine::search::Format;
 use engine::ulid::ULID_TEXT_LEN;
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 use serde_json::Value;
 
 use super::printer::Printer;
@@ -20,7 +21,7 @@ const LF: u8 = b'\n';
 
 /// How the records of an answer are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// `ULID SP record LF`; printed as the printer's style says.
     Text,
     /// One JSON object a line; printed as they are.
@@ -41,6 +42,18 @@ impl Form {
         match self {
             Self::Text => b"",
             Self::Json => b"{\"ulid\":\"",
+        }
+    }
+
+    /// The line with which a node that has found nothing of late shows that it is there.
+    pub(crate) const fn sign_of_life(self) -> &'static [u8] {
+        let format = match self {
+            Self::Text => Format::EndedText,
+            Self::Json => Format::Ndjson,
+        };
+        match format.sign_of_life() {
+            Some(sign) => sign,
+            None => b"",
         }
     }
 
@@ -109,19 +122,22 @@ pub(super) struct Lines<'a> {
     pub(super) printed: u64,
     /// ULID of the last one.
     pub(super) last: Option<String>,
+    /// Signs of life of this answer.
+    pub(super) signs: u64,
     /// How this answer ended.
     pub(super) end: Option<End>,
 }
 
 impl<'a> Lines<'a> {
     pub(super) fn new(printer: Printer<'a>, form: Form) -> Self {
-        Self { printer, form, line: Vec::new(), records: 0, printed: 0, last: None, end: None }
+        let (line, last, end) = (Vec::new(), None, None);
+        Self { printer, form, line, records: 0, printed: 0, last, signs: 0, end }
     }
 
     /// Another answer begins: what came of a line of the one before is not printed.
     pub(super) fn begin(&mut self) {
         self.line.clear();
-        (self.records, self.end) = (0, None);
+        (self.records, self.signs, self.end) = (0, 0, None);
     }
 
     /// Takes the next bytes of the answer and prints what is whole: the next may be long in coming.
@@ -152,8 +168,20 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Whole lines; the last one may be that of the answer.
+    /// Whole lines, without the signs of life among them.
     fn print(&mut self, lines: &[u8]) -> io::Result<()> {
+        let sign = self.form.sign_of_life();
+        let mut rest = lines;
+        while let Some(at) = find_line(rest, sign) {
+            self.print_records(&rest[..at])?;
+            (self.signs, self.end) = (self.signs + 1, None);
+            rest = &rest[at + sign.len()..];
+        }
+        self.print_records(rest)
+    }
+
+    /// Whole lines; the last one may be that of the answer.
+    fn print_records(&mut self, lines: &[u8]) -> io::Result<()> {
         let Some(body) = lines.len().checked_sub(1).map(|len| &lines[..len]) else {
             return Ok(());
         };
@@ -194,6 +222,11 @@ impl<'a> Lines<'a> {
         }
         self.printer.flush()
     }
+}
+
+/// Where a line, given with its LF, stands among lines.
+fn find_line(lines: &[u8], line: &[u8]) -> Option<usize> {
+    memmem::find_iter(lines, line).find(|&at| at == 0 || lines[at - 1] == LF)
 }
 
 #[cfg(test)]
@@ -237,6 +270,25 @@ mod tests {
                 assert!(end.is_complete() && end.records() == Some(2) && !end.is_early());
             }
         }
+    }
+
+    #[test]
+    fn signs_of_life_are_no_records_wherever_they_stand() {
+        for (form, answer, expected) in [(Form::Text, TEXT, 2), (Form::Json, JSON, 2)] {
+            let sign = form.sign_of_life();
+            let lines: Vec<_> = answer.split_inclusive(|&b| b == LF).collect();
+            let lively = [sign, lines[0], sign, sign, lines[1], sign, lines[2]].concat();
+            let whole = printed(form, &[answer]);
+            for piece_len in 1..=lively.len() {
+                let pieces: Vec<_> = lively.chunks(piece_len).collect();
+                let (out, records, last, end) = printed(form, &pieces);
+                assert_eq!((&out, records, &last), (&whole.0, expected, &whole.2));
+                assert_eq!(end, whole.3);
+            }
+        }
+        // Only as a line of its own.
+        let record = b"01HF7YAT00000000000000000A x# alive {}\n";
+        assert_eq!(printed(Form::Text, &[record]).0, b"x# alive {}\n");
     }
 
     #[test]

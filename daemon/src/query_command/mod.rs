@@ -153,26 +153,38 @@ enum Answer {
     Refused(Exit),
 }
 
-/// Sends a request for an answer of this form; tells on `err` that the node takes its time.
-async fn ask(
-    config: &QueryConfig,
-    (range, content_type): (&Range, &'static str),
-    patience: Patience,
-    err: &mut dyn Write,
-) -> Answer {
-    let target = request::target(config, range);
-    let mut is_told = false;
-    let mut on_silence = || {
-        if !std::mem::replace(&mut is_told, true) {
+/// Signs of life behind which somebody who sees nothing is told why.
+const SIGNS_UNTOLD: u64 = 2;
+
+/// Tells once that the node takes its time.
+struct Waiting<'a> {
+    store: &'a Endpoint,
+    is_told: bool,
+}
+
+impl Waiting<'_> {
+    fn tell(&mut self, err: &mut dyn Write) {
+        if !std::mem::replace(&mut self.is_told, true) {
             // Where it cannot be told, the answer still comes.
             let _ = writeln!(
                 err,
                 "still waiting for {}, which is there and may have much to search",
-                config.store
+                self.store
             );
         }
-    };
+    }
+}
+
+/// Sends a request for an answer of this form.
+async fn ask(
+    config: &QueryConfig,
+    (range, content_type): (&Range, &'static str),
+    patience: Patience,
+    (waiting, err): (&mut Waiting<'_>, &mut dyn Write),
+) -> Answer {
+    let target = request::target(config, range);
     let request = (Method::GET, target.as_str(), content_type);
+    let mut on_silence = || waiting.tell(err);
     let answered = client::send(&config.store, request, patience, &mut on_silence).await;
     let checked = match answered {
         Ok(response) if response.status() != StatusCode::OK => {
@@ -200,8 +212,10 @@ async fn print_records(config: &QueryConfig, streams: &mut Streams<'_>) -> io::R
     let out = if config.print == Print::Nothing { &mut sink } else { &mut **out };
     let mut lines = Lines::new(Printer::new(out, style(config, *out_is_terminal)), form);
     let (mut range, mut gaps) = (Range::of(config), Gaps::default());
+    let mut waiting = Waiting { store: &config.store, is_told: false };
     loop {
-        let response = match ask(config, (&range, form.content_type()), *patience, *err).await {
+        let request = (&range, form.content_type());
+        let response = match ask(config, request, *patience, (&mut waiting, *err)).await {
             Answer::Found(response) => response,
             Answer::Refused(exit) if range.after.is_none() => return Ok(exit),
             Answer::Refused(_) => return Ok(tell(*err, Exit::Incomplete, NO_REST)),
@@ -212,7 +226,9 @@ async fn print_records(config: &QueryConfig, streams: &mut Streams<'_>) -> io::R
             let _ = write!(err, "Response in {:?}\n{words}", start.elapsed());
         }
         range.pin(response.headers());
-        let cut = take_all(config, (*patience, *stall), response, &mut lines).await?;
+        let mut on_wait = || waiting.tell(*err);
+        let times = (*patience, *stall);
+        let cut = take_all(times, response, &mut lines, &mut on_wait).await?;
         if let Some(end) = &lines.end {
             gaps.add(end);
         }
@@ -274,22 +290,26 @@ fn conclude(
     }
 }
 
-/// Prints an answer; says what came in the way of its end.
+/// Prints an answer; says what came in the way of its end. `on_wait` is called while nothing was found
+/// for some time.
 async fn take_all(
-    config: &QueryConfig,
     (patience, stall): (Patience, Duration),
     response: Response<Incoming>,
     lines: &mut Lines<'_>,
+    on_wait: &mut dyn FnMut(),
 ) -> io::Result<Cut> {
     lines.begin();
     let mut body = response.into_body();
     let mut cut = Cut::default();
     loop {
-        match client::next(&config.store, patience, &mut body).await {
+        match client::next(patience, &mut body).await {
             Ok(Some(piece)) => {
                 let start = Instant::now();
                 lines.take(&piece)?;
                 cut.is_stalled |= start.elapsed() >= stall;
+                if lines.printed == 0 && lines.signs >= SIGNS_UNTOLD {
+                    on_wait();
+                }
             }
             Ok(None) => return Ok(cut),
             Err(why) => {
@@ -321,7 +341,9 @@ async fn untold_gaps(
 async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Result<Exit> {
     let start = Instant::now();
     let request = (&Range::of(config), "application/json");
-    let response = match ask(config, request, streams.patience, streams.err).await {
+    let mut waiting = Waiting { store: &config.store, is_told: false };
+    let asked = ask(config, request, streams.patience, (&mut waiting, streams.err)).await;
+    let response = match asked {
         Answer::Found(response) => response,
         Answer::Refused(exit) => return Ok(exit),
     };
@@ -331,7 +353,14 @@ async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Res
     }
     let mut body = response.into_body();
     let patience = streams.patience;
-    let text = client::read_short(&config.store, patience, &mut body, SHORT_ANSWER_BYTES_MAX).await;
+    let mut signs = 0;
+    let mut on_sign = || {
+        signs += 1;
+        if signs >= SIGNS_UNTOLD {
+            waiting.tell(streams.err);
+        }
+    };
+    let text = client::read_short(patience, &mut body, SHORT_ANSWER_BYTES_MAX, &mut on_sign).await;
     // An object that is read to its end is whole.
     let read = text.map_err(|why| why.to_string()).and_then(|text| {
         let stats = serde_json::from_slice::<Value>(&text).map_err(|why| why.to_string())?;

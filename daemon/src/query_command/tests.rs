@@ -223,7 +223,7 @@ fn a_node_that_fell_silent_behind_a_stalled_output_is_not_asked_again() {
         let (mut asked, _) = listener.accept().unwrap();
         read_request(&mut asked);
         asked.write_all(&text(ONE)).unwrap();
-        // Whoever asks for a sign of life waits in the queue; the answer never ends.
+        // Whoever asks again waits in the queue; the answer never ends.
         let _ = is_over.recv();
         listener.set_nonblocking(true).unwrap();
         std::iter::from_fn(|| listener.accept().ok()).count()
@@ -232,14 +232,15 @@ fn a_node_that_fell_silent_behind_a_stalled_output_is_not_asked_again() {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     // Long enough for the thread above to answer on a busy machine.
     let silence = Duration::from_secs(3);
-    let patience = Patience { silence, sign_of_life: Duration::from_millis(50) };
+    let sign_of_life = Duration::from_millis(50);
+    let patience = Patience { silence, sign_of_life, head: silence, body: sign_of_life };
     let stall = Duration::ZERO;
     let mut streams = Streams { patience, stall, ..streams(&mut out, &mut err) };
     assert_eq!(run_with(&config, &mut streams), Exit::Incomplete);
     let err = String::from_utf8(err).unwrap();
     assert!(err.contains("does not answer any more") && err.lines().count() == 1, "{err}");
     drop(over);
-    assert!(thread.join().unwrap() <= 1, "a sign of life, and no further question");
+    assert_eq!(thread.join().unwrap(), 0, "no further question");
 }
 
 #[test]
@@ -338,11 +339,25 @@ impl Write for Heard {
 }
 
 /// Silence counts early.
-const BRIEF: Patience =
-    Patience { silence: Duration::from_millis(1), sign_of_life: Duration::from_secs(20) };
+const BRIEF: Patience = Patience {
+    silence: Duration::from_millis(1),
+    sign_of_life: Duration::from_secs(20),
+    head: Duration::from_secs(60),
+    body: Duration::from_secs(60),
+};
 
 #[test]
 fn who_waits_for_a_node_that_is_there_is_told_for_what_and_goes_on_waiting() {
+    wait_for_a_head(BRIEF.head, "");
+}
+
+#[test]
+fn a_node_says_for_how_long_a_head_may_be_waited_for() {
+    wait_for_a_head(Duration::ZERO, "X-Oklog-Head-Within: 60\r\n");
+}
+
+/// A node whose head comes once the operator was told that it takes its time.
+fn wait_for_a_head(head: Duration, of_health: &'static str) {
     let (told, heard) = std::sync::mpsc::channel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -353,7 +368,9 @@ fn who_waits_for_a_node_that_is_there_is_told_for_what_and_goes_on_waiting() {
             while let Ok((mut stream, _)) = listener.accept() {
                 let request = read_request(&mut stream);
                 assert!(request.starts_with("GET /health "), "{request}");
-                let _ = stream.write_all(b"HTTP/1.1 503 Degraded\r\nContent-Length: 0\r\n\r\n");
+                let answer =
+                    format!("HTTP/1.1 503 Degraded\r\n{of_health}Content-Length: 0\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes());
                 if heard.try_recv().is_ok() {
                     return;
                 }
@@ -366,7 +383,7 @@ fn who_waits_for_a_node_that_is_there_is_told_for_what_and_goes_on_waiting() {
     });
     let config = config(&["--store", &address, "-q", "o"]);
     let (mut out, mut err) = (Vec::new(), Heard(Vec::new(), told));
-    let brief = Patience { silence: Duration::from_millis(50), ..BRIEF };
+    let brief = Patience { silence: Duration::from_millis(50), head, ..BRIEF };
     let mut streams = Streams { patience: brief, ..streams(&mut out, &mut err) };
     assert_eq!(run_with(&config, &mut streams), Exit::Done);
     thread.join().unwrap();
@@ -391,4 +408,58 @@ fn what_answers_nothing_at_all_is_given_up() {
         assert!(err.contains("answers nothing: is this the HTTP port"), "{err}");
         assert_eq!(err.lines().count(), 1, "{err}");
     }
+}
+
+/// A server of whose answers this is all that ever comes; its `/health` is well. Ends with its client.
+fn dead_behind(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            let request = read_request(&mut stream);
+            let health = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            let is_health = request.starts_with("GET /health ");
+            stream.write_all(if is_health { health } else { answer }.as_bytes()).unwrap();
+            held.push(stream);
+        }
+    });
+    address
+}
+
+#[test]
+fn an_answer_without_signs_of_life_is_given_up_whatever_else_the_server_answers() {
+    let brief = Duration::from_millis(60);
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: ";
+    let cases = [
+        (&[][..], String::new(), Exit::Error),
+        (&["--stats"], String::new(), Exit::Error),
+        (&[], format!("{head}application/x-oklog-lines\r\n\r\n"), Exit::Incomplete),
+        (&["--json"], format!("{head}application/x-ndjson\r\n\r\n"), Exit::Incomplete),
+        (&["--stats"], format!("{head}application/json\r\n\r\n1\r\n\n\r\n"), Exit::Error),
+    ];
+    for (line, answer, exit) in cases {
+        // Where there is a head it may take its time on a busy machine.
+        let time_for_head = if answer.is_empty() { brief } else { BRIEF.head };
+        let patience = Patience { silence: brief / 3, head: time_for_head, body: brief, ..BRIEF };
+        let address = dead_behind(answer.leak());
+        let config = config(&[&["--store", &address], line].concat());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut streams = Streams { patience, ..streams(&mut out, &mut err) };
+        assert_eq!(run_with(&config, &mut streams), exit);
+        let err = String::from_utf8(err).unwrap();
+        assert!(err.contains("does not answer"), "{err}");
+    }
+}
+
+#[test]
+fn signs_of_life_are_not_printed_and_somebody_who_sees_nothing_is_told_once() {
+    let sign = "# alive {}\n";
+    let answer = [sign, sign, sign, ONE, sign, END_OF_ONE].concat();
+    let ran = run(&[], text(&answer));
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, "one\n"), "{}", ran.err);
+    assert!(ran.requests[0].contains("x-oklog-alive: true"), "{}", ran.requests[0]);
+    let object = "\n\n\n{\"records\":2,\"complete\":true,\"missing\":[]}\n";
+    let ran = run(&["--stats", "--json"], plain("application/json", "", object));
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Done, object.trim_start()), "{}", ran.err);
 }

@@ -67,6 +67,16 @@ impl Format {
     pub fn has_end(self) -> bool {
         self != Self::Text
     }
+
+    /// A line that is no record: shows that a search which has found nothing of late is there. Answers
+    /// without an end of their own have none.
+    pub const fn sign_of_life(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Text => None,
+            Self::EndedText => Some(b"# alive {}\n"),
+            Self::Ndjson => Some(b"{\"alive\":{}}\n"),
+        }
+    }
 }
 
 /// A query: every condition must hold.

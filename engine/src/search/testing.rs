@@ -40,6 +40,8 @@ pub struct TestPart {
     pub texts_read: Arc<AtomicUsize>,
     /// Each text is read into memory of its own, as it is where it has to be decoded.
     pub decoded: Option<Arc<Decoded>>,
+    /// A text is read once nobody holds this.
+    pub held_up: Arc<Mutex<()>>,
 }
 
 /// Texts that are in memory.
@@ -120,6 +122,7 @@ impl TestPart {
             opened: Arc::default(),
             texts_read: Arc::default(),
             decoded: None,
+            held_up: Arc::default(),
         }
     }
 
@@ -186,6 +189,7 @@ impl OpenPart for OpenTestPart {
 
     fn read(&self, index: usize) -> Result<Chunk, Damage> {
         self.part.texts_read.fetch_add(1, Ordering::Relaxed);
+        drop(self.part.held_up.lock().expect("nobody panics while holding it"));
         let is_gone = |decoded: &Arc<Decoded>| decoded.is_gone.load(Ordering::Relaxed);
         if self.part.unreadable.contains(&index) || self.part.decoded.as_ref().is_some_and(is_gone)
         {

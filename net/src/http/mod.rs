@@ -4,13 +4,14 @@
 //! bounds connections (`client_stream`; `head_bytes` bounds
 //! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
 //! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
-//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live; `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
+//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
 //!
 //! What all of them share is taken from the `ledger` before it is used.
 //!
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
 
+mod alive;
 mod answer;
 mod bad_head;
 mod body_decoder;
@@ -52,8 +53,8 @@ use self::told::Told;
 use self::topics::TopicsDesk;
 use crate::backend::Backend;
 use crate::limits::{
-    HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, HTTP_HEAD_TIMEOUT,
-    LONG_LINES_BYTES_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
+    ALIVE_INTERVAL, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX,
+    HTTP_HEAD_TIMEOUT, LONG_LINES_BYTES_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
 
@@ -66,6 +67,8 @@ pub struct HttpOptions {
     pub query_memory_bytes: u64,
     /// How long a query waits for its turn, and for memory, before it gets 429.
     pub query_turn_wait: Duration,
+    /// How often whoever asks for signs of life hears of a query or stream.
+    pub alive_interval: Duration,
     /// Connections at a time; further ones get 503 and are closed.
     pub connections_max: usize,
     /// Connections of one address at a time, fewer than there are in all; further ones as above.
@@ -91,6 +94,7 @@ impl Default for HttpOptions {
             queries_max: 256,
             query_memory_bytes: 128 << 20,
             query_turn_wait: QUERY_TURN_WAIT,
+            alive_interval: ALIVE_INTERVAL,
             connections_max: HTTP_CONNECTIONS_MAX,
             connections_per_address_max: HTTP_CONNECTIONS_PER_ADDRESS_MAX,
             idle_timeout: HTTP_HEAD_TIMEOUT,

@@ -8,7 +8,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use engine::search::{Format, Head, Outcome, PipeReader};
 use http_body::{Body, Frame};
 use hyper::HeaderMap;
 
+use super::alive::Alive;
 use super::client_stream::Flushes;
 use super::ledger::{Place, QueryTurn};
 use super::told::Told;
@@ -85,6 +86,10 @@ pub(super) struct PipeBody {
     format: Format,
     flushes: Arc<Flushes>,
     stage: Stage,
+    /// For clients that ask for signs of life, where the format has one.
+    alive: Option<Alive>,
+    /// What was handed on is whole lines.
+    is_between_lines: bool,
 }
 
 /// Where the body stands.
@@ -116,15 +121,33 @@ impl PipeBody {
         reader: PipeReader,
         head: Head,
         format: Format,
-        (watch, flushes): (QueryWatch, Arc<Flushes>),
+        (watch, flushes, alive): (QueryWatch, Arc<Flushes>, Option<Alive>),
     ) -> Self {
         let progress = Arc::new(Progress::default());
-        Self { reader, watch, progress, head, format, flushes, stage: Stage::Data }
+        let (stage, is_between_lines) = (Stage::Data, true);
+        Self { reader, watch, progress, head, format, flushes, stage, alive, is_between_lines }
     }
 
     /// Follows the reader.
     pub(super) fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+
+    /// Bytes of the answer, which the reader is there to take.
+    fn data(&mut self, bytes: Bytes) -> Frame<Bytes> {
+        let elapsed_ms = self.watch.start.elapsed().as_millis();
+        self.progress.0.store(u64::try_from(elapsed_ms).unwrap_or(u64::MAX), Relaxed);
+        self.is_between_lines = bytes.ends_with(b"\n");
+        Frame::data(bytes)
+    }
+
+    /// What shows that a search which finds nothing is there, when it is time.
+    fn poll_sign(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let sign = self.format.sign_of_life().filter(|_| self.is_between_lines);
+        match (&mut self.alive, sign) {
+            (Some(alive), Some(sign)) => alive.poll_due(cx).map(|()| Bytes::from_static(sign)),
+            _ => Poll::Pending,
+        }
     }
 
     /// The pipe is empty for good: trailers, or the stage becomes `Broken`.
@@ -160,17 +183,18 @@ impl Body for PipeBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
         if self.stage == Stage::Data {
-            let elapsed_ms = self.watch.start.elapsed().as_millis();
-            let elapsed_ms = u64::try_from(elapsed_ms).unwrap_or(u64::MAX);
             match self.reader.poll_next(cx) {
                 // Where nothing is ready the reader waits for the search, not it for the reader.
                 Poll::Pending => {
                     self.progress.0.store(u64::MAX, Relaxed);
-                    return Poll::Pending;
+                    let sign = ready!(self.poll_sign(cx));
+                    return Poll::Ready(Some(Ok(self.data(sign))));
                 }
                 Poll::Ready(Some(piece)) => {
-                    self.progress.0.store(elapsed_ms, Relaxed);
-                    return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
+                    if let Some(alive) = &mut self.alive {
+                        alive.spoke();
+                    }
+                    return Poll::Ready(Some(Ok(self.data(piece.into()))));
                 }
                 Poll::Ready(None) => {
                     if let Some(trailers) = self.end() {

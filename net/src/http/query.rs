@@ -6,7 +6,7 @@
 //! whole answer.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -21,7 +21,9 @@ use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
+use super::alive::{Alive, Awaited};
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::compile::{compile, tries};
@@ -55,7 +57,7 @@ pub(super) async fn get(
         let read = QueryRequest::parse(uri.query(), app.now())?;
         if read.stats {
             let prepared = prepare(&app, read, "stats", client).await?;
-            return stats(&app, prepared).await;
+            return stats(&app, prepared, &headers).await;
         }
         let prepared = prepare(&app, read, "records", client).await?;
         records(&app, prepared, &headers, flushes).await
@@ -231,10 +233,13 @@ async fn records(
     let planned = known_head(&prepared);
     let Prepared { spec, snapshot, watch, .. } = prepared;
     let mut reader = app.backend.searcher().query(spec, snapshot, format);
+    let alive = Alive::asked_for(headers, &app.options);
+    let alive = alive.filter(|_| format.sign_of_life().is_some() && !deny_partial);
     let head = tokio::select! {
         biased;
         head = poll_fn(|cx| reader.poll_head(cx)) => head,
         () = flushes.until_half_closed_for_long(), if !deny_partial => planned,
+        () = silence(alive.as_ref()) => planned,
     };
     if deny_partial && !head.complete {
         return Err(denied(head.missing_count));
@@ -242,6 +247,9 @@ async fn records(
     told.write(response.headers_mut(), head, watch.start);
     let fields = response.headers_mut();
     fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
+    if let Some(alive) = &alive {
+        alive.promise(fields);
+    }
     if wants_trailers(headers) {
         let names = "X-Oklog-Records, X-Oklog-Bytes-Scanned, X-Oklog-Blocks-Skipped";
         fields.insert(TRAILER, HeaderValue::from_static(names));
@@ -249,10 +257,18 @@ async fn records(
     let ender = reader.ender();
     let start = watch.start;
     let connection = Arc::downgrade(&flushes);
-    let body = PipeBody::new(reader, head, format, (watch, flushes));
+    let body = PipeBody::new(reader, head, format, (watch, flushes, alive));
     tokio::spawn(give_up(Arc::downgrade(&body.progress()), start, ender, connection));
     *response.body_mut() = Body::new(body);
     Ok(response)
+}
+
+/// Ready when it is time for a sign of life, if there are any.
+async fn silence(alive: Option<&Alive>) {
+    match alive {
+        Some(alive) => tokio::time::sleep(alive.interval()).await,
+        None => pending().await,
+    }
 }
 
 /// Ends a query whose reader takes nothing, or that has become too old: it pins files. If its
@@ -285,15 +301,48 @@ async fn give_up(
     }
 }
 
-async fn stats(app: &App, prepared: Prepared) -> Result<Response<Body>, Refusal> {
+async fn stats(
+    app: &App,
+    prepared: Prepared,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Refusal> {
     let deny_partial = prepared.request.deny_partial;
     let told = Described::of(&prepared);
+    let planned = known_head(&prepared);
     let Prepared { spec, snapshot, watch, .. } = prepared;
-    let stats = app.backend.searcher().stats(spec, snapshot).await.ok_or_else(stopping)?;
-    watch.count(&stats);
+    let start = watch.start;
+    let mut found = app.backend.searcher().stats(spec, snapshot);
+    let alive = Alive::asked_for(headers, &app.options).filter(|_| !deny_partial);
+    let stats = match alive {
+        None => found.await,
+        Some(alive) => {
+            let Ok(stats) = timeout(alive.interval(), &mut found).await else {
+                let mut response = Response::new(Body::empty());
+                let fields = response.headers_mut();
+                told.write(fields, planned, start);
+                fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                alive.promise(fields);
+                let later = async move { Some(object(&found.await?, watch).into_body()) };
+                *response.body_mut() = Body::new(Awaited::new(alive, later));
+                return Ok(response);
+            };
+            stats
+        }
+    };
+    let stats = stats.ok_or_else(stopping)?;
     if deny_partial && !stats.complete {
+        watch.count(&stats);
         return Err(denied(stats.missing_count));
     }
+    let head = Head { complete: stats.complete, missing_count: stats.missing_count };
+    let mut response = object(&stats, watch);
+    told.write(response.headers_mut(), head, start);
+    Ok(response)
+}
+
+/// What a query found and cost, as one object.
+fn object(stats: &Stats, watch: QueryWatch) -> Response<Body> {
+    watch.count(stats);
     let object = json!({
         "records": stats.records,
         "bytes": stats.bytes,
@@ -310,13 +359,9 @@ async fn stats(app: &App, prepared: Prepared) -> Result<Response<Body>, Refusal>
         "nodes": 1,
         "seconds": watch.start.elapsed().as_secs_f64(),
         "complete": stats.complete,
-        "missing": missing(&stats),
+        "missing": missing(stats),
     });
-    let start = watch.start;
-    let mut response = held::json(&object, watch);
-    let head = Head { complete: stats.complete, missing_count: stats.missing_count };
-    told.write(response.headers_mut(), head, start);
-    Ok(response)
+    held::json(&object, watch)
 }
 
 pub(super) fn missing(stats: &Stats) -> Value {

@@ -8,6 +8,7 @@ use hyper::header::{ACCEPT, HeaderValue, VARY};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 
+use super::alive::{self, HEAD_WITHIN};
 use super::answer::{self, Refusal};
 use super::held::{self, With};
 use super::parameters::{Known, Parameters};
@@ -19,7 +20,9 @@ const NONE: Known = Known { single: &[], repeated: &[] };
 
 /// The process turns.
 pub(super) async fn health(State(app): State<Arc<App>>) -> Response<Body> {
-    tell(&app.backend.health())
+    let mut response = tell(&app.backend.health());
+    response.headers_mut().insert(HEAD_WITHIN, alive::head_within(&app.options));
+    response
 }
 
 /// It can take its role's work.

@@ -10,7 +10,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
@@ -22,9 +21,9 @@ use http_body::Frame;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, Uri};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep};
 
 use super::App;
+use super::alive::Alive;
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::compile::{compile, tries};
@@ -73,19 +72,24 @@ async fn follow(
         None => Phase::Live,
         Some(after) => Phase::Replay(Replay::new(app, (filter, format), after, boundary_ms)),
     };
-    let keep_alive =
-        (format == StreamFormat::Sse).then(|| Box::pin(tokio::time::sleep(FOLLOW_KEEP_ALIVE)));
+    let asked = Alive::asked_for(headers, &app.options);
+    let mut response = Response::new(Body::empty());
+    if let Some(alive) = &asked {
+        alive.promise(response.headers_mut());
+    }
+    let unasked = (format == StreamFormat::Sse).then(|| Alive::every(FOLLOW_KEEP_ALIVE));
+    let alive = asked.or(unasked);
     let body = StreamBody {
         app: Arc::clone(app),
         format,
         first,
         phase,
         subscription,
-        keep_alive,
+        alive,
         half_closed: Some(Box::pin(async move { flushes.until_half_closed_for_long().await })),
         _held: (permit, memory, place),
     };
-    let mut response = Response::new(Body::new(body));
+    *response.body_mut() = Body::new(body);
     let kind = match format {
         StreamFormat::Text => "text/plain; charset=utf-8",
         StreamFormat::Ndjson => "application/x-ndjson",
@@ -152,7 +156,7 @@ struct StreamBody {
     first: Option<Vec<u8>>,
     phase: Phase,
     subscription: Subscription,
-    keep_alive: Option<Pin<Box<Sleep>>>,
+    alive: Option<Alive>,
     /// Ready when a client that has closed its side has to show whether it is gone.
     half_closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _held: (Taken, Taken, Place),
@@ -247,16 +251,14 @@ impl http_body::Body for StreamBody {
         if is_asked {
             self.half_closed = None;
             // Shows that it is alive at once, and from then on.
-            self.keep_alive = Some(Box::pin(tokio::time::sleep(Duration::ZERO)));
+            let alive = self.alive.take().unwrap_or_else(|| Alive::every(FOLLOW_KEEP_ALIVE));
+            self.alive = Some(alive.at_once());
         }
         let (format, may_speak) = (self.format, !self.is_inside_a_record());
-        if let Some(keep_alive) = self.keep_alive.as_mut().filter(|_| may_speak) {
+        if let Some(alive) = self.alive.as_mut().filter(|_| may_speak) {
             if polled.is_ready() {
-                keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
-            } else if keep_alive.as_mut().poll(cx).is_ready() {
-                keep_alive.as_mut().reset(Instant::now() + FOLLOW_KEEP_ALIVE);
-                // To be polled again for the new deadline.
-                cx.waker().wake_by_ref();
+                alive.spoke();
+            } else if alive.poll_due(cx).is_ready() {
                 let sign = match format {
                     StreamFormat::Sse => b": alive\n\n".to_vec(),
                     StreamFormat::Text | StreamFormat::Ndjson => format.note("alive", "{}"),

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::search::Missing;
@@ -376,4 +377,86 @@ fn what_an_expression_may_hold_is_taken_before_it_is_compiled_and_literals_hold_
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert!(answer.text().contains("--query.memory-max"), "{}", answer.text());
     until("all of it is given back", || used() == 0);
+}
+
+/// A server whose search stands still while the lock is held; signs of life come in quick succession.
+fn held_up_server() -> (Server, Arc<Mutex<()>>) {
+    let server = Server::with(super::super::HttpOptions {
+        alive_interval: Duration::from_millis(10),
+        ..Default::default()
+    });
+    let record = (Ulid::from_parts(BASE_MS, 1, 0), topic("default"), b"one".to_vec());
+    let part = TestPart::new(&[record], 1);
+    let held_up = Arc::clone(&part.held_up);
+    server.inner.parts.lock().unwrap().push(part);
+    (server, held_up)
+}
+
+#[test]
+fn whoever_asks_hears_that_a_search_which_finds_nothing_is_there() {
+    let (server, held_up) = held_up_server();
+    let ask = |target: &str, fields: &str| {
+        let mut stream = connect(server.address);
+        let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
+        write!(stream, "GET /query?{FROM}{target} {head}{fields}\r\n").unwrap();
+        stream
+    };
+    let asks = "X-Oklog-Alive: true\r\n";
+    for (target, accept, sign) in [
+        ("", "application/x-oklog-lines", "# alive {}\n"),
+        ("", "application/x-ndjson", "{\"alive\":{}}\n"),
+        ("&stats&q=one", "application/json", "\n"),
+    ] {
+        let accept = format!("Accept: {accept}\r\n");
+        let held = held_up.lock().unwrap();
+        let unasked = ask(target, &accept);
+        let mut stream = ask(target, &(accept + asks));
+        let chunk = format!("{:X}\r\n{sign}\r\n", sign.len());
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while String::from_utf8_lossy(&bytes).matches(&chunk).count() < 3 {
+            let len = stream.read(&mut piece).unwrap();
+            assert!(len > 0, "it ended");
+            bytes.extend_from_slice(&piece[..len]);
+        }
+        drop(held);
+        stream.read_to_end(&mut bytes).unwrap();
+        let lively = super::wire::read(&bytes, false);
+        assert!(lively.whole && lively.status == 200);
+        assert_eq!(lively.header("x-oklog-alive"), "1");
+        assert_eq!(lively.header("x-accel-buffering"), "no");
+        // Who did not ask gets the same, and nothing of that.
+        let mut bytes = Vec::new();
+        (&unasked).read_to_end(&mut bytes).unwrap();
+        let plain = super::wire::read(&bytes, false);
+        assert_eq!(plain.header("x-oklog-alive"), "");
+        if target.is_empty() {
+            assert_eq!(lively.text().replace(sign, ""), plain.text());
+            assert!(plain.text().contains("one"));
+        } else {
+            assert_eq!(
+                (&lively.json()["records"], &plain.json()["records"]),
+                (&1.into(), &1.into())
+            );
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_may_be_denied_and_plain_text_have_no_signs_of_life() {
+    let server = Server::with_lines(&["one"]);
+    for (target, accept) in [("&partial=deny", "application/x-ndjson"), ("", "text/plain")] {
+        let asks = [("Accept", accept), ("X-Oklog-Alive", "true")];
+        let answer = request(server.address, "GET", &format!("/query?{FROM}{target}"), &asks, b"");
+        assert_eq!((answer.status, answer.header("x-oklog-alive")), (200, ""), "{accept}");
+    }
+}
+
+#[test]
+fn health_says_within_which_time_the_head_of_an_answer_comes() {
+    let server = Server::with(super::super::HttpOptions {
+        query_turn_wait: Duration::from_secs(60),
+        ..Default::default()
+    });
+    assert_eq!(get(server.address, "/health").header("x-oklog-head-within"), "125");
 }
