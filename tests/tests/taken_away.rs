@@ -189,3 +189,56 @@ fn a_directory_whose_lock_file_was_deleted_has_no_second_owner() {
     assert!(told.contains(&format!("{}", node.pid())), "{told}");
     assert!(node.stop().success());
 }
+
+#[test]
+fn segments_that_are_taken_away_are_told_until_they_are_back() {
+    for (side, part, flags) in [
+        ("data/store", ".flushed", &[][..]),
+        // They wait.
+        ("data/ingest", ".flushed", &["--store.segment-replication-factor", "2"]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Node::start(directory.path(), flags);
+        let (home, away) = (directory.path().join(side), directory.path().join("away"));
+        std::fs::create_dir(&away).unwrap();
+        sender::send(node.durable, lines(500).as_bytes());
+        if flags.is_empty() {
+            node.settle();
+        }
+        wait_until("there are some", || !files(&home, part).is_empty());
+        let moved = files(&home, part);
+        let move_all = |from: &Path, to: &Path| {
+            for file in &moved {
+                let name = file.file_name().unwrap();
+                std::fs::rename(from.join(name), to.join(name)).unwrap();
+            }
+        };
+        move_all(&home, &away);
+        wait_until("/ready tells", || {
+            let ready = node.get("/ready");
+            let text = ready.text();
+            ready.status == 503 && text.contains("taken away, and 500 records with it")
+        });
+        assert_eq!(node.get("/health").status, 200);
+        let stats = node.get("/query?from=24h&stats").json();
+        assert_eq!((&stats["complete"], &stats["records"]), (&false.into(), &0.into()));
+        // What comes is taken all the same.
+        sender::send(node.durable, lines(50).as_bytes());
+        assert_eq!(node.all_lines().len(), 50);
+        move_all(&away, &home);
+        wait_until("it is ready", || node.get("/ready").status == 200);
+        wait_until("all is there", || {
+            let stats = node.get("/query?from=24h&stats").json();
+            stats["complete"] == true && stats["records"] == 550
+        });
+        assert_eq!(node.log().matches("was taken away").count(), 1, "{}", node.log());
+
+        move_all(&home, &away);
+        node.signal(Signal::TERM);
+        wait_until("it ends", || node.ended().is_some());
+        assert_eq!(node.ended().unwrap().code(), Some(1), "{}", node.log());
+        let log = node.log();
+        assert!(log.contains("500 records cannot be found"), "{log}");
+        assert!(!log.contains("all is in the store") && !log.contains("what waits is on disk"));
+    }
+}

@@ -29,6 +29,8 @@ pub(super) struct Doors {
     taken_away: Mutex<[Option<String>; 2]>,
     /// Files that were deleted while they were written, and what they held is not written anew.
     lost_files: Mutex<Vec<Ulid>>,
+    /// Complete segments whose files were taken away, by side, for the operator.
+    lost_segments: Mutex<[Option<String>; 2]>,
     /// What is wrong with the disk of each directory, for the operator.
     trouble: Mutex<[Option<String>; 2]>,
     /// Room for the output of a compaction, bytes.
@@ -47,6 +49,7 @@ impl Default for Doors {
             disk_words: Mutex::default(),
             taken_away: Mutex::default(),
             lost_files: Mutex::default(),
+            lost_segments: Mutex::default(),
             trouble: Mutex::default(),
             compaction_bytes: AtomicU64::new(u64::MAX),
         }
@@ -88,6 +91,12 @@ impl Doors {
     /// Segments whose records are in files without a name only.
     pub(super) fn lost_files(&self) -> Vec<Ulid> {
         lock(&self.lost_files).clone()
+    }
+
+    /// Files of complete segments were taken away, as the words of each side say. What comes is taken
+    /// all the same.
+    pub(super) fn set_lost_segments(&self, words: [Option<String>; 2]) {
+        *lock(&self.lost_segments) = words;
     }
 
     fn taken_away(&self, side: Side) -> Option<String> {
@@ -187,10 +196,11 @@ impl Doors {
             .or_else(|| lock(&self.shortage).clone())
     }
 
-    /// Whether both disks let the node do its work.
+    /// Whether both disks let the node do its work, and hold what they should.
     pub(super) fn is_ready(&self) -> bool {
         !self.is_disk_failing()
             && self.taken_away(Side::Store).is_none()
+            && lock(&self.lost_segments).iter().all(Option::is_none)
             && self.trouble().iter().all(Option::is_none)
     }
 
@@ -198,6 +208,7 @@ impl Doors {
     pub(super) fn reasons(&self) -> Vec<String> {
         let taken_away = Side::ALL.into_iter().filter_map(|side| self.taken_away(side));
         let mut reasons: Vec<String> = taken_away.collect();
+        reasons.extend(lock(&self.lost_segments).iter().flatten().cloned());
         reasons.extend(self.trouble().iter().flatten().cloned());
         reasons.extend(lock(&self.shortage).clone());
         if self.disk_low.load(Ordering::Acquire) {
@@ -249,6 +260,10 @@ mod tests {
         doors.set_lost_files(vec![Ulid::MIN]);
         assert!(doors.gate().is_withheld() && !doors.is_ground_lost() && !doors.is_ready());
         doors.set_lost_files(Vec::new());
+        doors.set_lost_segments([None, Some("a segment".into())]);
+        assert!(!doors.gate().is_closed() && !doors.is_disk_failing() && !doors.is_ready());
+        assert_eq!(doors.reasons(), ["a segment"]);
+        doors.set_lost_segments([None, None]);
         assert!(!doors.gate().is_closed() && !doors.gate().is_withheld() && doors.is_ready());
         assert!(doors.set_starved(Some("none".into())) && doors.is_disk_failing());
         assert!(!doors.gate().is_closed(), "a shard without a segment stops by itself");

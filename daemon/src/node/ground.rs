@@ -9,6 +9,7 @@ use engine::ingest::segment::Segment;
 
 use super::disks::Side;
 use super::lock::{DirectoryLock, Ground, Lost};
+use super::names::records_without_name;
 use super::store_work::StoreParts;
 
 /// The ground of both sides, by [`Side`].
@@ -60,6 +61,10 @@ pub(super) fn records_not_found(grounds: &Grounds, store: &StoreParts) -> u64 {
     let held = store.source.registry.snapshot().into_iter();
     let lost = held.filter(|segment| is_ingest_lost || is_gone(segment));
     let of_ingest: u64 = lost.map(|segment| segment.content().records).sum();
-    let of_store = if is_store_lost { store.catalogue.totals().record_count } else { 0 };
+    let of_store = if is_store_lost {
+        store.catalogue.totals().record_count
+    } else {
+        records_without_name(&store.catalogue)
+    };
     of_ingest + of_store
 }

@@ -195,7 +195,8 @@ impl Inode {
     }
 }
 
-fn is_absence(error: &io::Error) -> bool {
+/// Whether nothing has this name.
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 

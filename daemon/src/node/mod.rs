@@ -29,6 +29,7 @@ mod keeper;
 mod lent;
 pub(crate) mod listeners;
 pub(crate) mod lock;
+mod names;
 mod notify;
 mod read_again;
 mod shards;

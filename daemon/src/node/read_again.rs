@@ -1,5 +1,6 @@
-//! The thread that tries again to read what could not be read, on both sides of the node, and sees to
-//! it that no more stays open than the limit of open files allows, which may be changed from outside.
+//! The thread that tries again to read what could not be read, on both sides of the node, looks whether
+//! segments are where they were, and sees to it that no more stays open than the limit of open
+//! files allows, which may be changed from outside.
 //!
 //! Apart from all others, for a disk that fails takes its time with every byte, and they have theirs to
 //! do: neither the keeper nor a gatherer ever waits for it. What fails is told once as long as it lasts.
@@ -12,6 +13,8 @@ use std::time::Duration;
 use engine::ingest::registry::Look;
 
 use super::data::tell_damage;
+use super::disks::Side;
+use super::names::Names;
 use super::store_work::StoreParts;
 
 /// Time between looks at the ingest side; each of its files has pauses of its own.
@@ -22,7 +25,7 @@ const LOOKS_PER_STORE: u32 = 4;
 /// Starts it.
 pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("read-again".into()).spawn(move || {
-        let mut told = Vec::new();
+        let (mut told, mut names) = (Vec::new(), Side::ALL.map(Names::of));
         for turn in 1_u32.. {
             let caches = &parts.catalogue.directory().caches;
             caches.set_segments_open_max(parts.descriptors.segments_now().kept);
@@ -33,6 +36,7 @@ pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
             if parts.doors.is_ground_lost() {
                 continue;
             }
+            look_at_names(&mut names, &parts);
             let now_ms = parts.clock.now().monotonic_us / 1000;
             let look = parts.source.registry.look_again(now_ms);
             told = tell(look, &parts, &told);
@@ -43,6 +47,26 @@ pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
             }
         }
     })
+}
+
+/// Tells which segments have lost their names, each once, and which have them again.
+fn look_at_names([ingest, store]: &mut [Names; 2], parts: &StoreParts) {
+    let looks =
+        [ingest.look_at_ingest(&parts.source.registry), store.look_at_store(&parts.catalogue)];
+    // A directory may have gone meanwhile: then that is what there is to tell.
+    if parts.doors.is_ground_lost() {
+        return;
+    }
+    let words = [ingest.words(), store.words()];
+    for (look, words) in looks.iter().zip(&words) {
+        if let Some(words) = words.as_ref().filter(|_| !look.lost.is_empty()) {
+            tracing::error!("{words}");
+        }
+        if let Some(path) = look.back.first() {
+            tracing::info!(files = look.back.len(), "{} is where it was", path.display());
+        }
+    }
+    parts.doors.set_lost_segments(words);
 }
 
 /// Tells what became of files that could not be read before. What failed and was told already is not
