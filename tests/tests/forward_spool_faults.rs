@@ -212,3 +212,53 @@ fn a_spool_that_is_taken_away_is_no_safe_place_and_the_last_word_says_so() {
         }
     }
 }
+
+#[test]
+fn a_spool_that_is_taken_away_from_an_idle_forwarder_is_told_until_it_is_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, elsewhere) = (directory.path().join("spool"), directory.path().join("elsewhere"));
+    // Of an earlier life: no file of it is open.
+    fill(directory.path(), &spool);
+    let mut forwarder = Forwarder::start(directory.path(), &flags(&spool, "127.0.0.1:1"));
+    wait_until("it has found them", || {
+        forwarder.metric("oklog_forward_spool_records") == LINES as f64
+    });
+    std::fs::rename(&spool, &elsewhere).unwrap();
+    forwarder.wait_for_log("the spool was taken away");
+    let degraded = tests::http::get(forwarder.api(), "/health").text();
+    assert!(degraded.contains("the spool was taken away"), "{degraded}");
+    std::fs::rename(&elsewhere, &spool).unwrap();
+    forwarder.wait_for_log("the spool is where it was");
+    assert!(!tests::http::get(forwarder.api(), "/health").text().contains("taken away"));
+    let log = forwarder.log();
+    assert_eq!(log.matches("was taken away").count(), 1, "{log}");
+    forwarder.signal(Signal::TERM);
+    forwarder.end();
+    let (status, log) = forwarder.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+#[test]
+fn what_is_taken_away_while_it_is_open_is_written_again_though_nothing_comes() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = directory.path().join("spool");
+    let mut forwarder = Forwarder::start(directory.path(), &flags(&spool, "127.0.0.1:1"));
+    forwarder.write(b"one\ntwo\nthree\n");
+    wait_until("they are in the spool", || forwarder.metric("oklog_forward_spool_records") == 3.0);
+    let before = files(&spool, "spool");
+    for path in &before {
+        std::fs::remove_file(path).unwrap();
+    }
+    wait_until("they are written again", || {
+        files(&spool, "spool").iter().any(|path| !before.contains(path))
+    });
+    forwarder.signal(Signal::TERM);
+    forwarder.end();
+    let (status, log) = forwarder.wait();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let node = Node::start(directory.path(), &[]);
+    let address = node.durable.to_string();
+    let (status, log) = Forwarder::start(directory.path(), &flags(&spool, &address)).finish();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(node.all_lines().len(), 3);
+}

@@ -22,6 +22,7 @@ mod judge;
 #[cfg(test)]
 mod live_tests;
 mod mark;
+mod names;
 mod passed_over;
 mod reading;
 mod recover;
@@ -44,6 +45,7 @@ use crate::damage::Damage;
 use crate::limits::{SPOOL_ENTRY_BYTES_MAX, SPOOL_FILE_BYTES_MAX};
 use crate::storage::{File, Open, Storage};
 
+pub use self::names::{NamesFound, NamesJob, NamesSeen};
 pub use self::recover::Opened;
 
 const FILE_SUFFIX: &str = "spool";
@@ -162,6 +164,10 @@ pub struct Spool {
     /// Damaged spans that were told when it was opened, and numbers of entries that are missing.
     told: BTreeSet<(PathBuf, u64)>,
     told_missing: Vec<Range<u64>>,
+    /// Files that have lost their names and cannot be written again.
+    nameless: BTreeSet<u64>,
+    /// Where the next look at names begins.
+    names_next: u64,
 }
 
 impl Spool {

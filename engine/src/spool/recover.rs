@@ -103,6 +103,8 @@ impl Spool {
             damage: Vec::new(),
             told: BTreeSet::new(),
             told_missing: Vec::new(),
+            nameless: BTreeSet::new(),
+            names_next: 0,
         };
         spool.adopt(judged)?;
         spool.read_again();

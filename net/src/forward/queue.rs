@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use engine::spool::{AppendError, Entry, Spool};
+use engine::spool::{AppendError, Entry, NamesJob, NamesSeen, Spool};
 use tokio::sync::{Notify, watch};
 
 use super::Waiting;
@@ -67,6 +67,7 @@ struct Told {
     mark_failing: bool,
     sync_failing: bool,
     read_failing: bool,
+    taken_away: bool,
     dropped_at: Option<Instant>,
     dropped_lines: u64,
     dropped_total: u64,
@@ -266,6 +267,7 @@ impl Queue {
             Some((kind, error)) => {
                 self.metrics.spool_errors.inc();
                 let is_news = !std::mem::replace(&mut told.sync_failing, true);
+                told.taken_away |= kind == std::io::ErrorKind::NotFound && !kept;
                 if is_news && kind == std::io::ErrorKind::NotFound {
                     tracing::error!(
                         error,
@@ -286,6 +288,38 @@ impl Queue {
             None => {}
         }
         kept
+    }
+
+    /// Looks whether what waits in the spool is where the next start looks for it. Blocks, without holding
+    /// the queue.
+    pub(crate) fn look_at_names(&self) {
+        let job = match &mut self.lock().backing {
+            Backing::Spool(spool) => spool.names_job(),
+            Backing::Memory { .. } => None,
+        };
+        let found = job.map(NamesJob::run);
+        let mut state = self.lock();
+        let State { backing: Backing::Spool(spool), told, .. } = &mut *state else { return };
+        let NamesSeen { gone, is_written_again } =
+            found.map(|found| spool.on_names(found)).unwrap_or_default();
+        let is_nameless = spool.nameless_files() > 0;
+        if let Some(error) = gone {
+            self.metrics.spool_errors.inc();
+            if is_nameless && !std::mem::replace(&mut told.taken_away, true) {
+                tracing::error!(
+                    %error,
+                    "the spool was taken away: put it back, or lines that wait in it are lost"
+                );
+            } else if is_written_again {
+                // Where it is not, the next sync tells.
+                tracing::warn!(
+                    %error,
+                    "a file of the spool was taken away: what it held is written again"
+                );
+            }
+        } else if !is_nameless && !told.sync_failing && std::mem::take(&mut told.taken_away) {
+            tracing::info!("the spool is where it was");
+        }
     }
 
     /// Reads again what of the spool could not be read. Blocks.
@@ -368,6 +402,9 @@ impl Queue {
         }
         if told.spool_failing || told.mark_failing || told.sync_failing || told.read_failing {
             reasons.push("the spool's disk is failing".to_owned());
+        }
+        if told.taken_away {
+            reasons.push("the spool was taken away: lines that wait in it may be lost".to_owned());
         }
         if told.dropped_at.is_some_and(|at| at.elapsed() < FORWARD_TELL_INTERVAL) {
             reasons.push("records are being dropped".to_owned());

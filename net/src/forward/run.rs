@@ -29,6 +29,9 @@ const SPOOL_SYNC_INTERVAL: Duration = Duration::from_millis(200);
 /// What could not be read of the spool is read again after so many of these.
 const READ_AGAIN_INTERVALS: u32 = 25;
 
+/// Names of files in the spool are looked up after so many of these, also while nothing is written.
+const LOOK_INTERVALS: u32 = 5;
+
 /// How it ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -295,6 +298,9 @@ impl Syncer {
                 drop(waited.unwrap_or_else(PoisonError::into_inner).0);
                 queue.sync_spool();
                 rounds = (rounds + 1) % READ_AGAIN_INTERVALS;
+                if rounds % LOOK_INTERVALS == 0 {
+                    queue.look_at_names();
+                }
                 if rounds == 0 {
                     queue.read_again();
                 }
