@@ -122,6 +122,11 @@ fn text(path: &Path, report: &Report) -> String {
         (true, _) => format!("at least {lost} records are lost"),
         (false, _) => format!("{lost} records are lost"),
     };
+    for file in &report.files {
+        let identity =
+            file.identity.map(|identity| format!("{}: {identity}\n", file.path.display()));
+        lines.extend(identity);
+    }
     for spool in &report.spools {
         let (path, waiting) = (spool.path.display(), spool.waiting_lines);
         lines.push(format!("{path}: the spool of a forwarder, {waiting} lines wait to be sent\n"));
@@ -158,6 +163,11 @@ fn file(file: &FileReport) -> Value {
         "bytes": file.file_bytes,
         "records": file.record_count,
         "damage": file.damage.iter().map(span).collect::<Vec<_>>(),
+        "identity": file.identity.map(|identity| json!({
+            "side": identity.side.to_string(),
+            "id": identity.id.to_string(),
+            "boot": identity.boot,
+        })),
     })
 }
 
@@ -179,6 +189,7 @@ pub(crate) fn span(damage: &Damage) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::identity::{Identity, NodeId, Side};
     use engine::ingest::segment::SegmentState;
     use engine::storage::Refusal;
     use engine::ulid::Ulid;
@@ -198,11 +209,13 @@ mod tests {
             file_bytes: 4096,
             record_count: 7,
             damage: vec![damage],
+            identity: None,
         };
         let unknown = FileReport {
             path: "d/notes".into(),
             kind: FileKind::Unknown,
             damage: Vec::new(),
+            identity: Some(Identity { boot: 3, id: NodeId(0xabc), side: Side::Store }),
             ..store.clone()
         };
         let spool = SpoolReport { path: "d/spool".into(), waiting_lines: 9 };
@@ -214,6 +227,10 @@ mod tests {
         let text = text(Path::new("d"), &report());
         assert!(text.contains("d/store/x.flushed: offset 64, 100 bytes: checksum"), "{text}");
         assert!(text.contains("d/notes: no file of ours"));
+        assert!(
+            text.contains("d/notes: store 00000000000000000000000000000abc, boot 3\n"),
+            "{text}"
+        );
         assert!(text.contains("d/spool: the spool of a forwarder, 9 lines wait to be sent\n"));
         assert!(text.ends_with("1 files are damaged, 2 records are lost\n"), "{text}");
     }
@@ -224,6 +241,8 @@ mod tests {
         assert_eq!(object["clean"], false);
         assert_eq!(object["spools"][0]["waiting_lines"], 9);
         assert_eq!(object["files"].as_array().unwrap().len(), 2);
+        assert_eq!(object["files"][0]["identity"]["boot"], 3);
+        assert_eq!(object["files"][1]["identity"], Value::Null);
         let damage = &object["files"][1]["damage"][0];
         assert_eq!((&damage["offset"], &damage["records"]), (&64.into(), &2.into()));
         assert_eq!(damage["from"], Ulid::from_parts(1, 2, 3).to_string());

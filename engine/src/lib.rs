@@ -29,6 +29,7 @@ pub mod fsck;
 #[cfg(test)]
 pub(crate) mod fuzz;
 pub mod headroom;
+pub mod identity;
 pub mod ingest;
 pub mod limits;
 pub mod node;
@@ -42,5 +43,6 @@ pub mod spool;
 pub mod storage;
 pub mod store;
 pub mod topic;
+pub mod twin;
 pub mod ulid;
 pub mod varint;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
 use crate::fsck;
+use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::ingest::check::{Checked, check_segment};
 use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{SegmentState, parse_file_name};
@@ -97,8 +98,9 @@ impl Given {
         if tail::is_file_name(name) {
             return Self::Tail;
         }
-        // Of another node's stamps; this one has its own.
-        if [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE].contains(&name) {
+        // Of another node; this one has its own stamps and its own identity.
+        let of_another = [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, IDENTITY_FILE, IDENTITY_NEW_FILE];
+        if of_another.contains(&name) {
             return Self::Nothing;
         }
         match Name::parse(name) {
@@ -635,7 +637,7 @@ mod tests {
         let name = crate::ingest::segment::file_name(id, SegmentState::Pending);
         assert_eq!(Given::of(Path::new(&name)), Given::Ingest(id, SegmentState::Pending));
         assert_eq!(Given::of(Path::new("a/shard-3.tail")), Given::Tail);
-        for name in ["a/LOCK", "a/STAMPS", "a/STAMPS.new"] {
+        for name in ["a/LOCK", "a/STAMPS", "a/STAMPS.new", "a/IDENTITY", "a/IDENTITY.new"] {
             assert_eq!(Given::of(Path::new(name)), Given::Nothing);
         }
         assert_eq!(Given::of(Path::new("a/notes")), Given::Unknown);

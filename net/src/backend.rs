@@ -170,6 +170,10 @@ pub struct SegmentState {
 /// The ingest side of [`SegmentState`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct IngestSegments {
+    /// Who the ingester is: 32 hexadecimal digits.
+    pub id: String,
+    /// How often its directory was taken into use.
+    pub boot: u64,
     /// Being written.
     pub active: SegmentCount,
     /// Complete and available.
@@ -187,6 +191,10 @@ pub struct IngestSegments {
 /// The store side of [`SegmentState`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct StoreSegments {
+    /// Who the store is: 32 hexadecimal digits.
+    pub id: String,
+    /// How often its directory was taken into use.
+    pub boot: u64,
     /// Published.
     pub flushed: SegmentCount,
     /// Expired, waiting to be purged.

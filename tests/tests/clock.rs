@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use engine::ingest::stamp_mark::{STAMP_MARK_FILE, encode};
+use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampMark};
+use engine::twin::encode;
 use engine::ulid::Ulid;
 use tests::follower::Follower;
 use tests::node::Node;
@@ -12,8 +13,8 @@ use tests::sender;
 /// The mark that a node has left whose clock was a day ahead of ours.
 fn leave_mark(directory: &Path, mark_ms: u64) {
     let mut bytes = vec![0; 4096];
-    bytes[..16].copy_from_slice(&encode(mark_ms));
-    bytes.extend(encode(mark_ms));
+    bytes[..16].copy_from_slice(&encode(&StampMark(mark_ms)));
+    bytes.extend(encode(&StampMark(mark_ms)));
     std::fs::create_dir_all(directory.join("data/ingest")).unwrap();
     std::fs::write(directory.join("data/ingest").join(STAMP_MARK_FILE), bytes).unwrap();
 }

@@ -152,3 +152,40 @@ fn without_replicas_a_node_says_so_and_answers_from_what_it_holds() {
     assert!(node.get("/ready").text().contains("replica"));
     assert_eq!(node.get("/query?from=1h").headers["x-oklog-complete"], "true");
 }
+
+#[test]
+fn a_node_says_who_it_is_keeps_that_and_does_not_start_as_somebody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let mut known = None;
+    for boot in 1..=2 {
+        let node = Node::start(directory.path(), &[]);
+        let state = node.get("/_segmentstate").json();
+        assert_eq!(
+            (&state["ingest"]["boot"], &state["store"]["boot"]),
+            (&boot.into(), &boot.into())
+        );
+        let ids = ["ingest", "store"].map(|side| state[side]["id"].as_str().unwrap().to_owned());
+        assert!(ids[0] != ids[1] && ids.iter().all(|id| id.len() == 32), "{ids:?}");
+        assert!(ids.iter().all(|id| node.log().contains(id)), "{}", node.log());
+        assert_eq!(known.get_or_insert_with(|| ids.clone()), &ids);
+        let fsck = tools::oklogd(&["fsck", data.to_str().unwrap()]);
+        let words = text(&fsck.stdout);
+        assert!(words.contains(&format!("ingester {}, boot {boot}", ids[0])), "{words}");
+        assert!(words.contains(&format!("store {}, boot {boot}", ids[1])), "{words}");
+        assert!(node.stop().success());
+    }
+    for side in ["ingest", "store"] {
+        let path = data.join(side).join("IDENTITY");
+        let good = std::fs::read(&path).unwrap();
+        std::fs::write(&path, b"a stranger's").unwrap();
+        let (code, said) = refused(directory.path(), &[]);
+        assert_eq!(code, 1);
+        is_one_clear_line(&said, &["IDENTITY is damaged", "move", "away"]);
+        assert_eq!(std::fs::read(&path).unwrap(), b"a stranger's");
+        std::fs::write(&path, good).unwrap();
+    }
+    let node = Node::start(directory.path(), &[]);
+    assert_eq!(node.get("/_segmentstate").json()["ingest"]["boot"], 3);
+    assert!(node.stop().success());
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::damage::Damage;
+use engine::identity::Identity;
 use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState as IngestState;
 use engine::node::Node;
@@ -44,6 +45,8 @@ pub(super) struct NodeBackend {
     pub(super) node: Node,
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
+    /// Who the ingest side is.
+    pub(super) ingester: Identity,
     pub(super) searcher: Searcher,
     pub(super) hub: Hub,
     pub(super) metrics: Arc<NodeMetrics>,
@@ -169,6 +172,10 @@ impl Backend for NodeBackend {
 
     fn segment_state(&self) -> SegmentState {
         let mut state = SegmentState::default();
+        (state.ingest.id, state.ingest.boot) = (self.ingester.id.to_string(), self.ingester.boot);
+        if let Some(store) = self.catalogue.directory().identity() {
+            (state.store.id, state.store.boot) = (store.id.to_string(), store.boot);
+        }
         for segment in self.registry.list() {
             let count = match segment.state {
                 _ if !segment.is_offered && segment.state != IngestState::Damaged => {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use engine::damage::Damage;
+use engine::identity::{IdentityError, NodeId};
 use engine::ingest::registry::{FileError, RegistryOptions};
 use engine::ingest::stamp_mark::MarkError;
 use engine::limits::FRAME_ALIGNMENT;
@@ -46,6 +47,8 @@ pub(crate) enum DataError {
     Lock(LockError),
     /// It is not known which stamps were given.
     Stamps(MarkError),
+    /// It is not known who a directory is.
+    Identity(IdentityError),
 }
 
 impl fmt::Display for DataError {
@@ -59,6 +62,7 @@ impl fmt::Display for DataError {
             ),
             Self::Lock(error) => error.fmt(f),
             Self::Stamps(error) => error.fmt(f),
+            Self::Identity(error) => error.fmt(f),
         }
     }
 }
@@ -68,6 +72,7 @@ impl std::error::Error for DataError {}
 impl From<OpenError> for DataError {
     fn from(error: OpenError) -> Self {
         match error {
+            OpenError::Identity(error) => Self::Identity(error),
             OpenError::Mark(error) => Self::Stamps(error),
             OpenError::Ingest(FileError { path, error, .. }) => {
                 Self::Directory { flag: "--ingest.path", path, error }
@@ -87,7 +92,8 @@ pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError>
     Ok([store, ingest])
 }
 
-/// How often a mark of stamps that the disk does not give is asked for at a start, and the time between.
+/// How often an identity or a mark of stamps that the disk does not give is asked for at a start, and the
+/// time between.
 const MARK_TRIES: u32 = 5;
 const MARK_PAUSE: Duration = Duration::from_millis(200);
 
@@ -111,11 +117,17 @@ pub(super) fn open(
     let node = opened.node;
     let (ingest, store) = (node.ingest.clone(), node.store.clone());
     let (ingest, store) = ingest.zip(store).expect("both sides were asked for");
+    let ingester = ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester();
+    let of_store = store.catalogue.directory().identity();
     tracing::info!(
         tail_records = opened.tail_records,
         torn_bytes = opened.torn_bytes,
         store_segments = store.catalogue.snapshot().len(),
         ingest_segments = ingest.registry.snapshot().len(),
+        ingester = %ingester.id,
+        ingester_boot = ingester.boot,
+        store = of_store.map(|store| tracing::field::display(store.id)),
+        store_boot = of_store.map(|store| store.boot),
         "opened"
     );
     Ok(Data { node, ingest, store, locks })
@@ -133,7 +145,13 @@ fn options(config: &NodeConfig, storage: &Arc<dyn Storage>) -> NodeOptions {
         caches: Arc::clone(&store.caches),
         ..RegistryOptions::new(Arc::clone(storage), path.clone(), random_seed())
     };
-    NodeOptions { ingest: Some(ingest), store: Some(Arc::new(store)) }
+    let new_id = || NodeId(u128::from(random_seed()) << 64 | u128::from(random_seed()));
+    NodeOptions {
+        ingest: Some(ingest),
+        store: Some(Arc::new(store)),
+        new_ingester: new_id(),
+        new_store: new_id(),
+    }
 }
 
 /// Tells and counts what a start came upon.
@@ -147,7 +165,7 @@ fn tell(found: &Finding, metrics: &NodeMetrics) {
             metrics.torn_frames.inc();
             metrics.torn_bytes.inc_by(frame.len_bytes);
         }
-        Finding::MarkNotWritten(..) => tracing::error!("{found}"),
+        Finding::MarkNotWritten(..) | Finding::StoreNotNamed(..) => tracing::error!("{found}"),
         _ => tracing::warn!("{found}"),
     }
 }

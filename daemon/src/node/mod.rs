@@ -440,6 +440,7 @@ fn backend(
         node: data.node.clone(),
         registry: Arc::clone(&data.ingest.registry),
         catalogue: Arc::clone(&data.store.catalogue),
+        ingester: data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester(),
         searcher,
         hub: common.hub.clone(),
         metrics: Arc::clone(&common.metrics),

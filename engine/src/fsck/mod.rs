@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::damage::{Damage, DamageKind};
+use crate::identity::{self, IDENTITY_FILE, IDENTITY_NEW_FILE, Identity};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, check_mark};
@@ -40,6 +41,10 @@ pub enum FileKind {
     StampMark,
     /// A mark that was not finished: it means nothing.
     StampMarkUnfinished,
+    /// Who the directory is.
+    Identity,
+    /// An identity that was not finished: it means nothing.
+    IdentityUnfinished,
     /// A published store segment.
     StoreSegment,
     /// A store segment in the trash.
@@ -74,6 +79,8 @@ impl fmt::Display for FileKind {
             Self::IngestTail => "tail file",
             Self::StampMark => "mark of stamps",
             Self::StampMarkUnfinished => "unfinished mark of stamps",
+            Self::Identity => "identity",
+            Self::IdentityUnfinished => "unfinished identity",
             Self::StoreSegment => "store segment",
             Self::StoreTrashed => "store segment in the trash",
             Self::StoreSetAside => "store segment that was set aside",
@@ -102,6 +109,8 @@ pub struct FileReport {
     pub record_count: u64,
     /// What is damaged.
     pub damage: Vec<Damage>,
+    /// Whose directory it is in, if it says so.
+    pub identity: Option<Identity>,
 }
 
 /// What was found out about all files.
@@ -272,33 +281,50 @@ impl Check<'_> {
                 file_bytes: file.file_bytes,
                 record_count: file.line_count,
                 damage: file.damage,
+                identity: None,
             });
         }
     }
 }
 
 const fn unknown(path: PathBuf, file_bytes: u64) -> FileReport {
-    let damage = Vec::new();
-    FileReport { path, kind: FileKind::Unknown, file_bytes, record_count: 0, damage }
+    FileReport {
+        path,
+        kind: FileKind::Unknown,
+        file_bytes,
+        record_count: 0,
+        damage: Vec::new(),
+        identity: None,
+    }
 }
 
 fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileReport {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some((id, state)) = parse_file_name(name) {
         let checked = check_segment(storage, &path, id, state);
-        return ingest_file(path, file_bytes, FileKind::IngestSegment(state), checked);
+        return checked_file(path, file_bytes, FileKind::IngestSegment(state), checked);
     }
     if tail::is_file_name(name) {
         let checked = check_tail(storage, &path);
-        return ingest_file(path, file_bytes, FileKind::IngestTail, checked);
+        return checked_file(path, file_bytes, FileKind::IngestTail, checked);
     }
     if name == STAMP_MARK_FILE {
         let damage = check_mark(storage, &path);
         let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
-        return ingest_file(path, file_bytes, FileKind::StampMark, checked);
+        return checked_file(path, file_bytes, FileKind::StampMark, checked);
     }
     if name == STAMP_MARK_NEW_FILE {
         return FileReport { kind: FileKind::StampMarkUnfinished, ..unknown(path, file_bytes) };
+    }
+    if name == IDENTITY_FILE {
+        let checked = identity::check(storage, &path);
+        let found = checked.as_ref().ok().and_then(|(found, _)| *found);
+        let checked = checked.map(|(_, damage)| Checked { damage, ..Checked::default() });
+        let report = checked_file(path, file_bytes, FileKind::Identity, checked);
+        return FileReport { identity: found, ..report };
+    }
+    if name == IDENTITY_NEW_FILE {
+        return FileReport { kind: FileKind::IdentityUnfinished, ..unknown(path, file_bytes) };
     }
     match Name::parse(name) {
         Some(Name::Flushed { .. }) => {
@@ -315,7 +341,7 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
             FileReport { kind: FileKind::StoreSetAside, ..unknown(path, file_bytes) }
         }
         Some(Name::Probe) => FileReport { kind: FileKind::Probe, ..unknown(path, file_bytes) },
-        None => unknown(path, file_bytes),
+        Some(Name::Identity) | None => unknown(path, file_bytes),
     }
 }
 
@@ -329,8 +355,8 @@ fn is_set_aside(name: &str) -> bool {
         .is_some_and(|name| matches!(Name::parse(name), Some(Name::Flushed { .. })))
 }
 
-/// Reports on a file of the ingest side.
-fn ingest_file(
+/// Reports on a file that was checked.
+fn checked_file(
     path: PathBuf,
     file_bytes: u64,
     kind: FileKind,
@@ -339,11 +365,11 @@ fn ingest_file(
     match checked {
         Ok(checked) => {
             let (record_count, damage) = (checked.record_count, checked.damage);
-            FileReport { path, kind, file_bytes, record_count, damage }
+            FileReport { kind, record_count, damage, ..unknown(path, file_bytes) }
         }
         Err(e) => {
             let damage = vec![of_file(&path, Refusal::from(&e).into())];
-            FileReport { path, kind, file_bytes, record_count: 0, damage }
+            FileReport { kind, damage, ..unknown(path, file_bytes) }
         }
     }
 }
@@ -431,6 +457,29 @@ mod tests {
         assert!(one.is_clean());
         assert_eq!((one.files[0].kind, one.record_count()), (FileKind::StoreTrashed, 40));
         assert!(check(&OsStorage, &temp.path().join("nowhere")).is_err());
+    }
+
+    #[test]
+    fn the_identity_of_a_directory_is_told_and_its_damage_costs_no_record() {
+        let disk = SimStorage::new(1);
+        let path = Path::new("/data/ingest");
+        disk.create_dir_all(path).unwrap();
+        let id = identity::NodeId(0xabc);
+        let side = identity::Side::Ingest;
+        let storage = std::sync::Arc::new(disk.clone());
+        let opened = identity::IdentityKeeper::open(storage, path, side, id).unwrap();
+        let mut keeper = opened.keeper;
+        keeper.start().unwrap();
+        let report = check(&disk, path).unwrap();
+        assert!(report.is_clean() && report.has_data());
+        assert_eq!(report.files[0].kind, FileKind::Identity);
+        assert_eq!(report.files[0].identity, Some(keeper.identity()));
+        for (flipped, whole) in [(20, Some(keeper.identity())), (4096 + 20, None)] {
+            disk.flip(&path.join(IDENTITY_FILE), flipped, 3).unwrap();
+            let report = check(&disk, path).unwrap();
+            assert_eq!(report.files[0].identity, whole);
+            assert!(!report.is_clean() && !report.damage().any(Damage::loses_records));
+        }
     }
 
     #[test]

@@ -22,11 +22,23 @@ use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
 use super::walk::{FrameAt, Walk};
 use crate::damage::{Damage, DamageKind};
+use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::storage::{Entry, Open, Refusal, Storage};
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 
 /// Name of the lock file, which is not recovery's business.
 pub const LOCK_FILE: &str = "LOCK";
+
+/// Files of ours that hold no record: not recovery's business either.
+const NOT_RECOVERYS: [&str; 7] = [
+    LOCK_FILE,
+    PROBE_NAME,
+    PROBE_RENAMED_NAME,
+    STAMP_MARK_FILE,
+    STAMP_MARK_NEW_FILE,
+    IDENTITY_FILE,
+    IDENTITY_NEW_FILE,
+];
 
 /// What was found.
 pub struct Recovered {
@@ -170,9 +182,7 @@ impl Recovery<'_> {
             self.found.notes.push(Note::Unknown(path));
             return;
         };
-        let not_recoverys =
-            [LOCK_FILE, PROBE_NAME, PROBE_RENAMED_NAME, STAMP_MARK_FILE, STAMP_MARK_NEW_FILE];
-        if not_recoverys.contains(&name.as_str()) {
+        if NOT_RECOVERYS.contains(&name.as_str()) {
             return;
         }
         match FileName::parse(name) {

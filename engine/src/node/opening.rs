@@ -1,8 +1,8 @@
 //! Finding a node's data again after a stop of any kind, before anything else is done with it.
 //!
-//! Order: the mark of stamps is read, for without it nothing may go on; then the store, which says
-//! which ingest segments it has; then the ingest side; then stamps go on above all that was found, and
-//! a new mark is written.
+//! Order: who the directories are and the mark of stamps is read, for without them nothing may go on;
+//! then the store, which says which ingest segments it has; then the ingest side; then stamps go on above
+//! all that was found, and a new mark is written, behind the identities of this life.
 //!
 //! Invariants: may be stopped anywhere and run again. What is damaged, strange or failing is handed to
 //! the caller as it is found, also where the opening fails in the end. The directories are the caller's
@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::damage::Damage;
+use crate::identity::{IDENTITY_FILE, IdentityError, IdentityKeeper, NodeId, Side};
 use crate::ingest::recover::Note as IngestNote;
 use crate::ingest::registry::{FileError, RegistryOptions};
 use crate::ingest::segment::parse_file_name;
-use crate::ingest::stamp_mark::{MarkError, STAMP_MARK_FILE, StampKeeper};
-use crate::storage::Refusal;
+use crate::ingest::stamp_mark::{MarkError, OpenedMark, STAMP_MARK_FILE, StampKeeper};
+use crate::storage::{Refusal, Storage};
 use crate::store::StoreDirectory;
 use crate::store::recover::{Note as StoreNote, RecoverError, Recovered as Stored};
 use crate::topic::Topic;
@@ -33,6 +34,10 @@ pub struct NodeOptions {
     pub ingest: Option<RegistryOptions>,
     /// The side that keeps them.
     pub store: Option<Arc<StoreDirectory>>,
+    /// Random: who the ingest side is to be if it is new.
+    pub new_ingester: NodeId,
+    /// The same of the store side.
+    pub new_store: NodeId,
 }
 
 /// A node that was opened.
@@ -48,6 +53,8 @@ pub struct Opened {
 /// Why a node cannot be opened.
 #[derive(Debug)]
 pub enum OpenError {
+    /// It is not known who a directory is.
+    Identity(IdentityError),
     /// It is not known which stamps were given.
     Mark(MarkError),
     /// The directory of the ingest side cannot be used.
@@ -59,13 +66,18 @@ pub enum OpenError {
 impl OpenError {
     /// The disk refused what it may give the next time: no reason not to start.
     pub const fn may_be_over_soon(&self) -> bool {
-        matches!(self, Self::Mark(MarkError::Unread(..)))
+        match self {
+            Self::Identity(error) => error.is_refusal(),
+            Self::Mark(error) => error.is_refusal(),
+            Self::Ingest(_) | Self::Store(_) => false,
+        }
     }
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Identity(error) => error.fmt(f),
             Self::Mark(error) => error.fmt(f),
             Self::Ingest(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
@@ -78,10 +90,12 @@ impl std::error::Error for OpenError {}
 /// Something that should be told once.
 #[derive(Debug)]
 pub enum Finding {
-    /// One copy of the mark of stamps cannot be read; the other one holds.
-    MarkUnread(PathBuf, Refusal),
-    /// One copy of the mark of stamps is damaged; the other one holds.
-    MarkDamaged(PathBuf),
+    /// One copy of the mark of stamps, or of an identity, cannot be read; the other one holds.
+    CopyUnread(PathBuf, Refusal),
+    /// One copy of the mark of stamps, or of an identity, is damaged; the other one holds.
+    CopyDamaged(PathBuf),
+    /// The identity of the store cannot be written: nothing is stored until it can.
+    StoreNotNamed(PathBuf, io::Error),
     /// The new mark of stamps cannot be written: no record is taken until it can.
     MarkNotWritten(PathBuf, io::Error),
     /// Damage, or what could not be read ([`Damage::refusal`]).
@@ -97,14 +111,19 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::MarkUnread(path, refusal) => write!(
+            Self::CopyUnread(path, refusal) => write!(
                 f,
                 "{}: one of its two copies cannot be read: {refusal}; the other one holds",
                 path.display()
             ),
-            Self::MarkDamaged(path) => write!(
+            Self::CopyDamaged(path) => write!(
                 f,
                 "{}: one of its two copies is damaged; the other one holds, and both are written anew",
+                path.display()
+            ),
+            Self::StoreNotNamed(path, error) => write!(
+                f,
+                "{} cannot be written: {error}; records wait on the ingest side until it can",
                 path.display()
             ),
             Self::MarkNotWritten(path, error) => write!(
@@ -126,11 +145,11 @@ pub fn open(
     tell: &mut dyn FnMut(Finding),
 ) -> Result<Opened, OpenError> {
     let mark = match &options.ingest {
-        Some(ingest) => Some(open_mark(ingest, tell)?),
+        Some(ingest) => Some(open_mark(ingest, options.new_ingester, tell)?),
         None => None,
     };
     let stored = match &options.store {
-        Some(directory) => Some(open_store(directory, now_ms, tell)?),
+        Some(directory) => Some(open_store(directory, options.new_store, now_ms, tell)?),
         None => None,
     };
     let mut opened = Opened {
@@ -149,32 +168,63 @@ fn newest_ms(stored: Option<&Stored>) -> u64 {
     stored.map_or(0, |stored| stored.newest.ms())
 }
 
+/// Tells of a small file that lies there twice, of which one copy is gone.
+fn tell_copies(
+    path: PathBuf,
+    has_damaged_copy: bool,
+    unread_copy: Option<Refusal>,
+    tell: &mut dyn FnMut(Finding),
+) {
+    if let Some(refusal) = unread_copy {
+        tell(Finding::CopyUnread(path.clone(), refusal));
+    }
+    if has_damaged_copy {
+        tell(Finding::CopyDamaged(path));
+    }
+}
+
+fn open_identity(
+    storage: &Arc<dyn Storage>,
+    directory: &Path,
+    side: Side,
+    new_id: NodeId,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<IdentityKeeper, OpenError> {
+    let opened = IdentityKeeper::open(Arc::clone(storage), directory, side, new_id);
+    let opened = opened.map_err(OpenError::Identity)?;
+    let path = directory.join(IDENTITY_FILE);
+    tell_copies(path, opened.has_damaged_copy, opened.unread_copy, tell);
+    Ok(opened.keeper)
+}
+
 fn open_mark(
     options: &RegistryOptions,
+    new_id: NodeId,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<StampKeeper, OpenError> {
-    let directory = &options.directory;
-    let opened =
-        StampKeeper::open(Arc::clone(&options.storage), directory).map_err(OpenError::Mark)?;
-    let path = || directory.join(STAMP_MARK_FILE);
-    if let Some(refusal) = opened.unread_copy {
-        tell(Finding::MarkUnread(path(), refusal));
-    }
-    if opened.has_damaged_copy {
-        tell(Finding::MarkDamaged(path()));
-    }
-    Ok(opened.keeper)
+    let (storage, directory) = (&options.storage, &options.directory);
+    let ingester = open_identity(storage, directory, Side::Ingest, new_id, tell)?;
+    let opened = OpenedMark::open(Arc::clone(storage), directory).map_err(OpenError::Mark)?;
+    let path = directory.join(STAMP_MARK_FILE);
+    tell_copies(path, opened.has_damaged_copy, opened.unread_copy, tell);
+    Ok(opened.kept_by(ingester))
 }
 
 fn open_store(
     directory: &Arc<StoreDirectory>,
+    new_id: NodeId,
     now_ms: u64,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<Stored, OpenError> {
+    let (storage, path) = (&directory.storage, &directory.path);
+    directory.is_of(open_identity(storage, path, Side::Store, new_id, tell)?);
     let stored = store::recover::recover(directory, now_ms).map_err(OpenError::Store)?;
     stored.damage.iter().for_each(|damage| tell(Finding::Damage(damage.clone())));
     let mut stored = stored;
     stored.notes.drain(..).for_each(|note| tell(Finding::OfStore(note)));
+    if let Err(error) = directory.begin() {
+        tell(Finding::StoreNotNamed(path.join(IDENTITY_FILE), error));
+    }
     Ok(stored)
 }
 

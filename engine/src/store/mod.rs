@@ -50,9 +50,10 @@ pub(crate) mod testing;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::caches::Caches;
+use crate::identity::{IDENTITY_FILE, Identity, IdentityKeeper};
 use crate::storage::Storage;
 
 use name::IdSource;
@@ -71,6 +72,8 @@ pub struct StoreDirectory {
     names: Names,
     /// Which directory had the path at the start, if that could be told.
     ground: Option<u128>,
+    /// Who it is, where a node has it: on disk before the first segment is published.
+    identity: OnceLock<Mutex<IdentityKeeper>>,
 }
 
 /// Makes the names of a directory durable.
@@ -92,8 +95,27 @@ impl StoreDirectory {
     /// The directory at `path`.
     pub fn new(storage: Arc<dyn Storage>, path: PathBuf, ids: IdSource) -> Self {
         let ground = storage.identity(&path).ok();
-        let caches = Arc::default();
-        Self { storage, path, ids, caches, names: Names::default(), ground }
+        let (caches, names) = (Arc::default(), Names::default());
+        Self { storage, path, ids, caches, names, ground, identity: OnceLock::new() }
+    }
+
+    /// It is in the hands of a node, and this is who it is, as was read from it.
+    pub fn is_of(&self, identity: IdentityKeeper) {
+        // Read once more it says the same.
+        let _ = self.identity.set(Mutex::new(identity));
+    }
+
+    /// Who it is; `None`: no node has it.
+    pub fn identity(&self) -> Option<Identity> {
+        let keeper = self.identity.get()?;
+        Some(keeper.lock().unwrap_or_else(PoisonError::into_inner).identity())
+    }
+
+    /// Brings its identity to disk, if it is not yet there: before, nothing is kept here.
+    pub fn begin(&self) -> io::Result<()> {
+        let Some(keeper) = self.identity.get() else { return Ok(()) };
+        let begun = keeper.lock().unwrap_or_else(PoisonError::into_inner).start();
+        begun.map_err(|e| io::Error::new(e.kind(), format!("{IDENTITY_FILE} beside it: {e}")))
     }
 
     /// Looks whether it is where it was. An error: another one has its place, or nobody knows: what is
@@ -142,6 +164,7 @@ impl fmt::Debug for StoreDirectory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{NodeId, Side};
     use crate::storage::OsStorage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::footer::Inputs;
@@ -193,6 +216,30 @@ mod tests {
         std::fs::remove_dir(&home).unwrap();
         std::fs::rename(&away, &home).unwrap();
         assert_eq!(read_all(&sealed().publish().unwrap()).0, records);
+    }
+
+    #[test]
+    fn nothing_is_published_before_the_identity_of_the_store_is_on_disk() {
+        let (sim, directory) = on_sim();
+        let opened =
+            IdentityKeeper::open(Arc::new(sim.clone()), &directory.path, Side::Store, NodeId(7));
+        directory.is_of(opened.unwrap().keeper);
+        let records: Vec<_> = (0..20).map(|n| record(1, n)).collect();
+        let sealed = || {
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records);
+            writer.seal(Inputs::default()).unwrap().unwrap()
+        };
+        let refused = Fault::random(Call::Write, 1.0, FaultError::NoSpace);
+        let unpublished = sealed();
+        sim.fail(Fault { path_part: IDENTITY_FILE.into(), ..refused });
+        let told = unpublished.publish().err().unwrap().to_string();
+        assert!(told.contains(IDENTITY_FILE), "{told}");
+        assert!(!sim.files().iter().any(|path| path.extension().is_some_and(|e| e == "flushed")));
+        sim.clear_faults();
+        let segment = sealed().publish().unwrap();
+        assert_eq!(sim.files(), [segment.path().to_owned(), directory.path.join(IDENTITY_FILE)]);
+        assert_eq!(directory.identity().unwrap().id, NodeId(7));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::ulid::Ulid;
 
 /// Extension of a published segment.
@@ -78,6 +79,8 @@ pub enum Name {
     Lock,
     /// What a node tried the disk with when it ended.
     Probe,
+    /// Who the directory is, whole or not finished.
+    Identity,
 }
 
 impl fmt::Display for Name {
@@ -93,6 +96,7 @@ impl fmt::Display for Name {
             Self::Writing(id) => write!(f, "{id}.{WRITING}"),
             Self::Lock => f.write_str(LOCK_NAME),
             Self::Probe => f.write_str(PROBE_NAME),
+            Self::Identity => f.write_str(IDENTITY_FILE),
         }
     }
 }
@@ -105,6 +109,9 @@ impl Name {
         }
         if [PROBE_NAME, PROBE_RENAMED_NAME].contains(&name) {
             return Some(Self::Probe);
+        }
+        if [IDENTITY_FILE, IDENTITY_NEW_FILE].contains(&name) {
+            return Some(Self::Identity);
         }
         let parsed = match name.rsplit_once('.')? {
             (id, WRITING) => Self::Writing(SegmentId::parse(id)?),
@@ -133,7 +140,7 @@ impl Name {
             Self::Flushed { first, last, id } | Self::Trashed { first, last, id, .. } => {
                 Some((first, last, id))
             }
-            Self::Writing(_) | Self::Lock | Self::Probe => None,
+            Self::Writing(_) | Self::Lock | Self::Probe | Self::Identity => None,
         }
     }
 }

@@ -111,6 +111,7 @@ impl Output {
     /// is left behind.
     pub(super) fn publish(mut self, path: &Path) -> Result<(), WriteError> {
         let directory = Arc::clone(&self.directory);
+        directory.begin().map_err(|e| self.error("rename", e))?;
         directory.look().map_err(|e| self.error("rename", e))?;
         let before = directory.before_name();
         let renamed = directory.storage.rename(&self.path, path);

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use engine::identity::IDENTITY_FILE;
 use engine::ingest::log::Now;
 use engine::ingest::stamp_mark::STAMP_MARK_FILE;
 use engine::ingest::topics::TopicChoice;
@@ -103,7 +104,7 @@ fn step_by(step_ms: i64) {
 fn forget_records(sim: &SimStorage) {
     for path in sim.files() {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if name != STAMP_MARK_FILE {
+        if ![STAMP_MARK_FILE, IDENTITY_FILE].contains(&name) {
             sim.remove(&path).unwrap();
         }
     }

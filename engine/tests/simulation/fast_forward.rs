@@ -8,7 +8,9 @@
 //! is gone from the disk, and there is nothing left to do.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
+use engine::identity::IDENTITY_FILE;
 use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
 use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
@@ -235,7 +237,9 @@ impl Day {
             self.expire(&mut node);
         }
         assert_eq!(node.found().records.len(), 0);
-        let left = self.sim.files().into_iter().filter(|path| path.starts_with(STORE));
+        let is_of_store =
+            |path: &PathBuf| path.starts_with(STORE) && !path.ends_with(IDENTITY_FILE);
+        let left = self.sim.files().into_iter().filter(is_of_store);
         let left: Vec<_> = left.filter(|path| !node.told.left_alone.contains(path)).collect();
         assert!(left.is_empty(), "{left:?} stay for ever");
     }

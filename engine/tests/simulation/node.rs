@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::chunk::Part;
 use engine::damage::Damage;
+use engine::identity::{IDENTITY_FILE, NodeId};
 use engine::ingest::frame::FrameBuffer;
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
 use engine::ingest::recover::Note as IngestNote;
@@ -125,7 +126,13 @@ fn options(storage: &Arc<dyn Storage>, settings: Settings) -> NodeOptions {
         caches: Arc::clone(&store.caches),
         ..RegistryOptions::new(Arc::clone(storage), PathBuf::from(INGEST), settings.seed)
     };
-    NodeOptions { ingest: Some(ingest), store: Some(Arc::new(store)) }
+    let new_id = |side| NodeId(u128::from(settings.seed) << 8 | side);
+    NodeOptions {
+        ingest: Some(ingest),
+        store: Some(Arc::new(store)),
+        new_ingester: new_id(1),
+        new_store: new_id(2),
+    }
 }
 
 /// Whatever is flushed is gathered at once.
@@ -668,7 +675,11 @@ impl Node {
     /// recovery told of: those stay as they are.
     pub(crate) fn check_tidy(&self) {
         for path in self.sim.files() {
-            if self.told.left_alone.contains(&path) || path.ends_with(STAMP_MARK_FILE) {
+            let is_named = |name| path.ends_with(name);
+            if self.told.left_alone.contains(&path)
+                || is_named(STAMP_MARK_FILE)
+                || is_named(IDENTITY_FILE)
+            {
                 continue;
             }
             let extension = path.extension().and_then(|e| e.to_str());
