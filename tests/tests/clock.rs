@@ -60,6 +60,37 @@ fn after_a_restart_with_the_clock_set_back_records_come_behind_all_before() {
 }
 
 #[test]
+fn copies_from_a_node_whose_clock_was_ahead_do_not_take_stamps_ahead() {
+    const DAY_MS: u64 = 86_400_000;
+    let ahead = tempfile::tempdir().unwrap();
+    leave_mark(ahead.path(), now_ms() + DAY_MS);
+    let node = Node::start(ahead.path(), &[]);
+    sender::send(node.durable, b"copied\n");
+    assert!(node.stop().success());
+    let own = tempfile::tempdir().unwrap();
+    let store = own.path().join("data/store");
+    std::fs::create_dir_all(&store).unwrap();
+    for entry in std::fs::read_dir(ahead.path().join("data/store")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "flushed") {
+            std::fs::copy(&path, store.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let mut last = Ulid::MIN;
+    for life in 0..2 {
+        let node = Node::start(own.path(), &[]);
+        assert!(ulid_of(&node, "copied").ms() > now_ms() + DAY_MS / 2);
+        let line = format!("own{life}");
+        sender::send(node.durable, format!("{line}\n").as_bytes());
+        let ulid = ulid_of(&node, &line);
+        assert!(ulid > last && ulid.ms() <= now_ms(), "{ulid} is of {} ms", ulid.ms());
+        assert!(node.metric("oklog_clock_ahead_seconds") < 1.0);
+        last = ulid;
+        assert!(node.stop().success());
+    }
+}
+
+#[test]
 fn a_node_does_not_start_with_a_mark_of_stamps_that_is_damaged() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &[]);

@@ -54,8 +54,10 @@ pub(super) struct NodeBackend {
     pub(super) clock: Clock,
     pub(super) record_size_max: usize,
     pub(super) backlog_max_bytes: u64,
-    /// Newest stamp found on disk at the start, ms.
+    /// Newest stamp found on disk at the start, whoever gave it, ms.
     pub(super) newest_at_start_ms: u64,
+    /// No stamp of this life is below it, ms.
+    pub(super) floor_ms: u64,
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) stopping: Arc<AtomicBool>,
@@ -64,6 +66,12 @@ pub(super) struct NodeBackend {
 }
 
 impl NodeBackend {
+    /// The newest stamp that this node has given, ms; 0: none yet.
+    fn newest_stamp_ms(&self) -> u64 {
+        let shards = self.placement.seats().iter().map(|s| s.newest_ms.load(Ordering::Acquire));
+        shards.max().unwrap_or(0)
+    }
+
     /// Ingest files that cannot be read at present and are not set aside.
     fn unread_segments(&self) -> usize {
         let rows = self.registry.list();
@@ -124,8 +132,7 @@ impl Backend for NodeBackend {
     }
 
     fn newest_ms(&self) -> u64 {
-        let shards = self.placement.seats().iter().map(|s| s.newest_ms.load(Ordering::Acquire));
-        shards.max().unwrap_or(0).max(self.newest_at_start_ms)
+        self.newest_stamp_ms().max(self.newest_at_start_ms)
     }
 
     fn appender(
@@ -284,7 +291,9 @@ impl Backend for NodeBackend {
         }
         let abandoned = &self.metrics.query.abandoned_bytes;
         abandoned.inc_by(self.searcher.abandoned_bytes().saturating_sub(abandoned.get()));
-        let ahead = self.newest_ms().saturating_sub(self.clock.now().wall_ms);
+        // What the store holds may be copies of what others have stamped.
+        let stamped_ms = self.newest_stamp_ms().max(self.floor_ms);
+        let ahead = stamped_ms.saturating_sub(self.clock.now().wall_ms);
         self.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
         &self.metrics
     }

@@ -449,6 +449,7 @@ fn backend(
         record_size_max: config.ingest.max_record_size_bytes,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         newest_at_start_ms: data.node.newest_ms,
+        floor_ms: data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner).floor_ms(),
         replicas_missing: Arc::clone(replicas_missing),
         vitals: Arc::clone(&common.vitals),
         stopping: Arc::clone(&common.stopping),

@@ -70,7 +70,7 @@ impl fmt::Display for MarkError {
             f,
             "{}; it says which times were given to records, and without it new ones might sort \
              before old ones. Mend the disk or restore the file; if it is lost, move {} away: the \
-             node then goes on behind the newest record that it finds",
+             node then goes on behind the newest record of its ingest side, and with its clock",
             self.0,
             self.0.path().display()
         )
@@ -133,8 +133,9 @@ impl StampKeeper {
         self.ingester.identity()
     }
 
-    /// Raises the floor above the newest record that was found: there may be records from before there
-    /// was a mark. To be called before anything is stamped.
+    /// Raises the floor above the newest record of the ingest side: there may be records from before
+    /// there was a mark. Those of a store may be copies of what others have stamped, and say nothing.
+    /// To be called before anything is stamped.
     pub fn start_above(&mut self, newest_ms: u64) {
         if newest_ms > 0 {
             self.floor_ms = self.floor_ms.max(newest_ms.saturating_add(1).min(MS_MAX));

@@ -2,7 +2,8 @@
 //!
 //! Order: who the directories are and the mark of stamps is read, for without them nothing may go on;
 //! then the store, which says which ingest segments it has; then the ingest side; then stamps go on above
-//! all that was found, and a new mark is written, behind the identities of this life.
+//! the mark and all that the ingest side holds, and a new mark is written, behind the identities of this
+//! life.
 //!
 //! Invariants: may be stopped anywhere and run again. What is damaged, strange or failing is handed to
 //! the caller as it is found, also where the opening fails in the end. The directories are the caller's
@@ -247,7 +248,8 @@ fn open_ingest(
     recovered.torn.into_iter().for_each(|frame| tell(Finding::Torn(frame)));
     recovered.notes.into_iter().for_each(|note| tell(Finding::OfIngest(note)));
     opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored));
-    stamps.start_above(opened.node.newest_ms);
+    // What the store holds may be copies of what others have stamped.
+    stamps.start_above(recovered.newest_ms);
     if let Err(error) = stamps.keep(now_ms, 0) {
         tell(Finding::MarkNotWritten(directory.join(STAMP_MARK_FILE), error));
     }

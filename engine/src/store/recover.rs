@@ -95,7 +95,7 @@ impl std::error::Error for RecoverError {}
 pub struct Recovered {
     /// Its segments.
     pub catalogue: Catalogue,
-    /// Its newest record: stamps go on from there.
+    /// Its newest record, whoever has stamped it.
     pub newest: Ulid,
     /// What is damaged, as far as indexes and footers show it.
     pub damage: Vec<Damage>,

@@ -110,7 +110,9 @@ impl Told {
                 NoteKind::NotOurs => self.left_alone.push(note.path),
                 _ => {}
             },
-            Finding::MarkNotWritten(..) => self.failed.push(found.to_string()),
+            Finding::MarkNotWritten(..) | Finding::StoreNotNamed(..) => {
+                self.failed.push(found.to_string());
+            }
             _ => {}
         }
     }
