@@ -242,6 +242,14 @@ pub const SLAB_INDEX_BYTES_MAX: usize = 16 << 20;
 /// compaction copies (≥ 4 MiB of text) is far below.
 pub const SEGMENT_SLABS_MAX: usize = 65_536;
 
+/// Most intervals that a segment's coverage has; further ones count as not covered. As a rule it has one
+/// for each stream: more come from damage only, or from thousands of restarts. 40 bytes each.
+pub const COVERAGE_INTERVALS_MAX: usize = 65_536;
+
+/// Files of a volume after which its store opens the next one, bytes: small enough that moving one
+/// is soon done, large enough that there are not too many to talk about.
+pub const VOLUME_BYTES_MAX: u64 = 8 << 30;
+
 /// Most topics that a segment's footer lists; further ones are found in the slabs' indexes.
 pub const FOOTER_TOPICS_MAX: usize = 65_536;
 

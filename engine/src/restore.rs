@@ -15,7 +15,7 @@
 
 mod salvage;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ use crate::store::merge::{MergeError, MergeInput, merge};
 use crate::store::name::{Name, SegmentId};
 use crate::store::recover::{RecoverError, is_whole};
 use crate::store::segment::{Loaded, StoreSegment};
+use crate::store::volume::Volume;
 use crate::store::writer::{SegmentWriter, WriteError, WriterOptions};
 use crate::ulid::Ulid;
 
@@ -117,6 +118,8 @@ pub struct Restore {
     held: Vec<Arc<StoreSegment>>,
     /// The newest record of each segment that was made.
     adopted: Vec<Ulid>,
+    /// Of the segments that are made: nobody adds to it later.
+    volume: Volume,
     salvages: bool,
 }
 
@@ -125,7 +128,8 @@ impl Restore {
     pub fn open(directory: Arc<StoreDirectory>, now_ms: u64) -> Result<Self, RecoverError> {
         let recovered = crate::store::recover::recover(&directory, now_ms)?;
         let held = recovered.catalogue.snapshot().iter().cloned().collect();
-        Ok(Self { directory, held, adopted: Vec::new(), salvages: false })
+        let (adopted, volume) = (Vec::new(), directory.lone_volume());
+        Ok(Self { directory, held, adopted, volume, salvages: false })
     }
 
     /// The newest record of each segment that the store has got: what retention counts from.
@@ -342,7 +346,7 @@ impl Restore {
         }
         let seed = self.directory.ids.next_id();
         let options = RegistryOptions::new(Arc::clone(&storage), scratch.to_owned(), seed);
-        let recovered = crate::ingest::recover::recover(options, &HashSet::new(), 0)
+        let recovered = crate::ingest::recover::recover(options, &HashMap::new(), 0)
             .map_err(|error| error.to_string())?;
         // They were whole a moment ago: what cannot be read now failed to be read.
         let unread = recovered.report.iter().find(|d| matches!(d.kind, DamageKind::Unread(_)));
@@ -370,7 +374,8 @@ impl Restore {
         if inputs.is_empty() {
             return Ok(adopted);
         }
-        let mut writer = SegmentWriter::new(&self.directory, WriterOptions::default());
+        let writer = SegmentWriter::new(&self.directory, WriterOptions::default());
+        let mut writer = writer.in_volume(self.volume);
         let report = merge(inputs, &mut writer, &|| true).map_err(|e| match e {
             MergeError::Cancelled => "cancelled".to_owned(),
             MergeError::Write(error) => error.to_string(),

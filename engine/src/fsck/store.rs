@@ -10,6 +10,7 @@ use crate::run_table::RunTable;
 use crate::storage::{Bytes, Refusal};
 use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
 use crate::store::codec::CODEC_NONE;
+use crate::store::coverage::{CoverageBuilder, Interval};
 use crate::store::index::{Block, TopicStats};
 use crate::store::name::Name;
 use crate::store::open::{self, Found, FoundSlab};
@@ -26,6 +27,8 @@ pub(super) struct SegmentCheck<'a> {
     /// What the run tables say per topic, for comparison with indexes and footer.
     slab_topics: BTreeMap<Topic, TopicStats>,
     topics: BTreeMap<Topic, TopicStats>,
+    /// Which records they say there are, for comparison with the footer.
+    coverage: CoverageBuilder,
 }
 
 impl<'a> SegmentCheck<'a> {
@@ -38,6 +41,7 @@ impl<'a> SegmentCheck<'a> {
             damage: Vec::new(),
             slab_topics: BTreeMap::new(),
             topics: BTreeMap::new(),
+            coverage: CoverageBuilder::default(),
         }
     }
 
@@ -84,7 +88,11 @@ impl<'a> SegmentCheck<'a> {
         }
         let agrees = footer.topics.iter().eq(self.topics.values());
         if all_readable && footer.topics_complete && !agrees {
-            self.repairable(span, "topic list of the footer");
+            self.repairable(span.clone(), "topic list of the footer");
+        }
+        let found = std::mem::take(&mut self.coverage).finish().of_records(self.record_count);
+        if all_readable && footer.coverage.is_known_in_full() && !footer.coverage.is_same(&found) {
+            self.repairable(span, "coverage of the footer");
         }
     }
 
@@ -163,7 +171,7 @@ impl<'a> SegmentCheck<'a> {
         match of_payload {
             Ok(table) => {
                 self.record_count += u64::from(header.record_count);
-                self.count_topics(&table);
+                self.count_runs(&table);
                 self.zeros(start + header.used_len()..start + header.stored_len());
                 true
             }
@@ -181,8 +189,9 @@ impl<'a> SegmentCheck<'a> {
         }
     }
 
-    fn count_topics(&mut self, table: &RunTable) {
+    fn count_runs(&mut self, table: &RunTable) {
         for run in &table.runs {
+            self.coverage.add(Interval::of_run(run));
             let topic = &table.topics[usize::from(run.topic)];
             let ms = run.first.ms();
             let stats = TopicStats {
@@ -236,6 +245,7 @@ fn read_block(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::coverage::Coverage;
     use crate::store::testing::{Record, SIGNED, directory, record, write};
     use std::fs;
 
@@ -260,6 +270,24 @@ mod tests {
             let lossy = check.damage.iter().any(Damage::loses_records);
             assert_eq!(lossy, check.record_count < 26, "byte {at}: {:?}", check.damage);
         }
+    }
+
+    #[test]
+    fn a_coverage_that_names_other_records_is_found() {
+        let temp = tempfile::tempdir().unwrap();
+        let segment = write(&directory(temp.path()), SIGNED, &records(26));
+        let bytes = fs::read(segment.path()).unwrap();
+        let mut footer = open::read_footer(&mut &bytes[..]).unwrap();
+        let mut interval = footer.coverage.intervals()[0];
+        interval.last_ms += 1;
+        footer.coverage = Coverage::of(vec![interval]);
+        let mut bytes = bytes[..footer.offset() as usize].to_vec();
+        bytes.extend(footer.encode());
+        let mut bytes = &bytes[..];
+        let mut check = SegmentCheck::new(segment.path(), &mut bytes);
+        check.run();
+        let kinds: Vec<_> = check.damage.iter().map(|damage| damage.kind.clone()).collect();
+        assert_eq!(kinds, [DamageKind::Repairable("coverage of the footer")]);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! `docs/format-ingest.md`.
 
 pub mod check;
+mod covered;
 mod examine;
 pub mod frame;
 pub mod framing;

@@ -1,14 +1,14 @@
 //! Finding an ingest directory's records again after a stop of any kind.
 //!
 //! Invariants: nothing is decided from bytes that were not read, nor from a map. Nothing is deleted
-//! but files of ours that hold no record (or whose records a store says it has); what is not ours or
+//! but files of ours that hold no record (or all of whose records a store says it has); what is not ours or
 //! not understood is left alone and told once; what could not be read is left as it is and handed to
 //! the registry, which tells it in every answer and reads it again. A segment that was being written
 //! is not written to: its new name says where its frames end. A tail file is emptied only when what
 //! it held is durable in a segment. Running it twice, or being stopped inside it, changes nothing:
 //! copies that it makes carry the same ULIDs.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use super::walk::{FrameAt, Walk};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::storage::{Entry, Open, Refusal, Storage};
+use crate::store::coverage::Digest;
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 
 /// Name of the lock file, which is not recovery's business.
@@ -64,6 +65,9 @@ impl Recovered {
     }
 }
 
+/// What a store has of ingest segments: of each the digests of the coverages that it took from it.
+pub type AlreadyStored = HashMap<u128, Vec<Digest>>;
+
 /// Something that is not damage but should be told once.
 #[derive(Debug)]
 pub enum Note {
@@ -71,6 +75,8 @@ pub enum Note {
     Unknown(PathBuf),
     /// A segment that the store has: removed.
     AlreadyStored(PathBuf),
+    /// A segment that the store says it has, but it holds other records than were taken: kept.
+    HoldsOthers(PathBuf),
     /// An operation failed; what it was to do is done at a later start.
     Failed(FileError),
 }
@@ -82,17 +88,22 @@ impl fmt::Display for Note {
             Self::AlreadyStored(path) => {
                 write!(f, "{} is in the store already and was removed", path.display())
             }
+            Self::HoldsOthers(path) => write!(
+                f,
+                "{} holds other records than the store has of it; it is kept, and gathered again",
+                path.display()
+            ),
             Self::Failed(error) => error.fmt(f),
         }
     }
 }
 
 /// Recovers the directory of `options`, made if it is missing. `already_stored` are segments that
-/// the store has replaced. An error means that the directory itself cannot be used.
-#[expect(clippy::implicit_hasher, reason = "one caller, one hasher")]
+/// the store has replaced, with what it took of them: they go if that is all that they hold. An error
+/// means that the directory itself cannot be used.
 pub fn recover(
     options: RegistryOptions,
-    already_stored: &HashSet<u128>,
+    already_stored: &AlreadyStored,
     now_ms: u64,
 ) -> Result<Recovered, FileError> {
     let directory = options.directory.clone();
@@ -161,7 +172,7 @@ impl Life {
 
 struct Recovery<'a> {
     storage: Arc<dyn Storage>,
-    already_stored: &'a HashSet<u128>,
+    already_stored: &'a AlreadyStored,
     now_ms: u64,
     lives: Vec<Life>,
     /// Files of segments that the store has. They go last: they tell which tail slots it has too.
@@ -195,7 +206,9 @@ impl Recovery<'_> {
 
     fn take_segment(&mut self, name: FileName) {
         let path = self.directory().join(name.to_string());
-        if self.already_stored.contains(&name.id.0) && self.take_stored(name, &path) {
+        if let Some(taken) = self.already_stored.get(&name.id.0)
+            && self.take_stored(name, &path, taken)
+        {
             self.superfluous.push(path);
             return;
         }
@@ -248,14 +261,14 @@ impl Recovery<'_> {
         }
     }
 
-    /// The store has what could be read of this segment: remembers just which frames that is. If
-    /// there is damage in it, it may hold more than the store has, and is kept: says no.
-    fn take_stored(&mut self, name: FileName, path: &Path) -> bool {
+    /// The store has taken this of the segment: remembers just which frames that is. If there is damage
+    /// in it, or it holds other records, it may hold more than the store has, and is kept: says no.
+    fn take_stored(&mut self, name: FileName, path: &Path, taken: &[Digest]) -> bool {
         let Ok(verdict) = self.examine(name, path) else { return false };
-        let Verdict::Records(Found { walk, file_len, .. }) = verdict else {
+        let Verdict::Records(found) = verdict else {
             return matches!(verdict, Verdict::Unused(_));
         };
-        if !walk.damage.is_empty() {
+        if !found.walk.damage.is_empty() {
             return false;
         }
         let file = SegmentFile {
@@ -263,12 +276,18 @@ impl Recovery<'_> {
             state: name.state,
             cut: name.cut,
             extent: Extent::Found,
-            file_len,
-            written_len: walk.end,
+            file_len: found.file_len,
+            written_len: found.walk.end,
             content: Content::default(),
         };
         let segment = Segment::new(self.found.registry.options(), file);
-        self.lives.push(Life { segment: Arc::new(segment), frames: walk.frames });
+        segment.found(&found);
+        let own = segment.coverage().digest();
+        if !own.is_some_and(|own| taken.contains(&own)) {
+            self.found.notes.push(Note::HoldsOthers(path.to_path_buf()));
+            return false;
+        }
+        self.lives.push(Life { segment: Arc::new(segment), frames: found.walk.frames });
         true
     }
 

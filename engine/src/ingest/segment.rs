@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::covered::{self, Covered};
 use super::examine::{Depth, Found, Verdict, examine};
 use super::open::{Frames, OpenSegment};
 use super::registry::RegistryOptions;
@@ -23,6 +24,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::open_cache::Slot;
 use crate::storage::Refusal;
 use crate::storage::{File, Open, Storage};
+use crate::store::coverage::Coverage;
 use crate::ulid::{ULID_TEXT_LEN, Ulid};
 
 /// State of a segment; its file's extension.
@@ -203,6 +205,8 @@ pub struct Segment {
     /// disk takes, and so by nobody who only asks for the state.
     naming: Mutex<()>,
     content: Mutex<Content>,
+    /// Which records those are.
+    covered: Mutex<Covered>,
     seen: Mutex<Seen>,
     kept: Arc<Slot<OpenSegment>>,
 }
@@ -250,6 +254,8 @@ pub(super) struct SegmentFile {
 
 impl Segment {
     pub(super) fn new(options: &RegistryOptions, file: SegmentFile) -> Self {
+        let mut covered = Covered::default();
+        covered.add(file.content.records, file.content.range);
         Self {
             id: file.id,
             directory: options.directory.clone(),
@@ -266,6 +272,7 @@ impl Segment {
             label: Mutex::new(Label { state: file.state, cut: file.cut, cut_next: file.cut }),
             naming: Mutex::default(),
             content: Mutex::new(file.content),
+            covered: Mutex::new(covered),
             seen: Mutex::default(),
             kept: Arc::default(),
         }
@@ -383,6 +390,7 @@ impl Segment {
     /// Makes the frames up to `written_len` readable. Called by the writing shard, in order.
     pub(super) fn publish(&self, written_len: u64, added: Content) {
         lock(&self.content).add(added.records, added.text_bytes, added.range);
+        lock(&self.covered).add(added.records, added.range);
         self.written_len.store(written_len, Ordering::Release);
     }
 
@@ -426,6 +434,17 @@ impl Segment {
         examine(&*self.storage, &self.path_of(name), name, written_len, depth)
     }
 
+    /// Which records it holds: as they were written, or found.
+    pub(super) fn coverage(&self) -> Coverage {
+        let known = lock(&self.covered).known();
+        known.unwrap_or_else(|| self.readable_coverage())
+    }
+
+    /// Which records can be read of it now.
+    pub(super) fn readable_coverage(&self) -> Coverage {
+        self.open_to_move().map_or_else(|_| Coverage::default(), |open| covered::readable(&*open))
+    }
+
     /// What a file that another process left turned out to hold.
     pub(super) fn found(&self, found: &Found) {
         if self.is_written_here() {
@@ -433,6 +452,8 @@ impl Segment {
         }
         let is_read = found.walk.refusal().is_none();
         *lock(&self.content) = found.content;
+        let covered = Covered::of(&found.walk.frames);
+        *lock(&self.covered) = covered;
         self.is_partly_known.store(!is_read, Ordering::Release);
         self.file_len.store(found.file_len, Ordering::Release);
         let (cut, end) = (self.name().cut, found.walk.end);

@@ -13,7 +13,7 @@ use crate::ingest::log::Now;
 use crate::ingest::registry::{ClaimLimits, ClaimToken, FileError};
 use crate::store::catalogue::Catalogue;
 use crate::store::gather::{GatherLimits, GatherNumber, GatherState};
-use crate::store::gather_run::{Effect, GatherError, GatherRun, NotRead, Outcome, Step};
+use crate::store::gather_run::{Effect, GatherError, GatherRun, Outcome, Step, StoredInput};
 use crate::store::segment::SegmentMeta;
 use crate::store::writer::WriterOptions;
 use crate::ulid::Ulid;
@@ -206,29 +206,34 @@ impl Gathering {
     fn commit(
         &mut self,
         (gather, token): (GatherNumber, ClaimToken),
-        whole: &[u128],
-        damaged: Vec<NotRead>,
+        whole: &[StoredInput],
+        damaged: Vec<(StoredInput, Vec<Damage>)>,
         now: Now,
         happened: &mut Vec<Happened>,
     ) {
-        let ids: Vec<Ulid> = whole.iter().map(|&id| Ulid(id)).collect();
-        let committed = self.ingest.registry.commit(token, &ids, now.wall_ms);
+        let committed = self.ingest.registry.commit(token, whole, now.wall_ms);
         let (segments, text_bytes) = (committed.segments, committed.text_bytes);
         happened.push(Happened::Committed { segments, text_bytes });
         happened.extend(committed.errors.into_iter().map(Happened::FileFailed));
         for (input, damage) in damaged {
-            let segment = Ulid(input);
-            match self.ingest.registry.set_aside(token, segment, &damage) {
+            let segment = Ulid(input.id);
+            match self.ingest.registry.set_aside(token, &input, &damage) {
                 Ok(true) => {
                     happened.push(Happened::SetAside { segment, spans: damage.len() });
                 }
-                // Somebody else decides about it.
+                // Somebody else decides about it, or more of it can be read by now.
                 Ok(false) => {}
                 // The claim lapses, and it is gathered again.
                 Err(error) => happened.push(Happened::FileFailed(error)),
             }
         }
-        self.run.on_committed(now.monotonic_us / 1000, gather);
+        let kept = committed.kept.len();
+        if kept > 0 {
+            let returned = self.ingest.registry.fail(token);
+            happened.push(Happened::Returned { segments: returned.segments });
+            happened.extend(returned.errors.into_iter().map(Happened::FileFailed));
+        }
+        self.run.on_committed(now.monotonic_us / 1000, gather, kept);
     }
 
     fn note_unread(

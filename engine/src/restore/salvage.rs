@@ -47,7 +47,8 @@ impl Restore {
             Readable::Held => return Ok(Verdict::Salvaged { records: 0, damage }),
             Readable::Lacking => {}
         }
-        let mut writer = SegmentWriter::new(&self.directory, WriterOptions::default());
+        let writer = SegmentWriter::new(&self.directory, WriterOptions::default());
+        let mut writer = writer.in_volume(self.volume);
         let input = MergeInput { part, path: segment.path().to_owned() };
         let merged = merge(vec![input], &mut writer, &|| true);
         let report = merged.map_err(|error| io::Error::other(error.to_string()))?;

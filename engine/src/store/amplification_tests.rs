@@ -4,10 +4,14 @@
 //! What share of its text a file takes was measured on a node. What the model adds is time: levels
 //! of compaction that a run of minutes never reaches.
 
+use std::collections::BTreeMap;
+
 use super::compaction::{CompactionLimits, plan};
 use super::gather::{Action, Available, Event, Gather, GatherLimits};
 use super::name::SegmentId;
 use super::segment::SegmentMeta;
+use super::volume::{Volume, VolumeId, VolumeLimits, Volumes};
+use crate::identity::NodeId;
 use crate::limits::SEGMENT_FLUSH_SIZE;
 use crate::ulid::Ulid;
 
@@ -60,9 +64,10 @@ struct Model {
     gather: Gather,
     limits: CompactionLimits,
     segments: Vec<SegmentMeta>,
+    volumes: Volumes,
     next_id: u64,
     counts: Counts,
-    /// Most segments at a time, those that compaction leaves alone not counted.
+    /// Most segments of the open volume at a time, those that compaction leaves alone not counted.
     unsettled_most: usize,
 }
 
@@ -79,6 +84,7 @@ impl Model {
             gather: Gather::new(gather),
             limits: CompactionLimits { span_ms_max: 21 * HOUR_MS, ..CompactionLimits::default() },
             segments: Vec::new(),
+            volumes: Volumes::found(NodeId(1), std::iter::empty(), 0),
             next_id: 0,
             counts: Counts::default(),
             unsettled_most: 0,
@@ -167,6 +173,7 @@ impl Model {
         let file_bytes = text_bytes * STORED_PER_MILLE / 1_000;
         self.counts.gathered += file_bytes;
         self.next_id += 1;
+        let volume = Some(self.volume());
         self.segments.push(SegmentMeta {
             id: SegmentId(self.next_id),
             first: Ulid::from_parts(first_ms, 1, self.next_id),
@@ -174,7 +181,17 @@ impl Model {
             record_count: 1,
             text_bytes,
             file_bytes,
+            volume,
         });
+    }
+
+    /// As retention and gathering see to it together.
+    fn volume(&mut self) -> Volume {
+        let open = self.volumes.open();
+        let stored = self.segments.iter().filter(|s| open.is_some() && s.volume == open);
+        let limits = VolumeLimits::of_retention(7 * 24 * HOUR_MS);
+        self.volumes.tick(self.now_ms, stored.map(|s| s.file_bytes).sum(), &limits);
+        self.volumes.open_or_new(|| VolumeId(u128::from(self.next_id)))
     }
 
     fn compact(&mut self) {
@@ -190,12 +207,22 @@ impl Model {
                 record_count: 1,
                 text_bytes: inputs.iter().map(|s| s.text_bytes).sum(),
                 file_bytes: inputs.iter().map(|s| s.file_bytes).sum(),
+                volume: inputs[0].volume,
             };
             self.counts.compacted += output.file_bytes;
             self.segments.push(output);
         }
         let settled_bytes = self.limits.segment_bytes_max / 8;
-        let unsettled = self.segments.iter().filter(|s| s.file_bytes < settled_bytes).count();
+        let small = self.segments.iter().filter(|s| s.file_bytes < settled_bytes);
+        let (mut unsettled, mut rests) = (0, BTreeMap::new());
+        for segment in small {
+            if segment.volume == self.volumes.open() {
+                unsettled += 1;
+            } else {
+                *rests.entry(segment.volume.map(|volume| volume.id)).or_insert(0) += 1;
+            }
+        }
+        assert!(rests.values().all(|rest| *rest <= 8), "what a closed volume leaves: {rests:?}");
         self.unsettled_most = self.unsettled_most.max(unsettled);
     }
 }

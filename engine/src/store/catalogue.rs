@@ -10,12 +10,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::identity::NodeId;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::name::SegmentId;
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trash, Trashed};
+use super::volume::{Volume, VolumeLimits, Volumes};
 
 /// A set of segments as it was at one moment, ordered by their first record.
 pub type Snapshot = Arc<Vec<Arc<StoreSegment>>>;
@@ -69,6 +71,7 @@ pub struct Catalogue {
     obsolete: Mutex<Vec<Arc<StoreSegment>>>,
     newest: Mutex<Ulid>,
     trash: Trash,
+    volumes: Mutex<Volumes>,
 }
 
 impl Catalogue {
@@ -79,22 +82,27 @@ impl Catalogue {
         segments: Vec<Arc<StoreSegment>>,
         newest: Ulid,
     ) -> Self {
-        Self::with_trash(directory, segments, newest, Vec::new())
+        Self::with_trash(directory, segments, newest, Vec::new(), 0)
     }
 
-    /// The same, and what was found in the trash.
+    /// The same, and what was found in the trash at `now_ms`, milliseconds since 1970.
     pub fn with_trash(
         directory: Arc<StoreDirectory>,
         segments: Vec<Arc<StoreSegment>>,
         newest: Ulid,
         trash: Vec<Trashed>,
+        now_ms: u64,
     ) -> Self {
+        let own = directory.identity().map_or(NodeId(0), |identity| identity.id);
+        let found = segments.iter().filter_map(|segment| segment.meta().volume);
+        let volumes = Mutex::new(Volumes::found(own, found, now_ms));
         let this = Self {
             directory,
             current: RwLock::default(),
             obsolete: Mutex::default(),
             newest: Mutex::new(newest),
             trash: Trash::new(trash),
+            volumes,
         };
         this.publish(segments, &[]);
         this
@@ -103,6 +111,24 @@ impl Catalogue {
     /// The directory that holds the segments.
     pub const fn directory(&self) -> &Arc<StoreDirectory> {
         &self.directory
+    }
+
+    /// The volume that the next gathered segment belongs to.
+    pub fn volume(&self) -> Volume {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        volumes.open_or_new(|| self.directory.new_volume_id())
+    }
+
+    /// Time has passed (`now_ms`: the wall clock, milliseconds since 1970): closes the open volume, if
+    /// that is due.
+    pub fn tick_volume(&self, now_ms: u64, limits: &VolumeLimits) {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = volumes.open().map(|volume| volume.id);
+        let snapshot = self.snapshot();
+        let of_open = snapshot.iter().map(|segment| segment.meta());
+        let of_open = of_open.filter(|meta| open.is_some() && meta.volume.map(|v| v.id) == open);
+        let stored_bytes = of_open.map(|meta| meta.file_bytes).sum();
+        volumes.tick(now_ms, stored_bytes, limits);
     }
 
     /// The present set.

@@ -12,14 +12,22 @@
 //! A segment expires as a whole, when its newest record does: what is merged must not span more
 //! time than a part of the retention, or old records would stay for as much longer.
 //!
-//! Invariants: a plan never exceeds the largest size, the room nor, where one is set, the longest
+//! Compaction never crosses volumes: each is planned for itself. In one that nobody adds to any more
+//! there is nothing to wait for: its small segments become as few as possible, or what each volume
+//! leaves would add up.
+//!
+//! Invariants: a plan is of one volume, and of segments of which it is known; it never exceeds the largest size, the room nor, where one is set, the longest
 //! span; it has at least two inputs, so that planning and merging end; segments of half the largest
 //! size and more are only merged when they overlap too deep.
 
+use std::collections::BTreeMap;
+
+use crate::identity::NodeId;
 use crate::ulid::Ulid;
 
 use super::name::SegmentId;
 use super::segment::SegmentMeta;
+use super::volume::{Volume, VolumeId};
 
 /// What bounds compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,14 +99,46 @@ const CLASS_SMALL: u32 = 2;
 /// The next thing to merge, if anything is worth it. Order does not matter; segments that must
 /// not be touched are left out by the caller.
 pub fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan> {
-    let mut sorted = segments.to_vec();
-    sorted.sort_by_key(|s| (s.first, s.id));
-    let overlap = overlap_group(&sorted, limits).map(|group| (group, Reason::Overlap));
-    let (group, reason) = overlap.or_else(|| {
-        let tier = (0..=CLASS_LAST).rev().find_map(|class| tier_group(&sorted, class, limits));
-        tier.map(|group| (group, Reason::Tier))
+    let volumes = volumes_of(segments);
+    let overlap = || volumes.iter().find_map(|volume| overlap_group(&volume.sorted, limits));
+    let rest = || {
+        let mut closed = volumes.iter().filter(|volume| !volume.may_be_open);
+        closed.find_map(|volume| rest_group(&volume.sorted, limits))
+    };
+    let tier = |class| volumes.iter().find_map(|volume| tier_group(volume, class, limits));
+    let (group, reason) = overlap().map(|group| (group, Reason::Overlap)).or_else(|| {
+        let group = rest().or_else(|| (0..=CLASS_LAST).rev().find_map(tier))?;
+        Some((group, Reason::Tier))
     })?;
     Some(Plan { inputs: group.iter().map(|s| s.id).collect(), reason })
+}
+
+/// The segments of a volume.
+struct OfVolume {
+    /// In the order of their first records.
+    sorted: Vec<SegmentMeta>,
+    /// Somebody may add to it.
+    may_be_open: bool,
+}
+
+/// The segments of each volume. The last one that a store has opened may be open.
+fn volumes_of(segments: &[SegmentMeta]) -> Vec<OfVolume> {
+    let mut groups: BTreeMap<VolumeId, (Volume, Vec<SegmentMeta>)> = BTreeMap::new();
+    let mut last: BTreeMap<NodeId, (u64, VolumeId)> = BTreeMap::new();
+    for segment in segments {
+        let Some(volume) = segment.volume else { continue };
+        groups.entry(volume.id).or_insert_with(|| (volume, Vec::new())).1.push(*segment);
+        let opened = (volume.opened_ms, volume.id);
+        let last = last.entry(volume.opener).or_insert(opened);
+        *last = opened.max(*last);
+    }
+    let of_volume = |(volume, mut sorted): (Volume, Vec<SegmentMeta>)| {
+        sorted.sort_by_key(|s| (s.first, s.id));
+        let is_last = last.get(&volume.opener).is_some_and(|(_, id)| *id == volume.id);
+        let may_be_open = is_last && volume.opener != NodeId(0);
+        OfVolume { sorted, may_be_open }
+    };
+    groups.into_values().map(of_volume).collect()
 }
 
 /// The room that the next merge would need, bytes, where want of room is all that there is no plan
@@ -167,10 +207,11 @@ fn class_of(bytes: u64, limits: &CompactionLimits) -> u32 {
 /// Neighbours of a class, with smaller ones that lie between them: a full group, or one that no
 /// further neighbour fits into, by size or by time.
 fn tier_group(
-    sorted: &[SegmentMeta],
+    volume: &OfVolume,
     class: u32,
     limits: &CompactionLimits,
 ) -> Option<Vec<SegmentMeta>> {
+    let OfVolume { sorted, may_be_open } = volume;
     let is_full = |s: &SegmentMeta| s.file_bytes >= limits.segment_bytes_max / 2;
     let class_of = |s: &SegmentMeta| class_of(s.file_bytes, limits);
     let group_max = if class >= CLASS_SMALL { limits.small_group_max } else { limits.group_max };
@@ -181,7 +222,7 @@ fn tier_group(
         }
         let (mut members, mut sum) = (0, 0u64);
         let mut end = start;
-        let mut is_closed = false;
+        let mut is_closed = !may_be_open;
         let mut newest = first.last;
         for (at, segment) in sorted.iter().enumerate().skip(start) {
             // A larger neighbour ends the group, but smaller ones may still become members.
@@ -217,6 +258,31 @@ fn tier_group(
     None
 }
 
+/// Small neighbours of a volume that nobody adds to, whatever their sizes. Those of the largest class are
+/// left to their tier: all of them would be written again for a few files less.
+fn rest_group(sorted: &[SegmentMeta], limits: &CompactionLimits) -> Option<Vec<SegmentMeta>> {
+    let bytes_max = limits.segment_bytes_max.min(limits.room_bytes);
+    let mut group: Vec<SegmentMeta> = Vec::new();
+    for segment in sorted {
+        let newest = group.iter().map(|s| s.last).fold(segment.last, Ulid::max);
+        let oldest = group.first().unwrap_or(segment).first;
+        let is_large = class_of(segment.file_bytes, limits) == 0;
+        let fits = bytes_of(&group).saturating_add(segment.file_bytes) <= bytes_max
+            && span_ms(oldest, newest) <= limits.span_ms_max
+            && group.len() < limits.inputs_max;
+        if is_large || !fits {
+            if group.len() > 1 {
+                break;
+            }
+            group.clear();
+        }
+        if !is_large {
+            group.push(*segment);
+        }
+    }
+    (group.len() > 1).then_some(group)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,7 +298,13 @@ mod tests {
             record_count: 1,
             text_bytes: file_bytes,
             file_bytes,
+            volume: Some(volume(1)),
         }
+    }
+
+    fn volume(number: u64) -> Volume {
+        let (id, opener) = (VolumeId(u128::from(number)), NodeId(1));
+        Volume { id, opener, opened_ms: number }
     }
 
     /// What merging does to the set, and how many bytes it wrote.
@@ -285,6 +357,46 @@ mod tests {
             assert!(factor <= 2.1, "{bytes}: {factor}");
             assert!(most <= 400 / 10 + 20, "{bytes}: {most} segments");
         }
+    }
+
+    #[test]
+    fn nothing_is_merged_across_volumes_and_nothing_of_which_none_is_known() {
+        let limits = CompactionLimits::default();
+        let of =
+            |number, id| SegmentMeta { volume: number, ..segment(id, (id * 10, id * 10 + 5), MIB) };
+        let mixed: Vec<_> = (0..80).map(|n| of(Some(volume(1 + n % 2)), n)).collect();
+        let found = plan(&mixed, &limits).unwrap();
+        assert_eq!(found.inputs, (0..40).map(|n| SegmentId(2 * n)).collect::<Vec<_>>());
+        assert_eq!(plan(&(0..80).map(|n| of(None, n)).collect::<Vec<_>>(), &limits), None);
+        let deep: Vec<_> = (0..12)
+            .map(|n| SegmentMeta { volume: Some(volume(n % 2)), ..segment(n, (n, 100), MIB) })
+            .collect();
+        assert_eq!(plan(&deep[..8], &limits).map(|plan| plan.reason), Some(Reason::Tier));
+        let restored = Volume { opener: NodeId(2), ..volume(7) };
+        assert_eq!(plan(&[of(Some(restored), 1), of(Some(volume(1)), 2)], &limits), None);
+    }
+
+    #[test]
+    fn a_trickle_over_a_whole_retention_of_volumes_stays_few_segments() {
+        const HOUR_MS: u64 = 3_600_000;
+        let limits = CompactionLimits { span_ms_max: HOUR_MS, ..CompactionLimits::default() };
+        let (mut segments, mut written) = (Vec::new(), 0);
+        for n in 0..8 * 1_200 {
+            let volume = Some(volume(n / 1_200));
+            segments
+                .push(SegmentMeta { volume, ..segment(n, (n * 3_000, n * 3_000 + 4_000), 45_000) });
+            written += 45_000;
+            let mut id = (n + 1) << 32;
+            while let Some(plan) = plan(&segments, &limits) {
+                let of = segments.iter().find(|s| s.id == plan.inputs[0]).unwrap().volume;
+                written += apply(&mut segments, &plan, id);
+                segments.last_mut().unwrap().volume = of;
+                id += 1;
+            }
+        }
+        assert!(segments.len() <= 120, "{}", segments.len());
+        let factor = written as f64 / (8.0 * 1_200.0 * 45_000.0);
+        assert!(factor <= 4.0, "{factor}");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! Invariants: the output is durable and in the catalogue before any input leaves it; inputs are read
 //! through no map; those of which records are damaged are not replaced, but marked, and never compacted
 //! again; those of which the storage refused a read are left alone for some plans and then tried again;
-//! as many records come out as went in, less copies (checked before publishing).
+//! as many records come out as went in, less copies, and the same ones, as far as footers tell (checked
+//! before publishing); what comes out belongs to the volume of what went in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -95,7 +96,10 @@ pub fn compact(
     let inputs: Vec<_> =
         snapshot.iter().filter(|s| plan.inputs.contains(&s.meta().id)).cloned().collect();
     drop(snapshot);
-    let writer = SegmentWriter::new(catalogue.directory(), options);
+    let Some(volume) = inputs.first().and_then(|input| input.meta().volume) else {
+        return Ok(None);
+    };
+    let writer = SegmentWriter::new(catalogue.directory(), options).in_volume(volume);
     let mut run = Run { inputs, writer, cancel, duplicate_count: 0, copied_slab_count: 0 };
     for step in steps(&run.open()?) {
         run.step(step)?;

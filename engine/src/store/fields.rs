@@ -34,6 +34,10 @@ impl Put {
         self.bytes(&value.to_bytes())
     }
 
+    pub(super) fn u128(&mut self, value: u128) -> &mut Self {
+        self.bytes(&value.to_be_bytes())
+    }
+
     /// Appends the checksum of everything before it.
     pub(super) fn checksum(&mut self) -> &mut Self {
         let crc = crc32fast::hash(&self.0);
@@ -76,6 +80,10 @@ impl<'a> Take<'a> {
 
     pub(super) fn ulid(&mut self) -> Option<Ulid> {
         self.array::<ULID_BYTES>().map(Ulid::from_bytes)
+    }
+
+    pub(super) fn u128(&mut self) -> Option<u128> {
+        self.array().map(u128::from_be_bytes)
     }
 }
 

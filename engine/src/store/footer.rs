@@ -1,29 +1,34 @@
-//! The footer of a store segment: which slabs it has, what it holds, which inputs it replaces. It
+//! The footer of a store segment: which slabs it has, what it holds, which volume it belongs to, which
+//! inputs it replaces. It
 //! is the last thing in the file; a tail of fixed size at the very end says where it starts.
 //! `docs/format-store.md` §8 has the byte table.
 //!
 //! Invariants: the footer repeats each slab's trailer byte for byte; slabs follow each other
 //! without a gap from offset 0 and neither their spans nor their ULID ranges overlap (checked on
-//! decoding). Whatever a footer says of a slab is verified against the slab before it is used.
+//! decoding). Whatever a footer says of a slab is verified against the slab before it is used. A
+//! coverage that is known in full counts as many records as the slabs do.
 
 use crate::damage::DamageKind;
+use crate::identity::NodeId;
 use crate::limits::{
     FOOTER_BYTES_MAX, FOOTER_INPUTS_MAX, FOOTER_TOPICS_MAX, SEGMENT_SLABS_MAX, TOPIC_LEN_MAX,
 };
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
+use super::coverage::{Coverage, Digest};
 use super::fields::{Put, Take, ends_with_checksum};
 use super::index::TopicStats;
 use super::name::SegmentId;
 use super::slab::{SlabTrailer, TRAILER_LEN};
+use super::volume::{Volume, VolumeId};
 
 /// First bytes of a footer.
 pub const FOOTER_MAGIC: [u8; 8] = *b"\x89OKLFTR\n";
 /// First bytes of the tail.
 pub const TAIL_MAGIC: [u8; 8] = *b"\x89OKLEOF\n";
 /// Version of footer and tail.
-pub const FOOTER_VERSION: u16 = 1;
+pub const FOOTER_VERSION: u16 = 2;
 /// Length of the tail, bytes.
 pub const TAIL_LEN: usize = 32;
 
@@ -38,26 +43,39 @@ pub struct SlabEntry {
     pub trailer: SlabTrailer,
 }
 
+/// An ingest segment of which all that its digest names is in a store segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IngestInput {
+    /// Its identity.
+    pub id: u128,
+    /// Of the coverage that was taken from it.
+    pub digest: Digest,
+}
+
 /// What a segment was made from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inputs {
     /// Ingest segments.
-    pub ingest: Vec<u128>,
+    pub ingest: Vec<IngestInput>,
     /// Store segments.
     pub store: Vec<SegmentId>,
 }
 
 /// The footer's contents.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Footer {
     /// The segment's identity, as in its name.
     pub id: SegmentId,
+    /// The volume that it belongs to.
+    pub volume: Volume,
     /// Slabs in ULID order.
     pub slabs: Vec<SlabEntry>,
     /// Totals per topic, by name; at most [`FOOTER_TOPICS_MAX`].
     pub topics: Vec<TopicStats>,
     /// Whether all topics are listed.
     pub topics_complete: bool,
+    /// Which records it holds.
+    pub coverage: Coverage,
     /// What it replaces.
     pub inputs: Inputs,
 }
@@ -89,6 +107,7 @@ impl Footer {
         put.bytes(&FOOTER_MAGIC).u16(FOOTER_VERSION).u8(u8::from(self.topics_complete)).u8(0);
         put.u32(self.slabs.len() as u32).u64(self.id.0).u64(self.record_count());
         put.u64(self.text_bytes());
+        put.u128(self.volume.id.0).u128(self.volume.opener.0).u64(self.volume.opened_ms);
         for slab in &self.slabs {
             put.u64(slab.offset).bytes(&slab.trailer.encode());
         }
@@ -98,9 +117,10 @@ impl Footer {
             put.u64(stats.record_count).u64(stats.text_bytes);
             put.u64(stats.first_ms).u64(stats.last_ms);
         }
+        self.coverage.put(&mut put);
         put.u32(self.inputs.ingest.len() as u32);
-        for id in &self.inputs.ingest {
-            put.bytes(&id.to_be_bytes());
+        for input in &self.inputs.ingest {
+            put.u128(input.id).u128(input.digest.0);
         }
         put.u32(self.inputs.store.len() as u32);
         for id in &self.inputs.store {
@@ -136,6 +156,8 @@ impl Footer {
         take.u8()?;
         let slab_count = take.u32().filter(|&n| n as usize <= SEGMENT_SLABS_MAX)?;
         let (id, records, text_bytes) = (take.u64()?, take.u64()?, take.u64()?);
+        let (volume, opener, opened_ms) = (take.u128()?, take.u128()?, take.u64()?);
+        let volume = Volume { id: VolumeId(volume), opener: NodeId(opener), opened_ms };
         // Vectors grow as entries are read, so that a count alone allocates nothing.
         let mut slabs = Vec::new();
         for _ in 0..slab_count {
@@ -144,19 +166,22 @@ impl Footer {
             slabs.push(SlabEntry { offset, trailer });
         }
         let topics = Self::take_topics(take)?;
+        let coverage = Coverage::take(take)?;
         let mut inputs = Inputs::default();
         for _ in 0..take.u32().filter(|&n| n as usize <= FOOTER_INPUTS_MAX)? {
-            inputs.ingest.push(take.ulid()?.0);
+            inputs.ingest.push(IngestInput { id: take.u128()?, digest: Digest(take.u128()?) });
         }
         for _ in 0..take.u32().filter(|&n| n as usize <= FOOTER_INPUTS_MAX)? {
             inputs.store.push(SegmentId(take.u64()?));
         }
-        let footer = Self { id: SegmentId(id), slabs, topics, topics_complete, inputs };
+        let id = SegmentId(id);
+        let footer = Self { id, volume, slabs, topics, topics_complete, coverage, inputs };
         let sum = |field: fn(&SlabEntry) -> u64| {
             footer.slabs.iter().map(field).try_fold(0u64, u64::checked_add)
         };
         let agrees = sum(|s| s.trailer.record_count) == Some(records)
-            && sum(|s| s.trailer.text_bytes) == Some(text_bytes);
+            && sum(|s| s.trailer.text_bytes) == Some(text_bytes)
+            && footer.coverage.may_be_of(records);
         agrees.then_some(footer)
     }
 
@@ -246,6 +271,7 @@ const _: () = assert!(TOPIC_LEN_MAX <= u8::MAX as usize, "a name's length is one
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::coverage::Interval;
     use crate::store::slab::Section;
     use proptest::prelude::*;
 
@@ -277,7 +303,15 @@ mod tests {
             slabs: vec![slab(0), slab(1)],
             topics: vec![topic(b"a"), topic(b"b")],
             topics_complete: true,
-            inputs: Inputs { ingest: vec![1 << 100, 7], store: vec![SegmentId(8)] },
+            volume: Volume { id: VolumeId(1 << 90), opener: NodeId(5), opened_ms: 6 },
+            coverage: Coverage::of(vec![
+                Interval { stream: 0, first_ms: 0, from: 1, to: 5, last_ms: 0 },
+                Interval { stream: 0, first_ms: 0, from: 11, to: 15, last_ms: 0 },
+            ]),
+            inputs: Inputs {
+                ingest: vec![IngestInput { id: 1 << 100, digest: Digest(7) }],
+                store: vec![SegmentId(8)],
+            },
         }
     }
 
@@ -293,7 +327,10 @@ mod tests {
         let file_len = 2048 + (body.len() + TAIL_LEN) as u64;
         let tail = Tail::decode(&tail, file_len).unwrap();
         assert_eq!((tail.footer_offset(), tail.footer_len as usize), (2048, body.len()));
-        assert_eq!(Footer::decode(&body, 2048), Ok(footer()));
+        let back = Footer::decode(&body, 2048).unwrap();
+        assert_eq!(back.encode(), footer().encode());
+        assert_eq!((back.volume, back.inputs), (footer().volume, footer().inputs));
+        assert!(back.coverage.is_same(&footer().coverage));
         assert!(Footer::decode(&body, 2049).is_err(), "a footer that is somewhere else");
     }
 
@@ -320,8 +357,17 @@ mod tests {
         let mut gap = footer();
         gap.slabs[1].offset += 64;
         for bad in [overlap, gap] {
-            assert_eq!(Footer::decode(&split(&bad).0, bad.offset()), Err(MALFORMED));
+            assert_eq!(Footer::decode(&split(&bad).0, bad.offset()).err(), Some(MALFORMED));
         }
+    }
+
+    #[test]
+    fn a_coverage_that_counts_other_records_than_the_slabs_is_refused() {
+        let mut bad = footer();
+        bad.coverage = bad.coverage.intersection(&Coverage::of(vec![bad.coverage.intervals()[0]]));
+        assert_eq!(Footer::decode(&split(&bad).0, bad.offset()).err(), Some(MALFORMED));
+        bad.coverage = bad.coverage.of_records(10);
+        assert!(Footer::decode(&split(&bad).0, bad.offset()).is_ok(), "it says that it is not all");
     }
 
     proptest! {

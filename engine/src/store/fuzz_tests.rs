@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 use proptest::prelude::*;
 
 use super::block::BlockHeader;
-use super::footer::{Footer, Inputs};
+use super::coverage::Digest;
+use super::footer::{Footer, IngestInput, Inputs};
 use super::index::SlabIndex;
 use super::name::SegmentId;
 use super::open;
@@ -38,7 +39,8 @@ fn seeds() -> &'static Seeds {
         let all: Vec<Record> = (0..60).map(|n| record(1, n)).collect();
         let mut writer = SegmentWriter::new(&store, WriterOptions::default());
         append_all(&mut writer, &all[..30]);
-        let inputs = Inputs { ingest: vec![7, 1 << 90], store: vec![SegmentId(5)] };
+        let input = |id| IngestInput { id, digest: Digest(id + 1) };
+        let inputs = Inputs { ingest: vec![input(7), input(1 << 90)], store: vec![SegmentId(5)] };
         let big_blocks = writer.finish(inputs).unwrap().unwrap();
         let segments = [big_blocks, write(&store, SMALL, &all), write(&store, PACKED, &all)];
         let mut seeds = Seeds {

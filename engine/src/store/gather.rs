@@ -6,7 +6,8 @@
 //!
 //! Invariants: one gather at a time; inputs are committed only after the segment that holds their
 //! records is durable here and on all other stores that the replication factor asks for, and is
-//! published; on any failure they are failed, that is, returned to be claimed again. With fewer
+//! published; on any failure they are failed, that is, returned to be claimed again, as are those that
+//! turn out to hold other records. With fewer
 //! stores than the factor nothing is claimed. Answers to an earlier gather are ignored. Each
 //! failure halves what is claimed next and each success doubles it again: on a disk with little
 //! room a smaller segment may still fit, and what it frees makes room for the next.
@@ -100,6 +101,8 @@ pub enum Event {
     PublishFailed(GatherNumber),
     /// Answers [`Action::Commit`].
     Committed(GatherNumber),
+    /// Answers [`Action::Commit`]: some inputs hold other records than the segment, and were returned.
+    CommitRefused(GatherNumber),
     /// Answers [`Action::Fail`].
     Failed(GatherNumber),
     /// Time has passed.
@@ -276,6 +279,10 @@ impl Gather {
             (Phase::Ending, Event::Committed(number)) if number == current => {
                 self.failures = 0;
                 self.halvings = self.halvings.saturating_sub(1);
+                self.phase = Phase::Idle;
+            }
+            (Phase::Ending, Event::CommitRefused(number)) if number == current => {
+                self.back_off(now_ms);
                 self.phase = Phase::Idle;
             }
             (Phase::Ending, Event::Failed(number)) if number == current => {

@@ -7,10 +7,11 @@
 //! which records are damaged is set aside after what could be read was published; where the storage
 //! refused to read, the ingest side is told, which offers the input again when it can be read, and the
 //! others are gathered without it. A claim is renewed for as long as there is work for it, so that
-//! none expires under a gather that is slow; a gather whose inputs somebody else has stored ends.
+//! none expires under a gather that is slow; a gather whose inputs somebody else has stored ends. A commit
+//! names which records of each input are in the segment, as they were written; an input that holds others
+//! is the ingest side's to keep.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,13 +23,15 @@ use crate::ingest::segment::Segment;
 use crate::storage::Refusal;
 
 use super::catalogue::Catalogue;
-use super::footer::Inputs;
+use super::coverage::Coverage;
+use super::footer::{IngestInput, Inputs};
 use super::gather::{
     Action, Available, Event, Gather, GatherLimits, GatherNumber, GatherState, StoreId,
 };
+pub use super::gather_error::GatherError;
 use super::merge::{Merge, MergeInput};
 use super::segment::SegmentMeta;
-use super::writer::{SealedSegment, SegmentWriter, WriteError, WriterOptions};
+use super::writer::{SealedSegment, SegmentWriter, WriterOptions};
 
 /// Time between renewals of a claim, milliseconds: a fraction of the shortest time that a claim may
 /// be let stand for, and rare enough that small chunks do not pay for it.
@@ -65,6 +68,15 @@ impl From<Arc<Segment>> for ClaimedInput {
 /// An input of which some was not read, and what.
 pub type NotRead = (u128, Vec<Damage>);
 
+/// What is in the store of an ingest segment.
+#[derive(Debug, Clone)]
+pub struct StoredInput {
+    /// Its identity.
+    pub id: u128,
+    /// Which of its records.
+    pub coverage: Coverage,
+}
+
 /// What others have to do.
 #[derive(Debug)]
 pub enum Effect {
@@ -88,11 +100,12 @@ pub enum Effect {
         gather: GatherNumber,
         /// Its claim.
         token: ClaimToken,
-        /// Inputs that may go: their records are in the store. What somebody else has committed
-        /// before is to be left alone.
-        whole: Vec<u128>,
-        /// Inputs whose files are to be kept under another name.
-        damaged: Vec<NotRead>,
+        /// Inputs that may go if these are all records that they hold. What somebody else has
+        /// committed before is to be left alone.
+        whole: Vec<StoredInput>,
+        /// Inputs whose files are to be kept under another name, unless more of them can be read than
+        /// this; and what could not.
+        damaged: Vec<(StoredInput, Vec<Damage>)>,
     },
     /// What was claimed is free to be claimed again. Answered by [`GatherRun::on_failed`].
     Fail {
@@ -116,37 +129,6 @@ pub enum Step {
     /// Nothing until then, milliseconds; `None`: until there is news.
     Wait(Option<u64>),
 }
-
-/// Why a gather did not succeed.
-#[derive(Debug)]
-pub enum GatherError {
-    /// The inputs could not be claimed.
-    Claim(io::Error),
-    /// The storage refused a read of an input.
-    Read(Damage),
-    /// The segment could not be written.
-    Write(WriteError),
-    /// It was cancelled.
-    Cancelled,
-    /// Somebody else has stored every input meanwhile.
-    StoredByOthers,
-}
-
-impl fmt::Display for GatherError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Claim(error) => write!(f, "cannot claim ingest segments: {error}"),
-            Self::Read(damage) => damage.fmt(f),
-            Self::Write(error) => error.fmt(f),
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::StoredByOthers => {
-                f.write_str("all that was claimed has been stored under another claim")
-            }
-        }
-    }
-}
-
-impl std::error::Error for GatherError {}
 
 /// What came of a gather, for logs and metrics.
 #[derive(Debug)]
@@ -213,6 +195,8 @@ pub struct GatherRun {
     sealed: Option<SealedSegment>,
     duplicate_count: u64,
     damage: BTreeMap<u128, Vec<Damage>>,
+    /// What was taken of each input.
+    covered: BTreeMap<u128, Coverage>,
     unread: Vec<NotRead>,
     outcomes: Vec<Outcome>,
     is_cancelled: bool,
@@ -230,6 +214,7 @@ impl GatherRun {
             sealed: None,
             duplicate_count: 0,
             damage: BTreeMap::new(),
+            covered: BTreeMap::new(),
             unread: Vec::new(),
             outcomes: Vec::new(),
             is_cancelled: false,
@@ -344,6 +329,7 @@ impl GatherRun {
     fn clear(&mut self) -> Option<ClaimToken> {
         self.sealed = None;
         self.damage.clear();
+        self.covered.clear();
         self.claim.take().map(|claim| claim.token)
     }
 
@@ -395,11 +381,17 @@ impl GatherRun {
         self.machine.handle(now_ms, event(gather, store));
     }
 
-    /// Answers [`Effect::Commit`].
-    pub fn on_committed(&mut self, now_ms: u64, gather: GatherNumber) {
-        if self.is_asked(gather) {
-            self.machine.handle(now_ms, Event::Committed(gather));
+    /// Answers [`Effect::Commit`]: how many of the inputs that might go hold other records. They are free
+    /// to be claimed again.
+    pub fn on_committed(&mut self, now_ms: u64, gather: GatherNumber, kept: usize) {
+        if !self.is_asked(gather) {
+            return;
         }
+        if kept == 0 {
+            return self.machine.handle(now_ms, Event::Committed(gather));
+        }
+        self.fail(GatherError::OtherRecords(kept));
+        self.machine.handle(now_ms, Event::CommitRefused(gather));
     }
 
     /// Answers [`Effect::Fail`].
@@ -426,12 +418,18 @@ impl GatherRun {
         now_ms: u64,
     ) -> Step {
         let mut damage = std::mem::take(&mut self.damage);
+        let mut covered = std::mem::take(&mut self.covered);
         let Some(token) = self.clear() else {
             self.machine.handle(now_ms, Event::Committed(gather));
             return Step::GoOn;
         };
-        let mut of = |input: u128| (input, damage.remove(&input).unwrap_or_default());
-        let damaged = damaged.into_iter().map(&mut of).collect();
+        let mut stored = |id: u128| {
+            let coverage = covered.remove(&id).unwrap_or_default();
+            StoredInput { id, coverage }
+        };
+        let whole = whole.into_iter().map(&mut stored).collect();
+        let of = |id: u128| (stored(id), damage.remove(&id).unwrap_or_default());
+        let damaged = damaged.into_iter().map(of).collect();
         self.phase = Phase::Asked(gather);
         Step::Ask(Effect::Commit { gather, token, whole, damaged })
     }
@@ -459,6 +457,7 @@ impl GatherRun {
             }
         }
         let writer = SegmentWriter::new(self.catalogue.directory(), self.options);
+        let writer = writer.in_volume(self.catalogue.volume());
         let merging = Merging { merge: Merge::new(inputs), writer, ids };
         self.phase = Phase::Merging(gather, Box::new(merging));
         Step::GoOn
@@ -492,6 +491,7 @@ impl GatherRun {
         for (number, damage) in report.damage {
             self.damage.entry(ids[number]).or_default().push(damage);
         }
+        self.covered = ids.into_iter().zip(report.covered).collect();
         if let Some(damage) = self.note_unread() {
             return self.merge_failed(gather, GatherError::Read(damage), now_ms);
         }
@@ -501,7 +501,12 @@ impl GatherRun {
             self.damage.get(id).is_some_and(|damage| damage.iter().any(Damage::loses_records))
         };
         let inputs = self.claim.iter().flat_map(|claim| &claim.inputs);
-        let ingest = inputs.map(|input| input.id).filter(|id| !has_lost(id)).collect();
+        let named = |id: u128| {
+            let digest = self.covered.get(&id)?.digest()?;
+            Some(IngestInput { id, digest })
+        };
+        let whole = inputs.map(|input| input.id).filter(|id| !has_lost(id));
+        let ingest = whole.filter_map(named).collect();
         let sealed = match writer.seal(Inputs { ingest, store: Vec::new() }) {
             Ok(sealed) => sealed,
             Err(error) => return self.merge_failed(gather, GatherError::Write(error), now_ms),

@@ -5,7 +5,10 @@ use crate::storage::Storage;
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 use crate::store::StoreDirectory;
 use crate::store::name::IdSource;
-use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+use crate::store::testing::{
+    Record, SMALL, coverage_of_records, directory, read_all, record, write,
+};
+use crate::store::writer::WriteError;
 use crate::ulid::Ulid;
 use std::fs;
 
@@ -20,7 +23,16 @@ struct Source {
     stored_by_others: bool,
     /// Could not be read, and wait for that.
     kept: Vec<ClaimedInput>,
+    /// Has grown by a record since it was read.
+    more: Option<u128>,
     log: Vec<String>,
+}
+
+/// Of what can be read of it.
+fn coverage_of(part: &dyn Part) -> Coverage {
+    let Ok(open) = part.open_to_move() else { return Coverage::default() };
+    let tables = (0..open.chunks().len()).filter_map(|index| open.read(index).ok());
+    tables.fold(Coverage::default(), |all, chunk| all.union(&Coverage::of_table(&chunk.table)))
 }
 
 impl Source {
@@ -40,12 +52,26 @@ impl Source {
         Claimed { token: TOKEN, inputs }
     }
 
-    fn commit(&mut self, whole: &[u128], damaged: &[NotRead]) {
-        self.take(whole, "commit");
+    /// Says how many inputs hold other records.
+    fn commit(&mut self, whole: &[StoredInput], damaged: &[(StoredInput, Vec<Damage>)]) -> usize {
+        let (mut ids, mut kept) = (Vec::new(), 0);
+        for input in whole {
+            let claimed = self.claimed.iter().find(|claimed| claimed.id == input.id).unwrap();
+            assert!(coverage_of(&*claimed.part).is_same(&input.coverage));
+            if self.more == Some(input.id) {
+                kept += 1;
+            } else {
+                ids.push(input.id);
+            }
+        }
+        self.take(&ids, "commit");
         for (input, damage) in damaged {
             assert!(!damage.is_empty());
-            self.take(&[*input], "set aside");
+            let taken = self.take(&[input.id], "set aside");
+            let readable = coverage_of(&*taken[0].part);
+            assert!(readable.is_same(&input.coverage), "what could be read was stored");
         }
+        kept
     }
 
     fn fail(&mut self, unread: &[NotRead]) {
@@ -154,9 +180,12 @@ impl Fixture {
             }
             Effect::Commit { gather, token, whole, damaged } => {
                 assert_eq!(token, TOKEN);
-                self.source.commit(&whole, &damaged);
-                self.run.on_committed(now_ms, gather);
-                return true;
+                let kept = self.source.commit(&whole, &damaged);
+                if kept > 0 {
+                    self.source.fail(&[]);
+                }
+                self.run.on_committed(now_ms, gather, kept);
+                return kept == 0;
             }
             Effect::Fail { gather, token, unread } => {
                 assert_eq!(token, TOKEN);
@@ -208,7 +237,30 @@ fn inputs_become_one_segment_and_are_committed() {
     let snapshot = f.catalogue.snapshot();
     let loaded =
         crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
-    assert_eq!(loaded.unwrap().inputs.ingest, [1, 2]);
+    let loaded = loaded.unwrap();
+    let named = |id, from, to| {
+        let digest = coverage_of_records(&records(from, to)).digest().unwrap();
+        IngestInput { id, digest }
+    };
+    assert_eq!(loaded.inputs.ingest, [named(1, 0, 20), named(2, 10, 40)]);
+    assert!(loaded.coverage.unwrap().is_same(&coverage_of_records(&records(0, 40))));
+    assert_eq!(loaded.segment.meta().volume, Some(f.catalogue.volume()));
+}
+
+#[test]
+fn an_input_that_holds_other_records_than_were_stored_stays() {
+    let mut f = fixture();
+    f.add(1, &records(0, 20));
+    f.add(2, &records(20, 30));
+    f.source.more = Some(2);
+    let turn = f.turn(0);
+    assert!(matches!(turn.error, Some(GatherError::OtherRecords(1))), "{:?}", turn.error);
+    assert_eq!((f.log(), turn.goes_on), (vec!["commit [1]".into(), "fail [2]".into()], false));
+    assert_eq!(f.run.state(), GatherState::BackingOff);
+    assert_eq!(f.stored(), records(0, 30), "what was read is there, twice if need be");
+    f.source.more = None;
+    assert!(f.turn(300).error.is_none());
+    assert_eq!(f.log(), ["commit [2]"]);
 }
 
 #[test]
@@ -240,7 +292,8 @@ fn what_can_be_read_of_a_damaged_input_goes_on_and_the_input_is_set_aside() {
     let snapshot = f.catalogue.snapshot();
     let loaded =
         crate::store::segment::StoreSegment::load(f.catalogue.directory(), snapshot[0].path());
-    assert_eq!(loaded.unwrap().inputs.ingest, [2], "the others may not be deleted");
+    let named: Vec<u128> = loaded.unwrap().inputs.ingest.iter().map(|input| input.id).collect();
+    assert_eq!(named, [2], "the others may not be deleted");
 }
 
 #[test]

@@ -7,12 +7,14 @@ use std::fs;
 use super::block::BlockHeader;
 use super::codec::{CODEC_NONE, CODEC_ZSTD};
 use super::fields::aligned;
-use super::footer::Inputs;
+use super::footer::{IngestInput, Inputs};
 use super::name::{IdSource, Name, SegmentId};
-use super::testing::{Record, append_all, directory, read_all};
+use super::testing::{Record, append_all, coverage_of_records, directory, read_all};
+use super::volume::{Volume, VolumeId};
 use super::writer::{SegmentWriter, WriterOptions};
 use super::{StoreDirectory, open};
 use crate::decoded::Decoders;
+use crate::identity::NodeId;
 use crate::storage::OsStorage;
 use crate::ulid::Ulid;
 use std::path::Path;
@@ -34,12 +36,21 @@ fn example() -> Vec<Record> {
     ]
 }
 
+/// The ingest segment that they came from held the first two of them.
+fn example_input() -> IngestInput {
+    let digest = coverage_of_records(&example()[..2]).digest().unwrap();
+    IngestInput { id: 0x018b_cfe5_6800_1111_2222_3333_4444_5555, digest }
+}
+
 fn write_example(path: &Path) -> Vec<u8> {
     let ids = IdSource::seeded(42);
     let directory = Arc::new(StoreDirectory::new(Arc::new(OsStorage), path.to_owned(), ids));
-    let mut writer = SegmentWriter::new(&directory, WriterOptions::default());
+    let opener = NodeId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+    let volume = Volume { id: VolumeId(0x5 << 124 | 0xabc), opener, opened_ms: 1_700_000_000_000 };
+    let writer = SegmentWriter::new(&directory, WriterOptions::default());
+    let mut writer = writer.in_volume(volume);
     append_all(&mut writer, &example());
-    let inputs = Inputs { ingest: vec![0x018b_cfe5_6800_1111_2222_3333_4444_5555], store: vec![] };
+    let inputs = Inputs { ingest: vec![example_input()], store: vec![] };
     let segment = writer.finish(inputs).unwrap().unwrap();
     fs::read(segment.path()).unwrap()
 }
@@ -96,7 +107,9 @@ fn the_example_on_the_page_is_what_is_written_and_read() {
     let directory = directory(temp.path());
     let loaded = super::segment::StoreSegment::load(&directory, &path).unwrap();
     assert_eq!(read_all(&loaded.segment), (example(), Vec::new()));
-    assert_eq!(loaded.inputs.ingest, [0x018b_cfe5_6800_1111_2222_3333_4444_5555]);
+    assert_eq!(loaded.inputs.ingest, [example_input()]);
+    assert!(loaded.coverage.unwrap().is_same(&coverage_of_records(&example())));
+    assert_eq!(loaded.segment.meta().volume, Some(footer.volume));
     assert_eq!(aligned(footer.offset()), footer.offset());
     assert_ne!(footer.id, SegmentId(0));
 }

@@ -16,6 +16,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::run_table::{Run, offset_after};
 use crate::ulid::Ulid;
 
+use super::coverage::{Coverage, CoverageBuilder, Interval};
 use super::writer::{Piece, SegmentWriter, TopicCache, WriteError};
 
 /// An open part and the file it lies in (for damages; empty for one in memory).
@@ -27,7 +28,7 @@ pub struct MergeInput {
 }
 
 /// What a merge did.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct MergeReport {
     /// Records written.
     pub record_count: u64,
@@ -35,6 +36,8 @@ pub struct MergeReport {
     pub duplicate_count: u64,
     /// What could not be read, by the input's place in the list.
     pub damage: Vec<(usize, Damage)>,
+    /// Which of its records are in the output, for each input.
+    pub covered: Vec<Coverage>,
 }
 
 /// Why a merge ended early. The writer is to be dropped; the inputs are untouched.
@@ -107,7 +110,8 @@ impl Merge {
 
     /// What it did so far.
     pub fn into_report(self) -> MergeReport {
-        self.report
+        let covered = self.cursors.into_iter().map(|cursor| cursor.covered.finish()).collect();
+        MergeReport { covered, ..self.report }
     }
 }
 
@@ -145,12 +149,14 @@ struct Cursor {
     /// Last record of the chunk before: the next one has to come after it.
     previous: Option<Ulid>,
     damage: Vec<Damage>,
+    /// What of it is in the output.
+    covered: CoverageBuilder,
 }
 
 impl Cursor {
-    const fn new(input: MergeInput) -> Self {
-        let damage = Vec::new();
-        Self { input, next_chunk: 0, open: None, previous: None, damage }
+    fn new(input: MergeInput) -> Self {
+        let (damage, covered) = (Vec::new(), CoverageBuilder::default());
+        Self { input, next_chunk: 0, open: None, previous: None, damage, covered }
     }
 
     /// The next record, as far as is known without reading; `None` at the end.
@@ -230,7 +236,7 @@ impl Cursor {
                 return Ok(());
             }
             match open.write_run(&run, writer, report) {
-                Ok(()) => {}
+                Ok(()) => self.covered.add(Interval::of_run(&run)),
                 Err(WriteError::NotLines) => self.pass_over(DamageKind::Malformed("text")),
                 Err(error) => return Err(error),
             }

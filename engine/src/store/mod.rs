@@ -4,6 +4,7 @@
 //! - writing one: [`writer`], fed by [`merge`];
 //! - reading one: [`open`], [`segment`];
 //! - the set of them: [`catalogue`], opened by [`recover`];
+//! - which records a segment holds: [`coverage`]; which segments stay together: [`volume`];
 //! - when what is done: [`gather`] (ingest segments become a store segment), [`compaction`] and
 //!   [`retention`] (expired segments go to the [`trash`] and from there).
 //!
@@ -16,6 +17,7 @@ pub mod catalogue;
 pub mod codec;
 pub mod compaction;
 pub mod compaction_run;
+pub mod coverage;
 pub mod footer;
 pub mod gather;
 pub mod gather_run;
@@ -30,6 +32,7 @@ pub mod segment;
 mod signatures;
 pub mod slab;
 pub mod trash;
+pub mod volume;
 mod write_error;
 pub mod writer;
 
@@ -38,6 +41,7 @@ mod amplification_tests;
 mod fields;
 #[cfg(test)]
 mod fuzz_tests;
+mod gather_error;
 #[cfg(test)]
 mod golden_tests;
 mod known_damage;
@@ -53,10 +57,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::caches::Caches;
-use crate::identity::{IDENTITY_FILE, Identity, IdentityKeeper};
+use crate::identity::{IDENTITY_FILE, Identity, IdentityKeeper, NodeId};
 use crate::storage::Storage;
 
 use name::IdSource;
+use volume::{Volume, VolumeId};
 
 /// The directory that holds store segments.
 pub struct StoreDirectory {
@@ -118,6 +123,16 @@ impl StoreDirectory {
         begun.map_err(|e| io::Error::new(e.kind(), format!("{IDENTITY_FILE} beside it: {e}")))
     }
 
+    /// A name for a volume.
+    pub fn new_volume_id(&self) -> VolumeId {
+        VolumeId(u128::from(self.ids.next_id()) << 64 | u128::from(self.ids.next_id()))
+    }
+
+    /// A volume that nobody adds to.
+    pub(crate) fn lone_volume(&self) -> Volume {
+        Volume { id: self.new_volume_id(), opener: NodeId(0), opened_ms: 0 }
+    }
+
     /// Looks whether it is where it was. An error: another one has its place, or nobody knows: what is
     /// made in it is no promise to anybody.
     pub fn look(&self) -> io::Result<()> {
@@ -164,7 +179,7 @@ impl fmt::Debug for StoreDirectory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{NodeId, Side};
+    use crate::identity::Side;
     use crate::storage::OsStorage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::footer::Inputs;

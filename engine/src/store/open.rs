@@ -15,6 +15,7 @@ use crate::chunk::TopicList;
 use crate::damage::{Damage, DamageKind};
 use crate::decoded::Decoders;
 use crate::limits::BLOCK_ALIGNMENT;
+use crate::run_table::RunTable;
 use crate::signature::{Matrix, SIGNATURE_SCHEME};
 use crate::storage::{Bytes, Refusal};
 use crate::ulid::Ulid;
@@ -48,7 +49,7 @@ pub struct FoundSlab {
 }
 
 /// A segment's structure.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Found {
     /// The footer, when it is whole.
     pub footer: Option<Footer>,
@@ -412,14 +413,14 @@ pub(super) fn verify_block(
     decoders: &Decoders,
     bytes: &[u8],
     header: &BlockHeader,
-) -> Result<(), DamageKind> {
+) -> Result<RunTable, DamageKind> {
     let bytes = bytes.get(..header.used_len() as usize).ok_or(DamageKind::Truncated("block"))?;
     if BlockHeader::decode(bytes)? != *header {
         return Err(DamageKind::Malformed("block header"));
     }
     let (table, text) = bytes[BLOCK_HEADER_LEN..].split_at(header.table_len as usize);
     header.check_text(text)?;
-    header.decode_table(decoders, table).map(|_| ())
+    header.decode_table(decoders, table)
 }
 
 struct SlabIds {

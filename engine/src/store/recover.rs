@@ -2,7 +2,7 @@
 //!
 //! Invariants: it always succeeds if the directory can be listed; nothing is removed but what is
 //! provably ours and superfluous (a segment that was being written; a segment that another one
-//! replaces, after every byte of that other one was verified); everything unknown, unreadable or
+//! replaces, after every byte of that other one was verified, and that it has the same records); everything unknown, unreadable or
 //! damaged stays as it is and is told once. A segment that cannot be read is known by its name, so
 //! that answers over it say so and it expires; where the storage refused to read it, nothing is
 //! concluded, and [`Catalogue::read_again`] tries for as long as it lives.
@@ -15,11 +15,13 @@ use std::sync::Arc;
 
 use crate::chunk::OpenPart;
 use crate::damage::Damage;
+use crate::ingest::recover::AlreadyStored;
 use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::catalogue::Catalogue;
+use super::coverage::Digest;
 use super::footer::Inputs;
 use super::name::{Name, SegmentId};
 use super::segment::{Loaded, SegmentView, StoreSegment};
@@ -65,9 +67,9 @@ impl fmt::Display for Note {
             NoteKind::Misnamed => f.write_str("its name is not what its footer says"),
             NoteKind::UnfinishedRemoved => f.write_str("was not finished, removed"),
             NoteKind::ReplacedRemoved => f.write_str("was replaced by another segment, removed"),
-            NoteKind::ReplacedKept => {
-                f.write_str("is kept, the segment that replaces it is not whole")
-            }
+            NoteKind::ReplacedKept => f.write_str(
+                "is kept, the segment that replaces it is not whole, or lacks records of it",
+            ),
             NoteKind::Unread(refusal) => write!(f, "cannot be read, left alone: {refusal}"),
             NoteKind::NotRemoved(kind) => write!(f, "superfluous, but cannot be removed: {kind}"),
         }
@@ -101,21 +103,28 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
     /// What else was found.
     pub notes: Vec<Note>,
-    replaced_ingest: HashMap<u128, Arc<StoreSegment>>,
+    replaced_ingest: HashMap<u128, Vec<(Digest, Arc<StoreSegment>)>>,
 }
 
 impl Recovered {
-    /// Which of these ingest segments, found on disk, are superfluous because their records are
-    /// in the store: their commit was interrupted. The store segments that say so are verified
-    /// in full first; where that is refused, the ingest segments are not superfluous, and are
-    /// gathered once more.
-    pub fn superfluous_ingest(&self, found: &[u128]) -> HashSet<u128> {
+    /// Which of these ingest segments, found on disk, are superfluous, should they hold no other records
+    /// than the digests name, because those are in the store: their commit was interrupted. The store
+    /// segments that say so are verified in full first; where that is refused, the ingest segments are
+    /// not superfluous, and are gathered once more.
+    pub fn superfluous_ingest(&self, found: &[u128]) -> AlreadyStored {
         let mut verified: HashMap<SegmentId, bool> = HashMap::new();
         let mut is_whole = |segment: &Arc<StoreSegment>| {
             *verified.entry(segment.meta().id).or_insert_with(|| is_whole(segment) == Ok(true))
         };
-        let replaced = |id: &&u128| self.replaced_ingest.get(id).is_some_and(&mut is_whole);
-        found.iter().filter(replaced).copied().collect()
+        let mut superfluous = AlreadyStored::new();
+        for id in found {
+            for (digest, segment) in self.replaced_ingest.get(id).into_iter().flatten() {
+                if is_whole(segment) {
+                    superfluous.entry(*id).or_default().push(*digest);
+                }
+            }
+        }
+        superfluous
     }
 }
 
@@ -216,9 +225,10 @@ impl Recovery<'_> {
                 let directory = self.directory;
                 let segment = StoreSegment::unreadable(directory, &path, file_bytes, &damage);
                 self.damage.push(damage.clone());
-                let (inputs, misnamed) = (Inputs::default(), false);
+                let (coverage, inputs, misnamed) = (None, Inputs::default(), false);
                 self.loaded.extend(segment.map(|segment| {
-                    (Loaded { segment, inputs, misnamed, damage: vec![damage] }, named_last)
+                    let damage = vec![damage];
+                    (Loaded { segment, coverage, inputs, misnamed, damage }, named_last)
                 }));
             }
         }
@@ -251,24 +261,29 @@ impl Recovery<'_> {
             .map(|(loaded, _)| loaded)
             .chain(self.in_trash.iter().filter_map(|(loaded, _)| loaded.as_ref()))
             .filter(|loaded| !loaded.inputs.store.is_empty())
-            .map(|loaded| (Arc::clone(&loaded.segment), loaded.inputs.store.clone()))
+            .map(|loaded| {
+                let replaced = loaded.inputs.store.clone();
+                (Arc::clone(&loaded.segment), replaced, loaded.coverage.clone())
+            })
             .collect();
-        for (segment, replaced) in by {
-            let there: Vec<PathBuf> = self
-                .loaded
-                .iter()
-                .map(|(loaded, _)| &loaded.segment)
-                .filter(|s| replaced.contains(&s.meta().id) && s.meta().id != segment.meta().id)
-                .filter(|s| !removed.contains(&s.meta().id))
-                .map(|s| s.path().to_owned())
-                .collect();
+        for (segment, replaced, coverage) in by {
+            let mut there = Vec::new();
+            for (loaded, _) in &self.loaded {
+                let id = loaded.segment.meta().id;
+                if replaced.contains(&id) && id != segment.meta().id && !removed.contains(&id) {
+                    let old = loaded.coverage.as_ref().zip(coverage.as_ref());
+                    // What cannot be read of the old one says nothing against the new one.
+                    let is_all = old.is_none_or(|(old, new)| old.difference(new).is_empty());
+                    there.push((loaded.segment.path().to_owned(), is_all));
+                }
+            }
             // Reading all of it is worth it only here, after an interrupted compaction.
             let whole = if there.is_empty() { Ok(false) } else { is_whole(&segment) };
             if let Err(refusal) = whole {
                 self.note(segment.path().to_owned(), NoteKind::Unread(refusal));
             }
-            for path in there {
-                if whole != Ok(true) {
+            for (path, is_all) in there {
+                if whole != Ok(true) || !is_all {
                     self.note(path, NoteKind::ReplacedKept);
                 } else if self.remove(&path, NoteKind::ReplacedRemoved) {
                     removed.extend(self.loaded.iter().filter_map(|(loaded, _)| {
@@ -292,13 +307,18 @@ impl Recovery<'_> {
         self.remove_replaced();
         // Best effort: what comes back after a power loss is removed again.
         let _ = self.directory.sync();
-        let mut replaced_ingest = HashMap::new();
+        let mut replaced_ingest: HashMap<u128, Vec<_>> = HashMap::new();
+        let mut replaces = |inputs: Inputs, segment: &Arc<StoreSegment>| {
+            for input in inputs.ingest {
+                let named = replaced_ingest.entry(input.id).or_default();
+                named.push((input.digest, Arc::clone(segment)));
+            }
+        };
         let mut segments = Vec::with_capacity(self.loaded.len());
         let mut trash = Vec::with_capacity(self.in_trash.len());
         for (loaded, mut trashed) in self.in_trash {
             if let Some(Loaded { segment, inputs, .. }) = loaded {
-                let replaced = inputs.ingest.into_iter().map(|id| (id, Arc::clone(&segment)));
-                replaced_ingest.extend(replaced);
+                replaces(inputs, &segment);
             }
             if trashed.at_ms == u64::MAX {
                 trashed.at_ms = now_ms;
@@ -306,13 +326,11 @@ impl Recovery<'_> {
             trash.push(trashed);
         }
         for (loaded, _) in self.loaded {
-            for id in loaded.inputs.ingest {
-                replaced_ingest.insert(id, Arc::clone(&loaded.segment));
-            }
+            replaces(loaded.inputs, &loaded.segment);
             segments.push(loaded.segment);
         }
         let directory = Arc::clone(self.directory);
-        let catalogue = Catalogue::with_trash(directory, segments, newest, trash);
+        let catalogue = Catalogue::with_trash(directory, segments, newest, trash, now_ms);
         let (damage, notes) = (self.damage, self.notes);
         Recovered { catalogue, newest, damage, notes, replaced_ingest }
     }
@@ -344,7 +362,7 @@ mod tests {
     use crate::storage::Storage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::catalogue::ReadAgain;
-    use crate::store::footer::Inputs;
+    use crate::store::footer::IngestInput;
     use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, append_all, directory, read_all, record, write};
     use crate::store::writer::SegmentWriter;
@@ -352,6 +370,14 @@ mod tests {
 
     fn records(from: u64, to: u64) -> Vec<Record> {
         (from..to).map(|n| record(1, n)).collect()
+    }
+
+    fn input(id: u128) -> IngestInput {
+        IngestInput { id, digest: Digest(id + 1) }
+    }
+
+    fn stored(ids: &[u128]) -> AlreadyStored {
+        ids.iter().map(|&id| (id, vec![input(id).digest])).collect()
     }
 
     fn contents(recovered: &Recovered) -> Vec<Record> {
@@ -434,7 +460,7 @@ mod tests {
             let a = write(&directory, SMALL, &records(0, 20));
             let mut writer = SegmentWriter::new(&directory, SMALL);
             append_all(&mut writer, &records(0, 30));
-            let inputs = Inputs { ingest: vec![77, 78], store: vec![a.meta().id] };
+            let inputs = Inputs { ingest: vec![input(77), input(78)], store: vec![a.meta().id] };
             let b = writer.finish(inputs).unwrap().unwrap();
             if let Some(at) = break_at {
                 let mut bytes = fs::read(b.path()).unwrap();
@@ -451,9 +477,23 @@ mod tests {
                 assert_eq!(kinds(&recovered), [&NoteKind::ReplacedRemoved]);
                 assert_eq!(contents(&recovered), records(0, 30));
                 assert!(!a.path().exists());
-                assert_eq!(superfluous, HashSet::from([77, 78]));
+                assert_eq!(superfluous, stored(&[77, 78]));
             }
         }
+    }
+
+    #[test]
+    fn a_replaced_segment_goes_only_if_its_replacement_has_all_its_records() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let a = write(&directory, SMALL, &records(0, 20));
+        let mut writer = SegmentWriter::new(&directory, SMALL);
+        append_all(&mut writer, &[records(0, 19), records(20, 30)].concat());
+        let inputs = Inputs { ingest: Vec::new(), store: vec![a.meta().id] };
+        writer.finish(inputs).unwrap().unwrap();
+        let recovered = recover(&directory, 0).unwrap();
+        assert_eq!(kinds(&recovered), [&NoteKind::ReplacedKept]);
+        assert!(a.path().exists());
     }
 
     #[test]
@@ -468,7 +508,8 @@ mod tests {
         };
         let mut writer = SegmentWriter::new(&directory(&sim), SMALL);
         append_all(&mut writer, &records(0, 20));
-        let sealed = writer.seal(Inputs { ingest: vec![77], store: vec![] }).unwrap().unwrap();
+        let sealed =
+            writer.seal(Inputs { ingest: vec![input(77)], store: vec![] }).unwrap().unwrap();
         // The rename is the last thing that happens.
         sim.crash_at(sim.calls() + 2);
         assert!(sealed.publish().is_err());
@@ -478,7 +519,7 @@ mod tests {
         assert!(recover(&directory(&killed), 0).is_err(), "without a durable name nothing goes on");
         killed.clear_faults();
         let recovered = recover(&directory(&killed), 0).unwrap();
-        assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::from([77]));
+        assert_eq!(recovered.superfluous_ingest(&[77]), stored(&[77]));
         for seed in 0..20 {
             let recovered = recover(&directory(&killed.crash(seed)), 0).unwrap();
             assert_eq!(contents(&recovered), records(0, 20), "power loss {seed}");
@@ -626,7 +667,7 @@ mod tests {
         let a = recover(&directory, 0).unwrap().catalogue.snapshot()[0].clone();
         let mut writer = SegmentWriter::new(&directory, SMALL);
         append_all(&mut writer, &records(0, 30));
-        let inputs = Inputs { ingest: vec![77], store: vec![a.meta().id] };
+        let inputs = Inputs { ingest: vec![input(77)], store: vec![a.meta().id] };
         let sealed = writer.seal(inputs).unwrap().unwrap();
         let unfinished = {
             let mut writer = SegmentWriter::new(&directory, SMALL);
@@ -637,12 +678,12 @@ mod tests {
         let files = sim.files();
         sim.fail(Fault::random(Call::Read, 1.0, FaultError::Io));
         let recovered = recover(&directory, 0).unwrap();
-        assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::new());
+        assert_eq!(recovered.superfluous_ingest(&[77]), AlreadyStored::new());
         assert_eq!(sim.files(), files, "all are where they were");
         assert!(kinds(&recovered).iter().all(|kind| matches!(kind, NoteKind::Unread(_))));
         sim.clear_faults();
         let recovered = recover(&directory, 0).unwrap();
-        assert_eq!(recovered.superfluous_ingest(&[77]), HashSet::from([77]));
+        assert_eq!(recovered.superfluous_ingest(&[77]), stored(&[77]));
         assert_eq!(contents(&recovered), records(0, 30));
         drop(unfinished);
     }
@@ -655,7 +696,7 @@ mod tests {
             let a = write(&directory, SMALL, &records(0, 20));
             let mut writer = SegmentWriter::new(&directory, SMALL);
             append_all(&mut writer, &records(0, 30));
-            let inputs = Inputs { ingest: vec![77], store: vec![a.meta().id] };
+            let inputs = Inputs { ingest: vec![input(77)], store: vec![a.meta().id] };
             let b = writer.finish(inputs).unwrap().unwrap();
             let (first, last, id) = (b.meta().first, b.meta().last, b.meta().id);
             let name = Name::Trashed { first, last, id, at_ms: Some(5) };

@@ -12,6 +12,7 @@ use super::name::Name;
 use super::retention::{ClockWatch, Kept, RetentionLimits, RetentionPlan, Stock, plan};
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trashed};
+use super::volume::VolumeLimits;
 
 /// Rounds of one turn: expired segments go to the trash in the first, and where the size asks for
 /// it they leave it in the next; the last finds nothing to do.
@@ -56,6 +57,8 @@ impl Retention {
         wall_ms: u64,
     ) -> RetentionTurn {
         let is_paused = !self.watch.is_trusted(monotonic_ms, wall_ms);
+        // What is to expire together is kept together.
+        catalogue.tick_volume(wall_ms, &VolumeLimits::of_retention(self.limits.retain_ms));
         let mut turn = RetentionTurn { is_paused, ..RetentionTurn::default() };
         for _ in 0..ROUNDS_MAX {
             let now_ms = (!is_paused).then_some(wall_ms);

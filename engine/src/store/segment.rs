@@ -19,11 +19,13 @@ use crate::storage::{File, Open, Refusal, Storage};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
+use super::coverage::Coverage;
 use super::footer::{Footer, Inputs};
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::name::{Name, SegmentId};
 pub use super::opened::{OpenSegment, SegmentView};
+use super::volume::Volume;
 
 /// What planning needs to know of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct SegmentMeta {
     pub text_bytes: u64,
     /// Its file, bytes.
     pub file_bytes: u64,
+    /// The volume that it belongs to; `None`: its footer cannot be read.
+    pub volume: Option<Volume>,
 }
 
 /// A published segment.
@@ -81,6 +85,8 @@ struct Cached {
 pub struct Loaded {
     /// The segment.
     pub segment: Arc<StoreSegment>,
+    /// Which records it holds; `None`: its footer cannot be read.
+    pub coverage: Option<Coverage>,
     /// What it replaces; nothing when the footer is damaged.
     pub inputs: Inputs,
     /// What its footer or name says of it that is not so, in words.
@@ -105,6 +111,7 @@ impl StoreSegment {
             record_count: footer.record_count(),
             text_bytes: footer.text_bytes(),
             file_bytes,
+            volume: Some(footer.volume),
         };
         Self::new(directory, path, meta, Arc::default(), [false; 2])
     }
@@ -160,17 +167,22 @@ impl StoreSegment {
             record_count: open.blocks.chunks.iter().map(|c| u64::from(c.record_count)).sum(),
             text_bytes: open.blocks.chunks.iter().map(|c| u64::from(c.text_len)).sum(),
             file_bytes: open.file_bytes,
+            volume: footer.as_ref().map(|footer| footer.volume),
         };
         let misnamed = footer.as_ref().is_some_and(|footer| {
             footer.id != id || footer.range() != Some((named_first, named_last))
         });
-        let inputs = footer.filter(|_| !misnamed).map(|f| f.inputs).unwrap_or_default();
+        let (coverage, inputs) = match footer {
+            Some(footer) if misnamed => (Some(footer.coverage), Inputs::default()),
+            Some(footer) => (Some(footer.coverage), footer.inputs),
+            None => (None, Inputs::default()),
+        };
         let damage = open.damage.clone();
         known.begin(&damage);
         let lossy = damage.iter().any(|d| d.loses_records() && d.refusal().is_none());
         let state = [lossy, known.is_refused()];
         let segment = Self::new(directory, path.to_owned(), meta, known, state);
-        Ok(Loaded { segment, inputs, misnamed, damage })
+        Ok(Loaded { segment, coverage, inputs, misnamed, damage })
     }
 
     /// A file of `file_bytes` of which nothing could be read: its name says which records it held
@@ -183,7 +195,8 @@ impl StoreSegment {
     ) -> Option<Arc<Self>> {
         let name = path.file_name().and_then(|n| n.to_str()).and_then(Name::parse)?;
         let (first, last, id) = name.segment().filter(|(first, last, _)| first <= last)?;
-        let meta = SegmentMeta { id, first, last, record_count: 0, text_bytes: 0, file_bytes };
+        let (record_count, text_bytes, volume) = (0, 0, None);
+        let meta = SegmentMeta { id, first, last, record_count, text_bytes, file_bytes, volume };
         let known = Arc::new(KnownDamage::default());
         known.begin(&[Damage { range: Some((first, last)), ..damage.clone() }]);
         let is_unread = damage.refusal().is_some();

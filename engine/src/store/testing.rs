@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use crate::chunk::{OpenPart, Part};
 use crate::damage::Damage;
+use crate::identity::NodeId;
 use crate::run_table::Run;
 use crate::storage::OsStorage;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
+use super::coverage::{Coverage, Interval};
 use super::footer::Inputs;
 use super::name::IdSource;
 use super::segment::StoreSegment;
+use super::volume::{Volume, VolumeId};
 use super::writer::{Compression, Piece, SegmentWriter, TopicCache, WriterOptions};
 
 /// A record as tests see it.
@@ -47,6 +50,14 @@ pub(crate) fn record(stream: u64, n: u64) -> Record {
     Record { ulid, topic, line }
 }
 
+pub(crate) fn coverage_of_records(records: &[Record]) -> Coverage {
+    let run = |r: &Record| Run { first: r.ulid, count: 1, text_len: 1, topic: 0 };
+    Coverage::of(records.iter().map(|record| Interval::of_run(&run(record))).collect())
+}
+
+/// The volume of every segment that is written here.
+const VOLUME: Volume = Volume { id: VolumeId(1), opener: NodeId(1), opened_ms: 1 };
+
 pub(crate) fn directory(path: &Path) -> Arc<StoreDirectory> {
     let (storage, ids) = (Arc::new(OsStorage), IdSource::seeded(path.as_os_str().len() as u64));
     Arc::new(StoreDirectory::new(storage, path.to_owned(), ids))
@@ -72,7 +83,7 @@ pub(crate) fn write(
     options: WriterOptions,
     records: &[Record],
 ) -> Arc<StoreSegment> {
-    let mut writer = SegmentWriter::new(directory, options);
+    let mut writer = SegmentWriter::new(directory, options).in_volume(VOLUME);
     append_all(&mut writer, records);
     writer.finish(Inputs::default()).unwrap().unwrap()
 }

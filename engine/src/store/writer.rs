@@ -23,6 +23,7 @@ use crate::ulid::Ulid;
 use super::StoreDirectory;
 pub use super::codec::Compression;
 use super::codec::Encoder;
+use super::coverage::{Coverage, CoverageBuilder, Interval};
 use super::footer::{Footer, Inputs, SlabEntry};
 use super::index::{Block, SlabIndex, TopicStats};
 use super::name::{Name, SegmentId};
@@ -34,6 +35,7 @@ use super::segment::StoreSegment;
 use super::slab::{
     SLAB_HEADER_LEN, Section, SlabTrailer, TRAILER_LEN, decode_slab_header, encode_slab_header,
 };
+use super::volume::Volume;
 pub use super::write_error::WriteError;
 
 /// How segments are written; tests make the sizes small.
@@ -93,10 +95,14 @@ pub struct SegmentWriter {
     topics: BTreeMap<Topic, TopicStats>,
     topics_complete: bool,
     last: Option<Ulid>,
+    /// Of what was taken.
+    coverage: CoverageBuilder,
+    /// `None`: one of its own.
+    volume: Option<Volume>,
 }
 
 impl SegmentWriter {
-    /// Starts a segment; the file is made by the first write.
+    /// Starts a segment in a volume of its own; the file is made by the first write.
     pub fn new(directory: &Arc<StoreDirectory>, options: WriterOptions) -> Self {
         let id = SegmentId(directory.ids.next_id());
         let path = directory.path.join(Name::Writing(id).to_string());
@@ -111,7 +117,16 @@ impl SegmentWriter {
             topics: BTreeMap::new(),
             topics_complete: true,
             last: None,
+            coverage: CoverageBuilder::default(),
+            volume: None,
         }
+    }
+
+    /// The segment belongs to this volume.
+    #[must_use]
+    pub const fn in_volume(mut self, volume: Volume) -> Self {
+        self.volume = Some(volume);
+        self
     }
 
     /// The last record taken.
@@ -153,6 +168,7 @@ impl SegmentWriter {
             };
             let taken = Run { first: run.first, count, text_len: cut_at as u32, topic };
             self.block.push(taken, &text[..cut_at]);
+            self.coverage.add(Interval::of_run(&taken));
             self.last = Some(taken.last());
             text = &text[cut_at..];
             run.count -= count;
@@ -190,8 +206,9 @@ impl SegmentWriter {
             CopyError::Write(error) => error,
         });
         match copied {
-            Ok(index) => {
+            Ok((index, coverage)) => {
                 self.add_topics(&index.topics);
+                coverage.intervals().iter().for_each(|interval| self.coverage.add(*interval));
                 self.last = Some(trailer.last);
                 Ok(())
             }
@@ -207,7 +224,7 @@ impl SegmentWriter {
         &mut self,
         source: &mut dyn Bytes,
         entry: &SlabEntry,
-    ) -> Result<SlabIndex, CopyError> {
+    ) -> Result<(SlabIndex, Coverage), CopyError> {
         let SlabEntry { offset: start, trailer } = *entry;
         // Where the blocks are is said behind them.
         let sections = start + trailer.index.offset..start + trailer.len;
@@ -219,6 +236,7 @@ impl SegmentWriter {
         }
         self.output.put(header)?;
         let decoders = self.output.directory().caches.decoders.clone();
+        let mut coverage = CoverageBuilder::default();
         let mut at = SLAB_HEADER_LEN as u64;
         for block in &index.blocks {
             let stored = block.header.stored_len();
@@ -226,7 +244,8 @@ impl SegmentWriter {
             if block.offset != at || bytes.len() as u64 != stored {
                 return Err(DamageKind::Malformed("block index").into());
             }
-            verify_block(&decoders, bytes, &block.header)?;
+            let table = verify_block(&decoders, bytes, &block.header)?;
+            table.runs.iter().for_each(|run| coverage.add(Interval::of_run(run)));
             self.output.put(bytes)?;
             at += stored;
         }
@@ -234,7 +253,7 @@ impl SegmentWriter {
             return Err(DamageKind::Malformed("block index").into());
         }
         self.output.put(&sections)?;
-        Ok(index)
+        Ok((index, coverage.finish()))
     }
 
     fn push_slab(&mut self, entry: SlabEntry) -> Result<(), WriteError> {
@@ -356,11 +375,14 @@ impl SegmentWriter {
     pub fn seal(mut self, inputs: Inputs) -> Result<Option<SealedSegment>, WriteError> {
         self.finish_block()?;
         self.finish_slab()?;
+        let record_count = self.slabs.iter().map(|slab| slab.trailer.record_count).sum();
         let footer = Footer {
             id: self.id,
+            volume: self.volume.unwrap_or_else(|| self.output.directory().lone_volume()),
             slabs: self.slabs,
             topics: self.topics.into_values().collect(),
             topics_complete: self.topics_complete,
+            coverage: self.coverage.finish().of_records(record_count),
             inputs,
         };
         let Some((first, last)) = footer.range() else { return Ok(None) };

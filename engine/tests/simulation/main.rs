@@ -7,6 +7,7 @@
 mod asking;
 mod claims;
 mod clock;
+mod coverage;
 mod crash;
 mod every_call;
 mod fast_forward;

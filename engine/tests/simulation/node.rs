@@ -41,6 +41,7 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use crate::asking::{Asked, everything};
+use crate::coverage;
 use crate::model::{Found, Model, note_written};
 
 pub(crate) const INGEST: &str = "/data/ingest";
@@ -666,6 +667,7 @@ impl Node {
                     compactions += 1;
                     assert!(compactions < 1_000, "compaction ends");
                 }
+                coverage::check(&self.catalogue);
                 return;
             }
         }

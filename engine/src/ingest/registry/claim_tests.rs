@@ -62,7 +62,7 @@ fn a_claim_that_gets_on_does_not_expire_however_long_it_takes() {
         assert_eq!(registry.renew(token, minute * 59_000).open, 2);
         assert_eq!(registry.expire(minute * 59_000 + 1_000).0, []);
     }
-    assert_eq!(registry.commit(token, &ids, 0).segments, 2);
+    assert_eq!(registry.commit(token, &registry.all_of(&ids), 0).segments, 2);
     assert!(left(&registry).is_empty() && sim.files().is_empty());
 }
 
@@ -75,7 +75,7 @@ fn a_claim_that_does_not_get_on_is_free_and_its_late_commit_counts_while_nobody_
         assert_eq!(registry.expire(TIMEOUT_MS - 1).0, []);
         assert_eq!(registry.expire(TIMEOUT_MS).0, ids);
         let other = claimed_again.then(|| claim(&registry, TIMEOUT_MS).0);
-        let committed = registry.commit(late, &ids[..1], 0);
+        let committed = registry.commit(late, &registry.all_of(&ids[..1]), 0);
         assert_eq!((committed.segments, committed.text_bytes), (1, 10));
         let Some(other) = other else {
             assert_eq!(left(&registry), [(ids[1], SegmentState::Flushed)]);
@@ -83,9 +83,9 @@ fn a_claim_that_does_not_get_on_is_free_and_its_late_commit_counts_while_nobody_
         };
         assert_eq!(left(&registry), [(ids[1], SegmentState::Pending)]);
         assert_eq!(registry.renew(other, TIMEOUT_MS).open, 1, "the first commit wins");
-        assert_eq!(registry.commit(other, &ids, 0).segments, 1);
+        assert_eq!(registry.commit(other, &registry.all_of(&ids), 0).segments, 1);
         assert_eq!(registry.renew(late, TIMEOUT_MS).open, 0, "nothing is left to go on for");
-        assert_eq!(registry.commit(late, &ids, 0).segments, 0);
+        assert_eq!(registry.commit(late, &registry.all_of(&ids), 0).segments, 0);
         assert!(sim.files().is_empty());
     }
 }
@@ -98,9 +98,9 @@ fn a_late_failure_changes_nothing_for_those_who_have_claimed_meanwhile() {
     registry.expire(TIMEOUT_MS);
     let (other, _) = claim(&registry, TIMEOUT_MS);
     assert_eq!(registry.fail(late).segments, 0);
-    assert!(!registry.set_aside(late, ids[0], &[]).unwrap());
+    assert!(!registry.set_aside(late, &registry.all_of(&ids)[0], &[]).unwrap());
     assert!(left(&registry).iter().all(|(_, state)| *state == SegmentState::Pending));
-    assert_eq!(registry.commit(late, &ids, 0).segments, 0, "it has given up");
+    assert_eq!(registry.commit(late, &registry.all_of(&ids), 0).segments, 0, "it has given up");
     assert_eq!(registry.fail(other).segments, 2);
     assert!(left(&registry).iter().all(|(_, state)| *state == SegmentState::Flushed));
     assert_eq!(registry.fail(other).segments, 0);
@@ -131,9 +131,9 @@ fn a_token_of_another_start_is_void() {
     let registry = registry(&sim, 2, 2);
     claim(&registry, 0);
     assert_eq!(registry.renew(old, 1).open, 0);
-    assert_eq!(registry.commit(old, &ids, 0).segments, 0);
+    assert_eq!(registry.commit(old, &registry.all_of(&ids), 0).segments, 0);
     assert_eq!(registry.fail(old).segments, 0);
-    assert!(!registry.set_aside(old, ids[0], &[]).unwrap());
+    assert!(!registry.set_aside(old, &registry.all_of(&ids)[0], &[]).unwrap());
     assert!(left(&registry).iter().all(|(_, state)| *state == SegmentState::Pending));
 }
 
@@ -145,7 +145,7 @@ fn a_release_that_fails_is_tried_again_and_its_claim_may_still_commit() {
     sim.fail(Fault::random(Call::Rename, 1.0, FaultError::Io));
     let (late, errors) = registry.expire(TIMEOUT_MS);
     assert_eq!((late.len(), errors.len()), (2, 2));
-    assert_eq!(registry.commit(token, &ids[..1], 0).segments, 1);
+    assert_eq!(registry.commit(token, &registry.all_of(&ids[..1]), 0).segments, 1);
     let (late, errors) = registry.expire(TIMEOUT_MS);
     assert_eq!((late.len(), errors.len()), (0, 1));
     sim.clear_faults();
@@ -290,7 +290,7 @@ proptest! {
                 }
                 Step::Commit(at, which) if at < tokens.len() => {
                     let ids: Vec<Ulid> = (0..6).filter(|n| which >> n & 1 == 1).map(id).collect();
-                    let gone = registry.commit(tokens[at], &ids, now_ms).segments;
+                    let gone = registry.commit(tokens[at], &registry.all_of(&ids), now_ms).segments;
                     prop_assert_eq!(gone, model.commit(at, &ids));
                 }
                 Step::Fail(at) if at < tokens.len() => {

@@ -3,7 +3,8 @@
 //! Invariants: a claim that is renewed keeps its segments; one that lapses returns them. Whoever
 //! names a segment that it once claimed commits it, unless that was done before: the first commit
 //! wins, whether or not its claim has lapsed and whoever has claimed the segment since, because a
-//! flushed segment never changes. A late commit, failure or renewal changes nothing.
+//! flushed segment never changes. A late commit, failure or renewal changes nothing. A segment goes
+//! only if what was stored of it is all that it holds, as the ingester itself knows.
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::{
     queue_key,
 };
 use crate::ingest::segment::{Segment, SegmentState};
+use crate::store::gather_run::StoredInput;
 use crate::ulid::Ulid;
 
 impl Registry {
@@ -92,17 +94,22 @@ impl Registry {
         segments.filter(is_free).collect()
     }
 
-    /// The consumer has stored and published these, claimed under this token: their files are
-    /// recycled or removed as soon as no reader holds them. What was committed before is left alone.
-    /// An error leaves its segment to a later [`Registry::sweep`].
-    pub fn commit(&self, token: ClaimToken, ids: &[Ulid], now_ms: u64) -> Committed {
+    /// The consumer has stored and published these records of segments that it claimed under this token:
+    /// the files of those that hold no others are recycled or removed as soon as no reader holds them.
+    /// Those that hold others stay as they are. What was committed before is left alone. An error leaves
+    /// its segment to a later [`Registry::sweep`].
+    pub fn commit(&self, token: ClaimToken, stored: &[StoredInput], now_ms: u64) -> Committed {
         let _operation = self.lock_operation();
         let mut committed = Committed::default();
-        let mut inner = self.lock();
-        for &id in ids {
-            if !inner.claims.holds(token, id) {
+        for input in stored {
+            let id = Ulid(input.id);
+            let Some(segment) = self.claimed_ever(token, id) else { continue };
+            if !segment.coverage().is_same(&input.coverage) {
+                committed.kept.push(id);
                 continue;
             }
+            drop(segment);
+            let mut inner = self.lock();
             inner.claims.remove(token, id);
             if let Some(held) = inner.segments.remove(&id) {
                 inner.queue.remove(&queue_key(&held.segment));
@@ -111,9 +118,21 @@ impl Registry {
                 inner.sweep.push(held.segment);
             }
         }
-        drop(inner);
         committed.errors = self.sweep_files(now_ms);
         committed
+    }
+
+    /// What was claimed under this token and is not stored, whoever has claimed it since.
+    fn claimed_ever(&self, token: ClaimToken, id: Ulid) -> Option<Arc<Segment>> {
+        let mut inner = self.lock();
+        if !inner.claims.holds(token, id) {
+            return None;
+        }
+        let segment = inner.segments.get(&id).map(|held| Arc::clone(&held.segment));
+        if segment.is_none() {
+            inner.claims.remove(token, id);
+        }
+        segment
     }
 
     /// The consumer could not store what it claimed: it is available again, unless the claim has

@@ -371,6 +371,15 @@ impl Registry {
         Ok(())
     }
 
+    /// What a consumer has stored that took all of these.
+    #[cfg(test)]
+    pub(super) fn all_of(&self, ids: &[Ulid]) -> Vec<crate::store::gather_run::StoredInput> {
+        let coverage = |id| self.held(id).map(|segment| segment.coverage()).unwrap_or_default();
+        let stored =
+            |&id: &Ulid| crate::store::gather_run::StoredInput { id: id.0, coverage: coverage(id) };
+        ids.iter().map(stored).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn held(&self, id: Ulid) -> Option<Arc<Segment>> {
         self.lock().segments.get(&id).map(|held| Arc::clone(&held.segment))

@@ -22,6 +22,7 @@ use crate::limits::{
     UNREAD_PAUSE_MS_MIN, WORSE_PAUSE_MS,
 };
 use crate::storage::{Open, Refusal};
+use crate::store::gather_run::StoredInput;
 use crate::ulid::Ulid;
 
 /// What is the matter with a file.
@@ -171,14 +172,20 @@ impl Registry {
     }
 
     /// Keeps a segment's file under `.damaged`: it is offered no more, but what it lacks stays in
-    /// every answer. Its readable records were stored before, under this claim. One that is stored by
-    /// now, or that another claim has, is left to that; says whether it was set aside.
+    /// every answer. Its readable records were stored before, under this claim; one of which more can
+    /// be read than was stored stays claimed. One that is stored by now, or that another claim has, is
+    /// left to that; says whether it was set aside.
     pub fn set_aside(
         &self,
         token: ClaimToken,
-        id: Ulid,
+        stored: &StoredInput,
         damage: &[Damage],
     ) -> Result<bool, FileError> {
+        let id = Ulid(stored.id);
+        let Some(segment) = self.claimed(token, id) else { return Ok(false) };
+        if !segment.readable_coverage().difference(&stored.coverage).is_empty() {
+            return Ok(false);
+        }
         let _operation = self.lock_operation();
         let Some(segment) = self.claimed(token, id) else { return Ok(false) };
         // Told before it is hidden: a query in between would take its answer for complete.

@@ -147,6 +147,8 @@ pub struct Committed {
     pub segments: u64,
     /// Their text, bytes.
     pub text_bytes: u64,
+    /// Those that hold other records than were stored: they stay claimed.
+    pub kept: Vec<Ulid>,
     /// Files that stay until a later sweep.
     pub errors: Vec<FileError>,
 }

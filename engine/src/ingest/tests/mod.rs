@@ -8,7 +8,7 @@ mod registry;
 mod restart;
 mod unread;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::check::check_segment;
 use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES};
 use super::log::{Effect, Now, ShardLog, ShardLogOptions};
-use super::recover::{Note, Recovered, recover};
+use super::recover::{AlreadyStored, Note, Recovered, recover};
 use super::registry::{Claim, ClaimLimits, Registry, RegistryOptions};
 use super::segment::{Cut, FileName, Segment, SegmentState, file_name, parse_file_name};
 use super::tail;
@@ -27,6 +27,8 @@ use crate::damage::Damage;
 use crate::limits::{FRAME_TABLE_BYTES_MAX, TAIL_SLOT_BYTES};
 use crate::run_table::{Run, RunTable};
 use crate::storage::{Open, OsStorage, Storage};
+use crate::store::coverage::{Coverage, Interval};
+use crate::store::gather_run::StoredInput;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -53,7 +55,7 @@ fn options(directory: &Path) -> RegistryOptions {
 }
 
 fn recovered(directory: &Path) -> Recovered {
-    recover(options(directory), &HashSet::new(), 9_000_000).unwrap()
+    recover(options(directory), &HashMap::new(), 9_000_000).unwrap()
 }
 
 /// What a part gives, and what it says is damaged.

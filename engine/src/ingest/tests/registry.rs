@@ -30,7 +30,7 @@ fn a_segment_lives_from_prepared_to_recycled() {
     let Claim { token, mut segments, .. } = registry.claim(ALL, 80_000);
     let pin = segments.remove(0);
     drop(segments);
-    assert!(registry.commit(token, &ids, 80_000).errors.is_empty());
+    assert!(registry.commit(token, &registry.all_of(&ids), 80_000).errors.is_empty());
     assert!(registry.snapshot().is_empty());
     assert_eq!(registry.backlog_bytes(), 0);
     let (pinned, damage) = read_part(&*pin);
@@ -88,7 +88,7 @@ fn a_file_in_which_a_sync_failed_or_that_was_found_at_start_is_not_used_again() 
     assert_eq!(segments.len(), 1);
     drop(segments);
     let pooled = registry.pool_bytes();
-    assert!(registry.commit(token, &[id], 1).errors.is_empty());
+    assert!(registry.commit(token, &registry.all_of(&[id]), 1).errors.is_empty());
     assert_eq!(registry.pool_bytes(), pooled);
     assert!(!states(directory.path()).contains(&SegmentState::Pending), "it is gone");
     // The record is rewritten elsewhere.
@@ -98,7 +98,7 @@ fn a_file_in_which_a_sync_failed_or_that_was_found_at_start_is_not_used_again() 
     assert_eq!(read_all(&found.registry), shard.appended);
     let ids: Vec<Ulid> = found.registry.list().iter().map(|row| row.id).collect();
     let token = found.registry.claim(ALL, 1).token;
-    assert!(found.registry.commit(token, &ids, 1).errors.is_empty());
+    assert!(found.registry.commit(token, &found.registry.all_of(&ids), 1).errors.is_empty());
     assert_eq!((found.registry.list().len(), found.registry.pool_bytes()), (0, 0));
 }
 

@@ -67,7 +67,7 @@ fn a_damaged_segment_is_set_aside_and_stays_through_restarts() {
     bytes[HEADER_BYTES] ^= 1;
     fs::write(&path, bytes).unwrap();
     let damage = read_part(&*registry.snapshot()[0]).1;
-    assert!(registry.set_aside(claim.token, id, &damage).unwrap());
+    assert!(registry.set_aside(claim.token, &unread::taken_of(&registry, id), &damage).unwrap());
     let path = registry.held(id).unwrap().path();
     let told = vec![Damage { path, ..damage[0].clone() }];
     assert_eq!((registry.snapshot().len(), registry.pin().lost), (0, told));
@@ -163,7 +163,9 @@ fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() 
     shard.append("young\n");
     shard.advance(20_000);
     shard.work(&registry);
-    let stored: HashSet<u128> = registry.list().iter().map(|row| row.id.0).collect();
+    let digest = |id| registry.held(id).unwrap().coverage().digest().unwrap();
+    let ids: Vec<Ulid> = registry.list().iter().map(|row| row.id).collect();
+    let stored: AlreadyStored = ids.iter().map(|&id| (id.0, vec![digest(id)])).collect();
     // The slot of the frame that has become part of the segment, once more.
     let tail_path = directory.path().join(tail::file_name(0));
     let mut bytes = fs::read(&tail_path).unwrap();
@@ -175,6 +177,30 @@ fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() 
     assert!(found.notes.iter().all(|n| matches!(n, Note::AlreadyStored(_))));
     assert_eq!(found.notes.len(), stored.len());
     assert_eq!(states(directory.path()), [SegmentState::Flushed]);
+}
+
+#[test]
+fn a_segment_that_holds_other_records_than_the_store_has_of_it_is_kept() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    shard.append(&lines(900, 99));
+    shard.stop(&registry);
+    let segment = registry.snapshot().pop().unwrap();
+    let (id, own) = (segment.id().0, segment.coverage());
+    let one = Ulid::from_parts(5, 5, 5);
+    let other = Coverage::of(Interval::of_range(one, one, 1).into_iter().collect());
+    assert_eq!(own.record_count(), 900);
+    for digests in [vec![other.digest().unwrap()], vec![]] {
+        let found = recover(options(directory.path()), &[(id, digests)].into(), 5).unwrap();
+        assert_eq!(read_all(&found.registry), shard.appended);
+        assert!(matches!(found.notes[..], [Note::HoldsOthers(_)]), "{:?}", found.notes);
+    }
+    // Taken twice, the first time not all of it.
+    let digests = vec![other.digest().unwrap(), own.digest().unwrap()];
+    let found = recover(options(directory.path()), &[(id, digests)].into(), 5).unwrap();
+    assert!(found.registry.snapshot().is_empty());
+    assert!(matches!(found.notes[..], [Note::AlreadyStored(_)]), "{:?}", found.notes);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) fn disk() -> SimStorage {
 pub(super) fn recovered_on(sim: &SimStorage) -> Recovered {
     let storage = Arc::new(sim.clone());
     let options = RegistryOptions { storage, ..options(Path::new(INGEST)) };
-    recover(options, &HashSet::new(), 1_700_000_000_000).unwrap()
+    recover(options, &HashMap::new(), 1_700_000_000_000).unwrap()
 }
 
 pub(super) fn segment_files(sim: &SimStorage) -> Vec<PathBuf> {
@@ -223,7 +223,8 @@ fn what_was_set_aside_comes_back_when_it_reads_well_and_goes_when_it_has_expired
         let open = registry.held(id).unwrap().open_to_move().unwrap();
         let unread = (0..open.chunks().len()).filter_map(|index| open.read(index).err());
         let damage: Vec<Damage> = open.damage().iter().cloned().chain(unread).collect();
-        assert!(registry.set_aside(claim.token, id, &damage).unwrap());
+        let stored = taken_of(&registry, id);
+        assert!(registry.set_aside(claim.token, &stored, &damage).unwrap());
         // By the name that it has now.
         let path = registry.held(id).unwrap().path();
         let told = damage.into_iter().map(|damage| Damage { path: path.clone(), ..damage });
@@ -399,6 +400,12 @@ pub(super) fn cut_by_a_kill() -> (SimStorage, Records, PathBuf, std::ops::Range<
     (sim, all, path, offset.unwrap()..before)
 }
 
+/// What gathering takes of a segment: all that can be read.
+pub(super) fn taken_of(registry: &Registry, id: Ulid) -> StoredInput {
+    let coverage = registry.held(id).unwrap().readable_coverage();
+    StoredInput { id: id.0, coverage }
+}
+
 /// Does with a claim what gathering does: `true` if the file may go, because all of it was read.
 pub(super) fn gathered(registry: &Registry, now_ms: u64) -> Option<bool> {
     let claim = registry.claim(ALL, now_ms);
@@ -411,16 +418,17 @@ pub(super) fn gathered(registry: &Registry, now_ms: u64) -> Option<bool> {
         Err(damage) => vec![damage],
     };
     let id = segment.id();
+    let stored = taken_of(registry, id);
     if damage.is_empty() {
         drop(claim.segments);
-        registry.commit(claim.token, &[id], now_ms);
+        assert!(registry.commit(claim.token, &[stored], now_ms).kept.is_empty());
         return Some(true);
     }
     if damage.iter().any(|d| d.refusal().is_some()) && !segment.is_partly_taken() {
         registry.note_unread(claim.token, id, &damage, now_ms);
         registry.fail(claim.token);
     } else {
-        assert!(registry.set_aside(claim.token, id, &damage).unwrap());
+        assert!(registry.set_aside(claim.token, &stored, &damage).unwrap());
     }
     Some(false)
 }
