@@ -126,6 +126,14 @@ impl Text {
         }
     }
 
+    /// Whether it can be read without waiting for a disk.
+    pub fn is_at_hand(&self) -> bool {
+        match self {
+            Self::Mapped(map, span) => map.is_resident(span.clone()),
+            Self::Shared(..) | Self::Owned(_) | Self::Decoded(_) => true,
+        }
+    }
+
     /// Whether the bytes turned out unreadable underneath us (a map whose file was cut). Checked
     /// after use: what was derived from such text is thrown away.
     pub fn is_poisoned(&self) -> bool {

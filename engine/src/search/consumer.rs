@@ -32,6 +32,9 @@ pub(super) enum Drained {
     Aborted,
 }
 
+/// Ends an answer from outside.
+pub(super) type Breaker = Box<dyn Fn() + Send + Sync>;
+
 /// Takes hits.
 pub(super) trait Consumer: Send {
     /// Takes what the sweep has.
@@ -40,6 +43,8 @@ pub(super) trait Consumer: Send {
     fn has_room(&self) -> bool;
     /// Whether it takes no notice of text.
     fn counts_only(&self) -> bool;
+    /// What ends its answer from outside, as one that broke off, whatever it is at.
+    fn breaker(&self) -> Breaker;
     /// Delivers the result.
     fn finish(self: Box<Self>, stats: Stats, aborted: bool);
 }
@@ -151,7 +156,10 @@ impl Consumer for Output {
                 Room::Gone => return Drained::Unwanted,
                 Room::Ended(_) if !self.take_back() => return Drained::Aborted,
                 Room::Ended(reason) => return Drained::Ended(reason),
-                Room::Full if full => return Drained::Full,
+                Room::Full if full => {
+                    sweep.wait_for_reader();
+                    return Drained::Full;
+                }
                 Room::Some | Room::Empty if full => self.push(&sweep.stats),
                 Room::Full | Room::Some | Room::Empty => {}
             }
@@ -203,6 +211,10 @@ impl Consumer for Output {
         false
     }
 
+    fn breaker(&self) -> Breaker {
+        self.pipe.breaker()
+    }
+
     fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
         if !aborted {
             self.writer.end(&mut self.out, &stats);
@@ -215,7 +227,7 @@ impl Consumer for Output {
 /// Counts hits without looking at their text.
 pub(super) trait Tally: Send {
     /// What it becomes.
-    type Result: Send;
+    type Result: Send + 'static;
     /// Counts one hit.
     fn count(&mut self, topic: &Topic, hit: &Hit);
     /// Counts a whole chunk from its index entry, if that says enough; `topic` is its only one.
@@ -251,6 +263,10 @@ impl<T: Tally> Consumer for Counting<T> {
 
     fn counts_only(&self) -> bool {
         true
+    }
+
+    fn breaker(&self) -> Breaker {
+        self.sender.breaker()
     }
 
     fn finish(self: Box<Self>, stats: Stats, _aborted: bool) {

@@ -1,17 +1,18 @@
 //! Files that hang, and queries over them and over others.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::testing::TestPart;
 use super::tests::{series, spec};
 use super::*;
-use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part};
+use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text};
 use crate::damage::Damage;
 use crate::disk_health::HANG_MS;
 use crate::run_table::RunTable;
+use crate::storage::{Map, Paging};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -245,4 +246,173 @@ fn the_end_of_a_searcher_waits_for_no_thread_that_hangs() {
     assert_eq!(give_up(&searcher), 1);
     drop(searcher);
     assert!(!query.read_all_blocking().1.stats.complete);
+}
+
+/// Pages of a file that somebody takes out of memory, and that do not come back before the test's end.
+#[derive(Default)]
+struct Evicted {
+    is_gone: AtomicBool,
+    hang: Arc<Hang>,
+}
+
+impl Paging for Evicted {
+    fn is_resident(&self) -> bool {
+        !self.is_gone.load(Ordering::SeqCst)
+    }
+
+    fn fetch(&self) {
+        if !self.is_resident() {
+            self.hang.meet();
+        }
+    }
+}
+
+/// A part whose texts are maps of a file.
+struct Mapped {
+    part: TestPart,
+    pages: Arc<Evicted>,
+    /// What is known of the pages, though they are gone.
+    is_told: bool,
+}
+
+impl Part for Mapped {
+    fn range(&self) -> (Ulid, Ulid) {
+        self.part.range()
+    }
+
+    fn records(&self) -> u64 {
+        self.part.records()
+    }
+
+    fn text_bytes(&self) -> u64 {
+        self.part.text_bytes()
+    }
+
+    fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {
+        let pages: Arc<dyn Paging> = if self.is_told {
+            Arc::clone(&self.pages) as _
+        } else {
+            Arc::new(Untold(Arc::clone(&self.pages)))
+        };
+        Ok(Box::new(OpenMapped { open: self.part.open()?, pages }))
+    }
+
+    fn file_path(&self) -> Option<PathBuf> {
+        Some(PathBuf::from("ingest/mapped"))
+    }
+
+    fn is_stored(&self) -> bool {
+        true
+    }
+}
+
+/// The system says that they are there.
+struct Untold(Arc<Evicted>);
+
+impl Paging for Untold {
+    fn is_resident(&self) -> bool {
+        true
+    }
+
+    fn fetch(&self) {
+        self.0.fetch();
+    }
+}
+
+struct OpenMapped {
+    open: Box<dyn OpenPart>,
+    pages: Arc<dyn Paging>,
+}
+
+impl OpenPart for OpenMapped {
+    fn chunks(&self) -> &[ChunkMeta] {
+        self.open.chunks()
+    }
+
+    fn topics(&self) -> &[Topic] {
+        self.open.topics()
+    }
+
+    fn damage(&self) -> &[Damage] {
+        self.open.damage()
+    }
+
+    fn read(&self, index: usize) -> Result<Chunk, Damage> {
+        let Chunk { table, text } = self.open.read(index)?;
+        let map = Map::paged(text.to_vec(), Arc::clone(&self.pages));
+        Ok(Chunk { table, text: Text::Mapped(Arc::new(map), 0..text.len()) })
+    }
+
+    fn read_table(&self, index: usize) -> Result<RunTable, Damage> {
+        self.open.read_table(index)
+    }
+
+    fn verify(&self, index: usize) -> Result<(), Damage> {
+        self.open.verify(index)
+    }
+}
+
+/// A query whose reader stands still in the middle of a mapped part, whose pages go meanwhile, and its
+/// first piece. The searcher has one thread.
+fn stalled(searcher: &Searcher, is_told: bool) -> (PipeReader, Vec<u8>, Arc<Evicted>) {
+    // Of records that are handed out whole, more than a reader is ahead with.
+    let long = |first, count| {
+        TestPart::new(&series(first, count, |i| vec![b'a' + (i % 26) as u8; 3000]), 150)
+    };
+    let pages = Arc::<Evicted>::default();
+    let mapped = Mapped { part: long(0, 300), pages: Arc::clone(&pages), is_told };
+    let behind = long(1000, 600);
+    let read_ahead = Arc::clone(&behind.texts_read);
+    let mut query = ask(searcher, &[Arc::new(mapped), Arc::new(behind)]);
+    let first = query.next_blocking().unwrap();
+    // It reads four chunks ahead, one after the other: those of the map were searched.
+    wait_until(|| read_ahead.load(Ordering::Relaxed) == 2);
+    pages.is_gone.store(true, Ordering::SeqCst);
+    (query, first, pages)
+}
+
+fn read_on(mut query: PipeReader, mut text: Vec<u8>) -> (Vec<u8>, Outcome) {
+    let reader = std::thread::spawn(move || {
+        while let Some(piece) = query.next_blocking() {
+            text.extend_from_slice(&piece);
+        }
+        (text, query.outcome().unwrap())
+    });
+    wait_until(|| reader.is_finished());
+    reader.join().unwrap()
+}
+
+#[test]
+fn a_text_that_has_left_memory_is_no_business_of_who_hands_out_and_hangs_for_itself_alone() {
+    let searcher = searcher(1);
+    let (query, first, pages) = stalled(&searcher, true);
+    let _end = EndOfTest(Arc::clone(&pages.hang));
+    let reading = std::thread::spawn(move || read_on(query, first));
+    pages.hang.wait_for(1);
+    assert_eq!(give_up(&searcher), 1);
+    let (text, outcome) = reading.join().unwrap();
+    let missing = &outcome.stats.missing;
+    assert!(!missing.is_empty() && !outcome.aborted);
+    let is_of_file =
+        |reason: &str| reason.contains("ingest/mapped") && reason.contains("timed out");
+    assert!(missing.iter().all(|missing| is_of_file(&missing.reason)), "{missing:?}");
+    // What was handed out before, and what lies behind.
+    let lines = text.split(|&byte| byte == b'\n').count() as u64 - 1;
+    assert!(lines == outcome.stats.records && (601..900).contains(&lines), "{lines}");
+}
+
+#[test]
+fn a_query_that_hangs_where_it_hands_out_breaks_off_and_takes_no_further_thread() {
+    let searcher = searcher(1);
+    let (query, first, pages) = stalled(&searcher, false);
+    let _end = EndOfTest(Arc::clone(&pages.hang));
+    let reading = std::thread::spawn(move || read_on(query, first));
+    pages.hang.wait_for(1);
+    assert_eq!(give_up(&searcher), 1);
+    assert!(reading.join().unwrap().1.aborted, "its reader is told");
+    // Others get on, and nobody goes there any more.
+    for _ in 0..20 {
+        assert!(ask(&searcher, &[Arc::new(part(0, 100))]).read_all_blocking().1.stats.complete);
+    }
+    assert_eq!(pages.hang.met.load(Ordering::Relaxed), 1);
 }

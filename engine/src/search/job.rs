@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::consumer::Consumer;
+use super::consumer::{Breaker, Consumer};
 use super::spec::Stats;
 use super::sweep::{Done, Sweep};
 use crate::limits::QUERY_HELD_NS_PER_BYTE;
@@ -21,6 +21,7 @@ pub(super) struct Job {
     pub(super) held_bytes: AtomicUsize,
     /// When that was, as a number.
     pub(super) last_turn: AtomicU64,
+    breaker: Breaker,
 }
 
 pub(super) struct JobState {
@@ -45,9 +46,16 @@ impl JobState {
 
 impl Job {
     pub(super) fn new(id: u64, now: Duration, sweep: Sweep, consumer: Box<dyn Consumer>) -> Self {
+        let breaker = consumer.breaker();
         let state = JobState { sweep, consumer, cpu: Duration::ZERO, is_ahead: false, grown: now };
         let (held_bytes, last_turn) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self { id, started: now, state: Mutex::new(Some(state)), held_bytes, last_turn }
+        let state = Mutex::new(Some(state));
+        Self { id, started: now, state, held_bytes, last_turn, breaker }
+    }
+
+    /// Its answer ends as one that broke off, though somebody works on it who does not come back.
+    pub(super) fn break_off(&self) {
+        (self.breaker)();
     }
 
     /// What it is at; `None`: it is over.

@@ -49,6 +49,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The answer ends as one that broke off, unless it has ended.
+    fn break_off(&self) {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return;
+        }
+        let mut outcome = Outcome { aborted: true, ..Outcome::default() };
+        outcome.stats.complete = false;
+        state.head.get_or_insert(Head { complete: false, missing_count: 1 });
+        state.outcome = Some(outcome);
+        let waker = state.waker.take();
+        drop(state);
+        self.wake_reader(waker);
+    }
+
     fn wake_reader(&self, waker: Option<Waker>) {
         self.changed.notify_all();
         if let Some(waker) = waker {
@@ -99,7 +114,7 @@ impl PipeWriter {
     /// How the pipe stands. `Full` arms the hook.
     pub(super) fn room(&self) -> Room {
         let mut state = self.shared.lock();
-        if state.reader_gone {
+        if state.reader_gone || state.outcome.is_some() {
             return Room::Gone;
         }
         if let Some(reason) = &state.end_reason {
@@ -115,13 +130,19 @@ impl PipeWriter {
         }
     }
 
+    /// What ends the answer as one that broke off, from outside; what is written later goes nowhere.
+    pub(super) fn breaker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move || shared.break_off())
+    }
+
     /// Queues bytes; `head` is what is known so far, kept from the first call.
     pub(super) fn push(&self, piece: Vec<u8>, head: Head) {
         if piece.is_empty() {
             return;
         }
         let mut state = self.shared.lock();
-        if state.reader_gone {
+        if state.reader_gone || state.outcome.is_some() {
             return;
         }
         state.bytes += piece.len();
@@ -135,6 +156,9 @@ impl PipeWriter {
     /// Says how the query ended.
     pub(super) fn finish(self, outcome: Outcome) {
         let mut state = self.shared.lock();
+        if state.outcome.is_some() {
+            return;
+        }
         let head =
             Head { complete: outcome.stats.complete, missing_count: outcome.stats.missing_count };
         state.head.get_or_insert(head);
@@ -148,17 +172,7 @@ impl PipeWriter {
 impl Drop for PipeWriter {
     /// A writer that goes without an outcome leaves an aborted one: the reader must not wait.
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        if state.outcome.is_some() {
-            return;
-        }
-        let mut outcome = Outcome { aborted: true, ..Outcome::default() };
-        outcome.stats.complete = false;
-        state.head.get_or_insert(Head { complete: false, missing_count: 1 });
-        state.outcome = Some(outcome);
-        let waker = state.waker.take();
-        drop(state);
-        self.shared.wake_reader(waker);
+        self.shared.break_off();
     }
 }
 

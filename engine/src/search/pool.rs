@@ -267,9 +267,16 @@ impl Pool {
 
     /// `false`: somebody works on the query just now.
     fn go_on_without(&self, gone: &GivenUp) -> bool {
-        let (Some(track), Some(path)) = (gone.track, &gone.path) else { return true };
         let job = self.lock().live.get(&gone.job).map(Arc::clone);
         let Some(job) = job else { return true };
+        let (Some(track), Some(path)) = (gone.track, &gone.path) else {
+            // It hangs where it hands out, and keeps the query's lock: nobody else is to wait for
+            // that, the reader included.
+            job.break_off();
+            self.account(&job, 0);
+            self.remove(job.id);
+            return true;
+        };
         let Some(mut slot) = job.try_lock() else { return false };
         if let Some(state) = slot.as_mut() {
             state.sweep.give_up(track, path);

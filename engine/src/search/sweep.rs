@@ -7,7 +7,8 @@
 //! can belong between them, so a hit may be taken whole once its first record may.
 //!
 //! Invariants: single-threaded and free of effects, but that the text of a copy may have to be
-//! read to cut it; [`Work`] is handed out and its result handed back; at most `window` tracks are
+//! read to cut it; a mapped text that has left memory while the reader was behind is not touched here but
+//! read again as work, for the disk may hang; [`Work`] is handed out and its result handed back; at most `window` tracks are
 //! alive, and more only while none of them can go on otherwise (more parts overlap than that), so
 //! that a sweep always moves; results may come back in any order.
 
@@ -291,6 +292,7 @@ impl Sweep {
             text: None,
             rest: None,
             rereads: 0,
+            is_at_hand: false,
         });
         Some(Work { track: id, filter: Arc::clone(&self.filter), job })
     }
@@ -381,6 +383,8 @@ impl Sweep {
                 track.hits = found.hits;
                 track.topics = found.topics;
                 track.text = found.text;
+                // It was just searched.
+                track.is_at_hand = true;
                 if let Some(rest) = &found.rest {
                     track.bound = first_key(order, rest.low, rest.high);
                 }
@@ -425,11 +429,19 @@ impl Sweep {
     pub(super) fn prepare(&mut self) -> bool {
         while !self.over && self.records_left() > 0 {
             let Some(at) = self.select() else { return false };
-            if self.drop_copies(at) {
+            let bounds = (self.low, self.high);
+            if !self.tracks[at].is_at_hand(self.filter.order, bounds) {
+                self.current = None;
+            } else if self.drop_copies(at) {
                 return true;
             }
         }
         false
+    }
+
+    /// Time passes before more is taken: mapped texts may leave memory meanwhile.
+    pub(super) fn wait_for_reader(&mut self) {
+        self.tracks.iter_mut().for_each(|track| track.is_at_hand = false);
     }
 
     /// The track whose first hit comes before all else, if it is certain which.

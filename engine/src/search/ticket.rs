@@ -25,6 +25,18 @@ impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// No value comes any more.
+    fn is_gone(&self) {
+        let mut state = self.lock();
+        state.sender_gone = true;
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 /// A future that yields the value, or `None` if the searcher stopped first. Dropping it cancels
@@ -51,6 +63,15 @@ impl<T> TicketSender<T> {
         self.shared.lock().ticket_gone
     }
 
+    /// What leaves `None` behind from outside.
+    pub(super) fn breaker(&self) -> Box<dyn Fn() + Send + Sync>
+    where
+        T: Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move || shared.is_gone())
+    }
+
     /// Delivers the value.
     pub(super) fn send(self, value: T) {
         self.shared.lock().value = Some(value);
@@ -59,14 +80,7 @@ impl<T> TicketSender<T> {
 
 impl<T> Drop for TicketSender<T> {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.sender_gone = true;
-        let waker = state.waker.take();
-        drop(state);
-        self.shared.changed.notify_all();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.shared.is_gone();
     }
 }
 

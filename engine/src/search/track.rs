@@ -31,6 +31,8 @@ pub(super) struct Track {
     pub(super) rest: Option<Rest>,
     /// How often the text was read again because its map turned out faulty.
     pub(super) rereads: u8,
+    /// The text was in memory when it was looked at last, a moment ago.
+    pub(super) is_at_hand: bool,
 }
 
 impl Track {
@@ -57,9 +59,22 @@ impl Track {
     /// Gives back what it keeps in memory; its chunk is read and scanned again from where it stands.
     /// The bounds are those of the query.
     pub(super) fn shed(&mut self, order: Order, (low, high): (Ulid, Ulid)) {
-        if self.held_bytes() == 0 {
-            return;
+        if self.held_bytes() > 0 {
+            self.give_back(order, (low, high));
         }
+    }
+
+    /// Whether its text can be used without waiting for a disk. One that cannot is given back, and read
+    /// again by who may wait.
+    pub(super) fn is_at_hand(&mut self, order: Order, bounds: (Ulid, Ulid)) -> bool {
+        self.is_at_hand |= self.text.as_ref().is_none_or(Text::is_at_hand);
+        if !self.is_at_hand {
+            self.give_back(order, bounds);
+        }
+        self.is_at_hand
+    }
+
+    fn give_back(&mut self, order: Order, (low, high): (Ulid, Ulid)) {
         if let Some(head) = self.hits.front_in(order) {
             let (low, high) = match order {
                 Order::Asc => (head.first, high),

@@ -13,12 +13,15 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Maps that can be guarded at once; bounds the handler's search.
 const GUARDED_MAPS_MAX: usize = 4096;
+
+/// Pages that the kernel is asked for at a time.
+const RESIDENT_PAGES_AT_A_TIME: usize = 256;
 
 struct Slot {
     /// 0: free. 1: being filled. Otherwise the first address.
@@ -59,6 +62,16 @@ struct Simulated {
     /// Whether a page that is read now meets a fault.
     meets_fault: Box<dyn Fn() -> bool + Send + Sync>,
     poisoned: AtomicBool,
+    paging: Option<Arc<dyn Paging>>,
+}
+
+/// How the pages of a simulated map come into memory.
+#[cfg(any(test, feature = "testing"))]
+pub trait Paging: Send + Sync {
+    /// Whether they are there.
+    fn is_resident(&self) -> bool;
+    /// Somebody reads them: waits as long as the disk takes.
+    fn fetch(&self);
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -108,8 +121,18 @@ impl Map {
         bytes: Arc<Vec<u8>>,
         meets_fault: Box<dyn Fn() -> bool + Send + Sync>,
     ) -> Self {
-        let poisoned = AtomicBool::new(false);
-        Self { bytes: Bytes::Simulated(Simulated { bytes, meets_fault, poisoned }) }
+        let (poisoned, paging) = (AtomicBool::new(false), None);
+        Self { bytes: Bytes::Simulated(Simulated { bytes, meets_fault, poisoned, paging }) }
+    }
+
+    /// Bytes whose pages are not always in memory.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn paged(bytes: impl Into<Arc<Vec<u8>>>, paging: Arc<dyn Paging>) -> Self {
+        let mut map = Self::simulated(bytes.into(), Box::new(|| false));
+        if let Bytes::Simulated(simulated) = &mut map.bytes {
+            simulated.paging = Some(paging);
+        }
+        map
     }
 
     /// Whether some of the bytes turned out unreadable and were replaced by zeros.
@@ -136,6 +159,22 @@ impl Map {
         }
     }
 
+    /// Whether all of a span can be read without waiting for the disk, as far as the system says. It
+    /// may be otherwise a moment later.
+    pub fn is_resident(&self, span: Range<usize>) -> bool {
+        match &self.bytes {
+            Bytes::Guarded { map, .. } => {
+                let Some(bytes) = map.get(span).filter(|bytes| !bytes.is_empty()) else {
+                    return true;
+                };
+                are_pages_resident(bytes)
+            }
+            Bytes::Memory(_) => true,
+            #[cfg(any(test, feature = "testing"))]
+            Bytes::Simulated(map) => map.paging.as_ref().is_none_or(|paging| paging.is_resident()),
+        }
+    }
+
     /// Tells the kernel that a span will be read soon.
     pub fn will_need(&self, offset: usize, len: usize) {
         if let Bytes::Guarded { map, .. } = &self.bytes {
@@ -153,7 +192,12 @@ impl Deref for Map {
             Bytes::Guarded { map, .. } => map,
             Bytes::Memory(bytes) => bytes,
             #[cfg(any(test, feature = "testing"))]
-            Bytes::Simulated(map) => &map.bytes,
+            Bytes::Simulated(map) => {
+                if let Some(paging) = &map.paging {
+                    paging.fetch();
+                }
+                &map.bytes
+            }
         }
     }
 }
@@ -166,6 +210,25 @@ impl Drop for Map {
             SLOTS[slot].start.store(0, Ordering::Release);
         }
     }
+}
+
+/// Whether mapped bytes lie in the page cache. Where the system does not say they count as there.
+fn are_pages_resident(bytes: &[u8]) -> bool {
+    let page_bytes = PAGE_BYTES.load(Ordering::Relaxed);
+    let start = bytes.as_ptr() as usize & !(page_bytes - 1);
+    let end = bytes.as_ptr() as usize + bytes.len();
+    let mut pages = [0_u8; RESIDENT_PAGES_AT_A_TIME];
+    for from in (start..end).step_by(RESIDENT_PAGES_AT_A_TIME * page_bytes) {
+        let len = (end - from).min(RESIDENT_PAGES_AT_A_TIME * page_bytes);
+        let count = len.div_ceil(page_bytes);
+        // SAFETY: the pages lie inside a live map, for `bytes` is borrowed from it, and their number is
+        // that of the bytes that the kernel may write.
+        let told = unsafe { libc::mincore(from as *mut libc::c_void, len, pages.as_mut_ptr()) };
+        if told == 0 && pages[..count].iter().any(|page| page & 1 == 0) {
+            return false;
+        }
+    }
+    true
 }
 
 fn claim_slot(start: usize, len: usize) -> Option<usize> {
@@ -259,6 +322,21 @@ mod tests {
         assert!(cut_map.is_poisoned());
         assert!(whole_map.iter().all(|&b| b == 7));
         assert!(!whole_map.is_poisoned());
+    }
+
+    #[test]
+    fn pages_that_were_just_written_are_there_and_those_that_were_dropped_are_not() {
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        file.write_all(&vec![7; 3 << 20]).unwrap();
+        let map = Map::of_file(&file).unwrap();
+        assert!(map.is_resident(0..map.len()) && map.is_resident(5..9) && map.is_resident(7..7));
+        file.sync_all().unwrap();
+        // The system may keep them all the same.
+        let advice = rustix::fs::Advice::DontNeed;
+        if rustix::fs::fadvise(&file, 0, None, advice).is_ok() && !map.is_resident(0..map.len()) {
+            assert!(map.iter().all(|&byte| byte == 7));
+            assert!(map.is_resident(0..map.len()));
+        }
     }
 
     #[test]

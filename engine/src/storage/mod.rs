@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 pub use bytes::{Bytes, FileBytes, read_into};
 pub use map::Map;
+#[cfg(any(test, feature = "testing"))]
+pub use map::Paging;
 pub use observed::{DiskWatch, NowMs, ObservedStorage};
 pub use os::OsStorage;
 pub use refusal::Refusal;
