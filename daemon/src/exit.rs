@@ -1,4 +1,4 @@
-//! How a command ends.
+//! How a command ends by itself; [`crate::signals`] has another way for containers.
 
 use std::process::ExitCode;
 

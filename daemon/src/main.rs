@@ -43,6 +43,9 @@ use crate::exit::Exit;
 
 fn main() -> ExitCode {
     logging::abort_on_panic();
+    if let Err(error) = signals::unblock() {
+        output::tell(format_args!("warning: signals may be blocked here: {error}"));
+    }
     if let Err(error) = signals::survive_file_size_limit() {
         output::tell(format_args!(
             "warning: a limit of file sizes would end this process: {error}"
@@ -73,6 +76,9 @@ fn run(command: Command, warnings: &[String]) -> Exit {
     if let Command::Forward(config) = command {
         keep_files_private();
         return forward_command::run(*config, warnings);
+    }
+    if let Err(error) = signals::end_as_first_process() {
+        output::tell(format_args!("warning: SIGINT and SIGTERM will not end this: {error}"));
     }
     for warning in warnings {
         output::tell(format_args!("warning: {warning}"));

@@ -1,13 +1,56 @@
-//! Signals that would end the process without a word, and must not.
+//! Signals that would end the process without a word, and must not; and those that must end it.
 //!
-//! Invariants: a limit on file sizes (`ulimit -f`) is met as an error of the call that would pass it
+//! Invariants: what a parent had blocked arrives, what it had ignored stays ignored (`nohup`); the
+//! first process of a container ends as any other does; a limit on file sizes (`ulimit -f`) is met as an error of the call that would pass it
 //! (EFBIG), as a full disk is; a terminal that goes, or a signal that means something to other
 //! programs, is no reason for a node to end. SIGPIPE is ignored by the runtime library already.
-//! Does not know what INT and TERM mean: who can stop in order listens to them.
+//! Does not know what INT and TERM mean to who can stop in order: they listen to them.
 
 use std::io;
 
+use nix::sys::signal::{SigSet, Signal};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// For every command, before it has threads: what it is ended by or has a handler for arrives. A mask of
+/// blocked signals is inherited, from a parent that waits for its own with `sigwait`, say.
+pub(crate) fn unblock() -> io::Result<()> {
+    const RELIED_ON: [Signal; 8] = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGABRT,
+        // Of a mapped file that is cut: blocked, it kills.
+        Signal::SIGBUS,
+        Signal::SIGSEGV,
+        Signal::SIGXFSZ,
+    ];
+    let all = RELIED_ON.into_iter().collect::<SigSet>();
+    all.thread_unblock().map_err(io::Error::from)
+}
+
+/// For a command that INT and TERM end at once, as is their way: not with the first process of a
+/// container or other PID namespace, to which a signal without a handler is none (pid_namespaces(7)).
+/// That one exits as a shell tells of others that a signal ended: with 128 and its number.
+pub(crate) fn end_as_first_process() -> io::Result<()> {
+    if std::process::id() != 1 {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let hear = async move {
+        let kind = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+        };
+        std::process::exit(128 + kind.as_raw_value())
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(hear))?;
+    Ok(())
+}
 
 /// For every command: has writing beyond the limit of file sizes fail in place of killing.
 pub(crate) fn survive_file_size_limit() -> io::Result<()> {

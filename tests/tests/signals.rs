@@ -1,15 +1,17 @@
 //! Signals and limits that would end a process without a word.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tests::fake_ingester::{FakeIngester, acknowledge};
 use tests::forwarder::Forwarder;
 use tests::node::Node;
-use tests::{http, sender, tools, wait_until};
+use tests::{http, sender, skipped, tools, wait_until};
 
 /// `oklogd` with these arguments that may write files of so many bytes at most.
 fn with_file_limit(bytes: u64, arguments: &[&str]) -> Command {
@@ -102,6 +104,81 @@ fn a_hangup_is_nothing_to_a_forwarder_that_was_started_with_nohup() {
     wait_until("it goes on", || node.all_lines().len() == 2);
     let (status, log) = forwarder.finish();
     assert!(status.success() && !log.contains("SIGHUP"), "{log}");
+}
+
+/// `oklogd` with these arguments, of a parent that has blocked what ends it.
+fn with_signals_blocked(arguments: &[&str]) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--block-signal=TERM,INT,HUP,XFSZ,BUS").arg(tools::binary("oklogd"));
+    command.args(arguments).env_clear();
+    command
+}
+
+/// Waits for the end of a process, a little while.
+fn ended(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until("it ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+#[test]
+fn signals_that_a_parent_has_blocked_end_a_process_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = with_signals_blocked(&NODE);
+    command.current_dir(directory.path());
+    let node = Node::from_command(command).unwrap();
+    let address = node.durable.to_string();
+    let forward = ["forward", "--mode", "durable", &address];
+    let mut forwarder = Forwarder::from_command(with_signals_blocked(&forward));
+    forwarder.write(b"a line\n");
+    wait_until("it is there", || node.all_lines().len() == 1);
+    forwarder.signal(Signal::HUP);
+    forwarder.wait_for_log("SIGHUP");
+    assert_eq!(forwarder.finish().0.code(), Some(0));
+    assert!(node.stop().success());
+
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = silent.local_addr().unwrap().to_string();
+    for (command, signal) in [("query", Signal::TERM), ("stream", Signal::INT)] {
+        let mut child = with_signals_blocked(&[command, "--store", &api]).spawn().unwrap();
+        let _asked = silent.accept().unwrap();
+        rustix::process::kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(ended(&mut child).signal(), Some(signal.as_raw()), "{command}");
+    }
+}
+
+#[test]
+fn the_first_process_of_a_container_ends_as_others_do() {
+    let name = "the_first_process_of_a_container_ends_as_others_do";
+    if !tools::is_root() {
+        return skipped(name, "needs root to make a PID namespace");
+    }
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = silent.local_addr().unwrap().to_string();
+    let commands: [(&[&str], _); 3] = [
+        (&["query", "--store", &api], Signal::TERM),
+        (&["stream", "--store", &api], Signal::INT),
+        (&["testsvc"], Signal::TERM),
+    ];
+    for (arguments, signal) in commands {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(tools::binary("oklogd"));
+        command.args(arguments).env_clear().stdout(Stdio::piped());
+        let mut outer = command.spawn().unwrap();
+        // It has begun.
+        let mut out = outer.stdout.take().unwrap();
+        let asked = arguments.contains(&"--store").then(|| silent.accept().unwrap());
+        if asked.is_none() {
+            out.read_exact(&mut [0; 10]).unwrap();
+        }
+        let children = format!("/proc/{0}/task/{0}/children", outer.id());
+        let inner = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+        rustix::process::kill_process(Pid::from_raw(inner).unwrap(), signal).unwrap();
+        assert_eq!(ended(&mut outer).code(), Some(128 + signal.as_raw()), "{arguments:?}");
+    }
 }
 
 #[test]
