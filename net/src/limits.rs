@@ -41,6 +41,10 @@ pub const HTTP_BODY_BYTES_MAX: u64 = 1 << 30;
 /// third byte is percent-encoded, and room for the rest of a head.
 pub const HTTP_QUERY_BYTES_MAX: usize = 56 << 10;
 
+/// Most of an expression that the head of an answer repeats, bytes: proxies take heads of 4 KiB (nginx) to
+/// 16 KiB (Node) in all.
+pub const HTTP_ECHO_BYTES_MAX: usize = 1 << 10;
+
 /// Whole lines handed to a shard at a time, bytes: enough to reach its speed, little enough for
 /// many requests at a time. A longer single line goes as a batch of its own.
 pub const APPEND_BATCH_BYTES_MAX: usize = 256 << 10;

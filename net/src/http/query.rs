@@ -34,7 +34,9 @@ use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::{ExpressionSource, QueryRequest};
 use super::{App, now_ms, rfc3339};
 use crate::budget::{NoRoom, Taken};
-use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+use crate::limits::{
+    HTTP_ECHO_BYTES_MAX, QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL,
+};
 
 /// A request whose query is compiled, pinned and planned.
 struct Prepared {
@@ -462,19 +464,37 @@ fn edge(id: Ulid, of_ms: Ulid) -> String {
     if id == of_ms && id.ms() <= has_text { rfc3339(id.ms()) } else { id.to_string() }
 }
 
-/// The expression as a header can carry it: bytes that are not visible ASCII become `%XX`.
+/// The expression as a header can carry it, or as many whole characters of its beginning as may stand in
+/// one: bytes that are not visible ASCII become `%XX`, and so do `%` and a space at either end.
 fn visible(q: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(q.len());
-    for byte in q.bytes() {
-        if (0x20..0x7F).contains(&byte) {
-            out.push(char::from(byte));
+    let mut out = String::with_capacity(q.len().min(HTTP_ECHO_BYTES_MAX));
+    for character in q.chars() {
+        let is_plain = matches!(character, '!'..='~') && character != '%';
+        let is_inside = character == ' ' && !out.is_empty();
+        let len = if is_plain || is_inside { 1 } else { 3 * character.len_utf8() };
+        // A space that becomes the last one takes two more.
+        if out.len() + len > HTTP_ECHO_BYTES_MAX - 2 {
+            break;
+        }
+        if len == 1 {
+            out.push(character);
         } else {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "%{byte:02X}");
+            percent_encode(&mut out, character);
         }
     }
+    if out.ends_with(' ') {
+        out.pop();
+        percent_encode(&mut out, ' ');
+    }
     out
+}
+
+fn percent_encode(out: &mut String, character: char) {
+    use std::fmt::Write as _;
+    for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "%{byte:02X}");
+    }
 }
 
 fn format(headers: &HeaderMap) -> Format {
@@ -512,5 +532,41 @@ impl App {
     pub(super) fn now(&self) -> Now {
         let clock_ms = now_ms();
         Now { clock_ms, newest_ms: clock_ms.max(self.backend.newest_ms()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_back(shown: &str) -> String {
+        let mut parts = shown.split('%');
+        let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+        for part in parts {
+            bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+            bytes.extend_from_slice(&part.as_bytes()[2..]);
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_expression_in_a_head_is_bounded_and_can_be_read_back() {
+        for (q, expected) in [
+            ("", ""),
+            ("GET /x?y=1", "GET /x?y=1"),
+            ("100%", "100%25"),
+            ("%41", "%2541"),
+            (" a b  ", "%20a b %20"),
+            (" ", "%20"),
+            ("\tä\u{7f}", "%09%C3%A4%7F"),
+        ] {
+            assert_eq!((visible(q).as_str(), read_back(expected).as_str()), (expected, q));
+        }
+        for long in ["x", "é", "a é", "€", " ", "😀", "%"] {
+            let shown = visible(&long.repeat(32 << 10));
+            assert!((HTTP_ECHO_BYTES_MAX - 16..=HTTP_ECHO_BYTES_MAX).contains(&shown.len()));
+            assert_eq!(shown.trim(), shown);
+            assert!(long.repeat(32 << 10).starts_with(&read_back(&shown)), "{long:?}");
+        }
     }
 }

@@ -140,7 +140,7 @@ pub(super) fn preflight(request: &Parts, sites: &Sites) -> Option<[(HeaderName, 
             (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"),
             (
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "Accept, Authorization, Content-Encoding, Content-Type, Last-Event-ID",
+                "Accept, Authorization, Cache-Control, Content-Encoding, Content-Type, Last-Event-ID",
             ),
             (header::ACCESS_CONTROL_MAX_AGE, "600"),
         ]

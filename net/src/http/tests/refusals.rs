@@ -59,6 +59,8 @@ fn unknown_paths_and_wrong_methods_are_told_apart() {
         ("PUT", "/health", "GET,HEAD"),
         ("OPTIONS", "/query", "GET,HEAD"),
         ("NONSENSE", "/topics", "GET,HEAD"),
+        ("HEAD", "/stream", "GET"),
+        ("POST", "/stream", "GET"),
     ] {
         let answer = request(server.address, method, path, &[], b"");
         assert_eq!((answer.status, answer.header("allow")), (405, allow), "{method} {path}");
@@ -138,6 +140,9 @@ fn pages_of_named_origins_may_send_and_read() {
     let may = request(server.address, "OPTIONS", "/records", &asks, b"");
     assert_eq!(may.status, 204);
     assert!(may.header("access-control-allow-methods").contains("POST"));
+    for name in ["Last-Event-ID", "Cache-Control"] {
+        assert!(may.header("access-control-allow-headers").contains(name), "of event sources");
+    }
     assert_eq!(may.header("access-control-allow-origin"), origin);
 }
 
