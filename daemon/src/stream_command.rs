@@ -160,10 +160,12 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
                 let status = response.status();
                 let words = client::refusal(&config.store, Patience::USUAL, response).await;
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-                    let usage = status == StatusCode::BAD_REQUEST;
-                    return Ok(output::fail(if usage { Exit::Usage } else { Exit::Error }, &words));
+                    return Ok(output::fail(client::exit_of(status), &words));
                 }
                 words
+            }
+            Err(error) if error.exit() == Exit::Usage => {
+                return Ok(output::fail(Exit::Usage, error));
             }
             Err(error) => error.to_string(),
         };

@@ -90,6 +90,16 @@ fn who_asks_says_what_a_node_refuses_and_names_it_once() {
         assert!(said.contains("400 Bad Request: q: ") && said.contains("\n    ^\n"), "{said}");
         assert_eq!(said.matches(&api).count(), 1, "{said}");
     }
+    // Encoded, the one is more than a node takes, the other more than a request can hold.
+    for letters in [10_000, 11_000] {
+        let long = "é".repeat(letters);
+        for command in ["query", "stream"] {
+            let output = tools::oklogd(&[command, "-q", &long, "--store", &api]);
+            let said = text(&output.stderr);
+            assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+            assert!(said.contains(" bytes") && said.contains("at most"), "{said}");
+        }
+    }
     node.kill();
     for line in ["query", "stream", "drain"] {
         let output = tools::oklogd(&[line, "--store", &api]);

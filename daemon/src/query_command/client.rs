@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, TE};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use socket2::{SockRef, TcpKeepalive};
@@ -27,6 +27,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::printer::escape;
+use crate::exit::Exit;
 use crate::units::Endpoint;
 
 /// Time to look a name up and for one of its addresses to take a connection. With all of a
@@ -35,6 +36,9 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A node that is silent for this long is asked whether it is there: a live stream may be.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Longest request target, bytes: what the library can hold (`http::Uri`).
+const TARGET_BYTES_MAX: usize = (u16::MAX - 1) as usize;
 
 /// How silence is borne.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +85,8 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> io::Result<T> {
 pub(crate) enum ClientError {
     /// The name has no address.
     Resolve(Endpoint, io::Error),
+    /// What is asked for makes a longer request than there can be: so many bytes.
+    TooLong(usize),
     /// Nobody answers there.
     Connect(Endpoint, io::Error),
     /// What answers does not speak HTTP, or broke off before its answer.
@@ -99,6 +105,11 @@ impl fmt::Display for ClientError {
             Self::Resolve(endpoint, error) => {
                 write!(f, "--store {endpoint}: the host name cannot be resolved: {error}")
             }
+            Self::TooLong(len) => write!(
+                f,
+                "the request would have {len} bytes (what is no ASCII letter or digit counts three times \
+                 a byte); at most {TARGET_BYTES_MAX} are valid: shorten -q, or name fewer topics"
+            ),
             Self::Connect(endpoint, error) => {
                 write!(f, "cannot connect to {endpoint}: {error}; --store names the node to ask")
             }
@@ -128,6 +139,24 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
+impl ClientError {
+    /// The exit code for it.
+    pub(crate) const fn exit(&self) -> Exit {
+        if matches!(self, Self::TooLong(_)) { Exit::Usage } else { Exit::Error }
+    }
+}
+
+/// The exit code for an answer other than 200: a bad value is the user's, whoever found it.
+pub(crate) fn exit_of(status: StatusCode) -> Exit {
+    const BAD_VALUE: [StatusCode; 3] = [
+        StatusCode::BAD_REQUEST,
+        StatusCode::URI_TOO_LONG,
+        // A request of ours has nothing else that may be long.
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    ];
+    if BAD_VALUE.contains(&status) { Exit::Usage } else { Exit::Error }
+}
+
 /// Why an answer ends before its end.
 #[derive(Debug)]
 pub(crate) enum Broken {
@@ -154,6 +183,9 @@ pub(crate) async fn send(
     patience: Patience,
     on_silence: &mut dyn FnMut(),
 ) -> Result<Response<Incoming>, ClientError> {
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(ClientError::TooLong(target.len()));
+    }
     let stream = reach(endpoint).await?;
     let answer = send_over(stream, endpoint, (method, target, accept));
     in_time(endpoint, patience, answer, on_silence).await?
@@ -230,15 +262,22 @@ async fn send_over(
     tokio::spawn(connection);
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = method;
-    // The target is made of characters that every URI may hold.
-    *request.uri_mut() = target.parse().unwrap_or_default();
+    *request.uri_mut() = target.parse().expect("no longer than it may be, and percent-encoded");
     let headers = request.headers_mut();
-    let host = HeaderValue::try_from(endpoint.to_string());
-    headers.insert(HOST, host.unwrap_or_else(|_| HeaderValue::from_static("oklogd")));
+    let host = HeaderValue::try_from(without_zone(endpoint).to_string());
+    headers.insert(HOST, host.expect("a host is read as visible ASCII"));
     headers.insert(ACCEPT, HeaderValue::from_static(accept));
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(ALIVE, HeaderValue::from_static("true"));
     sender.send_request(request).await.map_err(broken)
+}
+
+/// The zone of an address means something on this host alone, and is not sent (RFC 6874, 4).
+fn without_zone(endpoint: &Endpoint) -> Endpoint {
+    let is_address = endpoint.host.contains(':');
+    let host = endpoint.host.split_once('%').filter(|_| is_address);
+    let host = host.map_or(endpoint.host.as_str(), |(address, _zone)| address);
+    Endpoint { host: host.to_owned(), port: endpoint.port }
 }
 
 /// Refuses an answer that is not in this form, its parameters aside.
@@ -352,4 +391,24 @@ pub(crate) async fn read_short(
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Address;
+
+    #[test]
+    fn the_zone_of_an_address_is_this_hosts_business() {
+        for (store, named) in [
+            ("[fe80::1%eth0]:80", "[fe80::1]:80"),
+            ("fe80::1%25", "[fe80::1]:7650"),
+            ("[::1]", "[::1]:7650"),
+            ("logs.example:80", "logs.example:80"),
+            ("a%b", "a%b:7650"),
+        ] {
+            let endpoint = Address::parse(store).unwrap().or("localhost", 7650);
+            assert_eq!(without_zone(&endpoint).to_string(), named, "{store}");
+        }
+    }
 }

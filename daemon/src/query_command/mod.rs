@@ -195,7 +195,7 @@ async fn ask(
     };
     match checked {
         Ok(response) => Answer::Found(response),
-        Err(error) => Answer::Refused(tell(err, Exit::Error, &error.to_string())),
+        Err(error) => Answer::Refused(tell(err, error.exit(), &error.to_string())),
     }
 }
 
@@ -382,15 +382,14 @@ async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Res
     Ok(conclude(config, streams.err, (records, stats["complete"] == true), start))
 }
 
-/// Tells why the node refused. A bad value is the user's, whoever found it.
+/// Tells why the node refused.
 async fn refused(
     config: &QueryConfig,
     patience: Patience,
     err: &mut dyn Write,
     response: Response<Incoming>,
 ) -> Exit {
-    let is_usage = response.status() == StatusCode::BAD_REQUEST;
-    let exit = if is_usage { Exit::Usage } else { Exit::Error };
+    let exit = client::exit_of(response.status());
     tell(err, exit, &client::refusal(&config.store, patience, response).await)
 }
 
