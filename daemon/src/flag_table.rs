@@ -47,7 +47,7 @@ const fn once(flag: Flag) -> Flag {
 /// Where settings come from; every command takes it.
 pub(crate) const CONFIG: Flag = once(optional(
     "config",
-    Kind::Text("FILE"),
+    Kind::Path("FILE"),
     "Read further settings from this TOML file; its keys are flag names, quoted where they hold a dot",
 ));
 
@@ -79,7 +79,7 @@ pub(crate) const NODE: &[Flag] = &[
     common("ingest.durable", Kind::Address, ":7652", "Listen here for records, durable mode"),
     common(
         "ingest.path",
-        Kind::Text("DIR"),
+        Kind::Path("DIR"),
         "data/ingest",
         "Keep what was taken in here until it is stored",
     ),
@@ -108,7 +108,7 @@ pub(crate) const NODE: &[Flag] = &[
         "4GiB",
         "Bytes that may wait for the store before senders are slowed down",
     ),
-    common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
+    common("store.path", Kind::Path("DIR"), "data/store", "Keep store segments here"),
     common(
         "store.segment-retain",
         Kind::Duration(1_000, 36_500 * DAY_MS),
@@ -413,7 +413,7 @@ pub(crate) const FORWARD: &[Flag] = &[
         "16MiB",
         "Memory for lines that wait (block, drop-oldest)",
     ),
-    common("spool.path", Kind::Text("DIR"), "data/spool", "Keep lines that wait in here (spool)"),
+    common("spool.path", Kind::Path("DIR"), "data/spool", "Keep lines that wait in here (spool)"),
     common(
         "spool.max-size",
         Kind::Size(SPOOL_BYTES_MIN, 1 << 50),
@@ -461,7 +461,7 @@ pub(crate) const DRAIN: &[Flag] = &[
 
 /// Flags of `restore`.
 pub(crate) const RESTORE: &[Flag] = &[
-    common("store.path", Kind::Text("DIR"), "data/store", "Keep store segments here"),
+    common("store.path", Kind::Path("DIR"), "data/store", "Keep store segments here"),
     common(
         "store.segment-retain",
         Kind::Duration(1_000, 36_500 * DAY_MS),

@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// A topic name.
     Topic,
+    /// The path of a file or directory; the word names it in help.
+    Path(&'static str),
     /// Anything; the word names it in help.
     Text(&'static str),
 }
@@ -120,7 +122,8 @@ impl Kind {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
                 Err(why) => Err(why.to_string()),
             },
-            Self::Text(_) => Ok(Value::Text(text.to_owned())),
+            Self::Path(_) if text.is_empty() => Err("a path is expected".to_owned()),
+            Self::Path(_) | Self::Text(_) => Ok(Value::Text(text.to_owned())),
         }
     }
 
@@ -136,7 +139,7 @@ impl Kind {
             Self::NoneOr(..) => "none|N".to_owned(),
             Self::Choice(words) => words.join("|"),
             Self::Topic => "TOPIC".to_owned(),
-            Self::Text(word) => word.to_owned(),
+            Self::Path(word) | Self::Text(word) => word.to_owned(),
         }
     }
 }

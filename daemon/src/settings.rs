@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ pub(crate) enum SettingsError {
     /// A value is not valid for its flag.
     Value { origin: Origin, text: String, reason: String },
     /// The configuration file cannot be read.
-    File { path: PathBuf, error: std::io::Error },
+    File { path: PathBuf, error: io::Error },
     /// The configuration file is not TOML.
     Syntax { path: PathBuf, error: String },
     /// The configuration file holds a key that is no flag.
@@ -116,13 +117,15 @@ impl Settings {
             let found = sources.environment.iter().find(|(known, _)| *known == name);
             found.map(|(_, text)| (name, text.clone()))
         };
-        let config_path = sources
-            .given
-            .get(flag_table::CONFIG.name)
-            .and_then(|texts| texts.last().cloned())
-            .or_else(|| variable(&flag_table::CONFIG).map(|(_, text)| text));
-        let file = match config_path {
-            Some(path) => read_file(Path::new(&path), flags, sources.command)?,
+        let config = &flag_table::CONFIG;
+        let given = sources.given.get(config.name).and_then(|texts| texts.last().cloned());
+        let given = given.map(|text| (Origin::Flag(config.name), text));
+        let named = || variable(config).map(|(name, text)| (Origin::Variable(name), text));
+        let file = match given.or_else(named) {
+            Some((origin, path)) => {
+                read_value(config, &origin, &path)?;
+                read_file(Path::new(&path), flags, sources.command)?
+            }
             None => HashMap::new(),
         };
         for flag in flags {
@@ -143,16 +146,8 @@ impl Settings {
     }
 
     fn set(&mut self, flag: &Flag, origin: &Origin, texts: &[String]) -> Result<(), SettingsError> {
-        let values = texts
-            .iter()
-            .map(|text| {
-                flag.kind.read(text).map_err(|reason| SettingsError::Value {
-                    origin: origin.clone(),
-                    text: text.clone(),
-                    reason,
-                })
-            })
-            .collect::<Result<_, _>>()?;
+        let values = texts.iter().map(|text| read_value(flag, origin, text));
+        let values = values.collect::<Result<_, _>>()?;
         self.values.insert(flag.name, values);
         Ok(())
     }
@@ -252,6 +247,12 @@ fn check_several(flag: &Flag, texts: &[String]) -> Result<(), SettingsError> {
     Ok(())
 }
 
+fn read_value(flag: &Flag, origin: &Origin, text: &str) -> Result<Value, SettingsError> {
+    let refused =
+        |reason| SettingsError::Value { origin: origin.clone(), text: text.to_owned(), reason };
+    flag.kind.read(text).map_err(refused)
+}
+
 /// A variable that stands for a repeatable flag holds a list.
 fn split_list(flag: &Flag, text: &str) -> Vec<String> {
     if flag.several == Several::AllCount {
@@ -265,8 +266,8 @@ type FileValues = HashMap<&'static str, (PathBuf, Vec<String>)>;
 
 /// Reads a configuration file into texts by flag name, for a command with these flags.
 fn read_file(path: &Path, flags: &[Flag], command: &str) -> Result<FileValues, SettingsError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
+    let text =
+        read_text(path).map_err(|error| SettingsError::File { path: path.to_owned(), error })?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         SettingsError::Syntax { path: path.to_owned(), error: error.to_string() }
     })?;
@@ -297,6 +298,25 @@ fn read_file(path: &Path, flags: &[Flag], command: &str) -> Result<FileValues, S
         values.insert(flag.name, (path.to_owned(), texts));
     }
     Ok(values)
+}
+
+/// Longest configuration file, bytes: hundreds of times what all flags need.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What a regular file holds; others may have no end, or wait for somebody to write to them.
+fn read_text(path: &Path) -> io::Result<String> {
+    let refused = |words: &str| io::Error::new(io::ErrorKind::InvalidInput, words);
+    // Before it is opened: opening a FIFO waits, and opening a device may do something.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(refused("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    // Whatever length it says: those of /proc say 0.
+    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(refused("it is longer than the 1 MiB that a configuration file may have"));
+    }
+    String::from_utf8(bytes).map_err(|_| refused("it is not UTF-8"))
 }
 
 /// What an unknown key may have been meant to be.
@@ -416,6 +436,42 @@ mod tests {
             }
             let line: Vec<String> = text.split(' ').map(str::to_owned).collect();
             drop(crate::arguments::normalise(NODE, &line));
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_a_regular_file_of_bounded_length() {
+        let (_keep, long) = file(&" ".repeat(FILE_BYTES_MAX as usize + 1));
+        let fifo = format!("{long}.fifo");
+        let mode = rustix::fs::Mode::RUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let cut = "é".repeat(FILE_BYTES_MAX as usize / 2 + 1);
+        let (_keep2, cut) = file(&format!("#{cut}"));
+        let latin = format!("{cut}.latin");
+        std::fs::write(&latin, b"q = '\xE9'").unwrap();
+        for (path, words) in [
+            (long.as_str(), "1 MiB"),
+            (&cut, "1 MiB"),
+            (&latin, "not UTF-8"),
+            (&fifo, "no regular file"),
+            ("/dev/full", "no regular file"),
+            ("/dev", "no regular file"),
+            ("", "\"\" is not valid: a path is expected"),
+        ] {
+            let error = resolve(QUERY, &[("config", path)], &[]).err().unwrap_or_default();
+            assert!(error.starts_with("--config") && error.contains(words), "{path}: {error}");
+            let variable = [("OKLOGD_CONFIG", path)];
+            let error = resolve(QUERY, &[], &variable).err().unwrap_or_default();
+            assert!(error.contains(words), "{path}: {error}");
+        }
+        let (_keep, longest) = file(&" ".repeat(FILE_BYTES_MAX as usize));
+        assert!(resolve(QUERY, &[("config", &longest)], &[]).is_ok());
+        for (variable, parts) in [
+            ("OKLOGD_CONFIG", "OKLOGD_CONFIG: \"\" is not valid"),
+            ("OKLOGD_INGEST_PATH", "OKLOGD_INGEST_PATH: \"\" is not valid"),
+        ] {
+            let error = resolve(NODE, &[], &[(variable, "")]).err().unwrap_or_default();
+            assert!(error.contains(parts), "{error}");
         }
     }
 

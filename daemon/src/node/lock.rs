@@ -56,10 +56,28 @@ impl Made {
                 return self.directory(directory);
             }
             Err(_) if directory.is_dir() => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(what_is_there(directory).unwrap_or(error)),
         }
         Ok(())
     }
+}
+
+/// What has the name of a directory that cannot be made, where it is no directory.
+fn what_is_there(path: &Path) -> Option<io::Error> {
+    let found = path.symlink_metadata().ok().filter(|found| !found.is_dir())?;
+    let words = match (found.is_symlink(), path.metadata()) {
+        // What it is called is given beside this.
+        (false, _) => "it is there, and is no directory".to_owned(),
+        (true, there) => {
+            let target = fs::read_link(path).ok()?;
+            let target = target.display();
+            match there {
+                Ok(_) => format!("it is a symbolic link to {target}, which is no directory"),
+                Err(error) => format!("it is a symbolic link to {target}: {error}"),
+            }
+        }
+    };
+    Some(io::Error::new(io::ErrorKind::AlreadyExists, words))
 }
 
 impl Drop for Made {
@@ -330,6 +348,30 @@ mod tests {
         for directory in ["/proc/oklogd-none", "/proc/self/fd/oklogd-none/data", ""] {
             assert!(DirectoryLock::make(Path::new(directory)).is_err(), "{directory:?}");
         }
+    }
+
+    #[test]
+    fn what_has_the_name_of_a_directory_is_said() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name);
+        fs::write(path("file"), "").unwrap();
+        fs::create_dir(path("real")).unwrap();
+        for (name, target) in [("dangling", "nowhere"), ("to-file", "file"), ("good", "real")] {
+            std::os::unix::fs::symlink(target, path(name)).unwrap();
+        }
+        for (name, words) in [
+            ("dangling", "it is a symbolic link to nowhere: No such file"),
+            ("to-file", "it is a symbolic link to file, which is no directory"),
+            ("file", "is no directory"),
+        ] {
+            match DirectoryLock::make(&path(name)) {
+                Err(LockError::Directory(_, error)) => {
+                    assert!(error.to_string().contains(words), "{name}: {error}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        DirectoryLock::make(&path("good")).unwrap();
     }
 
     #[test]
