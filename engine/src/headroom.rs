@@ -34,10 +34,20 @@ pub struct Room {
     pub reclaimable_bytes: u64,
 }
 
+/// What is reckoned with where a file system does not say how large it is, bytes: more than any has, and
+/// what a metric can still show.
+const UNTOLD_BYTES: u64 = i64::MAX as u64;
+
 impl Room {
     /// What ingest may reckon with, bytes.
     pub const fn usable_bytes(&self) -> u64 {
-        self.space.free_bytes.saturating_add(self.reclaimable_bytes)
+        self.free_bytes().saturating_add(self.reclaimable_bytes)
+    }
+
+    /// Free bytes. A size of 0 is that of file systems without one, as of ramfs: whether there is room is
+    /// learned by writing.
+    const fn free_bytes(&self) -> u64 {
+        if self.space.total_bytes == 0 { UNTOLD_BYTES } else { self.space.free_bytes }
     }
 }
 
@@ -46,7 +56,7 @@ impl Room {
 pub struct Judgement {
     /// The file system that is nearest to its reserve: its place among those measured.
     pub tightest: usize,
-    /// Its free bytes.
+    /// Its free bytes, as the system says them.
     pub free_bytes: u64,
     /// Bytes that ingest may still take before new records are refused.
     pub until_refusal_bytes: u64,
@@ -143,7 +153,7 @@ impl Headroom {
     pub fn segments_allowed(&self, ingest: &Room) -> u64 {
         let reserve = self.free_min_bytes(ingest.space.total_bytes);
         let kept = if self.is_refusing { reserve / 2 } else { reserve };
-        ingest.space.free_bytes.saturating_sub(kept) / self.limits.segment_bytes.max(1)
+        ingest.free_bytes().saturating_sub(kept) / self.limits.segment_bytes.max(1)
     }
 
     /// Room for the output of a compaction, bytes: what would not have new records refused, for a
@@ -152,9 +162,9 @@ impl Headroom {
     pub fn compaction_bytes(&self, store: &Room) -> u64 {
         if self.is_refusing {
             let quarter = self.free_min_bytes(store.space.total_bytes) / 4;
-            return quarter.min(store.space.free_bytes / 2);
+            return quarter.min(store.free_bytes() / 2);
         }
-        store.space.free_bytes.saturating_sub(self.floor_bytes(store))
+        store.free_bytes().saturating_sub(self.floor_bytes(store))
     }
 }
 
@@ -214,6 +224,29 @@ mod tests {
         let headroom = Headroom::new(LIMITS);
         assert_eq!(headroom.unreachable_bytes(&room(100, 5), 29 * MIB), Some(135 * MIB));
         assert_eq!(headroom.unreachable_bytes(&room(100, 5), 30 * MIB), None);
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_say_its_size_is_believed_to_have_room_until_it_is_full() {
+        let space = Space { free_bytes: 0, total_bytes: 0 };
+        let untold = Room { space, reclaimable_bytes: 3 };
+        for free_min_bytes in [None, Some(0), Some(100 * MIB)] {
+            let mut headroom = Headroom::new(HeadroomLimits { free_min_bytes, ..LIMITS });
+            assert_eq!(headroom.unreachable_bytes(&untold, 0), None);
+            let judgement = headroom.look(&[untold]).unwrap();
+            assert!(!headroom.is_refusing() && judgement.until_refusal_bytes > 1 << 50);
+            assert!(i64::try_from(judgement.until_refusal_bytes).is_ok(), "a metric shows it");
+            assert!(headroom.segments_allowed(&untold) > 1 << 20);
+            assert!(headroom.compaction_bytes(&untold) > 1 << 50);
+            headroom.note_full();
+            headroom.look(&[untold]);
+            assert!(headroom.is_refusing() && headroom.should_try(&[untold]));
+            headroom.note_made();
+            headroom.look(&[untold]);
+            assert!(!headroom.is_refusing());
+            headroom.look(&[untold, room(5, 0)]);
+            assert!(headroom.is_refusing(), "another one says how full it is");
+        }
     }
 
     #[test]

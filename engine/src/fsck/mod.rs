@@ -27,7 +27,7 @@ use crate::store::name::Name;
 
 use store::{SegmentCheck, of_file};
 
-/// Directories that a data directory holds, beside a spool under any name.
+/// Directories that a data directory holds unless flags name others: those are known by what is in them.
 const SUBDIRECTORIES: [&str; 3] = ["ingest", "store", "spool"];
 
 /// What a file is.
@@ -242,8 +242,7 @@ impl Check<'_> {
             }
             let is_ours = is_outermost && SUBDIRECTORIES.contains(&name.as_str());
             match self.storage.list(&path) {
-                // A spool may have any name.
-                Ok(entries) if is_ours || (is_outermost && self.is_spool(&path, &entries)) => {
+                Ok(entries) if is_ours || (is_outermost && self.holds_ours(&path, &entries)) => {
                     self.directory(&path, entries, false);
                 }
                 Err(e) if is_ours => {
@@ -253,6 +252,12 @@ impl Check<'_> {
                 _ => self.add(unknown(path, entry.len_bytes)),
             }
         }
+    }
+
+    /// Whether a directory under any name is a spool or one side of a node.
+    fn holds_ours(&self, path: &Path, entries: &[Entry]) -> bool {
+        let mut names = entries.iter().filter_map(|entry| entry.name.as_deref());
+        names.any(is_nobody_elses) || self.is_spool(path, entries)
     }
 
     fn is_spool(&self, path: &Path, entries: &[Entry]) -> bool {
@@ -347,6 +352,15 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
 
 fn is_segment_name(name: &str) -> bool {
     parse_file_name(name).is_some() || matches!(Name::parse(name), Some(Name::Flushed { .. }))
+}
+
+/// Whether nobody but a node gives this name. A lock, say, may be anybody's.
+fn is_nobody_elses(name: &str) -> bool {
+    use Name::{Flushed, Trashed, Writing};
+    parse_file_name(name).is_some()
+        || tail::is_file_name(name)
+        || is_set_aside(name)
+        || matches!(Name::parse(name), Some(Flushed { .. } | Trashed { .. } | Writing(_)))
 }
 
 /// Whether a file of the store directory was set aside by a restore.
@@ -480,6 +494,27 @@ mod tests {
             assert_eq!(report.files[0].identity, whole);
             assert!(!report.is_clean() && report.damage().all(|d| d.records == Some(0)));
         }
+    }
+
+    #[test]
+    fn a_side_under_any_name_is_checked_and_another_directory_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let [store, ingest, other] =
+            ["segments", "fresh", "database"].map(|name| temp.path().join(name));
+        for path in [&store, &ingest, &other] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(other.join("LOCK"), "").unwrap();
+        let segment = write(&directory(&store), SMALL, &records(10));
+        fs::write(ingest.join("01ARZ3NDEKTSV4RRFFQ69G5FAV.flushed"), "abc").unwrap();
+        let whole = check(&OsStorage, temp.path()).unwrap();
+        assert_eq!(whole.record_count(), 10);
+        assert!(whole.damage().all(|damage| damage.path.starts_with(&ingest)));
+        assert!(!whole.is_clean());
+        assert_eq!(whole.files.iter().find(|f| f.path == other).unwrap().kind, FileKind::Unknown);
+        fs::write(segment.path(), "abc").unwrap();
+        let damaged = check(&OsStorage, temp.path()).unwrap();
+        assert!(damaged.damage().any(|damage| damage.path == segment.path()));
     }
 
     #[test]
