@@ -1,31 +1,62 @@
 //! Segments that are kept open between queries, so that the next one need not find their blocks or
-//! frames, validate and map them again.
+//! frames, validate and map them again; and what of them was verified, which is remembered though they are
+//! closed.
 //!
 //! Invariants: what the segments of one cache keep is bounded ([`SEGMENTS_OPEN_BYTES_MAX`],
 //! [`SEGMENTS_OPEN_MAX`]); a segment whose handle goes is not held here, and costs no other its place;
 //! of those that do not fit the ones that were not used since they were looked at last are closed first
 //! (CLOCK).
 //!
-//! Not here: whether what is open is still what the file holds, which whoever opens it asks; how many
-//! may be open ([`crate::caches`]).
+//! What is open is shared as long as the file is in the state that it was opened in; what was verified is
+//! believed in that state alone.
+//!
+//! Not here: how many may be open ([`crate::caches`]).
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use crate::checked::Checked;
 use crate::limits::{SEGMENTS_OPEN_BYTES_MAX, SEGMENTS_OPEN_MAX};
 
-/// What one segment keeps open.
+/// What is known of one segment in the last state that its file was seen in: what is open of it, for as
+/// long as somebody reads it or it is kept, and what was verified, which stays.
 #[derive(Debug)]
 pub(crate) struct Slot<T> {
-    open: Mutex<Option<Arc<T>>>,
+    /// Held while the file is opened.
+    seen: Mutex<Seen<T>>,
+    /// What is kept open though nobody reads it: under a lock of its own, for whoever closes it waits for
+    /// no file.
+    kept: Mutex<Option<Arc<T>>>,
     is_used: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Seen<T> {
+    /// Which state of its file.
+    stamp: u128,
+    open: Weak<T>,
+    /// Longer than it is open: where more segments wait than may be open, every query opens them anew.
+    checked: Arc<Checked>,
 }
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self { open: Mutex::new(None), is_used: AtomicBool::new(false) }
+        let seen = Seen { stamp: 0, open: Weak::new(), checked: Arc::default() };
+        Self { seen: Mutex::new(seen), kept: Mutex::new(None), is_used: AtomicBool::new(false) }
     }
+}
+
+/// What is open of a segment.
+pub(crate) trait Opened {
+    /// What was verified of it.
+    fn checked(&self) -> &Arc<Checked>;
+    /// It was just opened; and what was verified before in this state of its file, if it was seen in it.
+    fn begin(&mut self, before: Option<&Arc<Checked>>);
+    /// Whether who comes later is to open the file anew.
+    fn is_faulty(&self) -> bool;
+    /// What it keeps in memory, bytes, about.
+    fn memory_bytes(&self) -> usize;
 }
 
 struct Entry<T> {
@@ -81,9 +112,9 @@ impl<T> OpenCache<T> {
     }
 
     /// Keeps `open`, which takes `bytes`, in its slot as long as there is room.
-    pub(crate) fn keep(&self, slot: &Arc<Slot<T>>, open: &Arc<T>, bytes: usize) {
+    fn keep(&self, slot: &Arc<Slot<T>>, open: &Arc<T>, bytes: usize) {
         slot.is_used.store(true, Ordering::Relaxed);
-        let before = lock(&slot.open).replace(Arc::clone(open));
+        let before = lock(&slot.kept).replace(Arc::clone(open));
         if before.is_some_and(|before| Arc::ptr_eq(&before, open)) {
             return;
         }
@@ -102,7 +133,7 @@ impl<T> OpenCache<T> {
                     queue.entries.push_back(entry);
                     continue;
                 }
-                Some(slot) => closed.push(lock(&slot.open).take()),
+                Some(slot) => closed.push(lock(&slot.kept).take()),
                 None => {}
             }
             queue.bytes -= entry.bytes;
@@ -119,7 +150,37 @@ impl<T> OpenCache<T> {
         queue.bytes = 0;
         drop(queue);
         let slots = entries.iter().filter_map(|entry| entry.slot.upgrade());
-        drop(slots.map(|slot| lock(&slot.open).take()).collect::<Vec<_>>());
+        drop(slots.map(|slot| lock(&slot.kept).take()).collect::<Vec<_>>());
+    }
+}
+
+impl<T: Opened> OpenCache<T> {
+    /// Shares what is open of this state of the file, or opens it; keeps it open as long as there is room.
+    pub(crate) fn share<E>(
+        &self,
+        slot: &Arc<Slot<T>>,
+        stamp: u128,
+        open: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let mut seen = lock(&slot.seen);
+        let is_same = seen.stamp == stamp;
+        let shared = seen.open.upgrade().filter(|open| is_same && !open.is_faulty());
+        let open = if let Some(shared) = shared {
+            shared
+        } else {
+            let mut open = open()?;
+            let is_believed = is_same && seen.checked.is_like(open.checked());
+            open.begin(is_believed.then_some(&seen.checked));
+            let open = Arc::new(open);
+            let checked = Arc::clone(open.checked());
+            *seen = Seen { stamp, open: Arc::downgrade(&open), checked };
+            open
+        };
+        drop(seen);
+        if !open.is_faulty() {
+            self.keep(slot, &open, open.memory_bytes());
+        }
+        Ok(open)
     }
 }
 
@@ -197,6 +258,63 @@ mod tests {
         caches[1].close_all();
         caches[0].keep(&slots[0][0], &open[0][0], 10);
         assert_eq!((kept(0), kept(1)), (1, 0));
+    }
+
+    #[derive(Debug)]
+    struct Part {
+        checked: Arc<Checked>,
+        believed: Option<Arc<Checked>>,
+        is_faulty: bool,
+    }
+
+    impl Part {
+        fn of(blocks: usize, is_faulty: bool) -> Self {
+            Self { checked: Arc::new(Checked::new(blocks, 0)), believed: None, is_faulty }
+        }
+    }
+
+    impl Opened for Part {
+        fn checked(&self) -> &Arc<Checked> {
+            &self.checked
+        }
+
+        fn begin(&mut self, before: Option<&Arc<Checked>>) {
+            self.believed = before.cloned();
+        }
+
+        fn is_faulty(&self) -> bool {
+            self.is_faulty
+        }
+
+        fn memory_bytes(&self) -> usize {
+            10
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_shared_and_what_was_verified_believed_in_the_same_state_of_the_file_alone() {
+        let (cache, slot) = (OpenCache::bounded(30, 9), Arc::<Slot<Part>>::default());
+        let share = |stamp, blocks, is_faulty| {
+            cache.share(&slot, stamp, || Ok::<_, ()>(Part::of(blocks, is_faulty))).unwrap()
+        };
+        let first = share(7, 3, false);
+        assert!(first.believed.is_none(), "nothing was verified before");
+        assert!(Arc::ptr_eq(&first, &share(7, 3, false)));
+        cache.close_all();
+        assert!(Arc::ptr_eq(&first, &share(7, 3, false)), "somebody reads it");
+        let checked = Arc::clone(first.checked());
+        drop(first);
+        cache.close_all();
+        let again = share(7, 3, true);
+        assert!(Arc::ptr_eq(again.believed.as_ref().unwrap(), &checked));
+        let after_fault = share(7, 3, false);
+        assert!(!Arc::ptr_eq(&again, &after_fault), "one that is faulty is shared by nobody");
+        assert!(share(8, 3, false).believed.is_none(), "the file is another one");
+        cache.close_all();
+        assert!(share(8, 4, false).believed.is_none(), "it is found to have other blocks");
+        let refused = cache.share(&slot, 9, || Err::<Part, _>("refused"));
+        assert_eq!(refused.err(), Some("refused"));
+        assert!(share(8, 4, false).believed.is_none(), "and is still open as it was");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::checked::Checked;
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Text, TopicList};
 use crate::damage::{Damage, DamageKind};
 use crate::limits::SEGMENT_OPEN_BYTES;
+use crate::open_cache::Opened;
 use crate::run_table::RunTable;
 use crate::storage::File;
 use crate::storage::Refusal;
@@ -55,23 +56,6 @@ impl OpenSegment {
             .collect();
         let checked = Arc::new(Checked::new(frames.len(), 0));
         Self { path, source: Mutex::new(source), file, frames, metas, damage, checked }
-    }
-
-    /// What was verified of it so far.
-    pub(super) const fn checked(&self) -> &Arc<Checked> {
-        &self.checked
-    }
-
-    /// What was verified when it was open before, in the same state of its file.
-    pub(super) fn believe(&mut self, before: &Arc<Checked>) {
-        if before.is_like(&self.checked) {
-            self.checked = Arc::clone(before);
-        }
-    }
-
-    /// What it keeps in memory, bytes, about.
-    pub(super) fn memory_bytes(&self) -> usize {
-        SEGMENT_OPEN_BYTES + self.frames.len() * (size_of::<FrameAt>() + size_of::<ChunkMeta>())
     }
 
     /// Whether a part of its file was gone when its frames were looked for.
@@ -140,6 +124,27 @@ impl OpenSegment {
                 Err(self.damage_of(&self.frames[index], kind))
             }
         }
+    }
+}
+
+impl Opened for OpenSegment {
+    fn checked(&self) -> &Arc<Checked> {
+        &self.checked
+    }
+
+    fn begin(&mut self, before: Option<&Arc<Checked>>) {
+        if let Some(before) = before {
+            self.checked = Arc::clone(before);
+        }
+    }
+
+    /// It is read without a map, because a part of the file was gone underneath one.
+    fn is_faulty(&self) -> bool {
+        self.file.is_none()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        SEGMENT_OPEN_BYTES + self.frames.len() * (size_of::<FrameAt>() + size_of::<ChunkMeta>())
     }
 }
 

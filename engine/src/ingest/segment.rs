@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::covered::{self, Covered};
 use super::examine::{Depth, Found, Verdict, examine};
@@ -18,7 +18,6 @@ use super::open::{Frames, OpenSegment};
 use super::registry::RegistryOptions;
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::caches::Caches;
-use crate::checked::Checked;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
 use crate::open_cache::Slot;
@@ -207,17 +206,7 @@ pub struct Segment {
     content: Mutex<Content>,
     /// Which records those are.
     covered: Mutex<Covered>,
-    seen: Mutex<Seen>,
-    kept: Arc<Slot<OpenSegment>>,
-}
-
-/// What is known of one state of its file.
-#[derive(Default)]
-struct Seen {
-    stamp: u128,
-    open: Weak<OpenSegment>,
-    /// Longer than it is open: where more segments wait than may be open, every query opens them anew.
-    checked: Arc<Checked>,
+    slot: Arc<Slot<OpenSegment>>,
 }
 
 /// Its file's name but for the id.
@@ -273,8 +262,7 @@ impl Segment {
             naming: Mutex::default(),
             content: Mutex::new(file.content),
             covered: Mutex::new(covered),
-            seen: Mutex::default(),
-            kept: Arc::default(),
+            slot: Arc::default(),
         }
     }
 
@@ -494,23 +482,12 @@ impl Segment {
             return self.find_frames(path, file, true, Reading::File).map(Arc::new);
         }
         let stamp = file.version_stamp()?;
-        let mut seen = lock(&self.seen);
-        if let Some(open) = seen.open.upgrade().filter(|_| seen.stamp == stamp) {
-            self.caches.ingest.keep(&self.kept, &open, open.memory_bytes());
-            return Ok(open);
-        }
-        let mut open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
-        // Where a part was gone frames may not have been found that are there: the file knows.
-        if open.is_poisoned() {
-            return self.find_frames(path, file, false, Reading::File).map(Arc::new);
-        }
-        if seen.stamp == stamp {
-            open.believe(&seen.checked);
-        }
-        let open = Arc::new(open);
-        *seen = Seen { stamp, open: Arc::downgrade(&open), checked: Arc::clone(open.checked()) };
-        self.caches.ingest.keep(&self.kept, &open, open.memory_bytes());
-        Ok(open)
+        self.caches.ingest.share(&self.slot, stamp, || {
+            let open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
+            // Where a part was gone frames may not have been found that are there: the file knows.
+            let is_whole = !open.is_poisoned();
+            if is_whole { Ok(open) } else { self.find_frames(path, file, false, Reading::File) }
+        })
     }
 
     /// Opens it for nobody else, who writes its records anew: nothing that was verified before is

@@ -18,6 +18,7 @@ use crate::chunk::{Candidates, Chunk, ChunkMeta, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::decoded::{DecodedText, Decoders};
 use crate::limits::SEGMENT_OPEN_BYTES;
+use crate::open_cache::Opened;
 use crate::run_table::RunTable;
 use crate::search::required::Required;
 use crate::storage::{File, FileBytes, Map, Refusal, read_into};
@@ -113,17 +114,6 @@ impl OpenSegment {
         if let Some(map) = &self.map {
             map.expect_random_reads();
         }
-    }
-
-    /// Whether who comes later is to open the file anew: a part of it could not be read.
-    pub(super) fn is_faulty(&self) -> bool {
-        self.map.as_ref().is_some_and(|map| map.is_poisoned())
-            || self.damage.iter().any(|damage| damage.refusal().is_some())
-    }
-
-    /// What it keeps in memory, bytes, about.
-    pub(super) fn memory_bytes(&self) -> usize {
-        SEGMENT_OPEN_BYTES + self.blocks.memory_bytes() + self.signatures.memory_bytes()
     }
 
     /// Its slabs in ULID order.
@@ -319,6 +309,31 @@ impl OpenSegment {
         if start < map.len() {
             map.will_need(start, len.min(map.len() - start));
         }
+    }
+}
+
+impl Opened for OpenSegment {
+    fn checked(&self) -> &Arc<Checked> {
+        &self.checked
+    }
+
+    fn begin(&mut self, before: Option<&Arc<Checked>>) {
+        if let Some(before) = before {
+            self.checked = Arc::clone(before);
+            self.known.opened_again(&self.damage);
+        } else {
+            self.known.begin(&self.damage);
+        }
+    }
+
+    /// A part of it could not be read.
+    fn is_faulty(&self) -> bool {
+        self.map.as_ref().is_some_and(|map| map.is_poisoned())
+            || self.damage.iter().any(|damage| damage.refusal().is_some())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        SEGMENT_OPEN_BYTES + self.blocks.memory_bytes() + self.signatures.memory_bytes()
     }
 }
 

@@ -7,11 +7,10 @@
 //! name until it is read, and every use of it tries again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::caches::Caches;
-use crate::checked::Checked;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
 use crate::open_cache::Slot;
@@ -56,8 +55,7 @@ pub struct StoreSegment {
     /// Its totals are not those of its file, of which not everything could be read.
     is_provisional: bool,
     known: Arc<KnownDamage>,
-    cached: Mutex<Cached>,
-    kept: Arc<Slot<OpenSegment>>,
+    slot: Arc<Slot<OpenSegment>>,
     shunned: Shunned,
     /// One for all handles of the file.
     file: Arc<()>,
@@ -73,13 +71,6 @@ struct Shunned {
 
 /// Plans for which a segment is left alone at first, and at most: some seconds, half an hour.
 const SHUNNED_PLANS: std::ops::RangeInclusive<u32> = 16..=4096;
-
-#[derive(Default)]
-struct Cached {
-    stamp: u128,
-    checked: Arc<Checked>,
-    open: Weak<OpenSegment>,
-}
 
 /// A segment as it was found when the store was opened.
 pub struct Loaded {
@@ -124,7 +115,7 @@ impl StoreSegment {
         [is_damaged, is_provisional]: [bool; 2],
     ) -> Arc<Self> {
         let is_damaged = AtomicBool::new(is_damaged);
-        let (cached, kept, shunned) = (Mutex::default(), Arc::default(), Shunned::default());
+        let (slot, shunned) = (Arc::default(), Shunned::default());
         Arc::new(Self {
             storage: Arc::clone(&directory.storage),
             caches: Arc::clone(&directory.caches),
@@ -133,8 +124,7 @@ impl StoreSegment {
             is_damaged,
             is_provisional,
             known,
-            cached,
-            kept,
+            slot,
             shunned,
             file: Arc::default(),
         })
@@ -279,11 +269,7 @@ impl StoreSegment {
     /// opened again; of a shortage of this process nothing is remembered.
     pub fn open_shared(&self) -> Result<Arc<OpenSegment>, Damage> {
         let opened = self.caches.with_room(|| self.open_or_share());
-        let open = opened.map_err(|refusal| self.refused(refusal))?;
-        if !open.is_faulty() {
-            self.caches.store.keep(&self.kept, &open, open.memory_bytes());
-        }
-        Ok(open)
+        opened.map_err(|refusal| self.refused(refusal))
     }
 
     /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
@@ -297,25 +283,13 @@ impl StoreSegment {
     }
 
     fn open_or_share(&self) -> Result<Arc<OpenSegment>, Refusal> {
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
         let file = open_file(&self.storage, &self.path)?;
         let stamp = file.version_stamp().map_err(|e| Refusal::from(&e))?;
-        if stamp == cached.stamp
-            && let Some(open) = cached.open.upgrade().filter(|open| !open.is_faulty())
-        {
-            return Ok(open);
-        }
-        let (mut this, _) = OpenSegment::find(&self.path, file, &self.known, &self.caches)?;
-        this.map();
-        if stamp == cached.stamp && cached.checked.is_like(&this.checked) {
-            this.checked = Arc::clone(&cached.checked);
-            self.known.opened_again(&this.damage);
-        } else {
-            self.known.begin(&this.damage);
-        }
-        let this = Arc::new(this);
-        *cached = Cached { stamp, checked: Arc::clone(&this.checked), open: Arc::downgrade(&this) };
-        Ok(this)
+        self.caches.store.share(&self.slot, stamp, || {
+            let (mut this, _) = OpenSegment::find(&self.path, file, &self.known, &self.caches)?;
+            this.map();
+            Ok(this)
+        })
     }
 
     /// None of it could be read.
