@@ -14,6 +14,7 @@ use engine::identity::Identity;
 use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState as IngestState;
 use engine::node::Node;
+use engine::node::doors::Doors;
 use engine::node::pinning::{Memories, Pinned};
 use engine::search::{Missing, Searcher, Snapshot};
 use engine::store::catalogue::Catalogue;
@@ -29,7 +30,7 @@ use net::shard::inbox::{Append, Message};
 use net::shard::{Clock, Placement};
 use tokio::sync::oneshot;
 
-use super::doors::Doors;
+use super::keeper_words::reason;
 use super::vitals::Vitals;
 
 /// How long a shard may take to say what it holds.
@@ -79,7 +80,7 @@ impl NodeBackend {
     }
 
     fn reasons(&self) -> Vec<String> {
-        let mut reasons = self.doors.reasons();
+        let mut reasons: Vec<String> = self.doors.reasons().iter().map(reason).collect();
         reasons.extend(self.vitals.reasons());
         if self.replicas_missing.load(Ordering::Acquire) {
             reasons.push(
@@ -332,7 +333,7 @@ struct ShardAppender {
 /// Why the disk takes no records, where it does not.
 fn refusal(doors: &Doors) -> Option<AppendError> {
     match doors.ingest_trouble() {
-        Some(trouble) => Some(AppendError::Storage(trouble)),
+        Some(trouble) => Some(AppendError::Storage(reason(&trouble))),
         None => doors.is_disk_failing().then_some(AppendError::DiskFull),
     }
 }

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::disk_health::{Change, DiskCall, DiskCalls, DiskHealth, Trouble};
+use engine::node::doors::Doors;
 use engine::storage::{DiskWatch, NowMs, ObservedStorage, Open, Refusal, Storage};
 use engine::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
-use super::doors::Doors;
+pub(super) use engine::node::Side;
 
 /// Time between looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -30,28 +31,18 @@ const WAITING_MS: u64 = 1_000;
 /// What a probe writes, bytes.
 const PROBE_BYTES: usize = 512;
 
-/// Which directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Ingest,
-    Store,
+/// The flag that names a side's directory.
+pub(super) const fn flag(side: Side) -> &'static str {
+    match side {
+        Side::Ingest => "--ingest.path",
+        Side::Store => "--store.path",
+    }
 }
 
-impl Side {
-    pub(super) const ALL: [Self; 2] = [Self::Ingest, Self::Store];
-
-    pub(super) const fn flag(self) -> &'static str {
-        match self {
-            Self::Ingest => "--ingest.path",
-            Self::Store => "--store.path",
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ingest => "ingest",
-            Self::Store => "store",
-        }
+const fn name(side: Side) -> &'static str {
+    match side {
+        Side::Ingest => "ingest",
+        Side::Store => "store",
     }
 }
 
@@ -137,7 +128,7 @@ impl Disks {
         for side in Side::ALL {
             let (disks, storage, watch) = (Arc::clone(self), Arc::clone(storage), self.watch(side));
             let doors = Arc::clone(doors);
-            let name = format!("probe-{}", side.name());
+            let name = format!("probe-{}", name(side));
             std::thread::Builder::new().name(name).spawn(move || {
                 loop {
                     std::thread::sleep(PROBE_BEAT);
@@ -170,18 +161,18 @@ impl Disks {
             let change = health.look(now_ms, &calls);
             let words = health.trouble().map(|trouble| self.words(disk.side, trouble, now_ms));
             drop(health);
-            metrics.disk_failing(disk.side.name()).set(i64::from(words.is_some()));
+            metrics.disk_failing(name(disk.side)).set(i64::from(words.is_some()));
             doors.set_disk_trouble(disk.side, words);
             match change {
                 None => {}
                 Some(Change::Began(trouble)) => tracing::error!(
-                    directory = disk.side.flag(),
+                    directory = flag(disk.side),
                     "the disk fails: {trouble}; the node is not ready until it works again ({})",
                     advice(disk.side)
                 ),
                 Some(Change::Over(trouble)) => {
                     let seconds = now_ms.saturating_sub(trouble.since_ms) as f64 / 1e3;
-                    tracing::info!(directory = disk.side.flag(), seconds, "the disk works again");
+                    tracing::info!(directory = flag(disk.side), seconds, "the disk works again");
                 }
             }
         }
@@ -223,7 +214,7 @@ impl Disks {
     /// One sentence for the operator.
     fn words(&self, side: Side, trouble: &Trouble, now_ms: u64) -> String {
         let since = self.since(trouble, now_ms);
-        format!("the disk of {} fails since {since}: {trouble}", side.flag())
+        format!("the disk of {} fails since {since}: {trouble}", flag(side))
     }
 
     fn probe_if_due(&self, side: Side, storage: &dyn Storage, watch: &DiskWatch) {
@@ -328,7 +319,9 @@ mod tests {
             disks.look(&doors, &metrics);
         };
         look();
-        let [reason] = &doors.reasons()[..] else { panic!("{:?}", doors.reasons()) };
+        let reasons: Vec<String> =
+            doors.reasons().iter().map(crate::node::keeper_words::reason).collect();
+        let [reason] = &reasons[..] else { panic!("{reasons:?}") };
         assert!(reason.contains("--ingest.path") && reason.contains("os error 2"), "{reason}");
         assert!(doors.gate().is_closed() && doors.is_disk_failing() && !doors.is_ready());
         assert_eq!(metrics.disk_failing("ingest").get(), 1);

@@ -7,7 +7,7 @@
 
 use engine::ingest::segment::Segment;
 
-use super::disks::Side;
+use super::disks::{Side, flag};
 use super::lock::{DirectoryLock, Ground, Lost};
 use super::names::records_without_name;
 use super::store_work::StoreParts;
@@ -32,7 +32,7 @@ impl Grounds {
 }
 
 fn words(side: Side, ground: &Ground, lost: Lost) -> String {
-    let (path, flag) = (ground.path().display(), side.flag());
+    let (path, flag) = (ground.path().display(), flag(side));
     let advice = "put it back, or restart the node";
     match lost {
         Lost::Gone => format!(
@@ -51,7 +51,7 @@ fn words(side: Side, ground: &Ground, lost: Lost) -> String {
 /// Records whose files are not where the next start will look for them.
 pub(super) fn records_not_found(grounds: &Grounds, store: &StoreParts) -> u64 {
     let [is_ingest_lost, is_store_lost] = grounds.look().map(|words| words.is_some());
-    let nameless = store.doors.lost_files();
+    let nameless = store.doors.deleted_files();
     let is_gone = |segment: &Segment| {
         let path = segment.path();
         // Another file may have its name. None may have it because it was renamed just now.

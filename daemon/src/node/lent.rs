@@ -10,26 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use engine::disk_health::DiskCall;
-use engine::ingest::segment::Segment;
 use engine::storage::{DiskWatch, File, Open, Storage};
-
-use super::lock::Inode;
-
-/// A segment that a shard writes.
-pub(super) struct Lent {
-    pub(super) shard: usize,
-    pub(super) segment: Arc<Segment>,
-    pub(super) inode: Inode,
-    /// Its bytes, whoever deletes its name.
-    pub(super) source: Arc<dyn File>,
-    pub(super) is_lost: bool,
-}
-
-impl Lent {
-    pub(super) fn has_lost_name(&self) -> bool {
-        self.inode.has_lost(&self.segment.path())
-    }
-}
 
 /// Opens the file of an unused segment, `len_bytes` long, for reading and for writing. `NotFound`: its
 /// name is nobody's, or somebody else's.

@@ -203,6 +203,16 @@ impl Inode {
         Self(metadata.dev(), metadata.ino())
     }
 
+    /// As the keeper remembers it.
+    pub(super) const fn identity(self) -> u128 {
+        (self.0 as u128) << 64 | self.1 as u128
+    }
+
+    /// What [`Self::identity`] said.
+    pub(super) const fn from_identity(identity: u128) -> Self {
+        Self((identity >> 64) as u64, identity as u64)
+    }
+
     /// Whether the file has lost this name: nothing or something else has it now. A name that cannot
     /// be looked up is not lost.
     pub(super) fn has_lost(self, path: &Path) -> bool {

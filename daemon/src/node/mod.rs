@@ -3,8 +3,7 @@
 //! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them);
-//! - [`ground`]: whether the directories are those that were locked; [`space`]: the disk's reserve; [`disks`]: whether the disks do what they are told; [`doors`]:
-//!   whether records are taken;
+//! - [`ground`]: whether the directories are those that were locked; [`disks`]: whether the disks do what they are told;
 //! - [`store_work`]: gathering and compaction, and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
 //! - [`vitals`]: whether every thread gets on;
@@ -19,13 +18,13 @@ mod backend;
 mod control;
 mod data;
 mod disks;
-mod doors;
 mod ending;
 mod expiry;
 mod ground;
 mod hanging;
 mod host;
 mod keeper;
+mod keeper_words;
 mod lent;
 pub(crate) mod listeners;
 pub(crate) mod lock;
@@ -33,13 +32,14 @@ mod names;
 mod notify;
 mod read_again;
 mod shards;
-mod space;
 mod stop_signals;
 mod store_work;
 mod vitals;
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,7 +50,9 @@ use engine::caches::Caches;
 use engine::headroom::HeadroomLimits;
 use engine::ingest::stamp_mark::StampKeeper;
 use engine::node::compacting::CompactingOptions;
+use engine::node::doors::Doors;
 use engine::node::gathering::GatheringOptions;
+use engine::node::keeper::{Keeper, KeeperOptions, SpaceParts};
 use engine::node::local_ingest::LocalIngest;
 use engine::search::{Overseer, Searcher, SearcherOptions};
 use engine::storage::{OsStorage, Storage};
@@ -210,7 +212,7 @@ struct Node {
     store_threads: Vec<JoinHandle<()>>,
     metrics: Arc<NodeMetrics>,
     clock: Clock,
-    doors: Arc<doors::Doors>,
+    doors: Arc<Doors>,
     vitals: Arc<Vitals>,
     overseer: Option<Overseer>,
     stamps: Arc<Mutex<StampKeeper>>,
@@ -341,7 +343,7 @@ impl Node {
 /// What the parts of a node have in common.
 struct Common {
     placement: Placement,
-    doors: Arc<doors::Doors>,
+    doors: Arc<Doors>,
     hub: Hub,
     stopping: Arc<AtomicBool>,
     /// No new records until a restart.
@@ -394,33 +396,33 @@ impl Common {
 
 fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
     let options = data.ingest.registry.options();
-    let space = space::SpaceWatch::new(space::SpaceParts {
+    let directories = [&options.directory, &config.store.path];
+    let device = |path: &Path| std::fs::metadata(path).map(|data| data.dev()).ok();
+    let is_shared = device(directories[0]) == device(directories[1]);
+    let watched = Side::ALL.into_iter().zip(directories.map(PathBuf::clone));
+    let space = SpaceParts {
         storage: Arc::clone(&options.storage),
-        ingest_path: options.directory.clone(),
-        store_path: config.store.path.clone(),
+        watched: watched.take(if is_shared { 1 } else { 2 }).collect(),
         limits: HeadroomLimits {
             free_min_bytes: config.disk_free_min_bytes,
             segment_bytes: options.file_bytes(),
         },
-        doors: Arc::clone(&common.doors),
-        metrics: Arc::clone(&common.metrics),
-    });
+    };
     let totals = data.store.catalogue.totals();
     let store_bytes = totals.file_bytes + totals.trash_bytes;
-    space.tell_too_small([
-        data.ingest.registry.backlog_bytes() + data.ingest.registry.pool_bytes(),
-        store_bytes,
-    ]);
-    keeper::KeeperParts {
-        registry: Arc::clone(&data.ingest.registry),
-        stamps: Arc::clone(&data.ingest.stamps),
-        placement: common.placement.clone(),
-        doors: Arc::clone(&common.doors),
+    let ingest_bytes = data.ingest.registry.backlog_bytes() + data.ingest.registry.pool_bytes();
+    space.too_small([ingest_bytes, store_bytes]).iter().for_each(keeper_words::tell_too_small);
+    let keeper_options = KeeperOptions {
         space,
-        clock: common.clock,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
-        metrics: Arc::clone(&common.metrics),
         flush_size_bytes: config.ingest.segment_flush_size_bytes,
+    };
+    keeper::KeeperParts {
+        keeper: Keeper::new(&data.ingest, Arc::clone(&common.doors), keeper_options),
+        storage: Arc::clone(&options.storage),
+        placement: common.placement.clone(),
+        clock: common.clock,
+        metrics: Arc::clone(&common.metrics),
         stopping: Arc::clone(&common.stopping),
         pulse: common.vitals.pulse("keeper", Role::Keeper),
         disk: common.disks.watch(Side::Ingest),

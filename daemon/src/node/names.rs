@@ -15,7 +15,7 @@ use engine::ingest::segment::{Segment, SegmentState};
 use engine::store::catalogue::Catalogue;
 use engine::store::segment::StoreSegment;
 
-use super::disks::Side;
+use super::disks::{Side, flag};
 use super::lock::is_absence;
 
 /// Names of each side that one look asks the disk for.
@@ -130,7 +130,7 @@ impl Names {
     pub(super) fn words(&self) -> Option<String> {
         let (path, _) = self.lost.first_key_value()?;
         let (path, records) = (path.display(), self.lost.values().sum::<u64>());
-        let flag = self.side.flag();
+        let flag = flag(self.side);
         Some(match self.lost.len() {
             1 => format!(
                 "{path} ({flag}) was taken away, and {records} records with it: answers lack them; \

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use engine::node::Node;
 use engine::node::compacting::{Compacting, CompactingOptions, Happened};
+use engine::node::doors::Doors;
 use engine::node::expiring::Expiring;
 use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
 use engine::node::local_ingest::LocalIngest;
@@ -26,7 +27,6 @@ use net::metrics::NodeMetrics;
 use net::shard::Clock;
 
 use super::data::tell_damage;
-use super::doors::Doors;
 use super::expiry;
 use super::host::Wanted;
 use super::vitals::{Role, Vitals};

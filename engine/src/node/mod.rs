@@ -3,6 +3,8 @@
 //!
 //! - [`opening`]: both directories found again after a stop of any kind;
 //! - [`pinning`]: what a query pins, in its order, and what is known to be missing;
+//! - [`keeper`]: the files of ingest segments, the mark of stamps and the disk's space, and by them the
+//!   [`doors`]: whether records are taken;
 //! - [`gathering`], from the [`local_ingest`]: flushed ingest segments become store segments;
 //! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`].
 //!
@@ -12,8 +14,10 @@
 //! next.
 
 pub mod compacting;
+pub mod doors;
 pub mod expiring;
 pub mod gathering;
+pub mod keeper;
 pub mod local_ingest;
 pub mod opening;
 pub mod pinning;
@@ -36,6 +40,20 @@ pub struct Node {
     pub store: Option<StoreSide>,
     /// The newest record's stamp on disk at the start, milliseconds since 1970; 0 without one.
     pub newest_ms: u64,
+}
+
+/// Which side of a node, and so which directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The one that takes records.
+    Ingest,
+    /// The one that keeps them.
+    Store,
+}
+
+impl Side {
+    /// Both, in the order in which records move.
+    pub const ALL: [Self; 2] = [Self::Ingest, Self::Store];
 }
 
 /// The side that takes records.

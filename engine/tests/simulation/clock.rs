@@ -52,8 +52,8 @@ fn step_by(step_ms: i64) {
         let first = append(&mut node, &mut model);
 
         let stepped_ms = START_MS.checked_add_signed(step_ms).unwrap();
-        node.now = Now { monotonic_us: 1_000, wall_ms: stepped_ms };
-        // The mark follows the clock, then stamps do.
+        node.now = Now { monotonic_us: 20_000, wall_ms: stepped_ms };
+        // The mark follows the clock at the keeper's next turn, then stamps do.
         node.advance_us(0);
         let second = append(&mut node, &mut model);
         assert!(second > first, "stamps do not go back");

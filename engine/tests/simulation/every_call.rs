@@ -431,9 +431,11 @@ impl Story {
 /// Whether nobody need be told that this call failed, as long as nothing comes of it: a read (all
 /// that must be found was found), what is thrown away anyway, and what the next start does again.
 fn may_be_silent(call: Call, path: &Path) -> bool {
+    use Call::{Len, List, Map, Open, Read, Space, VersionStamp};
     let is_unfinished = path.extension().is_some_and(|extension| extension == "writing");
     match call {
-        Call::Open | Call::Len | Call::Read | Call::Map | Call::VersionStamp | Call::List => true,
+        // What was known of the space stays.
+        Open | Len | Read | Map | VersionStamp | List | Space => true,
         Call::Remove if is_unfinished => true,
         Call::SyncDir if path == Path::new(STORE) => true,
         _ => path.starts_with(SCRATCH),

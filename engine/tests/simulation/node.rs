@@ -1,7 +1,7 @@
 //! One node in one thread: shards whose effects are carried out one by one in an order that a
 //! seed chooses, the registry, gathering and compaction; as the daemon does it with threads.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use engine::chunk::Part;
 use engine::damage::Damage;
+use engine::headroom::HeadroomLimits;
 use engine::identity::{IDENTITY_FILE, NodeId};
 use engine::ingest::frame::FrameBuffer;
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
@@ -18,9 +19,15 @@ use engine::ingest::registry::{Registry, RegistryOptions, SegmentInfo};
 use engine::ingest::segment::{Segment, SegmentState};
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::ingest::topics::TopicChoice;
+use engine::node::Side;
 use engine::node::compacting::{Compacting, CompactingOptions, Happened};
+use engine::node::doors::Doors;
 use engine::node::expiring::{Expiring, Turn as Expired};
 use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
+use engine::node::keeper::{
+    Effect as KeeperEffect, Event, Happened as Kept, Keeper, KeeperOptions, SpaceParts,
+    Surroundings,
+};
 use engine::node::local_ingest::LocalIngest;
 use engine::node::opening::{self, Finding, NodeOptions};
 use engine::node::pinning::{Memories, Pinned};
@@ -138,6 +145,37 @@ fn options(storage: &Arc<dyn Storage>, settings: Settings) -> NodeOptions {
     }
 }
 
+/// What the keeper looks at; nobody takes anything away.
+struct Around {
+    stamped_ms: u64,
+}
+
+impl Surroundings for Around {
+    fn ground(&self) -> [Option<String>; 2] {
+        [None, None]
+    }
+
+    fn has_lost_name(&self, _: &Path, _: u128) -> bool {
+        false
+    }
+
+    fn stamped_ms(&self) -> u64 {
+        self.stamped_ms
+    }
+}
+
+/// Records are refused when the next segment does not fit.
+fn keeper_options(registry: &Registry) -> KeeperOptions {
+    let options = registry.options();
+    let limits = HeadroomLimits { free_min_bytes: Some(0), segment_bytes: options.file_bytes() };
+    let watched = vec![(Side::Ingest, options.directory.clone())];
+    KeeperOptions {
+        space: SpaceParts { storage: Arc::clone(&options.storage), watched, limits },
+        backlog_max_bytes: u64::MAX,
+        flush_size_bytes: options.flush_size_bytes,
+    }
+}
+
 /// Whatever is flushed is gathered at once.
 fn gathering() -> GatheringOptions {
     let limits =
@@ -161,8 +199,11 @@ fn compacting(settings: Settings) -> CompactingOptions {
 
 /// An effect under way: first it is carried out, later its completion is delivered.
 enum Job {
-    Segment {
+    /// A shard asks the keeper.
+    Ask(Event),
+    Lend {
         shard: usize,
+        segment: Arc<Segment>,
     },
     Write {
         shard: usize,
@@ -197,10 +238,6 @@ enum Job {
         token: Token,
         result: io::Result<()>,
     },
-    Seal {
-        segment: Arc<Segment>,
-        len_bytes: u64,
-    },
 }
 
 struct Shard {
@@ -223,6 +260,10 @@ pub(crate) struct Node {
     sides: engine::node::Node,
     stamps: Arc<Mutex<StampKeeper>>,
     search: RefCell<Stepped>,
+    keeper: Keeper,
+    doors: Arc<Doors>,
+    /// Segments whose claims have lapsed.
+    lapses: Cell<usize>,
     gathering: Gathering,
     compacting: Compacting,
     expiring: Expiring,
@@ -274,6 +315,9 @@ impl Node {
         let compacting =
             Compacting::start(Arc::clone(&catalogue), compacting, now.monotonic_us / 1000);
         let expiring = Expiring::start(&node, settings.retention, now).unwrap();
+        let doors = Arc::new(Doors::default());
+        doors.set_unmarked(!ingest.stamps.lock().unwrap().is_started());
+        let keeper_options = keeper_options(&registry);
         let source = Arc::new(LocalIngest::new(Arc::clone(&registry), Arc::default()));
         let now_ms = now.monotonic_us / 1000;
         let gathering = Gathering::start(source, Arc::clone(&catalogue), gathering(), now_ms);
@@ -287,6 +331,9 @@ impl Node {
             errors: RefCell::default(),
             stamps,
             search: RefCell::new(Stepped::new("sim", caches)),
+            keeper: Keeper::new(&ingest, Arc::clone(&doors), keeper_options),
+            doors,
+            lapses: Cell::new(0),
             gathering,
             compacting,
             expiring,
@@ -296,7 +343,7 @@ impl Node {
     }
 
     pub(crate) fn can_accept(&self, shard: usize) -> bool {
-        self.stamps.lock().unwrap().is_started() && self.shards[shard].log.can_accept()
+        !self.doors.gate().is_closed() && self.shards[shard].log.can_accept()
     }
 
     pub(crate) const fn shard_count(&self) -> usize {
@@ -325,7 +372,7 @@ impl Node {
             text.extend_from_slice(line);
             text.push(b'\n');
         }
-        self.keep_stamps();
+        self.turn_keeper();
         assert!(
             self.stamps.lock().unwrap().is_started(),
             "the doors are closed until a mark is on disk"
@@ -367,18 +414,9 @@ impl Node {
         let before_ms = self.now.monotonic_us / 1000;
         self.now.monotonic_us += us;
         self.now.wall_ms += self.now.monotonic_us / 1000 - before_ms;
-        self.keep_stamps();
+        self.turn_keeper();
         for shard in 0..self.shards.len() {
             self.turn_shard(shard);
-        }
-    }
-
-    /// As the keeper does in each of its turns.
-    fn keep_stamps(&mut self) {
-        let stamped_ms = self.shards.iter().map(|shard| shard.log.stamped_ms()).max();
-        let kept = self.stamps.lock().unwrap().keep(self.now.wall_ms, stamped_ms.unwrap_or(0));
-        if let Err(error) = kept {
-            self.tell(format!("{INGEST}/{STAMP_MARK_FILE}: {error}"));
         }
     }
 
@@ -391,7 +429,7 @@ impl Node {
     fn turn_shard(&mut self, shard: usize) {
         while let Some(effect) = self.shards[shard].log.next_effect(self.now) {
             self.jobs.push(match effect {
-                Effect::WantSegment => Job::Segment { shard },
+                Effect::WantSegment => Job::Ask(Event::WantSegment(shard)),
                 Effect::Write { token, segment, offset_bytes, frame } => {
                     Job::Write { shard, token, segment, offset: offset_bytes, frame }
                 }
@@ -401,12 +439,11 @@ impl Node {
                 Effect::Sync { token, segment } => Job::Sync { shard, token, segment },
                 Effect::Seal { segment, len_bytes } => {
                     self.shards[shard].files.remove(&segment.id());
-                    Job::Seal { segment, len_bytes }
+                    Job::Ask(Event::Seal(segment, len_bytes))
                 }
                 Effect::Abandon { segment, len_bytes, error } => {
-                    self.tell(format!("{}: {error}", segment.path().display()));
                     self.shards[shard].files.remove(&segment.id());
-                    Job::Seal { segment, len_bytes }
+                    Job::Ask(Event::Abandon(segment, len_bytes, error))
                 }
             });
         }
@@ -427,13 +464,11 @@ impl Node {
     /// Carries a job a step further; what comes back is still to be done.
     fn work(&mut self, job: Job, model: &mut Model) -> Option<Job> {
         match job {
-            Job::Segment { shard } => return self.hand_segment(shard),
-            Job::Seal { segment, len_bytes } => {
-                let failed = self.registry.flush(&segment, len_bytes, self.now.wall_ms).err()?;
-                self.tell(&failed);
-                let is_gone = failed.error.kind() == io::ErrorKind::NotFound;
-                return (!is_gone).then_some(Job::Seal { segment, len_bytes });
+            Job::Ask(event) => {
+                self.keeper.take(event, self.now, &self.around());
+                self.turn_keeper();
             }
+            Job::Lend { shard, segment } => self.lend(shard, segment),
             Job::Write { shard, token, segment, offset, frame } => {
                 let bytes = frame.as_bytes();
                 let file = &self.shards[shard].files[&segment.id()];
@@ -476,25 +511,73 @@ impl Node {
         None
     }
 
-    fn hand_segment(&mut self, shard: usize) -> Option<Job> {
-        let again = Some(Job::Segment { shard });
-        let made = self.registry.prepare(1, self.now.wall_ms).map_err(|error| self.tell(error));
-        let segment = made.unwrap_or_default().pop();
-        let Some(segment) = segment else { return again };
-        let file = match self.sim.open(&segment.path(), Open::Write) {
-            Ok(file) => file,
-            Err(error) => {
-                self.tell(format!("{}: {error}", segment.path().display()));
-                // As an unused one it goes back to the pool.
-                self.jobs.push(Job::Seal { segment, len_bytes: 0 });
-                return again;
+    /// Opens a segment for its shard.
+    fn lend(&mut self, shard: usize, segment: Arc<Segment>) {
+        let event = match self.sim.open(&segment.path(), Open::Write) {
+            Ok(file) => {
+                let state = &mut self.shards[shard];
+                state.files.insert(segment.id(), Arc::clone(&file));
+                state.log.on_segment(Arc::clone(&segment));
+                Event::Lent { shard, segment, source: file, identity: 0 }
             }
+            Err(error) => Event::NotLent { shard, segment, error },
         };
-        let shard_state = &mut self.shards[shard];
-        shard_state.files.insert(segment.id(), file);
-        shard_state.log.on_segment(segment);
+        self.keeper.take(event, self.now, &self.around());
+        self.turn_keeper();
         self.turn_shard(shard);
-        None
+    }
+
+    fn around(&self) -> Around {
+        let stamped_ms = self.shards.iter().map(|shard| shard.log.stamped_ms()).max();
+        Around { stamped_ms: stamped_ms.unwrap_or(0) }
+    }
+
+    /// Turns the keeper if it is time.
+    fn turn_keeper(&mut self) {
+        if self.keeper.next_us() > self.now.monotonic_us {
+            return;
+        }
+        self.keeper.turn(self.now, &self.around());
+        for happened in self.keeper.take_happened() {
+            self.hear_keeper(happened);
+        }
+        while let Some(effect) = self.keeper.next_effect() {
+            match effect {
+                KeeperEffect::Lend { shard, segment } => {
+                    self.jobs.push(Job::Lend { shard, segment });
+                }
+                KeeperEffect::LostSegment(..) | KeeperEffect::LostTail(_) => {
+                    panic!("nobody takes files away")
+                }
+            }
+        }
+    }
+
+    fn hear_keeper(&self, happened: Kept) {
+        match happened {
+            Kept::WriteFailed { path, error, .. }
+            | Kept::NotOpened(path, error)
+            | Kept::MarkNotWritten(path, error) => {
+                self.tell(format!("{}: {error}", path.display()));
+            }
+            Kept::NotFlushed(error) | Kept::NoSegments(error) | Kept::FileFailed(error) => {
+                self.tell(error);
+            }
+            Kept::DiskFull { error, .. } => self.tell(error),
+            Kept::NameLost(path) | Kept::SegmentDeleted(path) | Kept::TailDeleted(path) => {
+                panic!("nobody has taken {} away", path.display());
+            }
+            Kept::Ground(ground) => panic!("{ground:?}"),
+            Kept::ClaimLapsed(_) => self.lapses.set(self.lapses.get() + 1),
+            Kept::Sealed { .. }
+            | Kept::HasSegments
+            | Kept::MarkWritten
+            | Kept::BacklogFull { .. }
+            | Kept::BacklogHasRoom { .. }
+            | Kept::SpaceMeasured { .. }
+            | Kept::LacksSpace { .. }
+            | Kept::HasSpace { .. } => {}
+        }
     }
 
     fn acknowledge(&mut self, shard: usize, model: &mut Model) {
@@ -512,11 +595,8 @@ impl Node {
     /// Gathers what is flushed, and looks after what is not.
     pub(crate) fn gather(&mut self) {
         while self.gather_on() {}
-        let now_ms = self.now.monotonic_us / 1000;
-        let (_, late) = self.registry.expire(now_ms);
-        let swept = self.registry.sweep(self.now.wall_ms);
-        let look = self.registry.look_again(now_ms);
-        late.iter().chain(&swept).chain(&look.errors).for_each(|error| self.tell(error));
+        let look = self.registry.look_again(self.now.monotonic_us / 1000);
+        look.errors.iter().for_each(|error| self.tell(error));
     }
 
     /// Does a piece of gathering; says whether there is more to do at once.
@@ -545,12 +625,9 @@ impl Node {
     /// claims as often; says how many segments were published and how many times one became available
     /// again meanwhile.
     pub(crate) fn gather_slowly(&mut self, step_ms: u64) -> (usize, usize) {
-        let (mut published, mut lapses) = (0, 0);
+        let (mut published, lapses) = (0, self.lapses.get());
         loop {
             self.advance_us(step_ms * 1000);
-            let (late, errors) = self.registry.expire(self.now.monotonic_us / 1000);
-            assert!(errors.is_empty());
-            lapses += late.len();
             let happened = self.gathering.turn(self.now, &Load::default);
             for happened in &happened {
                 self.hear(happened);
@@ -560,7 +637,7 @@ impl Node {
             published += count(|happened| matches!(happened, Gathered::Published { .. }));
             let is_over = count(|happened| matches!(happened, Gathered::Committed { .. })) > 0;
             if is_over || !self.gathering.is_busy() {
-                return (published, lapses);
+                return (published, self.lapses.get() - lapses);
             }
         }
     }
@@ -655,8 +732,10 @@ impl Node {
             // What is damaged stays, and is told; what could not be read comes back.
             let is_unread = self.registry.pin().lost.iter().any(|d| d.refusal().is_some());
             let rows = self.registry.list();
+            // Those that the keeper has ready are for the next records.
             let is_hopeless = |row: &SegmentInfo| {
-                row.state == SegmentState::Damaged || (!row.is_offered && row.content.records == 0)
+                let is_ready = row.state == SegmentState::Active || !row.is_offered;
+                row.state == SegmentState::Damaged || (is_ready && row.content.records == 0)
             };
             let is_taken = !is_unread && rows.iter().all(is_hopeless);
             if is_idle && self.jobs.is_empty() && is_taken {

@@ -5,7 +5,7 @@
 //!   straight into the log's frame (`connection::bulk`);
 //! - `run`: the loop that carries events between ring, connections and log;
 //! - [`inbox`]: how other threads speak to a shard;
-//! - [`placement`]: which shard a connection goes to, and the gate that stops all reading.
+//! - [`placement`]: which shard a connection goes to; the [`Gate`] stops all reading.
 //!
 //! Invariants: a shard does no file operation but writes and syncs through its ring (the keeper
 //! thread opens, renames and removes); it never blocks on another thread; a client that did not
@@ -37,7 +37,8 @@ use crate::budget::PerAddress;
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 pub use connection::Port;
-pub use placement::{Gate, NotOnDisk, Placement};
+pub use engine::node::doors::Gate;
+pub use placement::{NotOnDisk, Placement};
 
 /// What a shard asks of the thread that looks after segment files. Calls return at once.
 pub trait Keeper: Send + Sync {

@@ -1,4 +1,4 @@
-//! Which shard a new connection goes to, and whether shards may read at all.
+//! Which shard a new connection goes to.
 //!
 //! SO_REUSEPORT spreads connections by hash, so that four of them meet on one of two shards one
 //! time in eight; each accepted connection therefore goes to the shard that has the fewest.
@@ -104,35 +104,6 @@ impl Placement {
 fn least_loaded(loads: &[usize], own: usize) -> usize {
     let best = (0..loads.len()).min_by_key(|&i| (loads[i], i != own));
     best.unwrap_or(own)
-}
-
-/// Closed while the node must not take more: the backlog is full. Shards look at it each turn.
-#[derive(Debug, Clone, Default)]
-pub struct Gate {
-    closed: Arc<AtomicBool>,
-    withheld: Arc<AtomicBool>,
-}
-
-impl Gate {
-    /// Closes or opens it; says whether that changed anything.
-    pub fn set_closed(&self, closed: bool) -> bool {
-        self.closed.swap(closed, Ordering::AcqRel) != closed
-    }
-
-    /// Has shards acknowledge nothing as durable, or go on with it: what they write may be nowhere.
-    pub fn set_withheld(&self, withheld: bool) {
-        self.withheld.store(withheld, Ordering::Release);
-    }
-
-    /// Whether nothing that is synced from now on may be acknowledged.
-    pub fn is_withheld(&self) -> bool {
-        self.withheld.load(Ordering::Acquire)
-    }
-
-    /// Whether shards must not take more.
-    pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
 }
 
 #[cfg(test)]

@@ -59,6 +59,8 @@ struct Inner {
     unflushed: Vec<(Arc<Segment>, u64)>,
     /// Flushed files that use less than half of their length, and when they were flushed.
     untrimmed: VecDeque<(u64, Ulid)>,
+    /// What kept a file from being made where others were: told by the next sweep.
+    not_made: Option<FileError>,
     /// Prepared files for the next takers; their names may not be durable yet.
     pool: Vec<PooledFile>,
     /// Tail files that may hold records which are nowhere else.
@@ -107,6 +109,7 @@ impl Registry {
             sweep: Vec::new(),
             unflushed: Vec::new(),
             untrimmed: VecDeque::new(),
+            not_made: None,
             pool: Vec::new(),
             random: options.seed,
             is_frugal: false,
@@ -168,8 +171,8 @@ impl Registry {
         }
     }
 
-    /// Makes `count` files ready to be written, their names durable. Fewer are returned when the
-    /// disk fills up meanwhile; an error means none.
+    /// Makes `count` files ready to be written, their names durable. Fewer are returned when one cannot
+    /// be made, which the next [`Registry::sweep`] tells; an error means none.
     pub fn prepare(&self, count: usize, now_ms: u64) -> Result<Vec<Arc<Segment>>, FileError> {
         let _operation = self.lock_operation();
         let mut files = self.take_pooled(count);
@@ -189,6 +192,7 @@ impl Registry {
             return Err(FileError { operation: "sync the directory", path, error });
         }
         let mut inner = self.lock();
+        inner.not_made = error.or(inner.not_made.take());
         let made = files.into_iter().map(|file| {
             let file = SegmentFile {
                 id: file.id,
@@ -390,6 +394,7 @@ impl Registry {
     pub fn sweep(&self, now_ms: u64) -> Vec<FileError> {
         let _operation = self.lock_operation();
         let mut errors = self.flush_again(now_ms);
+        errors.extend(self.lock().not_made.take());
         self.trim_files(now_ms);
         errors.extend(self.sweep_files(now_ms));
         errors

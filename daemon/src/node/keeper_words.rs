@@ -1,0 +1,197 @@
+//! What the keeper and the doors have to say, in words for the operator, and what is counted of it.
+
+use engine::node::Side;
+use engine::node::doors::{LowSpace, Reason};
+use engine::node::keeper::{Happened, SealedFor, TooSmall};
+use net::metrics::NodeMetrics;
+
+use super::disks::flag;
+
+/// Tells and counts what happened.
+pub(super) fn tell(happened: &Happened, metrics: &NodeMetrics) {
+    match happened {
+        Happened::Sealed { why, len_bytes, age_ms } => {
+            let ingest = &metrics.ingest;
+            ingest.flush_size_bytes.observe(*len_bytes as f64);
+            ingest.flush_age_seconds.observe(*age_ms as f64 / 1e3);
+            let counter = match why {
+                SealedFor::Size => &ingest.flushes_by_size,
+                SealedFor::Age => &ingest.flushes_by_age,
+                SealedFor::Stop => &ingest.flushes_by_shutdown,
+                SealedFor::Failure => &ingest.flushes_by_failure,
+            };
+            counter.inc();
+        }
+        Happened::ClaimLapsed(segment) => tracing::warn!(
+            %segment,
+            "was claimed and not committed in time; it is available again"
+        ),
+        Happened::Ground(ground) => tell_ground(ground),
+        Happened::BacklogFull { .. } | Happened::BacklogHasRoom { .. } => {
+            tell_backlog(happened, metrics);
+        }
+        Happened::SpaceMeasured { .. }
+        | Happened::LacksSpace { .. }
+        | Happened::HasSpace { .. }
+        | Happened::DiskFull { .. } => tell_space(happened, metrics),
+        _ => tell_file(happened),
+    }
+}
+
+fn tell_file(happened: &Happened) {
+    match happened {
+        Happened::WriteFailed { path, len_bytes, error } => tracing::error!(
+            segment = %path.display(),
+            "writing failed: {error}; the segment is closed after {len_bytes} good bytes and what \
+             was not acknowledged goes to another"
+        ),
+        Happened::NameLost(path) => tracing::error!(
+            segment = %path.display(),
+            "cannot be marked as flushed: its file was taken away; its records stay readable, and \
+             it is tried again"
+        ),
+        Happened::NotFlushed(error) => tracing::error!(
+            segment = %error.path.display(),
+            "cannot be marked as flushed: {error}; its records stay readable, and it is tried again"
+        ),
+        Happened::NotOpened(path, error) => tracing::error!(
+            segment = %path.display(),
+            "cannot be opened for writing: {error}; it is tried again"
+        ),
+        Happened::NoSegments(error) => tracing::error!(
+            "no ingest segment can be made: {error}; senders wait until that works again (mend the \
+             disk, or give --ingest.path another one)"
+        ),
+        Happened::HasSegments => {
+            tracing::info!("ingest segments can be made again; senders go on");
+        }
+        Happened::MarkNotWritten(path, error) => tracing::error!(
+            "{} cannot be written: {error}; until it can, the times of new records stand still, and \
+             after a start none are taken",
+            path.display()
+        ),
+        Happened::MarkWritten => tracing::info!("the mark of stamps can be written again"),
+        Happened::SegmentDeleted(path) => tracing::error!(
+            "{} was deleted while it was written: what it held is written anew",
+            path.display()
+        ),
+        Happened::TailDeleted(path) => tracing::warn!(
+            "{} was deleted: small batches are written to the segment at once until a restart",
+            path.display()
+        ),
+        Happened::FileFailed(error) => tracing::error!("{error}; it is tried again"),
+        _ => {}
+    }
+}
+
+fn tell_ground(ground: &[Option<String>; 2]) {
+    let words: Vec<&str> = ground.iter().flatten().map(String::as_str).collect();
+    let words = words.join("; ");
+    if words.is_empty() {
+        tracing::info!("the directories are where they were");
+    } else if ground[Side::Ingest as usize].is_none() {
+        tracing::error!("{words}; records wait on the ingest side meanwhile");
+    } else {
+        tracing::error!("{words}; nothing is acknowledged meanwhile");
+    }
+}
+
+fn tell_backlog(happened: &Happened, metrics: &NodeMetrics) {
+    let full_gauge = &metrics.ingest.backlog_full;
+    match happened {
+        Happened::BacklogFull { backlog_bytes } => {
+            full_gauge.set(1);
+            tracing::warn!(
+                backlog_bytes,
+                "the backlog is full: senders wait until the store has caught up \
+                 (--ingest.backlog-max-size)"
+            );
+        }
+        Happened::BacklogHasRoom { backlog_bytes } => {
+            full_gauge.set(0);
+            tracing::info!(backlog_bytes, "the backlog has room again");
+        }
+        _ => {}
+    }
+}
+
+fn tell_space(happened: &Happened, metrics: &NodeMetrics) {
+    match happened {
+        Happened::SpaceMeasured { judgement, is_refusing } => {
+            metrics.disk_free_bytes.set(judgement.free_bytes as i64);
+            metrics.disk_until_refusal_bytes.set(judgement.until_refusal_bytes as i64);
+            metrics.disk_refusing.set(i64::from(*is_refusing));
+        }
+        Happened::LacksSpace {
+            low: LowSpace::BelowReserve { side, path, free_min_bytes },
+            judgement,
+        } => {
+            let (free_bytes, resume_bytes) = (judgement.free_bytes, judgement.resume_bytes);
+            let (flag, path) = (flag(*side), path.display());
+            tracing::warn!(
+                free_bytes,
+                free_min_bytes,
+                resume_bytes,
+                "new records are refused: the file system of {path} ({flag}) has no room for them \
+                 above --disk.free-min; senders wait, what was taken is kept, and queries, \
+                 gathering and retention go on"
+            );
+        }
+        Happened::HasSpace { free_bytes } => {
+            tracing::info!(free_bytes, "there is room on the disk again: new records are taken");
+        }
+        Happened::DiskFull { error, is_news } => {
+            metrics.disk_refusing.set(1);
+            metrics.disk_until_refusal_bytes.set(0);
+            if *is_news {
+                tracing::error!(
+                    "the disk is full: {error}; new records are refused and senders wait until \
+                     there is room again (free disk space, or let less be kept: \
+                     --store.segment-retain, --store.retain-size); what was taken is kept"
+                );
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Tells of a file system on which records that are refused once may be refused for ever.
+pub(super) fn tell_too_small(found: &TooSmall) {
+    let TooSmall { side, path, wanted_bytes, most_bytes, free_min_bytes, segment_bytes } = found;
+    let (flag, path) = (flag(*side), path.display());
+    tracing::warn!(
+        most_bytes,
+        wanted_bytes,
+        free_min_bytes,
+        segment_bytes,
+        "the file system of {path} ({flag}) is too small: once new records are refused they \
+         are taken again only from wanted_bytes of free space on, and all data of the node \
+         gone would make most_bytes; use a larger disk, or lower \
+         --ingest.segment-flush-size or --disk.free-min"
+    );
+}
+
+/// A sentence for whoever asks why.
+pub(super) fn reason(reason: &Reason) -> String {
+    match reason {
+        Reason::TakenAway(words)
+        | Reason::SegmentsLost(words)
+        | Reason::DiskTrouble(words)
+        | Reason::Shortage(words)
+        | Reason::Starved(words) => words.clone(),
+        Reason::FilesDeleted => {
+            "files of --ingest.path were deleted while they were written: what they held is \
+             written anew"
+                .into()
+        }
+        Reason::LowSpace(LowSpace::Full(error)) => format!("the disk is full: {error}"),
+        Reason::LowSpace(LowSpace::BelowReserve { side, path, free_min_bytes }) => format!(
+            "new records are refused: the file system of {} ({}) has no room for them above the \
+             {free_min_bytes} bytes of --disk.free-min",
+            path.display(),
+            flag(*side)
+        ),
+        Reason::Unmarked => "the mark of stamps cannot be written: the disk is failing".into(),
+        Reason::BacklogFull => "the backlog is full: senders wait for the store".into(),
+    }
+}
