@@ -437,12 +437,16 @@ fn backend(
     searcher: Searcher,
     replicas_missing: &Arc<AtomicBool>,
 ) -> NodeBackend {
+    let (ingester, floor_ms) = {
+        let stamps = data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        (stamps.ingester(), stamps.floor_ms())
+    };
     NodeBackend {
         placement: common.placement.clone(),
         node: data.node.clone(),
         registry: Arc::clone(&data.ingest.registry),
         catalogue: Arc::clone(&data.store.catalogue),
-        ingester: data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester(),
+        ingester,
         searcher,
         hub: common.hub.clone(),
         metrics: Arc::clone(&common.metrics),
@@ -451,7 +455,7 @@ fn backend(
         record_size_max: config.ingest.max_record_size_bytes,
         backlog_max_bytes: config.ingest.backlog_max_bytes,
         newest_at_start_ms: data.node.newest_ms,
-        floor_ms: data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner).floor_ms(),
+        floor_ms,
         replicas_missing: Arc::clone(replicas_missing),
         vitals: Arc::clone(&common.vitals),
         stopping: Arc::clone(&common.stopping),
