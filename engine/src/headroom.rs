@@ -41,7 +41,9 @@ const UNTOLD_BYTES: u64 = i64::MAX as u64;
 impl Room {
     /// What ingest may reckon with, bytes.
     pub const fn usable_bytes(&self) -> u64 {
-        self.free_bytes().saturating_add(self.reclaimable_bytes)
+        let bytes = self.free_bytes().saturating_add(self.reclaimable_bytes);
+        // What waits unused beside room without a bound is no more of it.
+        if bytes > UNTOLD_BYTES { UNTOLD_BYTES } else { bytes }
     }
 
     /// Free bytes. A size of 0 is that of file systems without one, as of ramfs: whether there is room is
@@ -229,7 +231,7 @@ mod tests {
     #[test]
     fn a_file_system_that_does_not_say_its_size_is_believed_to_have_room_until_it_is_full() {
         let space = Space { free_bytes: 0, total_bytes: 0 };
-        let untold = Room { space, reclaimable_bytes: 3 };
+        let untold = Room { space, reclaimable_bytes: 300 * MIB };
         for free_min_bytes in [None, Some(0), Some(100 * MIB)] {
             let mut headroom = Headroom::new(HeadroomLimits { free_min_bytes, ..LIMITS });
             assert_eq!(headroom.unreachable_bytes(&untold, 0), None);
