@@ -28,7 +28,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/query", get(query::get).head(query::head))
         .route("/query/histogram", get(query::histogram))
         .route("/topics", get(topics::get))
-        .route("/stream", get(stream::get).head(only_get).fallback(only_get))
+        .route("/stream", get(stream::get))
         .route("/records", post(records::post))
         .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
@@ -147,13 +147,6 @@ async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
     let method: String = method.as_str().chars().take(40).collect();
     let words = format!("{method} is not valid for {}; see Allow", uri.path());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, words).into_response()
-}
-
-/// For what has no end: a head alone says nothing of it.
-async fn only_get(method: Method, uri: Uri) -> Response<Body> {
-    let mut response = wrong_method(method, uri).await;
-    response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static("GET"));
-    response
 }
 
 /// Counts requests by method, route and status.
