@@ -59,7 +59,7 @@ fn unknown_paths_and_wrong_methods_are_told_apart() {
         ("PUT", "/health", "GET,HEAD"),
         ("OPTIONS", "/query", "GET,HEAD"),
         ("NONSENSE", "/topics", "GET,HEAD"),
-        ("POST", "/stream", "GET"),
+        ("POST", "/stream", "GET,HEAD"),
     ] {
         let answer = request(server.address, method, path, &[], b"");
         assert_eq!((answer.status, answer.header("allow")), (405, allow), "{method} {path}");
