@@ -65,6 +65,8 @@ pub enum FileKind {
     Lock,
     /// What a node tried the disk with when it ended.
     Probe,
+    /// That the clock was set.
+    ClockNote,
     /// Not a file of ours.
     Unknown,
 }
@@ -91,6 +93,7 @@ impl fmt::Display for FileKind {
             Self::SpoolMark => "mark of a spool",
             Self::Lock => "lock",
             Self::Probe => "probe of the disk",
+            Self::ClockNote => "note that the clock was set",
             Self::Unknown => "unknown",
         })
     }
@@ -346,6 +349,9 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
             FileReport { kind: FileKind::StoreSetAside, ..unknown(path, file_bytes) }
         }
         Some(Name::Probe) => FileReport { kind: FileKind::Probe, ..unknown(path, file_bytes) },
+        Some(Name::ClockNote) => {
+            FileReport { kind: FileKind::ClockNote, ..unknown(path, file_bytes) }
+        }
         Some(Name::Identity) | None => unknown(path, file_bytes),
     }
 }

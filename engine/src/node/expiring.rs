@@ -2,7 +2,8 @@
 //! read for as long as records are kept.
 //!
 //! Invariants: as those of [`crate::store::retention`]; nothing of the ingest side goes while the clock
-//! is not trusted. A failure makes it wait; a change of state is news once.
+//! is not trusted, and a restart ends no pause ([`crate::store::clock_note`]). A failure makes it wait; a
+//! change of state is news once.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use crate::ingest::log::Now;
 use crate::ingest::registry::Registry;
 use crate::store::catalogue::Catalogue;
+use crate::store::clock_note::{CLOCK_NOTE_FILE, ClockNote};
 use crate::store::retention::{ClockWatch, RetentionLimits};
 use crate::store::retention_run::{Retention, RetentionTurn};
 
@@ -47,6 +49,7 @@ pub struct Turn {
 /// See the module page.
 pub struct Expiring {
     retention: Retention,
+    note: ClockNote,
     retain_ms: u64,
     catalogue: Arc<Catalogue>,
     ingest: Option<Arc<Registry>>,
@@ -59,8 +62,10 @@ impl Expiring {
     /// Of a node that keeps records, from now on; `None` for one that does not.
     pub fn start(node: &Node, limits: RetentionLimits, now: Now) -> Option<Self> {
         let catalogue = Arc::clone(&node.store.as_ref()?.catalogue);
-        let watch = ClockWatch::start(now.monotonic_us / 1000, now.wall_ms, node.newest_ms);
+        let now_ms = now.monotonic_us / 1000;
+        let watch = ClockWatch::start(now_ms, now.wall_ms, node.newest_ms);
         Some(Self {
+            note: ClockNote::of(Arc::clone(catalogue.directory())),
             retention: Retention::new(limits, watch),
             retain_ms: limits.retain_ms,
             catalogue,
@@ -82,10 +87,21 @@ impl Expiring {
         if now_ms < self.next_ms {
             return None;
         }
-        let mut turn = Turn {
-            done: self.retention.turn(&self.catalogue, now_ms, now.wall_ms),
-            ..Turn::default()
-        };
+        let mut turn = Turn::default();
+        match self.note.find() {
+            Ok(found) => {
+                if found == Some(true) {
+                    self.retention.clock_was_set(now_ms);
+                }
+                turn.done = self.retention.turn(&self.catalogue, now_ms, now.wall_ms);
+            }
+            // Whether the clock may be trusted is not known: nothing goes.
+            Err(error) => {
+                turn.done.is_paused = true;
+                turn.done.failed.push(("look for", self.note_path(), error));
+                return Some(self.ended(now_ms, turn));
+            }
+        }
         if let Some(ingest) = self.ingest.as_ref().filter(|_| !turn.done.is_paused) {
             let horizon_ms = now.wall_ms.saturating_sub(self.retain_ms);
             let (gone, errors) = ingest.expire_unread(horizon_ms);
@@ -93,6 +109,18 @@ impl Expiring {
             let errors = errors.into_iter().map(|e| (e.operation, e.path, e.error));
             turn.done.failed.extend(errors);
         }
+        if let Err(error) = self.note.keep(turn.done.is_paused) {
+            turn.done.failed.push(("make or remove", self.note_path(), error));
+        }
+        Some(self.ended(now_ms, turn))
+    }
+
+    fn note_path(&self) -> PathBuf {
+        self.catalogue.directory().path.join(CLOCK_NOTE_FILE)
+    }
+
+    /// What is otherwise than after the turn before, and when the next one is due.
+    fn ended(&mut self, now_ms: u64, mut turn: Turn) -> Turn {
         let is_failing = !turn.done.failed.is_empty();
         self.next_ms = now_ms + if is_failing { BACK_OFF_MS } else { BEAT_MS };
         let is_paused = turn.done.is_paused;
@@ -102,6 +130,59 @@ impl Expiring {
         if std::mem::replace(&mut self.is_failing, is_failing) != is_failing {
             turn.news.push(if is_failing { News::Failing } else { News::WorksAgain });
         }
-        Some(turn)
+        turn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::StoreSide;
+    use crate::store::recover::recover;
+    use crate::store::retention::CLOCK_PAUSE_MS;
+    use crate::store::testing::{SMALL, directory, record, write};
+
+    const DAY_MS: u64 = 86_400_000;
+    const LIMITS: RetentionLimits =
+        RetentionLimits { retain_ms: 7 * DAY_MS, purge_ms: DAY_MS, size_bytes_max: None };
+
+    #[test]
+    fn a_restart_does_not_end_the_pause_after_the_clock_was_set() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let segment = write(&directory, SMALL, &[record(1, 0)]);
+        let start_ms = segment.meta().last.ms();
+        drop(segment);
+        // A record that was stamped meanwhile makes the clock look right.
+        let life = |newest_ms, now| {
+            let catalogue = Arc::new(recover(&directory, start_ms).unwrap().catalogue);
+            let store = Some(StoreSide { catalogue });
+            Expiring::start(&Node { ingest: None, store, newest_ms }, LIMITS, now).unwrap()
+        };
+        let at = |monotonic_ms: u64, wall_ms| Now { monotonic_us: monotonic_ms * 1000, wall_ms };
+        let ahead_ms = start_ms + 9 * DAY_MS;
+        let went = |turn: Option<Turn>| {
+            let done = turn.expect("it is due").done;
+            assert!(done.failed.is_empty());
+            (done.is_paused, done.trashed.len())
+        };
+        let mut first = life(start_ms, at(0, start_ms));
+        assert_eq!(went(first.turn(at(0, start_ms))), (false, 0));
+        assert_eq!(went(first.turn(at(1_000, ahead_ms))), (true, 0));
+        let mut second = life(ahead_ms, at(50, ahead_ms));
+        assert_eq!(went(second.turn(at(50, ahead_ms))), (true, 0));
+        // Set right by another restart: nothing is gone.
+        let mut third = life(ahead_ms, at(20, start_ms));
+        assert_eq!(went(third.turn(at(20, start_ms))), (true, 0));
+        let later = at(20 + CLOCK_PAUSE_MS, start_ms + CLOCK_PAUSE_MS);
+        assert_eq!(went(third.turn(later)), (false, 0));
+        // A clock that stays where it was set is believed in the end, whatever is started.
+        let mut fourth = life(start_ms, at(10, start_ms));
+        assert_eq!(went(fourth.turn(at(10, start_ms))), (false, 0));
+        assert_eq!(went(fourth.turn(at(2_000, ahead_ms))), (true, 0));
+        let mut fifth = life(ahead_ms, at(0, ahead_ms));
+        assert_eq!(went(fifth.turn(at(0, ahead_ms))), (true, 0));
+        let later = at(CLOCK_PAUSE_MS, ahead_ms + CLOCK_PAUSE_MS);
+        assert_eq!(went(fifth.turn(later)), (false, 1));
     }
 }

@@ -14,6 +14,7 @@
 pub mod block;
 mod blocks;
 pub mod catalogue;
+pub mod clock_note;
 pub mod codec;
 pub mod compaction;
 pub mod compaction_run;

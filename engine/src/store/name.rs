@@ -15,6 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
+use crate::store::clock_note::CLOCK_NOTE_FILE;
 use crate::ulid::Ulid;
 
 /// Extension of a published segment.
@@ -81,6 +82,8 @@ pub enum Name {
     Probe,
     /// Who the directory is, whole or not finished.
     Identity,
+    /// That the clock was set.
+    ClockNote,
 }
 
 impl fmt::Display for Name {
@@ -97,6 +100,7 @@ impl fmt::Display for Name {
             Self::Lock => f.write_str(LOCK_NAME),
             Self::Probe => f.write_str(PROBE_NAME),
             Self::Identity => f.write_str(IDENTITY_FILE),
+            Self::ClockNote => f.write_str(CLOCK_NOTE_FILE),
         }
     }
 }
@@ -112,6 +116,9 @@ impl Name {
         }
         if [IDENTITY_FILE, IDENTITY_NEW_FILE].contains(&name) {
             return Some(Self::Identity);
+        }
+        if name == CLOCK_NOTE_FILE {
+            return Some(Self::ClockNote);
         }
         let parsed = match name.rsplit_once('.')? {
             (id, WRITING) => Self::Writing(SegmentId::parse(id)?),
@@ -140,7 +147,7 @@ impl Name {
             Self::Flushed { first, last, id } | Self::Trashed { first, last, id, .. } => {
                 Some((first, last, id))
             }
-            Self::Writing(_) | Self::Lock | Self::Probe | Self::Identity => None,
+            Self::Writing(_) | Self::Lock | Self::Probe | Self::Identity | Self::ClockNote => None,
         }
     }
 }

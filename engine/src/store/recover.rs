@@ -153,7 +153,7 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
         let path = directory.path.join(&text);
         match Name::parse(&text) {
             None => recovery.note(path, NoteKind::Unknown),
-            Some(Name::Lock | Name::Probe | Name::Identity) => {}
+            Some(Name::Lock | Name::Probe | Name::Identity | Name::ClockNote) => {}
             // Opening it is refused, and all that the name tells of is missing.
             Some(Name::Flushed { last, .. }) if !entry.is_file => recovery.segment(path, last, 0),
             Some(_) if !entry.is_file => recovery.note(path, NoteKind::NotOurs),

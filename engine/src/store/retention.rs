@@ -144,6 +144,12 @@ impl ClockWatch {
         Self { last: Some((monotonic_ms, wall_ms)), trusted_from_ms }
     }
 
+    /// The same of a clock that was set before the start, and not long before.
+    #[must_use]
+    pub const fn set_lately(self, monotonic_ms: u64) -> Self {
+        Self { trusted_from_ms: monotonic_ms.saturating_add(CLOCK_PAUSE_MS), ..self }
+    }
+
     /// Takes a reading of both clocks; says whether the wall clock is to be trusted.
     pub fn is_trusted(&mut self, monotonic_ms: u64, wall_ms: u64) -> bool {
         if let Some((monotonic_before, wall_before)) = self.last {

@@ -48,6 +48,11 @@ impl Retention {
         Self { limits, watch }
     }
 
+    /// The clock was set not long before the start.
+    pub const fn clock_was_set(&mut self, monotonic_ms: u64) {
+        self.watch = self.watch.set_lately(monotonic_ms);
+    }
+
     /// Lets expire and purges what is due. Both clocks in milliseconds, the wall clock's since
     /// 1970.
     pub fn turn(

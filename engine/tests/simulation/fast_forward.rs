@@ -308,7 +308,10 @@ fn expire_with(fault: Option<Fault>) -> u64 {
         if found.missing.is_empty() {
             day.model.check(&found, &unexpired);
         }
-        assert!(found.records.keys().all(|ulid| unexpired.contains(ulid)), "expired, but found");
+        // While it is not known whether the clock was set nothing goes.
+        let is_clock_known = turn.failed.iter().all(|(what, ..)| *what != "look for");
+        let is_left = found.records.keys().all(|ulid| unexpired.contains(ulid));
+        assert!(is_left || !is_clock_known && turn.is_paused, "expired, but found");
     }
     let calls_made = day.sim.calls() - calls;
     day.sim.clear_faults();
