@@ -5,11 +5,11 @@
 //! another's; whoever puts it back ends the matter. Looks; what follows is the keeper's, the doors'
 //! and the ending's to do.
 
-use engine::ingest::segment::Segment;
+use engine::node::names;
 
 use super::disks::{Side, flag};
 use super::lock::{DirectoryLock, Ground, Lost};
-use super::names::records_without_name;
+use super::read_again::is_lost;
 use super::store_work::StoreParts;
 
 /// The ground of both sides, by [`Side`].
@@ -50,21 +50,6 @@ fn words(side: Side, ground: &Ground, lost: Lost) -> String {
 
 /// Records whose files are not where the next start will look for them.
 pub(super) fn records_not_found(grounds: &Grounds, store: &StoreParts) -> u64 {
-    let [is_ingest_lost, is_store_lost] = grounds.look().map(|words| words.is_some());
-    let nameless = store.doors.deleted_files();
-    let is_gone = |segment: &Segment| {
-        let path = segment.path();
-        // Another file may have its name. None may have it because it was renamed just now.
-        nameless.contains(&segment.id())
-            || matches!(path.try_exists(), Ok(false)) && segment.path() == path
-    };
-    let held = store.source.registry.snapshot().into_iter();
-    let lost = held.filter(|segment| is_ingest_lost || is_gone(segment));
-    let of_ingest: u64 = lost.map(|segment| segment.content().records).sum();
-    let of_store = if is_store_lost {
-        store.catalogue.totals().record_count
-    } else {
-        records_without_name(&store.catalogue)
-    };
-    of_ingest + of_store
+    let is_away = grounds.look().map(|words| words.is_some());
+    names::records_not_found(&store.node, &store.doors, is_away, &is_lost)
 }

@@ -174,8 +174,8 @@ pub(super) fn tell_too_small(found: &TooSmall) {
 /// A sentence for whoever asks why.
 pub(super) fn reason(reason: &Reason) -> String {
     match reason {
+        Reason::SegmentsLost(lost) => super::read_again::words(lost),
         Reason::TakenAway(words)
-        | Reason::SegmentsLost(words)
         | Reason::DiskTrouble(words)
         | Reason::Shortage(words)
         | Reason::Starved(words) => words.clone(),

@@ -28,7 +28,6 @@ mod keeper_words;
 mod lent;
 pub(crate) mod listeners;
 pub(crate) mod lock;
-mod names;
 mod notify;
 mod read_again;
 mod shards;

@@ -1,98 +1,97 @@
-//! The thread that tries again to read what could not be read, on both sides of the node, looks whether
-//! segments are where they were, and sees to it that no more stays open than the limit of open
+//! The thread that turns [`ReadingAgain`], and sees to it that no more stays open than the limit of open
 //! files allows, which may be changed from outside.
 //!
 //! Apart from all others, for a disk that fails takes its time with every byte, and they have theirs to
-//! do: neither the keeper nor a gatherer ever waits for it. What fails is told once as long as it lasts.
+//! do: neither the keeper nor a gatherer ever waits for it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use engine::ingest::registry::Look;
+use engine::node::names::LostSegments;
+use engine::node::reading_again::{Happened, ReadingAgain};
+use net::metrics::NodeMetrics;
 
 use super::data::tell_damage;
-use super::disks::Side;
-use super::names::Names;
+use super::disks::flag;
+use super::lock::is_absence;
 use super::store_work::StoreParts;
-
-/// Time between looks at the ingest side; each of its files has pauses of its own.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Looks at the ingest side for one at the store: a fault that is over is forgotten within 10 s.
-const LOOKS_PER_STORE: u32 = 4;
 
 /// Starts it.
 pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("read-again".into()).spawn(move || {
-        let (mut told, mut names) = (Vec::new(), Side::ALL.map(Names::of));
-        for turn in 1_u32.. {
+        let doors = Arc::clone(&parts.doors);
+        let mut reading = ReadingAgain::start(&parts.node, doors, parts.now_ms());
+        loop {
             let caches = &parts.catalogue.directory().caches;
             caches.set_segments_open_max(parts.descriptors.segments_now().kept);
-            if parts.stop.wait(PAUSE) {
+            if parts.stop.wait(parts.until(reading.next_ms())) {
                 return;
             }
-            // What is not there now may be where nobody looks.
-            if parts.doors.is_ground_lost() {
-                continue;
-            }
-            look_at_names(&mut names, &parts);
-            let now_ms = parts.clock.now().monotonic_us / 1000;
-            let look = parts.source.registry.look_again(now_ms);
-            told = tell(look, &parts, &told);
-            if turn.is_multiple_of(LOOKS_PER_STORE) {
-                for path in parts.catalogue.read_again().back {
-                    tracing::info!("{} can be read again", path.display());
-                }
+            for happened in reading.turn(parts.clock.now(), &is_lost) {
+                tell(&happened, &parts.metrics);
             }
         }
     })
 }
 
-/// Tells which segments have lost their names, each once, and which have them again.
-fn look_at_names([ingest, store]: &mut [Names; 2], parts: &StoreParts) {
-    let looks =
-        [ingest.look_at_ingest(&parts.source.registry), store.look_at_store(&parts.catalogue)];
-    // A directory may have gone meanwhile: then that is what there is to tell.
-    if parts.doors.is_ground_lost() {
-        return;
-    }
-    let words = [ingest.words(), store.words()];
-    for (look, words) in looks.iter().zip(&words) {
-        if let Some(words) = words.as_ref().filter(|_| !look.lost.is_empty()) {
-            tracing::error!("{words}");
+/// Whether a name is nobody's, or that of something else.
+pub(super) fn is_lost(path: &Path, len_bytes: Option<u64>) -> bool {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => {
+            !found.is_file() || len_bytes.is_some_and(|len_bytes| len_bytes != found.len())
         }
-        if let Some(path) = look.back.first() {
-            tracing::info!(files = look.back.len(), "{} is where it was", path.display());
-        }
+        Err(error) => is_absence(&error),
     }
-    parts.doors.set_lost_segments(words);
 }
 
-/// Tells what became of files that could not be read before. What failed and was told already is not
-/// told again; gives back what is known to fail.
-fn tell(
-    look: Look,
-    parts: &StoreParts,
-    told: &[(&'static str, PathBuf)],
-) -> Vec<(&'static str, PathBuf)> {
-    for segment in look.returned {
-        tracing::info!(%segment, "can be read again");
-    }
-    if look.tail_records > 0 {
-        tracing::info!(records = look.tail_records, "a tail file can be read again");
-    }
-    for path in look.taken_away {
-        tracing::warn!("{} was taken away and is forgotten", path.display());
-    }
-    tell_damage(&look.damage, &parts.metrics);
-    let mut failing = Vec::with_capacity(look.errors.len());
-    for error in look.errors {
-        let what = (error.operation, error.path.clone());
-        if !told.contains(&what) {
-            tracing::error!("{error}; it is tried again");
+fn tell(happened: &Happened, metrics: &NodeMetrics) {
+    match happened {
+        Happened::NamesLost(lost) => tracing::error!("{}", words(lost)),
+        Happened::NamesBack(path, files) => {
+            tracing::info!(files, "{} is where it was", path.display());
         }
-        failing.push(what);
+        Happened::SegmentBack(segment) => tracing::info!(%segment, "can be read again"),
+        Happened::TailBack(records) => tracing::info!(records, "a tail file can be read again"),
+        Happened::Forgotten(path) => {
+            tracing::warn!("{} was taken away and is forgotten", path.display());
+        }
+        Happened::Damaged(damage) => tell_damage(damage, metrics),
+        Happened::FileFailed(error) => tracing::error!("{error}; it is tried again"),
+        Happened::StoreSegmentBack(path) => tracing::info!("{} can be read again", path.display()),
     }
-    failing
+}
+
+/// A sentence for the operator.
+pub(super) fn words(lost: &LostSegments) -> String {
+    let LostSegments { side, path, files, records } = lost;
+    let (path, flag) = (path.display(), flag(*side));
+    if *files == 1 {
+        return format!(
+            "{path} ({flag}) was taken away, and {records} records with it: answers lack them; put \
+             it back, or restart the node"
+        );
+    }
+    format!(
+        "{files} files ({flag}) were taken away, {path} among them, and {records} records with \
+         them: answers lack them; put them back, or restart the node"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_lost_when_it_is_nobodys_or_anothers() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("segment");
+        assert!(is_lost(&path, None) && is_lost(&path.join("below"), Some(3)));
+        std::fs::write(&path, "abc").unwrap();
+        assert!(!is_lost(&path, None) && !is_lost(&path, Some(3)));
+        assert!(is_lost(&path, Some(4)), "another file");
+        assert!(is_lost(&path.join("below"), None), "below a file there is none");
+        assert!(is_lost(directory.path(), None), "a directory is no segment");
+    }
 }

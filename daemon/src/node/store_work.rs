@@ -87,12 +87,12 @@ impl StoreParts {
         }
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(super) fn now_ms(&self) -> u64 {
         self.clock.now().monotonic_us / 1000
     }
 
     /// Time until then.
-    fn until(&self, next_ms: u64) -> Duration {
+    pub(super) fn until(&self, next_ms: u64) -> Duration {
         Duration::from_millis(next_ms.saturating_sub(self.now_ms()))
     }
 }

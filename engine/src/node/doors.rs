@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::ulid::Ulid;
 
 use super::Side;
+use super::names::LostSegments;
 
 /// Closed while the node must not take more. Shards look at it each turn.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +66,7 @@ pub enum Reason {
     /// Files were deleted while they were written, and what they held is not written anew yet.
     FilesDeleted,
     /// Files of complete segments were taken away; what comes is taken all the same.
-    SegmentsLost(String),
+    SegmentsLost(LostSegments),
     /// A disk fails.
     DiskTrouble(String),
     /// The process lacks descriptors or memory.
@@ -89,7 +90,7 @@ struct State {
     low_space: Option<LowSpace>,
     taken_away: [Option<String>; 2],
     deleted_files: Vec<Ulid>,
-    lost_segments: [Option<String>; 2],
+    lost_segments: [Option<LostSegments>; 2],
     trouble: [Option<String>; 2],
 }
 
@@ -186,10 +187,9 @@ impl Doors {
         self.state().deleted_files.clone()
     }
 
-    /// Files of complete segments were taken away, as the words of each side say. What comes is taken
-    /// all the same.
-    pub fn set_lost_segments(&self, words: [Option<String>; 2]) {
-        self.change(|state| state.lost_segments = words);
+    /// Files of complete segments of each side were taken away. What comes is taken all the same.
+    pub fn set_lost_segments(&self, lost: [Option<LostSegments>; 2]) {
+        self.change(|state| state.lost_segments = lost);
     }
 
     /// Whether this directory is not the one that the node works on: nothing in it may be touched.
@@ -305,9 +305,11 @@ mod tests {
         doors.set_deleted_files(vec![Ulid::MIN]);
         assert!(doors.gate().is_withheld() && !doors.is_ground_lost() && !doors.is_ready());
         doors.set_deleted_files(Vec::new());
-        doors.set_lost_segments([None, Some("a segment".into())]);
+        let lost =
+            LostSegments { side: Side::Store, path: "/store/a".into(), files: 1, records: 7 };
+        doors.set_lost_segments([None, Some(lost.clone())]);
         assert!(!doors.gate().is_closed() && !doors.is_disk_failing() && !doors.is_ready());
-        assert_eq!(doors.reasons(), [Reason::SegmentsLost("a segment".into())]);
+        assert_eq!(doors.reasons(), [Reason::SegmentsLost(lost)]);
         doors.set_lost_segments([None, None]);
         assert!(!doors.gate().is_closed() && !doors.gate().is_withheld() && doors.is_ready());
         assert!(doors.set_starved(Some("none".into())) && doors.is_disk_failing());

@@ -6,7 +6,8 @@
 //! - [`keeper`]: the files of ingest segments, the mark of stamps and the disk's space, and by them the
 //!   [`doors`]: whether records are taken;
 //! - [`gathering`], from the [`local_ingest`]: flushed ingest segments become store segments;
-//! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`].
+//! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`];
+//! - [`reading_again`]: what could not be read is tried again, and [`names`] of files are looked up.
 //!
 //! Invariants: a node has either side or both, and keeps and shows only what it is. Nothing here
 //! starts a thread, waits, reads a clock, logs or counts: storage, time and seeds are arguments, what
@@ -19,9 +20,11 @@ pub mod expiring;
 pub mod gathering;
 pub mod keeper;
 pub mod local_ingest;
+pub mod names;
 pub mod opening;
 pub mod pinning;
 pub mod pressure;
+pub mod reading_again;
 
 use std::sync::{Arc, Mutex};
 

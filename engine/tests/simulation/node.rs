@@ -32,6 +32,7 @@ use engine::node::local_ingest::LocalIngest;
 use engine::node::opening::{self, Finding, NodeOptions};
 use engine::node::pinning::{Memories, Pinned};
 use engine::node::pressure::Load;
+use engine::node::reading_again::{Happened as Read, ReadingAgain};
 use engine::search::{QuerySpec, Step, Stepped};
 use engine::storage::sim::{Random, SimStorage};
 use engine::storage::{File, Open, Storage};
@@ -267,6 +268,7 @@ pub(crate) struct Node {
     gathering: Gathering,
     compacting: Compacting,
     expiring: Expiring,
+    reading: ReadingAgain,
     shards: Vec<Shard>,
     jobs: Vec<Job>,
 }
@@ -321,6 +323,7 @@ impl Node {
         let source = Arc::new(LocalIngest::new(Arc::clone(&registry), Arc::default()));
         let now_ms = now.monotonic_us / 1000;
         let gathering = Gathering::start(source, Arc::clone(&catalogue), gathering(), now_ms);
+        let reading = ReadingAgain::start(&node, Arc::clone(&doors), now_ms);
         Ok(Self {
             sim: sim.clone(),
             sides: node,
@@ -337,6 +340,7 @@ impl Node {
             gathering,
             compacting,
             expiring,
+            reading,
             shards,
             jobs: Vec::new(),
         })
@@ -595,8 +599,24 @@ impl Node {
     /// Gathers what is flushed, and looks after what is not.
     pub(crate) fn gather(&mut self) {
         while self.gather_on() {}
-        let look = self.registry.look_again(self.now.monotonic_us / 1000);
-        look.errors.iter().for_each(|error| self.tell(error));
+        self.read_again();
+    }
+
+    /// Reads again what could not be read, if it is time to.
+    fn read_again(&mut self) {
+        let files = self.sim.files();
+        let is_lost = |path: &Path, _| files.iter().all(|file| file != path);
+        for happened in self.reading.turn(self.now, &is_lost) {
+            match happened {
+                Read::NamesLost(lost) => panic!("nobody has taken {lost:?} away"),
+                Read::NamesBack(path, _) | Read::Forgotten(path) => {
+                    panic!("nobody had taken {} away", path.display());
+                }
+                Read::Damaged(damage) => damage.iter().for_each(|damage| self.tell(damage)),
+                Read::FileFailed(error) => self.tell(error),
+                Read::SegmentBack(_) | Read::TailBack(_) | Read::StoreSegmentBack(_) => {}
+            }
+        }
     }
 
     /// Does a piece of gathering; says whether there is more to do at once.
@@ -644,7 +664,7 @@ impl Node {
 
     /// Turns compaction; says whether there was something to do.
     pub(crate) fn compact(&mut self) -> bool {
-        self.catalogue.read_again();
+        self.read_again();
         let now = self.now;
         let mut is_found = false;
         for happened in self.compacting.turn(&|| now, u64::MAX, Load::default()) {

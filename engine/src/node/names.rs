@@ -1,0 +1,235 @@
+//! Whether what waits or is published still has its name: somebody may delete or move a segment's file
+//! under a running node. Files that shards write to are the keeper's to look after.
+//!
+//! Invariants: a look is bounded, and comes round to every segment; a segment that the node itself
+//! renames, replaces, hands on or lets expire meanwhile is none of this. What is back is well by itself.
+//! What is lost is a matter of this life: the next start does not know of it. Whether a file has its name
+//! is asked of whoever turns it: what cannot be looked up is not lost.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::doors::Doors;
+use super::{Node, Side};
+use crate::ingest::registry::Registry;
+use crate::ingest::segment::{Segment, SegmentState};
+use crate::store::catalogue::Catalogue;
+use crate::store::segment::StoreSegment;
+
+/// Names of each side that one look asks for.
+const LOOKED_UP_AT_A_TIME: usize = 64;
+
+/// Whether a name is nobody's, or that of something else than a file (of this length, bytes, where that
+/// is known).
+pub type IsLost<'a> = &'a dyn Fn(&Path, Option<u64>) -> bool;
+
+/// Segments of a side that have lost their names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostSegments {
+    /// Whose.
+    pub side: Side,
+    /// One of them.
+    pub path: PathBuf,
+    /// How many.
+    pub files: usize,
+    /// How many records they hold.
+    pub records: u64,
+}
+
+/// What a look found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct NamesLook {
+    /// Files that have lost their names since the last one.
+    pub(super) lost: Vec<PathBuf>,
+    /// Files that have them again.
+    pub(super) back: Vec<PathBuf>,
+}
+
+/// What is known of the names of one side's segments.
+#[derive(Debug)]
+pub(super) struct Names {
+    side: Side,
+    /// Where the next look begins.
+    next: usize,
+    /// What has lost its name, and its records.
+    lost: BTreeMap<PathBuf, u64>,
+}
+
+/// A segment's file as it should be found.
+struct Named {
+    path: PathBuf,
+    /// Its length, bytes, where that does not change.
+    len_bytes: Option<u64>,
+    records: u64,
+}
+
+impl Named {
+    fn of_store(segment: &StoreSegment) -> Self {
+        let meta = segment.meta();
+        let path = segment.path().to_owned();
+        Self { path, len_bytes: Some(meta.file_bytes), records: meta.record_count }
+    }
+}
+
+impl Names {
+    /// Of this side nothing is lost yet.
+    pub(super) const fn of(side: Side) -> Self {
+        Self { side, next: 0, lost: BTreeMap::new() }
+    }
+
+    /// Looks at the next of the published segments.
+    pub(super) fn look_at_store(
+        &mut self,
+        catalogue: &Catalogue,
+        is_lost: IsLost<'_>,
+    ) -> NamesLook {
+        let published = catalogue.snapshot();
+        let at = |at: usize| Named::of_store(&published[at]);
+        let is_there = |path: &Path| published_at(catalogue, path).is_some();
+        let look = self.look(published.len(), at, is_there, is_lost);
+        for path in &look.lost {
+            // Answers, metrics and the reading again know from here on that it cannot be read.
+            let _ = published_at(catalogue, path).map(|segment| segment.open_alone());
+        }
+        look
+    }
+
+    /// Looks at the next of those that wait to be gathered.
+    pub(super) fn look_at_ingest(&mut self, registry: &Registry, is_lost: IsLost<'_>) -> NamesLook {
+        let waiting = waiting(registry);
+        let at = |at: usize| {
+            let segment: &Segment = &waiting[at];
+            let records = segment.content().records;
+            Named { path: segment.path(), len_bytes: None, records }
+        };
+        let is_there = |path: &Path| waiting_at(registry, path);
+        self.look(waiting.len(), at, is_there, is_lost)
+    }
+
+    /// Looks at the next of `count` files; `is_there`: nothing was done with the one of this name
+    /// meanwhile.
+    fn look(
+        &mut self,
+        count: usize,
+        at: impl Fn(usize) -> Named,
+        is_there: impl Fn(&Path) -> bool,
+        is_lost: IsLost<'_>,
+    ) -> NamesLook {
+        let mut look = NamesLook::default();
+        // What has expired, was replaced or handed on is missing of nothing any more.
+        self.lost.retain(|path, _| is_there(path));
+        for _ in 0..LOOKED_UP_AT_A_TIME.min(count) {
+            let named = at(self.next % count);
+            self.next = (self.next + 1) % count;
+            let is_named_no_more = is_lost(&named.path, named.len_bytes);
+            match (is_named_no_more, self.lost.contains_key(&named.path)) {
+                (true, false) if is_there(&named.path) => {
+                    look.lost.push(named.path.clone());
+                    self.lost.insert(named.path, named.records);
+                }
+                (false, true) => {
+                    self.lost.remove(&named.path);
+                    look.back.push(named.path);
+                }
+                _ => {}
+            }
+        }
+        look
+    }
+
+    /// What has lost its name; `None`: nothing has.
+    pub(super) fn lost(&self) -> Option<LostSegments> {
+        let (path, _) = self.lost.first_key_value()?;
+        let (path, records) = (path.clone(), self.lost.values().sum());
+        Some(LostSegments { side: self.side, path, files: self.lost.len(), records })
+    }
+}
+
+/// Segments that are complete and wait, or are being gathered.
+fn waiting(registry: &Registry) -> Vec<Arc<Segment>> {
+    let mut held = registry.snapshot();
+    held.retain(|segment| segment.state() != SegmentState::Active);
+    held
+}
+
+fn waiting_at(registry: &Registry, path: &Path) -> bool {
+    waiting(registry).iter().any(|segment| segment.path() == path)
+}
+
+/// Its file is renamed or removed only once it is not published any more.
+fn published_at(catalogue: &Catalogue, path: &Path) -> Option<Arc<StoreSegment>> {
+    catalogue.snapshot().iter().find(|segment| segment.path() == path).cloned()
+}
+
+/// Records whose files are not where the next start will look for them; `is_away`, by [`Side`]: the
+/// directory is not the one that was locked. Asks for every name there is.
+pub fn records_not_found(
+    node: &Node,
+    doors: &Doors,
+    is_away: [bool; 2],
+    is_lost: IsLost<'_>,
+) -> u64 {
+    let of_ingest = node.ingest.as_ref().map_or(0, |side| {
+        let nameless = doors.deleted_files();
+        let is_gone = |segment: &Segment| {
+            let path = segment.path();
+            // Another file may have its name. None may have it because it was renamed just now.
+            nameless.contains(&segment.id()) || is_lost(&path, None) && segment.path() == path
+        };
+        let held = side.registry.snapshot().into_iter();
+        let lost = held.filter(|segment| is_away[Side::Ingest as usize] || is_gone(segment));
+        lost.map(|segment| segment.content().records).sum()
+    });
+    let of_store = node.store.as_ref().map_or(0, |side| {
+        let catalogue = &side.catalogue;
+        if is_away[Side::Store as usize] {
+            return catalogue.totals().record_count;
+        }
+        let published = catalogue.snapshot();
+        let named = published.iter().map(|segment| Named::of_store(segment));
+        let lost = named.filter(|named| is_lost(&named.path, named.len_bytes));
+        let still = lost.filter(|named| published_at(catalogue, &named.path).is_some());
+        still.map(|named| named.records).sum::<u64>()
+    });
+    of_ingest + of_store
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_file_has_its_turn_and_what_is_lost_is_told_once_until_it_is_back() {
+        let count = 3 * LOOKED_UP_AT_A_TIME - 1;
+        let mut files: Vec<_> = (0..count).map(|n| PathBuf::from(format!("{n:04}"))).collect();
+        let mut names = Names::of(Side::Store);
+        let mut round = |files: &[PathBuf], gone: &BTreeSet<PathBuf>| {
+            let at = |at: usize| Named { path: files[at].clone(), len_bytes: Some(3), records: 2 };
+            let is_there = |path: &Path| files.iter().any(|other| other == path);
+            let is_lost = |path: &Path, len_bytes| {
+                assert_eq!(len_bytes, Some(3));
+                gone.contains(path)
+            };
+            let looks: Vec<_> =
+                (0..3).map(|_| names.look(files.len(), at, is_there, &is_lost)).collect();
+            let back: usize = looks.iter().map(|look| look.back.len()).sum();
+            (looks.iter().map(|look| look.lost.len()).sum::<usize>(), back, names.lost())
+        };
+        let lost = |path: &Path, files| {
+            let (path, records) = (path.to_owned(), 2 * files as u64);
+            Some(LostSegments { side: Side::Store, path, files, records })
+        };
+        let mut gone = BTreeSet::new();
+        assert_eq!(round(&files, &gone), (0, 0, None));
+        gone.extend([files[0].clone(), files[100].clone()]);
+        assert_eq!(round(&files, &gone), (2, 0, lost(&files[0], 2)));
+        assert_eq!(round(&files, &gone), (0, 0, lost(&files[0], 2)), "told once");
+        gone.remove(&files[0]);
+        assert_eq!(round(&files, &gone), (0, 1, lost(&files[100], 1)));
+        // It expires.
+        files.remove(100);
+        assert_eq!(round(&files, &gone), (0, 0, None));
+    }
+}
