@@ -1,5 +1,5 @@
 //! What was verified of a segment: its blocks or frames, and which of them are bad, three bits each; its
-//! signatures, a bit a page and one more for each slab.
+//! signatures, a bit a page and one more for each slab, and as many again for what the kernel was told of.
 //!
 //! Invariants: belongs to one state of the file (its version stamp); a bad block counts as not
 //! verified, so that the next read looks at all of it again; of damaged signatures the one that was
@@ -19,6 +19,7 @@ pub(crate) struct Checked {
     bad: Bitmap,
     signature_bits: usize,
     signatures: Bitmap,
+    announced: Bitmap,
     bad_signature: OnceLock<Damage>,
 }
 
@@ -26,8 +27,9 @@ impl Checked {
     /// Of so many blocks, and signatures whose verification takes so many bits, nothing is known.
     pub(crate) fn new(blocks: usize, signature_bits: usize) -> Self {
         let [tables, texts, bad] = [(); 3].map(|()| Bitmap::new(blocks));
-        let (signatures, bad_signature) = (Bitmap::new(signature_bits), OnceLock::new());
-        Self { blocks, tables, texts, bad, signature_bits, signatures, bad_signature }
+        let [signatures, announced] = [(); 2].map(|()| Bitmap::new(signature_bits));
+        let bad_signature = OnceLock::new();
+        Self { blocks, tables, texts, bad, signature_bits, signatures, announced, bad_signature }
     }
 
     /// Whether both are of segments of the same shape.
@@ -38,6 +40,11 @@ impl Checked {
     /// What was verified of the signatures.
     pub(crate) const fn signatures(&self) -> &Bitmap {
         &self.signatures
+    }
+
+    /// Which of the signatures' pages the kernel was told of.
+    pub(crate) const fn announced(&self) -> &Bitmap {
+        &self.announced
     }
 
     /// A damaged signature was met: the one that was met first.

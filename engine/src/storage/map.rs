@@ -72,6 +72,8 @@ pub trait Paging: Send + Sync {
     fn is_resident(&self) -> bool;
     /// Somebody reads them: waits as long as the disk takes.
     fn fetch(&self);
+    /// The system is told that these bytes will be read.
+    fn will_need(&self, _bytes: Range<usize>) {}
 }
 
 #[cfg(any(test, feature = "testing"))]
@@ -177,9 +179,16 @@ impl Map {
 
     /// Tells the kernel that a span will be read soon.
     pub fn will_need(&self, offset: usize, len: usize) {
-        if let Bytes::Guarded { map, .. } = &self.bytes {
-            // Advice only: a refusal changes nothing.
-            let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
+        match &self.bytes {
+            Bytes::Guarded { map, .. } => {
+                // Advice only: a refusal changes nothing.
+                let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
+            }
+            Bytes::Memory(_) => {}
+            #[cfg(any(test, feature = "testing"))]
+            Bytes::Simulated(map) => {
+                map.paging.iter().for_each(|paging| paging.will_need(offset..offset + len));
+            }
         }
     }
 }

@@ -97,7 +97,9 @@ impl Signatures {
         let is_asked = |of: &Range<usize>| of.start >= blocks.start && of.end <= blocks.end;
         let asked = || self.slabs.iter().filter(|slab| is_asked(&slab.blocks));
         let first = rows.first(ROWS_AHEAD);
-        asked().for_each(|slab| slab.will_ask(&first, file, checked));
+        // What the kernel was told of is there until it needs the memory: one page tells.
+        let is_gone = asked().next().is_some_and(|slab| slab.is_gone(&first, file, checked));
+        asked().for_each(|slab| slab.will_ask(&first, file, checked, is_gone));
         for slab in asked() {
             let span = slab.offset..slab.offset.saturating_add(slab.len);
             let Some(matrix) = slab.matrix(file, checked) else {
@@ -122,14 +124,26 @@ impl Signatures {
 }
 
 impl SlabSignatures {
-    /// Has the kernel read what asking these rows needs and nobody has asked before, for all slabs at
-    /// once: one page after the other would take the disk's time for each.
-    fn will_ask(&self, rows: &[usize], file: &Map, checked: &Checked) {
+    /// Whether the first of these rows of which the kernel was told is not in memory any more.
+    fn is_gone(&self, rows: &[usize], file: &Map, checked: &Checked) -> bool {
+        let Some(shape) = self.shape else { return false };
+        let mut told = shape
+            .spans_of(rows)
+            .skip(1)
+            .filter(|(bit, _)| checked.announced().get(self.first_bit + bit));
+        let start = self.offset as usize;
+        told.next().is_some_and(|(_, span)| !file.is_resident(start + span.start..start + span.end))
+    }
+
+    /// Has the kernel read what asking these rows needs and it was not told of before (`is_gone`: or
+    /// was), for all slabs at once: one page after the other would take the disk's time for each.
+    fn will_ask(&self, rows: &[usize], file: &Map, checked: &Checked, is_gone: bool) {
         let Some(shape) = self.shape else { return };
         for (bit, span) in shape.spans_of(rows) {
-            let start = self.offset as usize + span.start;
-            if !checked.signatures().get(self.first_bit + bit) && start + span.len() <= file.len() {
+            let (bit, start) = (self.first_bit + bit, self.offset as usize + span.start);
+            if (is_gone || !checked.announced().get(bit)) && start + span.len() <= file.len() {
                 file.will_need(start, span.len());
+                checked.announced().set(bit);
             }
         }
     }
@@ -139,5 +153,95 @@ impl SlabSignatures {
         let section = file.get(self.offset as usize..end as usize)?;
         let verified = (checked.signatures(), self.first_bit);
         Matrix::remembered(section, self.crc, self.shape?, verified).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::signature::MatrixBuilder;
+    use crate::storage::Paging;
+
+    const BLOCKS: usize = 40;
+    const SLABS: usize = 3;
+
+    /// Pages that come into memory when the system is told of them.
+    #[derive(Default)]
+    struct Told {
+        is_gone: AtomicBool,
+        calls: AtomicUsize,
+        spans: Mutex<Vec<Range<usize>>>,
+    }
+
+    impl Paging for Told {
+        fn is_resident(&self) -> bool {
+            !self.is_gone.load(Ordering::SeqCst)
+        }
+
+        fn fetch(&self) {}
+
+        fn will_need(&self, bytes: Range<usize>) {
+            self.is_gone.store(false, Ordering::SeqCst);
+            self.calls.fetch_add(1, Ordering::SeqCst);
+            self.spans.lock().unwrap().push(bytes);
+        }
+    }
+
+    /// Slabs of many pages of signatures.
+    fn signatures() -> (Signatures, Vec<u8>) {
+        let (mut this, mut file) = (Signatures::default(), Vec::new());
+        for slab in 0..SLABS {
+            let mut builder = MatrixBuilder::default();
+            for block in 0..BLOCKS {
+                let word = |word| {
+                    format!("{slab}-{block}-{:x} ", 0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(word))
+                };
+                builder.push((0..2_000).map(word).collect::<String>().as_bytes());
+            }
+            let stored = builder.finish(1 << 40, 10).unwrap();
+            let len = stored.bytes.len() as u64;
+            let shape = Shape::new(len, stored.rows, BLOCKS as u32).unwrap();
+            this.slabs.push(SlabSignatures {
+                offset: file.len() as u64,
+                len,
+                crc: stored.crc,
+                shape: Some(shape),
+                first_bit: this.verified_bits,
+                blocks: slab * BLOCKS..(slab + 1) * BLOCKS,
+            });
+            this.verified_bits += shape.verified_bits();
+            file.extend(stored.bytes);
+        }
+        (this, file)
+    }
+
+    #[test]
+    fn the_system_is_told_of_a_page_once_and_again_when_it_let_it_go() {
+        let (signatures, file) = signatures();
+        let pages = Arc::new(Told::default());
+        let map = Map::paged(file, Arc::clone(&pages) as Arc<dyn Paging>);
+        let checked = Checked::new(SLABS * BLOCKS, signatures.verified_bits());
+        let ask = |text: &str| {
+            let required = Required::of_literal(text.as_bytes());
+            let told = pages.calls.load(Ordering::SeqCst);
+            let all = 0..SLABS * BLOCKS;
+            let (found, bad) = signatures.candidates(&map, &checked, (&all, &required));
+            assert!(bad.is_none());
+            (found.iter().count(), pages.calls.load(Ordering::SeqCst) - told)
+        };
+        let (found, told) = ask("absent-and-long-enough");
+        assert!(found < 5 && told > SLABS, "checksums and rows of {SLABS} slabs: {told}");
+        assert_eq!(ask("absent-and-long-enough").1, 0, "they are there");
+        let (_, told_of_others) = ask("otherwise-absent-text");
+        assert!((1..=told).contains(&told_of_others), "of what is new only: {told_of_others}");
+
+        pages.is_gone.store(true, Ordering::SeqCst);
+        assert_eq!(ask("absent-and-long-enough").1, told, "the system needed the memory");
+        assert_eq!(ask("absent-and-long-enough").1, 0);
+        let spans = pages.spans.lock().unwrap();
+        assert!(spans.iter().all(|span| !span.is_empty() && span.end <= map.len()));
     }
 }
