@@ -13,18 +13,18 @@ use clap::builder::styling::{AnsiColor, Effects, Styles};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::arguments::normalise;
+use crate::client::drain::DrainConfig;
+use crate::client::forward::command::ForwardConfig;
+use crate::client::query::QueryConfig;
+use crate::client::stream::StreamConfig;
 use crate::config::NodeConfig;
-use crate::drain_command::DrainConfig;
 use crate::exit::Exit;
 use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, STREAM, TESTSVC};
 use crate::flags::{Flag, Kind, VARIABLE_PREFIX};
-use crate::forward_command::ForwardConfig;
 use crate::help;
-use crate::query_command::QueryConfig;
-use crate::restore_command::RestoreConfig;
+use crate::offline::restore::RestoreConfig;
 use crate::settings::{Settings, SettingsError, Sources};
 use crate::shell::Shell;
-use crate::stream_command::StreamConfig;
 use crate::testsvc::TestServiceConfig;
 
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";

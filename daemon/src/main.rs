@@ -1,35 +1,34 @@
 //! `oklogd`: one binary for nodes and for those who ask them.
 //!
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
-//! [`flag_table`] through [`arguments`], [`settings`] and [`config`]); [`node`] runs a node;
-//! [`forward_command`] sends to nodes; [`query_command`], [`drain_command`], [`restore_command`],
-//! [`testsvc`] and [`fsck_command`] are the rest; [`help`] adds to what the parser says, [`pages`]
-//! prints completions and the manual, [`output`] writes what they print, [`terminal`] knows what a terminal may be sent; [`logging`] and
-//! [`signals`] keep what happens around the process from ending it.
+//! [`flag_table`] through [`arguments`], [`settings`] and [`config`]). Three rooms do what was asked:
+//! [`node`] is a node, [`client`] are the programs that talk to one, [`offline`] those that work on its
+//! files while it is stopped; [`testsvc`] only speaks. For all of them: [`help`] adds to what the parser
+//! says, [`pages`] prints completions and the manual, [`output`] writes what commands print, [`terminal`]
+//! knows what a terminal may be sent; [`lock`] keeps a directory for one process, [`released`] waits for
+//! what another lets go of; [`logging`] and [`signals`] keep what happens around the process from ending it.
 
 // The macros end the process when nobody reads: `output` and `tracing` do not.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod arguments;
 mod cli;
+mod client;
 mod config;
-mod drain_command;
 mod exit;
 mod flag_table;
 mod flags;
-mod forward_command;
-mod fsck_command;
 mod help;
+mod lock;
 mod logging;
 mod node;
+mod offline;
 mod output;
 mod pages;
-mod query_command;
-mod restore_command;
+mod released;
 mod settings;
 mod shell;
 mod signals;
-mod stream_command;
 mod terminal;
 mod testsvc;
 mod units;
@@ -75,7 +74,7 @@ fn run(command: Command, warnings: &[String]) -> Exit {
     }
     if let Command::Forward(config) = command {
         keep_files_private();
-        return forward_command::run(*config, warnings);
+        return client::forward::command::run(*config, warnings);
     }
     if let Err(error) = signals::end_as_first_process() {
         output::tell(format_args!("warning: SIGINT and SIGTERM will not end this: {error}"));
@@ -93,15 +92,15 @@ fn run(command: Command, warnings: &[String]) -> Exit {
             );
             output::fail(Exit::Usage, words)
         }
-        Command::Query(config) => query_command::run(&config),
-        Command::Stream(config) => stream_command::run(&config),
+        Command::Query(config) => client::query::run(&config),
+        Command::Stream(config) => client::stream::run(&config),
         Command::TestService(config) => testsvc::run(&config),
-        Command::Drain(config) => drain_command::run(&config),
+        Command::Drain(config) => client::drain::run(&config),
         Command::Restore(config) => {
             keep_files_private();
-            restore_command::run(&config)
+            offline::restore::run(&config)
         }
-        Command::Fsck { path, json } => fsck_command::run(&path, json),
+        Command::Fsck { path, json } => offline::fsck::run(&path, json),
         Command::Completions(shell) => output::print(&pages::completions(shell), Exit::Done),
         Command::Manual => output::print(&pages::manual(), Exit::Done),
         Command::Version => output::print(

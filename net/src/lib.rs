@@ -1,8 +1,9 @@
 //! Sockets around the engine: the shard's ring and connections, and the HTTP server.
 //!
 //! [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
-//! shards on it take lines in; [`follow`] hands them to live followers; [`budget`] bounds what they may hold; [`metrics`] is what all of them count. [`forward`] is the other end:
-//! what sends lines to ingesters.
+//! shards on it take lines in; [`follow`] hands them to live followers; [`budget`] bounds what they may hold; [`metrics`] is what all of
+//! them count. What talks to a node from outside is none of this: the forwarder and the other clients are
+//! programs of the daemon.
 //!
 //! Invariants: decisions live in `engine` (or in pure modules here) and are tested without a
 //! socket; this crate moves bytes. Nothing here blocks a shard or a control thread.
@@ -13,9 +14,9 @@
 pub mod backend;
 pub mod budget;
 pub mod follow;
-pub mod forward;
 pub mod http;
 pub mod limits;
 pub mod metrics;
 pub mod ring;
 pub mod shard;
+pub mod wall_clock;

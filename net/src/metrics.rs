@@ -22,7 +22,7 @@ pub use self::exposition::Exposition;
 
 mod damage_seen;
 mod distribution;
-pub(crate) mod export;
+mod export;
 mod exposition;
 
 /// One label: its name and its value.
@@ -36,6 +36,20 @@ pub struct LogMetrics {
     pub left_out: Counter,
     /// Lines that were counted, because the same place had said enough.
     pub more_like_it: Counter,
+}
+
+impl LogMetrics {
+    /// Name without prefix, what it counts, and the counter.
+    pub const fn counters(&self) -> [(&'static str, &'static str, &Counter); 2] {
+        [
+            ("log_lines_left_out", "Log lines that standard error did not take.", &self.left_out),
+            (
+                "log_lines_more_like_it",
+                "Log lines that were only counted, as too many.",
+                &self.more_like_it,
+            ),
+        ]
+    }
 }
 
 /// Metrics of taking records in.

@@ -129,9 +129,40 @@ fn imports_point_down() {
     }
 }
 
-/// Code of the engine without its tests: file name under `engine/src`, text.
+/// The programs of the daemon are rooms with walls: who talks to a node knows it by the protocol alone,
+/// and no room imports another one.
+#[test]
+fn nodes_clients_and_offline_tools_do_not_import_each_other() {
+    let of_the_server =
+        ["net::shard", "net::http", "net::ring", "net::follow", "net::backend", "use net::{"];
+    let rooms: [(&str, &[&str]); 3] = [
+        ("node/", &["crate::client", "crate::offline"]),
+        ("client/", &["crate::node", "crate::offline"]),
+        ("offline/", &["crate::node", "crate::client"]),
+    ];
+    let code = code_of("daemon/src");
+    for (room, forbidden) in rooms {
+        let server = if room == "node/" { &[][..] } else { &of_the_server };
+        let files: Vec<_> = code.iter().filter(|(name, _)| name.starts_with(room)).collect();
+        assert!(files.len() > 2, "{room} has moved");
+        for (name, text) in files {
+            for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let used = forbidden.iter().chain(server).find(|path| line.contains(**path));
+                assert!(used.is_none(), "{name} uses {used:?}: {line}");
+            }
+        }
+    }
+}
+
 fn engine_code() -> Vec<(String, String)> {
-    let root = workspace().join("engine/src");
+    let code = code_of("engine/src");
+    assert!(code.len() > 100);
+    code
+}
+
+/// Code without its tests: file name under `directory`, text.
+fn code_of(directory: &str) -> Vec<(String, String)> {
+    let root = workspace().join(directory);
     let mut found = Vec::new();
     sources(&root, &mut found);
     let name = |path: &Path| path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
@@ -144,9 +175,7 @@ fn engine_code() -> Vec<(String, String)> {
         let text = std::fs::read_to_string(path).unwrap();
         (name, text.split("#[cfg(test)]\nmod tests").next().unwrap().to_owned())
     });
-    let code: Vec<_> = code.collect();
-    assert!(code.len() > 100);
-    code
+    code.collect()
 }
 
 /// Nodes side by side in a process share nothing but what belongs to the process.

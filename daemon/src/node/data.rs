@@ -19,8 +19,8 @@ use engine::store::name::IdSource;
 use engine::store::recover::RecoverError;
 use net::metrics::NodeMetrics;
 
-use super::lock::{DirectoryLock, LOCK_FILE, LockError};
 use crate::config::NodeConfig;
+use crate::lock::{DirectoryLock, LOCK_FILE, LockError};
 
 /// Both sides' data, locked for this process.
 pub(super) struct Data {

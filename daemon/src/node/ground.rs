@@ -8,9 +8,9 @@
 use engine::node::names;
 
 use super::disks::{Side, flag};
-use super::lock::{DirectoryLock, Ground, Lost};
 use super::read_again::is_lost;
 use super::store_work::StoreParts;
+use crate::lock::{DirectoryLock, Ground, Lost};
 
 /// The ground of both sides, by [`Side`].
 #[derive(Clone)]

@@ -20,7 +20,7 @@ use net::shard::{Clock, Keeper, Placement};
 use super::ground::Grounds;
 use super::keeper_words;
 use super::lent;
-use super::lock::Inode;
+use crate::lock::Inode;
 
 enum Job {
     Event(Event),

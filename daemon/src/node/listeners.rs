@@ -4,23 +4,18 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::config::NodeConfig;
+use crate::released::once_released;
 use crate::units::Endpoint;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// A silent connection is asked for a sign of life after this time, then every tenth of it.
 const KEEPALIVE: Duration = Duration::from_secs(120);
-
-/// How long a port that is taken is waited for. A process that was killed lets go of its ports a few
-/// milliseconds after its end: its ring, which accepts on them, is taken down behind its back.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
-/// Time between tries.
-const RELEASE_BEAT: Duration = Duration::from_millis(5);
 
 /// A port that cannot be listened on.
 #[derive(Debug)]
@@ -130,20 +125,6 @@ fn bind(
         .map_err(failed)
 }
 
-/// Tries to bind until it works, fails for another reason than that somebody has the port, or
-/// [`RELEASE_PATIENCE`] is over.
-pub(crate) fn once_released<T>(mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + RELEASE_PATIENCE;
-    loop {
-        match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(RELEASE_BEAT);
-            }
-            bound => return bound,
-        }
-    }
-}
-
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -175,21 +156,5 @@ mod tests {
         let error =
             bind("--api", &Endpoint { port: taken.port(), ..any }, 2).unwrap_err().to_string();
         assert!(error.contains("--api") && error.contains("another process"), "{error}");
-    }
-
-    #[test]
-    fn a_port_that_is_let_go_of_in_time_is_taken_and_another_error_is_told_at_once() {
-        let mut tries = 0;
-        let bound = once_released(|| {
-            tries += 1;
-            if tries < 3 { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(tries) }
-        });
-        assert_eq!(bound.unwrap(), 3);
-        let mut tries = 0;
-        let refused = once_released(|| -> io::Result<()> {
-            tries += 1;
-            Err(io::ErrorKind::AddrNotAvailable.into())
-        });
-        assert!(refused.is_err() && tries == 1);
     }
 }

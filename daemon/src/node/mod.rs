@@ -27,7 +27,6 @@ mod keeper;
 mod keeper_words;
 mod lent;
 pub(crate) mod listeners;
-pub(crate) mod lock;
 mod notify;
 mod read_again;
 mod shards;
@@ -69,10 +68,10 @@ use self::data::{Data, DataError};
 use self::disks::{Disks, Side};
 use self::ground::Grounds;
 use self::listeners::{ListenError, Listeners};
-use self::lock::DirectoryLock;
 use self::store_work::{StopFlag, StoreParts};
 use self::vitals::{LOOK_EVERY, Role, Vitals};
 use crate::config::{NodeConfig, RETAIN_PARTS};
+use crate::lock::DirectoryLock;
 
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
@@ -216,7 +215,7 @@ struct Node {
     overseer: Option<Overseer>,
     stamps: Arc<Mutex<StampKeeper>>,
     endings: Receiver<Ending>,
-    locks: [lock::DirectoryLock; 2],
+    locks: [DirectoryLock; 2],
     grounds: Grounds,
 }
 

@@ -15,8 +15,8 @@ use net::metrics::NodeMetrics;
 
 use super::data::tell_damage;
 use super::disks::flag;
-use super::lock::is_absence;
 use super::store_work::StoreParts;
+use crate::lock::is_absence;
 
 /// Starts it.
 pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {

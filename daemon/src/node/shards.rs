@@ -20,9 +20,9 @@ use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
 use super::data::random_seed;
 use super::disks::{Disks, Side};
 use super::keeper::KeeperHandle;
-use super::lock::Inode;
 use super::{Ending, Endings};
 use crate::config::{NodeConfig, TopicMode};
+use crate::lock::Inode;
 
 /// What all shards have in common.
 pub(super) struct Wiring<'a> {

@@ -43,7 +43,7 @@ mod topics;
 mod turn;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use self::ledger::Ledger;
 pub use self::reserve::Reserve;
@@ -133,12 +133,6 @@ impl App {
             options,
         }
     }
-}
-
-/// The wall clock, milliseconds since 1970.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// RFC 3339 in UTC with milliseconds; a time beyond the year 9999 is cut to it.

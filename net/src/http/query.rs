@@ -32,11 +32,12 @@ use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::{ExpressionSource, QueryRequest};
-use super::{App, now_ms, rfc3339};
+use super::{App, rfc3339};
 use crate::budget::{NoRoom, Taken};
 use crate::limits::{
     HTTP_ECHO_BYTES_MAX, QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL,
 };
+use crate::wall_clock::now_ms;
 
 /// A request whose query is compiled, pinned and planned.
 struct Prepared {

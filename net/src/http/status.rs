@@ -12,9 +12,10 @@ use super::alive::{self, HEAD_WITHIN};
 use super::answer::{self, Refusal};
 use super::held::{self, With};
 use super::parameters::{Known, Parameters};
-use super::{App, now_ms, rfc3339};
+use super::{App, rfc3339};
 use crate::backend::Health;
 use crate::metrics::Exposition;
+use crate::wall_clock::now_ms;
 
 const NONE: Known = Known { single: &[], repeated: &[] };
 

@@ -14,11 +14,6 @@ use super::{
     StoreMetrics, label,
 };
 
-/// What [`LogMetrics::left_out`] counts.
-pub(crate) const LOG_LINES_LEFT_OUT: &str = "Log lines that standard error did not take.";
-/// What [`LogMetrics::more_like_it`] counts.
-pub(crate) const LOG_LINES_MORE_LIKE_IT: &str = "Log lines that were only counted, as too many.";
-
 /// Writes families one after the other.
 struct Writer<'a> {
     encoder: DescriptorEncoder<'a>,
@@ -330,8 +325,7 @@ fn node(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {
 }
 
 fn log(w: &mut Writer<'_>, m: &LogMetrics) -> Result<(), Error> {
-    w.counter("log_lines_left_out", LOG_LINES_LEFT_OUT, &m.left_out)?;
-    w.counter("log_lines_more_like_it", LOG_LINES_MORE_LIKE_IT, &m.more_like_it)
+    m.counters().into_iter().try_for_each(|(name, help, counter)| w.counter(name, help, counter))
 }
 
 fn shards_and_connections(w: &mut Writer<'_>, m: &NodeMetrics) -> Result<(), Error> {

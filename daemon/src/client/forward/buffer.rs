@@ -7,8 +7,8 @@
 
 use std::collections::VecDeque;
 
+use super::limits::{FORWARD_PIECE_BYTES, FORWARD_PIECE_OVERHEAD_BYTES};
 use super::piece::Piece;
-use crate::limits::{FORWARD_PIECE_BYTES, FORWARD_PIECE_OVERHEAD_BYTES};
 
 /// What happened to a piece that was pushed.
 #[derive(Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ fn cost(piece: &Piece) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::piece::LinePieces;
+    use crate::client::forward::piece::LinePieces;
     use proptest::prelude::*;
 
     fn pieces(text: &str, max: usize) -> Vec<Piece> {

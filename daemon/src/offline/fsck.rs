@@ -15,7 +15,7 @@ use engine::storage::OsStorage;
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
-use crate::node::lock;
+use crate::lock;
 use crate::output;
 use crate::terminal::Progress;
 

@@ -11,7 +11,7 @@ pub(crate) type Random<'a> = &'a mut dyn FnMut() -> u64;
 
 /// Where an ingester, or several, may be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// A host, looked up as the system does.
     Host {
         /// A name or an address, without brackets.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::limits::{FORWARD_LAST_READ_BYTES, FORWARD_PIECE_BYTES};
 use super::metrics::ForwardMetrics;
 use super::piece::LinePieces;
 use super::queue::Queue;
-use crate::limits::{FORWARD_LAST_READ_BYTES, FORWARD_PIECE_BYTES};
 
 /// Pause after a call that the system had no means for, or that had nothing although it was said to.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -95,7 +95,7 @@ const fn is_passing(error: Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forward::Waiting;
+    use crate::client::forward::Waiting;
     use std::io::{self, Write};
     use std::os::fd::AsFd;
 

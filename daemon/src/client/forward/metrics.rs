@@ -5,8 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::metrics::LogMetrics;
-use crate::metrics::export::{LOG_LINES_LEFT_OUT, LOG_LINES_MORE_LIKE_IT};
+use net::metrics::LogMetrics;
 
 /// Counters and gauges of a forwarder, plain atomics.
 #[derive(Debug, Default)]
@@ -77,11 +76,9 @@ impl ForwardMetrics {
                 &self.dropped_bytes,
             ),
             ("forward_spool_damage", "Damaged spans of the spool.", &self.spool_damage),
-            ("log_lines_left_out", LOG_LINES_LEFT_OUT, &self.log.left_out),
-            ("log_lines_more_like_it", LOG_LINES_MORE_LIKE_IT, &self.log.more_like_it),
             ("forward_spool_errors", "Failed writes and syncs of the spool.", &self.spool_errors),
         ];
-        for (name, help, counter) in counters {
+        for (name, help, counter) in counters.into_iter().chain(self.log.counters()) {
             registry.register(name, help.trim_end_matches('.'), counter.clone());
         }
         let gauges = [

@@ -12,18 +12,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
-/// Name of the lock file.
-pub(super) const LOCK_FILE: &str = "LOCK";
+use crate::released::once_not;
 
-/// How long a lock that is held is waited for: a process that was killed lets go of it when its
-/// last thread has ended.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
-/// Time between tries.
-const RELEASE_BEAT: Duration = Duration::from_millis(5);
+/// Name of the lock file.
+pub(crate) const LOCK_FILE: &str = "LOCK";
 
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
@@ -147,18 +142,13 @@ impl DirectoryLock {
         let mut made = Made::default();
         made.directory(directory).map_err(|e| LockError::Directory(directory.to_owned(), e))?;
         let failed = |e: io::Error| LockError::Io(path.clone(), e);
-        let deadline = Instant::now() + RELEASE_PATIENCE;
-        let (directory_file, is_directory_locked, mut file) = loop {
-            match try_lock(directory, &path, &mut made) {
-                Ok(Some(locked)) => break locked,
-                Ok(None) if Instant::now() < deadline => std::thread::sleep(RELEASE_BEAT),
-                Ok(None) => {
-                    let pid = File::open(&path).ok().and_then(|file| pid_in(&file));
-                    let directory = directory.to_owned();
-                    return Err(LockError::Held { directory, pid });
-                }
-                Err(e) => return Err(failed(e)),
-            }
+        let locked = once_not(
+            |tried: &io::Result<_>| matches!(tried, Ok(None)),
+            || try_lock(directory, &path, &mut made),
+        );
+        let Some((directory_file, is_directory_locked, mut file)) = locked.map_err(failed)? else {
+            let pid = File::open(&path).ok().and_then(|file| pid_in(&file));
+            return Err(LockError::Held { directory: directory.to_owned(), pid });
         };
         file.set_len(0).map_err(failed)?;
         file.rewind().map_err(failed)?;
@@ -196,26 +186,26 @@ impl Drop for DirectoryLock {
 
 /// One file, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Inode(u64, u64);
+pub(crate) struct Inode(u64, u64);
 
 impl Inode {
-    pub(super) fn of(metadata: &fs::Metadata) -> Self {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
     }
 
     /// As the keeper remembers it.
-    pub(super) const fn identity(self) -> u128 {
+    pub(crate) const fn identity(self) -> u128 {
         (self.0 as u128) << 64 | self.1 as u128
     }
 
     /// What [`Self::identity`] said.
-    pub(super) const fn from_identity(identity: u128) -> Self {
+    pub(crate) const fn from_identity(identity: u128) -> Self {
         Self((identity >> 64) as u64, identity as u64)
     }
 
     /// Whether the file has lost this name: nothing or something else has it now. A name that cannot
     /// be looked up is not lost.
-    pub(super) fn has_lost(self, path: &Path) -> bool {
+    pub(crate) fn has_lost(self, path: &Path) -> bool {
         match path.metadata() {
             Ok(found) => Self::of(&found) != self,
             Err(error) => is_absence(&error),
@@ -224,7 +214,7 @@ impl Inode {
 }
 
 /// Whether nothing has this name.
-pub(super) fn is_absence(error: &io::Error) -> bool {
+pub(crate) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 

@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::ForwardOptions;
 use super::api;
 use super::input::read_input;
+use super::limits::{FORWARD_LAST_ACKNOWLEDGEMENTS, FORWARD_LAST_READ, FORWARD_STUCK};
 use super::metrics::ForwardMetrics;
 use super::piece::LinePieces;
 use super::queue::Queue;
 use super::sender::{Ended, Sender, SenderOptions};
-use crate::limits::{FORWARD_LAST_ACKNOWLEDGEMENTS, FORWARD_LAST_READ, FORWARD_STUCK};
 
 /// What is in the spool for longer than this is durable.
 const SPOOL_SYNC_INTERVAL: Duration = Duration::from_millis(200);
@@ -34,7 +34,7 @@ const LOOK_INTERVALS: u32 = 5;
 
 /// How it ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// All of standard input is handed over.
     HandedOver,
     /// A signal came; what is not handed over is safe in the spool.
@@ -65,7 +65,7 @@ pub enum Outcome {
 }
 
 /// Forwards standard input until it is handed over, or a signal ends it.
-pub fn run(options: ForwardOptions) -> io::Result<Outcome> {
+pub(crate) fn run(options: ForwardOptions) -> io::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shutdown_timeout = options.shutdown_timeout;
     runtime.block_on(async {

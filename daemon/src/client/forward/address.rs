@@ -1,7 +1,6 @@
 //! Addresses of ingesters as people write them.
 
-use net::forward::Target;
-
+use super::Target;
 use crate::units::Address;
 
 /// Reads `host`, `host:port`, `:port`, each with or without `tcp://`, `tcp+dns://name[:port]` or

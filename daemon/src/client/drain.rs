@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
+use crate::client::http::{Patience, block_on, read_short, refusal, require, send};
 use crate::exit::Exit;
 use crate::output;
-use crate::query_command::client::{Patience, block_on, read_short, refusal, require, send};
 use crate::settings::Settings;
 use crate::terminal::Progress;
 use crate::units::Endpoint;

@@ -16,11 +16,12 @@ use engine::store::name::{IdSource, TRASHED};
 
 use engine::damage::Damage;
 use engine::ulid::Ulid;
+use net::wall_clock::now_ms;
 use serde_json::{Value, json};
 
+use super::fsck::span;
 use crate::exit::Exit;
-use crate::fsck_command::span;
-use crate::node::lock::{DirectoryLock, LockError};
+use crate::lock::{DirectoryLock, LockError};
 use crate::output;
 use crate::settings::Settings;
 use crate::terminal::Progress;
@@ -104,10 +105,6 @@ fn adopt(config: &RestoreConfig, files: &Files, tally: &mut Tally) -> Result<Vec
         lock.keep();
     }
     Ok(restore.adopted().to_vec())
-}
-
-fn now_ms() -> u64 {
-    net::shard::Clock::start().now().wall_ms
 }
 
 /// How many adopted segments have expired already, and the retention that would keep them all.

@@ -13,8 +13,8 @@ use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 
+use super::limits::{FORWARD_ADDRESSES_MAX, FORWARD_LOOKUP_TIMEOUT};
 use super::rotation::{Random, SrvHost, Target, order_addresses, order_srv};
-use crate::limits::{FORWARD_ADDRESSES_MAX, FORWARD_LOOKUP_TIMEOUT};
 
 /// Time for one try of one name server.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);

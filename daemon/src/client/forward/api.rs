@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::search::format::rfc3339;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
@@ -15,18 +16,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use net::limits::{ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_HEAD_TIMEOUT, HTTP_HEADERS_MAX};
+use net::metrics::Exposition;
+use net::wall_clock::now_ms;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::limits::FORWARD_HTTP_CONNECTIONS_MAX;
 use super::metrics::ForwardMetrics;
 use super::queue::Queue;
-use crate::http::{now_ms, rfc3339};
-use crate::limits::{
-    ACCEPT_PAUSE, FORWARD_HTTP_CONNECTIONS_MAX, HTTP_BUFFER_BYTES_MAX, HTTP_HEAD_TIMEOUT,
-    HTTP_HEADERS_MAX,
-};
-use crate::metrics::Exposition;
 
 /// Longest life of a connection: nothing that is served takes long.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);

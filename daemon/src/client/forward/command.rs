@@ -1,10 +1,8 @@
 //! `oklogd forward`: standard input → ingesters.
 //!
-//! Flags, words and exit codes; everything else is [`net::forward`]. Invariants: exit code 0 only
+//! Flags, words and exit codes; everything else is in the modules beside this one. Invariants: exit code 0 only
 //! when an ingester has taken all of standard input, or, after a signal, it is safe in the spool; otherwise
 //! how much is not is told on standard error.
-
-mod address;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,12 +11,12 @@ use std::time::Duration;
 
 use engine::spool::{Opened, Spool};
 use engine::storage::OsStorage;
-use net::forward::{ForwardOptions, Outcome, Target, Waiting};
 
+use super::{ForwardOptions, Outcome, Target, Waiting, address};
 use crate::exit::Exit;
+use crate::lock::{DirectoryLock, LockError};
 use crate::logging::{self, LogConfig};
-use crate::node::listeners::once_released;
-use crate::node::lock::{DirectoryLock, LockError};
+use crate::released::once_released;
 use crate::settings::{Settings, SettingsError};
 use crate::signals;
 use crate::units::Endpoint;
@@ -132,7 +130,7 @@ fn forward(config: ForwardConfig, warnings: &[String]) -> Exit {
         tracing::warn!(%error, "some signals would end this process");
     }
     let outcome = start(config).and_then(|(options, _lock)| {
-        net::forward::run(options).map_err(|e| format!("the forwarder cannot run: {e}"))
+        super::run(options).map_err(|e| format!("the forwarder cannot run: {e}"))
     });
     match outcome {
         Ok(outcome) => tell(&outcome),

@@ -4,18 +4,21 @@
 //! wait in the `queue` (in memory: `buffer`, or on disk: `engine::spool`); `sender` chooses an
 //! ingester (`rotation`, `resolve`, `backoff`), moves them through the `window` onto a `connection`,
 //! reads what is acknowledged, and leaves where there is no `progress`. `talk`, `api` and `metrics`
-//! are what an operator sees.
+//! are what an operator sees; `command` makes it of flags, and words and an exit code of its end.
 //!
 //! Invariants: bytes are never altered; a line counts as handed over only when an ingester has
 //! acknowledged it for the promise that was asked for; what is not is kept, unless the operator chose
 //! to drop the oldest, and then every line is counted; memory is bounded whatever comes. Uses no
-//! `io_uring`. What flags mean and what is printed is not decided here.
+//! `io_uring`.
 
+mod address;
 mod api;
 mod backoff;
 mod buffer;
+pub(crate) mod command;
 mod connection;
 mod input;
+mod limits;
 mod metrics;
 mod piece;
 mod progress;
@@ -30,12 +33,12 @@ mod window;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-pub use self::rotation::Target;
-pub use self::run::{Outcome, run};
-use crate::metrics::LogMetrics;
+pub(crate) use self::rotation::Target;
+pub(crate) use self::run::{Outcome, run};
+use net::metrics::LogMetrics;
 
 /// What is done with lines when no ingester takes them.
-pub enum Waiting {
+pub(crate) enum Waiting {
     /// They wait in memory; when it is full, standard input waits.
     Block {
         /// Memory, bytes.
@@ -51,27 +54,27 @@ pub enum Waiting {
 }
 
 /// How a forwarder runs.
-pub struct ForwardOptions {
+pub(crate) struct ForwardOptions {
     /// Where ingesters are; at least one.
-    pub targets: Vec<Target>,
+    pub(crate) targets: Vec<Target>,
     /// Whether lines are kept until an ingester has them on its disk, not only in its hands.
-    pub durable: bool,
+    pub(crate) durable: bool,
     /// Topic of all lines, in place of the ingester's choice.
-    pub topic: Option<String>,
+    pub(crate) topic: Option<String>,
     /// What comes before each line.
-    pub prefix: Vec<u8>,
+    pub(crate) prefix: Vec<u8>,
     /// Longer lines are held and sent in parts of this size, bytes.
-    pub record_bytes_max: usize,
+    pub(crate) record_bytes_max: usize,
     /// What is done with lines when no ingester takes them.
-    pub waiting: Waiting,
+    pub(crate) waiting: Waiting,
     /// How long lines may still be read and handed over after a signal.
-    pub shutdown_timeout: Duration,
+    pub(crate) shutdown_timeout: Duration,
     /// Longest pause between tries to connect.
-    pub backoff_max: Duration,
+    pub(crate) backoff_max: Duration,
     /// Name server in place of the system's.
-    pub dns_server: Option<SocketAddr>,
+    pub(crate) dns_server: Option<SocketAddr>,
     /// Where metrics and health are served.
-    pub api: Option<TcpListener>,
+    pub(crate) api: Option<TcpListener>,
     /// What is counted about the log.
-    pub log: LogMetrics,
+    pub(crate) log: LogMetrics,
 }

@@ -8,8 +8,8 @@ use hyper::HeaderMap;
 use serde_json::{Value, json};
 
 use super::QueryConfig;
-use super::client::Broken;
-use super::lines::{End, Lines};
+use crate::client::http::Broken;
+use crate::client::lines::{End, Lines};
 
 /// The range of the next request.
 #[derive(Debug, Clone, PartialEq, Eq)]

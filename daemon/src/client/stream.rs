@@ -12,12 +12,12 @@ use hyper::{Method, Response, StatusCode};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
+use crate::client::http::encode;
+use crate::client::http::{self, Patience};
+use crate::client::lines::{Form, LINE_BYTES_MAX};
+use crate::client::printer::{Printer, Style, Terminal, escape};
 use crate::exit::Exit;
 use crate::output;
-use crate::query_command::client::{self, Patience};
-use crate::query_command::lines::{Form, LINE_BYTES_MAX};
-use crate::query_command::printer::{Printer, Style, Terminal, escape};
-use crate::query_command::request::encode;
 use crate::settings::{Settings, SettingsError};
 use crate::units::Endpoint;
 
@@ -88,7 +88,7 @@ pub(crate) fn run(config: &StreamConfig) -> Exit {
     let is_terminal = io::stdout().is_terminal();
     let mut out = output::stdout();
     let closed = output_closed();
-    let followed = client::block_on(async {
+    let followed = http::block_on(async {
         tokio::select! {
             ended = follow(config, &mut out, is_terminal) => ended,
             // What waits for it may never come.
@@ -143,9 +143,9 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
     loop {
         let target = config.target(lines.after.as_deref());
         let request = (Method::GET, target.as_str(), accept);
-        let asked = client::send(&config.store, request, Patience::USUAL, &mut || ()).await;
+        let asked = http::send(&config.store, request, Patience::USUAL, &mut || ()).await;
         let asked = asked.and_then(|response| match response.status() {
-            StatusCode::OK => client::require(&config.store, &response, accept).map(|()| response),
+            StatusCode::OK => http::require(&config.store, &response, accept).map(|()| response),
             _ => Ok(response),
         });
         let reason = match asked {
@@ -158,9 +158,9 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
             }
             Ok(response) => {
                 let status = response.status();
-                let words = client::refusal(&config.store, Patience::USUAL, response).await;
+                let words = http::refusal(&config.store, Patience::USUAL, response).await;
                 if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-                    return Ok(output::fail(client::exit_of(status), &words));
+                    return Ok(output::fail(http::exit_of(status), &words));
                 }
                 words
             }
@@ -203,7 +203,7 @@ impl Lines<'_> {
         self.line.clear();
         let mut body = response.into_body();
         loop {
-            match client::next(Patience::USUAL, &mut body).await {
+            match http::next(Patience::USUAL, &mut body).await {
                 Ok(Some(piece)) => self.take(&piece)?,
                 Ok(None) => return Ok(format!("the stream of {store} ended")),
                 Err(why) => return Ok(format!("the stream of {store} ended: {why}")),

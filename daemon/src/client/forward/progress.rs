@@ -6,7 +6,7 @@
 
 use tokio::time::Instant;
 
-use crate::limits::FORWARD_STALL;
+use super::limits::FORWARD_STALL;
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

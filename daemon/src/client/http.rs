@@ -393,6 +393,20 @@ pub(crate) async fn read_short(
     Ok(all)
 }
 
+/// Appends `text`; everything but RFC 3986's unreserved characters becomes `%XX`.
+pub(crate) fn encode(out: &mut String, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push('%');
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,11 +7,8 @@
 //! are judged by the node.
 
 mod answers;
-pub(crate) mod client;
 mod course;
-pub(crate) mod lines;
-pub(crate) mod printer;
-pub(crate) mod request;
+mod request;
 #[cfg(test)]
 mod tests;
 
@@ -22,10 +19,10 @@ use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
 use serde_json::Value;
 
-use self::client::{ClientError, Patience};
 use self::course::{Cut, Gaps, Range, Verdict, judge};
-use self::lines::{End, Form, Lines};
-use self::printer::{Printer, Style, Terminal};
+use crate::client::http::{self, ClientError, Patience};
+use crate::client::lines::{End, Form, Lines};
+use crate::client::printer::{Printer, Style, Terminal};
 use crate::exit::Exit;
 use crate::output;
 use crate::settings::{Settings, SettingsError};
@@ -128,7 +125,7 @@ pub(crate) fn run(config: &QueryConfig) -> Exit {
 }
 
 fn run_with(config: &QueryConfig, streams: &mut Streams<'_>) -> Exit {
-    let asked = client::block_on(async {
+    let asked = http::block_on(async {
         match config.print {
             Print::Stats | Print::StatsJson => print_stats(config, streams).await,
             _ => print_records(config, streams).await,
@@ -185,12 +182,12 @@ async fn ask(
     let target = request::target(config, range);
     let request = (Method::GET, target.as_str(), content_type);
     let mut on_silence = || waiting.tell(err);
-    let answered = client::send(&config.store, request, patience, &mut on_silence).await;
+    let answered = http::send(&config.store, request, patience, &mut on_silence).await;
     let checked = match answered {
         Ok(response) if response.status() != StatusCode::OK => {
             return Answer::Refused(refused(config, patience, err, response).await);
         }
-        Ok(response) => client::require(&config.store, &response, content_type).map(|()| response),
+        Ok(response) => http::require(&config.store, &response, content_type).map(|()| response),
         Err(error) => Err(error),
     };
     match checked {
@@ -302,7 +299,7 @@ async fn take_all(
     let mut body = response.into_body();
     let mut cut = Cut::default();
     loop {
-        match client::next(patience, &mut body).await {
+        match http::next(patience, &mut body).await {
             Ok(Some(piece)) => {
                 let start = Instant::now();
                 lines.take(&piece)?;
@@ -333,7 +330,7 @@ async fn untold_gaps(
     let all = QueryConfig { topics: Vec::new(), ..config.clone() };
     let target = request::target(&all, &done);
     let request = (Method::HEAD, target.as_str(), Form::Text.content_type());
-    let answer = client::send(&config.store, request, patience, &mut || ()).await?;
+    let answer = http::send(&config.store, request, patience, &mut || ()).await?;
     let count = answer.headers().get("x-oklog-error-count");
     Ok(count.and_then(|count| count.to_str().ok()?.parse().ok()).unwrap_or(1))
 }
@@ -360,7 +357,7 @@ async fn print_stats(config: &QueryConfig, streams: &mut Streams<'_>) -> io::Res
             waiting.tell(streams.err);
         }
     };
-    let text = client::read_short(patience, &mut body, SHORT_ANSWER_BYTES_MAX, &mut on_sign).await;
+    let text = http::read_short(patience, &mut body, SHORT_ANSWER_BYTES_MAX, &mut on_sign).await;
     // An object that is read to its end is whole.
     let read = text.map_err(|why| why.to_string()).and_then(|text| {
         let stats = serde_json::from_slice::<Value>(&text).map_err(|why| why.to_string())?;
@@ -389,8 +386,8 @@ async fn refused(
     err: &mut dyn Write,
     response: Response<Incoming>,
 ) -> Exit {
-    let exit = client::exit_of(response.status());
-    tell(err, exit, &client::refusal(&config.store, patience, response).await)
+    let exit = http::exit_of(response.status());
+    tell(err, exit, &http::refusal(&config.store, patience, response).await)
 }
 
 /// One line on standard error.

@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::connection::{Connection, Failure, Verdict, hello};
+use super::limits::{
+    FORWARD_BACKOFF_BASE, FORWARD_STALL, FORWARD_STEADY, FORWARD_WINDOW_BYTES_MAX,
+};
 use super::metrics::ForwardMetrics;
 use super::progress::Awaited;
 use super::queue::Queue;
@@ -21,9 +24,6 @@ use super::resolve::resolve;
 use super::rotation::{Rotation, Target};
 use super::talk::{Line, Talk};
 use super::window::Window;
-use crate::limits::{
-    FORWARD_BACKOFF_BASE, FORWARD_STALL, FORWARD_STEADY, FORWARD_WINDOW_BYTES_MAX,
-};
 
 /// Pause before a spool that could not be read is asked again.
 const READ_RETRY: Duration = Duration::from_millis(500);

@@ -14,9 +14,9 @@ use tokio::sync::{Notify, watch};
 
 use super::Waiting;
 use super::buffer::{Buffer, Pushed};
+use super::limits::FORWARD_TELL_INTERVAL;
 use super::metrics::ForwardMetrics;
 use super::piece::Piece;
-use crate::limits::FORWARD_TELL_INTERVAL;
 
 /// How long the reader waits before it tries again to write to a spool that refused.
 const SPOOL_RETRY: Duration = Duration::from_secs(1);

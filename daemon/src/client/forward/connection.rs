@@ -14,10 +14,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::progress::Progress;
-use crate::limits::{
+use super::limits::{
     FORWARD_ANSWER_TIMEOUT, FORWARD_CONNECT_TIMEOUT, FORWARD_UNSENT_BYTES, FORWARD_USER_TIMEOUT,
 };
+use super::progress::Progress;
 
 /// Bytes of a stranger's answer that are shown.
 const SHOWN_BYTES: usize = 48;
