@@ -15,6 +15,7 @@ use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState as IngestState;
 use engine::node::Node;
 use engine::node::doors::Doors;
+use engine::node::draining::{Draining, Left, Stuck};
 use engine::node::pinning::{Memories, Pinned};
 use engine::search::{Missing, Searcher, Snapshot};
 use engine::store::catalogue::Catalogue;
@@ -62,7 +63,7 @@ pub(super) struct NodeBackend {
     pub(super) replicas_missing: Arc<AtomicBool>,
     pub(super) vitals: Arc<Vitals>,
     pub(super) stopping: Arc<AtomicBool>,
-    pub(super) draining: Arc<AtomicBool>,
+    pub(super) draining: Draining,
     pub(super) next_shard: AtomicUsize,
 }
 
@@ -71,12 +72,6 @@ impl NodeBackend {
     fn newest_stamp_ms(&self) -> u64 {
         let shards = self.placement.seats().iter().map(|s| s.newest_ms.load(Ordering::Acquire));
         shards.max().unwrap_or(0)
-    }
-
-    /// Ingest files that cannot be read at present and are not set aside.
-    fn unread_segments(&self) -> usize {
-        let rows = self.registry.list();
-        rows.iter().filter(|row| !row.is_offered && row.state != IngestState::Damaged).count()
     }
 
     fn reasons(&self) -> Vec<String> {
@@ -89,7 +84,7 @@ impl NodeBackend {
                     .into(),
             );
         }
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.is_begun() {
             reasons.push("the node is draining: it takes no new records until a restart".into());
         }
         if self.stopping.load(Ordering::Acquire) {
@@ -144,7 +139,7 @@ impl Backend for NodeBackend {
         if self.stopping.load(Ordering::Acquire) {
             return Err(AppendError::ShuttingDown);
         }
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.is_begun() {
             return Err(AppendError::Draining);
         }
         if let Some(refusal) = refusal(&self.doors) {
@@ -171,10 +166,10 @@ impl Backend for NodeBackend {
     }
 
     fn readiness(&self) -> Health {
-        let flags = [&self.stopping, &self.draining];
         let failing = !self.doors.is_ready()
             || self.vitals.is_failing()
-            || flags.iter().any(|flag| flag.load(Ordering::Acquire));
+            || self.stopping.load(Ordering::Acquire)
+            || self.draining.is_begun();
         Health { failing, reasons: self.reasons() }
     }
 
@@ -217,7 +212,7 @@ impl Backend for NodeBackend {
     }
 
     fn drain(&self) -> DrainState {
-        if !self.draining.swap(true, Ordering::AcqRel) {
+        if self.draining.begin() {
             tracing::info!(
                 "draining: no new records are taken, all that is held goes to the store"
             );
@@ -229,30 +224,22 @@ impl Backend for NodeBackend {
     }
 
     fn drain_state(&self) -> Option<DrainState> {
-        if !self.draining.load(Ordering::Acquire) {
+        if !self.draining.is_begun() {
             return None;
         }
-        // In the order in which records move, so that none is overlooked.
         let seats = self.placement.seats().iter();
         let shards = seats.filter(|seat| !seat.drained.load(Ordering::Acquire)).count() as u64;
-        let held = self.registry.snapshot();
-        let bytes = held.iter().map(|segment| segment.content().text_bytes).sum();
-        let unread = self.unread_segments();
-        let done = shards == 0 && held.is_empty() && unread == 0;
-        let stuck = if !done && self.replicas_missing.load(Ordering::Acquire) {
-            Some(
-                "replicas are missing: nothing can go to the store (a node on its own needs \
-                 --store.segment-replication-factor 1)"
-                    .to_owned(),
-            )
-        } else if unread > 0 && shards == 0 && held.len() <= unread {
-            Some(format!(
-                "{unread} ingest files cannot be read; they are read again, and the log says why"
-            ))
-        } else {
-            None
-        };
-        Some(DrainState { done, shards, segments: held.len() as u64, bytes, stuck })
+        let left = Left::of(&self.node, shards, self.replicas_missing.load(Ordering::Acquire));
+        let Left { segments, bytes, .. } = left;
+        let stuck = left.stuck.map(|stuck| match stuck {
+            Stuck::ReplicasMissing => "replicas are missing: nothing can go to the store (a node \
+                                       on its own needs --store.segment-replication-factor 1)"
+                .to_owned(),
+            Stuck::Unread(files) => format!(
+                "{files} ingest files cannot be read; they are read again, and the log says why"
+            ),
+        });
+        Some(DrainState { done: left.is_done(), shards, segments, bytes, stuck })
     }
 
     fn metrics(&self) -> &Arc<NodeMetrics> {
@@ -265,7 +252,7 @@ impl Backend for NodeBackend {
         let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
         let ingest = &self.metrics.ingest;
         ingest.backlog_bytes.set(self.registry.backlog_bytes() as i64);
-        ingest.unread_segments.set(self.unread_segments() as i64);
+        ingest.unread_segments.set(self.registry.unread_files() as i64);
         ingest.damaged_segments.set(self.registry.damaged_segments() as i64);
         ingest.backlog_limit_bytes.set(self.backlog_max_bytes as i64);
         ingest.unindexed_bytes.set(memory + unstored as i64);

@@ -14,12 +14,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use engine::ingest::left_in_tail::sync_and_count;
+use engine::ingest::promises::NotOnDisk;
 use engine::ingest::stamp_mark::StampKeeper;
 use engine::node::doors::Doors;
 use engine::storage::OsStorage;
+use net::shard::Placement;
 use net::shard::inbox::Message;
 use net::shard::placement::Seat;
-use net::shard::{NotOnDisk, Placement};
 
 use super::ground::{Grounds, records_not_found};
 use super::{Node, NodeError, store_work};

@@ -49,6 +49,7 @@ use engine::headroom::HeadroomLimits;
 use engine::ingest::stamp_mark::StampKeeper;
 use engine::node::compacting::CompactingOptions;
 use engine::node::doors::Doors;
+use engine::node::draining::Draining;
 use engine::node::gathering::GatheringOptions;
 use engine::node::keeper::{Keeper, KeeperOptions, SpaceParts};
 use engine::node::local_ingest::LocalIngest;
@@ -345,7 +346,7 @@ struct Common {
     hub: Hub,
     stopping: Arc<AtomicBool>,
     /// No new records until a restart.
-    draining: Arc<AtomicBool>,
+    draining: Draining,
     clock: Clock,
     metrics: Arc<NodeMetrics>,
     vitals: Arc<Vitals>,
@@ -366,7 +367,7 @@ impl Common {
             placement,
             doors: Arc::default(),
             stopping: Arc::default(),
-            draining: Arc::default(),
+            draining: Draining::default(),
             clock: disks.clock(),
             metrics,
             vitals: Arc::default(),
@@ -457,7 +458,7 @@ fn backend(
         replicas_missing: Arc::clone(replicas_missing),
         vitals: Arc::clone(&common.vitals),
         stopping: Arc::clone(&common.stopping),
-        draining: Arc::clone(&common.draining),
+        draining: common.draining.clone(),
         next_shard: AtomicUsize::new(0),
     }
 }
@@ -505,7 +506,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
         descriptors,
         source: Arc::new(LocalIngest::new(
             Arc::clone(&data.ingest.registry),
-            Arc::clone(&common.draining),
+            common.draining.clone(),
         )),
         catalogue: Arc::clone(&data.store.catalogue),
         gathering: GatheringOptions { limits, writer, pause_ms },

@@ -4,7 +4,7 @@
 //! 1. [`hello`], [`framing`] and [`lines`] read a connection's bytes, [`stranger`] recognises what does not belong
 //!    there; [`topics`] names the topic of a line.
 //! 2. [`stamp`] numbers records, below what [`stamp_mark`] keeps on disk; [`log`] collects them into a [`frame`], puts young bytes into the
-//!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet.
+//!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet, [`promises`] tell senders what is.
 //! 3. [`registry`] moves segments from active to flushed to pending to gone; [`recover`] finds them
 //!    again after a stop of any kind.
 //!
@@ -23,6 +23,7 @@ pub mod lines;
 pub mod log;
 pub mod memory;
 pub(crate) mod open;
+pub mod promises;
 pub mod recover;
 pub mod registry;
 pub mod segment;

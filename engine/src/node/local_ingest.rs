@@ -4,9 +4,9 @@
 //! segment's own: how long something has waited, and that nothing waits for company any more.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::draining::Draining;
 use crate::ingest::registry::{ClaimLimits, FileError, Registry};
 use crate::ingest::segment::SegmentState;
 use crate::store::gather::Available;
@@ -16,15 +16,14 @@ use crate::store::gather_run::{Claimed, ClaimedInput};
 pub struct LocalIngest {
     /// Its segments.
     pub registry: Arc<Registry>,
-    /// The node is being emptied.
-    draining: Arc<AtomicBool>,
+    draining: Draining,
     /// Since when something has been waiting to be gathered.
     flushed_since_ms: Mutex<Option<u64>>,
 }
 
 impl LocalIngest {
-    /// While `draining` is set nothing waits for company.
-    pub fn new(registry: Arc<Registry>, draining: Arc<AtomicBool>) -> Self {
+    /// While the node is being emptied nothing waits for company.
+    pub fn new(registry: Arc<Registry>, draining: Draining) -> Self {
         Self { registry, draining, flushed_since_ms: Mutex::default() }
     }
 
@@ -38,7 +37,7 @@ impl LocalIngest {
         let mut since = self.flushed_since_ms.lock().unwrap_or_else(PoisonError::into_inner);
         *since = if count == 0 { None } else { since.or(Some(now_ms)) };
         let oldest_age_ms = match *since {
-            Some(_) if self.draining.load(Ordering::Acquire) => u64::MAX,
+            Some(_) if self.draining.is_begun() => u64::MAX,
             since => since.map_or(0, |since| now_ms.saturating_sub(since)),
         };
         Available { count, bytes, oldest_age_ms }

@@ -7,6 +7,7 @@
 //!   [`doors`]: whether records are taken;
 //! - [`gathering`], from the [`local_ingest`]: flushed ingest segments become store segments;
 //! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`];
+//! - [`draining`]: a node is emptied while it runs;
 //! - [`reading_again`]: what could not be read is tried again, and [`names`] of files are looked up.
 //!
 //! Invariants: a node has either side or both, and keeps and shows only what it is. Nothing here
@@ -16,6 +17,7 @@
 
 pub mod compacting;
 pub mod doors;
+pub mod draining;
 pub mod expiring;
 pub mod gathering;
 pub mod keeper;

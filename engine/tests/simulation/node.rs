@@ -15,13 +15,14 @@ use engine::identity::{IDENTITY_FILE, NodeId};
 use engine::ingest::frame::FrameBuffer;
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Token};
 use engine::ingest::recover::Note as IngestNote;
-use engine::ingest::registry::{Registry, RegistryOptions, SegmentInfo};
-use engine::ingest::segment::{Segment, SegmentState};
+use engine::ingest::registry::{Registry, RegistryOptions};
+use engine::ingest::segment::Segment;
 use engine::ingest::stamp_mark::{STAMP_MARK_FILE, StampKeeper};
 use engine::ingest::topics::TopicChoice;
 use engine::node::Side;
 use engine::node::compacting::{Compacting, CompactingOptions, Happened};
 use engine::node::doors::Doors;
+use engine::node::draining::{Draining, Left, Stuck};
 use engine::node::expiring::{Expiring, Turn as Expired};
 use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
 use engine::node::keeper::{
@@ -263,6 +264,7 @@ pub(crate) struct Node {
     search: RefCell<Stepped>,
     keeper: Keeper,
     doors: Arc<Doors>,
+    draining: Draining,
     /// Segments whose claims have lapsed.
     lapses: Cell<usize>,
     gathering: Gathering,
@@ -320,7 +322,8 @@ impl Node {
         let doors = Arc::new(Doors::default());
         doors.set_unmarked(!ingest.stamps.lock().unwrap().is_started());
         let keeper_options = keeper_options(&registry);
-        let source = Arc::new(LocalIngest::new(Arc::clone(&registry), Arc::default()));
+        let draining = Draining::default();
+        let source = Arc::new(LocalIngest::new(Arc::clone(&registry), draining.clone()));
         let now_ms = now.monotonic_us / 1000;
         let gathering = Gathering::start(source, Arc::clone(&catalogue), gathering(), now_ms);
         let reading = ReadingAgain::start(&node, Arc::clone(&doors), now_ms);
@@ -336,6 +339,7 @@ impl Node {
             search: RefCell::new(Stepped::new("sim", caches)),
             keeper: Keeper::new(&ingest, Arc::clone(&doors), keeper_options),
             doors,
+            draining,
             lapses: Cell::new(0),
             gathering,
             compacting,
@@ -731,11 +735,22 @@ impl Node {
         asked.answer(&mut self.search.borrow_mut(), Duration::from_micros(self.now.monotonic_us))
     }
 
-    /// Ends in good order: everything goes to the store. Panics if that takes for ever.
-    pub(crate) fn settle(&mut self, model: &mut Model, random: &mut Random) {
-        for shard in 0..self.shards.len() {
-            self.shards[shard].log.shut_down();
+    /// Takes nothing more, and has all that it holds go to the store, as `/drain` asks of a node.
+    fn drain(&mut self) {
+        if self.draining.begin() {
+            self.shards.iter_mut().for_each(|shard| shard.log.shut_down());
         }
+    }
+
+    /// What of it is still to go to the store.
+    fn left(&self) -> Left {
+        let shards = self.shards.iter().filter(|shard| !shard.log.is_idle()).count();
+        Left::of(&self.sides, shards as u64, false)
+    }
+
+    /// Drains it, and does all other work that there is. Panics if that takes for ever.
+    pub(crate) fn settle(&mut self, model: &mut Model, random: &mut Random) {
+        self.drain();
         for _ in 0..2_000 {
             self.advance_us(50_000);
             // Queries whose readers have gone let go of what they pin.
@@ -748,17 +763,12 @@ impl Node {
                 self.step(model, random);
             }
             self.gather();
-            let is_idle = self.shards.iter().all(|shard| shard.log.is_idle());
-            // What is damaged stays, and is told; what could not be read comes back.
+            // What is damaged from its first byte stays, and is told.
             let is_unread = self.registry.pin().lost.iter().any(|d| d.refusal().is_some());
-            let rows = self.registry.list();
-            // Those that the keeper has ready are for the next records.
-            let is_hopeless = |row: &SegmentInfo| {
-                let is_ready = row.state == SegmentState::Active || !row.is_offered;
-                row.state == SegmentState::Damaged || (is_ready && row.content.records == 0)
-            };
-            let is_taken = !is_unread && rows.iter().all(is_hopeless);
-            if is_idle && self.jobs.is_empty() && is_taken {
+            let left = self.left();
+            let is_stuck = matches!(left.stuck, Some(Stuck::Unread(_))) && left.segments == 0;
+            let is_over = left.is_done() || is_stuck && !is_unread;
+            if is_over && self.jobs.is_empty() {
                 // What has failed is tried again by now.
                 self.advance_us(10_000_000);
                 let mut compactions = 0;
@@ -770,8 +780,7 @@ impl Node {
                 return;
             }
         }
-        let rows = self.registry.list();
-        panic!("work does not end: {} jobs, {rows:?}", self.jobs.len());
+        panic!("work does not end: {} jobs, {:?}", self.jobs.len(), self.left());
     }
 
     /// Both directories hold nothing but what belongs there when all work is done, and files that

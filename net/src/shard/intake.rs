@@ -34,7 +34,7 @@ impl<'a> Intake<'a> {
 
     /// The sender of these waits until they are durable.
     pub(super) fn note_awaited(&mut self, stamped: &Stamped) {
-        self.tally.awaited.add(stamped);
+        self.tally.promises.note_awaited(stamped);
     }
 
     /// The one topic of all lines of a connection, unless each line has its own.

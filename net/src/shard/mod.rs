@@ -12,7 +12,6 @@
 //! ask for acknowledgements is never sent a byte.
 
 pub(crate) mod accepting;
-mod awaited;
 mod connection;
 mod fetch;
 mod hangups;
@@ -38,7 +37,7 @@ use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 pub use connection::Port;
 pub use engine::node::doors::Gate;
-pub use placement::{NotOnDisk, Placement};
+pub use placement::Placement;
 
 /// What a shard asks of the thread that looks after segment files. Calls return at once.
 pub trait Keeper: Send + Sync {

@@ -6,19 +6,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::ingest::log::Unsynced;
+use engine::ingest::promises::NotOnDisk;
 use engine::pulse::Pulse;
 
 use super::inbox::Inbox;
-
-/// What of a shard's records is not known to be on the disk.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NotOnDisk {
-    /// How many, and where they begin.
-    pub unsynced: Unsynced,
-    /// Of them, those whose senders were not told that they are, and send them again.
-    pub awaited_records: u64,
-}
 
 /// One shard as the others see it.
 pub struct Seat {

@@ -31,7 +31,6 @@ use super::fetch::Fetching;
 use super::hangups::{Hangups, hung_up};
 use super::inbox::{Append, Message};
 use super::intake::Intake;
-use super::placement::NotOnDisk;
 use super::tally::Tally;
 use super::unfinished::Unfinished;
 use crate::budget::{AddressPlace, TooMany};
@@ -73,8 +72,6 @@ pub(super) struct Shard {
     appends: VecDeque<Append>,
     /// Ends of the log that somebody waits for.
     waiters: Vec<(u64, oneshot::Sender<()>)>,
-    /// End of the log up to which records may be acknowledged as durable.
-    promised_end: u64,
     /// Connections that may be owed an acknowledgement or a close.
     owed: Vec<usize>,
     segments: Vec<(Arc<engine::ingest::segment::Segment>, OwnedFd)>,
@@ -107,7 +104,6 @@ impl Shard {
             unarmed: Vec::new(),
             appends: VecDeque::new(),
             waiters: Vec::new(),
-            promised_end: 0,
             owed: Vec::new(),
             segments: Vec::new(),
             under_way: Vec::new(),
@@ -505,18 +501,16 @@ impl Shard {
         let seat = &self.parts.placement.seats()[self.parts.index];
         seat.newest_ms.store(self.tally.newest_ms, Ordering::Release);
         seat.stamped_ms.store(self.parts.log.stamped_ms(), Ordering::Release);
-        let awaited_records = self.tally.awaited.beyond(self.parts.log.durable_end());
-        seat.set_unsynced(NotOnDisk { unsynced: self.parts.log.unsynced(), awaited_records });
+        seat.set_unsynced(self.tally.promises.not_on_disk(&self.parts.log));
         let oldest_ms = self.parts.log.oldest_unpublished_ms().unwrap_or(u64::MAX);
         seat.oldest_ms.store(oldest_ms, Ordering::Release);
         self.tally.publish(metrics);
     }
 
     fn acknowledge(&mut self) {
-        if !self.parts.gate.is_withheld() {
-            self.promised_end = self.parts.log.durable_end();
-        }
-        let durable_end = self.promised_end;
+        let (durable_end, is_withheld) =
+            (self.parts.log.durable_end(), self.parts.gate.is_withheld());
+        let durable_end = self.tally.promises.make(durable_end, is_withheld);
         for (_, reply) in self.waiters.extract_if(.., |(end, _)| *end <= durable_end) {
             // The client may have gone meanwhile.
             let _ = reply.send(());

@@ -1,7 +1,8 @@
 //! What a shard counts in one turn of its loop, handed to the node's metrics at the end of the
 //! turn: no record and no received chunk costs an atomic operation.
 
-use super::awaited::Awaited;
+use engine::ingest::promises::Promises;
+
 use crate::metrics::NodeMetrics;
 
 /// Counts since the last [`Tally::publish`], and levels as they are now.
@@ -37,8 +38,8 @@ pub(super) struct Tally {
     pub(super) memory_bytes: u64,
     /// Newest stamp given, ms.
     pub(super) newest_ms: u64,
-    /// Records that their senders wait for.
-    pub(super) awaited: Awaited,
+    /// What senders were told, and what they wait for.
+    pub(super) promises: Promises,
     published: Levels,
 }
 

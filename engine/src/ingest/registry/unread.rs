@@ -392,6 +392,16 @@ impl Registry {
         (gone, errors)
     }
 
+    /// Files that cannot be read at present, may hold records that are nowhere else, and are not set
+    /// aside: segments and tail files.
+    pub fn unread_files(&self) -> usize {
+        let inner = self.lock();
+        let is_unread = |(id, held): &(&Ulid, &Held)| {
+            held.segment.state() != SegmentState::Damaged && !is_offered(&inner, **id)
+        };
+        inner.segments.iter().filter(is_unread).count() + inner.tails.len()
+    }
+
     /// Segments that are set aside.
     pub fn damaged_segments(&self) -> usize {
         let inner = self.lock();
