@@ -5,7 +5,7 @@
 //! longest first.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::job::{Job, JobState};
@@ -14,29 +14,57 @@ use super::pool::Pool;
 /// How long a hand rests at most while the gate is closed.
 const GATE_PAUSE_MAX: Duration = Duration::from_millis(100);
 
+/// What one job keeps of what all may, bytes: it gives that back in the end, however it ends.
+pub(super) struct Account {
+    own: AtomicUsize,
+    all: Arc<AtomicUsize>,
+}
+
+impl Account {
+    /// Of one that keeps nothing.
+    pub(super) fn of(all: &Arc<AtomicUsize>) -> Self {
+        Self { own: AtomicUsize::new(0), all: Arc::clone(all) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// It is so much now; what all kept before and keep now, if that is something else.
+    fn set(&self, bytes: usize) -> Option<(usize, usize)> {
+        let before = self.own.swap(bytes, Ordering::Relaxed);
+        // Wraps where it shrinks.
+        let change = bytes.wrapping_sub(before);
+        (change != 0).then(|| {
+            let all_before = self.all.fetch_add(change, Ordering::Relaxed);
+            (all_before, all_before.wrapping_add(change))
+        })
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // Hands that wait at the gate look again by themselves.
+        self.set(0);
+    }
+}
+
 impl Pool {
     /// A job keeps so much now.
     pub(super) fn hold(&self, job: &Job, state: &mut JobState) {
         let bytes = state.sweep.held_bytes();
-        if bytes > job.held_bytes.load(Ordering::Relaxed) {
+        if bytes > job.account.bytes() {
             state.grown = self.outside.now();
         }
         self.account(job, bytes);
     }
 
     pub(super) fn account(&self, job: &Job, bytes: usize) {
-        let before = job.held_bytes.swap(bytes, Ordering::Relaxed);
-        if before == bytes {
-            return;
-        }
-        // Wraps where it shrinks.
-        let change = bytes.wrapping_sub(before);
-        let all_before = self.held_bytes.fetch_add(change, Ordering::Relaxed);
+        let Some((before, now)) = job.account.set(bytes) else { return };
         if bytes == 0 {
             self.lock().turns.keeps_nothing(job.id);
         }
-        let opens = all_before > self.held_bytes_max
-            && all_before.wrapping_add(change) <= self.held_bytes_max;
+        let opens = before > self.held_bytes_max && now <= self.held_bytes_max;
         if opens {
             self.outside.wake_all();
         }

@@ -8,10 +8,10 @@
 //! thread that hangs in the kernel cannot be taken back, and each may have gone to the same file before
 //! anybody knew.
 //!
-//! Invariants: pure, no clock and no threads; a thread that gets on, however slowly, or has to wait for a
-//! processor is never given up.
+//! Invariants: pure, no clock and no threads; a thread that gets on, however slowly, has to wait for a
+//! processor, or waits for one that gets on, is never given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,11 +28,35 @@ pub struct Standing {
 
 /// What a thread is at.
 #[derive(Debug, Clone)]
-pub(super) struct Errand {
-    /// The query.
-    pub(super) job: u64,
-    /// The query's track, and the file that it leads to; `None`: what was found is handed out.
-    pub(super) file: Option<(u64, PathBuf)>,
+pub(super) enum Errand {
+    /// A file, to which a track of a query leads.
+    Reads {
+        /// The query.
+        job: u64,
+        /// The query's track.
+        track: u64,
+        /// The file.
+        path: PathBuf,
+    },
+    /// What was found is handed out.
+    HandsOut {
+        /// The query.
+        job: u64,
+    },
+    /// Another one works on the query just now.
+    Waits {
+        /// The query.
+        job: u64,
+    },
+}
+
+impl Errand {
+    const fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Reads { path, .. } => Some(path),
+            Self::HandsOut { .. } | Self::Waits { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,8 +73,21 @@ pub struct GivenUp {
     pub(super) worker: u64,
     pub(super) job: u64,
     pub(super) track: Option<u64>,
+    /// It waits for one who was given up, and is not to blame.
+    pub(super) is_waiting: bool,
     /// The file that does not answer, where that is known.
     pub path: Option<PathBuf>,
+}
+
+impl GivenUp {
+    fn of(worker: u64, errand: &Errand) -> Self {
+        let (job, track, is_waiting) = match errand {
+            Errand::Reads { job, track, .. } => (*job, Some(*track), false),
+            Errand::HandsOut { job } => (*job, None, false),
+            Errand::Waits { job } => (*job, None, true),
+        };
+        Self { worker, job, track, is_waiting, path: errand.file().cloned() }
+    }
 }
 
 /// See the page of the module.
@@ -68,7 +105,7 @@ impl Hanging {
 
     /// A thread turns to something else; `false`: it must not, for it would hang.
     pub(super) fn begin(&mut self, worker: u64, errand: Errand) -> bool {
-        let is_refused = errand.file.as_ref().is_some_and(|(_, path)| self.is_refused(path));
+        let is_refused = errand.file().is_some_and(|path| self.is_refused(path));
         if !is_refused {
             let before = self.workers.get(&worker).is_some_and(|worker| worker.is_given_up);
             let worker_now = Worker { errand, seen: None, is_given_up: before };
@@ -79,9 +116,9 @@ impl Hanging {
 
     fn is_refused(&self, path: &Path) -> bool {
         let given_up = self.workers.values().filter(|worker| worker.is_given_up);
-        let hanging = given_up.filter_map(|worker| worker.errand.file.as_ref());
+        let hanging = given_up.filter_map(|worker| worker.errand.file());
         let mut of_directory = 0;
-        for (_, other) in hanging {
+        for other in hanging {
             if other == path {
                 return true;
             }
@@ -100,7 +137,8 @@ impl Hanging {
         self.workers.remove(&worker).is_some_and(|worker| worker.is_given_up)
     }
 
-    /// Gives up the threads that do not get on, as `standing` says of each.
+    /// Gives up the threads that do not get on, as `standing` says of each; those who wait for another
+    /// one only together with him.
     pub(super) fn look(
         &mut self,
         now: Duration,
@@ -108,24 +146,44 @@ impl Hanging {
     ) -> Vec<GivenUp> {
         let mut given_up = Vec::new();
         for (&id, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.is_given_up) {
-            let Some(Standing { is_waiting: true, waits }) = standing(id) else {
-                worker.seen = None;
-                continue;
-            };
-            match worker.seen {
-                Some((since, before)) if before == waits => {
-                    worker.is_given_up =
-                        now.saturating_sub(since) >= Duration::from_millis(HANG_MS);
-                }
-                _ => worker.seen = Some((now, waits)),
+            let is_waiting = matches!(worker.errand, Errand::Waits { .. });
+            if worker.hangs(now, standing(id)) && !is_waiting {
+                worker.is_given_up = true;
+                given_up.push(GivenUp::of(id, &worker.errand));
             }
-            if worker.is_given_up {
-                let (job, file) = (worker.errand.job, worker.errand.file.clone());
-                let (track, path) = file.unzip();
-                given_up.push(GivenUp { worker: id, job, track, path });
+        }
+        let held = self.workers.values().filter(|worker| worker.is_given_up);
+        let held = held.filter_map(|worker| match worker.errand {
+            Errand::HandsOut { job } => Some(job),
+            Errand::Reads { .. } | Errand::Waits { .. } => None,
+        });
+        let held: BTreeSet<u64> = held.collect();
+        for (&id, worker) in self.workers.iter_mut().filter(|(_, worker)| !worker.is_given_up) {
+            if matches!(worker.errand, Errand::Waits { job } if held.contains(&job)) {
+                worker.is_given_up = true;
+                given_up.push(GivenUp::of(id, &worker.errand));
             }
         }
         given_up
+    }
+}
+
+impl Worker {
+    /// Whether it stands as it stood long ago.
+    fn hangs(&mut self, now: Duration, standing: Option<Standing>) -> bool {
+        let Some(Standing { is_waiting: true, waits }) = standing else {
+            self.seen = None;
+            return false;
+        };
+        match self.seen {
+            Some((since, before)) if before == waits => {
+                now.saturating_sub(since) >= Duration::from_millis(HANG_MS)
+            }
+            _ => {
+                self.seen = Some((now, waits));
+                false
+            }
+        }
     }
 }
 
@@ -134,7 +192,7 @@ mod tests {
     use super::*;
 
     fn errand(path: &str) -> Errand {
-        Errand { job: 1, file: Some((7, PathBuf::from(path))) }
+        Errand::Reads { job: 1, track: 7, path: PathBuf::from(path) }
     }
 
     const fn waiting(waits: u64) -> Standing {
@@ -173,7 +231,7 @@ mod tests {
         }
         assert!(!hanging.begin(1, errand("d/a")));
         assert!(hanging.begin(1, errand("d/b")));
-        assert!(hanging.begin(1, Errand { job: 2, file: None }));
+        assert!(hanging.begin(1, Errand::HandsOut { job: 2 }));
         assert!(!hanging.end(1));
         assert!(hanging.end(0), "it was given up");
         assert!(hanging.begin(1, errand("d/a")));
@@ -194,5 +252,22 @@ mod tests {
         assert!(hanging.begin(9, errand("e/c")));
         hanging.end(0);
         assert!(hanging.begin(9, errand("d/c")));
+    }
+    #[test]
+    fn who_waits_for_another_one_is_given_up_only_together_with_him() {
+        let at = |looks: u64| Duration::from_millis(looks * HANG_MS);
+        let mut hanging = Hanging::new(4);
+        hanging.begin(3, Errand::HandsOut { job: 1 });
+        hanging.begin(0, Errand::Waits { job: 1 });
+        hanging.begin(1, Errand::Waits { job: 2 });
+        // That one is slow, and gets on.
+        for looks in 0..5 {
+            let standing = |worker| Some(waiting(if worker == 3 { looks } else { 5 }));
+            assert_eq!(hanging.look(at(looks), standing), []);
+        }
+        let given_up = [5, 6].map(|looks| hanging.look(at(looks), |_| Some(waiting(5)))).concat();
+        let who: Vec<_> = given_up.iter().map(|gone| (gone.worker, gone.is_waiting)).collect();
+        assert_eq!(who, [(3, false), (0, true)]);
+        assert_eq!(hanging.look(at(9), |_| Some(waiting(5))), [], "of another query");
     }
 }

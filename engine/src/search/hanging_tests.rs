@@ -252,16 +252,19 @@ fn the_end_of_a_searcher_waits_for_no_thread_that_hangs() {
 #[derive(Default)]
 struct Evicted {
     is_gone: AtomicBool,
+    /// How often somebody asked whether they are there.
+    asked: AtomicUsize,
     hang: Arc<Hang>,
 }
 
 impl Paging for Evicted {
     fn is_resident(&self) -> bool {
+        self.asked.fetch_add(1, Ordering::SeqCst);
         !self.is_gone.load(Ordering::SeqCst)
     }
 
     fn fetch(&self) {
-        if !self.is_resident() {
+        if self.is_gone.load(Ordering::SeqCst) {
             self.hang.meet();
         }
     }
@@ -415,4 +418,22 @@ fn a_query_that_hangs_where_it_hands_out_breaks_off_and_takes_no_further_thread(
         assert!(ask(&searcher, &[Arc::new(part(0, 100))]).read_all_blocking().1.stats.complete);
     }
     assert_eq!(pages.hang.met.load(Ordering::Relaxed), 1);
+    // It comes back, and what it kept is given back.
+    pages.hang.end();
+    wait_until(|| searcher.held_bytes() == 0);
+}
+
+#[test]
+fn whether_a_text_is_in_memory_is_not_asked_for_each_of_its_hits() {
+    const CHUNKS: usize = 5;
+    let pages = Arc::<Evicted>::default();
+    let texts = |i| if i % 2 == 0 { b"a hit".to_vec() } else { b"none".to_vec() };
+    let part = TestPart::new(&series(0, 100 * CHUNKS as u64, texts), 100);
+    let mapped = Mapped { part, pages: Arc::clone(&pages), is_told: true };
+    let snapshot = Snapshot { parts: vec![Arc::new(mapped)], missing: Vec::new() };
+    let searcher = searcher(2);
+    let query = searcher.query(spec("hit"), snapshot, Format::Text);
+    assert_eq!(query.read_all_blocking().1.stats.records, 50 * CHUNKS as u64);
+    let asked = pages.asked.load(Ordering::SeqCst);
+    assert!(asked <= CHUNKS, "{asked} times");
 }

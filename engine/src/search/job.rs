@@ -3,11 +3,12 @@
 //! Invariants: a query that is over holds nothing any more, pins included, whatever its reader does;
 //! its result is delivered once.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::consumer::{Breaker, Consumer};
+use super::gate::Account;
 use super::spec::Stats;
 use super::sweep::{Done, Sweep};
 use crate::limits::QUERY_HELD_NS_PER_BYTE;
@@ -18,7 +19,7 @@ pub(super) struct Job {
     started: Duration,
     state: Mutex<Option<JobState>>,
     /// What it kept in memory after it was worked on last, bytes.
-    pub(super) held_bytes: AtomicUsize,
+    pub(super) account: Account,
     /// When that was, as a number.
     pub(super) last_turn: AtomicU64,
     breaker: Breaker,
@@ -45,12 +46,16 @@ impl JobState {
 }
 
 impl Job {
-    pub(super) fn new(id: u64, now: Duration, sweep: Sweep, consumer: Box<dyn Consumer>) -> Self {
+    pub(super) fn new(
+        (id, now): (u64, Duration),
+        account: Account,
+        sweep: Sweep,
+        consumer: Box<dyn Consumer>,
+    ) -> Self {
         let breaker = consumer.breaker();
         let state = JobState { sweep, consumer, cpu: Duration::ZERO, is_ahead: false, grown: now };
-        let (held_bytes, last_turn) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let state = Mutex::new(Some(state));
-        Self { id, started: now, state, held_bytes, last_turn, breaker }
+        let (state, last_turn) = (Mutex::new(Some(state)), AtomicU64::new(0));
+        Self { id, started: now, state, account, last_turn, breaker }
     }
 
     /// Its answer ends as one that broke off, though somebody works on it who does not come back.

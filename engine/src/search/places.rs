@@ -38,6 +38,8 @@ struct Loss {
     gone: GivenUp,
     place: Option<Place>,
     is_told: bool,
+    /// He has come back, and ended.
+    is_over: bool,
 }
 
 /// See the page of the module.
@@ -78,7 +80,17 @@ impl Places {
     /// A worker turns to this file of a track for a query, or to what it has of it; `false`: it must not,
     /// for the file hangs.
     pub(super) fn begin(&self, worker: &Worker, job: u64, file: Option<(u64, PathBuf)>) -> bool {
-        lock(&self.hanging).begin(worker.id, Errand { job, file })
+        let errand = file.map_or(Errand::HandsOut { job }, |(track, path)| Errand::Reads {
+            job,
+            track,
+            path,
+        });
+        lock(&self.hanging).begin(worker.id, errand)
+    }
+
+    /// A worker waits for another one that works on the same query.
+    pub(super) fn wait_for(&self, worker: &Worker, job: u64) {
+        lock(&self.hanging).begin(worker.id, Errand::Waits { job });
     }
 
     /// Whether another one has its place.
@@ -110,13 +122,15 @@ impl Places {
         standing: &dyn Fn(u64) -> Option<Standing>,
     ) -> Vec<GivenUp> {
         let mut hanging = lock(&self.hanging);
-        let given_up = hanging.look(now, standing);
+        let mut given_up = hanging.look(now, standing);
         for gone in &given_up {
             let Some(place) = lock(&self.known).remove(&gone.worker) else { continue };
             place.pulse.rest();
-            let (gone, place) = (gone.clone(), Some(place));
-            lock(&self.losses).push(Loss { gone, place, is_told: false });
+            let (gone, place, is_told) = (gone.clone(), Some(place), gone.is_waiting);
+            lock(&self.losses).push(Loss { gone, place, is_told, is_over: false });
         }
+        // Of others nobody has to hear.
+        given_up.retain(|gone| !gone.is_waiting);
         given_up
     }
 
@@ -126,7 +140,9 @@ impl Places {
         let vacancies = losses
             .iter_mut()
             .map(|loss| Some(Vacancy { place: loss.place.take()?, gone: loss.gone.clone() }));
-        vacancies.flatten().collect()
+        let vacancies = vacancies.flatten().collect();
+        losses.retain(|loss| !loss.is_over);
+        vacancies
     }
 
     /// Nobody could take such a place.
@@ -134,20 +150,15 @@ impl Places {
         let mut losses = lock(&self.losses);
         match losses.iter_mut().find(|loss| loss.gone.worker == gone.worker) {
             Some(loss) => loss.place = Some(place),
-            // He has come back meanwhile, and ended.
-            None => losses.push(Loss { gone, place: Some(place), is_told: true }),
+            None => losses.push(Loss { gone, place: Some(place), is_told: true, is_over: true }),
         }
     }
 
-    /// What their queries have not heard of yet.
-    pub(super) fn to_tell(&self) -> Vec<GivenUp> {
-        let losses = lock(&self.losses);
-        losses.iter().filter(|loss| !loss.is_told).map(|loss| loss.gone.clone()).collect()
-    }
-
-    pub(super) fn is_told(&self, worker: u64) {
+    /// Tells what their queries have not heard of yet, and asks again where `tell` could not.
+    pub(super) fn tell(&self, tell: impl Fn(&GivenUp) -> bool) {
+        // Who comes back meanwhile waits for this lock.
         let mut losses = lock(&self.losses);
-        let its = losses.iter_mut().filter(|loss| loss.gone.worker == worker);
-        its.for_each(|loss| loss.is_told = true);
+        let untold = losses.iter_mut().filter(|loss| !loss.is_told);
+        untold.for_each(|loss| loss.is_told = tell(&loss.gone));
     }
 }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::consumer::{Consumer, Drained};
+use super::gate::Account;
 use super::hanging::{GivenUp, Standing};
 use super::job::Job;
 use super::places::{Place, Places, Vacancy, Worker};
@@ -132,7 +133,7 @@ pub(super) struct Pool {
     /// Text searched for readers that had gone, bytes.
     abandoned_bytes: AtomicU64,
     /// What all jobs keep in memory between their turns, bytes, and the most that it may be.
-    pub(super) held_bytes: AtomicUsize,
+    pub(super) held_bytes: Arc<AtomicUsize>,
     pub(super) held_bytes_max: usize,
     next_turn: AtomicU64,
     places: Places,
@@ -146,7 +147,7 @@ impl Pool {
             outside,
             next_job: AtomicU64::new(0),
             abandoned_bytes: AtomicU64::new(0),
-            held_bytes: AtomicUsize::new(0),
+            held_bytes: Arc::default(),
             held_bytes_max,
             next_turn: AtomicU64::new(1),
             places: Places::new(hands),
@@ -175,7 +176,8 @@ impl Pool {
     /// Takes a job in.
     pub(super) fn submit(&self, id: u64, sweep: Sweep, consumer: Box<dyn Consumer>) {
         let now = self.outside.now();
-        let job = Arc::new(Job::new(id, now, sweep, consumer));
+        let account = Account::of(&self.held_bytes);
+        let job = Arc::new(Job::new((id, now), account, sweep, consumer));
         let mut queue = self.lock();
         if queue.stopping {
             drop(queue);
@@ -247,11 +249,7 @@ impl Pool {
         standing: &dyn Fn(u64) -> Option<Standing>,
     ) -> Vec<GivenUp> {
         let given_up = self.places.look(now, standing);
-        for gone in self.places.to_tell() {
-            if self.go_on_without(&gone) {
-                self.places.is_told(gone.worker);
-            }
-        }
+        self.places.tell(|gone| self.go_on_without(gone));
         given_up
     }
 
@@ -271,9 +269,8 @@ impl Pool {
         let Some(job) = job else { return true };
         let (Some(track), Some(path)) = (gone.track, &gone.path) else {
             // It hangs where it hands out, and keeps the query's lock: nobody else is to wait for
-            // that, the reader included.
+            // that, the reader included. What it keeps is given back when its hand is back.
             job.break_off();
-            self.account(&job, 0);
             self.remove(job.id);
             return true;
         };
@@ -395,7 +392,13 @@ impl Pool {
     /// Takes in what was done, gives its reader what there is, and looks for more to do.
     fn hand_out(&self, hand: &Hand, slice: &mut Slice) -> Course {
         let job = Arc::clone(&slice.job);
-        let mut slot = job.lock();
+        let mut slot = job.try_lock().unwrap_or_else(|| {
+            // Who waits for another hand does not hang, unless that one does.
+            self.places.wait_for(&hand.worker, job.id);
+            let slot = job.lock();
+            self.places.begin(&hand.worker, job.id, None);
+            slot
+        });
         let done = slice.done.take();
         let last = done.as_ref().map_or(0, Done::bytes_scanned);
         let Some(state) = slot.as_mut() else {

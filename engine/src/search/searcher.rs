@@ -112,6 +112,12 @@ impl Searcher {
         self.pool.abandoned_bytes()
     }
 
+    /// What all queries keep in memory between their turns, bytes.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.pool.held_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// What a query will look at; reads no text.
     pub fn plan(&self, spec: &QuerySpec, snapshot: &Snapshot) -> Plan {
         let mut plan =

@@ -67,7 +67,10 @@ impl Track {
     /// Whether its text can be used without waiting for a disk. One that cannot is given back, and read
     /// again by who may wait.
     pub(super) fn is_at_hand(&mut self, order: Order, bounds: (Ulid, Ulid)) -> bool {
-        self.is_at_hand |= self.text.as_ref().is_none_or(Text::is_at_hand);
+        // Asked once, not for each hit: it is a call into the kernel.
+        if !self.is_at_hand {
+            self.is_at_hand = self.text.as_ref().is_none_or(Text::is_at_hand);
+        }
         if !self.is_at_hand {
             self.give_back(order, bounds);
         }
