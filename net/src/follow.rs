@@ -61,7 +61,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    incoming: Vec<Turn>,
+    incoming: Vec<HandedOver>,
     incoming_bytes: usize,
     lost_records: u64,
     joining: Vec<Joining>,
@@ -70,7 +70,7 @@ struct State {
 }
 
 /// What a shard handed over.
-struct Turn {
+struct HandedOver {
     epoch: u64,
     shard: usize,
     batch: Tapped,
@@ -187,10 +187,10 @@ impl Hub {
         let mut state = self.shared.lock();
         if state.incoming_bytes + bytes > FOLLOW_INCOMING_BYTES_MAX {
             state.lost_records += batch.record_count();
-            state.incoming.push(Turn { epoch, shard, batch: Tapped::default(), promised_ms });
+            state.incoming.push(HandedOver { epoch, shard, batch: Tapped::default(), promised_ms });
         } else {
             state.incoming_bytes += bytes;
-            state.incoming.push(Turn { epoch, shard, batch, promised_ms });
+            state.incoming.push(HandedOver { epoch, shard, batch, promised_ms });
         }
         if let [.., last, newest] = &mut state.incoming[..]
             && newest.batch.runs.is_empty()
@@ -319,7 +319,7 @@ impl Follow {
 
     /// Waits for something to do; `None` once stopped. While somebody waits for the shards'
     /// promises they are asked for a turn.
-    fn wait(&self, is_waiting: bool) -> Option<(Vec<Turn>, Vec<Joining>, u64)> {
+    fn wait(&self, is_waiting: bool) -> Option<(Vec<HandedOver>, Vec<Joining>, u64)> {
         let mut state = self.shared.lock();
         loop {
             if state.is_stopped {

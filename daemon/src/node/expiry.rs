@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::node::expiring::{News, Turn};
+use engine::node::expiring::{Expired, News};
 use engine::store::retention::RetentionLimits;
 use engine::store::trash::Trashed;
 use net::metrics::NodeMetrics;
@@ -20,7 +20,7 @@ pub(super) fn limits(config: &StoreConfig) -> RetentionLimits {
 }
 
 /// What was done. A state is told when it changes, what went for want of size always.
-pub(super) fn tell(turn: &Turn, metrics: &NodeMetrics) {
+pub(super) fn tell(turn: &Expired, metrics: &NodeMetrics) {
     count(turn, metrics);
     for path in &turn.unreadable {
         let path = path.display();
@@ -46,7 +46,7 @@ pub(super) fn tell(turn: &Turn, metrics: &NodeMetrics) {
     }
 }
 
-fn tell_news(news: News, turn: &Turn) {
+fn tell_news(news: News, turn: &Expired) {
     match news {
         News::ClockDistrusted => tracing::warn!(
             "the clock was set, or is far ahead of the newest record: nothing expires by age until \
@@ -67,7 +67,7 @@ fn tell_news(news: News, turn: &Turn) {
     }
 }
 
-fn count(turn: &Turn, metrics: &NodeMetrics) {
+fn count(turn: &Expired, metrics: &NodeMetrics) {
     let (done, store) = (&turn.done, &metrics.store);
     store.trashed_segments.inc_by(done.trashed.len() as u64);
     store.purged_segments.inc_by(done.purged.len() as u64);

@@ -37,7 +37,7 @@ pub enum News {
 
 /// What a turn did.
 #[derive(Debug, Default)]
-pub struct Turn {
+pub struct Expired {
     /// What became of store segments, and what failed on either side.
     pub done: RetentionTurn,
     /// Files of the ingest side that are gone: they could not be read for too long.
@@ -82,12 +82,12 @@ impl Expiring {
     }
 
     /// Does what is due; `None`: nothing was yet.
-    pub fn turn(&mut self, now: Now) -> Option<Turn> {
+    pub fn turn(&mut self, now: Now) -> Option<Expired> {
         let now_ms = now.monotonic_us / 1000;
         if now_ms < self.next_ms {
             return None;
         }
-        let mut turn = Turn::default();
+        let mut turn = Expired::default();
         match self.note.find() {
             Ok(found) => {
                 if found == Some(true) {
@@ -120,7 +120,7 @@ impl Expiring {
     }
 
     /// What is otherwise than after the turn before, and when the next one is due.
-    fn ended(&mut self, now_ms: u64, mut turn: Turn) -> Turn {
+    fn ended(&mut self, now_ms: u64, mut turn: Expired) -> Expired {
         let is_failing = !turn.done.failed.is_empty();
         self.next_ms = now_ms + if is_failing { BACK_OFF_MS } else { BEAT_MS };
         let is_paused = turn.done.is_paused;
@@ -161,7 +161,7 @@ mod tests {
         };
         let at = |monotonic_ms: u64, wall_ms| Now { monotonic_us: monotonic_ms * 1000, wall_ms };
         let ahead_ms = start_ms + 9 * DAY_MS;
-        let went = |turn: Option<Turn>| {
+        let went = |turn: Option<Expired>| {
             let done = turn.expect("it is due").done;
             assert!(done.failed.is_empty());
             (done.is_paused, done.trashed.len())

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::turns::Turns;
+use super::fair_queue::FairQueue;
 
 /// Largest block, bytes.
 const BLOCK: usize = 17;
@@ -23,7 +23,7 @@ struct Query {
     groups: Vec<Group>,
     /// Blocks of the first group that are in memory.
     kept: usize,
-    /// Turns until its reader comes back.
+    /// FairQueue until its reader comes back.
     behind: usize,
 }
 
@@ -41,7 +41,7 @@ fn groups() -> impl Strategy<Value = Vec<Group>> {
 }
 
 /// Takes up to as many blocks as there are threads: what is at work when the gate closes.
-fn turn(turns: &mut Turns, queries: &mut [Query], id: u64, kept: usize, max: usize) {
+fn turn(turns: &mut FairQueue, queries: &mut [Query], id: u64, kept: usize, max: usize) {
     let query = &mut queries[id as usize];
     let Some(group) = query.groups.first() else { return turns.leave(id) };
     if query.kept == group.blocks.len() {
@@ -75,7 +75,7 @@ proptest! {
         let steps: usize = queries.iter().flatten().map(|g| 2 * g.blocks.len() + 8).sum();
         let new = |groups| Query { groups, kept: 0, behind: 0 };
         let mut queries: Vec<Query> = queries.into_iter().map(new).collect();
-        let mut turns = Turns::default();
+        let mut turns = FairQueue::default();
         for id in 0..queries.len() as u64 {
             turns.join(id);
             turns.ready(id);

@@ -16,6 +16,7 @@
 mod automata;
 mod consumer;
 pub mod expression;
+mod fair_queue;
 mod feed;
 #[cfg(test)]
 mod filtered_tests;
@@ -54,7 +55,6 @@ mod tests;
 mod threads;
 mod ticket;
 mod track;
-mod turns;
 pub mod window;
 
 pub use automata::AutomatonMemory;

@@ -1,14 +1,14 @@
 //! How queries share those who work for them: whose turn it is, what is handed out, what comes of it.
 //!
 //! The pool has no thread and no clock. *Hands* turn it: each takes the query for which least was
-//! searched ([`Turns`]), makes it ready again while there is more work than its own, so that others can
+//! searched ([`FairQueue`]), makes it ready again while there is more work than its own, so that others can
 //! help, and works on it for a slice of [`SCAN_SLICE_BYTES`]. What has to be read and searched meanwhile
 //! comes out of [`Pool::turn`] as work, and goes back with the next turn. Threads are hands that wait
 //! until somebody wakes them ([`super::threads`]); one who steps it is another ([`super::stepped`]).
 //!
 //! A query without work (its reader is behind, or others do all there is to do) is not ready and comes
 //! back when that changes. One that would take memory while all of them keep more than they may waits at
-//! the gate ([`Turns`] says why nobody waits there for ever, [`super::gate`] who gives back).
+//! the gate ([`FairQueue`] says why nobody waits there for ever, [`super::gate`] who gives back).
 //!
 //! Invariants: a lock is never held while a chunk is read or searched; the order of locks is query,
 //! then queue; a query that is over is let go of at once, pins included, whatever its reader does; what
@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::consumer::{Consumer, Drained};
+use super::fair_queue::FairQueue;
 use super::gate::Account;
 use super::hanging::{GivenUp, Standing};
 use super::job::Job;
 use super::places::{Place, Places, Vacancy, Worker};
 use super::sweep::{Done, Sweep, Work};
-use super::turns::Turns;
 #[cfg(doc)]
 use crate::limits::QUERY_HELD_BYTES_MAX;
 use crate::limits::SCAN_SLICE_BYTES;
@@ -119,7 +119,7 @@ enum Next {
 
 #[derive(Default)]
 pub(super) struct Queue {
-    pub(super) turns: Turns,
+    pub(super) turns: FairQueue,
     /// Every job that is not over, by number: a parked one is held by nothing else.
     pub(super) live: BTreeMap<u64, Arc<Job>>,
     stopping: bool,

@@ -98,7 +98,7 @@ struct Fixture {
 
 /// What one gather did.
 #[derive(Debug, Default)]
-struct Turn {
+struct Gathered {
     /// It was committed.
     goes_on: bool,
     wait_until_ms: Option<u64>,
@@ -131,8 +131,8 @@ const LIMITS: GatherLimits = GatherLimits {
 
 impl Fixture {
     /// Turns until a gather is committed, or there is nothing to do.
-    fn turn(&mut self, mut now_ms: u64) -> Turn {
-        let mut turn = Turn::default();
+    fn turn(&mut self, mut now_ms: u64) -> Gathered {
+        let mut turn = Gathered::default();
         loop {
             if self.run.state() != GatherState::Busy {
                 self.run.set_available(now_ms, self.source.available());
@@ -326,7 +326,7 @@ fn an_input_that_the_storage_refuses_is_left_to_its_source_until_that_gives_it_u
             f.add(2, &records(20, 30));
             sim.fail(Fault::random(Call::Open, 1.0, error));
             let is_set_aside = is_partly_taken && error == FaultError::Io;
-            let turns: Vec<Turn> = (0..6).map(|at| f.turn(at * 10_000)).collect();
+            let turns: Vec<Gathered> = (0..6).map(|at| f.turn(at * 10_000)).collect();
             let told = turns.iter().map(|turn| turn.damage.len()).sum::<usize>();
             assert_eq!(told, usize::from(is_set_aside));
             assert_eq!(f.stored(), records(20, 30), "the other one is gathered");

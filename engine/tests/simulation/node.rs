@@ -23,7 +23,7 @@ use engine::node::Side;
 use engine::node::compacting::{Compacting, CompactingOptions, Happened};
 use engine::node::doors::Doors;
 use engine::node::draining::{Draining, Left, Stuck};
-use engine::node::expiring::{Expiring, Turn as Expired};
+use engine::node::expiring::{Expired, Expiring};
 use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
 use engine::node::keeper::{
     Effect as KeeperEffect, Event, Happened as Kept, Keeper, KeeperOptions, SpaceParts,

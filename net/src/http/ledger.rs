@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::HttpOptions;
 use super::answer::Refusal;
-use super::turn::long_line_bytes;
+use super::body_hold::long_line_bytes;
 use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
 use crate::limits::{
     DECODER_WINDOWS_BYTES_MAX, EXPRESSIONS_COMPILING_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX,

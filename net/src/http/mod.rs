@@ -15,6 +15,7 @@ mod alive;
 mod answer;
 mod bad_head;
 mod body_decoder;
+mod body_hold;
 mod client_stream;
 mod compile;
 mod drain;
@@ -40,7 +41,6 @@ mod stream;
 mod tests;
 mod told;
 mod topics;
-mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -25,10 +25,10 @@ use tokio::time::Instant;
 use super::App;
 use super::answer::{self, Refusal};
 use super::body_decoder::{BodyDecoder, DecodeError};
+use super::body_hold::{BodyHold, Kind};
 use super::ledger::Ledger;
 use super::line_batches::LineBatches;
 use super::parameters::{BadParameter, Known, Parameters};
-use super::turn::{Kind, Turn};
 use crate::backend::{AppendError, Appender};
 use crate::budget::Taken;
 use crate::limits::{
@@ -50,7 +50,7 @@ struct Intake<'a> {
     ledger: &'a Ledger,
     appender: Box<dyn Appender>,
     batches: LineBatches,
-    turn: Turn<'a>,
+    turn: BodyHold<'a>,
     records: u64,
     first: Option<Ulid>,
     last: Option<Ulid>,
@@ -95,7 +95,7 @@ async fn take(
     let record_bytes_max = app.backend.max_record_size_bytes();
     let (is_encoded, window_bytes) = (!decoder.is_identity(), decoder.window_bytes());
     let kind = Kind { is_encoded, window_bytes, record_bytes_max };
-    let turn = Turn::new(&app.ledger, kind);
+    let turn = BodyHold::new(&app.ledger, kind);
     let mut intake = Intake::new(&app.ledger, appender, turn, record_bytes_max, body_bytes_max);
     let taken = intake.take_body(body, decoder).await;
     app.metrics.ingest.cut_records.inc_by(intake.batches.cut_records);
@@ -122,7 +122,7 @@ impl<'a> Intake<'a> {
     fn new(
         ledger: &'a Ledger,
         appender: Box<dyn Appender>,
-        turn: Turn<'a>,
+        turn: BodyHold<'a>,
         record_bytes_max: usize,
         body_bytes_max: u64,
     ) -> Self {

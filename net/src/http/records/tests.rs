@@ -9,7 +9,7 @@ use http_body::Frame;
 use tokio::time::Sleep;
 
 use super::super::HttpOptions;
-use super::super::turn::long_line_bytes;
+use super::super::body_hold::long_line_bytes;
 use super::*;
 use crate::backend::{Appended, Pending};
 use crate::limits::{ENCODED_BODY_MAX, LONG_LINE_MAX};
@@ -90,7 +90,7 @@ fn kind_of(decoder: &BodyDecoder) -> Kind {
 }
 
 fn intake<'a>(ledger: &'a Ledger, log: &Log, decoder: &BodyDecoder) -> Intake<'a> {
-    let turn = Turn::new(ledger, kind_of(decoder));
+    let turn = BodyHold::new(ledger, kind_of(decoder));
     Intake::new(ledger, Box::new(log.clone()), turn, RECORD_BYTES, 1 << 30)
 }
 
@@ -108,7 +108,7 @@ async fn longest_wait_beside(
     let waited = |since: Instant| longest.set(longest.get().max(since.elapsed()));
     let others = async {
         loop {
-            let mut other = Turn::new(ledger, kind_of(&self::decoder("identity")));
+            let mut other = BodyHold::new(ledger, kind_of(&self::decoder("identity")));
             let asked = Instant::now();
             waits_since.set(Some(asked));
             other.take().await.unwrap();

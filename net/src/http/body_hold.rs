@@ -35,7 +35,7 @@ pub(super) struct Kind {
 }
 
 /// The turn of one request.
-pub(super) struct Turn<'a> {
+pub(super) struct BodyHold<'a> {
     ledger: &'a Ledger,
     kind: Kind,
     window: Option<Taken>,
@@ -50,7 +50,7 @@ pub(super) struct Turn<'a> {
     decodes_since: Option<Instant>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> BodyHold<'a> {
     /// None held yet.
     pub(super) fn new(ledger: &'a Ledger, kind: Kind) -> Self {
         let (window, held, line, unfinished) = (None, None, None, None);
@@ -194,10 +194,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_and_then_refused() {
         let ledger = ledger(1);
-        let mut first = Turn::new(&ledger, PLAIN);
+        let mut first = BodyHold::new(&ledger, PLAIN);
         first.take().await.unwrap();
         first.take().await.unwrap();
-        let mut second = Turn::new(&ledger, PLAIN);
+        let mut second = BodyHold::new(&ledger, PLAIN);
         let refusal = second.take().await.unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
         first.pause(0).unwrap();
@@ -207,7 +207,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever_with_what_others_want() {
         let ledger = ledger(1);
-        let (mut plain, mut encoded) = (Turn::new(&ledger, PLAIN), Turn::new(&ledger, ENCODED));
+        let (mut plain, mut encoded) =
+            (BodyHold::new(&ledger, PLAIN), BodyHold::new(&ledger, ENCODED));
         plain.take().await.unwrap();
         plain.pause(0).unwrap();
         assert_eq!(plain.wait_max(), None, "without a turn nobody else waits");
@@ -237,18 +238,18 @@ mod tests {
         let ledger = ledger(1);
         let mut long = Vec::new();
         for _ in 0..2 {
-            let mut turn = Turn::new(&ledger, PLAIN);
+            let mut turn = BodyHold::new(&ledger, PLAIN);
             turn.take().await.unwrap();
             turn.take_line(100_000).await.unwrap();
             assert_eq!(turn.wait_max(), Some(LONG_LINE_MAX));
             long.push(turn);
         }
-        let mut third = Turn::new(&ledger, PLAIN);
+        let mut third = BodyHold::new(&ledger, PLAIN);
         third.take().await.unwrap();
         let mut waits = Box::pin(third.take_line(100_000));
         assert!(tokio::time::timeout(RECORDS_REQUEST_WAIT / 2, &mut waits).await.is_err());
         // Others are served meanwhile.
-        let mut short = Turn::new(&ledger, PLAIN);
+        let mut short = BodyHold::new(&ledger, PLAIN);
         short.take().await.unwrap();
         short.end();
         let refusal = waits.await.unwrap_err();
@@ -257,7 +258,7 @@ mod tests {
         // Room goes with the line, and comes back with it.
         let way = long[0].give_line();
         long[0].take().await.unwrap();
-        let mut fourth = Turn::new(&ledger, ENCODED);
+        let mut fourth = BodyHold::new(&ledger, ENCODED);
         fourth.kind.record_bytes_max = RECORD_BYTES;
         assert!(ledger.long_lines.take_if_free(1).is_none(), "it is on its way");
         drop(way);
@@ -272,7 +273,7 @@ mod tests {
     async fn what_waiting_requests_keep_is_counted_beyond_a_little() {
         let ledger = ledger(1);
         let keep = UNFINISHED_LINES_BYTES_MAX as usize + UNFINISHED_LINE_BYTES_FREE;
-        let (mut large, mut small) = (Turn::new(&ledger, PLAIN), Turn::new(&ledger, PLAIN));
+        let (mut large, mut small) = (BodyHold::new(&ledger, PLAIN), BodyHold::new(&ledger, PLAIN));
         large.pause(keep).unwrap();
         small.pause(UNFINISHED_LINE_BYTES_FREE).unwrap();
         let refusal = small.pause(UNFINISHED_LINE_BYTES_FREE + 1).unwrap_err();
@@ -288,7 +289,7 @@ mod tests {
         let kind = Kind { window_bytes: 8 << 20, ..ENCODED };
         let mut turns = Vec::new();
         let refusal = loop {
-            let mut turn = Turn::new(&ledger, kind);
+            let mut turn = BodyHold::new(&ledger, kind);
             if let Err(refusal) = turn.take().await {
                 break refusal;
             }
@@ -297,8 +298,8 @@ mod tests {
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
         assert_eq!(turns.len(), 16);
         let gzip = Kind { window_bytes: GZIP_DECODER_BYTES, ..ENCODED };
-        Turn::new(&ledger, gzip).take().await.unwrap();
+        BodyHold::new(&ledger, gzip).take().await.unwrap();
         turns.pop();
-        Turn::new(&ledger, kind).take().await.unwrap();
+        BodyHold::new(&ledger, kind).take().await.unwrap();
     }
 }

@@ -9,7 +9,7 @@
 //! # The gate
 //!
 //! While queries keep more in memory than they may, the gate is closed: who needs more memory to go on
-//! says so ([`Turns::wait`]) and is passed over until it is open again. All others have their turns: they
+//! says so ([`FairQueue::wait`]) and is passed over until it is open again. All others have their turns: they
 //! hand out what they have, which gives memory back. Of those that wait and *keep* something (copies of
 //! a record lie in several blocks: one of them alone decides nothing) one at a time has leave to go on
 //! all the same, until it keeps nothing or is over.
@@ -52,7 +52,7 @@ enum Gate {
 
 /// See the module page.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct FairQueue {
     accounts: BTreeMap<u64, Account>,
     /// Tag of the query that was served last.
     now: u64,
@@ -61,7 +61,7 @@ pub(super) struct Turns {
     leave: Option<u64>,
 }
 
-impl Turns {
+impl FairQueue {
     /// A query comes; it is not ready yet.
     pub(super) fn join(&mut self, id: u64) {
         self.accounts.insert(id, Account { tag: self.now, ..Account::default() });
@@ -154,15 +154,15 @@ mod tests {
     const SLICE: u64 = 4 << 20;
 
     /// Serves one slice; says who got it.
-    fn serve(turns: &mut Turns, bytes: u64) -> u64 {
+    fn serve(turns: &mut FairQueue, bytes: u64) -> u64 {
         let id = turns.take(true).unwrap();
         turns.charge(id, bytes);
         turns.ready(id);
         id
     }
 
-    fn with_scans(count: u64) -> Turns {
-        let mut turns = Turns::default();
+    fn with_scans(count: u64) -> FairQueue {
+        let mut turns = FairQueue::default();
         for id in 0..count {
             turns.join(id);
             assert!(turns.ready(id));
