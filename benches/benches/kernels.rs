@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use engine::chunk::Part;
-use engine::follow::{Fanout, Filter};
+use engine::follow::{Fanout, Wanted};
 use engine::ingest::frame::{FrameBuffer, FrameHeader, FramePlace};
 use engine::ingest::log::{Effect, Now, ShardLog, ShardLogOptions, Tapped};
 use engine::ingest::registry::{Registry, RegistryOptions};
@@ -343,7 +343,7 @@ fn followers(c: &mut Criterion) {
     let mut group = c.benchmark_group("follow");
     group.throughput(Throughput::Bytes(text.len() as u64));
     for count in [1, 1000] {
-        let filter = |n: u64| Filter {
+        let filter = |n: u64| Wanted {
             expression: Expression::new(&format!("request-id-{n:08}"), false, false)
                 .expect("a valid one"),
             topics: Vec::new(),

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::follow::{Budget, Fanout, Filter, Hit, Ordered, Queue, QueueShare, StreamFormat};
+use engine::follow::{Budget, Fanout, Hit, Ordered, Queue, QueueShare, StreamFormat, Wanted};
 use engine::ingest::log::{Now, ShardLog, Tapped};
 use engine::limits::FOLLOW_PIECE_BYTES;
 use engine::pulse::Pulse;
@@ -78,7 +78,7 @@ struct HandedOver {
 }
 
 struct Joining {
-    filter: Filter,
+    wanted: Wanted,
     queue: Arc<Queue>,
     boundary: oneshot::Sender<u64>,
 }
@@ -146,7 +146,7 @@ impl Hub {
     /// Follows from now on. The boundary comes soon; never, if the node stops first.
     pub fn subscribe(
         &self,
-        filter: Filter,
+        wanted: Wanted,
         format: StreamFormat,
     ) -> (Subscription, oneshot::Receiver<u64>) {
         let budget = Arc::clone(&self.shared.budget);
@@ -160,7 +160,7 @@ impl Hub {
                 state.epochs += 1;
                 self.shared.epoch.store(state.epochs, Ordering::Release);
             }
-            state.joining.push(Joining { filter, queue: Arc::clone(&queue), boundary });
+            state.joining.push(Joining { wanted, queue: Arc::clone(&queue), boundary });
         }
         drop(state);
         self.shared.changed.notify_one();
@@ -212,7 +212,7 @@ impl Shared {
 }
 
 struct Follower {
-    filter: Filter,
+    wanted: Wanted,
     queue: Arc<Queue>,
     /// Told once everything before it is in the shards' memory.
     boundary: Option<oneshot::Sender<u64>>,
@@ -372,7 +372,7 @@ impl Follow {
         }
         let boundary_ms = self.ordered.newest_ms() + 1;
         self.followers.extend(waiting.drain(..).map(|joining| Follower {
-            filter: joining.filter,
+            wanted: joining.wanted,
             queue: joining.queue,
             boundary: Some(joining.boundary),
             boundary_ms,
@@ -381,8 +381,8 @@ impl Follow {
     }
 
     fn renew(&mut self) {
-        let filters = self.followers.iter().map(|follower| follower.filter.clone()).collect();
-        self.fanout = Fanout::new(filters);
+        let all = self.followers.iter().map(|follower| follower.wanted.clone()).collect();
+        self.fanout = Fanout::new(all);
         self.metrics.follow.followers.set(self.followers.len() as i64);
     }
 
@@ -470,8 +470,8 @@ mod tests {
             std::thread::yield_now();
         };
         let start = Instant::now();
-        let filter = Filter { expression: Expression::all(), topics: Vec::new() };
-        let (subscription, mut boundary) = hub.subscribe(filter, StreamFormat::Text);
+        let wanted = Wanted { expression: Expression::all(), topics: Vec::new() };
+        let (subscription, mut boundary) = hub.subscribe(wanted, StreamFormat::Text);
         while boundary.try_recv().is_err() {
             assert!(start.elapsed() < Duration::from_secs(60), "no boundary");
             turns(&mut logs);

@@ -20,7 +20,7 @@ use crate::ulid::Ulid;
 
 /// What a follower wants.
 #[derive(Debug, Clone)]
-pub struct Filter {
+pub struct Wanted {
     /// What its records match.
     pub expression: Expression,
     /// Their topics; empty: any.
@@ -40,10 +40,10 @@ pub struct Hit<'a> {
     pub record: &'a [u8],
 }
 
-/// All followers' filters, made ready.
+/// What all followers want, made ready.
 #[derive(Debug, Default)]
 pub struct Fanout {
-    filters: Vec<Filter>,
+    wanted: Vec<Wanted>,
     /// Those whose literals the automaton looks for, by pattern.
     by_literal: Vec<Vec<usize>>,
     automaton: Option<AhoCorasick>,
@@ -62,15 +62,15 @@ struct Record {
 
 impl Fanout {
     /// For these followers, numbered from 0.
-    pub fn new(filters: Vec<Filter>) -> Self {
+    pub fn new(wanted: Vec<Wanted>) -> Self {
         let mut patterns: HashMap<&[u8], Vec<usize>> = HashMap::new();
         let (mut all, mut alone, mut literal_bytes) = (Vec::new(), Vec::new(), 0);
-        for (follower, filter) in filters.iter().enumerate() {
-            if filter.expression.matches_all() {
+        for (follower, wants) in wanted.iter().enumerate() {
+            if wants.expression.matches_all() {
                 all.push(follower);
                 continue;
             }
-            let literal = filter.expression.literal().filter(|literal| {
+            let literal = wants.expression.literal().filter(|literal| {
                 let fits = literal.len() <= FOLLOW_LITERAL_BYTES_MAX
                     && literal_bytes + literal.len() <= FOLLOW_LITERALS_BYTES_MAX;
                 fits || patterns.contains_key(literal)
@@ -89,11 +89,11 @@ impl Fanout {
         let (literals, by_literal): (Vec<&[u8]>, Vec<_>) = patterns.into_iter().unzip();
         let builder = || AhoCorasick::builder().match_kind(MatchKind::Standard).build(&literals);
         let automaton = if literals.is_empty() { None } else { builder().ok() };
-        let mut this = Self { by_literal, automaton, all, alone, filters: Vec::new() };
+        let mut this = Self { by_literal, automaton, all, alone, wanted: Vec::new() };
         if this.automaton.is_none() {
             this.alone.extend(this.by_literal.drain(..).flatten());
         }
-        this.filters = filters;
+        this.wanted = wanted;
         this
     }
 
@@ -109,7 +109,7 @@ impl Fanout {
             }
         }
         for &follower in &self.alone {
-            let mut matcher = Matcher::new(&self.filters[follower].expression);
+            let mut matcher = Matcher::new(&self.wanted[follower].expression);
             let (mut from, mut at) = (0, 0);
             while let Some(found) = matcher.next(&batch.text, from) {
                 from = found.end;
@@ -154,7 +154,7 @@ impl Fanout {
         deliver: &mut dyn FnMut(Hit<'a>),
     ) {
         let topic = &batch.runs[record.run].topic;
-        let topics = &self.filters[follower].topics;
+        let topics = &self.wanted[follower].topics;
         if topics.is_empty() || topics.contains(topic) {
             let bytes = &batch.text[record.start..record.end - 1];
             deliver(Hit { follower, id: record.id, topic, record: bytes });

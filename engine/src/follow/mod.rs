@@ -14,6 +14,6 @@ pub mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use fanout::{Fanout, Filter, Hit};
+pub use fanout::{Fanout, Hit, Wanted};
 pub use order::Ordered;
 pub use queue::{Budget, Queue, QueueShare, StreamFormat};

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use proptest::prelude::*;
 
-use super::fanout::{Fanout, Filter};
+use super::fanout::{Fanout, Wanted};
 use super::order::Ordered;
 use super::queue::{Budget, Queue, QueueShare, StreamFormat};
 use crate::ingest::log::Tapped;
@@ -132,15 +132,15 @@ proptest! {
             let id = Ulid::from_parts(5, 5, n as u64);
             batch.push(id, 1, &topics[*at], format!("{text}\n").as_bytes());
         }
-        let filters: Vec<Filter> = wanted
+        let all: Vec<Wanted> = wanted
             .iter()
-            .map(|&(text, regex, ignore_case, topic)| Filter {
+            .map(|&(text, regex, ignore_case, topic)| Wanted {
                 expression: Expression::new(text, regex, ignore_case).unwrap(),
                 topics: topics.get(topic).cloned().into_iter().collect(),
             })
             .collect();
         let mut got = vec![Vec::new(); wanted.len()];
-        Fanout::new(filters).matches(&batch, &mut |hit| {
+        Fanout::new(all).matches(&batch, &mut |hit| {
             let text = String::from_utf8(hit.record.to_vec()).unwrap();
             got[hit.follower].push((hit.id, hit.topic.clone(), text));
         });

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::pinned::PinnedPart;
-use super::scan::Filter;
+use super::scan::ScanSpec;
 use super::spec::{Order, Skipped};
 use crate::chunk::{ChunkMeta, Part};
 use crate::limits::READ_AHEAD_CHUNKS;
@@ -214,13 +214,13 @@ impl Feed {
     }
 
     /// A part that was taken is open: its chunks are merged in.
-    pub(super) fn opened(&mut self, part: Arc<PinnedPart>, filter: &Filter) {
+    pub(super) fn opened(&mut self, part: Arc<PinnedPart>, spec: &ScanSpec) {
         let chunks = part.chunks();
         let start = chunks.partition_point(|chunk| chunk.last < self.low);
         let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
         self.blocks_skipped.by_time += (chunks.len() - (end - start)) as u64;
-        let wanted = (!filter.topics.is_empty())
-            .then(|| part.topics().iter().map(|topic| filter.wants(topic)).collect());
+        let wanted = (!spec.topics.is_empty())
+            .then(|| part.topics().iter().map(|topic| spec.wants(topic)).collect());
         let fetched_to = if self.order == Order::Asc { start } else { end };
         let cursor = Cursor { part, left: start..end, wanted, fetched_to };
         let slot = self.cursors.iter().position(Option::is_none).unwrap_or(self.cursors.len());

@@ -1,5 +1,5 @@
 //! Scans one chunk: which of its records match. Runs on scan threads, without a lock, and is a
-//! pure function of the chunk and the filter.
+//! pure function of the chunk and the spec.
 //!
 //! Invariants: hits are in ULID order and at most `hits_max`; where there would be more, `rest`
 //! says where to go on; a hit of a chunk whose text is going to be shown is returned only after
@@ -26,7 +26,7 @@ pub(super) const READS_MAX: u8 = 3;
 
 /// What all scans of a query have in common.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(super) struct ScanSpec {
     pub(super) expression: Expression,
     pub(super) topics: Vec<Topic>,
     pub(super) order: Order,
@@ -34,7 +34,7 @@ pub(super) struct Filter {
     pub(super) counts_only: bool,
 }
 
-impl Filter {
+impl ScanSpec {
     /// Whether no text has to be looked at.
     pub(super) fn tables_suffice(&self) -> bool {
         self.counts_only && self.expression.matches_all()
@@ -139,14 +139,14 @@ pub(super) fn decoded_bytes(text: &Text) -> usize {
 
 impl Scan {
     /// Scans; an error costs the whole chunk.
-    pub(super) fn run(mut self, filter: &Filter) -> Result<Found, Damage> {
+    pub(super) fn run(mut self, spec: &ScanSpec) -> Result<Found, Damage> {
         for index in self.ahead.clone().filter(|&index| self.part.is_candidate(index)) {
             self.part.will_read(index);
         }
         let verified = self.known.is_some();
         let mut known = match self.known.take() {
             Some(known) => known,
-            None => self.read(filter)?,
+            None => self.read(spec)?,
         };
         let decoded = |known: &Known| {
             let text = known.text.as_ref().filter(|text| matches!(text, Text::Decoded(_)));
@@ -154,10 +154,10 @@ impl Scan {
         };
         let mut cost = Cost { decoded: if verified { 0 } else { decoded(&known) }, scanned: 0 };
         for _ in 0..READS_MAX {
-            let mut collector = Collector::new(self.hits_max, filter.order);
-            cost.scanned += self.collect(&known, filter, &mut collector)?;
+            let mut collector = Collector::new(self.hits_max, spec.order);
+            cost.scanned += self.collect(&known, spec, &mut collector)?;
             let Some(text) = &known.text else {
-                return Ok(self.found(collector, known, filter, Cost::default()));
+                return Ok(self.found(collector, known, spec, Cost::default()));
             };
             // Zeros may have been searched in place of text.
             if let Some(fresh) = reread_if_poisoned(&**self.part, self.index, text)? {
@@ -168,16 +168,16 @@ impl Scan {
             if !collector.hits.is_empty() && !verified {
                 self.verify(&known.table, text)?;
             }
-            return Ok(self.found(collector, known, filter, cost));
+            return Ok(self.found(collector, known, spec, cost));
         }
         Err(unreadable(&**self.part, self.index))
     }
 
     /// Collects the hits of a chunk that was read; says how many bytes of text that took.
-    fn collect(&self, known: &Known, filter: &Filter, out: &mut Collector) -> Result<u64, Damage> {
-        let pieces = self.pieces(&known.table, known.text.as_deref(), filter)?;
-        if let Some(text) = known.text.as_ref().filter(|_| !filter.expression.matches_all()) {
-            return Ok(search(text, &pieces, &filter.expression, out));
+    fn collect(&self, known: &Known, spec: &ScanSpec, out: &mut Collector) -> Result<u64, Damage> {
+        let pieces = self.pieces(&known.table, known.text.as_deref(), spec)?;
+        if let Some(text) = known.text.as_ref().filter(|_| !spec.expression.matches_all()) {
+            return Ok(search(text, &pieces, &spec.expression, out));
         }
         let mut bytes = 0;
         for piece in pieces {
@@ -189,17 +189,17 @@ impl Scan {
         Ok(bytes)
     }
 
-    fn found(&self, collector: Collector, known: Known, filter: &Filter, cost: Cost) -> Found {
+    fn found(&self, collector: Collector, known: Known, spec: &ScanSpec, cost: Cost) -> Found {
         let Collector { hits, more, .. } = collector;
         let (Some(first), Some(last)) = (hits.front(), hits.back()) else {
             return Found { cost, ..Found::default() };
         };
-        let (low, high) = match filter.order {
+        let (low, high) = match spec.order {
             Order::Asc => (Ulid(last.last().0.saturating_add(1)), self.high),
             Order::Desc => (self.low, Ulid(first.first.0.saturating_sub(1))),
         };
         let topics = known.table.topics.clone();
-        let text = known.text.clone().filter(|_| !filter.counts_only);
+        let text = known.text.clone().filter(|_| !spec.counts_only);
         let rest = more.then_some(Rest { low, high, known: Some(known) });
         Found { hits, topics, text, rest, cost }
     }
@@ -216,8 +216,8 @@ impl Scan {
     }
 
     /// The table, and the text unless the table alone answers.
-    fn read(&self, filter: &Filter) -> Result<Known, Damage> {
-        if filter.tables_suffice() && !self.part.is_bad(self.index) {
+    fn read(&self, spec: &ScanSpec) -> Result<Known, Damage> {
+        if spec.tables_suffice() && !self.part.is_bad(self.index) {
             let table = self.part.read_table(self.index)?;
             let cut = |first: Ulid, last: Ulid| {
                 (first < self.low && last >= self.low) || (last > self.high && first <= self.high)
@@ -235,9 +235,9 @@ impl Scan {
         &self,
         table: &RunTable,
         text: Option<&[u8]>,
-        filter: &Filter,
+        spec: &ScanSpec,
     ) -> Result<Vec<Hit>, Damage> {
-        let wanted: Vec<bool> = table.topics.iter().map(|topic| filter.wants(topic)).collect();
+        let wanted: Vec<bool> = table.topics.iter().map(|topic| spec.wants(topic)).collect();
         let mut pieces = Vec::new();
         for (run, span) in table.spans() {
             if run.last() < self.low || !wanted.get(usize::from(run.topic)).is_some_and(|&w| w) {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::feed::{Feed, Next, first_key, key, last_key};
 use super::pinned::PinnedPart;
-use super::scan::{Filter, Found, Hit, READS_MAX, Scan, reread_if_poisoned, unreadable};
+use super::scan::{Found, Hit, READS_MAX, Scan, ScanSpec, reread_if_poisoned, unreadable};
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use super::track::{FrontIn, Track};
 use crate::chunk::{ChunkMeta, Part, Text};
@@ -32,7 +32,7 @@ use crate::ulid::Ulid;
 /// Work for a scan thread.
 pub(super) struct Work {
     track: u64,
-    filter: Arc<Filter>,
+    scan_spec: Arc<ScanSpec>,
     job: WorkKind,
 }
 
@@ -59,10 +59,10 @@ impl Work {
     pub(super) fn run(self) -> Done {
         let result = match self.job {
             WorkKind::Open(part) => {
-                let required = self.filter.expression.required();
+                let required = self.scan_spec.expression.required();
                 DoneKind::Opened(PinnedPart::open(part, required))
             }
-            WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.filter)),
+            WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.scan_spec)),
         };
         Done { track: self.track, result }
     }
@@ -115,7 +115,7 @@ pub(super) enum HeadText {
 
 /// See the page of the module.
 pub(super) struct Sweep {
-    filter: Arc<Filter>,
+    scan_spec: Arc<ScanSpec>,
     low: Ulid,
     high: Ulid,
     limit: Option<u64>,
@@ -151,14 +151,14 @@ impl Sweep {
         let (low, high) = bounds.unwrap_or((Ulid::MAX, Ulid::MIN));
         let known = spec.known_damage(&snapshot);
         let parts = if bounds.is_some() { snapshot.parts } else { Vec::new() };
-        let filter = Filter {
+        let scan_spec = ScanSpec {
             expression: spec.expression,
             topics: spec.topics,
             order: spec.order,
             counts_only: options.counts_only,
         };
         let mut sweep = Self {
-            filter: Arc::new(filter),
+            scan_spec: Arc::new(scan_spec),
             low,
             high,
             limit: spec.limit.filter(|_| !options.counts_only),
@@ -194,7 +194,7 @@ impl Sweep {
 
     /// Ends the sweep early: what was not taken is told as missing.
     pub(super) fn end(&mut self, reason: &str) {
-        let (low, high) = match (self.taken, self.filter.order) {
+        let (low, high) = match (self.taken, self.scan_spec.order) {
             (None, _) => (self.low, self.high),
             (Some(taken), Order::Asc) => (Ulid(taken.saturating_add(1)), self.high),
             (Some(taken), Order::Desc) => (self.low, Ulid((!taken).saturating_sub(1))),
@@ -236,7 +236,7 @@ impl Sweep {
     /// Gives back what its tracks keep in memory, to be read again when it is their turn;
     /// `but_head`: not what comes next.
     pub(super) fn shed(&mut self, but_head: bool) {
-        let order = self.filter.order;
+        let order = self.scan_spec.order;
         let keys = self.tracks.iter().filter_map(|track| track.head_key(order));
         let head = keys.min().filter(|_| but_head);
         for track in &mut self.tracks {
@@ -294,7 +294,7 @@ impl Sweep {
             rereads: 0,
             is_at_hand: false,
         });
-        Some(Work { track: id, filter: Arc::clone(&self.filter), job })
+        Some(Work { track: id, scan_spec: Arc::clone(&self.scan_spec), job })
     }
 
     /// Work for the rest of a chunk.
@@ -306,8 +306,8 @@ impl Sweep {
         track.text = None;
         let (low, high, known) = (rest.low, rest.high, rest.known);
         let scan = Scan { part, index, ahead: 0..0, low, high, hits_max, known };
-        let filter = Arc::clone(&self.filter);
-        Some(Work { track: track.id, filter, job: WorkKind::Scan(scan) })
+        let scan_spec = Arc::clone(&self.scan_spec);
+        Some(Work { track: track.id, scan_spec, job: WorkKind::Scan(scan) })
     }
 
     fn batch_max(&self) -> usize {
@@ -322,8 +322,8 @@ impl Sweep {
         &mut self,
         count: &mut dyn FnMut(&ChunkMeta, Option<&Topic>) -> bool,
     ) {
-        let order = self.filter.order;
-        if !self.filter.tables_suffice() || self.over {
+        let order = self.scan_spec.order;
+        if !self.scan_spec.tables_suffice() || self.over {
             return;
         }
         // What is being read, and what was taken: a chunk behind all of it overlaps none of it.
@@ -364,7 +364,7 @@ impl Sweep {
 
     /// Takes a result in.
     pub(super) fn complete(&mut self, done: Done) {
-        let order = self.filter.order;
+        let order = self.scan_spec.order;
         let Some(at) = self.tracks.iter().position(|track| track.id == done.track) else { return };
         match done.result {
             DoneKind::Hangs(path) => self.give_up(done.track, &path),
@@ -409,7 +409,7 @@ impl Sweep {
         if signatures.len() < QUERY_MISSING_MAX {
             signatures.extend(part.signature_damage().cloned());
         }
-        self.feed.opened(part, &self.filter);
+        self.feed.opened(part, &self.scan_spec);
     }
 
     fn miss_damage(&mut self, damage: &Damage, range: (Ulid, Ulid)) {
@@ -430,7 +430,7 @@ impl Sweep {
         while !self.over && self.records_left() > 0 {
             let Some(at) = self.select() else { return false };
             let bounds = (self.low, self.high);
-            if !self.tracks[at].is_at_hand(self.filter.order, bounds) {
+            if !self.tracks[at].is_at_hand(self.scan_spec.order, bounds) {
                 self.current = None;
             } else if self.drop_copies(at) {
                 return true;
@@ -446,7 +446,7 @@ impl Sweep {
 
     /// The track whose first hit comes before all else, if it is certain which.
     fn select(&mut self) -> Option<usize> {
-        let order = self.filter.order;
+        let order = self.scan_spec.order;
         if let Some((id, bound)) = self.current {
             let at = self.tracks.iter().position(|track| track.id == id);
             let first = |at: usize| self.tracks[at].head_key(order).is_some_and(|key| key <= bound);
@@ -474,7 +474,7 @@ impl Sweep {
 
     /// Takes records off the track's first hit that were taken from another; whether one is left.
     fn drop_copies(&mut self, at: usize) -> bool {
-        let order = self.filter.order;
+        let order = self.scan_spec.order;
         let track = &mut self.tracks[at];
         let Some(hit) = track.hits.front_in(order) else {
             self.current = None;
@@ -522,7 +522,7 @@ impl Sweep {
     pub(super) fn head(&self) -> Option<Head<'_>> {
         let (id, _) = self.current?;
         let track = self.tracks.iter().find(|track| track.id == id)?;
-        let hit = *track.hits.front_in(self.filter.order)?;
+        let hit = *track.hits.front_in(self.scan_spec.order)?;
         let topic = track.topics.get(usize::from(hit.topic))?;
         let records_max = u64::from(hit.count).min(self.records_left());
         Some(Head { hit, records_max, topic, text: track.text.as_ref() })
@@ -530,7 +530,7 @@ impl Sweep {
 
     /// The head's first `records` (in the query's order) are taken; they were `bytes` long.
     pub(super) fn advance(&mut self, records: u32, bytes: u64) {
-        let order = self.filter.order;
+        let order = self.scan_spec.order;
         let Some((id, _)) = self.current.filter(|_| records > 0) else { return };
         let Some(at) = self.tracks.iter().position(|track| track.id == id) else { return };
         let track = &mut self.tracks[at];

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use engine::follow::{Filter, StreamFormat};
+use engine::follow::{StreamFormat, Wanted};
 use engine::search::{Format, Order, PipeReader, QuerySpec};
 use engine::ulid::Ulid;
 
@@ -53,7 +53,7 @@ enum Stage {
 /// See the page of the module.
 pub(super) struct Replay {
     app: Arc<App>,
-    filter: Filter,
+    wanted: Wanted,
     format: StreamFormat,
     boundary_ms: u64,
     stage: Stage,
@@ -65,15 +65,15 @@ impl Replay {
     /// what is pinned from now on.
     pub(super) fn new(
         app: &Arc<App>,
-        (filter, format): (Filter, StreamFormat),
+        (wanted, format): (Wanted, StreamFormat),
         after: Ulid,
         boundary_ms: u64,
     ) -> Self {
-        let spec = spec(&filter, after, boundary_ms);
+        let spec = spec(&wanted, after, boundary_ms);
         let stage = start(Arc::clone(app), spec, format);
         let app = Arc::clone(app);
         let lines = ReplayLines::new(format, after);
-        Self { app, filter, format, boundary_ms, stage, lines }
+        Self { app, wanted, format, boundary_ms, stage, lines }
     }
 
     /// Goes on behind its boundary up to another one.
@@ -84,8 +84,8 @@ impl Replay {
     }
 
     /// What it is to match.
-    pub(super) fn filter(&self) -> &Filter {
-        &self.filter
+    pub(super) fn wanted(&self) -> &Wanted {
+        &self.wanted
     }
 
     /// Whether the beginning of a record was handed on and its end was not.
@@ -95,7 +95,7 @@ impl Replay {
 
     fn restart(&mut self) {
         self.lines.begin_anew();
-        let spec = spec(&self.filter, self.lines.after(), self.boundary_ms);
+        let spec = spec(&self.wanted, self.lines.after(), self.boundary_ms);
         self.stage = start(Arc::clone(&self.app), spec, self.format);
     }
 
@@ -154,13 +154,13 @@ fn lock(slot: &Slot) -> MutexGuard<'_, Option<Running>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spec(filter: &Filter, after: Ulid, boundary_ms: u64) -> QuerySpec {
+fn spec(wanted: &Wanted, after: Ulid, boundary_ms: u64) -> QuerySpec {
     QuerySpec {
         from: Ulid::MIN,
         to: Ulid::last_of_ms(boundary_ms - 1),
         after: Some(after),
-        expression: filter.expression.clone(),
-        topics: filter.topics.clone(),
+        expression: wanted.expression.clone(),
+        topics: wanted.topics.clone(),
         order: Order::Asc,
         limit: None,
     }

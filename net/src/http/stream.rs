@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
-use engine::follow::{Filter, StreamFormat};
+use engine::follow::{StreamFormat, Wanted};
 use engine::search::{Expression, ExpressionError};
 use engine::ulid::Ulid;
 use http_body::Frame;
@@ -61,8 +61,8 @@ async fn follow(
     let place = app.ledger.lasting(client.0)?;
     let permit = app.ledger.followers.try_take(1)?;
     let (expression, memory) = compiled(app, &request.source).await?;
-    let filter = Filter { expression, topics: request.topics };
-    let (subscription, boundary) = app.backend.hub().subscribe(filter.clone(), format);
+    let wanted = Wanted { expression, topics: request.topics };
+    let (subscription, boundary) = app.backend.hub().subscribe(wanted.clone(), format);
     let boundary_ms = boundary.await.map_err(|_| stopping())?;
     let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
     // Sets what a browser resumes behind, and is no event.
@@ -70,7 +70,7 @@ async fn follow(
         .then(|| format!("id: {boundary_id}\n\n").into_bytes());
     let phase = match request.after {
         None => Phase::Live,
-        Some(after) => Phase::Replay(Replay::new(app, (filter, format), after, boundary_ms)),
+        Some(after) => Phase::Replay(Replay::new(app, (wanted, format), after, boundary_ms)),
     };
     let asked = Alive::asked_for(headers, &app.options);
     let mut response = Response::new(Body::empty());
@@ -211,7 +211,7 @@ impl StreamBody {
         let Phase::Replay(replay) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
         if is_missing {
             let hub = self.app.backend.hub();
-            let (subscription, boundary) = hub.subscribe(replay.filter().clone(), self.format);
+            let (subscription, boundary) = hub.subscribe(replay.wanted().clone(), self.format);
             self.subscription = subscription;
             self.phase = Phase::Joining(replay, boundary);
         }
