@@ -245,7 +245,7 @@ fn finish_store(
     let draining = parts.clone();
     let drain = std::thread::Builder::new().name("drain".into()).spawn(move || {
         store_work::drain(&draining, deadline);
-        store_work::sweep(&draining);
+        store_work::let_go_of_files(&draining);
     });
     let threads: Vec<JoinHandle<()>> = threads.into_iter().chain(drain.ok()).collect();
     while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {

@@ -289,12 +289,12 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
 }
 
 /// Lets go of the files of everything that is stored or replaced, now that nobody reads it.
-pub(super) fn sweep(parts: &StoreParts) {
+pub(super) fn let_go_of_files(parts: &StoreParts) {
     if parts.doors.is_ground_lost() {
         return;
     }
-    for error in parts.source.registry.sweep(parts.clock.now().wall_ms) {
+    for error in parts.source.registry.tidy(parts.clock.now().wall_ms) {
         tracing::error!("{error}");
     }
-    parts.catalogue.sweep();
+    parts.catalogue.remove_replaced();
 }

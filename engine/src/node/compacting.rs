@@ -115,8 +115,8 @@ impl Compacting {
         } else if start_ms >= self.not_before_ms {
             self.compact(clock, room_bytes, &mut happened);
         }
-        let swept = self.catalogue.sweep().failed.into_iter();
-        happened.extend(swept.map(|(path, error)| Happened::NotRemoved(path, error)));
+        let removals = self.catalogue.remove_replaced().failed.into_iter();
+        happened.extend(removals.map(|(path, error)| Happened::NotRemoved(path, error)));
         happened
     }
 

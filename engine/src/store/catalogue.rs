@@ -3,7 +3,7 @@
 //!
 //! Invariants: a snapshot never changes, and whatever is in it stays readable; a segment that was
 //! replaced keeps its file until nobody holds it, so that a query may still open it; files are
-//! removed only by [`Catalogue::sweep`], and only files that a published segment replaces, or by
+//! removed only by [`Catalogue::remove_replaced`], and only files that a published segment replaces, or by
 //! [`Catalogue::purge`] from the trash.
 
 use std::io;
@@ -45,12 +45,12 @@ pub struct Totals {
     pub trash_bytes: u64,
 }
 
-/// What [`Catalogue::sweep`] did.
+/// What [`Catalogue::remove_replaced`] did.
 #[derive(Debug, Default)]
-pub struct Sweep {
+pub struct Removals {
     /// Files removed.
     pub removed_count: u64,
-    /// Files that could not be removed (the next sweep tries again), or the directory if the
+    /// Files that could not be removed (the next call tries again), or the directory if the
     /// removals could not be made durable.
     pub failed: Vec<(PathBuf, io::Error)>,
 }
@@ -184,8 +184,8 @@ impl Catalogue {
 
     /// Removes the files of replaced segments that nobody holds any more. Called after each
     /// publication and now and then, since readers let go at any time.
-    pub fn sweep(&self) -> Sweep {
-        let mut sweep = Sweep::default();
+    pub fn remove_replaced(&self) -> Removals {
+        let mut removals = Removals::default();
         let lock = || self.obsolete.lock().unwrap_or_else(PoisonError::into_inner);
         // The lock is not held while files go: removing a large one takes its time.
         let mut obsolete = std::mem::take(&mut *lock());
@@ -194,23 +194,23 @@ impl Catalogue {
                 return true;
             }
             match self.directory.storage.remove(segment.path()) {
-                Ok(()) => sweep.removed_count += 1,
+                Ok(()) => removals.removed_count += 1,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => {
-                    sweep.failed.push((segment.path().to_owned(), e));
+                    removals.failed.push((segment.path().to_owned(), e));
                     return true;
                 }
             }
             false
         });
         lock().extend(obsolete);
-        if sweep.removed_count > 0
+        if removals.removed_count > 0
             && let Err(e) = self.directory.sync()
         {
             // A name that comes back after a power loss is found to be replaced, or merged again.
-            sweep.failed.push((self.directory.path.clone(), e));
+            removals.failed.push((self.directory.path.clone(), e));
         }
-        sweep
+        removals
     }
 
     /// Tries once more to read the segments that the storage refused, whole or in part, and puts those
@@ -293,12 +293,12 @@ mod tests {
         catalogue.publish(vec![write(&directory, SMALL, &records(0, 15))], &ids);
         assert_eq!(catalogue.snapshot().len(), 1);
         assert_eq!(catalogue.newest(), newest, "never goes back");
-        assert_eq!(catalogue.sweep().removed_count, 0);
+        assert_eq!(catalogue.remove_replaced().removed_count, 0);
         assert_eq!(catalogue.totals().obsolete_count, 2);
         assert_eq!(read_all(&before[1]).0, records(10, 20));
 
         drop(before);
-        assert_eq!(catalogue.sweep().removed_count, 2);
+        assert_eq!(catalogue.remove_replaced().removed_count, 2);
         assert!(paths.iter().all(|p| !p.exists()));
         let totals = catalogue.totals();
         assert_eq!((totals.segment_count, totals.record_count, totals.obsolete_count), (1, 15, 0));

@@ -328,7 +328,7 @@ mod tests {
         model.sort();
         model.dedup();
         assert_eq!(contents(&f.catalogue), model);
-        assert_eq!(f.catalogue.sweep().removed_count, 4);
+        assert_eq!(f.catalogue.remove_replaced().removed_count, 4);
         assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 1);
         assert!(compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().is_none());
     }
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(contents(&f.catalogue), before);
         let compacted = compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
         assert_eq!(compacted.plan.inputs.len(), 4);
-        f.catalogue.sweep();
+        f.catalogue.remove_replaced();
         let mut after = contents(&f.catalogue);
         after.sort();
         assert_eq!(after, before);

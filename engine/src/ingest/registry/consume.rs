@@ -97,7 +97,7 @@ impl Registry {
     /// The consumer has stored and published these records of segments that it claimed under this token:
     /// the files of those that hold no others are recycled or removed as soon as no reader holds them.
     /// Those that hold others stay as they are. What was committed before is left alone. An error leaves
-    /// its segment to a later [`Registry::sweep`].
+    /// its segment to a later [`Registry::tidy`].
     pub fn commit(&self, token: ClaimToken, stored: &[StoredInput], now_ms: u64) -> Committed {
         let _operation = self.lock_operation();
         let mut committed = Committed::default();
@@ -115,10 +115,10 @@ impl Registry {
                 inner.queue.remove(&queue_key(&held.segment));
                 committed.segments += 1;
                 committed.text_bytes += held.segment.content().text_bytes;
-                inner.sweep.push(held.segment);
+                inner.leaving.push(held.segment);
             }
         }
-        committed.errors = self.sweep_files(now_ms);
+        committed.errors = self.retire_committed(now_ms);
         committed
     }
 

@@ -48,18 +48,18 @@ pub use values::{
 const TRIM_AFTER_MS: u64 = 10_000;
 
 struct Inner {
-    /// Every segment that is not gone, pool and sweep list apart.
+    /// Every segment that is not gone, pool and what leaves apart.
     segments: BTreeMap<Ulid, Held>,
     claims: Claims,
     /// Flushed ones by first record.
     queue: BTreeSet<(Ulid, Ulid)>,
     /// Committed, but a reader still held them.
-    sweep: Vec<Arc<Segment>>,
+    leaving: Vec<Arc<Segment>>,
     /// Sealed, but the rename failed; with their lengths.
     unflushed: Vec<(Arc<Segment>, u64)>,
     /// Flushed files that use less than half of their length, and when they were flushed.
     untrimmed: VecDeque<(u64, Ulid)>,
-    /// What kept a file from being made where others were: told by the next sweep.
+    /// What kept a file from being made where others were: told when it is tidied up next.
     not_made: Option<FileError>,
     /// Prepared files for the next takers; their names may not be durable yet.
     pool: Vec<PooledFile>,
@@ -106,7 +106,7 @@ impl Registry {
             segments: BTreeMap::new(),
             claims: Claims::new(options.seed),
             queue: BTreeSet::new(),
-            sweep: Vec::new(),
+            leaving: Vec::new(),
             unflushed: Vec::new(),
             untrimmed: VecDeque::new(),
             not_made: None,
@@ -163,7 +163,7 @@ impl Registry {
         enqueue(&mut self.lock(), segment);
     }
 
-    /// Recovery could not give this segment the state flushed: a sweep will, or, since it is nobody's,
+    /// Recovery could not give this segment the state flushed: tidying up will, or, since it is nobody's,
     /// the expiry.
     pub(super) fn flush_later(&self, segment: Arc<Segment>, len_bytes: u64) {
         if segment.state() == SegmentState::Active {
@@ -172,7 +172,7 @@ impl Registry {
     }
 
     /// Makes `count` files ready to be written, their names durable. Fewer are returned when one cannot
-    /// be made, which the next [`Registry::sweep`] tells; an error means none.
+    /// be made, which the next [`Registry::tidy`] tells; an error means none.
     pub fn prepare(&self, count: usize, now_ms: u64) -> Result<Vec<Arc<Segment>>, FileError> {
         let _operation = self.lock_operation();
         let mut files = self.take_pooled(count);
@@ -219,7 +219,7 @@ impl Registry {
             let mut inner = self.lock();
             let pool = std::mem::take(&mut inner.pool);
             let held = inner.segments.values().map(|held| &held.segment);
-            held.chain(&inner.sweep).for_each(|segment| segment.doubt_name());
+            held.chain(&inner.leaving).for_each(|segment| segment.doubt_name());
             drop(inner);
             self.remove_unused(pool);
         }
@@ -276,7 +276,7 @@ impl Registry {
     }
 
     /// A shard has sealed a segment at `len_bytes`: it is complete and available. Nothing in it:
-    /// its file goes back to the pool. After an error [`Registry::sweep`] tries again.
+    /// its file goes back to the pool. After an error [`Registry::tidy`] tries again.
     pub fn flush(
         &self,
         segment: &Arc<Segment>,
@@ -391,17 +391,17 @@ impl Registry {
 
     /// To be called now and then: recycles or removes what was committed while readers held it,
     /// flushes what could not be flushed before, gives unused space of waiting files back.
-    pub fn sweep(&self, now_ms: u64) -> Vec<FileError> {
+    pub fn tidy(&self, now_ms: u64) -> Vec<FileError> {
         let _operation = self.lock_operation();
         let mut errors = self.flush_again(now_ms);
         errors.extend(self.lock().not_made.take());
         self.trim_files(now_ms);
-        errors.extend(self.sweep_files(now_ms));
+        errors.extend(self.retire_committed(now_ms));
         errors
     }
 
-    fn sweep_files(&self, now_ms: u64) -> Vec<FileError> {
-        let candidates = std::mem::take(&mut self.lock().sweep);
+    fn retire_committed(&self, now_ms: u64) -> Vec<FileError> {
+        let candidates = std::mem::take(&mut self.lock().leaving);
         let mut errors = Vec::new();
         let mut stay = Vec::new();
         for segment in candidates {
@@ -415,7 +415,7 @@ impl Registry {
                 stay.push(segment);
             }
         }
-        self.lock().sweep.extend(stay);
+        self.lock().leaving.extend(stay);
         errors
     }
 

@@ -149,7 +149,7 @@ pub struct Committed {
     pub text_bytes: u64,
     /// Those that hold other records than were stored: they stay claimed.
     pub kept: Vec<Ulid>,
-    /// Files that stay until a later sweep.
+    /// Files that stay until they are tidied up.
     pub errors: Vec<FileError>,
 }
 

@@ -35,11 +35,11 @@ fn a_segment_lives_from_prepared_to_recycled() {
     assert_eq!(registry.backlog_bytes(), 0);
     let (pinned, damage) = read_part(&*pin);
     assert_eq!((pinned, damage), (all, vec![]), "a reader keeps what it holds");
-    assert!(registry.sweep(80_000).is_empty());
+    assert!(registry.tidy(80_000).is_empty());
     assert_eq!(states(directory.path()).iter().filter(|&&s| s == SegmentState::Pending).count(), 1);
     let pooled_before = registry.pool_bytes();
     drop(pin);
-    assert!(registry.sweep(80_000).is_empty());
+    assert!(registry.tidy(80_000).is_empty());
     assert_eq!(states(directory.path()), [SegmentState::Active; 2]);
     assert!(registry.pool_bytes() > pooled_before);
 
@@ -159,13 +159,13 @@ fn a_small_segment_that_waits_gives_its_unused_space_back() {
     let segment = registry.snapshot().remove(0);
     let len = || fs::metadata(segment.path()).unwrap().len();
     assert_eq!(len(), registry.options().file_bytes());
-    registry.sweep(flushed_ms + 9_999);
+    registry.tidy(flushed_ms + 9_999);
     assert_eq!(len(), registry.options().file_bytes());
     let token = registry.claim(ALL, 5).token;
-    registry.sweep(flushed_ms + 10_000);
+    registry.tidy(flushed_ms + 10_000);
     assert_eq!(len(), registry.options().file_bytes(), "somebody is about to store it");
     registry.fail(token);
-    registry.sweep(flushed_ms + 20_000);
+    registry.tidy(flushed_ms + 20_000);
     assert_eq!(len(), segment.written_len());
     assert_eq!(read_all(&registry), shard.appended);
 }
@@ -201,10 +201,10 @@ fn a_flush_that_failed_is_tried_again() {
     let obstacle = directory.path().join(file_name(segment.id(), SegmentState::Flushed));
     fs::create_dir_all(obstacle.join("x")).unwrap();
     assert!(registry.flush(&segment, len_bytes, 1).is_err());
-    assert_eq!(registry.sweep(2).len(), 1);
+    assert_eq!(registry.tidy(2).len(), 1);
     assert_eq!(read_all(&registry), shard.appended, "it stays readable meanwhile");
     fs::remove_dir_all(&obstacle).unwrap();
-    assert_eq!(registry.sweep(3).len(), 0);
+    assert_eq!(registry.tidy(3).len(), 0);
     assert_eq!(segment.state(), SegmentState::Flushed);
     assert_eq!(registry.claim(ALL, 4).segments.len(), 1);
 }

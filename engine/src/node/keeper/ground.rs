@@ -47,7 +47,7 @@ impl Keeper {
         for (lent, len_bytes) in std::mem::take(&mut self.orphans) {
             let segment = &lent.segment;
             let result = if !lent.has_lost_name(around) {
-                // What fails here is tried again by the registry's sweep.
+                // What fails here is tried again when the registry is tidied up.
                 let flushed = self.registry.flush(segment, len_bytes, now.wall_ms);
                 self.happened.extend(flushed.err().map(Happened::FileFailed));
                 Ok(())

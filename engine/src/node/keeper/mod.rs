@@ -255,7 +255,7 @@ impl Keeper {
     pub fn end(&mut self, now: Now, around: &dyn Surroundings) {
         self.look_at_ground(now, around);
         if !self.is_away() {
-            let errors = self.registry.sweep(now.wall_ms);
+            let errors = self.registry.tidy(now.wall_ms);
             self.tell(errors);
         }
     }
@@ -389,8 +389,8 @@ impl Keeper {
         self.keep_stamps(now, around);
         let (expired, errors) = self.registry.expire(now.monotonic_us / 1000);
         self.happened.extend(expired.into_iter().map(Happened::ClaimLapsed));
-        let swept = self.registry.sweep(now.wall_ms);
-        self.tell(errors.into_iter().chain(swept).collect());
+        let tidied = self.registry.tidy(now.wall_ms);
+        self.tell(errors.into_iter().chain(tidied).collect());
         self.look_at_space(now);
         self.look_at_backlog();
     }
