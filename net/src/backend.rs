@@ -54,7 +54,7 @@ pub trait Backend: Send + Sync + 'static {
     fn readiness(&self) -> Health;
 
     /// What `/_segmentstate` shows.
-    fn segment_state(&self) -> SegmentState;
+    fn segment_state(&self) -> SegmentOverview;
 
     /// Takes no new records from now on and hands everything to the store; says how far that is.
     /// Asked again, it only says.
@@ -160,14 +160,14 @@ pub struct SegmentCount {
 
 /// What `/_segmentstate` shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
-pub struct SegmentState {
+pub struct SegmentOverview {
     /// The ingest side, by state.
     pub ingest: IngestSegments,
     /// The store side.
     pub store: StoreSegments,
 }
 
-/// The ingest side of [`SegmentState`].
+/// The ingest side of [`SegmentOverview`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct IngestSegments {
     /// Who the ingester is: 32 hexadecimal digits.
@@ -188,7 +188,7 @@ pub struct IngestSegments {
     pub prepared: SegmentCount,
 }
 
-/// The store side of [`SegmentState`].
+/// The store side of [`SegmentOverview`].
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct StoreSegments {
     /// Who the store is: 32 hexadecimal digits.

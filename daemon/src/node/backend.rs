@@ -12,7 +12,7 @@ use bytes::Bytes;
 use engine::damage::Damage;
 use engine::identity::Identity;
 use engine::ingest::registry::Registry;
-use engine::ingest::segment::SegmentState as IngestState;
+use engine::ingest::segment::SegmentState;
 use engine::node::Node;
 use engine::node::doors::Doors;
 use engine::node::draining::{Draining, Left, Stuck};
@@ -23,7 +23,7 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
     AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentCount,
-    SegmentState,
+    SegmentOverview,
 };
 use net::follow::Hub;
 use net::metrics::NodeMetrics;
@@ -173,21 +173,21 @@ impl Backend for NodeBackend {
         Health { failing, reasons: self.reasons() }
     }
 
-    fn segment_state(&self) -> SegmentState {
-        let mut state = SegmentState::default();
+    fn segment_state(&self) -> SegmentOverview {
+        let mut state = SegmentOverview::default();
         (state.ingest.id, state.ingest.boot) = (self.ingester.id.to_string(), self.ingester.boot);
         if let Some(store) = self.catalogue.directory().identity() {
             (state.store.id, state.store.boot) = (store.id.to_string(), store.boot);
         }
         for segment in self.registry.list() {
             let count = match segment.state {
-                _ if !segment.is_offered && segment.state != IngestState::Damaged => {
+                _ if !segment.is_offered && segment.state != SegmentState::Damaged => {
                     &mut state.ingest.unread
                 }
-                IngestState::Active => &mut state.ingest.active,
-                IngestState::Flushed => &mut state.ingest.flushed,
-                IngestState::Pending => &mut state.ingest.pending,
-                IngestState::Damaged => &mut state.ingest.damaged,
+                SegmentState::Active => &mut state.ingest.active,
+                SegmentState::Flushed => &mut state.ingest.flushed,
+                SegmentState::Pending => &mut state.ingest.pending,
+                SegmentState::Damaged => &mut state.ingest.damaged,
             };
             count.segments += 1;
             count.bytes += segment.len_bytes;

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::super::{HttpOptions, serve};
 use crate::backend::{
-    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentState,
+    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentOverview,
 };
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
@@ -114,8 +114,8 @@ impl Backend for Fake {
         Health { failing, reasons }
     }
 
-    fn segment_state(&self) -> SegmentState {
-        SegmentState::default()
+    fn segment_state(&self) -> SegmentOverview {
+        SegmentOverview::default()
     }
 
     fn drain(&self) -> DrainState {
