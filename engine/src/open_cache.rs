@@ -66,17 +66,18 @@ struct Entry<T> {
 
 /// What is kept open, in the order in which it is looked at when there is too much.
 pub(crate) struct OpenCache<T> {
-    queue: Mutex<Queue<T>>,
+    queue: Mutex<Kept<T>>,
     bytes_max: usize,
 }
 
-struct Queue<T> {
+/// What is kept open: see [`OpenCache`].
+struct Kept<T> {
     entries: VecDeque<Entry<T>>,
     bytes: usize,
     count_max: usize,
 }
 
-impl<T> Queue<T> {
+impl<T> Kept<T> {
     fn forget_gone(&mut self) {
         self.entries.retain(|entry| entry.slot.strong_count() > 0);
         self.bytes = self.entries.iter().map(|entry| entry.bytes).sum();
@@ -95,7 +96,7 @@ impl<T> Default for OpenCache<T> {
 
 impl<T> OpenCache<T> {
     fn bounded(bytes_max: usize, count_max: usize) -> Self {
-        let queue = Queue { entries: VecDeque::new(), bytes: 0, count_max };
+        let queue = Kept { entries: VecDeque::new(), bytes: 0, count_max };
         Self { queue: Mutex::new(queue), bytes_max }
     }
 
@@ -107,7 +108,7 @@ impl<T> OpenCache<T> {
         }
     }
 
-    fn is_full(&self, queue: &Queue<T>) -> bool {
+    fn is_full(&self, queue: &Kept<T>) -> bool {
         queue.bytes > self.bytes_max || queue.entries.len() > queue.count_max
     }
 

@@ -15,7 +15,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::follow::{Budget, Fanout, Hit, Ordered, Queue, QueueShare, StreamFormat, Wanted};
+use engine::follow::{
+    Budget, Fanout, FollowerQueue, Hit, Ordered, QueueShare, StreamFormat, Wanted,
+};
 use engine::ingest::log::{Now, ShardLog, Tapped};
 use engine::limits::FOLLOW_PIECE_BYTES;
 use engine::pulse::Pulse;
@@ -79,18 +81,18 @@ struct HandedOver {
 
 struct Joining {
     wanted: Wanted,
-    queue: Arc<Queue>,
+    queue: Arc<FollowerQueue>,
     boundary: oneshot::Sender<u64>,
 }
 
 /// A follower's end of it. Dropped, it is forgotten.
 pub struct Subscription {
-    queue: Arc<Queue>,
+    queue: Arc<FollowerQueue>,
 }
 
 impl Subscription {
     /// What waits for it.
-    pub fn queue(&self) -> &Queue {
+    pub fn queue(&self) -> &FollowerQueue {
         &self.queue
     }
 }
@@ -150,7 +152,7 @@ impl Hub {
         format: StreamFormat,
     ) -> (Subscription, oneshot::Receiver<u64>) {
         let budget = Arc::clone(&self.shared.budget);
-        let queue = Arc::new(Queue::new(format, SHARE, budget));
+        let queue = Arc::new(FollowerQueue::new(format, SHARE, budget));
         let (boundary, known) = oneshot::channel();
         let mut state = self.shared.lock();
         if state.is_stopped {
@@ -213,7 +215,7 @@ impl Shared {
 
 struct Follower {
     wanted: Wanted,
-    queue: Arc<Queue>,
+    queue: Arc<FollowerQueue>,
     /// Told once everything before it is in the shards' memory.
     boundary: Option<oneshot::Sender<u64>>,
     boundary_ms: u64,
@@ -231,11 +233,11 @@ struct Share {
 
 impl Share {
     /// Nothing is written for those who would not get it.
-    fn of(queue: &Queue) -> Self {
+    fn of(queue: &FollowerQueue) -> Self {
         Self { is_behind: queue.is_behind(), ..Self::default() }
     }
 
-    fn take(&mut self, hit: &Hit<'_>, queue: &Queue, metrics: &FollowMetrics) {
+    fn take(&mut self, hit: &Hit<'_>, queue: &FollowerQueue, metrics: &FollowMetrics) {
         self.records += 1;
         if !self.is_behind {
             queue.format().write(&mut self.bytes, hit.id, hit.topic.as_str(), hit.record);
@@ -245,7 +247,7 @@ impl Share {
         }
     }
 
-    fn hand_over(&mut self, queue: &Queue, metrics: &FollowMetrics) {
+    fn hand_over(&mut self, queue: &FollowerQueue, metrics: &FollowMetrics) {
         let records = std::mem::take(&mut self.records);
         if records == 0 {
             return;

@@ -23,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
 use self::flood::FloodGate;
-use self::queue::{Queue, StandardError};
+use self::queue::{LineQueue, StandardError};
 use crate::settings::Settings;
 
 /// How long the end of the process waits for lines to be written.
@@ -54,7 +54,7 @@ impl LogConfig {
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
-    queue: Queue,
+    queue: LineQueue,
     gate: FloodGate,
     metrics: LogMetrics,
 }
@@ -63,7 +63,7 @@ struct Log {
 pub(crate) fn start(config: LogConfig) {
     let metrics = LogMetrics::default();
     let new = || Log {
-        queue: Queue::new(metrics.clone()),
+        queue: LineQueue::new(metrics.clone()),
         gate: FloodGate::new(metrics.clone()),
         metrics,
     };
@@ -133,7 +133,7 @@ where
 }
 
 /// Where formatted lines go. Takes everything, always.
-struct ToQueue(&'static Queue);
+struct ToQueue(&'static LineQueue);
 
 impl io::Write for ToQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {

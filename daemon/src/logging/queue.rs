@@ -70,14 +70,14 @@ struct State {
 
 /// See the module page.
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct LineQueue {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
     metrics: LogMetrics,
 }
 
-impl Queue {
+impl LineQueue {
     /// An empty one that counts what is left out in `metrics`.
     pub(super) fn new(metrics: LogMetrics) -> Self {
         Self { metrics, ..Self::default() }
@@ -266,7 +266,7 @@ mod tests {
         format!("{count} left out\n").into_bytes()
     }
 
-    fn write_all(queue: &Queue, output: &mut Output<'_, Disk, fn(u64) -> Vec<u8>>) {
+    fn write_all(queue: &LineQueue, output: &mut Output<'_, Disk, fn(u64) -> Vec<u8>>) {
         while queue.lock().bytes > 0 || queue.lock().gap > 0 {
             queue.write_one(output, Duration::ZERO);
         }
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_left_out_and_told_in_its_place() {
-        let queue = Queue::default();
+        let queue = LineQueue::default();
         let long = [b"x".repeat(LINE_BYTES_MAX - 1), b"\n".to_vec()].concat();
         let fit = QUEUE_BYTES_MAX / long.len();
         for _ in 0..fit + 7 {
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_a_full_disk_does_not_take_is_told_once_there_is_room_and_lines_stay_whole() {
-        let queue = Queue::default();
+        let queue = LineQueue::default();
         let mut disk = Disk { room: 8, ..Disk::default() };
         let mut output = Output::new(&mut disk, words as fn(u64) -> Vec<u8>);
         for line in ["first\n", "second\n", "third\n"] {
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_longer_than_told_for_a_writer_that_does_not_write() {
-        let queue = Queue::default();
+        let queue = LineQueue::default();
         queue.push(b"stays\n");
         assert!(!queue.wait_until_written(Duration::from_millis(1)));
         let held = queue.lock();

@@ -16,4 +16,4 @@ mod tests;
 
 pub use fanout::{Fanout, Hit, Wanted};
 pub use order::Ordered;
-pub use queue::{Budget, Queue, QueueShare, StreamFormat};
+pub use queue::{Budget, FollowerQueue, QueueShare, StreamFormat};

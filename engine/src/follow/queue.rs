@@ -108,14 +108,14 @@ pub struct QueueShare {
 
 /// See the page of the module.
 #[derive(Debug)]
-pub struct Queue {
+pub struct FollowerQueue {
     state: Mutex<State>,
     format: StreamFormat,
     share: QueueShare,
     budget: Arc<Budget>,
 }
 
-impl Queue {
+impl FollowerQueue {
     /// An empty one.
     pub fn new(format: StreamFormat, share: QueueShare, budget: Arc<Budget>) -> Self {
         Self { state: Mutex::default(), format, share, budget }
@@ -271,7 +271,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
     }
 }
 
-impl Drop for Queue {
+impl Drop for FollowerQueue {
     fn drop(&mut self) {
         self.abandon();
     }

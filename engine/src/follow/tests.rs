@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::fanout::{Fanout, Wanted};
 use super::order::Ordered;
-use super::queue::{Budget, Queue, QueueShare, StreamFormat};
+use super::queue::{Budget, FollowerQueue, QueueShare, StreamFormat};
 use crate::ingest::log::Tapped;
 use crate::limits::FOLLOW_PIECE_BYTES;
 use crate::search::Expression;
@@ -174,7 +174,7 @@ impl Wake for Nobody {
     fn wake(self: Arc<Self>) {}
 }
 
-fn next(queue: &Queue) -> Option<String> {
+fn next(queue: &FollowerQueue) -> Option<String> {
     let waker = Waker::from(Arc::new(Nobody));
     match queue.poll_next(&Context::from_waker(&waker)) {
         Poll::Ready(Some(bytes)) => Some(String::from_utf8(bytes).unwrap()),
@@ -186,7 +186,7 @@ fn next(queue: &Queue) -> Option<String> {
 #[test]
 fn a_slow_follower_is_told_what_it_missed_between_what_it_got() {
     let budget = Arc::new(Budget::new(100));
-    let queue = Queue::new(StreamFormat::Ndjson, at_most(4), Arc::clone(&budget));
+    let queue = FollowerQueue::new(StreamFormat::Ndjson, at_most(4), Arc::clone(&budget));
     assert_eq!(next(&queue), None);
     assert_eq!(queue.push(b"aaa", 1), 0);
     assert_eq!(queue.push(b"bb", 2), 2);
@@ -204,7 +204,7 @@ fn a_slow_follower_is_told_what_it_missed_between_what_it_got() {
 #[test]
 fn the_budget_is_shared_and_given_back() {
     let budget = Arc::new(Budget::new(10));
-    let queue = || Queue::new(StreamFormat::Text, at_most(8), Arc::clone(&budget));
+    let queue = || FollowerQueue::new(StreamFormat::Text, at_most(8), Arc::clone(&budget));
     let (first, second) = (queue(), queue());
     assert_eq!(first.push(&[b'x'; 5], 1), 0);
     assert_eq!(second.push(&[b'x'; 5], 1), 1);
@@ -221,8 +221,8 @@ fn the_budget_is_shared_and_given_back() {
 #[test]
 fn readers_that_take_nothing_leave_room_for_one_that_does() {
     let budget = Arc::new(Budget::new(10_000));
-    let queue = || Queue::new(StreamFormat::Text, at_most(2_000), Arc::clone(&budget));
-    let stalled: Vec<Queue> = (0..99).map(|_| queue()).collect();
+    let queue = || FollowerQueue::new(StreamFormat::Text, at_most(2_000), Arc::clone(&budget));
+    let stalled: Vec<FollowerQueue> = (0..99).map(|_| queue()).collect();
     for _ in 0..300 {
         for queue in &stalled {
             queue.push(&[b'x'; 10], 1);
@@ -243,8 +243,8 @@ proptest! {
     ) {
         let budget = Arc::new(Budget::new(1_000));
         let share = QueueShare { own_bytes: 16, bytes_max: 500 };
-        let queue = || Queue::new(StreamFormat::Text, share, Arc::clone(&budget));
-        let (stalled, reader): (Vec<Queue>, Queue) = ((0..20).map(|_| queue()).collect(), queue());
+        let queue = || FollowerQueue::new(StreamFormat::Text, share, Arc::clone(&budget));
+        let (stalled, reader): (Vec<FollowerQueue>, FollowerQueue) = ((0..20).map(|_| queue()).collect(), queue());
         for (stalled_bytes, bytes, takes_notes) in rounds {
             for queue in &stalled {
                 queue.push(&vec![b'x'; stalled_bytes], 1);
@@ -265,8 +265,8 @@ proptest! {
 #[test]
 fn readers_that_take_no_large_record_leave_room_for_small_ones() {
     let budget = Arc::new(Budget::new(10_000));
-    let queue = || Queue::new(StreamFormat::Text, at_most(2_000), Arc::clone(&budget));
-    let stalled: Vec<Queue> = (0..99).map(|_| queue()).collect();
+    let queue = || FollowerQueue::new(StreamFormat::Text, at_most(2_000), Arc::clone(&budget));
+    let stalled: Vec<FollowerQueue> = (0..99).map(|_| queue()).collect();
     for queue in &stalled {
         queue.push(&[b'x'; 1_000], 1);
     }
@@ -278,7 +278,7 @@ fn readers_that_take_no_large_record_leave_room_for_small_ones() {
 #[test]
 fn a_record_larger_than_a_share_comes_in_pieces() {
     let budget = Arc::new(Budget::new(1 << 20));
-    let queue = Queue::new(StreamFormat::Text, at_most(100), Arc::clone(&budget));
+    let queue = FollowerQueue::new(StreamFormat::Text, at_most(100), Arc::clone(&budget));
     let large: Vec<u8> = (0..FOLLOW_PIECE_BYTES * 2 + 7).map(|n| b'a' + (n % 26) as u8).collect();
     assert_eq!(queue.push(&large, 1), 0, "nothing else waits");
     assert_eq!(queue.push(b"z", 1), 1);
@@ -296,7 +296,7 @@ fn a_record_larger_than_a_share_comes_in_pieces() {
 #[test]
 fn who_fetches_elsewhere_what_it_missed_holds_nothing_meanwhile() {
     let budget = Arc::new(Budget::new(100));
-    let queue = Queue::new(StreamFormat::Text, at_most(4), Arc::clone(&budget));
+    let queue = FollowerQueue::new(StreamFormat::Text, at_most(4), Arc::clone(&budget));
     queue.push(b"aaa", 1);
     assert!(!queue.is_missing() && budget.used() == 3);
     queue.push(b"bbb", 1);

@@ -118,7 +118,7 @@ enum Next {
 }
 
 #[derive(Default)]
-pub(super) struct Queue {
+pub(super) struct Queries {
     pub(super) turns: FairQueue,
     /// Every job that is not over, by number: a parked one is held by nothing else.
     pub(super) live: BTreeMap<u64, Arc<Job>>,
@@ -127,7 +127,7 @@ pub(super) struct Queue {
 
 /// See the page of the module.
 pub(super) struct Pool {
-    queue: Mutex<Queue>,
+    queue: Mutex<Queries>,
     pub(super) outside: Arc<dyn Outside>,
     next_job: AtomicU64,
     /// Text searched for readers that had gone, bytes.
@@ -154,7 +154,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Queries> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -25,13 +25,17 @@ use tokio::sync::Semaphore;
 
 use super::limits::FORWARD_HTTP_CONNECTIONS_MAX;
 use super::metrics::ForwardMetrics;
-use super::queue::Queue;
+use super::queue::PieceQueue;
 
 /// Longest life of a connection: nothing that is served takes long.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
 
 /// Serves for ever.
-pub(crate) async fn serve(listener: TcpListener, queue: Arc<Queue>, metrics: Arc<ForwardMetrics>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    queue: Arc<PieceQueue>,
+    metrics: Arc<ForwardMetrics>,
+) {
     let slots = Arc::new(Semaphore::new(FORWARD_HTTP_CONNECTIONS_MAX));
     let mut is_failing = false;
     loop {
@@ -73,7 +77,7 @@ pub(crate) async fn serve(listener: TcpListener, queue: Arc<Queue>, metrics: Arc
 
 fn answer(
     request: &Request<Incoming>,
-    queue: &Queue,
+    queue: &PieceQueue,
     metrics: &ForwardMetrics,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
@@ -102,7 +106,7 @@ fn answer(
     response
 }
 
-fn health(queue: &Queue, metrics: &ForwardMetrics) -> String {
+fn health(queue: &PieceQueue, metrics: &ForwardMetrics) -> String {
     let mut reasons = queue.reasons();
     if metrics.connected.get() == 0 {
         reasons.push("there is no connection to an ingester".to_owned());

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::limits::{FORWARD_LAST_READ_BYTES, FORWARD_PIECE_BYTES};
 use super::metrics::ForwardMetrics;
 use super::piece::LinePieces;
-use super::queue::Queue;
+use super::queue::PieceQueue;
 
 /// Pause after a call that the system had no means for, or that had nothing although it was said to.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,7 +34,7 @@ pub(crate) fn read_input(
     input: BorrowedFd<'_>,
     stop: &OwnedFd,
     mut pieces: LinePieces,
-    (queue, metrics): (&Arc<Queue>, &ForwardMetrics),
+    (queue, metrics): (&Arc<PieceQueue>, &ForwardMetrics),
 ) {
     let mut block = vec![0; FORWARD_PIECE_BYTES];
     let mut sink = |piece| queue.push(piece);
@@ -100,19 +100,19 @@ mod tests {
     use std::os::fd::AsFd;
 
     /// A queue, what was asked of standard input, and what stops reading it.
-    fn parts() -> (Arc<Queue>, Arc<ForwardMetrics>, OwnedFd) {
+    fn parts() -> (Arc<PieceQueue>, Arc<ForwardMetrics>, OwnedFd) {
         let metrics = Arc::new(ForwardMetrics::default());
-        let queue = Queue::new(Waiting::Block { bytes_max: 1 << 30 }, Arc::clone(&metrics));
+        let queue = PieceQueue::new(Waiting::Block { bytes_max: 1 << 30 }, Arc::clone(&metrics));
         let stop = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
         (Arc::new(queue), metrics, stop)
     }
 
-    fn read(input: &impl AsFd, stop: &OwnedFd, queue: &Arc<Queue>, metrics: &ForwardMetrics) {
+    fn read(input: &impl AsFd, stop: &OwnedFd, queue: &Arc<PieceQueue>, metrics: &ForwardMetrics) {
         let pieces = LinePieces::new(Vec::new(), 1 << 20);
         read_input(input.as_fd(), stop, pieces, (queue, metrics));
     }
 
-    fn taken(queue: &Queue) -> Vec<u8> {
+    fn taken(queue: &PieceQueue) -> Vec<u8> {
         std::iter::from_fn(|| queue.take()).flat_map(|piece| piece.bytes).collect()
     }
 

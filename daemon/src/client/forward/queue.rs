@@ -22,7 +22,7 @@ use super::piece::Piece;
 const SPOOL_RETRY: Duration = Duration::from_secs(1);
 
 /// Pieces between reader and sender.
-pub(crate) struct Queue {
+pub(crate) struct PieceQueue {
     state: Mutex<State>,
     /// For the reader: there may be room.
     room: Condvar,
@@ -73,7 +73,7 @@ struct Told {
     dropped_total: u64,
 }
 
-impl Queue {
+impl PieceQueue {
     /// An empty queue, or what is in the spool.
     pub(crate) fn new(waiting: Waiting, metrics: Arc<ForwardMetrics>) -> Self {
         let backing = match waiting {

@@ -20,7 +20,7 @@ use super::input::read_input;
 use super::limits::{FORWARD_LAST_ACKNOWLEDGEMENTS, FORWARD_LAST_READ, FORWARD_STUCK};
 use super::metrics::ForwardMetrics;
 use super::piece::LinePieces;
-use super::queue::Queue;
+use super::queue::PieceQueue;
 use super::sender::{Ended, Sender, SenderOptions};
 
 /// What is in the spool for longer than this is durable.
@@ -157,7 +157,7 @@ fn forward(options: ForwardOptions, mut signals: SignalNames) -> io::Result<Outc
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let metrics = Arc::new(ForwardMetrics { log: options.log, ..ForwardMetrics::default() });
     let ForwardOptions { waiting, prefix, record_bytes_max, shutdown_timeout, .. } = options;
-    let queue = Arc::new(Queue::new(waiting, Arc::clone(&metrics)));
+    let queue = Arc::new(PieceQueue::new(waiting, Arc::clone(&metrics)));
     let sender = SenderOptions {
         targets: options.targets,
         durable: options.durable,
@@ -190,7 +190,7 @@ fn forward(options: ForwardOptions, mut signals: SignalNames) -> io::Result<Outc
     Ok(outcome(ended, on_their_way, is_safe, &queue))
 }
 
-fn outcome(ended: Option<Ended>, on_their_way: u64, is_safe: bool, queue: &Queue) -> Outcome {
+fn outcome(ended: Option<Ended>, on_their_way: u64, is_safe: bool, queue: &PieceQueue) -> Outcome {
     let (waiting, spooled) = queue.left();
     let in_memory = if queue.is_spool() { 0 } else { on_their_way };
     let lost = waiting + in_memory + if is_safe { 0 } else { spooled };
@@ -212,7 +212,7 @@ fn outcome(ended: Option<Ended>, on_their_way: u64, is_safe: bool, queue: &Queue
 /// lines are on their way.
 async fn drive(
     mut sender: Sender,
-    queue: &Arc<Queue>,
+    queue: &Arc<PieceQueue>,
     stop: &Arc<OwnedFd>,
     shutdown_timeout: Duration,
     signals: &mut SignalNames,
@@ -227,7 +227,7 @@ async fn drive(
 /// Resolves when the time after a signal is over. Until then reading and sending go on; then what
 /// can be read without waiting is read, and acknowledged if that is a matter of a moment.
 async fn out_of_time(
-    queue: &Queue,
+    queue: &PieceQueue,
     stop: &OwnedFd,
     shutdown_timeout: Duration,
     signals: &mut SignalNames,
@@ -267,7 +267,7 @@ async fn out_of_time(
 
 fn spawn_reader(
     pieces: LinePieces,
-    queue: &Arc<Queue>,
+    queue: &Arc<PieceQueue>,
     metrics: &Arc<ForwardMetrics>,
     stop: &Arc<OwnedFd>,
 ) -> io::Result<()> {
@@ -286,7 +286,7 @@ struct Syncer {
 }
 
 impl Syncer {
-    fn spawn(queue: Arc<Queue>) -> io::Result<Self> {
+    fn spawn(queue: Arc<PieceQueue>) -> io::Result<Self> {
         let stop = Arc::new((Mutex::new(false), Condvar::new()));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("spool-sync".into()).spawn(move || {

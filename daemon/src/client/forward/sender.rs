@@ -19,7 +19,7 @@ use super::limits::{
 };
 use super::metrics::ForwardMetrics;
 use super::progress::Awaited;
-use super::queue::Queue;
+use super::queue::PieceQueue;
 use super::resolve::resolve;
 use super::rotation::{Rotation, Target};
 use super::talk::{Line, Talk};
@@ -52,7 +52,7 @@ pub(crate) enum Ended {
 
 /// The sender.
 pub(crate) struct Sender {
-    queue: Arc<Queue>,
+    queue: Arc<PieceQueue>,
     metrics: Arc<ForwardMetrics>,
     hello: Vec<u8>,
     dns_server: Option<SocketAddr>,
@@ -71,7 +71,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn new(
         options: SenderOptions,
-        queue: Arc<Queue>,
+        queue: Arc<PieceQueue>,
         metrics: Arc<ForwardMetrics>,
     ) -> Self {
         let mut random_state = options.seed;
@@ -298,7 +298,7 @@ fn place(target: &Target, address: SocketAddr) -> String {
 }
 
 /// Resolves once nothing is left to be sent; never while something is on its way.
-async fn until_nothing_is_left(queue: &Queue, is_idle: bool) {
+async fn until_nothing_is_left(queue: &PieceQueue, is_idle: bool) {
     if !is_idle && !queue.is_leaving_it_to_the_spool() {
         // A signal may still come.
         while !queue.is_leaving_it_to_the_spool() {
