@@ -138,17 +138,24 @@ impl Wanted {
         DESCRIPTORS_OF_PROCESS + DESCRIPTORS_OF_SHARD * self.shards as u64
     }
 
-    /// What is kept beside connections, of so many in all.
+    /// What is kept beside connections, of so many in all. Beyond what a start needs, segments get only
+    /// what leaves the least number of connections.
     fn reserved(&self, have: u64) -> u64 {
-        let of_segments =
-            (have / SEGMENTS_PART).clamp(DESCRIPTORS_OF_SEGMENTS_MIN, DESCRIPTORS_OF_SEGMENTS);
-        DESCRIPTORS_RESERVED_MIN.max(self.of_process() + of_segments)
+        let least = self.least_reserved();
+        let of_segments = (have / SEGMENTS_PART).min(DESCRIPTORS_OF_SEGMENTS);
+        let wanted = self.of_process() + of_segments;
+        wanted.min(have.saturating_sub(CONNECTIONS_MIN)).max(least)
+    }
+
+    /// The same of as few as a node starts with.
+    fn least_reserved(&self) -> u64 {
+        DESCRIPTORS_RESERVED_MIN.max(self.of_process() + DESCRIPTORS_OF_SEGMENTS_MIN)
     }
 
     /// Shares so many descriptors out. Where not all connections fit, HTTP keeps a quarter at least,
     /// since it is how an operator finds out.
     fn share(&self, have: u64) -> Result<Descriptors, TooFew> {
-        let needed = self.reserved(0) + CONNECTIONS_MIN;
+        let needed = self.least_reserved() + CONNECTIONS_MIN;
         if have < needed {
             return Err(TooFew { have, needed });
         }
@@ -230,13 +237,15 @@ mod tests {
 
     #[test]
     fn at_every_limit_that_is_allowed_all_shares_together_fit_it() {
-        for shards in [1, 2, 8, 64, 256] {
+        for shards in [1, 2, 8, 64, 213, 214, 256, 257, 512, 1_024] {
             for gathers in [1, 2, 8] {
                 let connections = Connections { ingest: 1000, http: 400 };
                 let wanted = Wanted { connections, shards, gathers };
                 let least = wanted.share(0).unwrap_err().needed;
                 for have in (least..least + 4000).step_by(37) {
                     let Descriptors { connections, segments } = wanted.share(have).unwrap();
+                    let given = (connections.ingest + connections.http) as u64;
+                    assert!(given >= CONNECTIONS_MIN, "{shards} shards, {have}: {given}");
                     // As many as gather and compaction take where there is no want.
                     let merging = segments.gather_inputs.min(64) * gathers
                         + segments.compaction_inputs.min(64);
