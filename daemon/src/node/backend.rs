@@ -5,7 +5,7 @@
 //! are dropped by ULID. A shard that does not answer is told as missing, never waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +13,8 @@ use engine::damage::Damage;
 use engine::identity::Identity;
 use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState;
-use engine::node::Node;
 use engine::node::doors::Doors;
-use engine::node::draining::{Draining, Left, Stuck};
+use engine::node::draining::{Left, Stuck};
 use engine::node::pinning::{Memories, Pinned};
 use engine::search::{Missing, Searcher, Snapshot};
 use engine::store::catalogue::Catalogue;
@@ -27,12 +26,12 @@ use net::backend::{
 };
 use net::follow::Hub;
 use net::metrics::NodeMetrics;
+use net::shard::Placement;
 use net::shard::inbox::{Append, Message};
-use net::shard::{Clock, Placement};
 use tokio::sync::oneshot;
 
+use super::common::Common;
 use super::keeper_words::reason;
-use super::vitals::Vitals;
 
 /// How long a shard may take to say what it holds.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,51 +42,40 @@ const DOORS_BEAT: Duration = Duration::from_millis(100);
 
 /// What the node shares with its servers.
 pub(super) struct NodeBackend {
-    pub(super) placement: Placement,
-    pub(super) node: Node,
+    pub(super) common: Arc<Common>,
     pub(super) registry: Arc<Registry>,
     pub(super) catalogue: Arc<Catalogue>,
     /// Who the ingest side is.
     pub(super) ingester: Identity,
     pub(super) searcher: Searcher,
-    pub(super) hub: Hub,
-    pub(super) metrics: Arc<NodeMetrics>,
-    pub(super) doors: Arc<Doors>,
-    pub(super) clock: Clock,
     pub(super) record_size_max: usize,
-    pub(super) backlog_max_bytes: u64,
-    /// Newest stamp found on disk at the start, whoever gave it, ms.
-    pub(super) newest_at_start_ms: u64,
     /// No stamp of this life is below it, ms.
     pub(super) floor_ms: u64,
-    pub(super) replicas_missing: Arc<AtomicBool>,
-    pub(super) vitals: Arc<Vitals>,
-    pub(super) stopping: Arc<AtomicBool>,
-    pub(super) draining: Draining,
     pub(super) next_shard: AtomicUsize,
 }
 
 impl NodeBackend {
     /// The newest stamp that this node has given, ms; 0: none yet.
     fn newest_stamp_ms(&self) -> u64 {
-        let shards = self.placement.seats().iter().map(|s| s.newest_ms.load(Ordering::Acquire));
+        let shards =
+            self.common.placement.seats().iter().map(|s| s.newest_ms.load(Ordering::Acquire));
         shards.max().unwrap_or(0)
     }
 
     fn reasons(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = self.doors.reasons().iter().map(reason).collect();
-        reasons.extend(self.vitals.reasons());
-        if self.replicas_missing.load(Ordering::Acquire) {
+        let mut reasons: Vec<String> = self.common.doors.reasons().iter().map(reason).collect();
+        reasons.extend(self.common.vitals.reasons());
+        if self.common.is_replica_missing() {
             reasons.push(
                 "replicas are missing: the replication factor is larger than the number of \
                  stores; records stay on the ingest side"
                     .into(),
             );
         }
-        if self.draining.is_begun() {
+        if self.common.draining.is_begun() {
             reasons.push("the node is draining: it takes no new records until a restart".into());
         }
-        if self.stopping.load(Ordering::Acquire) {
+        if self.common.is_stopping() {
             reasons.push("the node is stopping".into());
         }
         reasons
@@ -97,6 +85,7 @@ impl NodeBackend {
 impl Backend for NodeBackend {
     fn pin(&self) -> Pending<Snapshot> {
         let replies: Vec<_> = self
+            .common
             .placement
             .seats()
             .iter()
@@ -106,7 +95,7 @@ impl Backend for NodeBackend {
                 memory
             })
             .collect();
-        let node = self.node.clone();
+        let node = self.common.node.clone();
         Box::pin(async move {
             let mut memories = Memories::default();
             for (shard, reply) in replies.into_iter().enumerate() {
@@ -124,11 +113,11 @@ impl Backend for NodeBackend {
     }
 
     fn hub(&self) -> &Hub {
-        &self.hub
+        &self.common.hub
     }
 
     fn newest_ms(&self) -> u64 {
-        self.newest_stamp_ms().max(self.newest_at_start_ms)
+        self.newest_stamp_ms().max(self.common.node.newest_ms)
     }
 
     fn appender(
@@ -136,24 +125,24 @@ impl Backend for NodeBackend {
         topic: Option<Topic>,
         is_awaited: bool,
     ) -> Result<Box<dyn Appender>, AppendError> {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.common.is_stopping() {
             return Err(AppendError::ShuttingDown);
         }
-        if self.draining.is_begun() {
+        if self.common.draining.is_begun() {
             return Err(AppendError::Draining);
         }
-        if let Some(refusal) = refusal(&self.doors) {
+        if let Some(refusal) = refusal(&self.common.doors) {
             return Err(refusal);
         }
-        let shards = self.placement.seats().len();
+        let shards = self.common.placement.seats().len();
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % shards;
         Ok(Box::new(ShardAppender {
-            placement: self.placement.clone(),
+            placement: self.common.placement.clone(),
             shard,
             topic,
             is_awaited,
             end: Arc::default(),
-            doors: Arc::clone(&self.doors),
+            doors: Arc::clone(&self.common.doors),
         }))
     }
 
@@ -162,14 +151,14 @@ impl Backend for NodeBackend {
     }
 
     fn health(&self) -> Health {
-        Health { failing: self.vitals.is_failing(), reasons: self.reasons() }
+        Health { failing: self.common.vitals.is_failing(), reasons: self.reasons() }
     }
 
     fn readiness(&self) -> Health {
-        let failing = !self.doors.is_ready()
-            || self.vitals.is_failing()
-            || self.stopping.load(Ordering::Acquire)
-            || self.draining.is_begun();
+        let failing = !self.common.doors.is_ready()
+            || self.common.vitals.is_failing()
+            || self.common.is_stopping()
+            || self.common.draining.is_begun();
         Health { failing, reasons: self.reasons() }
     }
 
@@ -203,7 +192,7 @@ impl Backend for NodeBackend {
             SegmentCount { segments: totals.trash_count, bytes: totals.trash_bytes };
         (state.store.damaged, state.store.unread) = (totals.damaged_count, totals.unread_count);
         state.store.records = totals.record_count;
-        state.store.gather = if self.replicas_missing.load(Ordering::Acquire) {
+        state.store.gather = if self.common.is_replica_missing() {
             "replicas missing".into()
         } else {
             "working".into()
@@ -212,11 +201,11 @@ impl Backend for NodeBackend {
     }
 
     fn drain(&self) -> DrainState {
-        if self.draining.begin() {
+        if self.common.draining.begin() {
             tracing::info!(
                 "draining: no new records are taken, all that is held goes to the store"
             );
-            for seat in self.placement.seats() {
+            for seat in self.common.placement.seats() {
                 seat.inbox.send(Message::Drain);
             }
         }
@@ -224,12 +213,12 @@ impl Backend for NodeBackend {
     }
 
     fn drain_state(&self) -> Option<DrainState> {
-        if !self.draining.is_begun() {
+        if !self.common.draining.is_begun() {
             return None;
         }
-        let seats = self.placement.seats().iter();
+        let seats = self.common.placement.seats().iter();
         let shards = seats.filter(|seat| !seat.drained.load(Ordering::Acquire)).count() as u64;
-        let left = Left::of(&self.node, shards, self.replicas_missing.load(Ordering::Acquire));
+        let left = Left::of(&self.common.node, shards, self.common.is_replica_missing());
         let Left { segments, bytes, .. } = left;
         let stuck = left.stuck.map(|stuck| match stuck {
             Stuck::ReplicasMissing => "replicas are missing: nothing can go to the store (a node \
@@ -244,46 +233,43 @@ impl Backend for NodeBackend {
 
     fn metrics(&self) -> &Arc<NodeMetrics> {
         // Levels are read in the order in which records move, so that none is overlooked.
-        let memory = self.metrics.shard_memory_bytes.get();
-        let seats = self.placement.seats().iter();
+        let memory = self.common.metrics.shard_memory_bytes.get();
+        let seats = self.common.placement.seats().iter();
         let oldest_memory_ms = seats.map(|seat| seat.oldest_ms.load(Ordering::Acquire)).min();
         let oldest_memory_ms = oldest_memory_ms.unwrap_or(u64::MAX);
         let held = self.registry.snapshot();
         let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
-        let ingest = &self.metrics.ingest;
+        let ingest = &self.common.metrics.ingest;
         ingest.backlog_bytes.set(self.registry.backlog_bytes() as i64);
         ingest.unread_segments.set(self.registry.unread_files() as i64);
         ingest.damaged_segments.set(self.registry.damaged_segments() as i64);
-        ingest.backlog_limit_bytes.set(self.backlog_max_bytes as i64);
+        ingest.backlog_limit_bytes.set(self.common.backlog_max_bytes as i64);
         ingest.unindexed_bytes.set(memory + unstored as i64);
         let totals = self.catalogue.totals();
-        self.metrics.store.segments.set(totals.segment_count as i64);
-        self.metrics.store.bytes.set(totals.file_bytes as i64);
-        self.metrics.store.text_bytes.set(totals.text_bytes as i64);
-        self.metrics.store.unread_segments.set(totals.unread_count as i64);
-        self.metrics.store.trash_segments.set(totals.trash_count as i64);
-        self.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
-        let now_ms = self.clock.now().wall_ms;
+        self.common.metrics.store.segments.set(totals.segment_count as i64);
+        self.common.metrics.store.bytes.set(totals.file_bytes as i64);
+        self.common.metrics.store.text_bytes.set(totals.text_bytes as i64);
+        self.common.metrics.store.unread_segments.set(totals.unread_count as i64);
+        self.common.metrics.store.trash_segments.set(totals.trash_count as i64);
+        self.common.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
+        let now_ms = self.common.clock.now().wall_ms;
         let oldest_ms = oldest_memory_ms.min(self.registry.oldest_ms().unwrap_or(now_ms));
         let age_seconds = now_ms.saturating_sub(oldest_ms.min(now_ms)) as f64 / 1e3;
         ingest.unstored_age_seconds.set(age_seconds);
-        self.metrics
-            .store
-            .replicas_missing
-            .set(i64::from(self.replicas_missing.load(Ordering::Acquire)));
+        self.common.metrics.store.replicas_missing.set(i64::from(self.common.is_replica_missing()));
         for (queue, depth) in [
-            ("shard_deferred", self.metrics.shard_deferred.get()),
+            ("shard_deferred", self.common.metrics.shard_deferred.get()),
             ("flushed_segments", self.registry.backlog().segments as i64),
         ] {
-            self.metrics.queue_depth(queue).set(depth);
+            self.common.metrics.queue_depth(queue).set(depth);
         }
-        let abandoned = &self.metrics.query.abandoned_bytes;
+        let abandoned = &self.common.metrics.query.abandoned_bytes;
         abandoned.inc_by(self.searcher.abandoned_bytes().saturating_sub(abandoned.get()));
         // What the store holds may be copies of what others have stamped.
         let stamped_ms = self.newest_stamp_ms().max(self.floor_ms);
-        let ahead = stamped_ms.saturating_sub(self.clock.now().wall_ms);
-        self.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
-        &self.metrics
+        let ahead = stamped_ms.saturating_sub(self.common.clock.now().wall_ms);
+        self.common.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
+        &self.common.metrics
     }
 }
 

@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use engine::ingest::left_in_tail::sync_and_count;
 use engine::ingest::promises::NotOnDisk;
 use engine::ingest::stamp_mark::StampKeeper;
-use engine::node::doors::Doors;
 use engine::storage::OsStorage;
 use net::shard::Placement;
 use net::shard::inbox::Message;
 use net::shard::placement::Seat;
 
-use super::ground::{Grounds, records_not_found};
+use super::common::Common;
+use super::ground::records_not_found;
 use super::{Node, NodeError, store_work};
 
 /// How long what is cancelled at the deadline may take to put away what it has begun.
@@ -40,38 +40,38 @@ impl Node {
     pub(super) fn shut_down(self) -> Result<(), NodeError> {
         let start = Instant::now();
         let deadline = start + self.config.shutdown_timeout;
-        self.stopping.store(true, Ordering::Release);
+        self.common.stopping.store(true, Ordering::Release);
         // It is begun anew after the next start, and others need the time now.
         self.store.compaction.cancel.store(true, Ordering::Release);
         // Streams have no end of their own.
-        self.hub.stop();
+        self.common.hub.stop();
         let mut all_ended = join_until(self.follow_thread, deadline);
         all_ended &= self.control.stop(start + self.config.shutdown_timeout / HTTP_SHARE);
-        end_shards(&self.grounds, &self.doors, &self.placement);
-        let memory = &self.metrics.shard_memory_bytes;
+        end_shards(&self.common);
+        let memory = &self.common.metrics.shard_memory_bytes;
         let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
         let mut shards_ended = true;
         for shard in self.shards {
             shards_ended &= join_while(shard, || {
-                patience.lasts(memory.get(), self.doors.is_disk_failing(), Instant::now())
+                patience.lasts(memory.get(), self.common.doors.is_disk_failing(), Instant::now())
             });
         }
         // Everything that shards have sealed is flushed once the keeper has ended.
         self.keeper.stop();
         let keeper_ended = join_until(self.keeper_thread, deadline);
         all_ended &= shards_ended && keeper_ended;
-        if all_ended && !self.doors.is_ground_lost() {
-            all_ended &= close_stamps(&self.placement, self.stamps);
+        if all_ended && !self.common.doors.is_ground_lost() {
+            all_ended &= close_stamps(&self.common, self.stamps);
         }
-        self.store.stop.set();
+        self.common.work_ends.set();
         all_ended &= finish_store(&self.store, self.store_threads, deadline);
-        let (placement, directory) = (self.placement.clone(), self.config.ingest.path.clone());
+        let (placement, directory) =
+            (self.common.placement.clone(), self.config.ingest.path.clone());
         let not_on_disk = within(move || records_not_on_disk(&placement, &directory));
         all_ended &= not_on_disk.is_some();
-        let lost = not_on_disk.unwrap_or_else(|| unsynced_records(&self.placement));
-        let (seconds, waiting_bytes) =
-            (start.elapsed().as_secs_f64(), self.store.source.registry.backlog_bytes());
-        let look = move || records_not_found(&self.grounds, &self.store);
+        let lost = not_on_disk.unwrap_or_else(|| unsynced_records(&self.common.placement));
+        let (seconds, waiting_bytes) = (start.elapsed().as_secs_f64(), self.common.backlog_bytes());
+        let look = move || records_not_found(&self.common);
         let not_found = within_time(LOOK_PATIENCE, look);
         if !all_ended {
             // The process ends now, and with it the locks.
@@ -151,12 +151,12 @@ impl LastWord {
 }
 
 /// Has shards write out what they hold. Before that a look: it may come to be nowhere.
-fn end_shards(grounds: &Grounds, doors: &Doors, placement: &Placement) {
-    let grounds = grounds.clone();
-    if let Some(taken_away) = within(move || grounds.look()) {
-        doors.set_taken_away(taken_away);
+fn end_shards(common: &Arc<Common>) {
+    let looking = Arc::clone(common);
+    if let Some(taken_away) = within(move || looking.grounds.look()) {
+        common.doors.set_taken_away(taken_away);
     }
-    for seat in placement.seats() {
+    for seat in common.placement.seats() {
         seat.inbox.send(Message::ShutDown);
     }
 }
@@ -180,9 +180,8 @@ fn within_time<T: Send + 'static>(
 }
 
 /// The next life need not start ahead of the clock; says whether the disk let that be written in time.
-fn close_stamps(placement: &Placement, stamps: Arc<Mutex<StampKeeper>>) -> bool {
-    let stamped = placement.seats().iter().map(|seat| seat.stamped_ms.load(Ordering::Acquire));
-    let stamped_ms = stamped.max().unwrap_or(0);
+fn close_stamps(common: &Common, stamps: Arc<Mutex<StampKeeper>>) -> bool {
+    let stamped_ms = common.newest_stamped_ms();
     let closed =
         within(move || stamps.lock().unwrap_or_else(PoisonError::into_inner).close(stamped_ms));
     if let Some(Err(error)) = &closed {

@@ -7,13 +7,12 @@
 
 use engine::node::names;
 
+use super::common::Common;
 use super::disks::{Side, flag};
 use super::read_again::is_lost;
-use super::store_work::StoreParts;
 use crate::lock::{DirectoryLock, Ground, Lost};
 
 /// The ground of both sides, by [`Side`].
-#[derive(Clone)]
 pub(super) struct Grounds([Ground; 2]);
 
 impl Grounds {
@@ -49,7 +48,7 @@ fn words(side: Side, ground: &Ground, lost: Lost) -> String {
 }
 
 /// Records whose files are not where the next start will look for them.
-pub(super) fn records_not_found(grounds: &Grounds, store: &StoreParts) -> u64 {
-    let is_away = grounds.look().map(|words| words.is_some());
-    names::records_not_found(&store.node, &store.doors, is_away, &is_lost)
+pub(super) fn records_not_found(common: &Common) -> u64 {
+    let is_away = common.grounds.look().map(|words| words.is_some());
+    names::records_not_found(&common.node, &common.doors, is_away, &is_lost)
 }

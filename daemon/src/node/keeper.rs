@@ -4,7 +4,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,11 +12,10 @@ use engine::ingest::segment::Segment;
 use engine::node::keeper::{Effect, Event, Surroundings};
 use engine::pulse::Pulse;
 use engine::storage::{DiskWatch, Storage};
-use net::metrics::NodeMetrics;
+use net::shard::Keeper;
 use net::shard::inbox::Message;
-use net::shard::{Clock, Keeper, Placement};
 
-use super::ground::Grounds;
+use super::common::Common;
 use super::keeper_words;
 use super::lent;
 use crate::lock::Inode;
@@ -29,15 +27,11 @@ enum Job {
 
 /// What the keeper's thread works with.
 pub(super) struct KeeperParts {
+    pub(super) common: Arc<Common>,
     pub(super) keeper: engine::node::keeper::Keeper,
     pub(super) storage: Arc<dyn Storage>,
-    pub(super) placement: Placement,
-    pub(super) clock: Clock,
-    pub(super) metrics: Arc<NodeMetrics>,
-    pub(super) stopping: Arc<AtomicBool>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) disk: Arc<DiskWatch>,
-    pub(super) grounds: Grounds,
 }
 
 /// The shards' side.
@@ -90,13 +84,8 @@ struct Worker {
     direct_refused: bool,
 }
 
-/// What the keeper looks at: directories, names, and what shards have stamped.
-struct Around<'a> {
-    grounds: &'a Grounds,
-    placement: &'a Placement,
-}
-
-impl Surroundings for Around<'_> {
+/// Directories, names, and what shards have stamped.
+impl Surroundings for Common {
     fn ground(&self) -> [Option<String>; 2] {
         self.grounds.look()
     }
@@ -106,8 +95,7 @@ impl Surroundings for Around<'_> {
     }
 
     fn stamped_ms(&self) -> u64 {
-        let seats = self.placement.seats().iter();
-        seats.map(|seat| seat.stamped_ms.load(Ordering::Acquire)).max().unwrap_or(0)
+        self.newest_stamped_ms()
     }
 }
 
@@ -115,7 +103,7 @@ impl Worker {
     fn run(mut self) {
         let pulse = Arc::clone(&self.parts.pulse);
         loop {
-            let now_us = self.parts.clock.now().monotonic_us;
+            let now_us = self.parts.common.clock.now().monotonic_us;
             let pause = Duration::from_micros(self.parts.keeper.next_us().saturating_sub(now_us));
             let job = self.jobs.recv_timeout(pause);
             pulse.begin();
@@ -128,23 +116,23 @@ impl Worker {
             pulse.rest();
         }
         pulse.rest();
-        let KeeperParts { keeper, grounds, placement, clock, .. } = &mut self.parts;
-        keeper.end(clock.now(), &Around { grounds, placement });
+        let KeeperParts { keeper, common, .. } = &mut self.parts;
+        keeper.end(common.clock.now(), &**common);
         self.tell();
     }
 
     fn take(&mut self, event: Event) {
-        let KeeperParts { keeper, grounds, placement, clock, stopping, .. } = &mut self.parts;
-        if stopping.load(Ordering::Acquire) {
+        let KeeperParts { keeper, common, .. } = &mut self.parts;
+        if common.is_stopping() {
             keeper.note_stopping();
         }
-        keeper.take(event, clock.now(), &Around { grounds, placement });
+        keeper.take(event, common.clock.now(), &**common);
         self.tell();
     }
 
     fn turn(&mut self) {
-        let KeeperParts { keeper, grounds, placement, clock, .. } = &mut self.parts;
-        keeper.turn(clock.now(), &Around { grounds, placement });
+        let KeeperParts { keeper, common, .. } = &mut self.parts;
+        keeper.turn(common.clock.now(), &**common);
         self.tell();
         while let Some(effect) = self.parts.keeper.next_effect() {
             self.carry_out(effect);
@@ -153,12 +141,12 @@ impl Worker {
 
     fn tell(&mut self) {
         for happened in self.parts.keeper.take_happened() {
-            keeper_words::tell(&happened, &self.parts.metrics);
+            keeper_words::tell(&happened, &self.parts.common.metrics);
         }
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        let seats = self.parts.placement.seats();
+        let seats = self.parts.common.placement.seats();
         match effect {
             Effect::LostSegment(shard, id) => seats[shard].inbox.send(Message::LostSegment(id)),
             Effect::LostTail(shard) => seats[shard].inbox.send(Message::LostTail),
@@ -182,7 +170,7 @@ impl Worker {
         match opened {
             Ok((source, file, identity)) => {
                 let message = Message::Segment(Arc::clone(&segment), file.into());
-                self.parts.placement.seats()[shard].inbox.send(message);
+                self.parts.common.placement.seats()[shard].inbox.send(message);
                 Event::Lent { shard, segment, source, identity }
             }
             Err(error) => Event::NotLent { shard, segment, error },

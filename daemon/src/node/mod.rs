@@ -1,6 +1,6 @@
 //! The node: shards, keeper, store work, search and HTTP, wired together.
 //!
-//! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
+//! - [`common`]: what all parts share; [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them);
 //! - [`ground`]: whether the directories are those that were locked; [`disks`]: whether the disks do what they are told;
@@ -15,6 +15,7 @@
 //! takes what it can in the time it is given, then the process ends.
 
 mod backend;
+mod common;
 mod control;
 mod data;
 mod disks;
@@ -48,29 +49,27 @@ use engine::caches::Caches;
 use engine::headroom::HeadroomLimits;
 use engine::ingest::stamp_mark::StampKeeper;
 use engine::node::compacting::CompactingOptions;
-use engine::node::doors::Doors;
-use engine::node::draining::Draining;
 use engine::node::gathering::GatheringOptions;
 use engine::node::keeper::{Keeper, KeeperOptions, SpaceParts};
 use engine::node::local_ingest::LocalIngest;
 use engine::search::{Overseer, Searcher, SearcherOptions};
-use engine::storage::{OsStorage, Storage};
+use engine::storage::OsStorage;
 use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use engine::store::writer::WriterOptions;
-use net::follow::Hub;
 use net::http::{HttpOptions, Reserve};
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
-use net::shard::{Clock, Placement};
+use net::shard::Clock;
 
 use self::backend::NodeBackend;
+use self::common::{Common, Foundation};
 use self::data::{Data, DataError};
 use self::disks::{Disks, Side};
 use self::ground::Grounds;
 use self::listeners::{ListenError, Listeners};
-use self::store_work::{StopFlag, StoreParts};
-use self::vitals::{LOOK_EVERY, Role, Vitals};
+use self::store_work::StoreParts;
+use self::vitals::{LOOK_EVERY, Role};
 use crate::config::{NodeConfig, RETAIN_PARTS};
 use crate::lock::DirectoryLock;
 
@@ -158,13 +157,8 @@ pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     let reserve = Reserve::take();
     crate::signals::survive_others(true).map_err(|e| NodeError::Resources("signal handlers", e))?;
     let cores = host::cores(config.cores);
-    let connections = host::Connections {
-        ingest: config.ingest.connections_max,
-        http: config.http.connections_max,
-    };
-    let (shards, gathers) = (cores.len(), config.store.segment_consumers);
-    let wanted = host::Wanted { connections, shards, gathers };
-    let (descriptors, advice) = host::descriptors(&wanted).map_err(NodeError::Descriptors)?;
+    let (descriptors, advice) =
+        host::descriptors(&wanted(&config, cores.len())).map_err(NodeError::Descriptors)?;
     if let Some(advice) = advice {
         tracing::warn!("{advice}");
     }
@@ -185,6 +179,15 @@ pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
     Node::start(Base { config, cores, disks, metrics, data, listeners, reserve })?.run()
 }
 
+/// Who shares the process's descriptors.
+fn wanted(config: &NodeConfig, shards: usize) -> host::Wanted {
+    let connections = host::Connections {
+        ingest: config.ingest.connections_max,
+        http: config.http.connections_max,
+    };
+    host::Wanted { connections, shards, gathers: config.store.segment_consumers }
+}
+
 /// What a node is started on.
 struct Base {
     config: NodeConfig,
@@ -199,9 +202,7 @@ struct Base {
 /// A running node.
 struct Node {
     config: NodeConfig,
-    placement: Placement,
-    stopping: Arc<AtomicBool>,
-    hub: Hub,
+    common: Arc<Common>,
     follow_thread: JoinHandle<()>,
     control: control::Control,
     shards: Vec<JoinHandle<()>>,
@@ -209,15 +210,10 @@ struct Node {
     keeper_thread: JoinHandle<()>,
     store: StoreParts,
     store_threads: Vec<JoinHandle<()>>,
-    metrics: Arc<NodeMetrics>,
-    clock: Clock,
-    doors: Arc<Doors>,
-    vitals: Arc<Vitals>,
     overseer: Option<Overseer>,
     stamps: Arc<Mutex<StampKeeper>>,
     endings: Receiver<Ending>,
     locks: [DirectoryLock; 2],
-    grounds: Grounds,
 }
 
 /// Search on as many threads, which let shards go first.
@@ -231,7 +227,15 @@ impl Node {
     fn start(base: Base) -> Result<Self, NodeError> {
         let Base { config, cores, disks, metrics, mut data, listeners, reserve } = base;
         let (ended, endings) = channel();
-        let common = Common::start(cores.len(), disks, metrics)?;
+        let foundation = Foundation {
+            node: data.node.clone(),
+            grounds: Grounds::of(&data.locks),
+            disks,
+            metrics,
+            backlog_max_bytes: config.ingest.backlog_max_bytes,
+            descriptors: wanted(&config, cores.len()),
+        };
+        let common = Arc::new(Common::start(cores.len(), foundation)?);
         let (floor_ms, ceiling) = {
             let stamps = data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner);
             common.doors.set_unmarked(!stamps.is_started());
@@ -242,28 +246,24 @@ impl Node {
         let store = store_parts(&config, &data, &common);
         let store_threads = store_work::spawn(config.store.segment_consumers, &store)
             .map_err(refused("a thread"))?;
-        let searcher = searcher(cores.len(), &data.store.catalogue.directory().caches)
-            .map_err(refused("a thread"))?;
+        let caches = &data.store.catalogue.directory().caches;
+        read_again::spawn(Arc::clone(&common), Arc::clone(caches)).map_err(refused("a thread"))?;
+        let searcher = searcher(cores.len(), caches).map_err(refused("a thread"))?;
         common.watch(&searcher);
         let overseer = searcher.overseer();
         let metrics = Arc::clone(&common.metrics);
         let follow_thread =
             common.hub.spawn(metrics, host::yield_to_shards).map_err(refused("a thread"))?;
-        let backend = backend(&config, &data, &common, searcher, &store.replicas_missing);
+        let backend = backend(&config, &data, &common, searcher);
         listeners.tell(&config);
         let wiring = shards::Wiring {
+            common: &common,
             config: &config,
             cores: &cores,
             floor_ms,
             ceiling,
             side: &data.ingest,
             keeper: Arc::clone(&keeper),
-            placement: common.placement.clone(),
-            gate: common.doors.gate(),
-            hub: common.hub.clone(),
-            metrics: Arc::clone(&common.metrics),
-            clock: common.clock,
-            disks: &common.disks,
         };
         // Before anybody can connect: who hears an answer may send a signal.
         stop_signals::spawn(ended.clone()).map_err(refused("the signals thread"))?;
@@ -275,9 +275,7 @@ impl Node {
         data.locks.iter_mut().for_each(DirectoryLock::keep);
         Ok(Self {
             config,
-            placement: common.placement,
-            stopping: common.stopping,
-            hub: common.hub,
+            common,
             follow_thread,
             control,
             shards,
@@ -285,14 +283,9 @@ impl Node {
             keeper_thread,
             store,
             store_threads,
-            metrics: common.metrics,
-            clock: common.clock,
-            doors: common.doors,
-            vitals: common.vitals,
             overseer,
             stamps: data.ingest.stamps,
             endings,
-            grounds: Grounds::of(&data.locks),
             locks: data.locks,
         })
     }
@@ -317,21 +310,21 @@ impl Node {
     fn wait(&self, supervisor: &mut notify::Supervisor) -> Result<Ending, RecvTimeoutError> {
         let interval = supervisor.watchdog_interval();
         let pause = interval.map_or(LOOK_EVERY, |interval| interval.min(LOOK_EVERY));
-        let (mut before, mut fed) = (self.metrics.turns(), Instant::now());
+        let (mut before, mut fed) = (self.common.metrics.turns(), Instant::now());
         loop {
             match self.endings.recv_timeout(pause) {
                 Err(RecvTimeoutError::Timeout) => {}
                 ended => return ended,
             }
             supervisor.tell_again();
-            self.vitals.look(self.clock.now().monotonic_us / 1000, &self.metrics);
+            self.common.vitals.look(self.common.now_ms(), &self.common.metrics);
             self.overseer.iter().for_each(hanging::look);
             if interval.is_none_or(|interval| fed.elapsed() < interval) {
                 continue;
             }
-            let now = self.metrics.turns();
+            let now = self.common.metrics.turns();
             let all_turn = before.iter().zip(&now).all(|(before, now)| before != now);
-            if all_turn && !self.vitals.is_failing() {
+            if all_turn && !self.common.vitals.is_failing() {
                 supervisor.tell_alive();
             }
             (before, fed) = (now, Instant::now());
@@ -339,61 +332,12 @@ impl Node {
     }
 }
 
-/// What the parts of a node have in common.
-struct Common {
-    placement: Placement,
-    doors: Arc<Doors>,
-    hub: Hub,
-    stopping: Arc<AtomicBool>,
-    /// No new records until a restart.
-    draining: Draining,
-    clock: Clock,
-    metrics: Arc<NodeMetrics>,
-    vitals: Arc<Vitals>,
-    disks: Arc<Disks>,
-}
-
 /// What the system was asked for when it refused.
 fn refused(what: &'static str) -> impl Fn(io::Error) -> NodeError {
     move |error| NodeError::Resources(what, error)
 }
 
-impl Common {
-    /// With the threads that watch the disks.
-    fn start(shards: usize, disks: Disks, metrics: Arc<NodeMetrics>) -> Result<Self, NodeError> {
-        let placement = Placement::new(shards).map_err(refused("an event descriptor"))?;
-        let common = Self {
-            hub: Hub::new(placement.clone()),
-            placement,
-            doors: Arc::default(),
-            stopping: Arc::default(),
-            draining: Draining::default(),
-            clock: disks.clock(),
-            metrics,
-            vitals: Arc::default(),
-            disks: Arc::new(disks),
-        };
-        let storage = Arc::new(OsStorage) as Arc<dyn Storage>;
-        common
-            .disks
-            .spawn(&storage, &common.doors, &common.metrics)
-            .map_err(refused("a thread"))?;
-        Ok(common)
-    }
-
-    /// Watches the threads whose pulses are made elsewhere.
-    fn watch(&self, searcher: &Searcher) {
-        for (number, seat) in self.placement.seats().iter().enumerate() {
-            self.vitals.watch(format!("shard-{number}"), Role::Shard, Arc::clone(&seat.pulse));
-        }
-        for (number, pulse) in searcher.pulses().iter().enumerate() {
-            self.vitals.watch(format!("scan-{number}"), Role::Scan, Arc::clone(pulse));
-        }
-        self.vitals.watch("follow", Role::Follow, self.hub.pulse());
-    }
-}
-
-fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::KeeperParts {
+fn keeper_parts(config: &NodeConfig, data: &Data, common: &Arc<Common>) -> keeper::KeeperParts {
     let options = data.ingest.registry.options();
     let directories = [&options.directory, &config.store.path];
     let device = |path: &Path| std::fs::metadata(path).map(|data| data.dev()).ok();
@@ -419,46 +363,30 @@ fn keeper_parts(config: &NodeConfig, data: &Data, common: &Common) -> keeper::Ke
     keeper::KeeperParts {
         keeper: Keeper::new(&data.ingest, Arc::clone(&common.doors), keeper_options),
         storage: Arc::clone(&options.storage),
-        placement: common.placement.clone(),
-        clock: common.clock,
-        metrics: Arc::clone(&common.metrics),
-        stopping: Arc::clone(&common.stopping),
+        common: Arc::clone(common),
         pulse: common.vitals.pulse("keeper", Role::Keeper),
         disk: common.disks.watch(Side::Ingest),
-        grounds: Grounds::of(&data.locks),
     }
 }
 
 fn backend(
     config: &NodeConfig,
     data: &Data,
-    common: &Common,
+    common: &Arc<Common>,
     searcher: Searcher,
-    replicas_missing: &Arc<AtomicBool>,
 ) -> NodeBackend {
     let (ingester, floor_ms) = {
         let stamps = data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         (stamps.ingester(), stamps.floor_ms())
     };
     NodeBackend {
-        placement: common.placement.clone(),
-        node: data.node.clone(),
+        common: Arc::clone(common),
         registry: Arc::clone(&data.ingest.registry),
         catalogue: Arc::clone(&data.store.catalogue),
         ingester,
         searcher,
-        hub: common.hub.clone(),
-        metrics: Arc::clone(&common.metrics),
-        doors: Arc::clone(&common.doors),
-        clock: common.clock,
         record_size_max: config.ingest.max_record_size_bytes,
-        backlog_max_bytes: config.ingest.backlog_max_bytes,
-        newest_at_start_ms: data.node.newest_ms,
         floor_ms,
-        replicas_missing: Arc::clone(replicas_missing),
-        vitals: Arc::clone(&common.vitals),
-        stopping: Arc::clone(&common.stopping),
-        draining: common.draining.clone(),
         next_shard: AtomicUsize::new(0),
     }
 }
@@ -478,16 +406,8 @@ fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
     }
 }
 
-fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts {
-    let descriptors = host::Wanted {
-        connections: host::Connections {
-            ingest: config.ingest.connections_max,
-            http: config.http.connections_max,
-        },
-        shards: common.placement.seats().len(),
-        gathers: config.store.segment_consumers,
-    };
-    let share = descriptors.segments_now();
+fn store_parts(config: &NodeConfig, data: &Data, common: &Arc<Common>) -> StoreParts {
+    let share = common.descriptors.segments_now();
     let limits = GatherLimits {
         target_bytes: config.store.segment_target_size_bytes,
         target_age_ms: config.store.segment_target_age.as_millis() as u64,
@@ -502,15 +422,13 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
     };
     let pause_ms = config.store.segment_delay.as_millis() as u64;
     StoreParts {
-        node: data.node.clone(),
-        descriptors,
+        common: Arc::clone(common),
         source: Arc::new(LocalIngest::new(
             Arc::clone(&data.ingest.registry),
             common.draining.clone(),
         )),
         catalogue: Arc::clone(&data.store.catalogue),
         gathering: GatheringOptions { limits, writer, pause_ms },
-        doors: Arc::clone(&common.doors),
         compaction: CompactingOptions {
             limits: compaction_limits(config, share.compaction_inputs),
             writer,
@@ -518,13 +436,7 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Common) -> StoreParts 
             cancel: Arc::default(),
         },
         retention: expiry::limits(&config.store),
-        backlog_max_bytes: config.ingest.backlog_max_bytes,
-        metrics: Arc::clone(&common.metrics),
-        clock: common.clock,
-        replicas_missing: Arc::new(AtomicBool::new(false)),
-        stop: Arc::new(StopFlag::default()),
         cancel: Arc::new(AtomicBool::new(false)),
-        vitals: Arc::clone(&common.vitals),
     }
 }
 

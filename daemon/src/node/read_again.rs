@@ -9,28 +9,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use engine::caches::Caches;
 use engine::node::names::LostSegments;
 use engine::node::reading_again::{Happened, ReadingAgain};
 use net::metrics::NodeMetrics;
 
+use super::common::Common;
 use super::data::tell_damage;
 use super::disks::flag;
-use super::store_work::StoreParts;
 use crate::lock::is_absence;
 
-/// Starts it.
-pub(super) fn spawn(parts: StoreParts) -> io::Result<JoinHandle<()>> {
+/// Starts it. Nobody waits for its end: a read that hangs must not keep the node from stopping.
+pub(super) fn spawn(common: Arc<Common>, caches: Arc<Caches>) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("read-again".into()).spawn(move || {
-        let doors = Arc::clone(&parts.doors);
-        let mut reading = ReadingAgain::start(&parts.node, doors, parts.now_ms());
+        let doors = Arc::clone(&common.doors);
+        let mut reading = ReadingAgain::start(&common.node, doors, common.now_ms());
         loop {
-            let caches = &parts.catalogue.directory().caches;
-            caches.set_segments_open_max(parts.descriptors.segments_now().kept);
-            if parts.stop.wait(parts.until(reading.next_ms())) {
+            caches.set_segments_open_max(common.descriptors.segments_now().kept);
+            if common.work_ends.wait(common.until(reading.next_ms())) {
                 return;
             }
-            for happened in reading.turn(parts.clock.now(), &is_lost) {
-                tell(&happened, &parts.metrics);
+            for happened in reading.turn(common.clock.now(), &is_lost) {
+                tell(&happened, &common.metrics);
             }
         }
     })

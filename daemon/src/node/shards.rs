@@ -13,12 +13,11 @@ use engine::ingest::topics::TopicChoice;
 use engine::node::IngestSide;
 use engine::ulid::PART_MAX;
 use net::budget::PerAddress;
-use net::follow::Hub;
-use net::metrics::NodeMetrics;
-use net::shard::{Clock, Gate, Keeper, Placement, ShardParts};
+use net::shard::{Keeper, ShardParts};
 
+use super::common::Common;
 use super::data::random_seed;
-use super::disks::{Disks, Side};
+use super::disks::Side;
 use super::keeper::KeeperHandle;
 use super::{Ending, Endings};
 use crate::config::{NodeConfig, TopicMode};
@@ -26,6 +25,7 @@ use crate::lock::Inode;
 
 /// What all shards have in common.
 pub(super) struct Wiring<'a> {
+    pub(super) common: &'a Common,
     pub(super) config: &'a NodeConfig,
     pub(super) cores: &'a [usize],
     /// No stamp is below it, ms.
@@ -33,12 +33,6 @@ pub(super) struct Wiring<'a> {
     pub(super) ceiling: Ceiling,
     pub(super) side: &'a IngestSide,
     pub(super) keeper: Arc<KeeperHandle>,
-    pub(super) placement: Placement,
-    pub(super) gate: Gate,
-    pub(super) hub: Hub,
-    pub(super) metrics: Arc<NodeMetrics>,
-    pub(super) clock: Clock,
-    pub(super) disks: &'a Disks,
 }
 
 /// A shard's tail file at its full length, so that writing to it needs no space later. Without one
@@ -77,6 +71,7 @@ pub(super) fn spawn(
     };
     let topics = wiring.side.topics(wiring.config.ingest.topics_max, own);
     let addresses = PerAddress::new(wiring.config.ingest.connections_per_address_max);
+    let common = wiring.common;
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
         let tail = open_tail(&wiring.side.registry, &wiring.keeper, index);
@@ -105,12 +100,12 @@ pub(super) fn spawn(
             connections_max: wiring.config.ingest.connections_max,
             addresses: addresses.clone(),
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
-            placement: wiring.placement.clone(),
-            gate: wiring.gate.clone(),
-            hub: wiring.hub.clone(),
-            metrics: Arc::clone(&wiring.metrics),
-            clock: wiring.clock,
-            disk: wiring.disks.watch(Side::Ingest),
+            placement: common.placement.clone(),
+            gate: common.doors.gate(),
+            hub: common.hub.clone(),
+            metrics: Arc::clone(&common.metrics),
+            clock: common.clock,
+            disk: common.disks.watch(Side::Ingest),
         };
         let endings = endings.clone();
         threads.push(net::shard::spawn(parts, move |result| {

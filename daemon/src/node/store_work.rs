@@ -11,9 +11,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use engine::node::Node;
 use engine::node::compacting::{Compacting, CompactingOptions, Happened};
-use engine::node::doors::Doors;
 use engine::node::expiring::Expiring;
 use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
 use engine::node::local_ingest::LocalIngest;
@@ -24,12 +22,11 @@ use engine::store::compaction_run::CompactionError;
 use engine::store::gather::{GatherLimits, GatherState};
 use engine::store::retention::RetentionLimits;
 use net::metrics::NodeMetrics;
-use net::shard::Clock;
 
+use super::common::Common;
 use super::data::tell_damage;
 use super::expiry;
-use super::host::Wanted;
-use super::vitals::{Role, Vitals};
+use super::vitals::Role;
 
 /// Time between looks while a directory is taken away.
 const GROUND_PAUSE: Duration = Duration::from_millis(500);
@@ -59,79 +56,49 @@ impl StopFlag {
 /// What gathering and compaction work with.
 #[derive(Clone)]
 pub(super) struct StoreParts {
-    pub(super) node: Node,
-    /// Who shares the process's descriptors.
-    pub(super) descriptors: Wanted,
+    pub(super) common: Arc<Common>,
     pub(super) source: Arc<LocalIngest>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) gathering: GatheringOptions,
-    pub(super) doors: Arc<Doors>,
     pub(super) compaction: CompactingOptions,
     pub(super) retention: RetentionLimits,
-    pub(super) backlog_max_bytes: u64,
-    pub(super) metrics: Arc<NodeMetrics>,
-    pub(super) clock: Clock,
-    pub(super) replicas_missing: Arc<AtomicBool>,
-    pub(super) stop: Arc<StopFlag>,
     /// Ends gathering between two chunks.
     pub(super) cancel: Arc<AtomicBool>,
-    pub(super) vitals: Arc<Vitals>,
-}
-
-impl StoreParts {
-    fn load(&self) -> Load {
-        Load {
-            pauses: self.metrics.ingest.pauses.get(),
-            backlog_bytes: self.source.registry.backlog_bytes(),
-            backlog_max_bytes: self.backlog_max_bytes,
-        }
-    }
-
-    pub(super) fn now_ms(&self) -> u64 {
-        self.clock.now().monotonic_us / 1000
-    }
-
-    /// Time until then.
-    pub(super) fn until(&self, next_ms: u64) -> Duration {
-        Duration::from_millis(next_ms.saturating_sub(self.now_ms()))
-    }
 }
 
 /// Starts the gathering threads and the compaction thread.
 pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<JoinHandle<()>>> {
     let gathers = (0..consumers).map(|number| spawn_gather(number, parts.clone()));
-    let threads = gathers.chain([spawn_compaction(parts.clone())]).collect();
-    // Nobody waits for its end: a read that hangs must not keep the node from stopping.
-    super::read_again::spawn(parts.clone())?;
-    threads
+    gathers.chain([spawn_compaction(parts.clone())]).collect()
 }
 
 fn spawn_compaction(parts: StoreParts) -> io::Result<JoinHandle<()>> {
-    let pulse = parts.vitals.pulse("compact", Role::Compaction);
+    let common = Arc::clone(&parts.common);
+    let pulse = common.vitals.pulse("compact", Role::Compaction);
     std::thread::Builder::new().name("compact".into()).spawn(move || {
-        let clock = || parts.clock.now();
-        let mut expiring = Expiring::start(&parts.node, parts.retention, clock());
+        let clock = || common.clock.now();
+        let mut expiring = Expiring::start(&common.node, parts.retention, clock());
         let mut compacting = Compacting::start(
             Arc::clone(&parts.catalogue),
             parts.compaction.clone(),
-            parts.now_ms(),
+            common.now_ms(),
         );
-        while !parts.stop.wait(parts.until(compacting.next_ms())) {
-            if parts.doors.is_ground_lost() {
-                parts.stop.wait(GROUND_PAUSE);
+        while !common.work_ends.wait(common.until(compacting.next_ms())) {
+            if common.doors.is_ground_lost() {
+                common.work_ends.wait(GROUND_PAUSE);
                 continue;
             }
             pulse.begin();
             // Before compaction, so that it merges nothing that has expired.
             if let Some(turn) = expiring.as_mut().and_then(|expiring| expiring.turn(clock())) {
-                expiry::tell(&turn, &parts.metrics);
+                expiry::tell(&turn, &common.metrics);
             }
             pulse.begin();
-            let happened = compacting.turn(&clock, parts.doors.compaction_bytes(), parts.load());
+            let happened = compacting.turn(&clock, common.doors.compaction_bytes(), common.load());
             for happened in &happened {
-                tell_compaction(happened, &parts.metrics);
+                tell_compaction(happened, &common.metrics);
             }
-            parts.metrics.store.compact_wanted_bytes.set(compacting.wanted_bytes() as i64);
+            common.metrics.store.compact_wanted_bytes.set(compacting.wanted_bytes() as i64);
             pulse.rest();
         }
     })
@@ -179,26 +146,27 @@ fn tell_compaction(happened: &Happened, metrics: &NodeMetrics) {
 
 fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> {
     let name = format!("gather-{number}");
-    let pulse = parts.vitals.pulse(&*name, Role::Gather);
+    let common = Arc::clone(&parts.common);
+    let pulse = common.vitals.pulse(&*name, Role::Gather);
     std::thread::Builder::new().name(name).spawn(move || {
         let mut gathering = parts.gathering(parts.gathering);
         loop {
             // What is under way comes to its end, unless it is cancelled.
-            let is_stopping = parts.stop.wait(parts.until(gathering.next_ms()));
+            let is_stopping = common.work_ends.wait(common.until(gathering.next_ms()));
             if is_stopping && !gathering.is_busy() {
                 return;
             }
-            if !gathering.is_busy() && parts.doors.is_ground_lost() {
-                parts.stop.wait(parts.delay());
+            if !gathering.is_busy() && common.doors.is_ground_lost() {
+                common.work_ends.wait(parts.delay());
                 continue;
             }
             pulse.begin();
-            parts.gather(&mut gathering, &|| parts.load());
+            parts.gather(&mut gathering, &|| common.load());
             if !gathering.is_busy() {
                 pulse.rest();
             }
             let missing = gathering.state() == GatherState::ReplicasMissing;
-            if parts.replicas_missing.swap(missing, Ordering::AcqRel) != missing && missing {
+            if common.replicas_missing.swap(missing, Ordering::AcqRel) != missing && missing {
                 tracing::warn!(
                     "replicas are missing: --store.segment-replication-factor is larger than the \
                      number of stores, so records stay on the ingest side; queries are answered \
@@ -212,7 +180,7 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
 impl StoreParts {
     fn gathering(&self, options: GatheringOptions) -> Gathering {
         let (source, catalogue) = (Arc::clone(&self.source), Arc::clone(&self.catalogue));
-        Gathering::start(source, catalogue, options, self.now_ms())
+        Gathering::start(source, catalogue, options, self.common.now_ms())
     }
 
     fn delay(&self) -> Duration {
@@ -224,10 +192,10 @@ impl StoreParts {
         if self.cancel.load(Ordering::Acquire) {
             gathering.cancel();
         }
-        let now = self.clock.now();
+        let now = self.common.clock.now();
         let happened = gathering.turn(now, load);
         for happened in &happened {
-            tell_gather(happened, &self.metrics);
+            tell_gather(happened, &self.common.metrics);
         }
         gathering.next_ms() <= now.monotonic_us / 1000
     }
@@ -279,7 +247,7 @@ fn tell_gather(happened: &Gathered, metrics: &NodeMetrics) {
 pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
     let limits = GatherLimits { target_bytes: 1, target_age_ms: 0, ..parts.gathering.limits };
     let mut gathering = parts.gathering(GatheringOptions { limits, ..parts.gathering });
-    let may_go_on = || Instant::now() < deadline && !parts.doors.is_ground_lost();
+    let may_go_on = || Instant::now() < deadline && !parts.common.doors.is_ground_lost();
     while gathering.is_busy() || may_go_on() {
         // No shard needs the disk any more.
         if !parts.gather(&mut gathering, &Load::default) {
@@ -290,10 +258,10 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
 
 /// Lets go of the files of everything that is stored or replaced, now that nobody reads it.
 pub(super) fn let_go_of_files(parts: &StoreParts) {
-    if parts.doors.is_ground_lost() {
+    if parts.common.doors.is_ground_lost() {
         return;
     }
-    for error in parts.source.registry.tidy(parts.clock.now().wall_ms) {
+    for error in parts.source.registry.tidy(parts.common.clock.now().wall_ms) {
         tracing::error!("{error}");
     }
     parts.catalogue.remove_replaced();
