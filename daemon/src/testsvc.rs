@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use engine::random::Random;
 use jiff::Timestamp;
 
 use crate::exit::Exit;
@@ -97,17 +98,15 @@ fn push_record(out: &mut Vec<u8>, config: &TestServiceConfig, now: Timestamp, nu
     let end = out.len() + config.size_bytes - 1;
     // Writing to a Vec cannot fail.
     let _ = write!(out, "{now:.0} {} {number:0NUMBER_LEN$} ", config.id);
-    // splitmix64, <https://prng.di.unimi.it/splitmix64.c>: the padding depends on the number only.
-    let mut state = number;
+    // The padding depends on the number only.
+    let mut random = Random::new(number);
     let mut bits = 0_u64;
     let mut left = 0;
     let mut column = 0;
     let word_len = 5 + (number % 15) as usize;
     while out.len() < end {
         if left == 0 {
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            bits = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            bits = random.next_u64();
             left = 12;
         }
         let last = out.len() + 1 == end;

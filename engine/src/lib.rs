@@ -35,6 +35,7 @@ pub mod limits;
 pub mod node;
 mod open_cache;
 pub mod pulse;
+pub mod random;
 pub mod restore;
 pub mod run_table;
 pub mod search;

@@ -34,7 +34,7 @@ pub(crate) const fn derive(seed: u64, index: u64) -> u64 {
     splitmix(seed.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
 }
 
-/// The finaliser of splitmix64, <https://prng.di.unimi.it/splitmix64.c>.
+/// The finaliser of splitmix64 (`engine::random` has it too, which this program knows nothing of), <https://prng.di.unimi.it/splitmix64.c>.
 const fn splitmix(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

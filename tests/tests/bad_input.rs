@@ -80,7 +80,7 @@ fn foreign_origins_and_broken_bodies_are_refused() {
 #[test]
 fn random_bytes_on_every_port_harm_nobody() {
     let (_directory, node) = node();
-    let mut random = Random(99);
+    let mut random = Random::new(99);
     for round in 0..60 {
         let len = 1 + random.below(3000) as usize;
         let garbage: Vec<u8> = (0..len).map(|_| random.next_u64() as u8).collect();

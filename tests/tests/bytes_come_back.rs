@@ -84,7 +84,7 @@ fn mixed_lines(random: &mut Random, bytes: usize) -> Vec<u8> {
 fn senders_in_bulk_are_received_into_the_frame_and_come_back_whole() {
     let (_directory, node) = node();
     let send_bulk = |seed: u64, mut stream: Acknowledged| {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut sent = Vec::new();
         let mut send = |stream: &mut Acknowledged, text: &[u8]| {
             stream.send(text).unwrap();
@@ -141,7 +141,7 @@ fn lines_in_tiny_pieces_from_many_senders_are_whole() {
         .map(|s| {
             let port = node.fast;
             std::thread::spawn(move || {
-                let mut random = Random(s);
+                let mut random = Random::new(s);
                 let mut text = Vec::new();
                 for i in 0..500 {
                     writeln!(text, "sender {s} line {i} {:x}", random.next_u64()).unwrap();

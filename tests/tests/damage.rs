@@ -26,7 +26,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 /// About 200 blocks of store segments and a few frames that only a kill left behind.
 fn prepare(directory: &Path) -> HashSet<Vec<u8>> {
     let node = Node::start(directory, &[]);
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut all = HashSet::new();
     for round in 0..3 {
         let mut text = String::new();
@@ -49,7 +49,7 @@ fn prepare(directory: &Path) -> HashSet<Vec<u8>> {
 fn thirty_random_flips_and_cuts_cost_only_what_they_hit() {
     let original = tempfile::tempdir().unwrap();
     let sent = prepare(original.path());
-    let mut random = Random(2026);
+    let mut random = Random::new(2026);
     let (mut told, mut lost_runs) = (0, 0);
     for case in 0..30 {
         let copy = tempfile::tempdir().unwrap();

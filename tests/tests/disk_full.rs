@@ -31,7 +31,7 @@ const LINES_AT_A_TIME: u64 = 50;
 
 /// What nobody can compress, and the test can make again.
 fn line(sender: usize, number: u64) -> String {
-    let mut random = Random((sender as u64) << 40 | number);
+    let mut random = Random::new((sender as u64) << 40 | number);
     let noise = (0..1000).map(|_| char::from(b'!' + random.below(94) as u8));
     format!("{sender} {number} {}\n", noise.collect::<String>())
 }

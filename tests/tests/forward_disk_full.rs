@@ -11,7 +11,7 @@ use tests::{http, skipped, wait_until};
 
 /// What nobody can compress, and the test can make again.
 fn line(number: u64) -> String {
-    let mut random = Random(number << 8 | 1);
+    let mut random = Random::new(number << 8 | 1);
     let noise = (0..2000).map(|_| char::from(b'!' + random.below(94) as u8));
     format!("{number} {}\n", noise.collect::<String>())
 }

@@ -215,7 +215,7 @@ fn garbage_is_answered_with_400_or_taken_as_lines_and_harms_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &["--http.idle-timeout", "1s"]);
     let held = Held::of(&node);
-    let mut random = Random(99);
+    let mut random = Random::new(99);
     for round in 0..60 {
         let mut garbage: Vec<u8> = Vec::new();
         if round % 2 == 0 {

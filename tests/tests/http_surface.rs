@@ -224,7 +224,7 @@ fn replays_of_long_records_hold_none_of_them() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &["--ingest.max-record-size", "16MiB"]);
     // Text that nothing compresses, so that it lies in maps and what is counted is the stream's.
-    let mut random = tests::lines::Random(3);
+    let mut random = tests::lines::Random::new(3);
     let mut record: Vec<u8> =
         (0..(16 << 20) / 8).flat_map(|_| random.below(u64::MAX).to_le_bytes()).collect();
     record.pop();

@@ -47,12 +47,17 @@ impl Ledger {
 
 fn batch(sender: usize, life: usize, number: u64, random: &mut Random) -> Vec<String> {
     (0..1 + random.below(20))
-        .map(|i| format!("sender {sender} life {life} batch {number} line {i} {:x}", random.0))
+        .map(|i| {
+            format!(
+                "sender {sender} life {life} batch {number} line {i} {:x}",
+                random.clone().next_u64()
+            )
+        })
         .collect()
 }
 
 fn send_over_tcp(node: &Node, sender: usize, life: usize, ledger: &Mutex<Ledger>) {
-    let mut random = Random((sender * 1000 + life) as u64);
+    let mut random = Random::new((sender * 1000 + life) as u64);
     let Ok(mut connection) = Acknowledged::connect(node.durable) else { return };
     let mut records = 0;
     for number in 0.. {
@@ -68,7 +73,7 @@ fn send_over_tcp(node: &Node, sender: usize, life: usize, ledger: &Mutex<Ledger>
 }
 
 fn send_over_http(node: &Node, sender: usize, life: usize, ledger: &Mutex<Ledger>) {
-    let mut random = Random((sender * 1000 + life) as u64);
+    let mut random = Random::new((sender * 1000 + life) as u64);
     for number in 0.. {
         let lines = batch(sender, life, number, &mut random);
         ledger.lock().unwrap().note_sent(&lines);
@@ -91,7 +96,7 @@ fn one_life(directory: &Path, life: usize, ledger: &Mutex<Ledger>) {
     if life % 10 == 9 {
         ledger.lock().unwrap().check(&node.all_lines(), life);
     }
-    let mut random = Random(life as u64);
+    let mut random = Random::new(life as u64);
     let goal = ledger.lock().unwrap().acknowledged.len() + 20 + random.below(400) as usize;
     std::thread::scope(|scope| {
         for sender in 0..3 {

@@ -124,7 +124,7 @@ fn odd_bytes_are_found_as_rg_finds_them() {
         b"WARNING",
         b"\xf0\x9f\x98\x80",
     ];
-    let mut random = Random(15);
+    let mut random = Random::new(15);
     let mut corpus = Vec::new();
     for _ in 0..40_000 {
         corpus.extend_from_slice(pieces[random.below(pieces.len() as u64) as usize]);

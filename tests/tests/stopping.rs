@@ -25,7 +25,7 @@ const LINES: usize = 200_000;
 /// A node with a backlog of 26 MB that nobody gathers before it stops, all of it synced.
 fn with_a_backlog(directory: &Path, flags: &[&str]) -> Node {
     let node = Node::start(directory, &[&SLOW, flags].concat());
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut text = String::new();
     for number in 0..LINES {
         let words: Vec<String> =

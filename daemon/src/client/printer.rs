@@ -7,6 +7,7 @@
 
 use std::io::{self, Write};
 
+use engine::search::format::rfc3339;
 use engine::ulid::{ULID_TEXT_LEN, Ulid};
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -190,9 +191,7 @@ pub(crate) fn escape(out: &mut Vec<u8>, text: &[u8]) {
 /// The time in a ULID's text, RFC 3339; `-` when it is none.
 fn time_of(ulid: &[u8]) -> String {
     let id: Option<Ulid> = std::str::from_utf8(ulid).ok().and_then(|text| text.parse().ok());
-    let ms = id.and_then(|id| i64::try_from(id.ms()).ok());
-    let time = ms.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(|| "-".to_owned(), |time| format!("{time:.3}"))
+    id.map_or_else(|| "-".to_owned(), |id| rfc3339(id.ms()))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::random::split_mix;
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
 /// Up to where the clock is followed, and how far the shards have come; shared by all shards of a node.
@@ -115,14 +116,6 @@ impl Stamper {
     pub const fn newest_ms(&self) -> u64 {
         self.last_ms
     }
-}
-
-/// One step of SplitMix64 (Steele, Lea, Flood 2014): a bijection whose outputs look random.
-pub(super) const fn split_mix(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

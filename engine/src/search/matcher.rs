@@ -231,7 +231,7 @@ mod tests {
         fn searching_a_block_finds_words_however_they_are_looked_for(
             node in nodes(), case_insensitive: bool, seed: u64,
         ) {
-            let mut dice = Dice(seed);
+            let mut dice = Dice::of(seed);
             let mut text = Vec::new();
             for _ in 0..30 {
                 text.extend(node.record(case_insensitive, &mut dice));

@@ -6,6 +6,8 @@ use std::fmt::Write;
 
 use proptest::prelude::*;
 
+use crate::random::Random;
+
 /// A pattern's tree.
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
@@ -190,19 +192,16 @@ impl Node {
     }
 }
 
-/// Chances from a seed (the splitmix64 generator).
-pub(crate) struct Dice(pub(crate) u64);
+/// Chances from a seed.
+pub(crate) struct Dice(Random);
 
 impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+    pub(crate) const fn of(seed: u64) -> Self {
+        Self(Random::new(seed))
     }
 
     pub(crate) fn below(&mut self, count: usize) -> usize {
-        (self.roll() % count as u64) as usize
+        self.0.below(count as u64) as usize
     }
 
     pub(crate) fn one_in(&mut self, count: usize) -> bool {

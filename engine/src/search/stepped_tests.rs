@@ -17,7 +17,7 @@ use super::*;
 use crate::chunk::Part;
 use crate::disk_health::HANG_MS;
 use crate::limits::QUERY_HITS_MAX;
-use crate::storage::sim::Random;
+use crate::random::Random;
 
 /// What there is to read now; `true`: that was all.
 fn read_some(reader: &mut PipeReader, into: &mut Vec<u8>, pieces_max: usize) -> bool {

@@ -17,7 +17,6 @@
 mod fault;
 mod inode;
 mod names;
-mod random;
 #[cfg(test)]
 mod tests;
 
@@ -32,9 +31,10 @@ use fault::{Faults, Refusal};
 use inode::Inode;
 use names::{Names, Node, parent};
 
+pub use crate::random::Random;
+
 pub use fault::{Call, Fault, FaultError, When};
 pub use inode::SECTOR_BYTES;
-pub use random::Random;
 
 /// Size of the file system unless [`SimStorage::set_capacity`] says otherwise, bytes.
 const CAPACITY_BYTES: u64 = 1 << 40;

@@ -15,6 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
+use crate::random::split_mix;
 use crate::store::clock_note::CLOCK_NOTE_FILE;
 use crate::ulid::Ulid;
 
@@ -176,11 +177,7 @@ impl IdSource {
         if let Some(key) = &self.key {
             return key.hash_one(n);
         }
-        // SplitMix64's finalizer, <https://prng.di.unimi.it/splitmix64.c>.
-        let mut z = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        split_mix(n)
     }
 }
 

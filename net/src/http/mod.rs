@@ -134,12 +134,3 @@ impl App {
         }
     }
 }
-
-/// RFC 3339 in UTC with milliseconds; a time beyond the year 9999 is cut to it.
-pub(crate) fn rfc3339(ms: u64) -> String {
-    let time = i64::try_from(ms)
-        .ok()
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .unwrap_or(jiff::Timestamp::MAX);
-    format!("{time:.3}")
-}

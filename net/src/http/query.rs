@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use bytes::Bytes;
+use engine::search::format::rfc3339;
 use engine::search::window::Now;
 use engine::search::{Expression, ExpressionError, Format, Head, Plan, QuerySpec, Snapshot, Stats};
 use engine::ulid::Ulid;
@@ -23,6 +24,7 @@ use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::App;
 use super::alive::{Alive, Awaited};
 use super::answer::Refusal;
 use super::client_stream::Flushes;
@@ -32,7 +34,6 @@ use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::{ExpressionSource, QueryRequest};
-use super::{App, rfc3339};
 use crate::budget::{NoRoom, Taken};
 use crate::limits::{
     HTTP_ECHO_BYTES_MAX, QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL,

@@ -12,7 +12,9 @@ use super::alive::{self, HEAD_WITHIN};
 use super::answer::{self, Refusal};
 use super::held::{self, With};
 use super::parameters::{Known, Parameters};
-use super::{App, rfc3339};
+use engine::search::format::rfc3339;
+
+use super::App;
 use crate::backend::Health;
 use crate::metrics::Exposition;
 use crate::wall_clock::now_ms;

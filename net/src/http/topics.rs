@@ -13,16 +13,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use engine::search::Topics;
+use engine::search::format::rfc3339;
 use hyper::{Response, StatusCode, Uri};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
+use super::App;
 use super::answer::Refusal;
 use super::drain::ClientAddress;
 use super::held::{self, With};
 use super::parameters::{Known, Parameters};
 use super::query::{answered, begin, memory_for, missing, stopping};
-use super::{App, rfc3339};
 use crate::budget::Taken;
 
 /// An answer and the memory that it holds.

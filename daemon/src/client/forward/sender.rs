@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::ingest::hello::Promise;
+use engine::random::Random;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::backoff::Backoff;
@@ -60,7 +61,7 @@ pub(crate) struct Sender {
     backoff: Backoff,
     window: Window,
     last_used: Option<SocketAddr>,
-    random_state: u64,
+    random: Random,
     talk: Talk,
     /// Tries in a row that ended in a refusal.
     refusals: usize,
@@ -74,9 +75,9 @@ impl Sender {
         queue: Arc<PieceQueue>,
         metrics: Arc<ForwardMetrics>,
     ) -> Self {
-        let mut random_state = options.seed;
+        let mut random = Random::new(options.seed);
         let refusals_max = options.targets.len() * REFUSALS_EACH;
-        let rotation = Rotation::new(options.targets, &mut || next_random(&mut random_state));
+        let rotation = Rotation::new(options.targets, &mut || random.next_u64());
         let promise = if options.durable { Promise::Durable } else { Promise::Fast };
         Self {
             queue,
@@ -87,7 +88,7 @@ impl Sender {
             backoff: Backoff::new(FORWARD_BACKOFF_BASE, options.backoff_max),
             window: Window::new(),
             last_used: None,
-            random_state,
+            random,
             talk: Talk::new(Instant::now()),
             refusals: 0,
             refusals_max,
@@ -128,7 +129,7 @@ impl Sender {
                     return Ended::Refused;
                 }
             }
-            let wait = self.backoff.next_wait(next_random(&mut self.random_state));
+            let wait = self.backoff.next_wait(self.random.next_u64());
             let is_idle = self.window.is_empty();
             tokio::select! {
                 () = until_nothing_is_left(&queue, is_idle) => return Ended::Done,
@@ -140,8 +141,8 @@ impl Sender {
     /// Tries the addresses of the next target, one after the other.
     async fn connect(&mut self) -> Option<(Connection, SocketAddr)> {
         let target = self.rotation.next_target();
-        let state = &mut self.random_state;
-        let mut random = || next_random(state);
+        let stream = &mut self.random;
+        let mut random = || stream.next_u64();
         let addresses = match resolve(&target, self.dns_server, self.last_used, &mut random).await {
             Ok(addresses) => addresses,
             Err(error) => {
@@ -309,13 +310,4 @@ async fn until_nothing_is_left(queue: &PieceQueue, is_idle: bool) {
     while !queue.is_finished() {
         queue.news.notified().await;
     }
-}
-
-/// splitmix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
-fn next_random(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::damage::Damage;
 use crate::ingest::segment::{Content, Extent, Segment, SegmentFile, SegmentState, file_name};
-use crate::ingest::stamp::split_mix;
+use crate::random::Random;
 use crate::storage::Open;
 use crate::ulid::{MS_MAX, Ulid};
 
@@ -68,7 +68,7 @@ struct Inner {
     /// No record that was found at the start is newer, milliseconds since 1970.
     started_ms: u64,
     /// State of the id generator.
-    random: u64,
+    random: Random,
     /// Space is short: nothing goes to the pool.
     is_frugal: bool,
 }
@@ -111,7 +111,7 @@ impl Registry {
             untrimmed: VecDeque::new(),
             not_made: None,
             pool: Vec::new(),
-            random: options.seed,
+            random: Random::new(options.seed),
             is_frugal: false,
             tails: Vec::new(),
             started_ms: 0,
@@ -141,11 +141,7 @@ impl Registry {
     /// A new segment id: time, then 80 random bits.
     pub(super) fn new_id(&self, now_ms: u64) -> Ulid {
         let mut inner = self.lock();
-        let mut next = || {
-            inner.random = inner.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            split_mix(inner.random)
-        };
-        let (high, low) = (next(), next());
+        let (high, low) = (inner.random.next_u64(), inner.random.next_u64());
         let random = (u128::from(high) << 64 | u128::from(low)) & ((1 << 80) - 1);
         Ulid((u128::from(now_ms.min(MS_MAX)) << 80) | random)
     }

@@ -142,7 +142,7 @@ proptest! {
     fn matching_records_contain_what_is_required(
         node in nodes(), case_insensitive: bool, seed: u64,
     ) {
-        let mut dice = Dice(seed);
+        let mut dice = Dice::of(seed);
         let records = (0..RECORDS_EACH).map(|_| node.record(case_insensitive, &mut dice));
         check(&node.pattern(), case_insensitive, records);
     }

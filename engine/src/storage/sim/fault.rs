@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// The calls of [`crate::storage::Storage`] and [`crate::storage::File`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// The unit that a disk writes whole, bytes.
 pub const SECTOR_BYTES: usize = 512;

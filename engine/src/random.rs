@@ -1,7 +1,22 @@
-//! The random numbers of simulations: a seed and nothing else decides them, on every machine and
-//! in every version of this program's dependencies. Not for secrets.
+//! Random numbers of a seed, and nothing else: the same on every machine and in every version of this
+//! program's dependencies. Not for secrets.
+//!
+//! splitmix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014;
+//! <https://prng.di.unimi.it/splitmix64.c>), its one copy: `loadgen`, which knows nothing of the engine,
+//! has another.
 
-/// A stream of random numbers (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
+/// What the state grows by: 2⁶⁴ over the golden ratio, odd.
+const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The first number of a seed's stream: a bijection whose outputs look random.
+pub const fn split_mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(STEP);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The stream of random numbers of a seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -13,11 +28,9 @@ impl Random {
 
     /// The next 64 bits.
     pub const fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        let next = split_mix(self.0);
+        self.0 = self.0.wrapping_add(STEP);
+        next
     }
 
     /// A number below `end`, which must not be 0.
