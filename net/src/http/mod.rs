@@ -29,8 +29,6 @@ mod pipe_body;
 mod query;
 mod query_request;
 mod records;
-mod replay;
-mod replay_lines;
 mod reserve;
 mod router;
 mod server;

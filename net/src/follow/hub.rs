@@ -1,9 +1,5 @@
-//! Live followers of a node: between the shards, which hand over what they took at the end of each
-//! turn, and the connections that wait for it stands one thread.
-//!
-//! A follower's *boundary* is a millisecond such that every record stamped at or behind it reaches
-//! the follower live, and every one before it is in any snapshot that is pinned once the boundary
-//! is known. So what is kept can be replayed up to it, without gap or copy.
+//! The thread between the shards, which hand over what they took at the end of each turn, and the
+//! connections that wait for it.
 //!
 //! Invariants: a shard waits for nobody and pays one load of a flag while nobody follows; memory is
 //! bounded by [`FOLLOW_INCOMING_BYTES_MAX`], [`FOLLOW_HELD_BYTES_MAX`] and the queues' budget; what

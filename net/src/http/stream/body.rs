@@ -1,4 +1,4 @@
-//! `GET /stream`: what is kept behind a ULID, then what is taken, as it is taken.
+//! What a follower is sent: what is kept behind a ULID, then what is taken, as it is taken.
 //!
 //! Invariants: no gap and no copy between the two, because the replay ends right before the
 //! follower's boundary (see [`crate::follow`]); where more came during the replay than the
@@ -11,133 +11,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::body::Body;
-use axum::extract::{Extension, State};
 use bytes::Bytes;
-use engine::follow::{StreamFormat, Wanted};
-use engine::search::{Expression, ExpressionError};
-use engine::ulid::Ulid;
+use engine::follow::StreamFormat;
 use http_body::Frame;
-use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response, Uri};
 use tokio::sync::oneshot;
 
-use super::App;
-use super::alive::Alive;
-use super::answer::Refusal;
-use super::client_stream::Flushes;
-use super::compile::{compile, tries};
-use super::drain::ClientAddress;
-use super::ledger::Place;
-use super::pipe_body::Incomplete;
-use super::query::{patience, stopping};
-use super::query_request::{ExpressionSource, QueryRequest};
 use super::replay::{Replay, Step};
 use crate::budget::Taken;
 use crate::follow::Subscription;
+use crate::http::App;
+use crate::http::alive::Alive;
+use crate::http::ledger::Place;
+use crate::http::pipe_body::Incomplete;
 use crate::limits::FOLLOW_KEEP_ALIVE;
 
-/// `GET /stream`.
-pub(super) async fn get(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
-    Extension(flushes): Extension<Arc<Flushes>>,
-) -> Response<Body> {
-    follow(&app, &uri, &headers, (client, flushes)).await.unwrap_or_else(Refusal::into_response)
-}
-
-async fn follow(
-    app: &Arc<App>,
-    uri: &Uri,
-    headers: &HeaderMap,
-    (client, flushes): (ClientAddress, Arc<Flushes>),
-) -> Result<Response<Body>, Refusal> {
-    // What is no text is no ULID either, and is refused as such.
-    let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
-    let request = QueryRequest::parse_stream(uri.query(), last_event, app.now())?;
-    let format = format(headers);
-    let place = app.ledger.lasting(client.0)?;
-    let permit = app.ledger.followers.try_take(1)?;
-    let (expression, memory) = compiled(app, &request.source).await?;
-    let wanted = Wanted { expression, topics: request.topics };
-    let (subscription, boundary) = app.backend.hub().subscribe(wanted.clone(), format);
-    let boundary_ms = boundary.await.map_err(|_| stopping())?;
-    let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
-    // Sets what a browser resumes behind, and is no event.
-    let first = (format == StreamFormat::Sse && request.after.is_none())
-        .then(|| format!("id: {boundary_id}\n\n").into_bytes());
-    let phase = match request.after {
-        None => Phase::Live,
-        Some(after) => Phase::Replay(Replay::new(app, (wanted, format), after, boundary_ms)),
-    };
-    let asked = Alive::asked_for(headers, &app.options);
-    let mut response = Response::new(Body::empty());
-    if let Some(alive) = &asked {
-        alive.promise(response.headers_mut());
-    }
-    let unasked = (format == StreamFormat::Sse).then(|| Alive::every(FOLLOW_KEEP_ALIVE));
-    let alive = asked.or(unasked);
-    let body = StreamBody {
-        app: Arc::clone(app),
-        format,
-        first,
-        phase,
-        subscription,
-        alive,
-        half_closed: Some(Box::pin(async move { flushes.until_half_closed_for_long().await })),
-        _held: (permit, memory, place),
-    };
-    *response.body_mut() = Body::new(body);
-    let kind = match format {
-        StreamFormat::Text => "text/plain; charset=utf-8",
-        StreamFormat::Ndjson => "application/x-ndjson",
-        StreamFormat::Sse => "text/event-stream",
-    };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    // What a client that has seen no record yet resumes behind.
-    if let Ok(boundary) = HeaderValue::try_from(boundary_id) {
-        response.headers_mut().insert("x-oklog-after", boundary);
-    }
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // nginx, and what understands it, would hold back what comes until a buffer is full.
-    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
-}
-
-/// The expression and its memory.
-async fn compiled(app: &App, source: &ExpressionSource) -> Result<(Expression, Taken), Refusal> {
-    let until = patience(app).map(Into::into);
-    let entry = &app.ledger.follower_expressions;
-    for (size_max, cost) in tries(source) {
-        // Others may be compiling, who give most of theirs back.
-        let memory = entry.take(cost, until).await.map_err(|_| entry.refusal())?;
-        let (memory, compiled) =
-            compile((&app.ledger, until), source, size_max, Some(memory)).await;
-        if let (Some(expression), Some(mut memory)) = (compiled?, memory) {
-            memory.shrink_to(expression.memory_bytes() as u64);
-            return Ok((app.backend.searcher().adopt(expression), memory));
-        }
-    }
-    Err(source.refused(&ExpressionError::TooLarge).into())
-}
-
-fn format(headers: &HeaderMap) -> StreamFormat {
-    let kinds = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let kinds = kinds.flat_map(|text| text.split(','));
-    for kind in kinds {
-        match kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
-            "text/event-stream" => return StreamFormat::Sse,
-            "application/x-ndjson" => return StreamFormat::Ndjson,
-            _ => {}
-        }
-    }
-    StreamFormat::Text
-}
-
 /// Where a stream stands.
-enum Phase {
+pub(super) enum Phase {
     /// What is kept is sent first.
     Replay(Replay),
     /// It follows anew, because too much came meanwhile.
@@ -148,18 +37,20 @@ enum Phase {
     Ended,
 }
 
-/// See the module page.
-struct StreamBody {
-    app: Arc<App>,
-    format: StreamFormat,
+/// See the page of the module.
+pub(super) struct StreamBody {
+    pub(super) app: Arc<App>,
+    pub(super) format: StreamFormat,
     /// What is sent before anything else.
-    first: Option<Vec<u8>>,
-    phase: Phase,
-    subscription: Subscription,
-    alive: Option<Alive>,
+    pub(super) first: Option<Vec<u8>>,
+    pub(super) phase: Phase,
+    pub(super) subscription: Subscription,
+    pub(super) alive: Option<Alive>,
     /// Ready when a client that has closed its side has to show whether it is gone.
-    half_closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    _held: (Taken, Taken, Place),
+    pub(super) half_closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Given back with it.
+    #[expect(dead_code, reason = "held until it goes")]
+    pub(super) held: (Taken, Taken, Place),
 }
 
 impl StreamBody {

@@ -16,10 +16,10 @@ use engine::follow::{StreamFormat, Wanted};
 use engine::search::{Format, Order, PipeReader, QuerySpec};
 use engine::ulid::Ulid;
 
-use super::App;
-use super::pipe_body::QueryWatch;
 use super::replay_lines::{Lost, ReplayLines};
 use crate::budget::Taken;
+use crate::http::App;
+use crate::http::pipe_body::QueryWatch;
 use crate::limits::{QUERY_AGE_MAX, REPLAY_STALL};
 
 /// What comes next of a replay.
