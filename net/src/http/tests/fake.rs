@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use bytes::Bytes;
 use engine::search::testing::{TestPart, TestRecord};
 use engine::search::{Missing, Searcher, SearcherOptions, Snapshot};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::super::{HttpOptions, serve};
 use crate::backend::{
@@ -38,7 +37,7 @@ pub(super) struct Inner {
     /// There, it keeps lines in place of appending them, as a shard does that may not read.
     pub(super) kept: Mutex<Option<Vec<Bytes>>>,
     /// Why nothing can be taken, for those who wait.
-    pub(super) trouble: Mutex<Option<AppendError>>,
+    pub(super) trouble: watch::Sender<Option<AppendError>>,
     pub(super) syncs: AtomicU64,
     pub(super) unready: AtomicBool,
 }
@@ -160,12 +159,9 @@ impl Appender for FakeAppender {
     fn trouble(&self) -> Pending<AppendError> {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            loop {
-                if let Some(trouble) = inner.trouble.lock().unwrap().clone() {
-                    return trouble;
-                }
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            let mut trouble = inner.trouble.subscribe();
+            let trouble = trouble.wait_for(Option::is_some).await.expect("the node outlives it");
+            trouble.clone().expect("waited for")
         })
     }
 

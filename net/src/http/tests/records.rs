@@ -306,7 +306,7 @@ fn who_waits_behind_lines_that_are_stuck_hears_of_the_disk_at_once() {
     chunk(&mut stream, &line);
     // Its turn is taken, so it is there; what it wants is not.
     until("it waits", || server.metrics.budget_used("records_turns") == 1);
-    *server.inner.trouble.lock().unwrap() = Some(AppendError::Storage("sync: hangs".to_owned()));
+    server.inner.trouble.send_replace(Some(AppendError::Storage("sync: hangs".to_owned())));
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("sync: hangs"), "{answer}");
