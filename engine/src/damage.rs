@@ -4,7 +4,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::search::format::rfc3339;
 use crate::storage::Refusal;
+use crate::store::coverage::Gap;
 use crate::ulid::Ulid;
 
 /// One damaged span of one file.
@@ -46,6 +48,8 @@ pub enum DamageKind {
     Unsupported(&'static str),
     /// Something else than a file has its name.
     NotAFile,
+    /// These records were published in the directory, and no file that is there holds them.
+    Missing(Gap),
     /// The storage did not give the bytes. They may be whole: the file is left as it is, and read
     /// again.
     Unread(Refusal),
@@ -86,6 +90,16 @@ impl fmt::Display for DamageKind {
             Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
             Self::Dispensable(part) => write!(f, "the {part} is damaged and is not used"),
             Self::NotAFile => f.write_str("something else than a file has its name"),
+            Self::Missing(gap) => write!(
+                f,
+                "records {} to {} of stream {:010x} were stored here and are in no file (stamped {} to \
+                 {}): a store segment was taken away",
+                gap.from,
+                gap.to,
+                gap.stream,
+                rfc3339(gap.from_ms),
+                rfc3339(gap.to_ms),
+            ),
             Self::Unfinished => f.write_str("the last frame is unfinished or damaged"),
             Self::Version(v) => write!(f, "version {v} is not known to this program"),
             Self::Unsupported(what) => {
@@ -102,6 +116,10 @@ impl fmt::Display for DamageKind {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let DamageKind::Missing(gap) = &self.kind {
+            let (path, count) = (self.path.display(), gap.record_count());
+            return write!(f, "{path}: {}; {count} records are missing", self.kind);
+        }
         write!(f, "{}: offset {}", self.path.display(), self.offset)?;
         if self.len_bytes > 0 {
             write!(f, ", {} bytes", self.len_bytes)?;

@@ -265,4 +265,7 @@ pub(super) fn let_go_of_files(parts: &StoreParts) {
         tracing::error!("{error}");
     }
     parts.catalogue.remove_replaced();
+    if let Err(error) = parts.catalogue.save_inventory() {
+        tracing::warn!("the inventory of the store cannot be written: {error}");
+    }
 }

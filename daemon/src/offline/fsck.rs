@@ -55,6 +55,11 @@ const fn is_unread(damage: &Damage) -> bool {
     damage.refusal().is_some()
 }
 
+/// Whether records are in no file that is there.
+const fn is_hole(damage: &Damage) -> bool {
+    matches!(damage.kind, DamageKind::Missing(_))
+}
+
 /// Says on standard error why nothing, or not everything, was checked.
 fn tell_unchecked(path: &Path, report: &Report) {
     if !report.has_data() {
@@ -106,10 +111,11 @@ fn text(path: &Path, report: &Report) -> String {
     lines.extend(unknown.map(|file| format!("{}: no file of ours\n", file.path.display())));
     let set_aside = report.files.iter().filter(|file| file.kind.is_set_aside());
     lines.extend(set_aside.map(|file| format!("{}: {}\n", file.path.display(), file.kind)));
-    let is_damaged = |file: &&FileReport| !file.damage.iter().all(is_unread);
+    let is_whole = |damage: &Damage| is_unread(damage) || is_hole(damage);
+    let is_damaged = |file: &&FileReport| !file.damage.iter().all(is_whole);
     let damaged = report.files.iter().filter(is_damaged).count();
     let records = |unfinished: bool| -> u64 {
-        let which = report.damage().filter(|d| !is_unread(d));
+        let which = report.damage().filter(|d| !is_whole(d));
         let which = which.filter(|d| (d.kind == DamageKind::Unfinished) == unfinished);
         which.filter_map(|damage| damage.records).sum()
     };
@@ -131,8 +137,13 @@ fn text(path: &Path, report: &Report) -> String {
         let (path, waiting) = (spool.path.display(), spool.waiting_lines);
         lines.push(format!("{path}: the spool of a forwarder, {waiting} lines wait to be sent\n"));
     }
+    let missing = report.damage().filter(|damage| is_hole(damage));
+    let missing = match missing.filter_map(|damage| damage.records).sum() {
+        0 => String::new(),
+        count => format!(", {count} are missing"),
+    };
     lines.push(format!(
-        "{}: {} files, {} records; {damaged} files are damaged, {how_many}{maybe}\n",
+        "{}: {} files, {} records; {damaged} files are damaged, {how_many}{maybe}{missing}\n",
         path.display(),
         report.files.len(),
         report.record_count(),

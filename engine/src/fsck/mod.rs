@@ -23,6 +23,8 @@ use crate::ingest::tail;
 use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
 use crate::storage::Refusal;
 use crate::storage::{Bytes, Entry, FileBytes, Open, Storage};
+use crate::store::inventory::look::check as check_inventory;
+use crate::store::inventory::{INVENTORY_FILE, INVENTORY_NEW_FILE};
 use crate::store::name::Name;
 
 use store::{SegmentCheck, of_file};
@@ -45,6 +47,10 @@ pub enum FileKind {
     Identity,
     /// An identity that was not finished: it means nothing.
     IdentityUnfinished,
+    /// What was published in a store directory.
+    Inventory,
+    /// An inventory that was not finished: it means nothing.
+    InventoryUnfinished,
     /// A published store segment.
     StoreSegment,
     /// A store segment in the trash.
@@ -83,6 +89,8 @@ impl fmt::Display for FileKind {
             Self::StampMarkUnfinished => "unfinished mark of stamps",
             Self::Identity => "identity",
             Self::IdentityUnfinished => "unfinished identity",
+            Self::Inventory => "inventory",
+            Self::InventoryUnfinished => "unfinished inventory",
             Self::StoreSegment => "store segment",
             Self::StoreTrashed => "store segment in the trash",
             Self::StoreSetAside => "store segment that was set aside",
@@ -331,6 +339,14 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
         let report = checked_file(path, file_bytes, FileKind::Identity, checked);
         return FileReport { identity: found, ..report };
     }
+    if name == INVENTORY_FILE {
+        let damage = check_inventory(storage, &path);
+        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
+        return checked_file(path, file_bytes, FileKind::Inventory, checked);
+    }
+    if name == INVENTORY_NEW_FILE {
+        return FileReport { kind: FileKind::InventoryUnfinished, ..unknown(path, file_bytes) };
+    }
     if name == IDENTITY_NEW_FILE {
         return FileReport { kind: FileKind::IdentityUnfinished, ..unknown(path, file_bytes) };
     }
@@ -352,7 +368,7 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
         Some(Name::ClockNote) => {
             FileReport { kind: FileKind::ClockNote, ..unknown(path, file_bytes) }
         }
-        Some(Name::Identity) | None => unknown(path, file_bytes),
+        Some(Name::Identity | Name::Inventory) | None => unknown(path, file_bytes),
     }
 }
 

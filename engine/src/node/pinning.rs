@@ -26,7 +26,7 @@ pub struct Memories {
 pub struct Pinned {
     /// Everything that can be searched.
     pub parts: Vec<Arc<dyn Part>>,
-    /// What of the ingest side cannot be read.
+    /// What of the ingest side cannot be read, and what was in the store and is in no file.
     pub lost: Vec<Damage>,
     /// Shards that did not say what they hold.
     pub silent: Vec<usize>,
@@ -54,6 +54,7 @@ impl Memories {
             pinned.lost = held.lost;
         }
         if let Some(store) = &node.store {
+            pinned.lost.extend(store.catalogue.holes().iter().cloned());
             let held = store.catalogue.snapshot();
             pinned.parts.extend(held.iter().map(|s| Arc::clone(s) as Arc<dyn Part>));
         }

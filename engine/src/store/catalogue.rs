@@ -4,16 +4,20 @@
 //! Invariants: a snapshot never changes, and whatever is in it stays readable; a segment that was
 //! replaced keeps its file until nobody holds it, so that a query may still open it; files are
 //! removed only by [`Catalogue::remove_replaced`], and only files that a published segment replaces, or by
-//! [`Catalogue::purge`] from the trash.
+//! [`Catalogue::purge`] from the trash; a file goes there, or from there, only when the
+//! [`inventory`](super::inventory) has let go of what it holds.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::damage::Damage;
 use crate::identity::NodeId;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
+use super::inventory::InventoryKeeper;
+use super::inventory::look::coverage;
 use super::name::SegmentId;
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trash, Trashed};
@@ -64,6 +68,17 @@ pub struct ReadAgain {
     pub refused_count: u64,
 }
 
+/// What recovery found beside segments.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Files in the trash.
+    pub(super) trash: Vec<Trashed>,
+    /// What was published here.
+    pub(super) inventory: Option<InventoryKeeper>,
+    /// When, milliseconds since 1970.
+    pub(super) now_ms: u64,
+}
+
 /// See the module page.
 pub struct Catalogue {
     directory: Arc<StoreDirectory>,
@@ -72,6 +87,8 @@ pub struct Catalogue {
     newest: Mutex<Ulid>,
     trash: Trash,
     volumes: Mutex<Volumes>,
+    /// What was published and not let go; `None` where nobody opened the directory.
+    inventory: Option<InventoryKeeper>,
 }
 
 impl Catalogue {
@@ -82,16 +99,15 @@ impl Catalogue {
         segments: Vec<Arc<StoreSegment>>,
         newest: Ulid,
     ) -> Self {
-        Self::with_trash(directory, segments, newest, Vec::new(), 0)
+        Self::found(directory, segments, newest, Found::default())
     }
 
-    /// The same, and what was found in the trash at `now_ms`, milliseconds since 1970.
-    pub fn with_trash(
+    /// The same, and what else recovery found.
+    pub(super) fn found(
         directory: Arc<StoreDirectory>,
         segments: Vec<Arc<StoreSegment>>,
         newest: Ulid,
-        trash: Vec<Trashed>,
-        now_ms: u64,
+        Found { trash, inventory, now_ms }: Found,
     ) -> Self {
         let own = directory.identity().map_or(NodeId(0), |identity| identity.id);
         let found = segments.iter().filter_map(|segment| segment.meta().volume);
@@ -103,6 +119,7 @@ impl Catalogue {
             newest: Mutex::new(newest),
             trash: Trash::new(trash),
             volumes,
+            inventory,
         };
         this.publish(segments, &[]);
         this
@@ -139,6 +156,7 @@ impl Catalogue {
     /// Adds and removes segments in one step. What is added is durable by now.
     pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) {
         let newest = add.iter().map(|s| s.meta().last).max().unwrap_or(Ulid::MIN);
+        self.claim(&add);
         let gone = self.swap(add, remove);
         self.obsolete.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
         let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,15 +166,84 @@ impl Catalogue {
     /// Takes expired segments out of the set: no query that starts from now on finds them. Their
     /// files go to the trash by [`Catalogue::move_to_trash`].
     pub fn retire(&self, ids: &[SegmentId]) {
-        self.trash.take(self.swap(Vec::new(), ids));
+        let gone = self.swap(Vec::new(), ids);
+        self.let_go(gone.iter().map(|segment| (segment.path(), segment.reach())));
+        self.trash.take(gone);
+    }
+
+    /// What these hold is claimed from now on.
+    fn claim(&self, published: &[Arc<StoreSegment>]) {
+        let coverages: Vec<_> = published.iter().filter_map(|s| s.take_fresh()).collect();
+        if let Some(inventory) = self.inventory.as_ref().filter(|_| !coverages.is_empty()) {
+            inventory.add(&coverages);
+        }
+    }
+
+    /// What these files hold, none of it newer than a record, is missed no more.
+    fn let_go<'a>(&self, files: impl Iterator<Item = (&'a Path, Ulid)>) {
+        let Some(inventory) = &self.inventory else { return };
+        let held = |(path, last): (&Path, Ulid)| {
+            let read = || coverage(&*self.directory.storage, path);
+            (self.directory.caches.with_room(read).ok().flatten(), last.ms())
+        };
+        let files: Vec<_> = files.map(held).collect();
+        if !files.is_empty() {
+            inventory.let_go(&files);
+        }
+    }
+
+    /// What these files in the trash hold is missed no more: somebody may have put them there by hand.
+    pub fn let_go_trashed(&self, ids: &[SegmentId]) {
+        let files: Vec<_> =
+            self.trash().into_iter().filter(|file| ids.contains(&file.id)).collect();
+        self.let_go(files.iter().map(|file| (&*file.path, file.last)));
+    }
+
+    /// What was not stamped later is too old to be missed; milliseconds since 1970.
+    pub fn set_horizon(&self, horizon_ms: u64) {
+        self.inventory.iter().for_each(|inventory| inventory.set_horizon(horizon_ms));
+    }
+
+    /// What was published here and is in no file: answers lack it.
+    pub fn holes(&self) -> Arc<Vec<Damage>> {
+        self.inventory.as_ref().map(InventoryKeeper::holes).unwrap_or_default()
+    }
+
+    /// How many records that is.
+    pub fn missing_records(&self) -> u64 {
+        self.holes().iter().filter_map(|hole| hole.records).sum()
+    }
+
+    /// Brings to disk what was published and let go, if that is not there as it is.
+    ///
+    /// # Errors
+    /// Those of the disk: it is to be called again.
+    pub fn save_inventory(&self) -> io::Result<()> {
+        self.inventory.as_ref().map_or(Ok(()), InventoryKeeper::save)
+    }
+
+    /// Removes it from the disk: files may go although it can be neither written nor read.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn forget_inventory(&self) -> io::Result<()> {
+        self.inventory.as_ref().map_or(Ok(()), InventoryKeeper::forget)
+    }
+
+    /// Whether files may go to the trash, and from there: what they hold is let go on disk.
+    pub fn is_settled(&self) -> bool {
+        self.inventory.as_ref().is_none_or(InventoryKeeper::is_settled)
     }
 
     fn swap(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) -> Vec<Arc<StoreSegment>> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let is_removed = |s: &&Arc<StoreSegment>| remove.contains(&s.meta().id);
         let gone: Vec<_> = current.iter().filter(is_removed).cloned().collect();
-        let mut next: Vec<_> =
-            current.iter().filter(|s| !is_removed(s)).cloned().chain(add).collect();
+        let mut next: Vec<_> = current.iter().filter(|s| !is_removed(s)).cloned().collect();
+        // One that was put back may be here by now: each file is here once.
+        let is_new = |s: &Arc<StoreSegment>| next.iter().all(|known| known.path() != s.path());
+        let add: Vec<_> = add.into_iter().filter(is_new).collect();
+        next.extend(add);
         next.sort_by_key(|s| (s.meta().first, s.meta().id));
         *current = Arc::new(next);
         gone
@@ -164,11 +251,17 @@ impl Catalogue {
 
     /// Moves the files of retired segments to the trash, as far as nobody holds them any more.
     pub fn move_to_trash(&self, now_ms: u64) -> Moved {
+        if !self.is_settled() {
+            return Moved::default();
+        }
         self.trash.move_in(&self.directory, now_ms)
     }
 
     /// Removes files from the trash, for good.
     pub fn purge(&self, ids: &[SegmentId]) -> Moved {
+        if !self.is_settled() {
+            return Moved::default();
+        }
         self.trash.purge(&self.directory, ids)
     }
 
@@ -214,9 +307,10 @@ impl Catalogue {
     }
 
     /// Tries once more to read the segments that the storage refused, whole or in part, and puts those
-    /// that come back into their places; says which did, and how many are still refused. To be called
-    /// every few seconds. What a segment that comes back replaces is not looked for: its records are
-    /// there twice until compaction finds them, which no answer shows.
+    /// that come back into their places; looks whether files are back that hold what is missing. Says
+    /// which did, and how many are still refused. To be called every few seconds. What a segment that
+    /// comes back replaces is not looked for: its records are there twice until compaction finds them,
+    /// which no answer shows.
     pub fn read_again(&self) -> ReadAgain {
         let mut again = ReadAgain::default();
         for segment in self.snapshot().iter().filter(|segment| segment.is_unread()) {
@@ -230,6 +324,13 @@ impl Catalogue {
                 self.exchange(segment, instead);
             }
         }
+        again.back.extend(self.take_back());
+        if let Some(inventory) = &self.inventory
+            && (!again.back.is_empty() || inventory.is_stale())
+        {
+            // After an error what was missing stays told, and it is looked again.
+            let _ = inventory.look_again();
+        }
         again
     }
 
@@ -237,6 +338,8 @@ impl Catalogue {
     fn exchange(&self, of: &Arc<StoreSegment>, instead: Arc<StoreSegment>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let Some(at) = current.iter().position(|segment| Arc::ptr_eq(segment, of)) else { return };
+        // While it is published: whoever retires it lets go of this afterwards.
+        self.claim(std::slice::from_ref(&instead));
         let mut next = current.to_vec();
         next[at] = instead;
         next.sort_by_key(|s| (s.meta().first, s.meta().id));

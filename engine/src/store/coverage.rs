@@ -162,11 +162,22 @@ pub struct Coverage {
 
 impl Coverage {
     /// The union of intervals, which may overlap and come in any order.
-    pub fn of(mut intervals: Vec<Interval>) -> Self {
-        intervals.sort_unstable();
-        intervals.dedup_by(|next, kept| kept.extend(next));
+    pub fn of(intervals: Vec<Interval>) -> Self {
+        let mut intervals = united(intervals);
         let is_partial = intervals.len() > COVERAGE_INTERVALS_MAX;
         intervals.truncate(COVERAGE_INTERVALS_MAX);
+        Self { intervals, is_partial }
+    }
+
+    /// The same, but where there are too many, those are left out that ended first.
+    pub fn of_newest(intervals: Vec<Interval>) -> Self {
+        let mut intervals = united(intervals);
+        let is_partial = intervals.len() > COVERAGE_INTERVALS_MAX;
+        if is_partial {
+            intervals.sort_unstable_by_key(|interval| std::cmp::Reverse(interval.last_ms));
+            intervals.truncate(COVERAGE_INTERVALS_MAX);
+            intervals.sort_unstable();
+        }
         Self { intervals, is_partial }
     }
 
@@ -188,8 +199,9 @@ impl Coverage {
     /// What both surely hold.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let common = |a| other.of_stream(a).filter_map(|b| b.common(a));
-        Self::of(self.intervals.iter().flat_map(common).collect())
+        let own = self.intervals.iter();
+        let common = own.flat_map(|a| other.of_stream(a.stream).filter_map(|b| b.common(a)));
+        Self::of(common.collect())
     }
 
     /// What this holds and the other one does not surely hold.
@@ -197,7 +209,7 @@ impl Coverage {
         let mut gaps = Vec::new();
         for own in &self.intervals {
             let mut held: Vec<Interval> =
-                other.of_stream(own).filter_map(|b| b.common(own)).collect();
+                other.of_stream(own.stream).filter_map(|b| b.common(own)).collect();
             held.sort_unstable_by_key(|interval| interval.from);
             let (mut from, mut from_ms) = (own.from, own.first_ms);
             for common in held {
@@ -215,6 +227,11 @@ impl Coverage {
             }
         }
         gaps
+    }
+
+    /// Leaves out intervals.
+    pub(super) fn retain(&mut self, is_kept: impl FnMut(&Interval) -> bool) {
+        self.intervals.retain(is_kept);
     }
 
     /// Whether both are known in full and hold the same records.
@@ -260,8 +277,8 @@ impl Coverage {
         self.is_partial || self.record_count() == record_count
     }
 
-    fn of_stream(&self, like: &Interval) -> impl Iterator<Item = &Interval> {
-        let stream = like.stream;
+    /// Its intervals of a stream, in order.
+    pub(super) fn of_stream(&self, stream: u64) -> impl Iterator<Item = &Interval> {
         let start = self.intervals.partition_point(|interval| interval.stream < stream);
         self.intervals[start..].iter().take_while(move |interval| interval.stream == stream)
     }
@@ -291,6 +308,13 @@ impl Coverage {
         let taken = Self::of(intervals.clone());
         (taken.intervals == intervals).then_some(Self { intervals, is_partial })
     }
+}
+
+/// Intervals in order, none of which touches the next one.
+fn united(mut intervals: Vec<Interval>) -> Vec<Interval> {
+    intervals.sort_unstable();
+    intervals.dedup_by(|next, kept| kept.extend(next));
+    intervals
 }
 
 fn put_interval(put: &mut Put, interval: &Interval) {

@@ -5,6 +5,7 @@
 //! - reading one: [`open`], [`segment`];
 //! - the set of them: [`catalogue`], opened by [`recover`];
 //! - which records a segment holds: [`coverage`]; which segments stay together: [`volume`];
+//! - which of all that was published is missing: [`inventory`];
 //! - when what is done: [`gather`] (ingest segments become a store segment), [`compaction`] and
 //!   [`retention`] (expired segments go to the [`trash`] and from there).
 //!
@@ -23,6 +24,7 @@ pub mod footer;
 pub mod gather;
 pub mod gather_run;
 pub mod index;
+pub mod inventory;
 pub mod merge;
 pub mod name;
 pub mod open;
@@ -49,6 +51,7 @@ mod known_damage;
 mod open_block;
 mod opened;
 mod output;
+mod put_back;
 #[cfg(test)]
 pub(crate) mod testing;
 

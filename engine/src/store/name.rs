@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::random::split_mix;
 use crate::store::clock_note::CLOCK_NOTE_FILE;
+use crate::store::inventory::{INVENTORY_FILE, INVENTORY_NEW_FILE};
 use crate::ulid::Ulid;
 
 /// Extension of a published segment.
@@ -85,6 +86,8 @@ pub enum Name {
     Identity,
     /// That the clock was set.
     ClockNote,
+    /// What was published in the directory, whole or not finished.
+    Inventory,
 }
 
 impl fmt::Display for Name {
@@ -102,6 +105,7 @@ impl fmt::Display for Name {
             Self::Probe => f.write_str(PROBE_NAME),
             Self::Identity => f.write_str(IDENTITY_FILE),
             Self::ClockNote => f.write_str(CLOCK_NOTE_FILE),
+            Self::Inventory => f.write_str(INVENTORY_FILE),
         }
     }
 }
@@ -120,6 +124,9 @@ impl Name {
         }
         if name == CLOCK_NOTE_FILE {
             return Some(Self::ClockNote);
+        }
+        if [INVENTORY_FILE, INVENTORY_NEW_FILE].contains(&name) {
+            return Some(Self::Inventory);
         }
         let parsed = match name.rsplit_once('.')? {
             (id, WRITING) => Self::Writing(SegmentId::parse(id)?),
@@ -148,7 +155,12 @@ impl Name {
             Self::Flushed { first, last, id } | Self::Trashed { first, last, id, .. } => {
                 Some((first, last, id))
             }
-            Self::Writing(_) | Self::Lock | Self::Probe | Self::Identity | Self::ClockNote => None,
+            Self::Writing(_)
+            | Self::Lock
+            | Self::Probe
+            | Self::Identity
+            | Self::ClockNote
+            | Self::Inventory => None,
         }
     }
 }

@@ -20,9 +20,10 @@ use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Found};
 use super::coverage::Digest;
 use super::footer::Inputs;
+use super::inventory::{InventoryKeeper, Present};
 use super::name::{Name, SegmentId};
 use super::segment::{Loaded, SegmentView, StoreSegment};
 use super::slab::SLAB_MAGIC;
@@ -153,7 +154,8 @@ pub fn recover(directory: &Arc<StoreDirectory>, now_ms: u64) -> Result<Recovered
         let path = directory.path.join(&text);
         match Name::parse(&text) {
             None => recovery.note(path, NoteKind::Unknown),
-            Some(Name::Lock | Name::Probe | Name::Identity | Name::ClockNote) => {}
+            Some(Name::Lock | Name::Probe | Name::Identity | Name::ClockNote | Name::Inventory) => {
+            }
             // Opening it is refused, and all that the name tells of is missing.
             Some(Name::Flushed { last, .. }) if !entry.is_file => recovery.segment(path, last, 0),
             Some(_) if !entry.is_file => recovery.note(path, NoteKind::NotOurs),
@@ -295,6 +297,27 @@ impl Recovery<'_> {
         self.loaded.retain(|(loaded, _)| !removed.contains(&loaded.segment.meta().id));
     }
 
+    /// What lies in the directory.
+    fn present(&self) -> Present {
+        let mut present = Present::default();
+        let named = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
+            name.and_then(|name| name.segment()).map(|(first, last, _)| (first, last))
+        };
+        for (loaded, _) in &self.loaded {
+            if let Some(range) = named(loaded.segment.path()) {
+                present.add(loaded.coverage.as_ref(), range);
+            }
+        }
+        for (loaded, trashed) in &self.in_trash {
+            if let Some(range) = named(&trashed.path) {
+                let coverage = loaded.as_ref().and_then(|loaded| loaded.coverage.as_ref());
+                present.add(coverage, range);
+            }
+        }
+        present
+    }
+
     fn finish(mut self, now_ms: u64) -> Recovered {
         let newest = |(loaded, named): &(Loaded, Ulid)| {
             // A segment that is cut held records up to the one that its name gives.
@@ -307,6 +330,7 @@ impl Recovery<'_> {
         self.remove_replaced();
         // Best effort: what comes back after a power loss is removed again.
         let _ = self.directory.sync();
+        let mut present = self.present();
         let mut replaced_ingest: HashMap<u128, Vec<_>> = HashMap::new();
         let mut replaces = |inputs: Inputs, segment: &Arc<StoreSegment>| {
             for input in inputs.ingest {
@@ -330,7 +354,10 @@ impl Recovery<'_> {
             segments.push(loaded.segment);
         }
         let directory = Arc::clone(self.directory);
-        let catalogue = Catalogue::with_trash(directory, segments, newest, trash, now_ms);
+        let (inventory, missing) = InventoryKeeper::open(Arc::clone(&directory), &mut present);
+        self.damage.extend(missing);
+        let found = Found { trash, inventory: Some(inventory), now_ms };
+        let catalogue = Catalogue::found(directory, segments, newest, found);
         let (damage, notes) = (self.damage, self.notes);
         Recovered { catalogue, newest, damage, notes, replaced_ingest }
     }
@@ -626,6 +653,7 @@ mod tests {
             // A handle from before is one of the same file.
             let ids: Vec<_> = before.iter().map(|segment| segment.meta().id).collect();
             catalogue.retire(&ids);
+            catalogue.save_inventory().unwrap();
             assert_eq!(catalogue.move_to_trash(1).done, [], "a query may still open it");
             drop(before);
             assert_eq!(catalogue.move_to_trash(2).done.len(), 3);

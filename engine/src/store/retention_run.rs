@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::catalogue::Catalogue;
-use super::name::Name;
+use super::inventory::INVENTORY_FILE;
 use super::retention::{ClockWatch, Kept, RetentionLimits, RetentionPlan, Stock, plan};
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trashed};
@@ -17,6 +17,15 @@ use super::volume::VolumeLimits;
 /// Rounds of one turn: expired segments go to the trash in the first, and where the size asks for
 /// it they leave it in the next; the last finds nothing to do.
 const ROUNDS_MAX: usize = 4;
+/// Time between two saves of the inventory while nothing is let go, milliseconds: what was published
+/// since the last one is not missed if it vanishes.
+const SAVE_EVERY_MS: u64 = 10_000;
+/// How long files wait that are to go while the inventory can be neither read nor written, milliseconds
+/// of the monotonic clock; then it is given up. On a full disk it is given up at once.
+const INVENTORY_PATIENCE_MS: u64 = 600_000;
+
+/// What is done with the inventory, in words.
+const KEEP: &str = "read or write";
 
 /// What a turn did, for logs and metrics.
 #[derive(Debug, Default)]
@@ -40,12 +49,16 @@ pub struct RetentionTurn {
 pub struct Retention {
     limits: RetentionLimits,
     watch: ClockWatch,
+    /// When the inventory is saved again at the latest, monotonic milliseconds.
+    save_ms: u64,
+    /// Since when files wait for the inventory, monotonic milliseconds.
+    waits_since_ms: Option<u64>,
 }
 
 impl Retention {
     /// Ready to turn; `watch` has seen the clocks at the start.
     pub const fn new(limits: RetentionLimits, watch: ClockWatch) -> Self {
-        Self { limits, watch }
+        Self { limits, watch, save_ms: 0, waits_since_ms: None }
     }
 
     /// The clock was set not long before the start.
@@ -65,6 +78,9 @@ impl Retention {
         // What is to expire together is kept together.
         catalogue.tick_volume(wall_ms, &VolumeLimits::of_retention(self.limits.retain_ms));
         let mut turn = RetentionTurn { is_paused, ..RetentionTurn::default() };
+        if !is_paused {
+            catalogue.set_horizon(wall_ms.saturating_sub(self.limits.retain_ms));
+        }
         for _ in 0..ROUNDS_MAX {
             let now_ms = (!is_paused).then_some(wall_ms);
             let plan = self.plan(catalogue, now_ms);
@@ -72,6 +88,8 @@ impl Retention {
             turn.surplus_count += plan.surplus.len() as u64;
             catalogue.retire(&plan.expired);
             catalogue.retire(&plan.surplus);
+            catalogue.let_go_trashed(&plan.purged);
+            turn.failed.extend(self.keep_inventory(catalogue, monotonic_ms));
             let moved = catalogue.move_to_trash(wall_ms);
             let purged = catalogue.purge(&plan.purged);
             let is_done = moved.done.is_empty() && purged.done.is_empty();
@@ -88,6 +106,38 @@ impl Retention {
         turn
     }
 
+    /// Saves the inventory, if it is time: before files go that it speaks of, and now and then. What was
+    /// tried and why it failed, if it did.
+    fn keep_inventory(
+        &mut self,
+        catalogue: &Catalogue,
+        monotonic_ms: u64,
+    ) -> Option<(&'static str, PathBuf, io::Error)> {
+        let is_settled = catalogue.is_settled();
+        if is_settled && monotonic_ms < self.save_ms {
+            return None;
+        }
+        self.save_ms = monotonic_ms + SAVE_EVERY_MS;
+        let Err(error) = catalogue.save_inventory() else {
+            self.waits_since_ms = None;
+            return None;
+        };
+        let path = catalogue.directory().path.join(INVENTORY_FILE);
+        if is_settled {
+            return Some((KEEP, path, error));
+        }
+        let since_ms = *self.waits_since_ms.get_or_insert(monotonic_ms);
+        let is_full =
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if is_full || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS {
+            match catalogue.forget_inventory() {
+                Ok(()) => self.waits_since_ms = None,
+                Err(error) => return Some(("remove", path, error)),
+            }
+        }
+        Some((KEEP, path, error))
+    }
+
     fn plan(&self, catalogue: &Catalogue, now_ms: Option<u64>) -> RetentionPlan {
         let kept: Vec<Kept> = catalogue.snapshot().iter().map(kept_of).collect();
         let trash = catalogue.trash();
@@ -99,12 +149,7 @@ impl Retention {
 
 fn kept_of(segment: &Arc<StoreSegment>) -> Kept {
     let meta = segment.meta();
-    let name = segment.path().file_name().and_then(|name| name.to_str()).and_then(Name::parse);
-    let named_last = name.and_then(|name| name.segment()).map(|(_, last, _)| last);
-    // A segment that was cut, or of which a part could not be read, held records up to the one that its name gives.
-    let is_short = segment.is_damaged() || segment.is_unread();
-    let last = named_last.filter(|_| is_short).unwrap_or(meta.last).max(meta.last);
-    Kept { id: meta.id, last, file_bytes: meta.file_bytes }
+    Kept { id: meta.id, last: segment.reach(), file_bytes: meta.file_bytes }
 }
 
 #[cfg(test)]
@@ -193,7 +238,7 @@ mod tests {
             assert_eq!(turn(7 * DAY_MS - 1), (0, 0), "{what}");
             assert_eq!(turn(7 * DAY_MS), (1, 0), "{what}");
             assert_eq!(turn(8 * DAY_MS), (0, 1), "{what}");
-            assert_eq!(names(temp.path()), Vec::<String>::new());
+            assert_eq!(names(temp.path()), [INVENTORY_FILE]);
         }
     }
 

@@ -7,8 +7,8 @@
 //! name until it is read, and every use of it tries again.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::caches::Caches;
 use crate::chunk::{OpenPart, Part};
@@ -59,6 +59,8 @@ pub struct StoreSegment {
     shunned: Shunned,
     /// One for all handles of the file.
     file: Arc<()>,
+    /// Which records it holds, until the catalogue has taken that.
+    fresh: Mutex<Option<Coverage>>,
 }
 
 /// How long compaction leaves a segment alone of which it was refused a read: for so many plans, twice
@@ -104,7 +106,18 @@ impl StoreSegment {
             file_bytes,
             volume: Some(footer.volume),
         };
-        Self::new(directory, path, meta, Arc::default(), [false; 2])
+        let this = Self::new(directory, path, meta, Arc::default(), [false; 2]);
+        this.set_fresh(Some(&footer.coverage));
+        this
+    }
+
+    /// Which records it holds: said once, to the catalogue that publishes it.
+    pub(super) fn take_fresh(&self) -> Option<Coverage> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set_fresh(&self, coverage: Option<&Coverage>) {
+        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) = coverage.cloned();
     }
 
     fn new(
@@ -127,6 +140,7 @@ impl StoreSegment {
             slot,
             shunned,
             file: Arc::default(),
+            fresh: Mutex::default(),
         })
     }
 
@@ -172,6 +186,7 @@ impl StoreSegment {
         let lossy = damage.iter().any(|d| d.loses_records() && d.refusal().is_none());
         let state = [lossy, known.is_refused()];
         let segment = Self::new(directory, path.to_owned(), meta, known, state);
+        segment.set_fresh(coverage.as_ref());
         Ok(Loaded { segment, coverage, inputs, misnamed, damage })
     }
 
@@ -191,6 +206,15 @@ impl StoreSegment {
         known.begin(&[Damage { range: Some((first, last)), ..damage.clone() }]);
         let is_unread = damage.refusal().is_some();
         Some(Self::new(directory, path.to_owned(), meta, known, [!is_unread, is_unread]))
+    }
+
+    /// Its newest record. One that was cut, or of which a part could not be read, held records up to the
+    /// one that its name gives.
+    pub(super) fn reach(&self) -> Ulid {
+        let name = self.path.file_name().and_then(|name| name.to_str()).and_then(Name::parse);
+        let named_last = name.and_then(|name| name.segment()).map(|(_, last, _)| last);
+        let is_short = self.is_damaged() || self.is_unread();
+        named_last.filter(|_| is_short).map_or(self.meta.last, |named| named.max(self.meta.last))
     }
 
     /// Its totals.

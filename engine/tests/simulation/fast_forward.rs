@@ -8,12 +8,13 @@
 //! is gone from the disk, and there is nothing left to do.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use engine::identity::IDENTITY_FILE;
 use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
 use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
+use engine::store::inventory::INVENTORY_FILE;
 use engine::store::retention::RetentionLimits;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
@@ -237,8 +238,9 @@ impl Day {
             self.expire(&mut node);
         }
         assert_eq!(node.found().records.len(), 0);
-        let is_of_store =
-            |path: &PathBuf| path.starts_with(STORE) && !path.ends_with(IDENTITY_FILE);
+        let is_kept =
+            |path: &Path| [IDENTITY_FILE, INVENTORY_FILE].iter().any(|name| path.ends_with(name));
+        let is_of_store = |path: &PathBuf| path.starts_with(STORE) && !is_kept(path);
         let left = self.sim.files().into_iter().filter(is_of_store);
         let left: Vec<_> = left.filter(|path| !node.told.left_alone.contains(path)).collect();
         assert!(left.is_empty(), "{left:?} stay for ever");

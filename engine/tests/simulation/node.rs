@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::chunk::Part;
-use engine::damage::Damage;
+use engine::damage::{Damage, DamageKind};
 use engine::headroom::HeadroomLimits;
 use engine::identity::{IDENTITY_FILE, NodeId};
 use engine::ingest::frame::FrameBuffer;
@@ -42,6 +42,7 @@ use engine::store::catalogue::Catalogue;
 use engine::store::compaction::CompactionLimits;
 use engine::store::compaction_run::CompactionError;
 use engine::store::gather::GatherLimits;
+use engine::store::inventory::INVENTORY_FILE;
 use engine::store::name::IdSource;
 use engine::store::recover::NoteKind;
 use engine::store::retention::RetentionLimits;
@@ -110,6 +111,8 @@ impl Told {
     fn hear(&mut self, found: Finding) {
         match found {
             Finding::Damage(damage) => {
+                let is_hole = matches!(damage.kind, DamageKind::Missing(_));
+                assert!(!is_hole, "nobody takes a segment away: {damage}");
                 self.left_alone.push(damage.path.clone());
                 self.damage.push(damage);
             }
@@ -669,6 +672,10 @@ impl Node {
     /// Turns compaction; says whether there was something to do.
     pub(crate) fn compact(&mut self) -> bool {
         self.read_again();
+        if let Err(error) = self.catalogue.save_inventory() {
+            self.tell(format!("{STORE}: {error}"));
+        }
+        assert_eq!(*self.catalogue.holes(), [], "nobody takes a segment away");
         let now = self.now;
         let mut is_found = false;
         for happened in self.compacting.turn(&|| now, u64::MAX, Load::default()) {
@@ -791,6 +798,7 @@ impl Node {
             if self.told.left_alone.contains(&path)
                 || is_named(STAMP_MARK_FILE)
                 || is_named(IDENTITY_FILE)
+                || is_named(INVENTORY_FILE)
             {
                 continue;
             }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-use engine::damage::Damage;
+use engine::damage::{Damage, DamageKind};
 
 /// Spans remembered at a time.
 const SEEN_MAX: usize = 64 * 1024;
@@ -22,7 +22,13 @@ impl DamageSeen {
     /// Whether this is the first time that the span is seen. A file's extension is its state:
     /// it may have changed since.
     pub(super) fn is_new(&self, damage: &Damage) -> bool {
-        let span = self.hasher.hash_one((damage.path.file_stem(), damage.offset, damage.range));
+        // Holes of a store all have the same file.
+        let hole = match damage.kind {
+            DamageKind::Missing(gap) => Some((gap.stream, gap.from)),
+            _ => None,
+        };
+        let span = (damage.path.file_stem(), damage.offset, damage.range, hole);
+        let span = self.hasher.hash_one(span);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= SEEN_MAX {
             seen.clear();
@@ -34,7 +40,6 @@ impl DamageSeen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::damage::DamageKind;
 
     #[test]
     fn a_span_is_new_once_whatever_state_its_file_is_in_and_memory_is_bounded() {

@@ -1,0 +1,120 @@
+//! What lies in a store directory, as names and footers say, and what is missing there: for `fsck`, and
+//! for a node to which something has come back.
+//!
+//! Invariants: read-only. Beside a running node, which renames and removes files meanwhile, a record
+//! counts as missing only if no look found it; what cannot be read is not known to be absent.
+
+use std::io;
+use std::path::Path;
+
+use crate::damage::{Damage, DamageKind};
+use crate::storage::{Entry, FileBytes, Open, Refusal, Storage};
+use crate::ulid::Ulid;
+
+use super::super::coverage::{Coverage, Gap};
+use super::super::name::Name;
+use super::super::open::read_footer;
+use super::{BYTES_MAX, Inventory, Present, damage_of, damage_of_file};
+
+/// Looks at most, if a running node changes what lies there each time.
+const LOOKS_MAX: usize = 5;
+
+/// An inventory that was read; `None`: there is no such file.
+pub(super) type Read = Option<Result<Inventory, DamageKind>>;
+
+/// Reads an inventory.
+pub(super) fn load(storage: &dyn Storage, path: &Path) -> io::Result<Read> {
+    const PART: &str = "inventory";
+    let file = match storage.open(path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let len = file.len()?;
+    if len > BYTES_MAX {
+        return Ok(Some(Err(DamageKind::Malformed(PART))));
+    }
+    let mut bytes = vec![0; len as usize];
+    match file.read_exact_at(&mut bytes, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(Some(Err(DamageKind::Truncated(PART))))
+        }
+        read => read.map(|()| Some(Inventory::decode(&bytes))),
+    }
+}
+
+/// Checks the inventory of a directory, offline and read-only: its own bytes, and what is missing of what
+/// it claims.
+///
+/// # Errors
+/// The file or its directory cannot be read.
+pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Damage>> {
+    let inventory = match load(storage, path)? {
+        None => return Ok(Vec::new()),
+        Some(Err(kind)) => return Ok(vec![damage_of_file(path, kind)]),
+        Some(Ok(inventory)) => inventory,
+    };
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let gaps = gaps(storage, directory, &inventory)?;
+    // What was let go meanwhile is not missing.
+    let Some(Ok(later)) = load(storage, path)? else { return Ok(Vec::new()) };
+    let holes = gaps.into_iter().filter_map(|gap| later.clip(gap));
+    Ok(holes.map(|hole| damage_of(&hole, directory)).collect())
+}
+
+/// What of all that an inventory says was published lies in no file.
+pub(super) fn gaps(
+    storage: &dyn Storage,
+    directory: &Path,
+    inventory: &Inventory,
+) -> io::Result<Vec<Gap>> {
+    let mut present = Present::default();
+    let mut looks = 0;
+    loop {
+        let is_still = look(storage, directory, &mut present)?;
+        looks += 1;
+        let gaps = inventory.gaps(&mut present);
+        if is_still || gaps.is_empty() || looks == LOOKS_MAX {
+            return Ok(gaps);
+        }
+    }
+}
+
+/// Adds what lies in a directory; says whether nothing was renamed or removed meanwhile.
+fn look(storage: &dyn Storage, directory: &Path, present: &mut Present) -> io::Result<bool> {
+    let (before, mut is_still) = (segments(storage, directory)?, true);
+    for (text, range) in &before {
+        match coverage(storage, &directory.join(text)) {
+            Err(refusal) if refusal.is_absence() => is_still = false,
+            read => present.add(read.ok().flatten().as_ref(), *range),
+        }
+    }
+    Ok(is_still && segments(storage, directory)? == before)
+}
+
+/// Names of store segments, published or in the trash, in order, and which records they say to hold.
+pub(in super::super) fn segments(
+    storage: &dyn Storage,
+    directory: &Path,
+) -> io::Result<Vec<(String, (Ulid, Ulid))>> {
+    let named = |entry: Entry| {
+        let text = entry.name?;
+        let (first, last, _) = Name::parse(&text)?.segment()?;
+        Some((text, (first, last)))
+    };
+    let mut names: Vec<_> = storage.list(directory)?.into_iter().filter_map(named).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Which records a store segment holds, as its footer says; `None`: that is damaged.
+pub(in super::super) fn coverage(
+    storage: &dyn Storage,
+    path: &Path,
+) -> Result<Option<Coverage>, Refusal> {
+    let file = storage.open(path, Open::Read).map_err(|error| Refusal::from(&error))?;
+    match read_footer(&mut FileBytes::new(file)?) {
+        Ok(footer) => Ok(Some(footer.coverage)),
+        Err(DamageKind::Unread(refusal)) => Err(refusal),
+        Err(_) => Ok(None),
+    }
+}
