@@ -12,14 +12,14 @@ use super::consumer::{
 use super::expression::Expression;
 use super::pipe::{PipeReader, pipe};
 use super::pool::Pool;
-use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
+use super::spec::{Format, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::threads::{Overseer, ThreadHook, Threads};
 use super::ticket::{Ticket, ticket};
 use crate::caches::Caches;
 use crate::limits::{HISTOGRAM_BUCKETS_MAX, QUERY_HELD_BYTES_MAX, QUERY_HITS_MAX};
 use crate::pulse::Pulse;
-use crate::ulid::{MS_MAX, Ulid};
+use crate::ulid::MS_MAX;
 
 /// How to search.
 #[derive(Clone)]
@@ -174,16 +174,7 @@ impl Searcher {
     /// overlap no other are counted from indexes; of the others the run tables are read, and text
     /// only where copies overlap in part.
     pub fn topics(&self, snapshot: Snapshot) -> Ticket<Topics> {
-        let spec = QuerySpec {
-            from: Ulid::MIN,
-            to: Ulid::MAX,
-            after: None,
-            expression: Expression::all(),
-            topics: Vec::new(),
-            order: Order::Asc,
-            limit: None,
-        };
-        self.count(TopicTally::default(), spec, snapshot)
+        self.count(TopicTally::default(), QuerySpec::everything(), snapshot)
     }
 
     fn count<T: Tally + 'static>(

@@ -100,6 +100,19 @@ pub struct QuerySpec {
 }
 
 impl QuerySpec {
+    /// Asks for every record.
+    pub fn everything() -> Self {
+        Self {
+            from: Ulid::MIN,
+            to: Ulid::MAX,
+            after: None,
+            expression: Expression::all(),
+            topics: Vec::new(),
+            order: Order::Asc,
+            limit: None,
+        }
+    }
+
     /// First and last ULID that can be in the answer, `after` applied; `None` when none can.
     pub fn bounds(&self) -> Option<(Ulid, Ulid)> {
         let (mut low, mut high) = (self.from, self.to);

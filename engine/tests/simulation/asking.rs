@@ -7,9 +7,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::node::pinning::Pinned;
-use engine::search::{
-    Expression, Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped,
-};
+use engine::search::{Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped};
 use engine::storage::sim::Random;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
@@ -19,15 +17,7 @@ use crate::model::{Found, Record};
 
 /// What asks for every record.
 pub(crate) fn everything() -> QuerySpec {
-    QuerySpec {
-        from: Ulid::MIN,
-        to: Ulid::MAX,
-        after: None,
-        expression: Expression::all(),
-        topics: Vec::new(),
-        order: Order::Asc,
-        limit: None,
-    }
+    QuerySpec::everything()
 }
 
 /// A query on its way.

@@ -256,6 +256,11 @@ pub(super) struct Ledger {
     pub(super) lines_on_their_way: Entry,
 }
 
+/// Whoever asks again finds a place before long.
+const BUSY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+/// The node has no means left for anybody.
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
 impl Ledger {
     /// For a node whose records have at most so many bytes.
     pub(super) fn new(
@@ -263,8 +268,6 @@ impl Ledger {
         record_bytes_max: usize,
         metrics: &NodeMetrics,
     ) -> Self {
-        const BUSY: StatusCode = StatusCode::TOO_MANY_REQUESTS;
-        const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
         let meter = |spec: Spec, limit| metrics.budget(spec.name, limit);
         let entry = |spec, limit, status| Entry::new(spec, limit, status, meter(spec, limit));
         let by_address = |spec: Spec, max: usize, status, refused| {
