@@ -152,6 +152,8 @@ pub struct StoreMetrics {
     pub text_bytes: Gauge,
     /// Published segments that cannot be read for now, in part at least.
     pub unread_segments: Gauge,
+    /// Records that were published and are in no file.
+    pub missing_records: Gauge,
     /// Segments moved to the trash.
     pub trashed_segments: Counter,
     /// Tries to move one that failed.

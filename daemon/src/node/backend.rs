@@ -72,6 +72,13 @@ impl NodeBackend {
                     .into(),
             );
         }
+        let missing = self.catalogue.missing_records();
+        if missing > 0 {
+            reasons.push(format!(
+                "{missing} records were stored and are in no file: a store segment was taken away; \
+                 put it back, answers over its time are incomplete until then"
+            ));
+        }
         if self.common.draining.is_begun() {
             reasons.push("the node is draining: it takes no new records until a restart".into());
         }
@@ -250,6 +257,8 @@ impl Backend for NodeBackend {
         self.common.metrics.store.bytes.set(totals.file_bytes as i64);
         self.common.metrics.store.text_bytes.set(totals.text_bytes as i64);
         self.common.metrics.store.unread_segments.set(totals.unread_count as i64);
+        let missing = self.catalogue.missing_records();
+        self.common.metrics.store.missing_records.set(missing as i64);
         self.common.metrics.store.trash_segments.set(totals.trash_count as i64);
         self.common.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
         let now_ms = self.common.clock.now().wall_ms;

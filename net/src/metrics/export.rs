@@ -209,6 +209,11 @@ fn store(w: &mut Writer<'_>, m: &StoreMetrics) -> Result<(), Error> {
         "Published segments that cannot be read for now.",
         &m.unread_segments,
     )?;
+    w.gauge(
+        "store_missing_records",
+        "Records that were stored and are in no file.",
+        &m.missing_records,
+    )?;
     w.gauge("store_replicas_missing", "Copies that segments lack.", &m.replicas_missing)
 }
 
