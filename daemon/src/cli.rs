@@ -406,7 +406,7 @@ mod tests {
     fn the_command_lines_of_the_predecessors_readme_are_read() {
         let node = run(&["ingeststore", "-store.segment-replication-factor", "1"]).unwrap();
         let Command::Node { role: Role::IngestStore, config } = node else { panic!("{node:?}") };
-        assert_eq!(config.store.replication_factor, 1);
+        assert_eq!(config.store.unwrap().replication_factor, 1);
 
         let cases: &[(&[&str], Read<'_>)] = &[
             (&["query", "-from", "5m", "-q", "Hello"], ("5m", None, "Hello", false)),

@@ -47,10 +47,10 @@ pub(crate) struct NodeConfig {
     pub(crate) shutdown_timeout: Duration,
     /// Free space below which new records are refused, bytes; `None`: by the size of the disk.
     pub(crate) disk_free_min_bytes: Option<u64>,
-    /// The ingest side.
-    pub(crate) ingest: IngestConfig,
-    /// The store side.
-    pub(crate) store: StoreConfig,
+    /// The ingest side, of a node that takes records.
+    pub(crate) ingest: Option<IngestConfig>,
+    /// The store side, of a node that keeps them.
+    pub(crate) store: Option<StoreConfig>,
     /// The search side.
     pub(crate) query: QueryConfig,
     /// The HTTP server.
@@ -172,7 +172,7 @@ impl NodeConfig {
             cores: settings.optional_number("cores").map(|cores| cores as usize),
             shutdown_timeout: settings.duration("shutdown-timeout"),
             disk_free_min_bytes: settings.optional_number("disk.free-min"),
-            ingest: IngestConfig {
+            ingest: Some(IngestConfig {
                 fast: endpoint("ingest.fast", FAST_PORT),
                 durable: endpoint("ingest.durable", DURABLE_PORT),
                 path: settings.text("ingest.path").into(),
@@ -191,8 +191,8 @@ impl NodeConfig {
                 segment_flush_size_bytes: settings.number("ingest.segment-flush-size"),
                 segment_flush_age: settings.duration("ingest.segment-flush-age"),
                 segment_pending_timeout: settings.duration("ingest.segment-pending-timeout"),
-            },
-            store: StoreConfig {
+            }),
+            store: Some(StoreConfig {
                 path: settings.text("store.path").into(),
                 replication_factor: settings.number("store.segment-replication-factor") as usize,
                 segment_consumers: settings.number("store.segment-consumers") as usize,
@@ -204,7 +204,7 @@ impl NodeConfig {
                 segment_retain: settings.duration("store.segment-retain"),
                 segment_purge: settings.duration("store.segment-purge"),
                 retain_size_bytes: settings.optional_number("store.retain-size"),
-            },
+            }),
             query: QueryConfig {
                 max_concurrent: settings.number("query.max-concurrent") as usize,
                 memory_max_bytes: settings.number("query.memory-max"),
@@ -226,20 +226,23 @@ impl NodeConfig {
 
     /// Segments go as a whole, so a small store is made of small ones.
     fn fit_segments(&mut self) {
-        let Some(part) = self.store.retain_size_bytes.map(|bytes| bytes / RETAIN_PARTS) else {
+        let Some(store) = &mut self.store else { return };
+        let Some(part) = store.retain_size_bytes.map(|bytes| bytes / RETAIN_PARTS) else {
             return;
         };
         let fit = |bytes: &mut u64| *bytes = (*bytes).min(part.max(SEGMENT_BYTES_MIN));
-        fit(&mut self.ingest.segment_flush_size_bytes);
-        fit(&mut self.store.segment_target_size_bytes);
+        fit(&mut store.segment_target_size_bytes);
+        if let Some(ingest) = &mut self.ingest {
+            fit(&mut ingest.segment_flush_size_bytes);
+        }
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        let listeners = [
-            ("api", &self.api),
-            ("ingest.fast", &self.ingest.fast),
-            ("ingest.durable", &self.ingest.durable),
-        ];
+        let mut listeners = vec![("api", &self.api)];
+        if let Some(ingest) = &self.ingest {
+            listeners.push(("ingest.fast", &ingest.fast));
+            listeners.push(("ingest.durable", &ingest.durable));
+        }
         for (at, (name, endpoint)) in listeners.iter().enumerate() {
             for (other_name, other) in &listeners[..at] {
                 if endpoint == other && endpoint.port != 0 {
@@ -250,10 +253,12 @@ impl NodeConfig {
                 }
             }
         }
-        if self.ingest.path == self.store.path {
+        let paths = self.ingest.as_ref().map(|side| &side.path);
+        let paths = paths.zip(self.store.as_ref().map(|side| &side.path));
+        if let Some((_, store)) = paths.filter(|(ingest, store)| ingest == store) {
             return Err(SettingsError::Conflict(format!(
                 "--ingest.path and --store.path are both {}: each needs a directory of its own",
-                self.store.path.display()
+                store.display()
             )));
         }
         Ok(())
@@ -295,6 +300,16 @@ mod tests {
     use super::*;
     use crate::cli::{Command, parse};
 
+    impl NodeConfig {
+        fn ingest(&self) -> &IngestConfig {
+            self.ingest.as_ref().unwrap()
+        }
+
+        fn store(&self) -> &StoreConfig {
+            self.store.as_ref().unwrap()
+        }
+    }
+
     fn config(line: &[&str]) -> Result<NodeConfig, String> {
         let arguments: Vec<_> = ["ingeststore"].iter().chain(line).map(|&s| s.to_owned()).collect();
         match parse(&arguments, &[]) {
@@ -308,25 +323,25 @@ mod tests {
     fn the_defaults_are_those_of_the_predecessor() {
         let config = config(&["-store.segment-replication-factor", "1"]).unwrap();
         assert_eq!(config.api.to_string(), "127.0.0.1:7650");
-        assert_eq!(config.ingest.fast.to_string(), "127.0.0.1:7651");
-        assert_eq!(config.ingest.durable.to_string(), "127.0.0.1:7652");
-        assert_eq!(config.ingest.path, PathBuf::from("data/ingest"));
-        assert_eq!(config.ingest.segment_flush_size_bytes, 16 << 20);
-        assert_eq!(config.ingest.segment_flush_age, Duration::from_secs(3));
-        assert_eq!(config.ingest.segment_pending_timeout, Duration::from_secs(60));
-        assert_eq!(config.store.path, PathBuf::from("data/store"));
-        assert_eq!(config.store.replication_factor, 1);
-        assert_eq!(config.store.segment_target_size_bytes, 128 << 20);
-        assert_eq!(config.store.segment_delay, Duration::from_millis(100));
-        assert_eq!(config.store.compression, Compression::Zstd(1));
+        assert_eq!(config.ingest().fast.to_string(), "127.0.0.1:7651");
+        assert_eq!(config.ingest().durable.to_string(), "127.0.0.1:7652");
+        assert_eq!(config.ingest().path, PathBuf::from("data/ingest"));
+        assert_eq!(config.ingest().segment_flush_size_bytes, 16 << 20);
+        assert_eq!(config.ingest().segment_flush_age, Duration::from_secs(3));
+        assert_eq!(config.ingest().segment_pending_timeout, Duration::from_secs(60));
+        assert_eq!(config.store().path, PathBuf::from("data/store"));
+        assert_eq!(config.store().replication_factor, 1);
+        assert_eq!(config.store().segment_target_size_bytes, 128 << 20);
+        assert_eq!(config.store().segment_delay, Duration::from_millis(100));
+        assert_eq!(config.store().compression, Compression::Zstd(1));
         assert_eq!(config.cores, None);
     }
 
     #[test]
     fn a_compression_level_is_none_or_one_that_zstd_knows() {
         let of = |text| config(&["--store.compression-level", text]);
-        assert_eq!(of("none").unwrap().store.compression, Compression::None);
-        assert_eq!(of("19").unwrap().store.compression, Compression::Zstd(19));
+        assert_eq!(of("none").unwrap().store().compression, Compression::None);
+        assert_eq!(of("19").unwrap().store().compression, Compression::Zstd(19));
         for text in ["0", "20", "-1", "fast", ""] {
             assert!(
                 of(text).unwrap_err().contains("none or a whole number from 1 to 19"),
@@ -340,7 +355,7 @@ mod tests {
         let config =
             config(&["--listen", "::1", "--api=tcp://0.0.0.0", "--ingest.fast=:9"]).unwrap();
         assert_eq!(config.api.to_string(), "0.0.0.0:7650");
-        assert_eq!(config.ingest.fast.to_string(), "[::1]:9");
+        assert_eq!(config.ingest().fast.to_string(), "[::1]:9");
         for (listen, api) in [
             ("::", "[::]:7650"),
             ("[::]", "[::]:7650"),
@@ -358,13 +373,13 @@ mod tests {
     #[test]
     fn retention_has_its_defaults_and_a_small_store_small_segments() {
         let by_default = config(&[]).unwrap();
-        assert_eq!(by_default.store.segment_retain, Duration::from_secs(7 * 86_400));
-        assert_eq!(by_default.store.segment_purge, Duration::from_secs(86_400));
-        assert_eq!(by_default.store.retain_size_bytes, None);
+        assert_eq!(by_default.store().segment_retain, Duration::from_secs(7 * 86_400));
+        assert_eq!(by_default.store().segment_purge, Duration::from_secs(86_400));
+        assert_eq!(by_default.store().retain_size_bytes, None);
         assert_eq!(by_default.disk_free_min_bytes, None);
         let small = config(&["--store.retain-size=80MiB", "--disk.free-min", "2GiB"]).unwrap();
-        assert_eq!(small.store.segment_target_size_bytes, 10 << 20);
-        assert_eq!(small.ingest.segment_flush_size_bytes, 10 << 20);
+        assert_eq!(small.store().segment_target_size_bytes, 10 << 20);
+        assert_eq!(small.ingest().segment_flush_size_bytes, 10 << 20);
         assert_eq!(small.disk_free_min_bytes, Some(2 << 30));
         assert!(config(&["--store.segment-retain=0s"]).is_err());
     }

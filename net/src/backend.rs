@@ -100,6 +100,8 @@ pub enum AppendError {
     DiskFull,
     /// The backlog did not drain in time; waiting helps.
     Overloaded,
+    /// The node only keeps records, and takes none.
+    NoIngester,
     /// The node is being emptied; a restart ends that.
     Draining,
     /// The node is stopping.
@@ -116,6 +118,9 @@ impl fmt::Display for AppendError {
                  failing; /ready and its log say which",
             ),
             Self::Overloaded => f.write_str("the node has more waiting than it may hold"),
+            Self::NoIngester => f.write_str(
+                "this node takes no records, it only keeps them: send them to one that does",
+            ),
             Self::Draining => f.write_str("the node is draining: it takes no new records"),
             Self::ShuttingDown => f.write_str("the node is stopping"),
             Self::Storage(what) => write!(f, "the node takes no records: {what}"),

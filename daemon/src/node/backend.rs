@@ -11,21 +11,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::damage::Damage;
 use engine::identity::Identity;
-use engine::ingest::registry::Registry;
 use engine::ingest::segment::SegmentState;
 use engine::node::doors::Doors;
 use engine::node::draining::{Left, Stuck};
 use engine::node::pinning::{Memories, Pinned};
+use engine::node::{IngestSide, StoreSide};
 use engine::search::{Missing, Searcher, Snapshot};
-use engine::store::catalogue::Catalogue;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
-    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentCount,
-    SegmentOverview,
+    AppendError, Appended, Appender, Backend, DrainState, Health, IngestSegments, Pending,
+    SegmentCount, SegmentOverview, StoreSegments,
 };
 use net::follow::Hub;
-use net::metrics::NodeMetrics;
+use net::metrics::{NodeMetrics, StoreMetrics};
 use net::shard::Placement;
 use net::shard::inbox::{Append, Message};
 use tokio::sync::oneshot;
@@ -43,10 +42,8 @@ const DOORS_BEAT: Duration = Duration::from_millis(100);
 /// What the node shares with its servers.
 pub(super) struct NodeBackend {
     pub(super) common: Arc<Common>,
-    pub(super) registry: Arc<Registry>,
-    pub(super) catalogue: Arc<Catalogue>,
-    /// Who the ingest side is.
-    pub(super) ingester: Identity,
+    /// Who the ingest side is, if there is one.
+    pub(super) ingester: Option<Identity>,
     pub(super) searcher: Searcher,
     pub(super) record_size_max: usize,
     /// No stamp of this life is below it, ms.
@@ -62,6 +59,24 @@ impl NodeBackend {
         shards.max().unwrap_or(0)
     }
 
+    /// Levels of the ingest side; `memory` bytes are in shards, the oldest of them is of that time, ms.
+    fn measure_ingest(&self, side: &IngestSide, memory: i64, oldest_memory_ms: u64) {
+        let (registry, metrics) = (&side.registry, &self.common.metrics);
+        let held = registry.snapshot();
+        let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
+        let ingest = &metrics.ingest;
+        ingest.backlog_bytes.set(registry.backlog_bytes() as i64);
+        ingest.unread_segments.set(registry.unread_files() as i64);
+        ingest.damaged_segments.set(registry.damaged_segments() as i64);
+        ingest.backlog_limit_bytes.set(self.common.backlog_max_bytes as i64);
+        ingest.unindexed_bytes.set(memory + unstored as i64);
+        let now_ms = self.common.clock.now().wall_ms;
+        let oldest_ms = oldest_memory_ms.min(registry.oldest_ms().unwrap_or(now_ms));
+        let age_seconds = now_ms.saturating_sub(oldest_ms.min(now_ms)) as f64 / 1e3;
+        ingest.unstored_age_seconds.set(age_seconds);
+        metrics.queue_depth("flushed_segments").set(registry.backlog().segments as i64);
+    }
+
     fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.common.doors.reasons().iter().map(reason).collect();
         reasons.extend(self.common.vitals.reasons());
@@ -72,7 +87,8 @@ impl NodeBackend {
                     .into(),
             );
         }
-        let missing = self.catalogue.missing_records();
+        let store = self.common.node.store.as_ref();
+        let missing = store.map_or(0, |side| side.catalogue.missing_records());
         if missing > 0 {
             reasons.push(format!(
                 "{missing} records were stored and are in no file: a store segment was taken away; \
@@ -132,6 +148,9 @@ impl Backend for NodeBackend {
         topic: Option<Topic>,
         is_awaited: bool,
     ) -> Result<Box<dyn Appender>, AppendError> {
+        if self.common.node.ingest.is_none() {
+            return Err(AppendError::NoIngester);
+        }
         if self.common.is_stopping() {
             return Err(AppendError::ShuttingDown);
         }
@@ -171,39 +190,20 @@ impl Backend for NodeBackend {
 
     fn segment_state(&self) -> SegmentOverview {
         let mut state = SegmentOverview::default();
-        (state.ingest.id, state.ingest.boot) = (self.ingester.id.to_string(), self.ingester.boot);
-        if let Some(store) = self.catalogue.directory().identity() {
-            (state.store.id, state.store.boot) = (store.id.to_string(), store.boot);
+        if let Some(ingester) = self.ingester {
+            (state.ingest.id, state.ingest.boot) = (ingester.id.to_string(), ingester.boot);
         }
-        for segment in self.registry.list() {
-            let count = match segment.state {
-                _ if !segment.is_offered && segment.state != SegmentState::Damaged => {
-                    &mut state.ingest.unread
-                }
-                SegmentState::Active => &mut state.ingest.active,
-                SegmentState::Flushed => &mut state.ingest.flushed,
-                SegmentState::Pending => &mut state.ingest.pending,
-                SegmentState::Damaged => &mut state.ingest.damaged,
+        if let Some(side) = &self.common.node.ingest {
+            show_ingest(side, &mut state.ingest);
+        }
+        if let Some(side) = &self.common.node.store {
+            show_store(side, &mut state.store);
+            state.store.gather = if self.common.is_replica_missing() {
+                "replicas missing".into()
+            } else {
+                "working".into()
             };
-            count.segments += 1;
-            count.bytes += segment.len_bytes;
         }
-        state.ingest.prepared = SegmentCount {
-            segments: self.registry.pool_segments() as u64,
-            bytes: self.registry.pool_bytes(),
-        };
-        let totals = self.catalogue.totals();
-        state.store.flushed =
-            SegmentCount { segments: totals.segment_count, bytes: totals.file_bytes };
-        state.store.trashed =
-            SegmentCount { segments: totals.trash_count, bytes: totals.trash_bytes };
-        (state.store.damaged, state.store.unread) = (totals.damaged_count, totals.unread_count);
-        state.store.records = totals.record_count;
-        state.store.gather = if self.common.is_replica_missing() {
-            "replicas missing".into()
-        } else {
-            "working".into()
-        };
         state
     }
 
@@ -244,34 +244,15 @@ impl Backend for NodeBackend {
         let seats = self.common.placement.seats().iter();
         let oldest_memory_ms = seats.map(|seat| seat.oldest_ms.load(Ordering::Acquire)).min();
         let oldest_memory_ms = oldest_memory_ms.unwrap_or(u64::MAX);
-        let held = self.registry.snapshot();
-        let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
-        let ingest = &self.common.metrics.ingest;
-        ingest.backlog_bytes.set(self.registry.backlog_bytes() as i64);
-        ingest.unread_segments.set(self.registry.unread_files() as i64);
-        ingest.damaged_segments.set(self.registry.damaged_segments() as i64);
-        ingest.backlog_limit_bytes.set(self.common.backlog_max_bytes as i64);
-        ingest.unindexed_bytes.set(memory + unstored as i64);
-        let totals = self.catalogue.totals();
-        self.common.metrics.store.segments.set(totals.segment_count as i64);
-        self.common.metrics.store.bytes.set(totals.file_bytes as i64);
-        self.common.metrics.store.text_bytes.set(totals.text_bytes as i64);
-        self.common.metrics.store.unread_segments.set(totals.unread_count as i64);
-        let missing = self.catalogue.missing_records();
-        self.common.metrics.store.missing_records.set(missing as i64);
-        self.common.metrics.store.trash_segments.set(totals.trash_count as i64);
-        self.common.metrics.store.trash_bytes.set(totals.trash_bytes as i64);
-        let now_ms = self.common.clock.now().wall_ms;
-        let oldest_ms = oldest_memory_ms.min(self.registry.oldest_ms().unwrap_or(now_ms));
-        let age_seconds = now_ms.saturating_sub(oldest_ms.min(now_ms)) as f64 / 1e3;
-        ingest.unstored_age_seconds.set(age_seconds);
-        self.common.metrics.store.replicas_missing.set(i64::from(self.common.is_replica_missing()));
-        for (queue, depth) in [
-            ("shard_deferred", self.common.metrics.shard_deferred.get()),
-            ("flushed_segments", self.registry.backlog().segments as i64),
-        ] {
-            self.common.metrics.queue_depth(queue).set(depth);
+        if let Some(side) = &self.common.node.ingest {
+            self.measure_ingest(side, memory, oldest_memory_ms);
         }
+        if let Some(side) = &self.common.node.store {
+            measure_store(side, &self.common.metrics.store);
+        }
+        self.common.metrics.store.replicas_missing.set(i64::from(self.common.is_replica_missing()));
+        let deferred = self.common.metrics.shard_deferred.get();
+        self.common.metrics.queue_depth("shard_deferred").set(deferred);
         let abandoned = &self.common.metrics.query.abandoned_bytes;
         abandoned.inc_by(self.searcher.abandoned_bytes().saturating_sub(abandoned.get()));
         // What the store holds may be copies of what others have stamped.
@@ -280,6 +261,44 @@ impl Backend for NodeBackend {
         self.common.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
         &self.common.metrics
     }
+}
+
+fn measure_store(side: &StoreSide, metrics: &StoreMetrics) {
+    let totals = side.catalogue.totals();
+    metrics.segments.set(totals.segment_count as i64);
+    metrics.bytes.set(totals.file_bytes as i64);
+    metrics.text_bytes.set(totals.text_bytes as i64);
+    metrics.unread_segments.set(totals.unread_count as i64);
+    metrics.missing_records.set(side.catalogue.missing_records() as i64);
+    metrics.trash_segments.set(totals.trash_count as i64);
+    metrics.trash_bytes.set(totals.trash_bytes as i64);
+}
+
+fn show_ingest(side: &IngestSide, shown: &mut IngestSegments) {
+    for segment in side.registry.list() {
+        let count = match segment.state {
+            _ if !segment.is_offered && segment.state != SegmentState::Damaged => &mut shown.unread,
+            SegmentState::Active => &mut shown.active,
+            SegmentState::Flushed => &mut shown.flushed,
+            SegmentState::Pending => &mut shown.pending,
+            SegmentState::Damaged => &mut shown.damaged,
+        };
+        count.segments += 1;
+        count.bytes += segment.len_bytes;
+    }
+    let (registry, prepared) = (&side.registry, &mut shown.prepared);
+    (prepared.segments, prepared.bytes) = (registry.pool_segments() as u64, registry.pool_bytes());
+}
+
+fn show_store(side: &StoreSide, shown: &mut StoreSegments) {
+    if let Some(store) = side.catalogue.directory().identity() {
+        (shown.id, shown.boot) = (store.id.to_string(), store.boot);
+    }
+    let totals = side.catalogue.totals();
+    shown.flushed = SegmentCount { segments: totals.segment_count, bytes: totals.file_bytes };
+    shown.trashed = SegmentCount { segments: totals.trash_count, bytes: totals.trash_bytes };
+    (shown.damaged, shown.unread) = (totals.damaged_count, totals.unread_count);
+    shown.records = totals.record_count;
 }
 
 /// What was pinned, as search takes it.

@@ -12,7 +12,7 @@ use engine::ingest::registry::{FileError, RegistryOptions};
 use engine::ingest::stamp_mark::MarkError;
 use engine::limits::FRAME_ALIGNMENT;
 use engine::node::opening::{self, Finding, NodeOptions, OpenError};
-use engine::node::{IngestSide, Node, StoreSide};
+use engine::node::{IngestSide, Node};
 use engine::storage::Storage;
 use engine::store::StoreDirectory;
 use engine::store::name::IdSource;
@@ -22,13 +22,24 @@ use net::metrics::NodeMetrics;
 use crate::config::NodeConfig;
 use crate::lock::{DirectoryLock, LOCK_FILE, LockError};
 
-/// Both sides' data, locked for this process.
+/// The data of the sides that a node has, locked for this process.
 pub(super) struct Data {
-    /// Both sides as one.
     pub(super) node: Node,
-    pub(super) ingest: IngestSide,
-    pub(super) store: StoreSide,
-    pub(super) locks: [DirectoryLock; 2],
+    pub(super) locks: Locks,
+}
+
+/// Locks of the directories of the sides that a node has. What was made last goes first, should the
+/// start fail.
+pub(super) struct Locks {
+    pub(super) store: Option<DirectoryLock>,
+    pub(super) ingest: Option<DirectoryLock>,
+}
+
+impl Locks {
+    /// What was made for them stays.
+    pub(super) fn keep(&mut self) {
+        self.store.iter_mut().chain(&mut self.ingest).for_each(DirectoryLock::keep);
+    }
 }
 
 /// Why the data cannot be used.
@@ -84,12 +95,12 @@ impl From<OpenError> for DataError {
     }
 }
 
-/// Makes and locks the directories of both sides.
-pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError> {
-    let ingest = prepare("--ingest.path", &config.ingest.path)?;
-    let store = prepare("--store.path", &config.store.path)?;
-    // What was made last goes first, should the start fail.
-    Ok([store, ingest])
+/// Makes and locks the directories of the sides that there are.
+pub(super) fn lock(config: &NodeConfig) -> Result<Locks, DataError> {
+    let ingest = config.ingest.as_ref().map(|side| prepare("--ingest.path", &side.path));
+    let ingest = ingest.transpose()?;
+    let store = config.store.as_ref().map(|side| prepare("--store.path", &side.path));
+    Ok(Locks { store: store.transpose()?, ingest })
 }
 
 /// How often an identity or a mark of stamps that the disk does not give is asked for at a start, and the
@@ -97,10 +108,10 @@ pub(super) fn lock(config: &NodeConfig) -> Result<[DirectoryLock; 2], DataError>
 const MARK_TRIES: u32 = 5;
 const MARK_PAUSE: Duration = Duration::from_millis(200);
 
-/// Opens both directories; what is found damaged or strange is told, once.
+/// Opens the directories; what is found damaged or strange is told, once.
 pub(super) fn open(
     config: &NodeConfig,
-    locks: [DirectoryLock; 2],
+    locks: Locks,
     storage: &Arc<dyn Storage>,
     metrics: &NodeMetrics,
     now_ms: u64,
@@ -115,43 +126,44 @@ pub(super) fn open(
         }
     };
     let node = opened.node;
-    let (ingest, store) = (node.ingest.clone(), node.store.clone());
-    let (ingest, store) = ingest.zip(store).expect("both sides were asked for");
-    let ingester = ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester();
-    let of_store = store.catalogue.directory().identity();
+    let identity =
+        |side: &IngestSide| side.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester();
+    let ingester = node.ingest.as_ref().map(identity);
+    let of_store = node.store.as_ref().and_then(|side| side.catalogue.directory().identity());
     tracing::info!(
         tail_records = opened.tail_records,
         torn_bytes = opened.torn_bytes,
-        store_segments = store.catalogue.snapshot().len(),
-        ingest_segments = ingest.registry.snapshot().len(),
-        ingester = %ingester.id,
-        ingester_boot = ingester.boot,
+        store_segments = node.store.as_ref().map(|side| side.catalogue.snapshot().len()),
+        ingest_segments = node.ingest.as_ref().map(|side| side.registry.snapshot().len()),
+        ingester = ingester.map(|ingester| tracing::field::display(ingester.id)),
+        ingester_boot = ingester.map(|ingester| ingester.boot),
         store = of_store.map(|store| tracing::field::display(store.id)),
         store_boot = of_store.map(|store| store.boot),
         "opened"
     );
-    Ok(Data { node, ingest, store, locks })
+    Ok(Data { node, locks })
 }
 
 fn options(config: &NodeConfig, storage: &Arc<dyn Storage>) -> NodeOptions {
-    let path = config.store.path.clone();
-    let store = StoreDirectory::new(Arc::clone(storage), path, IdSource::random());
-    let path = &config.ingest.path;
-    let ingest = RegistryOptions {
-        alignment_bytes: direct_alignment(path),
-        flush_size_bytes: config.ingest.segment_flush_size_bytes,
-        pending_timeout_ms: config.ingest.segment_pending_timeout.as_millis() as u64,
-        record_size_max: config.ingest.max_record_size_bytes,
-        caches: Arc::clone(&store.caches),
-        ..RegistryOptions::new(Arc::clone(storage), path.clone(), random_seed())
-    };
+    let store = config.store.as_ref().map(|side| {
+        StoreDirectory::new(Arc::clone(storage), side.path.clone(), IdSource::random())
+    });
+    let ingest = config.ingest.as_ref().map(|side| {
+        let path = side.path.clone();
+        let options = RegistryOptions {
+            alignment_bytes: direct_alignment(&path),
+            flush_size_bytes: side.segment_flush_size_bytes,
+            pending_timeout_ms: side.segment_pending_timeout.as_millis() as u64,
+            record_size_max: side.max_record_size_bytes,
+            ..RegistryOptions::new(Arc::clone(storage), path, random_seed())
+        };
+        match &store {
+            Some(store) => RegistryOptions { caches: Arc::clone(&store.caches), ..options },
+            None => options,
+        }
+    });
     let new_id = || NodeId(u128::from(random_seed()) << 64 | u128::from(random_seed()));
-    NodeOptions {
-        ingest: Some(ingest),
-        store: Some(Arc::new(store)),
-        new_ingester: new_id(),
-        new_store: new_id(),
-    }
+    NodeOptions { ingest, store: store.map(Arc::new), new_ingester: new_id(), new_store: new_id() }
 }
 
 /// Tells and counts what a start came upon.

@@ -71,7 +71,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// See the page of the module.
 pub(super) struct Disks {
-    both: [Disk; 2],
+    /// Of the sides that there are.
+    each: Vec<Disk>,
     /// Whether the process has what it needs to use them.
     process: Mutex<DiskHealth>,
     clock: Clock,
@@ -80,17 +81,17 @@ pub(super) struct Disks {
 
 impl Disks {
     /// Nothing is watched before [`Disks::observe`] and [`Disks::watch`] are called.
-    pub(super) fn new(ingest_path: &Path, store_path: &Path, clock: Clock) -> Self {
-        let disk = |side, path: &Path| Disk {
-            side,
-            path: path.to_owned(),
+    pub(super) fn new(paths: &[(Side, PathBuf)], clock: Clock) -> Self {
+        let disk = |(side, path): &(Side, PathBuf)| Disk {
+            side: *side,
+            path: path.clone(),
             watches: Mutex::default(),
             health: Mutex::default(),
         };
-        let both = [disk(Side::Ingest, ingest_path), disk(Side::Store, store_path)];
+        let each = paths.iter().map(disk).collect();
         let process = Mutex::new(DiskHealth::of_process());
         let now_ms = Arc::new(move || clock.now().monotonic_us / 1000);
-        Self { both, process, clock, now_ms }
+        Self { each, process, clock, now_ms }
     }
 
     /// The node's clock.
@@ -101,21 +102,16 @@ impl Disks {
     /// A watch for one more reporter of calls to this directory.
     pub(super) fn watch(&self, side: Side) -> Arc<DiskWatch> {
         let watch = Arc::new(DiskWatch::new(Arc::clone(&self.now_ms)));
-        lock(&self.disk(side).watches).push(Arc::clone(&watch));
+        if let Some(disk) = self.each.iter().find(|disk| disk.side == side) {
+            lock(&disk.watches).push(Arc::clone(&watch));
+        }
         watch
     }
 
-    /// Storage whose calls to both directories are watched.
+    /// Storage whose calls to the directories are watched.
     pub(super) fn observe(&self, inner: Arc<dyn Storage>) -> Arc<dyn Storage> {
-        let watched = Side::ALL.map(|side| (self.disk(side).path.clone(), self.watch(side)));
-        Arc::new(ObservedStorage::new(inner, watched.into()))
-    }
-
-    const fn disk(&self, side: Side) -> &Disk {
-        match side {
-            Side::Ingest => &self.both[0],
-            Side::Store => &self.both[1],
-        }
+        let watched = self.each.iter().map(|disk| (disk.path.clone(), self.watch(disk.side)));
+        Arc::new(ObservedStorage::new(inner, watched.collect()))
     }
 
     /// Starts the threads that judge and probe. They end with the process.
@@ -125,7 +121,7 @@ impl Disks {
         doors: &Arc<Doors>,
         metrics: &Arc<NodeMetrics>,
     ) -> io::Result<()> {
-        for side in Side::ALL {
+        for (at, side) in self.each.iter().map(|disk| disk.side).enumerate() {
             let (disks, storage, watch) = (Arc::clone(self), Arc::clone(storage), self.watch(side));
             let doors = Arc::clone(doors);
             let name = format!("probe-{}", name(side));
@@ -136,7 +132,7 @@ impl Disks {
                     if doors.is_taken_away(side) {
                         continue;
                     }
-                    disks.probe_if_due(side, &*storage, &watch);
+                    disks.probe_if_due(&disks.each[at], &*storage, &watch);
                 }
             })?;
         }
@@ -150,10 +146,10 @@ impl Disks {
         Ok(())
     }
 
-    /// Judges both and tells what has changed.
+    /// Judges them and tells what has changed.
     fn look(&self, doors: &Doors, metrics: &NodeMetrics) {
         let mut all_calls = DiskCalls::default();
-        for disk in &self.both {
+        for disk in &self.each {
             let now_ms = (self.now_ms)();
             let mut health = lock(&disk.health);
             let calls = disk.calls();
@@ -217,8 +213,7 @@ impl Disks {
         format!("the disk of {} fails since {since}: {trouble}", flag(side))
     }
 
-    fn probe_if_due(&self, side: Side, storage: &dyn Storage, watch: &DiskWatch) {
-        let disk = self.disk(side);
+    fn probe_if_due(&self, disk: &Disk, storage: &dyn Storage, watch: &DiskWatch) {
         let is_troubled =
             lock(&disk.health).trouble().is_some() || lock(&self.process).trouble().is_some();
         if is_troubled || is_due((self.now_ms)(), &disk.calls()) {
@@ -309,12 +304,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (ingest, store) = (directory.path().join("ingest"), directory.path().join("store"));
         std::fs::create_dir(&store).unwrap();
-        let disks = Disks::new(&ingest, &store, Clock::start());
+        let paths = [(Side::Ingest, ingest.clone()), (Side::Store, store)];
+        let disks = Disks::new(&paths, Clock::start());
         let (doors, metrics) = (Doors::default(), NodeMetrics::new(1));
         let watches = Side::ALL.map(|side| disks.watch(side));
         let look = || {
-            for side in Side::ALL {
-                disks.probe_if_due(side, &OsStorage, &watches[side as usize]);
+            for (disk, watch) in disks.each.iter().zip(&watches) {
+                disks.probe_if_due(disk, &OsStorage, watch);
             }
             disks.look(&doors, &metrics);
         };

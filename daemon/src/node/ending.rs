@@ -23,7 +23,8 @@ use net::shard::placement::Seat;
 
 use super::common::Common;
 use super::ground::records_not_found;
-use super::{Node, NodeError, store_work};
+use super::store_work::{self, StoreParts};
+use super::{Node, NodeError, Taking};
 
 /// How long what is cancelled at the deadline may take to put away what it has begun.
 const CANCEL_GRACE: Duration = Duration::from_millis(300);
@@ -42,32 +43,28 @@ impl Node {
         let deadline = start + self.config.shutdown_timeout;
         self.common.stopping.store(true, Ordering::Release);
         // It is begun anew after the next start, and others need the time now.
-        self.store.compaction.cancel.store(true, Ordering::Release);
+        if let Some(store) = &self.store {
+            store.compaction.cancel.store(true, Ordering::Release);
+        }
         // Streams have no end of their own.
         self.common.hub.stop();
         let mut all_ended = join_until(self.follow_thread, deadline);
         all_ended &= self.control.stop(start + self.config.shutdown_timeout / HTTP_SHARE);
         end_shards(&self.common);
-        let memory = &self.common.metrics.shard_memory_bytes;
-        let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
-        let mut shards_ended = true;
-        for shard in self.shards {
-            shards_ended &= join_while(shard, || {
-                patience.lasts(memory.get(), self.common.doors.is_disk_failing(), Instant::now())
-            });
+        if let Some(taking) = self.taking {
+            all_ended &= taking.end(&self.common, start, deadline);
         }
-        // Everything that shards have sealed is flushed once the keeper has ended.
-        self.keeper.stop();
-        let keeper_ended = join_until(self.keeper_thread, deadline);
-        all_ended &= shards_ended && keeper_ended;
-        if all_ended && !self.common.doors.is_ground_lost() {
-            all_ended &= close_stamps(&self.common, self.stamps);
+        let stamps = self.common.node.ingest.as_ref().map(|side| Arc::clone(&side.stamps));
+        if let Some(stamps) = stamps.filter(|_| all_ended && !self.common.doors.is_ground_lost()) {
+            all_ended &= close_stamps(&self.common, stamps);
         }
         self.common.work_ends.set();
-        all_ended &= finish_store(&self.store, self.store_threads, deadline);
-        let (placement, directory) =
-            (self.common.placement.clone(), self.config.ingest.path.clone());
-        let not_on_disk = within(move || records_not_on_disk(&placement, &directory));
+        all_ended &= finish_work(&self.common, self.store, self.work_threads, deadline);
+        let (placement, ingest) = (self.common.placement.clone(), self.config.ingest);
+        let not_on_disk = within(move || {
+            let directory = ingest.map(|side| side.path);
+            directory.map_or_else(Lost::default, |path| records_not_on_disk(&placement, &path))
+        });
         all_ended &= not_on_disk.is_some();
         let lost = not_on_disk.unwrap_or_else(|| unsynced_records(&self.common.placement));
         let (seconds, waiting_bytes) = (start.elapsed().as_secs_f64(), self.common.backlog_bytes());
@@ -75,10 +72,27 @@ impl Node {
         let not_found = within_time(LOOK_PATIENCE, look);
         if !all_ended {
             // The process ends now, and with it the locks.
-            self.locks.into_iter().for_each(std::mem::forget);
+            std::mem::forget(self.locks);
         }
         let is_whole = all_ended;
         LastWord { seconds, waiting_bytes, not_found, lost, is_whole }.tell()
+    }
+}
+
+impl Taking {
+    /// Has shards and their keeper end; says whether they have.
+    fn end(self, common: &Common, start: Instant, deadline: Instant) -> bool {
+        let memory = &common.metrics.shard_memory_bytes;
+        let mut patience = Patience { deadline, held_bytes: memory.get(), since: start };
+        let mut shards_ended = true;
+        for shard in self.shards {
+            shards_ended &= join_while(shard, || {
+                patience.lasts(memory.get(), common.doors.is_disk_failing(), Instant::now())
+            });
+        }
+        // Everything that shards have sealed is flushed once the keeper has ended.
+        self.keeper.stop();
+        join_until(self.keeper_thread, deadline) && shards_ended
     }
 }
 
@@ -236,21 +250,26 @@ fn records_not_on_disk(placement: &Placement, directory: &Path) -> Lost {
 
 /// Lets gathering take what it can until the deadline, then cancels it; says whether every thread has
 /// ended.
-fn finish_store(
-    parts: &store_work::StoreParts,
+fn finish_work(
+    common: &Arc<Common>,
+    store: Option<StoreParts>,
     threads: Vec<JoinHandle<()>>,
     deadline: Instant,
 ) -> bool {
-    let draining = parts.clone();
+    let (common, draining) = (Arc::clone(common), store.clone());
     let drain = std::thread::Builder::new().name("drain".into()).spawn(move || {
-        store_work::drain(&draining, deadline);
-        store_work::let_go_of_files(&draining);
+        if let Some(parts) = draining {
+            store_work::drain(&parts, deadline);
+        }
+        store_work::let_go_of_files(&common);
     });
     let threads: Vec<JoinHandle<()>> = threads.into_iter().chain(drain.ok()).collect();
     while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
         std::thread::park_timeout(Duration::from_millis(2));
     }
-    parts.cancel.store(true, Ordering::Release);
+    if let Some(parts) = store {
+        parts.cancel.store(true, Ordering::Release);
+    }
     let grace = deadline.max(Instant::now()) + CANCEL_GRACE;
     // Each is waited for, whatever became of the others.
     let ended: Vec<bool> = threads.into_iter().map(|thread| join_until(thread, grace)).collect();

@@ -8,23 +8,23 @@
 use engine::node::names;
 
 use super::common::Common;
+use super::data::Locks;
 use super::disks::{Side, flag};
 use super::read_again::is_lost;
 use crate::lock::{DirectoryLock, Ground, Lost};
 
-/// The ground of both sides, by [`Side`].
-pub(super) struct Grounds([Ground; 2]);
+/// The ground of the sides that there are, by [`Side`].
+pub(super) struct Grounds([Option<Ground>; 2]);
 
 impl Grounds {
-    /// `locks` as [`super::data::lock`] gives them: the store's first.
-    pub(super) fn of([store, ingest]: &[DirectoryLock; 2]) -> Self {
-        Self([ingest.ground(), store.ground()])
+    pub(super) fn of(locks: &Locks) -> Self {
+        Self([&locks.ingest, &locks.store].map(|lock| lock.as_ref().map(DirectoryLock::ground)))
     }
 
     /// What was taken away of each side, a sentence for the operator.
     pub(super) fn look(&self) -> [Option<String>; 2] {
         Side::ALL.map(|side| {
-            let ground = &self.0[side as usize];
+            let ground = self.0[side as usize].as_ref()?;
             ground.look().map(|lost| words(side, ground, lost))
         })
     }

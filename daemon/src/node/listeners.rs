@@ -47,7 +47,9 @@ impl std::error::Error for ListenError {}
 /// All listeners of a node.
 pub(super) struct Listeners {
     pub(super) api: TcpListener,
+    /// None on a node that takes no records.
     pub(super) fast: Vec<TcpListener>,
+    /// The same.
     pub(super) durable: Vec<TcpListener>,
 }
 
@@ -56,11 +58,12 @@ impl Listeners {
     /// refused until the data is open.
     pub(super) fn bind(config: &NodeConfig, shards: usize) -> Result<Self, ListenError> {
         let mut api = bind("--api", &config.api, 1)?;
-        Ok(Self {
-            api: api.remove(0),
-            fast: bind("--ingest.fast", &config.ingest.fast, shards)?,
-            durable: bind("--ingest.durable", &config.ingest.durable, shards)?,
-        })
+        let (mut fast, mut durable) = (Vec::new(), Vec::new());
+        if let Some(ingest) = &config.ingest {
+            fast = bind("--ingest.fast", &ingest.fast, shards)?;
+            durable = bind("--ingest.durable", &ingest.durable, shards)?;
+        }
+        Ok(Self { api: api.remove(0), fast, durable })
     }
 
     /// From now on connections come in.
@@ -80,9 +83,9 @@ impl Listeners {
 
     /// Says on one line each what is listened on and where data is kept.
     pub(super) fn tell(&self, config: &NodeConfig) {
-        let listeners =
-            [("api", &self.api), ("fast", &self.fast[0]), ("durable", &self.durable[0])];
-        for (port, listener) in listeners {
+        let fast = self.fast.first().map(|listener| ("fast", listener));
+        let durable = self.durable.first().map(|listener| ("durable", listener));
+        for (port, listener) in [("api", &self.api)].into_iter().chain(fast).chain(durable) {
             let Ok(address) = listener.local_addr() else { continue };
             tracing::info!(port, %address, "listening");
             if !address.ip().is_loopback() {
@@ -94,9 +97,10 @@ impl Listeners {
             }
         }
         let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or(path.into());
+        let shown = |path| tracing::field::display(absolute(path).display().to_string());
         tracing::info!(
-            ingest = %absolute(&config.ingest.path).display(),
-            store = %absolute(&config.store.path).display(),
+            ingest = config.ingest.as_ref().map(|side| shown(&side.path)),
+            store = config.store.as_ref().map(|side| shown(&side.path)),
             "keeping data"
         );
     }

@@ -1,8 +1,10 @@
 //! The node: shards, keeper, store work, search and HTTP, wired together.
 //!
-//! - [`common`]: what all parts share; [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
+//! - [`common`]: what all parts share;
+//! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
 //!   what a start needs;
-//! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them);
+//! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them),
+//!   or [`store_keeper`] where none are taken;
 //! - [`ground`]: whether the directories are those that were locked; [`disks`]: whether the disks do what they are told;
 //! - [`store_work`]: gathering and compaction, and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
@@ -10,9 +12,10 @@
 //! - [`control`]: the thread of HTTP; [`stop_signals`] and [`ending`]: how it stops; [`notify`]: what the
 //!   supervisor is told.
 //!
-//! Invariants: everything that can fail at a start fails before the first record is taken, with
-//! one line that says what to change. On a signal: no new connections, shards write out, the store
-//! takes what it can in the time it is given, then the process ends.
+//! Invariants: a node has the threads, ports and directories of the sides that it has, and no others.
+//! Everything that can fail at a start fails before the first record is taken, with one line that says
+//! what to change. On a signal: no new connections, shards write out, the store takes what it can in the
+//! time it is given, then the process ends.
 
 mod backend;
 mod common;
@@ -32,22 +35,25 @@ mod notify;
 mod read_again;
 mod shards;
 mod stop_signals;
+mod store_keeper;
 mod store_work;
 mod vitals;
 
 use std::fmt;
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use engine::caches::Caches;
 use engine::headroom::HeadroomLimits;
-use engine::ingest::stamp_mark::StampKeeper;
+use engine::limits::RECORD_SIZE_CEILING;
+use engine::node::IngestSide;
 use engine::node::compacting::CompactingOptions;
 use engine::node::gathering::GatheringOptions;
 use engine::node::keeper::{Keeper, KeeperOptions, SpaceParts};
@@ -64,14 +70,13 @@ use net::shard::Clock;
 
 use self::backend::NodeBackend;
 use self::common::{Common, Foundation};
-use self::data::{Data, DataError};
+use self::data::{Data, DataError, Locks};
 use self::disks::{Disks, Side};
 use self::ground::Grounds;
 use self::listeners::{ListenError, Listeners};
 use self::store_work::StoreParts;
 use self::vitals::{LOOK_EVERY, Role};
-use crate::config::{NodeConfig, RETAIN_PARTS};
-use crate::lock::DirectoryLock;
+use crate::config::{IngestConfig, NodeConfig, RETAIN_PARTS, StoreConfig};
 
 /// Why a node did not start or had to stop.
 #[derive(Debug)]
@@ -152,46 +157,70 @@ enum Ending {
 }
 
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
-pub(crate) fn run(mut config: NodeConfig) -> Result<(), NodeError> {
-    // First of all, for the sake of its number.
-    let reserve = Reserve::take();
-    crate::signals::survive_others(true).map_err(|e| NodeError::Resources("signal handlers", e))?;
-    let cores = host::cores(config.cores);
-    let (descriptors, advice) =
-        host::descriptors(&wanted(&config, cores.len())).map_err(NodeError::Descriptors)?;
-    if let Some(advice) = advice {
-        tracing::warn!("{advice}");
+pub(crate) fn run(config: NodeConfig) -> Result<(), NodeError> {
+    let base = Base::of(config)?;
+    // Before anybody can connect: who hears an answer may send a signal.
+    let (ended, endings) = channel();
+    stop_signals::spawn(ended.clone()).map_err(refused("the signals thread"))?;
+    Node::start(base, &ended, endings)?.run()
+}
+
+impl Base {
+    /// Everything that can be had before a thread is started.
+    fn of(mut config: NodeConfig) -> Result<Self, NodeError> {
+        // First of all, for the sake of its number.
+        let reserve = Reserve::take();
+        crate::signals::survive_others(true)
+            .map_err(|e| NodeError::Resources("signal handlers", e))?;
+        let cores = host::cores(config.cores);
+        let shards = if config.ingest.is_some() { cores.len() } else { 0 };
+        let (descriptors, advice) =
+            host::descriptors(&wanted(&config, shards)).map_err(NodeError::Descriptors)?;
+        if let Some(advice) = advice {
+            tracing::warn!("{advice}");
+        }
+        if let Some(ingest) = &mut config.ingest {
+            ingest.connections_max = descriptors.connections.ingest;
+        }
+        config.http.connections_max = descriptors.connections.http;
+        net::ring::probe().map_err(NodeError::Ring)?;
+        let clock = Clock::start();
+        let mut metrics = NodeMetrics::new(shards);
+        metrics.log = crate::logging::metrics();
+        let metrics = Arc::new(metrics);
+        let locks = data::lock(&config)?;
+        // Before anything is written: a port that is taken leaves nothing behind.
+        let listeners = Listeners::bind(&config, shards)?;
+        let paths = [
+            (Side::Ingest, config.ingest.as_ref().map(|side| side.path.clone())),
+            (Side::Store, config.store.as_ref().map(|side| side.path.clone())),
+        ];
+        let paths: Vec<_> =
+            paths.into_iter().filter_map(|(side, path)| Some((side, path?))).collect();
+        let disks = Disks::new(&paths, clock);
+        let storage = disks.observe(Arc::new(OsStorage));
+        let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
+        listeners.listen()?;
+        Ok(Self { config, cores, shards, disks, metrics, data, listeners, reserve })
     }
-    config.ingest.connections_max = descriptors.connections.ingest;
-    config.http.connections_max = descriptors.connections.http;
-    net::ring::probe().map_err(NodeError::Ring)?;
-    let clock = Clock::start();
-    let mut metrics = NodeMetrics::new(cores.len());
-    metrics.log = crate::logging::metrics();
-    let metrics = Arc::new(metrics);
-    let locks = data::lock(&config)?;
-    // Before anything is written: a port that is taken leaves nothing behind.
-    let listeners = Listeners::bind(&config, cores.len())?;
-    let disks = Disks::new(&config.ingest.path, &config.store.path, clock);
-    let storage = disks.observe(Arc::new(OsStorage));
-    let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
-    listeners.listen()?;
-    Node::start(Base { config, cores, disks, metrics, data, listeners, reserve })?.run()
 }
 
 /// Who shares the process's descriptors.
 fn wanted(config: &NodeConfig, shards: usize) -> host::Wanted {
     let connections = host::Connections {
-        ingest: config.ingest.connections_max,
+        ingest: config.ingest.as_ref().map_or(0, |side| side.connections_max),
         http: config.http.connections_max,
     };
-    host::Wanted { connections, shards, gathers: config.store.segment_consumers }
+    let gathers = config.store.as_ref().filter(|_| config.ingest.is_some());
+    host::Wanted { connections, shards, gathers: gathers.map_or(0, |side| side.segment_consumers) }
 }
 
 /// What a node is started on.
 struct Base {
     config: NodeConfig,
     cores: Vec<usize>,
+    /// One a core, on a node that takes records.
+    shards: usize,
     disks: Disks,
     metrics: Arc<NodeMetrics>,
     data: Data,
@@ -205,15 +234,20 @@ struct Node {
     common: Arc<Common>,
     follow_thread: JoinHandle<()>,
     control: control::Control,
+    taking: Option<Taking>,
+    store: Option<StoreParts>,
+    /// Who works on files in the background.
+    work_threads: Vec<JoinHandle<()>>,
+    overseer: Option<Overseer>,
+    endings: Receiver<Ending>,
+    locks: Locks,
+}
+
+/// Who takes records, on a node that does.
+struct Taking {
     shards: Vec<JoinHandle<()>>,
     keeper: Arc<keeper::KeeperHandle>,
     keeper_thread: JoinHandle<()>,
-    store: StoreParts,
-    store_threads: Vec<JoinHandle<()>>,
-    overseer: Option<Overseer>,
-    stamps: Arc<Mutex<StampKeeper>>,
-    endings: Receiver<Ending>,
-    locks: [DirectoryLock; 2],
 }
 
 /// Search on as many threads, which let shards go first.
@@ -224,67 +258,55 @@ fn searcher(threads: usize, caches: &Arc<Caches>) -> std::io::Result<Searcher> {
 }
 
 impl Node {
-    fn start(base: Base) -> Result<Self, NodeError> {
-        let Base { config, cores, disks, metrics, mut data, listeners, reserve } = base;
-        let (ended, endings) = channel();
+    fn start(base: Base, ended: &Endings, endings: Receiver<Ending>) -> Result<Self, NodeError> {
+        let Base { config, cores, shards, disks, metrics, mut data, listeners, reserve } = base;
         let foundation = Foundation {
             node: data.node.clone(),
             grounds: Grounds::of(&data.locks),
             disks,
             metrics,
-            backlog_max_bytes: config.ingest.backlog_max_bytes,
-            descriptors: wanted(&config, cores.len()),
+            backlog_max_bytes: config.ingest.as_ref().map_or(0, |side| side.backlog_max_bytes),
+            descriptors: wanted(&config, shards),
         };
-        let common = Arc::new(Common::start(cores.len(), foundation)?);
-        let (floor_ms, ceiling) = {
-            let stamps = data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-            common.doors.set_unmarked(!stamps.is_started());
-            (stamps.floor_ms(), stamps.ceiling())
-        };
-        let (keeper, keeper_thread) =
-            keeper::spawn(keeper_parts(&config, &data, &common)).map_err(refused("a thread"))?;
-        let store = store_parts(&config, &data, &common);
-        let store_threads = store_work::spawn(config.store.segment_consumers, &store)
-            .map_err(refused("a thread"))?;
-        let caches = &data.store.catalogue.directory().caches;
-        read_again::spawn(Arc::clone(&common), Arc::clone(caches)).map_err(refused("a thread"))?;
-        let searcher = searcher(cores.len(), caches).map_err(refused("a thread"))?;
+        let common = Arc::new(Common::start(shards, foundation)?);
+        let store = store_parts(&config, &common);
+        let mut work_threads = Vec::new();
+        if let Some((parts, side)) = store.as_ref().zip(config.store.as_ref()) {
+            work_threads =
+                store_work::spawn(side.segment_consumers, parts).map_err(refused("a thread"))?;
+        }
+        let caches = caches(&common.node);
+        read_again::spawn(Arc::clone(&common), Arc::clone(&caches)).map_err(refused("a thread"))?;
+        let searcher = searcher(cores.len(), &caches).map_err(refused("a thread"))?;
         common.watch(&searcher);
         let overseer = searcher.overseer();
         let metrics = Arc::clone(&common.metrics);
         let follow_thread =
             common.hub.spawn(metrics, host::yield_to_shards).map_err(refused("a thread"))?;
-        let backend = backend(&config, &data, &common, searcher);
+        let backend = backend(&config, &common, searcher);
         listeners.tell(&config);
-        let wiring = shards::Wiring {
-            common: &common,
-            config: &config,
-            cores: &cores,
-            floor_ms,
-            ceiling,
-            side: &data.ingest,
-            keeper: Arc::clone(&keeper),
+        let api = listeners.api;
+        let ports = (listeners.fast, listeners.durable);
+        let taking = if let (Some(ingest), Some(side)) = (&config.ingest, &common.node.ingest) {
+            Some(Taking::start((ingest, &config), side, &common, &cores, ports, ended)?)
+        } else {
+            let space = space_parts(&config, &common);
+            let watching = store_keeper::spawn(Arc::clone(&common), space);
+            work_threads.push(watching.map_err(refused("a thread"))?);
+            None
         };
-        // Before anybody can connect: who hears an answer may send a signal.
-        stop_signals::spawn(ended.clone()).map_err(refused("the signals thread"))?;
-        let shards = shards::spawn(&wiring, listeners.fast, listeners.durable, &ended)
-            .map_err(refused("a shard"))?;
-        let control =
-            control::spawn(listeners.api, Arc::new(backend), http_options(&config, reserve))
-                .map_err(refused("the control thread"))?;
-        data.locks.iter_mut().for_each(DirectoryLock::keep);
+        let control = control::spawn(api, Arc::new(backend), http_options(&config, reserve))
+            .map_err(refused("the control thread"))?;
+        data.locks.keep();
         Ok(Self {
             config,
             common,
             follow_thread,
             control,
-            shards,
-            keeper,
-            keeper_thread,
+            taking,
             store,
-            store_threads,
+            work_threads,
             overseer,
-            stamps: data.ingest.stamps,
             endings,
             locks: data.locks,
         })
@@ -292,7 +314,10 @@ impl Node {
 
     fn run(self) -> Result<(), NodeError> {
         let mut supervisor = notify::Supervisor::from_environment();
-        supervisor.tell("READY=1\nSTATUS=Taking records");
+        supervisor.tell(match &self.taking {
+            Some(_) => "READY=1\nSTATUS=Taking records",
+            None => "READY=1\nSTATUS=Keeping records",
+        });
         let ending = self.wait(&mut supervisor);
         supervisor.tell("STOPPING=1\nSTATUS=Writing out");
         match ending {
@@ -337,56 +362,102 @@ fn refused(what: &'static str) -> impl Fn(io::Error) -> NodeError {
     move |error| NodeError::Resources(what, error)
 }
 
-fn keeper_parts(config: &NodeConfig, data: &Data, common: &Arc<Common>) -> keeper::KeeperParts {
-    let options = data.ingest.registry.options();
-    let directories = [&options.directory, &config.store.path];
-    let device = |path: &Path| std::fs::metadata(path).map(|data| data.dev()).ok();
-    let is_shared = device(directories[0]) == device(directories[1]);
-    let watched = Side::ALL.into_iter().zip(directories.map(PathBuf::clone));
-    let space = SpaceParts {
-        storage: Arc::clone(&options.storage),
-        watched: watched.take(if is_shared { 1 } else { 2 }).collect(),
-        limits: HeadroomLimits {
-            free_min_bytes: config.disk_free_min_bytes,
-            segment_bytes: options.file_bytes(),
-        },
-    };
-    let totals = data.store.catalogue.totals();
-    let store_bytes = totals.file_bytes + totals.trash_bytes;
-    let ingest_bytes = data.ingest.registry.backlog_bytes() + data.ingest.registry.pool_bytes();
-    space.too_small([ingest_bytes, store_bytes]).iter().for_each(keeper_words::tell_too_small);
-    let keeper_options = KeeperOptions {
-        space,
-        backlog_max_bytes: config.ingest.backlog_max_bytes,
-        flush_size_bytes: config.ingest.segment_flush_size_bytes,
-    };
-    keeper::KeeperParts {
-        keeper: Keeper::new(&data.ingest, Arc::clone(&common.doors), keeper_options),
-        storage: Arc::clone(&options.storage),
-        common: Arc::clone(common),
-        pulse: common.vitals.pulse("keeper", Role::Keeper),
-        disk: common.disks.watch(Side::Ingest),
+impl Taking {
+    fn start(
+        (ingest, config): (&IngestConfig, &NodeConfig),
+        side: &IngestSide,
+        common: &Arc<Common>,
+        cores: &[usize],
+        (fast, durable): (Vec<TcpListener>, Vec<TcpListener>),
+        ended: &Endings,
+    ) -> Result<Self, NodeError> {
+        let (floor_ms, ceiling) = {
+            let stamps = side.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+            common.doors.set_unmarked(!stamps.is_started());
+            (stamps.floor_ms(), stamps.ceiling())
+        };
+        let options = KeeperOptions {
+            space: space_parts(config, common),
+            backlog_max_bytes: ingest.backlog_max_bytes,
+            flush_size_bytes: ingest.segment_flush_size_bytes,
+        };
+        let parts = keeper::KeeperParts {
+            keeper: Keeper::new(side, Arc::clone(&common.doors), options),
+            storage: Arc::clone(&side.registry.options().storage),
+            common: Arc::clone(common),
+            pulse: common.vitals.pulse("keeper", Role::Keeper),
+            disk: common.disks.watch(Side::Ingest),
+        };
+        let (keeper, keeper_thread) = keeper::spawn(parts).map_err(refused("a thread"))?;
+        let keeper_of_shards = Arc::clone(&keeper);
+        let wiring = shards::Wiring {
+            common,
+            config: ingest,
+            cores,
+            floor_ms,
+            ceiling,
+            side,
+            keeper: keeper_of_shards,
+        };
+        let shards = shards::spawn(&wiring, fast, durable, ended).map_err(refused("a shard"))?;
+        Ok(Self { shards, keeper, keeper_thread })
     }
 }
 
-fn backend(
-    config: &NodeConfig,
-    data: &Data,
-    common: &Arc<Common>,
-    searcher: Searcher,
-) -> NodeBackend {
-    let (ingester, floor_ms) = {
-        let stamps = data.ingest.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-        (stamps.ingester(), stamps.floor_ms())
+/// What both sides know of their segments: one where there are both.
+fn caches(node: &engine::node::Node) -> Arc<Caches> {
+    let of_store = node.store.as_ref().map(|side| &side.catalogue.directory().caches);
+    let of_ingest = node.ingest.as_ref().map(|side| &side.registry.options().caches);
+    of_store.or(of_ingest).map_or_else(Arc::default, Arc::clone)
+}
+
+/// The file systems of the sides that there are.
+fn space_parts(config: &NodeConfig, common: &Common) -> SpaceParts {
+    let (ingest, store) = (common.node.ingest.as_ref(), common.node.store.as_ref());
+    let directories = [
+        ingest.map(|side| (Side::Ingest, side.registry.options().directory.clone())),
+        store.map(|side| (Side::Store, side.catalogue.directory().path.clone())),
+    ];
+    let mut watched: Vec<(Side, PathBuf)> = directories.into_iter().flatten().collect();
+    let device = |path: &Path| std::fs::metadata(path).map(|data| data.dev()).ok();
+    // One file system is watched once.
+    watched.dedup_by(|(_, store), (_, ingest)| device(store) == device(ingest));
+    let space = SpaceParts {
+        storage: ingest.map_or_else(
+            || {
+                store.map_or_else(
+                    || Arc::new(OsStorage) as _,
+                    |side| Arc::clone(&side.catalogue.directory().storage),
+                )
+            },
+            |side| Arc::clone(&side.registry.options().storage),
+        ),
+        watched,
+        limits: HeadroomLimits {
+            free_min_bytes: config.disk_free_min_bytes,
+            segment_bytes: ingest.map_or(0, |side| side.registry.options().file_bytes()),
+        },
     };
+    let totals = store.map(|side| side.catalogue.totals());
+    let store_bytes = totals.map_or(0, |totals| totals.file_bytes + totals.trash_bytes);
+    let ingest_bytes =
+        ingest.map_or(0, |side| side.registry.backlog_bytes() + side.registry.pool_bytes());
+    space.too_small([ingest_bytes, store_bytes]).iter().for_each(keeper_words::tell_too_small);
+    space
+}
+
+fn backend(config: &NodeConfig, common: &Arc<Common>, searcher: Searcher) -> NodeBackend {
+    let stamps = common.node.ingest.as_ref().map(|side| {
+        let stamps = side.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        (stamps.ingester(), stamps.floor_ms())
+    });
+    let record_size_max = config.ingest.as_ref().map(|side| side.max_record_size_bytes);
     NodeBackend {
         common: Arc::clone(common),
-        registry: Arc::clone(&data.ingest.registry),
-        catalogue: Arc::clone(&data.store.catalogue),
-        ingester,
+        ingester: stamps.map(|(ingester, _)| ingester),
         searcher,
-        record_size_max: config.ingest.max_record_size_bytes,
-        floor_ms,
+        record_size_max: record_size_max.unwrap_or(RECORD_SIZE_CEILING),
+        floor_ms: stamps.map_or(0, |(_, floor_ms)| floor_ms),
         next_shard: AtomicUsize::new(0),
     }
 }
@@ -399,35 +470,37 @@ fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
         connections_max: config.http.connections_max,
         connections_per_address_max: config.http.of_one_address(),
         idle_timeout: config.http.idle_timeout,
-        long_lines_bytes: config.ingest.partial_max_bytes as u64,
+        long_lines_bytes: config.ingest.as_ref().map_or(0, |side| side.partial_max_bytes as u64),
         sites: Arc::clone(&config.http.sites),
         reserve,
         ..HttpOptions::default()
     }
 }
 
-fn store_parts(config: &NodeConfig, data: &Data, common: &Arc<Common>) -> StoreParts {
+fn store_parts(config: &NodeConfig, common: &Arc<Common>) -> Option<StoreParts> {
+    let (config, catalogue) =
+        (config.store.as_ref()?, Arc::clone(&common.node.store.as_ref()?.catalogue));
     let share = common.descriptors.segments_now();
     let limits = GatherLimits {
-        target_bytes: config.store.segment_target_size_bytes,
-        target_age_ms: config.store.segment_target_age.as_millis() as u64,
-        replication_factor: config.store.replication_factor,
+        target_bytes: config.segment_target_size_bytes,
+        target_age_ms: config.segment_target_age.as_millis() as u64,
+        replication_factor: config.replication_factor,
         claim_count_max: GatherLimits::default().claim_count_max.min(share.gather_inputs),
         ..GatherLimits::default()
     };
     let writer = WriterOptions {
-        compression: config.store.compression,
-        signature_percent: config.store.signature_percent,
+        compression: config.compression,
+        signature_percent: config.signature_percent,
         ..WriterOptions::default()
     };
-    let pause_ms = config.store.segment_delay.as_millis() as u64;
-    StoreParts {
+    let pause_ms = config.segment_delay.as_millis() as u64;
+    let source = common.node.ingest.as_ref().map(|side| {
+        Arc::new(LocalIngest::new(Arc::clone(&side.registry), common.draining.clone()))
+    });
+    Some(StoreParts {
         common: Arc::clone(common),
-        source: Arc::new(LocalIngest::new(
-            Arc::clone(&data.ingest.registry),
-            common.draining.clone(),
-        )),
-        catalogue: Arc::clone(&data.store.catalogue),
+        source,
+        catalogue,
         gathering: GatheringOptions { limits, writer, pause_ms },
         compaction: CompactingOptions {
             limits: compaction_limits(config, share.compaction_inputs),
@@ -435,21 +508,21 @@ fn store_parts(config: &NodeConfig, data: &Data, common: &Arc<Common>) -> StoreP
             held_back_pause_ms: pause_ms,
             cancel: Arc::default(),
         },
-        retention: expiry::limits(&config.store),
+        retention: expiry::limits(config),
         cancel: Arc::new(AtomicBool::new(false)),
-    }
+    })
 }
 
 /// Segments of which a retention is made at least: an old record stays at most so much longer.
 const RETENTION_PARTS: u64 = 8;
 
 /// Segments expire as a whole, so none may hold more than a part of what is kept.
-fn compaction_limits(config: &NodeConfig, inputs_max: usize) -> CompactionLimits {
+fn compaction_limits(config: &StoreConfig, inputs_max: usize) -> CompactionLimits {
     let by_default = CompactionLimits::default();
-    let part = config.store.retain_size_bytes.map_or(u64::MAX, |bytes| bytes / RETAIN_PARTS);
+    let part = config.retain_size_bytes.map_or(u64::MAX, |bytes| bytes / RETAIN_PARTS);
     CompactionLimits {
         segment_bytes_max: by_default.segment_bytes_max.min(part),
-        span_ms_max: expiry::limits(&config.store).retain_ms / RETENTION_PARTS,
+        span_ms_max: expiry::limits(config).retain_ms / RETENTION_PARTS,
         inputs_max: by_default.inputs_max.min(inputs_max),
         group_max: by_default.group_max.min(inputs_max),
         small_group_max: by_default.small_group_max.min(inputs_max),
@@ -459,3 +532,6 @@ fn compaction_limits(config: &NodeConfig, inputs_max: usize) -> CompactionLimits
 
 /// How threads tell the main thread that the node has to end.
 type Endings = Sender<Ending>;
+
+#[cfg(test)]
+mod tests;

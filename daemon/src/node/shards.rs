@@ -20,13 +20,13 @@ use super::data::random_seed;
 use super::disks::Side;
 use super::keeper::KeeperHandle;
 use super::{Ending, Endings};
-use crate::config::{NodeConfig, TopicMode};
+use crate::config::{IngestConfig, TopicMode};
 use crate::lock::Inode;
 
 /// What all shards have in common.
 pub(super) struct Wiring<'a> {
     pub(super) common: &'a Common,
-    pub(super) config: &'a NodeConfig,
+    pub(super) config: &'a IngestConfig,
     pub(super) cores: &'a [usize],
     /// No stamp is below it, ms.
     pub(super) floor_ms: u64,
@@ -65,17 +65,17 @@ pub(super) fn spawn(
     durable: Vec<TcpListener>,
     endings: &Endings,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let (choice, own) = match &wiring.config.ingest.topic_mode {
+    let (choice, own) = match &wiring.config.topic_mode {
         TopicMode::Static(topic) => (TopicChoice::Static(topic.clone()), Some(topic)),
         TopicMode::Dynamic => (TopicChoice::FirstWord, None),
     };
-    let topics = wiring.side.topics(wiring.config.ingest.topics_max, own);
-    let addresses = PerAddress::new(wiring.config.ingest.connections_per_address_max);
+    let topics = wiring.side.topics(wiring.config.topics_max, own);
+    let addresses = PerAddress::new(wiring.config.connections_per_address_max);
     let common = wiring.common;
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
         let tail = open_tail(&wiring.side.registry, &wiring.keeper, index);
-        let ingest = &wiring.config.ingest;
+        let ingest = wiring.config;
         let options = ShardLogOptions {
             alignment_bytes: wiring.side.registry.options().alignment_bytes,
             record_size_max: ingest.max_record_size_bytes,
@@ -97,7 +97,7 @@ pub(super) fn spawn(
             record_size_max: ingest.max_record_size_bytes,
             unfinished_line_after_us: ingest.unfinished_line_after.map(|d| d.as_micros() as u64),
             partial_bytes_max: ingest.partial_max_bytes / wiring.cores.len(),
-            connections_max: wiring.config.ingest.connections_max,
+            connections_max: wiring.config.connections_max,
             addresses: addresses.clone(),
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: common.placement.clone(),

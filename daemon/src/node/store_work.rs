@@ -57,7 +57,8 @@ impl StopFlag {
 #[derive(Clone)]
 pub(super) struct StoreParts {
     pub(super) common: Arc<Common>,
-    pub(super) source: Arc<LocalIngest>,
+    /// What this node takes itself, if it does.
+    pub(super) source: Option<Arc<LocalIngest>>,
     pub(super) catalogue: Arc<Catalogue>,
     pub(super) gathering: GatheringOptions,
     pub(super) compaction: CompactingOptions,
@@ -68,7 +69,9 @@ pub(super) struct StoreParts {
 
 /// Starts the gathering threads and the compaction thread.
 pub(super) fn spawn(consumers: usize, parts: &StoreParts) -> io::Result<Vec<JoinHandle<()>>> {
-    let gathers = (0..consumers).map(|number| spawn_gather(number, parts.clone()));
+    let gathers = parts.source.iter().flat_map(|source| {
+        (0..consumers).map(|number| spawn_gather(number, parts.clone(), source))
+    });
     gathers.chain([spawn_compaction(parts.clone())]).collect()
 }
 
@@ -144,12 +147,16 @@ fn tell_compaction(happened: &Happened, metrics: &NodeMetrics) {
     }
 }
 
-fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> {
+fn spawn_gather(
+    number: usize,
+    parts: StoreParts,
+    source: &Arc<LocalIngest>,
+) -> io::Result<JoinHandle<()>> {
     let name = format!("gather-{number}");
-    let common = Arc::clone(&parts.common);
+    let (common, source) = (Arc::clone(&parts.common), Arc::clone(source));
     let pulse = common.vitals.pulse(&*name, Role::Gather);
     std::thread::Builder::new().name(name).spawn(move || {
-        let mut gathering = parts.gathering(parts.gathering);
+        let mut gathering = parts.gathering(source, parts.gathering);
         loop {
             // What is under way comes to its end, unless it is cancelled.
             let is_stopping = common.work_ends.wait(common.until(gathering.next_ms()));
@@ -178,9 +185,8 @@ fn spawn_gather(number: usize, parts: StoreParts) -> io::Result<JoinHandle<()>> 
 }
 
 impl StoreParts {
-    fn gathering(&self, options: GatheringOptions) -> Gathering {
-        let (source, catalogue) = (Arc::clone(&self.source), Arc::clone(&self.catalogue));
-        Gathering::start(source, catalogue, options, self.common.now_ms())
+    fn gathering(&self, source: Arc<LocalIngest>, options: GatheringOptions) -> Gathering {
+        Gathering::start(source, Arc::clone(&self.catalogue), options, self.common.now_ms())
     }
 
     fn delay(&self) -> Duration {
@@ -245,8 +251,9 @@ fn tell_gather(happened: &Gathered, metrics: &NodeMetrics) {
 
 /// Gathers everything that is flushed, until nothing is left or the time is over.
 pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
+    let Some(source) = parts.source.clone() else { return };
     let limits = GatherLimits { target_bytes: 1, target_age_ms: 0, ..parts.gathering.limits };
-    let mut gathering = parts.gathering(GatheringOptions { limits, ..parts.gathering });
+    let mut gathering = parts.gathering(source, GatheringOptions { limits, ..parts.gathering });
     let may_go_on = || Instant::now() < deadline && !parts.common.doors.is_ground_lost();
     while gathering.is_busy() || may_go_on() {
         // No shard needs the disk any more.
@@ -257,15 +264,19 @@ pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
 }
 
 /// Lets go of the files of everything that is stored or replaced, now that nobody reads it.
-pub(super) fn let_go_of_files(parts: &StoreParts) {
-    if parts.common.doors.is_ground_lost() {
+pub(super) fn let_go_of_files(common: &Common) {
+    if common.doors.is_ground_lost() {
         return;
     }
-    for error in parts.source.registry.tidy(parts.common.clock.now().wall_ms) {
-        tracing::error!("{error}");
+    if let Some(side) = &common.node.ingest {
+        for error in side.registry.tidy(common.clock.now().wall_ms) {
+            tracing::error!("{error}");
+        }
     }
-    parts.catalogue.remove_replaced();
-    if let Err(error) = parts.catalogue.save_inventory() {
-        tracing::warn!("the inventory of the store cannot be written: {error}");
+    if let Some(side) = &common.node.store {
+        side.catalogue.remove_replaced();
+        if let Err(error) = side.catalogue.save_inventory() {
+            tracing::warn!("the inventory of the store cannot be written: {error}");
+        }
     }
 }

@@ -26,6 +26,7 @@ const COMPACTION_WORK: Duration = Duration::from_secs(30 * 60);
 pub(super) enum Role {
     Shard,
     Keeper,
+    StoreKeeper,
     Follow,
     Scan,
     Gather,
@@ -35,7 +36,7 @@ pub(super) enum Role {
 impl Role {
     const fn patience(self) -> Duration {
         match self {
-            Self::Shard | Self::Keeper | Self::Follow => SMALL_WORK,
+            Self::Shard | Self::Keeper | Self::StoreKeeper | Self::Follow => SMALL_WORK,
             Self::Scan => SCAN_WORK,
             Self::Gather => GATHER_WORK,
             Self::Compaction => COMPACTION_WORK,
@@ -139,6 +140,10 @@ const fn advice(role: Role) -> &'static str {
         Role::Keeper => {
             "no ingest segment is made or sealed; see whether the disk of --ingest.path answers, \
              then restart the node"
+        }
+        Role::StoreKeeper => {
+            "nobody looks whether --store.path is where it was and has room; see whether its disk \
+             answers, then restart the node"
         }
         Role::Follow => "live followers get nothing; restart the node",
         Role::Scan => "queries are slow; see whether the disks answer, then restart the node",

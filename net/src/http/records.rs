@@ -371,6 +371,7 @@ fn refused(error: &AppendError) -> Refusal {
         }
         // Waiting does not help: another node does.
         AppendError::Draining => refusal(StatusCode::SERVICE_UNAVAILABLE),
+        AppendError::NoIngester => refusal(StatusCode::MISDIRECTED_REQUEST),
     }
 }
 

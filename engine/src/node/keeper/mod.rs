@@ -10,6 +10,7 @@
 
 mod ground;
 mod space;
+mod store_only;
 mod values;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use super::{IngestSide, Side};
 
 pub use space::SpaceParts;
 use space::SpaceWatch;
+pub use store_only::StoreKeeper;
 pub use values::{Effect, Event, Happened, SealedFor, Surroundings, TooSmall};
 
 /// Time between looks at timeouts, pins and the backlog, microseconds.
