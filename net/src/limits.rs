@@ -179,6 +179,10 @@ pub const QUERIES_WAITING_MAX: usize = 256;
 /// what it will hold.
 pub const EXPRESSIONS_COMPILING_MAX: usize = 2;
 
+/// How long a query waits at most for shards to say what they hold in memory; those that do not are
+/// told as missing.
+pub const PIN_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a query waits for its turn before it gets 429: a person still waits that long.
 pub const QUERY_TURN_WAIT: Duration = Duration::from_secs(5);
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use engine::damage::Damage;
+use engine::follow::{StreamFormat, Wanted};
 use engine::identity::Identity;
 use engine::ingest::segment::SegmentState;
 use engine::node::doors::Doors;
@@ -20,11 +21,11 @@ use engine::search::{Missing, Searcher, Snapshot};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
-    AppendError, Appended, Appender, Backend, DrainState, Health, IngestSegments, Pending,
-    SegmentCount, SegmentOverview, StoreSegments,
+    AppendError, Appended, Appender, Backend, DrainState, Following, Health, IngestSegments,
+    LocalView, Pending, SegmentCount, SegmentOverview, StoreSegments, View,
 };
-use net::follow::Hub;
-use net::metrics::{NodeMetrics, StoreMetrics};
+use net::limits::PIN_WITHIN;
+use net::metrics::StoreMetrics;
 use net::shard::Placement;
 use net::shard::inbox::{Append, Message};
 use tokio::sync::oneshot;
@@ -32,8 +33,6 @@ use tokio::sync::oneshot;
 use super::common::Common;
 use super::keeper_words::reason;
 
-/// How long a shard may take to say what it holds.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an append waits for room before the client is told to come again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon one that waits learns that the disk fails.
@@ -44,7 +43,7 @@ pub(super) struct NodeBackend {
     pub(super) common: Arc<Common>,
     /// Who the ingest side is, if there is one.
     pub(super) ingester: Option<Identity>,
-    pub(super) searcher: Searcher,
+    pub(super) searcher: Arc<Searcher>,
     pub(super) record_size_max: usize,
     /// No stamp of this life is below it, ms.
     pub(super) floor_ms: u64,
@@ -106,7 +105,7 @@ impl NodeBackend {
 }
 
 impl Backend for NodeBackend {
-    fn pin(&self) -> Pending<Snapshot> {
+    fn pin(&self) -> Pending<Box<dyn View>> {
         let replies: Vec<_> = self
             .common
             .placement
@@ -118,25 +117,24 @@ impl Backend for NodeBackend {
                 memory
             })
             .collect();
-        let node = self.common.node.clone();
+        let (node, searcher) = (self.common.node.clone(), Arc::clone(&self.searcher));
         Box::pin(async move {
             let mut memories = Memories::default();
+            let deadline = tokio::time::Instant::now() + PIN_WITHIN;
             for (shard, reply) in replies.into_iter().enumerate() {
-                match tokio::time::timeout(SNAPSHOT_TIMEOUT, reply).await {
+                match tokio::time::timeout_at(deadline, reply).await {
                     Ok(Ok(memory)) => memories.add(memory),
                     Ok(Err(_)) | Err(_) => memories.note_silent(shard),
                 }
             }
-            snapshot_of(memories.pin(&node))
+            let view = LocalView::new(searcher, snapshot_of(memories.pin(&node)));
+            Box::new(view) as Box<dyn View>
         })
     }
 
-    fn searcher(&self) -> &Searcher {
-        &self.searcher
-    }
-
-    fn hub(&self) -> &Hub {
-        &self.common.hub
+    fn follow(&self, mut wanted: Wanted, format: StreamFormat) -> Following {
+        wanted.expression = self.searcher.adopt(wanted.expression);
+        self.common.hub.follow(wanted, format)
     }
 
     fn newest_ms(&self) -> u64 {
@@ -238,7 +236,7 @@ impl Backend for NodeBackend {
         Some(DrainState { done: left.is_done(), shards, segments, bytes, stuck })
     }
 
-    fn metrics(&self) -> &Arc<NodeMetrics> {
+    fn metrics_text(&self) -> String {
         // Levels are read in the order in which records move, so that none is overlooked.
         let memory = self.common.metrics.shard_memory_bytes.get();
         let seats = self.common.placement.seats().iter();
@@ -259,7 +257,7 @@ impl Backend for NodeBackend {
         let stamped_ms = self.newest_stamp_ms().max(self.floor_ms);
         let ahead = stamped_ms.saturating_sub(self.common.clock.now().wall_ms);
         self.common.metrics.clock_ahead_seconds.set(ahead as f64 / 1e3);
-        &self.common.metrics
+        self.common.metrics.encode()
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use net::backend::Backend;
 use net::http::{HttpOptions, serve};
+use net::metrics::NodeMetrics;
 use tokio::sync::watch;
 
 use super::ending::join_until;
@@ -34,7 +35,7 @@ impl Control {
 /// Starts the thread.
 pub(super) fn spawn(
     listener: TcpListener,
-    backend: Arc<dyn Backend>,
+    answers: (Arc<dyn Backend>, Arc<NodeMetrics>),
     options: HttpOptions,
 ) -> io::Result<Control> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -51,7 +52,7 @@ pub(super) fn spawn(
         let _ = stopped.wait_for(|stop| *stop).await;
     };
     let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
-        runtime.block_on(serve(listener, backend, options, stop_asked));
+        runtime.block_on(serve(listener, answers, options, stop_asked));
     })?;
     Ok(Control { stop, thread })
 }

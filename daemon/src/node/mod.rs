@@ -63,6 +63,7 @@ use engine::storage::OsStorage;
 use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use engine::store::writer::WriterOptions;
+use net::backend::Backend;
 use net::http::{HttpOptions, Reserve};
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
@@ -295,7 +296,8 @@ impl Node {
             work_threads.push(watching.map_err(refused("a thread"))?);
             None
         };
-        let control = control::spawn(api, Arc::new(backend), http_options(&config, reserve))
+        let answers = (Arc::new(backend) as Arc<dyn Backend>, Arc::clone(&common.metrics));
+        let control = control::spawn(api, answers, http_options(&config, reserve))
             .map_err(refused("the control thread"))?;
         data.locks.keep();
         Ok(Self {
@@ -455,7 +457,7 @@ fn backend(config: &NodeConfig, common: &Arc<Common>, searcher: Searcher) -> Nod
     NodeBackend {
         common: Arc::clone(common),
         ingester: stamps.map(|(ingester, _)| ingester),
-        searcher,
+        searcher: Arc::new(searcher),
         record_size_max: record_size_max.unwrap_or(RECORD_SIZE_CEILING),
         floor_ms: stamps.map_or(0, |(_, floor_ms)| floor_ms),
         next_shard: AtomicUsize::new(0),

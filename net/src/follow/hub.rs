@@ -8,6 +8,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use engine::limits::FOLLOW_PIECE_BYTES;
 use engine::pulse::Pulse;
 use tokio::sync::oneshot;
 
+use crate::backend::{Following, Live};
 use crate::limits::{
     FOLLOW_BATCH_BYTES, FOLLOW_HELD_BYTES_MAX, FOLLOW_INCOMING_BYTES_MAX, FOLLOW_QUEUE_BYTES_MAX,
     FOLLOW_QUEUE_OWN_BYTES, FOLLOW_QUEUES_BYTES_MAX,
@@ -84,6 +86,20 @@ struct Joining {
 /// A follower's end of it. Dropped, it is forgotten.
 pub struct Subscription {
     queue: Arc<FollowerQueue>,
+}
+
+impl Live for Subscription {
+    fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<Vec<u8>>> {
+        self.queue.poll_next(cx)
+    }
+
+    fn poll_ended(&self, cx: &Context<'_>) -> bool {
+        self.queue.poll_ended(cx)
+    }
+
+    fn is_missing(&self) -> bool {
+        self.queue.is_missing()
+    }
 }
 
 impl Subscription {
@@ -163,6 +179,15 @@ impl Hub {
         drop(state);
         self.shared.changed.notify_one();
         (Subscription { queue }, known)
+    }
+
+    /// The same, as a server asks for it.
+    pub fn follow(&self, wanted: Wanted, format: StreamFormat) -> Following {
+        let (live, boundary) = self.subscribe(wanted, format);
+        Following {
+            live: Box::new(live),
+            boundary_ms: Box::pin(async move { boundary.await.ok() }),
+        }
     }
 
     /// Ends everybody's stream, and the thread.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
 use super::pipe_body::Incomplete;
+use crate::limits::PIN_WITHIN;
 
 /// Asks for signs of life; in an answer: seconds within which one comes.
 pub(super) const ALIVE: HeaderName = HeaderName::from_static("x-oklog-alive");
@@ -26,13 +27,14 @@ pub(super) const ALIVE: HeaderName = HeaderName::from_static("x-oklog-alive");
 /// In the answer of `/health`: seconds within which the head of any answer comes that has signs of life.
 pub(super) const HEAD_WITHIN: HeaderName = HeaderName::from_static("x-oklog-head-within");
 
-/// What a head takes beside the waits that are known: time to compile, and to pin.
+/// What a head takes beside the waits that are known: time to compile and to plan.
 const HEAD_MARGIN: Duration = Duration::from_secs(2);
 
-/// Within which time a head comes: a query waits for its turn, then for memory, then for its first
-/// result.
+/// Within which time a head comes: a query waits for its turn, for memory, for those who hold records
+/// in memory, then for its first result.
 pub(super) fn head_within(options: &HttpOptions) -> HeaderValue {
-    let within = 2 * options.query_turn_wait + options.alive_interval + HEAD_MARGIN;
+    let waits = 2 * options.query_turn_wait + PIN_WITHIN + options.alive_interval;
+    let within = waits + HEAD_MARGIN;
     seconds(within)
 }
 

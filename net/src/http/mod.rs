@@ -108,7 +108,7 @@ impl Default for HttpOptions {
 /// What every request is answered with.
 struct App {
     backend: Arc<dyn Backend>,
-    /// Those of the backend, which it brings up to date when it is asked for them.
+    /// What requests are counted in.
     metrics: Arc<NodeMetrics>,
     options: HttpOptions,
     /// What requests and connections share.
@@ -120,8 +120,7 @@ struct App {
 }
 
 impl App {
-    fn new(backend: Arc<dyn Backend>, options: HttpOptions) -> Self {
-        let metrics = Arc::clone(backend.metrics());
+    fn new(backend: Arc<dyn Backend>, metrics: Arc<NodeMetrics>, options: HttpOptions) -> Self {
         Self {
             ledger: Arc::new(Ledger::new(&options, backend.max_record_size_bytes(), &metrics)),
             metrics,

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use engine::search::{Format, Head, Outcome, PipeReader};
+use engine::search::{Format, Head, Outcome};
 use http_body::{Body, Frame};
 use hyper::HeaderMap;
 
@@ -20,6 +20,7 @@ use super::alive::Alive;
 use super::client_stream::Flushes;
 use super::ledger::{Place, QueryTurn};
 use super::told::Told;
+use crate::backend::Records;
 use crate::metrics::NodeMetrics;
 
 /// Counts one query from its beginning to its last byte or its reader's going.
@@ -78,7 +79,7 @@ impl Progress {
 
 /// See the module page.
 pub(super) struct PipeBody {
-    reader: PipeReader,
+    reader: Box<dyn Records>,
     watch: QueryWatch,
     progress: Arc<Progress>,
     /// What the headers said.
@@ -118,7 +119,7 @@ impl std::error::Error for Incomplete {}
 impl PipeBody {
     /// `head` is what the headers said; the flushes are those of the connection.
     pub(super) fn new(
-        reader: PipeReader,
+        reader: Box<dyn Records>,
         head: Head,
         format: Format,
         (watch, flushes, alive): (QueryWatch, Arc<Flushes>, Option<Alive>),

@@ -17,7 +17,7 @@ use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::search::format::rfc3339;
 use engine::search::window::Now;
-use engine::search::{Expression, ExpressionError, Format, Head, Plan, QuerySpec, Snapshot, Stats};
+use engine::search::{Expression, ExpressionError, Format, Head, Plan, QuerySpec, Stats};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
@@ -34,6 +34,7 @@ use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::{ExpressionSource, QueryRequest};
+use crate::backend::{End, View};
 use crate::budget::{NoRoom, Taken};
 use crate::limits::{
     HTTP_ECHO_BYTES_MAX, QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL,
@@ -44,7 +45,7 @@ use crate::wall_clock::now_ms;
 struct Prepared {
     request: QueryRequest,
     spec: QuerySpec,
-    snapshot: Snapshot,
+    view: Box<dyn View>,
     plan: Plan,
     watch: QueryWatch,
 }
@@ -99,9 +100,8 @@ pub(super) async fn histogram(
     let answer = async {
         let read = QueryRequest::parse_histogram(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "histogram", client).await?;
-        let Prepared { request, spec, snapshot, watch, .. } = prepared;
-        let ticket = app.backend.searcher().histogram(spec, snapshot, request.buckets);
-        let found = ticket.await.ok_or_else(stopping)?;
+        let Prepared { request, spec, view, watch, .. } = prepared;
+        let found = view.histogram(spec, request.buckets).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
         let object = json!({
             "from": rfc3339(found.from_ms),
@@ -182,10 +182,10 @@ async fn prepare(
 ) -> Result<Prepared, Refusal> {
     let mut watch = admit(app, kind, client).await?;
     let expression = compiled(app, &request.source, &mut watch.turn).await?;
-    let snapshot = app.backend.pin().await;
+    let view = app.backend.pin().await;
     let spec = request.spec(expression);
-    let plan = app.backend.searcher().plan(&spec, &snapshot);
-    let prepared = Prepared { request, spec, snapshot, plan, watch };
+    let plan = view.plan(&spec);
+    let prepared = Prepared { request, spec, view, plan, watch };
     if prepared.request.deny_partial && !prepared.plan.complete {
         return Err(denied(prepared.plan.missing_count));
     }
@@ -235,8 +235,8 @@ async fn records(
     let deny_partial = prepared.request.deny_partial;
     let told = Described::of(&prepared);
     let planned = known_head(&prepared);
-    let Prepared { spec, snapshot, watch, .. } = prepared;
-    let mut reader = app.backend.searcher().query(spec, snapshot, format);
+    let Prepared { spec, view, watch, .. } = prepared;
+    let mut reader = view.records(spec, format);
     let alive = Alive::asked_for(headers, &app.options);
     let alive = alive.filter(|_| format.sign_of_life().is_some() && !deny_partial);
     let head = tokio::select! {
@@ -277,12 +277,7 @@ async fn silence(alive: Option<&Alive>) {
 
 /// Ends a query whose reader takes nothing, or that has become too old: it pins files. If its
 /// reader does not even take the end, the connection goes too.
-async fn give_up(
-    progress: Weak<Progress>,
-    start: Instant,
-    ender: engine::search::Ender,
-    connection: Weak<Flushes>,
-) {
+async fn give_up(progress: Weak<Progress>, start: Instant, end: End, connection: Weak<Flushes>) {
     let mut is_ended = false;
     loop {
         tokio::time::sleep(if is_ended { QUERY_STALL_MAX } else { QUERY_WATCH_INTERVAL }).await;
@@ -296,10 +291,10 @@ async fn give_up(
         let age = start.elapsed();
         let stalled = age.saturating_sub(Duration::from_millis(progress.last_ms()));
         if stalled > QUERY_STALL_MAX {
-            ender.end("the reader took nothing for too long");
+            end("the reader took nothing for too long");
             is_ended = true;
         } else if age > QUERY_AGE_MAX {
-            ender.end("the query has run for too long");
+            end("the query has run for too long");
             is_ended = true;
         }
     }
@@ -313,9 +308,9 @@ async fn stats(
     let deny_partial = prepared.request.deny_partial;
     let told = Described::of(&prepared);
     let planned = known_head(&prepared);
-    let Prepared { spec, snapshot, watch, .. } = prepared;
+    let Prepared { spec, view, watch, .. } = prepared;
     let start = watch.start;
-    let mut found = app.backend.searcher().stats(spec, snapshot);
+    let mut found = view.stats(spec);
     let alive = Alive::asked_for(headers, &app.options).filter(|_| !deny_partial);
     let stats = match alive {
         None => found.await,

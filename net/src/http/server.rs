@@ -39,19 +39,20 @@ use crate::limits::{
     ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, LINGER,
     LINGER_BYTES_MAX, RESERVE_SERVES,
 };
+use crate::metrics::NodeMetrics;
 use crate::shard::accepting::is_accept_refused;
 
 /// Serves until `stop` resolves and open requests have ended. To be run on a single-threaded
-/// tokio runtime.
+/// tokio runtime. Requests and connections are counted in `metrics`.
 pub async fn serve(
     listener: TcpListener,
-    backend: Arc<dyn Backend>,
+    (backend, metrics): (Arc<dyn Backend>, Arc<NodeMetrics>),
     options: HttpOptions,
     stop: impl Future<Output = ()>,
 ) {
     let is_loopback =
         listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-    let app = Arc::new(App::new(backend, options.clone()));
+    let app = Arc::new(App::new(backend, metrics, options.clone()));
     let front = Front::new(router(&app), Arc::clone(&options.sites), is_loopback);
     let accepted = app.metrics.connections("http");
     let (stop_connections, stopping) = watch::channel(());

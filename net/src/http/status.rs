@@ -49,7 +49,7 @@ fn tell(health: &Health) -> Response<Body> {
 pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let form = Exposition::asked_for(accept);
-    let page = form.of(app.backend.metrics().encode()).into_bytes();
+    let page = form.of(app.backend.metrics_text()).into_bytes();
     let memory = match app.ledger.metrics_pages.try_take(page.len() as u64) {
         Ok(memory) => memory,
         Err(refusal) => return refusal.into_response(),

@@ -131,8 +131,8 @@ async fn until_all_have_gone<T>(waiting: &mut [oneshot::Sender<T>]) {
 
 async fn make(app: &App) -> Result<Shared, Refusal> {
     let watch = begin(app, "topics").await?;
-    let snapshot = app.backend.pin().await;
-    let found = app.backend.searcher().topics(snapshot).await.ok_or_else(stopping)?;
+    let view = app.backend.pin().await;
+    let found = view.topics().await.ok_or_else(stopping)?;
     watch.count(&found.stats);
     let encoded = tokio::task::spawn_blocking(move || encode(&found)).await;
     let bytes = encoded.map_err(|_| stopping())?;

@@ -14,11 +14,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use engine::follow::StreamFormat;
 use http_body::Frame;
-use tokio::sync::oneshot;
 
 use super::replay::{Replay, Step};
+use crate::backend::{Live, Pending};
 use crate::budget::Taken;
-use crate::follow::Subscription;
 use crate::http::App;
 use crate::http::alive::Alive;
 use crate::http::ledger::Place;
@@ -30,7 +29,7 @@ pub(super) enum Phase {
     /// What is kept is sent first.
     Replay(Replay),
     /// It follows anew, because too much came meanwhile.
-    Joining(Replay, oneshot::Receiver<u64>),
+    Joining(Replay, Pending<Option<u64>>),
     /// What comes is sent.
     Live,
     /// Nothing is.
@@ -44,7 +43,7 @@ pub(super) struct StreamBody {
     /// What is sent before anything else.
     pub(super) first: Option<Vec<u8>>,
     pub(super) phase: Phase,
-    pub(super) subscription: Subscription,
+    pub(super) live: Box<dyn Live>,
     pub(super) alive: Option<Alive>,
     /// Ready when a client that has closed its side has to show whether it is gone.
     pub(super) half_closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -59,14 +58,14 @@ impl StreamBody {
             return Poll::Ready(Some(Ok(first)));
         }
         loop {
-            let queue = self.subscription.queue();
+            let live = &self.live;
             match &mut self.phase {
                 Phase::Replay(replay) => {
-                    if queue.poll_ended(cx) {
+                    if live.poll_ended(cx) {
                         return self.end();
                     }
                     // What was missed will be replayed, so what is queued is let go early.
-                    let is_missing = queue.is_missing();
+                    let is_missing = live.is_missing();
                     match replay.poll(cx) {
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Step::Records(bytes)) => return Poll::Ready(Some(Ok(bytes))),
@@ -82,12 +81,12 @@ impl StreamBody {
                         }
                     }
                 }
-                Phase::Joining(_, boundary) => match Pin::new(boundary).poll(cx) {
+                Phase::Joining(_, boundary_ms) => match boundary_ms.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Err(_)) => return self.end(),
-                    Poll::Ready(Ok(boundary_ms)) => self.replay_up_to(boundary_ms),
+                    Poll::Ready(None) => return self.end(),
+                    Poll::Ready(Some(boundary_ms)) => self.replay_up_to(boundary_ms),
                 },
-                Phase::Live => match queue.poll_next(cx) {
+                Phase::Live => match live.poll_next(cx) {
                     Poll::Ready(None) => return self.end(),
                     Poll::Ready(Some(bytes)) => return Poll::Ready(Some(Ok(bytes))),
                     Poll::Pending => return Poll::Pending,
@@ -101,10 +100,9 @@ impl StreamBody {
     fn leave_replay(&mut self, is_missing: bool) {
         let Phase::Replay(replay) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
         if is_missing {
-            let hub = self.app.backend.hub();
-            let (subscription, boundary) = hub.subscribe(replay.wanted().clone(), self.format);
-            self.subscription = subscription;
-            self.phase = Phase::Joining(replay, boundary);
+            let following = self.app.backend.follow(replay.wanted().clone(), self.format);
+            self.live = following.live;
+            self.phase = Phase::Joining(replay, following.boundary_ms);
         }
     }
 

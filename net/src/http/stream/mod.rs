@@ -27,6 +27,7 @@ use super::compile::{compile, tries};
 use super::drain::ClientAddress;
 use super::query::{patience, stopping};
 use super::query_request::{ExpressionSource, QueryRequest};
+use crate::backend::Following;
 use crate::budget::Taken;
 use crate::limits::FOLLOW_KEEP_ALIVE;
 
@@ -55,8 +56,8 @@ async fn follow(
     let permit = app.ledger.followers.try_take(1)?;
     let (expression, memory) = compiled(app, &request.source).await?;
     let wanted = Wanted { expression, topics: request.topics };
-    let (subscription, boundary) = app.backend.hub().subscribe(wanted.clone(), format);
-    let boundary_ms = boundary.await.map_err(|_| stopping())?;
+    let Following { live, boundary_ms } = app.backend.follow(wanted.clone(), format);
+    let boundary_ms = boundary_ms.await.ok_or_else(stopping)?;
     let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
     // Sets what a browser resumes behind, and is no event.
     let first = (format == StreamFormat::Sse && request.after.is_none())
@@ -77,7 +78,7 @@ async fn follow(
         format,
         first,
         phase,
-        subscription,
+        live,
         alive,
         half_closed: Some(Box::pin(async move { flushes.until_half_closed_for_long().await })),
         held: (permit, memory, place),
@@ -110,7 +111,7 @@ async fn compiled(app: &App, source: &ExpressionSource) -> Result<(Expression, T
             compile((&app.ledger, until), source, size_max, Some(memory)).await;
         if let (Some(expression), Some(mut memory)) = (compiled?, memory) {
             memory.shrink_to(expression.memory_bytes() as u64);
-            return Ok((app.backend.searcher().adopt(expression), memory));
+            return Ok((expression, memory));
         }
     }
     Err(source.refused(&ExpressionError::TooLarge).into())

@@ -13,10 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use engine::follow::{StreamFormat, Wanted};
-use engine::search::{Format, Order, PipeReader, QuerySpec};
+use engine::search::{Format, Order, QuerySpec};
 use engine::ulid::Ulid;
 
 use super::replay_lines::{Lost, ReplayLines};
+use crate::backend::Records;
 use crate::budget::Taken;
 use crate::http::App;
 use crate::http::pipe_body::QueryWatch;
@@ -34,7 +35,7 @@ pub(super) enum Step {
 
 /// A query under way.
 struct Running {
-    reader: PipeReader,
+    reader: Box<dyn Records>,
     watch: QueryWatch,
     _share: Taken,
     /// When the reader took something last, if it is its turn again.
@@ -171,9 +172,9 @@ fn start(app: Arc<App>, spec: QuerySpec, format: StreamFormat) -> Stage {
     Stage::Starting(Box::pin(async move {
         let (share, turn) = app.ledger.replay().await.ok()?;
         let watch = QueryWatch::start("replay", &app.metrics, &app.told, turn);
-        let snapshot = app.backend.pin().await;
+        let view = app.backend.pin().await;
         let kind = if format == StreamFormat::Text { Format::Text } else { Format::Ndjson };
-        let reader = app.backend.searcher().query(spec, snapshot, kind);
+        let reader = view.records(spec, kind);
         Some(Running { reader, watch, _share: share, given: None, has_given: false })
     }))
 }
@@ -193,7 +194,7 @@ async fn watch(slot: Weak<Slot>) {
             return;
         }
         if is_old {
-            run.reader.ender().end("the replay has found nothing for too long");
+            (run.reader.ender())("the replay has found nothing for too long");
             return;
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use engine::follow::{StreamFormat, Wanted};
 use engine::search::testing::{TestPart, TestRecord};
 use engine::search::{Missing, Searcher, SearcherOptions, Snapshot};
 use engine::topic::Topic;
@@ -14,7 +15,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::super::{HttpOptions, serve};
 use crate::backend::{
-    AppendError, Appended, Appender, Backend, DrainState, Health, Pending, SegmentOverview,
+    AppendError, Appended, Appender, Backend, DrainState, Following, Health, LocalView, Pending,
+    SegmentOverview, View,
 };
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
@@ -44,7 +46,7 @@ pub(super) struct Inner {
 
 pub(super) struct Fake {
     pub(super) inner: Arc<Inner>,
-    searcher: Searcher,
+    searcher: Arc<Searcher>,
     hub: Hub,
     metrics: Arc<NodeMetrics>,
 }
@@ -69,7 +71,7 @@ impl Inner {
 }
 
 impl Backend for Fake {
-    fn pin(&self) -> Pending<Snapshot> {
+    fn pin(&self) -> Pending<Box<dyn View>> {
         let records = self.inner.records.lock().unwrap().clone();
         let mut snapshot = Snapshot::default();
         if !records.is_empty() {
@@ -79,15 +81,12 @@ impl Backend for Fake {
             snapshot.parts.push(Arc::new(part.clone()));
         }
         snapshot.missing.clone_from(&self.inner.missing.lock().unwrap());
-        Box::pin(std::future::ready(snapshot))
+        let view: Box<dyn View> = Box::new(LocalView::new(Arc::clone(&self.searcher), snapshot));
+        Box::pin(std::future::ready(view))
     }
 
-    fn searcher(&self) -> &Searcher {
-        &self.searcher
-    }
-
-    fn hub(&self) -> &Hub {
-        &self.hub
+    fn follow(&self, wanted: Wanted, format: StreamFormat) -> Following {
+        self.hub.follow(wanted, format)
     }
 
     fn newest_ms(&self) -> u64 {
@@ -125,8 +124,8 @@ impl Backend for Fake {
         Some(DrainState { shards: 1, ..DrainState::default() })
     }
 
-    fn metrics(&self) -> &Arc<NodeMetrics> {
-        &self.metrics
+    fn metrics_text(&self) -> String {
+        self.metrics.encode()
     }
 }
 
@@ -198,7 +197,7 @@ impl Server {
         let inner = Arc::new(Inner::default());
         let backend = Arc::new(Fake {
             inner: Arc::clone(&inner),
-            searcher,
+            searcher: Arc::new(searcher),
             hub: Hub::new(Placement::new(1).unwrap()),
             metrics: Arc::clone(&metrics),
         });
@@ -206,13 +205,13 @@ impl Server {
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();
         let (stop, stopped) = oneshot::channel();
-
+        let counted = Arc::clone(&metrics);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let stop = async { drop(stopped.await) };
-                serve(listener, backend, options, stop).await;
+                serve(listener, (backend, counted), options, stop).await;
             });
         });
         Self { address, inner, metrics, stop: Some(stop), thread: Some(thread) }

@@ -458,5 +458,5 @@ fn health_says_within_which_time_the_head_of_an_answer_comes() {
         query_turn_wait: Duration::from_secs(60),
         ..Default::default()
     });
-    assert_eq!(get(server.address, "/health").header("x-oklog-head-within"), "125");
+    assert_eq!(get(server.address, "/health").header("x-oklog-head-within"), "130");
 }

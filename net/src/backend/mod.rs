@@ -1,36 +1,37 @@
 //! What the servers ask of the node behind them.
 //!
 //! Invariants: nothing here blocks its caller's thread; a future may be dropped at any time and
-//! leaves nothing behind but records that were already taken. Knows neither HTTP nor rings: the
-//! node implements [`Backend`] once, tests implement it over memory.
+//! leaves nothing behind but records that were already taken. Knows neither HTTP nor rings, and asks
+//! for what is answered, not for who answers: the node implements [`Backend`] over what it holds
+//! itself, tests over memory, and whoever has to ask others may stand here as well.
+
+mod asking;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use engine::search::{Searcher, Snapshot};
+use engine::follow::{StreamFormat, Wanted};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
-use crate::follow::Hub;
-use crate::metrics::NodeMetrics;
+#[cfg(doc)]
+use crate::limits::PIN_WITHIN;
+
+pub use self::asking::{End, Following, Live, LocalView, Records, View};
 
 /// A future that the control thread polls.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A node, as its servers see it.
 pub trait Backend: Send + Sync + 'static {
-    /// Pins everything that a query which starts now may have to search: memory of the shards
-    /// first, then ingest segments, then store segments.
-    fn pin(&self) -> Pending<Snapshot>;
+    /// Pins everything that a query which starts now may have to search, in the order in which
+    /// records move, so that each is seen; takes [`PIN_WITHIN`] at most.
+    fn pin(&self) -> Pending<Box<dyn View>>;
 
-    /// The search threads.
-    fn searcher(&self) -> &Searcher;
-
-    /// Where live followers meet what is taken.
-    fn hub(&self) -> &Hub;
+    /// Follows what is taken from now on.
+    fn follow(&self, wanted: Wanted, format: StreamFormat) -> Following;
 
     /// Milliseconds of the newest ULID held, 0 when there is none. With the wall clock it makes
     /// `now`.
@@ -63,8 +64,9 @@ pub trait Backend: Send + Sync + 'static {
     /// How far draining is; `None` when nobody asked for it.
     fn drain_state(&self) -> Option<DrainState>;
 
-    /// Counters of the node, always the same, gauges brought up to date: called at each scrape.
-    fn metrics(&self) -> &Arc<NodeMetrics>;
+    /// What is counted, in the `OpenMetrics` text format, gauges brought up to date: called at each
+    /// scrape.
+    fn metrics_text(&self) -> String;
 }
 
 /// Takes the records of one request.
