@@ -24,7 +24,7 @@ use super::walk::{FrameAt, Walk};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::storage::{Entry, Open, Refusal, Storage};
-use crate::store::coverage::Digest;
+use crate::store::coverage::{Coverage, Digest};
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 
 /// Name of the lock file, which is not recovery's business.
@@ -65,8 +65,17 @@ impl Recovered {
     }
 }
 
-/// What a store has of ingest segments: of each the digests of the coverages that it took from it.
-pub type AlreadyStored = HashMap<u128, Vec<Digest>>;
+/// What a store has of ingest segments.
+pub type AlreadyStored = HashMap<u128, Vec<Taken>>;
+
+/// What a segment of the store says it has of an ingest segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Names the coverage that it took.
+    pub digest: Digest,
+    /// What it holds itself.
+    pub holds: Arc<Coverage>,
+}
 
 /// Something that is not damage but should be told once.
 #[derive(Debug)]
@@ -263,10 +272,14 @@ impl Recovery<'_> {
 
     /// The store has taken this of the segment: remembers just which frames that is. If there is damage
     /// in it, or it holds other records, it may hold more than the store has, and is kept: says no.
-    fn take_stored(&mut self, name: FileName, path: &Path, taken: &[Digest]) -> bool {
-        let Ok(verdict) = self.examine(name, path) else { return false };
-        let Verdict::Records(found) = verdict else {
-            return matches!(verdict, Verdict::Unused(_));
+    fn take_stored(&mut self, name: FileName, path: &Path, taken: &[Taken]) -> bool {
+        let found = match self.examine(name, path) {
+            Ok(Verdict::Records(found)) => found,
+            // What cannot be read of it is no proof that the store has all of it.
+            Ok(Verdict::Unused(torn)) => {
+                return torn.is_empty() && name.cut.is_none_or(|cut| cut.sure == 0);
+            }
+            Ok(_) | Err(_) => return false,
         };
         if !found.walk.damage.is_empty() {
             return false;
@@ -282,8 +295,10 @@ impl Recovery<'_> {
         };
         let segment = Segment::new(self.found.registry.options(), file);
         segment.found(&found);
-        let own = segment.coverage().digest();
-        if !own.is_some_and(|own| taken.contains(&own)) {
+        // It has taken just this, and has it.
+        let (own, digest) = (segment.coverage(), segment.coverage().digest());
+        let is_stored = |taken: &Taken| Some(taken.digest) == digest && own.is_within(&taken.holds);
+        if !taken.iter().any(is_stored) {
             self.found.notes.push(Note::HoldsOthers(path.to_path_buf()));
             return false;
         }

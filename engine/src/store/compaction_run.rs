@@ -20,6 +20,7 @@ use crate::ulid::Ulid;
 use super::blocks::OpenSlab;
 use super::catalogue::Catalogue;
 use super::compaction::{CompactionLimits, Plan, plan};
+use super::coverage::Coverage;
 use super::footer::{Inputs, SlabEntry};
 use super::merge::{MergeError, MergeInput, merge};
 use super::segment::{OpenSegment, SegmentMeta, SegmentView, StoreSegment};
@@ -52,6 +53,8 @@ pub enum CompactionError {
     Unread(Vec<Damage>),
     /// The output would hold another number of records than the inputs: a defect of ours.
     CountsDiffer,
+    /// The output lacks records of its inputs, as far as their footers tell.
+    RecordsDiffer,
 }
 
 impl fmt::Display for CompactionError {
@@ -66,6 +69,9 @@ impl fmt::Display for CompactionError {
             Self::Unread(refused) => {
                 write!(f, "segments to be compacted cannot be read in {} places", refused.len())?;
                 refused.first().map_or(Ok(()), |first| write!(f, ": {first}"))
+            }
+            Self::RecordsDiffer => {
+                f.write_str("a compaction's output does not hold what its inputs held, dropped")
             }
             Self::CountsDiffer => f.write_str("a compaction's output did not add up, dropped"),
         }
@@ -100,7 +106,8 @@ pub fn compact(
         return Ok(None);
     };
     let writer = SegmentWriter::new(catalogue.directory(), options).in_volume(volume);
-    let mut run = Run { inputs, writer, cancel, duplicate_count: 0, copied_slab_count: 0 };
+    let (held, duplicate_count, copied_slab_count) = (Vec::new(), 0, 0);
+    let mut run = Run { inputs, held, writer, cancel, duplicate_count, copied_slab_count };
     for step in steps(&run.open()?) {
         run.step(step)?;
     }
@@ -177,6 +184,8 @@ fn steps(inputs: &[Arc<OpenSegment>]) -> Vec<Step> {
 
 struct Run<'a> {
     inputs: Vec<Arc<StoreSegment>>,
+    /// What their footers say that they hold.
+    held: Vec<Option<Coverage>>,
     writer: SegmentWriter,
     cancel: &'a AtomicBool,
     duplicate_count: u64,
@@ -184,12 +193,13 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn open(&self) -> Result<Vec<Arc<OpenSegment>>, CompactionError> {
+    fn open(&mut self) -> Result<Vec<Arc<OpenSegment>>, CompactionError> {
         let mut opened = Vec::with_capacity(self.inputs.len());
         let mut lost = Vec::new();
         for (number, segment) in self.inputs.iter().enumerate() {
-            match segment.open_alone() {
-                Ok(open) => {
+            match segment.open_with_coverage() {
+                Ok((open, coverage)) => {
+                    self.held.push(coverage);
                     let damage = open.damage().iter().filter(|d| d.loses_records());
                     lost.extend(damage.map(|damage| (number, damage.clone())));
                     opened.push(open);
@@ -269,6 +279,16 @@ impl Run<'_> {
         let sealed = sealed.ok_or(CompactionError::CountsDiffer)?;
         if sealed.footer().record_count() + self.duplicate_count != expected {
             return Err(CompactionError::CountsDiffer);
+        }
+        // Where two records cannot be told apart, counts have to do.
+        let holds = &sealed.footer().coverage;
+        let is_known = |input: &&Coverage| holds.is_known_in_full() && input.is_known_in_full();
+        let lacks = |held: &Option<Coverage>| {
+            held.as_ref().filter(is_known).is_some_and(|input| !input.is_within(holds))
+        };
+        let lacking = self.inputs.iter().zip(&self.held).filter(|(_, held)| lacks(held));
+        if lacking.inspect(|(input, _)| input.shun()).count() > 0 {
+            return Err(CompactionError::RecordsDiffer);
         }
         let segment = sealed.publish()?;
         let output = *segment.meta();

@@ -153,7 +153,7 @@ impl Gap {
 pub struct Digest(pub u128);
 
 /// See the module page.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
     intervals: Vec<Interval>,
     /// More were left out.
@@ -232,6 +232,11 @@ impl Coverage {
     /// Leaves out intervals.
     pub(super) fn retain(&mut self, is_kept: impl FnMut(&Interval) -> bool) {
         self.intervals.retain(is_kept);
+    }
+
+    /// Whether it is known in full, and the other one surely holds all of it.
+    pub fn is_within(&self, other: &Self) -> bool {
+        !self.is_partial && self.difference(other).is_empty()
     }
 
     /// Whether both are known in full and hold the same records.

@@ -15,13 +15,12 @@ use std::sync::Arc;
 
 use crate::chunk::OpenPart;
 use crate::damage::Damage;
-use crate::ingest::recover::AlreadyStored;
+use crate::ingest::recover::{AlreadyStored, Taken};
 use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::catalogue::{Catalogue, Found};
-use super::coverage::Digest;
 use super::footer::Inputs;
 use super::inventory::{InventoryKeeper, Present};
 use super::name::{Name, SegmentId};
@@ -104,7 +103,7 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
     /// What else was found.
     pub notes: Vec<Note>,
-    replaced_ingest: HashMap<u128, Vec<(Digest, Arc<StoreSegment>)>>,
+    replaced_ingest: HashMap<u128, Vec<(Taken, Arc<StoreSegment>)>>,
 }
 
 impl Recovered {
@@ -119,9 +118,9 @@ impl Recovered {
         };
         let mut superfluous = AlreadyStored::new();
         for id in found {
-            for (digest, segment) in self.replaced_ingest.get(id).into_iter().flatten() {
+            for (taken, segment) in self.replaced_ingest.get(id).into_iter().flatten() {
                 if is_whole(segment) {
-                    superfluous.entry(*id).or_default().push(*digest);
+                    superfluous.entry(*id).or_default().push(taken.clone());
                 }
             }
         }
@@ -275,7 +274,7 @@ impl Recovery<'_> {
                 if replaced.contains(&id) && id != segment.meta().id && !removed.contains(&id) {
                     let old = loaded.coverage.as_ref().zip(coverage.as_ref());
                     // What cannot be read of the old one says nothing against the new one.
-                    let is_all = old.is_none_or(|(old, new)| old.difference(new).is_empty());
+                    let is_all = old.is_none_or(|(old, new)| old.is_within(new));
                     there.push((loaded.segment.path().to_owned(), is_all));
                 }
             }
@@ -332,26 +331,26 @@ impl Recovery<'_> {
         let _ = self.directory.sync();
         let mut present = self.present();
         let mut replaced_ingest: HashMap<u128, Vec<_>> = HashMap::new();
-        let mut replaces = |inputs: Inputs, segment: &Arc<StoreSegment>| {
-            for input in inputs.ingest {
+        let mut replaces = |loaded: Loaded| {
+            let holds = Arc::new(loaded.coverage.unwrap_or_default());
+            for input in loaded.inputs.ingest {
                 let named = replaced_ingest.entry(input.id).or_default();
-                named.push((input.digest, Arc::clone(segment)));
+                let taken = Taken { digest: input.digest, holds: Arc::clone(&holds) };
+                named.push((taken, Arc::clone(&loaded.segment)));
             }
+            loaded.segment
         };
         let mut segments = Vec::with_capacity(self.loaded.len());
         let mut trash = Vec::with_capacity(self.in_trash.len());
         for (loaded, mut trashed) in self.in_trash {
-            if let Some(Loaded { segment, inputs, .. }) = loaded {
-                replaces(inputs, &segment);
-            }
+            loaded.map(&mut replaces);
             if trashed.at_ms == u64::MAX {
                 trashed.at_ms = now_ms;
             }
             trash.push(trashed);
         }
         for (loaded, _) in self.loaded {
-            replaces(loaded.inputs, &loaded.segment);
-            segments.push(loaded.segment);
+            segments.push(replaces(loaded));
         }
         let directory = Arc::clone(self.directory);
         let (inventory, missing) = InventoryKeeper::open(Arc::clone(&directory), &mut present);
@@ -389,6 +388,7 @@ mod tests {
     use crate::storage::Storage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::catalogue::ReadAgain;
+    use crate::store::coverage::{Coverage, Digest, Interval};
     use crate::store::footer::IngestInput;
     use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, append_all, directory, read_all, record, write};
@@ -403,8 +403,12 @@ mod tests {
         IngestInput { id, digest: Digest(id + 1) }
     }
 
-    fn stored(ids: &[u128]) -> AlreadyStored {
-        ids.iter().map(|&id| (id, vec![input(id).digest])).collect()
+    /// Those in a segment that holds these.
+    fn stored(ids: &[u128], held: &[Record]) -> AlreadyStored {
+        let runs = held.iter().filter_map(|record| Interval::of_range(record.ulid, record.ulid, 1));
+        let holds = Arc::new(Coverage::of(runs.collect()));
+        let taken = |id| Taken { digest: input(id).digest, holds: Arc::clone(&holds) };
+        ids.iter().map(|&id| (id, vec![taken(id)])).collect()
     }
 
     fn contents(recovered: &Recovered) -> Vec<Record> {
@@ -504,7 +508,7 @@ mod tests {
                 assert_eq!(kinds(&recovered), [&NoteKind::ReplacedRemoved]);
                 assert_eq!(contents(&recovered), records(0, 30));
                 assert!(!a.path().exists());
-                assert_eq!(superfluous, stored(&[77, 78]));
+                assert_eq!(superfluous, stored(&[77, 78], &records(0, 30)));
             }
         }
     }
@@ -546,7 +550,7 @@ mod tests {
         assert!(recover(&directory(&killed), 0).is_err(), "without a durable name nothing goes on");
         killed.clear_faults();
         let recovered = recover(&directory(&killed), 0).unwrap();
-        assert_eq!(recovered.superfluous_ingest(&[77]), stored(&[77]));
+        assert_eq!(recovered.superfluous_ingest(&[77]), stored(&[77], &records(0, 20)));
         for seed in 0..20 {
             let recovered = recover(&directory(&killed.crash(seed)), 0).unwrap();
             assert_eq!(contents(&recovered), records(0, 20), "power loss {seed}");
@@ -711,7 +715,7 @@ mod tests {
         assert!(kinds(&recovered).iter().all(|kind| matches!(kind, NoteKind::Unread(_))));
         sim.clear_faults();
         let recovered = recover(&directory, 0).unwrap();
-        assert_eq!(recovered.superfluous_ingest(&[77]), stored(&[77]));
+        assert_eq!(recovered.superfluous_ingest(&[77]), stored(&[77], &records(0, 30)));
         assert_eq!(contents(&recovered), records(0, 30));
         drop(unfinished);
     }

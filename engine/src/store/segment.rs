@@ -299,11 +299,19 @@ impl StoreSegment {
     /// Opens it for nobody else, who writes its records anew: nothing that was verified before is
     /// believed, and it is read through no map.
     pub fn open_alone(&self) -> Result<Arc<OpenSegment>, Damage> {
+        self.open_with_coverage().map(|(open, _)| open)
+    }
+
+    /// The same, and which records its footer says it holds, if that can be read.
+    pub(super) fn open_with_coverage(
+        &self,
+    ) -> Result<(Arc<OpenSegment>, Option<Coverage>), Damage> {
         let found = self.caches.with_room(|| {
             let file = open_file(&self.storage, &self.path)?;
             OpenSegment::find(&self.path, file, &self.known, &self.caches)
         });
-        found.map(|(open, _)| Arc::new(open)).map_err(|refusal| self.refused(refusal))
+        let found = found.map_err(|refusal| self.refused(refusal))?;
+        Ok((Arc::new(found.0), found.1.map(|footer| footer.coverage)))
     }
 
     fn open_or_share(&self) -> Result<Arc<OpenSegment>, Refusal> {

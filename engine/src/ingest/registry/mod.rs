@@ -464,7 +464,8 @@ impl Registry {
             if !is_offered(&inner, id) {
                 continue;
             }
-            backlog.len_bytes += segment.written_len();
+            // A name may claim more than is there.
+            backlog.len_bytes += segment.written_len().min(segment.file_len());
             backlog.segments += u64::from(segment.state() != SegmentState::Active);
             if let Some((first, _)) = segment.content().range {
                 let oldest = backlog.oldest_ms.unwrap_or(u64::MAX).min(first.ms());

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::check::check_segment;
 use super::frame::{ALIGNMENT_MIN, FrameHeader, HEADER_BYTES};
 use super::log::{Effect, Now, ShardLog, ShardLogOptions};
-use super::recover::{AlreadyStored, Note, Recovered, recover};
+use super::recover::{AlreadyStored, Note, Recovered, Taken, recover};
 use super::registry::{Claim, ClaimLimits, Registry, RegistryOptions};
 use super::segment::{Cut, FileName, Segment, SegmentState, file_name, parse_file_name};
 use super::tail;

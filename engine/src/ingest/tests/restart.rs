@@ -165,7 +165,9 @@ fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() 
     shard.work(&registry);
     let digest = |id| registry.held(id).unwrap().coverage().digest().unwrap();
     let ids: Vec<Ulid> = registry.list().iter().map(|row| row.id).collect();
-    let stored: AlreadyStored = ids.iter().map(|&id| (id.0, vec![digest(id)])).collect();
+    let holds = |id| Arc::new(registry.held(id).unwrap().coverage());
+    let taken = |id| Taken { digest: digest(id), holds: holds(id) };
+    let stored: AlreadyStored = ids.iter().map(|&id| (id.0, vec![taken(id)])).collect();
     // The slot of the frame that has become part of the segment, once more.
     let tail_path = directory.path().join(tail::file_name(0));
     let mut bytes = fs::read(&tail_path).unwrap();
@@ -180,6 +182,32 @@ fn segments_that_the_store_has_are_not_brought_back_nor_are_their_tail_chunks() 
 }
 
 #[test]
+fn names_that_claim_more_than_their_files_have_keep_no_node_from_starting() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    for _ in 0..2 {
+        shard.append(&lines(900, 99));
+        shard.stop(&registry);
+        shard = Shard::start(&registry, 0, 5);
+    }
+    drop(shard);
+    drop(registry);
+    let mut files_bytes = 0;
+    for row in fs::read_dir(directory.path()).unwrap().flatten() {
+        files_bytes += row.metadata().unwrap().len();
+        let name = row.file_name().into_string().unwrap();
+        if let Some(id) = name.strip_suffix(".flushed") {
+            let far = format!("{id}.{}-{}.flushed", u64::MAX, u64::MAX);
+            fs::rename(row.path(), directory.path().join(far)).unwrap();
+        }
+    }
+    let found = recover(options(directory.path()), &AlreadyStored::new(), 5).unwrap();
+    let backlog = found.registry.backlog();
+    assert!(backlog.segments >= 2 && backlog.len_bytes <= files_bytes, "{backlog:?}");
+}
+
+#[test]
 fn a_segment_that_holds_other_records_than_the_store_has_of_it_is_kept() {
     let directory = scratch();
     let registry = recovered(directory.path()).registry;
@@ -191,14 +219,20 @@ fn a_segment_that_holds_other_records_than_the_store_has_of_it_is_kept() {
     let one = Ulid::from_parts(5, 5, 5);
     let other = Coverage::of(Interval::of_range(one, one, 1).into_iter().collect());
     assert_eq!(own.record_count(), 900);
-    for digests in [vec![other.digest().unwrap()], vec![]] {
-        let found = recover(options(directory.path()), &[(id, digests)].into(), 5).unwrap();
+    let of = |digest: &Coverage, holds: &Coverage| Taken {
+        digest: digest.digest().unwrap(),
+        holds: Arc::new(holds.clone()),
+    };
+    // Other records were taken, and it says that these were but does not have them.
+    let all = own.union(&other);
+    for taken in [vec![of(&other, &all)], vec![of(&own, &other)], vec![]] {
+        let found = recover(options(directory.path()), &[(id, taken)].into(), 5).unwrap();
         assert_eq!(read_all(&found.registry), shard.appended);
         assert!(matches!(found.notes[..], [Note::HoldsOthers(_)]), "{:?}", found.notes);
     }
     // Taken twice, the first time not all of it.
-    let digests = vec![other.digest().unwrap(), own.digest().unwrap()];
-    let found = recover(options(directory.path()), &[(id, digests)].into(), 5).unwrap();
+    let taken = vec![of(&other, &other), of(&own, &all)];
+    let found = recover(options(directory.path()), &[(id, taken)].into(), 5).unwrap();
     assert!(found.registry.snapshot().is_empty());
     assert!(matches!(found.notes[..], [Note::AlreadyStored(_)]), "{:?}", found.notes);
 }
