@@ -1,7 +1,7 @@
 //! The node: shards, keeper, store work, search and HTTP, wired together.
 //!
 //! - [`common`]: what all parts share;
-//! - [`data`]: the directories, locked and recovered; [`lock`], [`host`], [`listeners`]: the rest of
+//! - [`data`]: the directories, locked ([`crate::lock`]) and recovered; [`host`], [`listeners`]: the rest of
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them),
 //!   or [`store_keeper`] where none are taken;
