@@ -16,6 +16,11 @@ pub const fn split_mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The number at a place of the stream of seed 0, counted from 1.
+pub const fn at_place(place: u64) -> u64 {
+    split_mix(place.wrapping_sub(1).wrapping_mul(STEP))
+}
+
 /// The stream of random numbers of a seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);

@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
-use crate::random::split_mix;
+use crate::random::at_place;
 use crate::store::clock_note::CLOCK_NOTE_FILE;
 use crate::store::inventory::{INVENTORY_FILE, INVENTORY_NEW_FILE};
 use crate::ulid::Ulid;
@@ -189,7 +189,7 @@ impl IdSource {
         if let Some(key) = &self.key {
             return key.hash_one(n);
         }
-        split_mix(n)
+        at_place(n)
     }
 }
 
