@@ -109,7 +109,9 @@ fn a_hangup_is_nothing_to_a_forwarder_that_was_started_with_nohup() {
 /// `oklogd` with these arguments, of a parent that has blocked what ends it.
 fn with_signals_blocked(arguments: &[&str]) -> Command {
     let mut command = Command::new("env");
-    command.arg("--block-signal=TERM,INT,HUP,XFSZ,BUS").arg(tools::binary("oklogd"));
+    // What the parent of the tests ignores is ignored by nobody here.
+    command.arg("--default-signal=TERM,INT,HUP").arg("--block-signal=TERM,INT,HUP,XFSZ,BUS");
+    command.arg(tools::binary("oklogd"));
     command.args(arguments).env_clear();
     command
 }
