@@ -233,6 +233,8 @@ impl Check<'_> {
             self.report.spools.push(SpoolReport { path: path.to_owned(), waiting_lines });
             self.add_spool_files(checked);
         }
+        let is_side = !is_outermost
+            || entries.iter().any(|entry| entry.name.as_deref().is_some_and(is_nobody_elses));
         for entry in entries {
             let Some(name) = entry.name else {
                 let path = path.join("(a name that is not UTF-8)");
@@ -246,7 +248,7 @@ impl Check<'_> {
                 }
                 continue;
             }
-            if is_segment_name(&name) {
+            if is_segment_name(&name) || is_side && is_needed_name(&name) {
                 // Told as what it is: opening it is refused.
                 self.add(check_file(self.storage, path, entry.len_bytes));
                 continue;
@@ -374,6 +376,11 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
 
 fn is_segment_name(name: &str) -> bool {
     parse_file_name(name).is_some() || matches!(Name::parse(name), Some(Name::Flushed { .. }))
+}
+
+/// Whether a node needs what has this name in a side's directory to be a file of its own.
+fn is_needed_name(name: &str) -> bool {
+    [STAMP_MARK_FILE, IDENTITY_FILE, INVENTORY_FILE].contains(&name) || tail::is_file_name(name)
 }
 
 /// Whether nobody but a node gives this name. A lock, say, may be anybody's.

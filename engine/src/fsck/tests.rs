@@ -7,6 +7,7 @@ use crate::store::footer::Inputs;
 use crate::store::testing::{Record, SMALL, append_all, directory, record, write};
 use crate::store::writer::SegmentWriter;
 use crate::ulid::Ulid;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind::NotFound;
 
@@ -158,6 +159,18 @@ fn a_segment_under_a_wrong_name_and_an_unreadable_one_are_told() {
     fs::write(&other, "").unwrap();
     let report = check(&OsStorage, &other).unwrap();
     assert!(report.damage().any(Damage::loses_records));
+}
+
+#[test]
+fn what_a_node_needs_and_is_no_file_is_told_and_what_anybody_may_have_is_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let needed = ["ingest/STAMPS", "ingest/IDENTITY", "store/INVENTORY", "ingest/shard-0.tail"];
+    for path in ["IDENTITY", "notes"].iter().chain(&needed) {
+        fs::create_dir_all(temp.path().join(path)).unwrap();
+    }
+    let report = check(&OsStorage, temp.path()).unwrap();
+    let told: BTreeSet<_> = report.damage().map(|damage| damage.path.clone()).collect();
+    assert_eq!(told, needed.iter().map(|path| temp.path().join(path)).collect());
 }
 
 #[test]
