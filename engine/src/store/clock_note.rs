@@ -53,7 +53,7 @@ impl ClockNote {
             return Ok(());
         }
         let StoreDirectory { storage, path, .. } = &*self.directory;
-        let file = path.join(CLOCK_NOTE_FILE);
+        let (file, before) = (path.join(CLOCK_NOTE_FILE), self.directory.before_name());
         let (done, expected) = if is_set {
             (storage.open(&file, Open::CreateNew).map(drop), io::ErrorKind::AlreadyExists)
         } else {
@@ -64,7 +64,7 @@ impl ClockNote {
             _ => {}
         }
         if is_set {
-            storage.sync_dir(path)?;
+            self.directory.sync_since(before)?;
         }
         self.is_there = Some(is_set);
         Ok(())
