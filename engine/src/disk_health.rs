@@ -153,14 +153,13 @@ fn is_the_disks(error: &io::Error, absence_counts: bool) -> bool {
     let refusal = Refusal::from(error);
     let others = matches!(
         error.kind(),
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::AlreadyExists
+        io::ErrorKind::AlreadyExists
             | io::ErrorKind::InvalidInput
             | io::ErrorKind::Unsupported
             | io::ErrorKind::UnexpectedEof
     );
     !others
+        && !refusal.is_no_room()
         && !refusal.is_no_file()
         && !refusal.is_shortage()
         && (absence_counts || !refusal.is_absence())

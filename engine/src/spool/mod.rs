@@ -43,7 +43,7 @@ use self::passed_over::{PassedOver, parse as passed_over};
 use self::reading::{Here, here_at};
 use crate::damage::Damage;
 use crate::limits::{SPOOL_ENTRY_BYTES_MAX, SPOOL_FILE_BYTES_MAX};
-use crate::storage::{File, Open, Storage};
+use crate::storage::{File, Open, Refusal, Storage};
 
 pub use self::names::{NamesFound, NamesJob, NamesSeen};
 pub use self::recover::Opened;
@@ -484,7 +484,7 @@ impl Spool {
 }
 
 fn is_full_disk(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    Refusal::from(error).is_no_room()
 }
 
 /// Whether the next start finds so much under this name: an error if it does not. What cannot be looked

@@ -43,6 +43,11 @@ impl Refusal {
         matches!(self.errno, Some(libc::EISDIR | libc::ELOOP | libc::ENXIO))
     }
 
+    /// Whether the disk, or a quota, is full: it can be tried again when there is room.
+    pub const fn is_no_room(self) -> bool {
+        matches!(self.kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     /// Whether the process or the host is short of something (descriptors, memory, a moment's
     /// readiness): it says nothing about the disk, let alone about the file.
     pub fn is_shortage(self) -> bool {

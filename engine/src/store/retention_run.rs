@@ -7,6 +7,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::storage::Refusal;
+
 use super::catalogue::Catalogue;
 use super::inventory::INVENTORY_FILE;
 use super::retention::{ClockWatch, Kept, RetentionLimits, RetentionPlan, Stock, plan};
@@ -127,8 +129,7 @@ impl Retention {
             return Some((KEEP, path, error));
         }
         let since_ms = *self.waits_since_ms.get_or_insert(monotonic_ms);
-        let is_full =
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let is_full = Refusal::from(&error).is_no_room();
         if is_full || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS {
             match catalogue.forget_inventory() {
                 Ok(()) => self.waits_since_ms = None,

@@ -10,7 +10,7 @@ use crate::caches::Caches;
 use crate::ingest::frame;
 use crate::ingest::segment::{Content, Segment, SegmentState};
 use crate::limits::{FRAME_TEXT_TARGET, RECYCLE_POOL_BYTES_MAX};
-use crate::storage::Storage;
+use crate::storage::{Refusal, Storage};
 use crate::ulid::Ulid;
 
 /// What a registry works with.
@@ -80,7 +80,7 @@ pub struct FileError {
 impl FileError {
     /// Whether the disk (or quota) is full: it can be tried again when space returns.
     pub fn is_full_disk(&self) -> bool {
-        matches!(self.error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        Refusal::from(&self.error).is_no_room()
     }
 }
 
