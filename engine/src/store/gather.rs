@@ -226,17 +226,7 @@ impl Gather {
             }
             (_, Event::OtherStores(others)) => self.others = others,
             (Phase::Claiming, Event::Claimed(number, inputs)) if number == current => {
-                // What is available has to be asked for again.
-                self.available = Available::default();
-                if inputs.is_empty() {
-                    // Others were faster, or what was announced cannot be had: not at once again.
-                    self.not_before_ms = now_ms + self.limits.back_off_min_ms;
-                    self.phase = Phase::Idle;
-                } else {
-                    self.inputs.clone_from(&inputs);
-                    self.phase = Phase::Merging;
-                    self.actions.push_back(Action::Merge(current, inputs));
-                }
+                self.claimed(now_ms, inputs);
             }
             (Phase::Claiming, Event::ClaimFailed(number)) if number == current => {
                 self.back_off(now_ms);
@@ -290,6 +280,20 @@ impl Gather {
             }
             // A tick with nothing due, or an answer that comes too late.
             _ => {}
+        }
+    }
+
+    fn claimed(&mut self, now_ms: u64, inputs: Vec<u128>) {
+        // What is available has to be asked for again.
+        self.available = Available::default();
+        if inputs.is_empty() {
+            // Others were faster, or what was announced cannot be had: not at once again.
+            self.not_before_ms = now_ms + self.limits.back_off_min_ms;
+            self.phase = Phase::Idle;
+        } else {
+            self.inputs.clone_from(&inputs);
+            self.phase = Phase::Merging;
+            self.actions.push_back(Action::Merge(self.number, inputs));
         }
     }
 
