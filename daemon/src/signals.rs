@@ -2,7 +2,7 @@
 //!
 //! Invariants: what a parent had blocked arrives, what it had ignored stays ignored (`nohup`); the
 //! first process of a container ends as any other does; a limit on file sizes (`ulimit -f`) is met as an error of the call that would pass it
-//! (EFBIG), as a full disk is; a terminal that goes, or a signal that means something to other
+//! (EFBIG); a terminal that goes, or a signal that means something to other
 //! programs, is no reason for a node to end. SIGPIPE is ignored by the runtime library already.
 //! Does not know what INT and TERM mean to who can stop in order: they listen to them.
 

@@ -184,7 +184,7 @@ fn the_first_process_of_a_container_ends_as_others_do() {
 }
 
 #[test]
-fn a_limit_of_file_sizes_is_met_as_a_full_disk() {
+fn a_limit_of_file_sizes_refuses_records_and_is_told() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &[]);
     let lines: String = (0..1_000).map(|n| format!("before {n}\n")).collect();
