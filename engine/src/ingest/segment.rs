@@ -425,12 +425,25 @@ impl Segment {
     /// Which records it holds: as they were written, or found.
     pub(super) fn coverage(&self) -> Coverage {
         let known = lock(&self.covered).known();
-        known.unwrap_or_else(|| self.readable_coverage())
+        known.or_else(|| self.read_coverage()).unwrap_or_else(Coverage::unknown)
     }
 
-    /// Which records can be read of it now.
+    /// The same, read anew where others have found what it holds: a header that could not be read then
+    /// may be read now.
+    pub(super) fn coverage_now(&self) -> Coverage {
+        if self.is_written_here() {
+            return self.coverage();
+        }
+        self.read_coverage().unwrap_or_else(Coverage::unknown)
+    }
+
+    /// Which records can be read of it now: none where it cannot be opened.
     pub(super) fn readable_coverage(&self) -> Coverage {
-        self.open_to_move().map_or_else(|_| Coverage::default(), |open| covered::readable(&*open))
+        self.read_coverage().unwrap_or_default()
+    }
+
+    fn read_coverage(&self) -> Option<Coverage> {
+        self.open_to_move().ok().map(|open| covered::readable(&*open))
     }
 
     /// What a file that another process left turned out to hold.

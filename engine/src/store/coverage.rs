@@ -181,6 +181,11 @@ impl Coverage {
         Self { intervals, is_partial }
     }
 
+    /// That of something of which it is not known what it holds: equals nothing, and nothing has all of it.
+    pub const fn unknown() -> Self {
+        Self { intervals: Vec::new(), is_partial: true }
+    }
+
     /// What a run table describes.
     pub fn of_table(table: &RunTable) -> Self {
         let mut builder = CoverageBuilder::default();

@@ -423,13 +423,17 @@ impl GatherRun {
             self.machine.handle(now_ms, Event::Committed(gather));
             return Step::GoOn;
         };
-        let mut stored = |id: u128| {
-            let coverage = covered.remove(&id).unwrap_or_default();
+        // Of one that is whole it is known; of one that could not be opened nothing was taken.
+        let whole = whole.into_iter().map(|id| {
+            let coverage = covered.remove(&id).unwrap_or_else(Coverage::unknown);
             StoredInput { id, coverage }
-        };
-        let whole = whole.into_iter().map(&mut stored).collect();
-        let of = |id: u128| (stored(id), damage.remove(&id).unwrap_or_default());
-        let damaged = damaged.into_iter().map(of).collect();
+        });
+        let whole = whole.collect();
+        let damaged = damaged.into_iter().map(|id| {
+            let coverage = covered.remove(&id).unwrap_or_default();
+            (StoredInput { id, coverage }, damage.remove(&id).unwrap_or_default())
+        });
+        let damaged = damaged.collect();
         self.phase = Phase::Asked(gather);
         Step::Ask(Effect::Commit { gather, token, whole, damaged })
     }

@@ -13,6 +13,7 @@ use super::{
     queue_key,
 };
 use crate::ingest::segment::{Segment, SegmentState};
+use crate::store::coverage::Coverage;
 use crate::store::gather_run::StoredInput;
 use crate::ulid::Ulid;
 
@@ -104,7 +105,8 @@ impl Registry {
         for input in stored {
             let id = Ulid(input.id);
             let Some(segment) = self.claimed_ever(token, id) else { continue };
-            if !segment.coverage().is_same(&input.coverage) {
+            let is_all = |own: Coverage| own.is_same(&input.coverage);
+            if !is_all(segment.coverage()) && !is_all(segment.coverage_now()) {
                 committed.kept.push(id);
                 continue;
             }

@@ -183,7 +183,7 @@ impl Registry {
     ) -> Result<bool, FileError> {
         let id = Ulid(stored.id);
         let Some(segment) = self.claimed(token, id) else { return Ok(false) };
-        if !segment.readable_coverage().difference(&stored.coverage).is_empty() {
+        if !segment.readable_coverage().is_within(&stored.coverage) {
             return Ok(false);
         }
         let _operation = self.lock_operation();

@@ -456,6 +456,25 @@ fn the_last_frame_of_a_segment_that_a_kill_cut_is_never_taken_for_its_end() {
 }
 
 #[test]
+fn a_segment_that_was_refused_for_long_goes_once_all_of_it_was_read_and_stored() {
+    let (sim, _, path, span) = cut_by_a_kill();
+    let id = FileName::parse(path.file_name().unwrap().to_str().unwrap()).unwrap().id;
+    sim.make_unreadable(&id.to_string(), span);
+    let registry = recovered_on(&sim).registry;
+    let mut now_ms = 0;
+    let is_offered = |registry: &Registry| registry.list()[0].is_offered;
+    while !is_offered(&registry) {
+        now_ms += 1_000;
+        assert!(now_ms < 2 * UNREAD_GIVEN_UP_MS, "it is given up");
+        registry.look_again(now_ms);
+    }
+    // Nobody looks again before it is gathered.
+    sim.make_readable();
+    assert_eq!(gathered(&registry, now_ms), Some(true));
+    assert!(registry.list().is_empty());
+}
+
+#[test]
 fn a_cut_segment_that_was_set_aside_stays_aside_while_its_last_frame_is_damaged() {
     for is_only_frame in [false, true] {
         let (sim, _, path, span) = cut_by_a_kill();
