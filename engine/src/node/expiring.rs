@@ -88,19 +88,16 @@ impl Expiring {
             return None;
         }
         let mut turn = Expired::default();
-        match self.note.find() {
-            Ok(found) => {
-                if found == Some(true) {
-                    self.retention.clock_was_set(now_ms);
-                }
-                turn.done = self.retention.turn(&self.catalogue, now_ms, now.wall_ms);
-            }
-            // Whether the clock may be trusted is not known: nothing goes.
-            Err(error) => {
-                turn.done.is_paused = true;
-                turn.done.failed.push(("look for", self.note_path(), error));
-                return Some(self.ended(now_ms, turn));
-            }
+        let found = self.note.find();
+        if matches!(found, Ok(Some(true))) {
+            self.retention.clock_was_set(now_ms);
+        }
+        // Until it is known whether the clock may be trusted, nothing goes by its age.
+        self.retention.set_unsure(found.is_err());
+        turn.done = self.retention.turn(&self.catalogue, now_ms, now.wall_ms);
+        if let Err(error) = found {
+            turn.done.failed.push(("look for", self.note_path(), error));
+            return Some(self.ended(now_ms, turn, self.is_paused));
         }
         if let Some(ingest) = self.ingest.as_ref().filter(|_| !turn.done.is_paused) {
             let horizon_ms = now.wall_ms.saturating_sub(self.retain_ms);
@@ -112,7 +109,8 @@ impl Expiring {
         if let Err(error) = self.note.keep(turn.done.is_paused) {
             turn.done.failed.push(("make or remove", self.note_path(), error));
         }
-        Some(self.ended(now_ms, turn))
+        let is_paused = turn.done.is_paused;
+        Some(self.ended(now_ms, turn, is_paused))
     }
 
     fn note_path(&self) -> PathBuf {
@@ -120,10 +118,9 @@ impl Expiring {
     }
 
     /// What is otherwise than after the turn before, and when the next one is due.
-    fn ended(&mut self, now_ms: u64, mut turn: Expired) -> Expired {
+    fn ended(&mut self, now_ms: u64, mut turn: Expired, is_paused: bool) -> Expired {
         let is_failing = !turn.done.failed.is_empty();
         self.next_ms = now_ms + if is_failing { BACK_OFF_MS } else { BEAT_MS };
-        let is_paused = turn.done.is_paused;
         if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
             turn.news.push(if is_paused { News::ClockDistrusted } else { News::ClockTrusted });
         }
@@ -138,9 +135,14 @@ impl Expiring {
 mod tests {
     use super::*;
     use crate::node::StoreSide;
+    use crate::storage::Storage;
+    use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
+    use crate::store::StoreDirectory;
+    use crate::store::name::IdSource;
     use crate::store::recover::recover;
     use crate::store::retention::CLOCK_PAUSE_MS;
     use crate::store::testing::{SMALL, directory, record, write};
+    use std::path::Path;
 
     const DAY_MS: u64 = 86_400_000;
     const LIMITS: RetentionLimits =
@@ -184,5 +186,33 @@ mod tests {
         assert_eq!(went(fifth.turn(at(0, ahead_ms))), (true, 0));
         let later = at(CLOCK_PAUSE_MS, ahead_ms + CLOCK_PAUSE_MS);
         assert_eq!(went(fifth.turn(later)), (false, 1));
+    }
+
+    #[test]
+    fn while_the_note_cannot_be_looked_up_records_go_by_size_and_not_by_age() {
+        let sim = SimStorage::new(1);
+        sim.create_dir_all(Path::new("/store")).unwrap();
+        let storage = Arc::new(sim.clone());
+        let directory = StoreDirectory::new(storage, "/store".into(), IdSource::seeded(1));
+        let directory = Arc::new(directory);
+        let segments = [0, 1].map(|n| write(&directory, SMALL, &[record(1, n)]));
+        let start_ms = segments[1].meta().last.ms();
+        let size_bytes_max = Some(segments[1].meta().file_bytes);
+        drop(segments);
+        sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io).of(CLOCK_NOTE_FILE));
+        let catalogue = Arc::new(recover(&directory, start_ms).unwrap().catalogue);
+        let store = Some(StoreSide { catalogue: Arc::clone(&catalogue) });
+        let node = Node { ingest: None, store, newest_ms: start_ms + 8 * DAY_MS };
+        let at = |s: u64| Now { monotonic_us: s * 1_000_000, wall_ms: start_ms + 8 * DAY_MS };
+        let limits = RetentionLimits { size_bytes_max, ..LIMITS };
+        let mut expiring = Expiring::start(&node, limits, at(0)).unwrap();
+        let turn = expiring.turn(at(0)).unwrap();
+        assert!(turn.done.is_paused && turn.news == [News::Failing]);
+        assert_eq!(turn.done.failed.len(), 1);
+        assert_eq!((turn.done.surplus_count, catalogue.totals().segment_count), (1, 1));
+        sim.clear_faults();
+        let turn = expiring.turn(at(BACK_OFF_MS / 1000)).unwrap();
+        assert_eq!((turn.news, turn.done.is_paused), (vec![News::WorksAgain], false));
+        assert_eq!(catalogue.totals().segment_count, 0, "and now by age");
     }
 }

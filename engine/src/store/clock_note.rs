@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::StoreDirectory;
-use crate::storage::Open;
+use crate::storage::{Open, Refusal};
 
 /// The note.
 pub const CLOCK_NOTE_FILE: &str = "CLOCK-SET";
@@ -39,6 +39,8 @@ impl ClockNote {
         self.is_there = Some(match self.directory.storage.open(&path, Open::Read) {
             Ok(_) => true,
             Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+            // Whatever has the name says it.
+            Err(e) if Refusal::from(&e).is_no_file() => true,
             Err(e) => return Err(e),
         });
         Ok(self.is_there)
@@ -109,6 +111,17 @@ mod tests {
         note.keep(true).unwrap();
         note.keep(false).unwrap();
         assert!(!is_found(&sim.kill()));
+    }
+
+    #[test]
+    fn whatever_has_the_name_of_the_note_is_one() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir(temp.path().join(CLOCK_NOTE_FILE)).unwrap();
+        let directory = crate::store::testing::directory(temp.path());
+        let mut note = ClockNote::of(directory);
+        assert_eq!(note.find().unwrap(), Some(true));
+        note.keep(true).unwrap();
+        note.keep(false).unwrap_err();
     }
 
     #[test]

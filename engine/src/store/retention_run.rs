@@ -51,6 +51,8 @@ pub struct RetentionTurn {
 pub struct Retention {
     limits: RetentionLimits,
     watch: ClockWatch,
+    /// It is not known whether the clock was set before the start.
+    is_unsure: bool,
     /// When the inventory is saved again at the latest, monotonic milliseconds.
     save_ms: u64,
     /// Since when files wait for the inventory, monotonic milliseconds.
@@ -60,12 +62,17 @@ pub struct Retention {
 impl Retention {
     /// Ready to turn; `watch` has seen the clocks at the start.
     pub const fn new(limits: RetentionLimits, watch: ClockWatch) -> Self {
-        Self { limits, watch, save_ms: 0, waits_since_ms: None }
+        Self { limits, watch, is_unsure: false, save_ms: 0, waits_since_ms: None }
     }
 
     /// The clock was set not long before the start.
     pub const fn clock_was_set(&mut self, monotonic_ms: u64) {
         self.watch = self.watch.set_lately(monotonic_ms);
+    }
+
+    /// Whether it is not known yet if the clock was set before the start: nothing expires by age.
+    pub const fn set_unsure(&mut self, is_unsure: bool) {
+        self.is_unsure = is_unsure;
     }
 
     /// Lets expire and purges what is due. Both clocks in milliseconds, the wall clock's since
@@ -76,7 +83,7 @@ impl Retention {
         monotonic_ms: u64,
         wall_ms: u64,
     ) -> RetentionTurn {
-        let is_paused = !self.watch.is_trusted(monotonic_ms, wall_ms);
+        let is_paused = !self.watch.is_trusted(monotonic_ms, wall_ms) || self.is_unsure;
         // What is to expire together is kept together.
         catalogue.tick_volume(wall_ms, &VolumeLimits::of_retention(self.limits.retain_ms));
         let mut turn = RetentionTurn { is_paused, ..RetentionTurn::default() };
