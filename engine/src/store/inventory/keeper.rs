@@ -96,6 +96,8 @@ impl InventoryKeeper {
     pub(in super::super) fn add(&self, coverages: &[Coverage]) {
         let mut state = self.lock();
         state.change(|inventory| inventory.add(coverages));
+        // What was missing may be among it: the ingest side still had it.
+        state.is_stale |= !state.gaps.is_empty();
     }
 
     /// These files are to go. What they hold is read from them; of one that cannot be read now it is not

@@ -106,6 +106,20 @@ fn what_was_moved_away_is_a_hole_until_it_is_back() {
 }
 
 #[test]
+fn what_is_missing_and_stored_once_more_is_missed_no_more() {
+    let sim = disk();
+    sim.remove(&segments(&sim)[1]).unwrap();
+    let Recovered { catalogue, damage, .. } = start(&sim);
+    assert_eq!(damage.len(), 1);
+    // The ingest side still had it, as after a kill.
+    let again = write(catalogue.directory(), SMALL, &records(40, 80));
+    catalogue.publish(vec![again], &[]);
+    catalogue.read_again();
+    assert_eq!(*catalogue.holes(), []);
+    assert_eq!(fsck(&sim), []);
+}
+
+#[test]
 fn what_is_put_back_under_a_running_node_is_found_and_missed_no_more() {
     let sim = disk();
     let [first, second, _] = &segments(&sim)[..] else { panic!() };
