@@ -63,9 +63,14 @@ impl Left {
         let bytes = held.iter().map(|segment| segment.content().text_bytes).sum();
         let segments = held.len() as u64;
         let left = Self { shards, segments, bytes, stuck: None, unread };
+        let gets_on = || {
+            let rows = side.registry.list();
+            let is_offered = |id| rows.iter().any(|row| row.id == id && row.is_offered);
+            held.iter().any(|segment| is_offered(segment.id()))
+        };
         let stuck = if !left.is_done() && is_replica_missing {
             Some(Stuck::ReplicasMissing)
-        } else if unread > 0 && shards == 0 && held.len() <= unread {
+        } else if unread > 0 && shards == 0 && !gets_on() {
             Some(Stuck::Unread(unread))
         } else {
             None
