@@ -248,22 +248,21 @@ fn records_not_on_disk(placement: &Placement, directory: &Path) -> Lost {
     placement.seats().iter().enumerate().map(of_shard).fold(Lost::default(), Lost::plus)
 }
 
-/// Lets gathering take what it can until the deadline, then cancels it; says whether every thread has
-/// ended.
+/// Lets gathering take what it can until the deadline, then cancels it; then lets go of files, and keeps
+/// in mind what is published. Says whether every thread has ended.
 fn finish_work(
     common: &Arc<Common>,
     store: Option<StoreParts>,
     threads: Vec<JoinHandle<()>>,
     deadline: Instant,
 ) -> bool {
-    let (common, draining) = (Arc::clone(common), store.clone());
-    let drain = std::thread::Builder::new().name("drain".into()).spawn(move || {
-        if let Some(parts) = draining {
-            store_work::drain(&parts, deadline);
-        }
-        store_work::let_go_of_files(&common);
-    });
-    let threads: Vec<JoinHandle<()>> = threads.into_iter().chain(drain.ok()).collect();
+    let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+        std::thread::Builder::new().name(name.into()).spawn(work).ok()
+    };
+    let drain = store
+        .clone()
+        .and_then(|parts| spawn("drain", Box::new(move || store_work::drain(&parts, deadline))));
+    let threads: Vec<JoinHandle<()>> = threads.into_iter().chain(drain).collect();
     while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
         std::thread::park_timeout(Duration::from_millis(2));
     }
@@ -273,7 +272,12 @@ fn finish_work(
     let grace = deadline.max(Instant::now()) + CANCEL_GRACE;
     // Each is waited for, whatever became of the others.
     let ended: Vec<bool> = threads.into_iter().map(|thread| join_until(thread, grace)).collect();
-    ended.into_iter().all(|ended| ended)
+    // Behind the last of them that may have published something.
+    let common = Arc::clone(common);
+    let letting_go = spawn("let-go", Box::new(move || store_work::let_go_of_files(&common)));
+    let grace = deadline.max(Instant::now() + DISK_PATIENCE);
+    let is_let_go = letting_go.is_none_or(|thread| join_until(thread, grace));
+    ended.into_iter().all(|ended| ended) && is_let_go
 }
 
 /// How long shards that cannot write are waited for while the disk is what keeps them from it.
