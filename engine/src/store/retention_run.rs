@@ -26,6 +26,9 @@ const SAVE_EVERY_MS: u64 = 10_000;
 /// of the monotonic clock; then it is given up. On a full disk it is given up at once.
 const INVENTORY_PATIENCE_MS: u64 = 600_000;
 
+/// Less free room counts as a full disk, bytes: it may be too little for an inventory.
+const ROOM_BYTES_MIN: u64 = 1 << 20;
+
 /// What is done with the inventory, in words.
 const KEEP: &str = "read or write";
 
@@ -136,8 +139,9 @@ impl Retention {
             return Some((KEEP, path, error));
         }
         let since_ms = *self.waits_since_ms.get_or_insert(monotonic_ms);
-        let is_full = Refusal::from(&error).is_no_room();
-        if is_full || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS {
+        let refusal = Refusal::from(&error);
+        let is_hopeless = refusal.is_no_room() || refusal.is_no_file() || is_full(catalogue);
+        if is_hopeless || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS {
             match catalogue.forget_inventory() {
                 Ok(()) => self.waits_since_ms = None,
                 Err(error) => return Some(("remove", path, error)),
@@ -153,6 +157,13 @@ impl Retention {
         let stock = Stock { kept: &kept, trash: &trash, leaving_bytes };
         plan(&stock, &self.limits, now_ms)
     }
+}
+
+/// Whether an inventory could not be written for want of room, whatever else keeps it from that.
+fn is_full(catalogue: &Catalogue) -> bool {
+    let directory = catalogue.directory();
+    let space = directory.storage.space(&directory.path);
+    space.is_ok_and(|space| space.total_bytes > 0 && space.free_bytes < ROOM_BYTES_MIN)
 }
 
 fn kept_of(segment: &Arc<StoreSegment>) -> Kept {

@@ -231,8 +231,11 @@ impl InventoryKeeper {
         let StoreDirectory { storage, path, .. } = &*self.directory;
         self.directory.look()?;
         match storage.remove(&path.join(INVENTORY_FILE)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // It is none, and claims nothing.
+            Err(error) if Refusal::from(&error).is_no_file() => {}
+            Err(error) => return Err(error),
         }
         self.directory.sync()?;
         let mut state = self.lock();

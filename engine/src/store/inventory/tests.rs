@@ -217,6 +217,40 @@ fn nothing_goes_before_it_is_let_go_on_disk_but_for_want_of_space_or_patience() 
 }
 
 #[test]
+fn what_is_no_inventory_or_one_of_later_on_a_full_disk_keeps_no_file_from_going() {
+    // A directory of its name.
+    let temp = tempfile::tempdir().unwrap();
+    let directory = crate::store::testing::directory(temp.path());
+    for part in [records(0, 40), records(40, 80), records(80, 120)] {
+        write(&directory, SMALL, &part);
+    }
+    std::fs::create_dir(temp.path().join(INVENTORY_FILE)).unwrap();
+    let catalogue = recover(&directory, 0).unwrap().catalogue;
+    shrink(&catalogue, 1).turn(&catalogue, 0, 0);
+    let left = std::fs::read_dir(temp.path()).unwrap().flatten();
+    let is_segment = |e: &std::fs::DirEntry| e.path().extension().is_some_and(|e| e == "flushed");
+    assert_eq!(left.filter(is_segment).count(), 1);
+
+    // A later version, with room and without.
+    for (is_full, left) in [(false, 3), (true, 1)] {
+        let sim = disk();
+        let mut bytes = sim.read_file(&inventory_file()).unwrap();
+        bytes[INVENTORY_MAGIC.len()] = 9;
+        let end = bytes.len() - 4;
+        let checksum = crc32fast::hash(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&checksum);
+        sim.open(&inventory_file(), Open::Write).unwrap().write_all_at(&bytes, 0).unwrap();
+        let catalogue = start(&sim).catalogue;
+        let files: u64 = sim.files().iter().map(|f| sim.read_file(f).unwrap().len() as u64).sum();
+        if is_full {
+            sim.set_capacity(files);
+        }
+        shrink(&catalogue, 1).turn(&catalogue, 0, 0);
+        assert_eq!(segments(&sim).len(), left, "{is_full}");
+    }
+}
+
+#[test]
 fn a_stop_of_any_kind_while_segments_expire_makes_no_hole() {
     for is_power_loss in [false, true] {
         for nth in 0..60 {
