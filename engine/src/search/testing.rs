@@ -42,6 +42,8 @@ pub struct TestPart {
     pub decoded: Option<Arc<Decoded>>,
     /// A text is read once nobody holds this.
     pub held_up: Arc<Mutex<()>>,
+    /// What it says to be damaged or unread before anything is read.
+    pub known: Vec<Damage>,
 }
 
 /// Texts that are in memory.
@@ -123,6 +125,7 @@ impl TestPart {
             texts_read: Arc::default(),
             decoded: None,
             held_up: Arc::default(),
+            known: Vec::new(),
         }
     }
 
@@ -166,6 +169,10 @@ impl Part for TestPart {
 
     fn is_stored(&self) -> bool {
         true
+    }
+
+    fn known_damage(&self) -> Vec<Damage> {
+        self.known.clone()
     }
 }
 

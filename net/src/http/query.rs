@@ -245,6 +245,11 @@ async fn records(
         () = flushes.until_half_closed_for_long(), if !deny_partial => planned,
         () = silence(alive.as_ref()) => planned,
     };
+    // What was known before is known, whether the search has come to it yet or not.
+    let head = Head {
+        complete: head.complete && planned.complete,
+        missing_count: head.missing_count.max(planned.missing_count),
+    };
     if deny_partial && !head.complete {
         return Err(denied(head.missing_count));
     }

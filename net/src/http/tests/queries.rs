@@ -6,8 +6,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use engine::damage::{Damage, DamageKind};
 use engine::search::Missing;
 use engine::search::testing::TestPart;
+use engine::storage::Refusal;
 use engine::ulid::Ulid;
 
 use super::fake::{BASE_MS, Server, topic};
@@ -211,6 +213,23 @@ fn server_with_late_damage() -> Server {
     part.unreadable = vec![39];
     server.inner.parts.lock().unwrap().push(part);
     server
+}
+
+#[test]
+fn what_could_not_be_read_before_is_told_before_the_search_comes_to_it() {
+    let server = server_with_late_damage();
+    let kind = DamageKind::Unread(Refusal::of_kind(std::io::ErrorKind::NotFound));
+    let (path, offset, len_bytes) = ("store/x.flushed".into(), 0, 0);
+    let known = Damage { path, offset, len_bytes, range: None, records: None, kind };
+    server.inner.parts.lock().unwrap()[0].known.push(known);
+    let target = format!("/query?{FROM}");
+    for method in ["HEAD", "GET"] {
+        let answer = request(server.address, method, &target, &[], b"");
+        assert_eq!((answer.status, answer.whole), (200, true), "{method}");
+        assert_eq!(answer.header("x-oklog-complete"), "false", "{method}");
+        assert_eq!(answer.header("x-oklog-error-count"), "1", "{method}");
+    }
+    assert_eq!(get(server.address, &target).records().len(), 3900);
 }
 
 #[test]
