@@ -4,14 +4,11 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use net::backend::Backend;
 use net::http::{HttpOptions, serve};
 use net::metrics::NodeMetrics;
 use tokio::sync::watch;
-
-use super::ending::join_until;
 
 /// Threads that compile expressions and plan queries, so that the control thread never does.
 const BLOCKING_THREADS: usize = 4;
@@ -19,16 +16,15 @@ const BLOCKING_THREADS: usize = 4;
 /// The running control thread.
 pub(super) struct Control {
     stop: watch::Sender<bool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Control {
-    /// Stops accepting, lets open requests end, and waits for that until the deadline; says whether
-    /// all have ended.
-    pub(super) fn stop(self, deadline: Instant) -> bool {
+    /// Stops accepting, and lets open requests end: the thread ends with the last of them.
+    pub(super) fn stop(&mut self) -> Option<JoinHandle<()>> {
         // The receiver lives as long as the thread.
         let _ = self.stop.send(true);
-        join_until(self.thread, deadline)
+        self.thread.take()
     }
 }
 
@@ -54,5 +50,5 @@ pub(super) fn spawn(
     let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
         runtime.block_on(serve(listener, answers, options, stop_asked));
     })?;
-    Ok(Control { stop, thread })
+    Ok(Control { stop, thread: Some(thread) })
 }

@@ -233,7 +233,7 @@ struct Base {
 struct Node {
     config: NodeConfig,
     common: Arc<Common>,
-    follow_thread: JoinHandle<()>,
+    follow_thread: Option<JoinHandle<()>>,
     control: control::Control,
     taking: Option<Taking>,
     store: Option<StoreParts>,
@@ -248,7 +248,7 @@ struct Node {
 struct Taking {
     shards: Vec<JoinHandle<()>>,
     keeper: Arc<keeper::KeeperHandle>,
-    keeper_thread: JoinHandle<()>,
+    keeper_thread: Option<JoinHandle<()>>,
 }
 
 /// Search on as many threads, which let shards go first.
@@ -303,7 +303,7 @@ impl Node {
         Ok(Self {
             config,
             common,
-            follow_thread,
+            follow_thread: Some(follow_thread),
             control,
             taking,
             store,
@@ -402,7 +402,7 @@ impl Taking {
             keeper: keeper_of_shards,
         };
         let shards = shards::spawn(&wiring, fast, durable, ended).map_err(refused("a shard"))?;
-        Ok(Self { shards, keeper, keeper_thread })
+        Ok(Self { shards, keeper, keeper_thread: Some(keeper_thread) })
     }
 }
 

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::node::compacting::{Compacting, CompactingOptions, Happened};
+use engine::node::ending::Rest;
 use engine::node::expiring::Expiring;
 use engine::node::gathering::{Gathering, GatheringOptions, Happened as Gathered};
 use engine::node::local_ingest::LocalIngest;
-use engine::node::pressure::Load;
 use engine::store::catalogue::Catalogue;
 use engine::store::compaction::Reason;
 use engine::store::compaction_run::CompactionError;
-use engine::store::gather::{GatherLimits, GatherState};
+use engine::store::gather::GatherState;
 use engine::store::retention::RetentionLimits;
 use net::metrics::NodeMetrics;
 
@@ -168,7 +168,7 @@ fn spawn_gather(
                 continue;
             }
             pulse.begin();
-            parts.gather(&mut gathering, &|| common.load());
+            parts.gather(&mut gathering);
             if !gathering.is_busy() {
                 pulse.rest();
             }
@@ -193,17 +193,15 @@ impl StoreParts {
         Duration::from_millis(self.gathering.pause_ms)
     }
 
-    /// Gathers on by a piece; says whether there is more to do at once.
-    fn gather(&self, gathering: &mut Gathering, load: &dyn Fn() -> Load) -> bool {
+    /// Gathers on by a piece.
+    fn gather(&self, gathering: &mut Gathering) {
         if self.cancel.load(Ordering::Acquire) {
             gathering.cancel();
         }
         let now = self.common.clock.now();
-        let happened = gathering.turn(now, load);
-        for happened in &happened {
-            tell_gather(happened, &self.common.metrics);
+        for happened in gathering.turn(now, &|| self.common.load()) {
+            tell_gather(&happened, &self.common.metrics);
         }
-        gathering.next_ms() <= now.monotonic_us / 1000
     }
 }
 
@@ -249,16 +247,19 @@ fn tell_gather(happened: &Gathered, metrics: &NodeMetrics) {
     }
 }
 
-/// Gathers everything that is flushed, until nothing is left or the time is over.
-pub(super) fn drain(parts: &StoreParts, deadline: Instant) {
+/// Has everything that is flushed go to the store, until nothing is left or the time is over
+/// (milliseconds of the monotonic clock).
+pub(super) fn drain(parts: &StoreParts, deadline_ms: u64) {
     let Some(source) = parts.source.clone() else { return };
-    let limits = GatherLimits { target_bytes: 1, target_age_ms: 0, ..parts.gathering.limits };
-    let mut gathering = parts.gathering(source, GatheringOptions { limits, ..parts.gathering });
-    let may_go_on = || Instant::now() < deadline && !parts.common.doors.is_ground_lost();
-    while gathering.is_busy() || may_go_on() {
-        // No shard needs the disk any more.
-        if !parts.gather(&mut gathering, &Load::default) {
-            return;
+    let (common, catalogue) = (&parts.common, Arc::clone(&parts.catalogue));
+    let (doors, options) = (Arc::clone(&common.doors), parts.gathering);
+    let mut rest = Rest::start(source, catalogue, doors, options, deadline_ms, common.now_ms());
+    while !rest.is_over() {
+        if parts.cancel.load(Ordering::Acquire) {
+            rest.cancel();
+        }
+        for happened in rest.turn(common.clock.now()) {
+            tell_gather(&happened, &common.metrics);
         }
     }
 }

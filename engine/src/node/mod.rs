@@ -7,7 +7,7 @@
 //!   [`doors`]: whether records are taken;
 //! - [`gathering`], from the [`local_ingest`]: flushed ingest segments become store segments;
 //! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`];
-//! - [`draining`]: a node is emptied while it runs;
+//! - [`draining`] and [`ending`]: a node is emptied while it runs; how it stops;
 //! - [`reading_again`]: what could not be read is tried again, and [`names`] of files are looked up.
 //!
 //! Invariants: a node has either side or both, and keeps and shows only what it is. Nothing here
@@ -18,6 +18,7 @@
 pub mod compacting;
 pub mod doors;
 pub mod draining;
+pub mod ending;
 pub mod expiring;
 pub mod gathering;
 pub mod keeper;

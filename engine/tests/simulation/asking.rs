@@ -1,23 +1,36 @@
 //! Asks a node as its clients do: through the search that ships, stepped, so that whatever happens to
 //! the node can happen between any two pieces of a query's work.
 
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use engine::node::pinning::Pinned;
-use engine::search::{Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped};
+use engine::chunk::Part;
+use engine::node::pinning::{Memories, Pinned};
+use engine::search::{
+    Expression, Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped,
+};
 use engine::storage::sim::Random;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use serde_json::Value;
 
 use crate::model::{Found, Record};
+use crate::node::Node;
 
 /// What asks for every record.
 pub(crate) fn everything() -> QuerySpec {
-    QuerySpec::everything()
+    QuerySpec {
+        from: Ulid::MIN,
+        to: Ulid::MAX,
+        after: None,
+        expression: Expression::all(),
+        topics: Vec::new(),
+        order: Order::Asc,
+        limit: None,
+    }
 }
 
 /// A query on its way.
@@ -88,6 +101,44 @@ impl Asked {
             before = Some(ulid);
             found.records.insert(ulid, record);
         }
+        found
+    }
+}
+
+impl Node {
+    /// What a query pins.
+    fn pin(&self) -> Pinned {
+        let mut memories = Memories::default();
+        self.shards.iter().for_each(|shard| memories.add(shard.log.memory()));
+        memories.pin(&self.sides)
+    }
+
+    /// What a query searches.
+    pub(crate) fn parts(&self) -> Vec<Arc<dyn Part>> {
+        self.pin().parts
+    }
+
+    /// Everything that a query finds.
+    pub(crate) fn found(&self) -> Found {
+        self.answer(self.ask(everything()))
+    }
+
+    /// Asks what there is now.
+    pub(crate) fn ask(&self, spec: QuerySpec) -> Asked {
+        Asked::of(&self.search.borrow(), spec, self.pin())
+    }
+
+    /// Does a piece of the work of some query, and reads what has come of this one.
+    pub(crate) fn step_search(&self, asked: &mut Asked) {
+        self.search.borrow_mut().step(Duration::from_micros(self.now.monotonic_us));
+        asked.read();
+    }
+
+    /// The whole answer.
+    pub(crate) fn answer(&self, asked: Asked) -> Found {
+        let now = Duration::from_micros(self.now.monotonic_us);
+        let found = asked.answer(&mut self.search.borrow_mut(), now);
+        self.trace.note((&found.records, found.missing.len()));
         found
     }
 }

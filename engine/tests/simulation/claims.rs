@@ -6,7 +6,8 @@ use engine::storage::sim::Random;
 use engine::topic::Topic;
 
 use crate::model::Model;
-use crate::node::{Node, Settings, empty_disk};
+use crate::node::Node;
+use crate::settings::{Settings, empty_disk};
 
 /// A node with flushed segments of many chunks, and what is in them.
 fn node_with_a_backlog() -> (Node, Model) {

@@ -14,7 +14,8 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use crate::model::{Death, Found, Model};
-use crate::node::{INGEST, Node, Settings, empty_disk};
+use crate::node::Node;
+use crate::settings::{INGEST, Settings, empty_disk};
 
 const HOUR_MS: u64 = 3_600_000;
 const START_MS: u64 = 1_700_000_000_000;
@@ -150,8 +151,7 @@ fn after_an_orderly_stop_stamps_are_not_ahead_of_the_clock() {
         let stamped = append(&mut node, &mut model);
         assert_eq!(stamped.ms(), now.wall_ms);
         node.advance_us(100_000);
-        now.wall_ms = node.now.wall_ms;
-        node.stop();
+        now.wall_ms = node.stop().wall_ms;
     }
 }
 

@@ -2,8 +2,6 @@
 //! unaltered, restarts succeed, and in the end everything is in the store.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
@@ -13,27 +11,13 @@ use engine::ulid::Ulid;
 
 use crate::asking::{Asked, everything, some_query};
 use crate::model::{Death, Found, Model, lines};
-use crate::node::{INGEST, Node, Settings, empty_disk};
+use crate::node::Node;
+use crate::seeds::for_seeds;
+use crate::settings::{INGEST, Settings, empty_disk};
+use crate::told::Trace;
 
 /// Seeds of a plain test run.
 const SEEDS: u64 = 300;
-
-/// Of these so many are run twice.
-const SEEDS_RUN_TWICE: u64 = 10;
-
-fn seeds(default: u64) -> u64 {
-    std::env::var("OKLOGD_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
-
-/// Runs a simulation for many seeds and names the first that fails.
-pub(crate) fn for_seeds(count: u64, simulate: fn(u64)) {
-    let only = std::env::var("OKLOGD_SEED").ok().and_then(|n| n.parse().ok());
-    let range = only.map_or(0..seeds(count), |seed| seed..seed + 1);
-    for seed in range {
-        let result = catch_unwind(AssertUnwindSafe(|| simulate(seed)));
-        assert!(result.is_ok(), "seed {seed} fails; OKLOGD_SEED={seed} runs it alone");
-    }
-}
 
 /// A directory sync of the ingest side that fails loses names for good.
 fn disk_that_forgets_names(seed: u64) -> SimStorage {
@@ -55,6 +39,8 @@ struct History {
     settings: Settings,
     now: Now,
     death: Death,
+    /// What happened to all nodes, and what they answered.
+    trace: Trace,
 }
 
 impl History {
@@ -73,6 +59,7 @@ impl History {
             model: Model::default(),
             now: Now { monotonic_us: 0, wall_ms: START_MS },
             death: Death::PowerLoss,
+            trace: Trace::default(),
         }
     }
 
@@ -90,6 +77,12 @@ impl History {
             self.death = Death::PowerLoss;
             self.sim = self.sim.crash(self.random.next_u64());
         }
+    }
+
+    /// A node ends with all that it has told.
+    fn bury(&mut self, node: Node) {
+        self.trace.note(node.trace.digest());
+        drop(node);
     }
 
     /// Starts a node, perhaps after dying in recovery a few times, and checks what it found.
@@ -212,7 +205,8 @@ impl History {
     }
 }
 
-/// What a seed does, as a number: every call to the disk, and every record found at the end.
+/// What a seed does, as a number: every call to the disk, every effect of a shard and how it went, every
+/// value that a worker told, and every answer.
 fn digest_of(seed: u64) -> u64 {
     let mut history = History::new(seed);
     for _ in 0..=history.random.below(4) {
@@ -222,12 +216,13 @@ fn digest_of(seed: u64) -> u64 {
         }
         history.live(&mut node);
         history.die();
-        drop(node);
+        history.bury(node);
     }
     let mut node = history.start();
     history.live(&mut node);
     if history.sim.has_stopped() {
         history.die();
+        history.bury(node);
         node = history.start();
     }
     history.sim.clear_faults();
@@ -244,27 +239,19 @@ fn digest_of(seed: u64) -> u64 {
         assert!(some.records.iter().all(|(ulid, record)| found.records[ulid] == *record));
     }
     node.check_tidy();
-    drop(node);
+    history.bury(node);
     // An orderly stop loses nothing, not even with the power.
     history.model.durable = found.records.keys().copied().collect();
     history.die();
     let node = history.start();
     let found_again = node.found().records;
     assert_eq!(found_again, found.records);
-    let mut hasher = DefaultHasher::new();
-    (history.sim.trace_digest(), found_again).hash(&mut hasher);
-    hasher.finish()
-}
-
-/// Runs a seed; one in so many twice, for nothing but the seed may decide what happens.
-fn simulate(seed: u64) {
-    let digest = digest_of(seed);
-    if seed.is_multiple_of(SEEDS / SEEDS_RUN_TWICE) {
-        assert_eq!(digest, digest_of(seed), "the same seed did something else");
-    }
+    history.bury(node);
+    history.trace.note(history.sim.trace_digest());
+    history.trace.digest()
 }
 
 #[test]
 fn whatever_was_acknowledged_is_found_after_any_kill_or_power_loss() {
-    for_seeds(SEEDS, simulate);
+    for_seeds("kills and power losses", SEEDS, digest_of);
 }

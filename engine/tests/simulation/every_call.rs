@@ -25,7 +25,8 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use crate::model::{Death, Found, Model};
-use crate::node::{INGEST, Node, STORE, Settings, empty_disk};
+use crate::node::Node;
+use crate::settings::{INGEST, STORE, Settings, empty_disk};
 
 const SPOOL: &str = "/spool";
 const BACKUP: &str = "/backup";

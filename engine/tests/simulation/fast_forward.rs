@@ -19,9 +19,11 @@ use engine::store::retention::RetentionLimits;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
-use crate::crash::for_seeds;
 use crate::model::{Death, Found, Model};
-use crate::node::{Node, STORE, Settings, empty_disk};
+use crate::node::Node;
+use crate::seeds::for_seeds;
+use crate::settings::{STORE, Settings, empty_disk};
+use crate::told::Trace;
 
 /// Seeds of a plain test run.
 const SEEDS: u64 = 1_000;
@@ -42,6 +44,8 @@ struct Day {
     now: Now,
     /// Records that left because the store may not hold more: everything up to here may be gone.
     surplus_to: Ulid,
+    /// What happened to all nodes.
+    trace: Trace,
 }
 
 impl Day {
@@ -60,6 +64,7 @@ impl Day {
             limits,
             now: Now { monotonic_us: 0, wall_ms: START_MS },
             surplus_to: Ulid::MIN,
+            trace: Trace::default(),
         }
     }
 
@@ -193,6 +198,7 @@ impl Day {
         if death == Death::PowerLoss {
             self.model.durable.clone_from(&self.model.written);
         }
+        self.trace.note(node.trace.digest());
         drop(node);
         self.sim = self.sim.kill();
     }
@@ -244,10 +250,11 @@ impl Day {
         let left = self.sim.files().into_iter().filter(is_of_store);
         let left: Vec<_> = left.filter(|path| !node.told.left_alone.contains(path)).collect();
         assert!(left.is_empty(), "{left:?} stay for ever");
+        self.trace.note((node.trace.digest(), self.sim.trace_digest()));
     }
 }
 
-fn simulate(seed: u64) {
+fn simulate(seed: u64) -> u64 {
     let mut day = Day::new(seed);
     let mut lives = 1 + day.random.below(4);
     while day.now.wall_ms < START_MS + DAY_MS && lives > 0 {
@@ -257,11 +264,12 @@ fn simulate(seed: u64) {
         lives -= 1;
     }
     day.end();
+    day.trace.digest()
 }
 
 #[test]
 fn a_day_of_retention_loses_nothing_that_is_due_and_leaves_nothing_behind() {
-    for_seeds(SEEDS, simulate);
+    for_seeds("days of retention", SEEDS, simulate);
 }
 
 /// Records of three hours in three segments; the first two expire and are purged, with one call

@@ -10,7 +10,8 @@ use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage, When};
 use engine::topic::Topic;
 
 use crate::model::{Model, lines};
-use crate::node::{INGEST, Node, STORE, Settings, empty_disk};
+use crate::node::Node;
+use crate::settings::{INGEST, STORE, Settings, empty_disk};
 
 const START: Now = Now { monotonic_us: 0, wall_ms: 1_700_000_000_000 };
 

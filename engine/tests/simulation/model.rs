@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use engine::chunk::Part;
 use engine::ingest::frame::FrameHeader;
+use engine::ingest::log::Stamped;
+use engine::ingest::memory::MemoryPart;
+use engine::ingest::topics::TopicChoice;
 use engine::search::Missing;
 use engine::storage::sim::Random;
 use engine::ulid::Ulid;
@@ -39,6 +42,41 @@ pub(crate) struct Model {
 }
 
 impl Model {
+    /// These lines were taken as these records, and a shard's memory shows them: enters them; says which
+    /// they are.
+    pub(crate) fn taken(
+        &mut self,
+        stamped: &Stamped,
+        lines: &[Vec<u8>],
+        choice: &TopicChoice,
+        memory: MemoryPart,
+    ) -> Vec<Ulid> {
+        assert!(self.floor < Some(stamped.first), "stamps of a life lie above all before it");
+        assert_eq!(stamped.records, lines.len() as u64);
+        assert_eq!(stamped.first.plus(stamped.records - 1), stamped.last, "one batch, one run");
+        let ulids: Vec<Ulid> = (0..stamped.records).map(|n| stamped.first.plus(n)).collect();
+        // Lines of different topics were sorted by topic: memory says which became which.
+        let memory: Vec<Arc<dyn Part>> = vec![Arc::new(memory)];
+        let found = Found::in_parts(&memory);
+        let mut sorted: Vec<&[u8]> = Vec::new();
+        for ulid in &ulids {
+            let record = found.records.get(ulid).expect("what was accepted can be found at once");
+            sorted.push(&record.line);
+            let before = self.sent.insert(*ulid, record.clone());
+            assert_eq!(before, None, "{ulid:?} was given out before");
+        }
+        let mut expected: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+        if let TopicChoice::Static(topic) = choice {
+            let is_its = |u: &Ulid| found.records[u].topic == topic.as_str();
+            assert!(ulids.iter().all(is_its));
+        } else {
+            sorted.sort_unstable();
+            expected.sort_unstable();
+        }
+        assert_eq!(sorted, expected);
+        ulids
+    }
+
     /// Nothing that has to be there is missing, nothing is invented or altered.
     pub(crate) fn check(&self, found: &Found, required: &BTreeSet<Ulid>) {
         for (ulid, record) in &found.records {

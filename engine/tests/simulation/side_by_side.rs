@@ -4,9 +4,10 @@ use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
 use engine::storage::sim::{Random, SimStorage};
 
-use crate::crash::for_seeds;
 use crate::model::{Model, lines};
-use crate::node::{Node, Settings, empty_disk};
+use crate::node::Node;
+use crate::seeds::for_seeds;
+use crate::settings::{Settings, empty_disk};
 
 const STEPS: usize = 150;
 
@@ -49,7 +50,7 @@ impl Life {
     }
 }
 
-fn simulate(seed: u64) {
+fn simulate(seed: u64) -> u64 {
     let mut alone = Life::start(2 * seed);
     (0..STEPS).for_each(|_| alone.step());
     assert!(alone.node.catalogue.totals().segment_count > 0, "there is something in the store");
@@ -61,9 +62,11 @@ fn simulate(seed: u64) {
     assert!(this.trace == alone.trace, "as if it were alone, call by call");
     assert_eq!(this.node.found().records, alone.node.found().records);
     assert_eq!(this.sim.files(), alone.sim.files());
+    assert_eq!(this.node.trace.digest(), alone.node.trace.digest(), "what was told and answered");
+    other.node.trace.digest()
 }
 
 #[test]
 fn two_nodes_in_one_process_do_not_disturb_each_other() {
-    for_seeds(20, simulate);
+    for_seeds("two nodes side by side", 20, simulate);
 }
