@@ -77,6 +77,7 @@ pub(super) fn spawn(
         let tail = open_tail(&wiring.side.registry, &wiring.keeper, index);
         let ingest = wiring.config;
         let options = ShardLogOptions {
+            frame_text_target: wiring.side.registry.options().frame_text_target,
             alignment_bytes: wiring.side.registry.options().alignment_bytes,
             record_size_max: ingest.max_record_size_bytes,
             flush_interval_us: ingest.flush_interval.as_micros() as u64,

@@ -241,9 +241,9 @@ fn a_full_disk_stops_taking_records_and_recovers_by_itself() {
     let mut random = Random::new(9);
     let mut model = Model::default();
     let sim = empty_disk(1);
-    sim.set_capacity(4 << 20);
+    sim.set_capacity(1 << 20);
     let mut node = start(&sim, 1);
-    let line = vec![b'x'; 50_000];
+    let line = vec![b'x'; 12_000];
     let mut appends = 0;
     for round in 0..1_000 {
         let shard = round % node.shard_count();

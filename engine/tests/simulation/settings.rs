@@ -26,6 +26,12 @@ use engine::store::writer::WriterOptions;
 pub(crate) const INGEST: &str = "/data/ingest";
 pub(crate) const STORE: &str = "/data/store";
 
+/// Longest record, bytes: longer than any that a simulation sends, short enough that files and buffers
+/// are small.
+const RECORD_SIZE_MAX: usize = 16 << 10;
+/// Text of a frame after which it is written, bytes.
+const FRAME_TEXT_TARGET: usize = 16 << 10;
+
 /// A disk with durable, empty data directories.
 pub(crate) fn empty_disk(seed: u64) -> SimStorage {
     let sim = SimStorage::new(seed);
@@ -75,6 +81,8 @@ pub(crate) fn options(storage: &Arc<dyn Storage>, settings: Settings) -> NodeOpt
         flush_size_bytes: settings.flush_size_bytes,
         pool_bytes_max: settings.pool_bytes_max,
         caches: Arc::clone(&store.caches),
+        record_size_max: RECORD_SIZE_MAX,
+        frame_text_target: FRAME_TEXT_TARGET,
         ..RegistryOptions::new(Arc::clone(storage), PathBuf::from(INGEST), settings.seed)
     };
     let new_id = |side| NodeId(u128::from(settings.seed) << 8 | side);
@@ -128,6 +136,8 @@ pub(crate) fn log_options(
     ShardLogOptions {
         segment_flush_size_bytes: settings.flush_size_bytes,
         segment_flush_age_us: 60_000,
+        record_size_max: RECORD_SIZE_MAX,
+        frame_text_target: FRAME_TEXT_TARGET,
         ceiling,
         ..ShardLogOptions::new(Arc::clone(topics))
     }

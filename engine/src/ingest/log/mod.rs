@@ -40,7 +40,6 @@ use memchr::{memchr_iter, memrchr};
 
 use super::frame::FrameBuffer;
 use super::memory::MemoryPart;
-use super::registry::text_capacity;
 use super::segment::{Content, Segment};
 use super::stamp::Stamper;
 use super::tail::Mark;
@@ -193,7 +192,7 @@ const NO_TOPIC: u16 = u16::MAX;
 impl ShardLog {
     /// An empty log. `stream` is random, new for each shard and start; no stamp is below `floor_ms`.
     pub fn new(options: ShardLogOptions, stream: u64, floor_ms: u64) -> Self {
-        let staging = FrameBuffer::new(text_capacity(options.record_size_max));
+        let staging = FrameBuffer::new(options.text_capacity());
         Self {
             stamper: Stamper::new(stream, floor_ms, options.ceiling.clone()),
             topics: TopicCache::new(Arc::clone(&options.topics)),
@@ -387,10 +386,8 @@ impl ShardLog {
                 at += 1;
             }
         }
-        let mut buffer = self
-            .spare
-            .pop()
-            .unwrap_or_else(|| FrameBuffer::new(text_capacity(self.options.record_size_max)));
+        let mut buffer =
+            self.spare.pop().unwrap_or_else(|| FrameBuffer::new(self.options.text_capacity()));
         buffer.clear();
         buffer
     }
@@ -486,7 +483,7 @@ impl ShardLog {
     /// Memory of frames, bytes.
     pub fn memory_bytes(&self) -> usize {
         let frames = 1 + self.held + self.spare.len() + self.retired.len();
-        frames * FrameBuffer::memory_bytes(text_capacity(self.options.record_size_max))
+        frames * FrameBuffer::memory_bytes(self.options.text_capacity())
     }
 
     fn token(&mut self) -> Token {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 #[cfg(doc)]
 use super::ShardLog;
 use crate::ingest::frame::FrameBuffer;
+use crate::ingest::registry::text_capacity;
 use crate::ingest::segment::Segment;
 use crate::ingest::stamp::Ceiling;
 use crate::ingest::topics::TopicSet;
@@ -25,6 +26,8 @@ pub struct Now {
 pub struct ShardLogOptions {
     /// Longest record without its LF, bytes.
     pub record_size_max: usize,
+    /// Text of a frame after which it is written, bytes: as the registry has it.
+    pub frame_text_target: usize,
     /// Direct-I/O alignment, bytes: a power of two from 512 to 65,536.
     pub alignment_bytes: usize,
     /// How long a record stays in memory only, microseconds.
@@ -44,6 +47,7 @@ impl ShardLogOptions {
     pub fn new(topics: Arc<TopicSet>) -> Self {
         Self {
             record_size_max: crate::limits::RECORD_SIZE_MAX,
+            frame_text_target: crate::limits::FRAME_TEXT_TARGET,
             alignment_bytes: crate::limits::FRAME_ALIGNMENT,
             flush_interval_us: 20_000,
             segment_flush_size_bytes: crate::limits::SEGMENT_FLUSH_SIZE,
@@ -51,6 +55,11 @@ impl ShardLogOptions {
             topics,
             ceiling: Ceiling::unbounded(),
         }
+    }
+
+    /// Text that a frame has room for, bytes.
+    pub(super) const fn text_capacity(&self) -> usize {
+        text_capacity(self.record_size_max, self.frame_text_target)
     }
 }
 

@@ -26,6 +26,8 @@ pub struct RegistryOptions {
     pub flush_size_bytes: u64,
     /// Longest record, bytes, without LF.
     pub record_size_max: usize,
+    /// Text of a frame after which it is written, bytes.
+    pub frame_text_target: usize,
     /// Direct-I/O alignment, bytes.
     pub alignment_bytes: usize,
     /// How long a claim stands without its consumer getting on, milliseconds.
@@ -45,6 +47,7 @@ impl RegistryOptions {
             caches: Arc::default(),
             flush_size_bytes: crate::limits::SEGMENT_FLUSH_SIZE,
             record_size_max: crate::limits::RECORD_SIZE_MAX,
+            frame_text_target: FRAME_TEXT_TARGET,
             alignment_bytes: crate::limits::FRAME_ALIGNMENT,
             pending_timeout_ms: 60_000,
             pool_bytes_max: RECYCLE_POOL_BYTES_MAX,
@@ -55,15 +58,15 @@ impl RegistryOptions {
     /// Length of a prepared file: the last frame may begin right below the flush size, and an end
     /// mark may follow it.
     pub fn file_bytes(&self) -> u64 {
-        let text_capacity = text_capacity(self.record_size_max);
+        let text_capacity = text_capacity(self.record_size_max, self.frame_text_target);
         let slack = frame::frame_len_max(text_capacity, self.alignment_bytes) as u64;
         (self.flush_size_bytes + slack + self.alignment_bytes as u64).next_multiple_of(4096)
     }
 }
 
 /// Text that a frame has room for: the target, or one longest record with its LF.
-pub const fn text_capacity(record_size_max: usize) -> usize {
-    if record_size_max + 1 > FRAME_TEXT_TARGET { record_size_max + 1 } else { FRAME_TEXT_TARGET }
+pub const fn text_capacity(record_size_max: usize, frame_text_target: usize) -> usize {
+    if record_size_max + 1 > frame_text_target { record_size_max + 1 } else { frame_text_target }
 }
 
 /// A file operation of the registry failed. State and name are as they were before.
