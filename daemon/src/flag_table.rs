@@ -1,6 +1,6 @@
 //! The rows of the flag table; what a row means is in [`crate::flags`].
 
-use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR, SPOOL_BYTES_MIN};
+use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR, SPOOL_BYTES_MIN, TOPICS_CEILING};
 
 use crate::flags::{Flag, Kind, Several};
 
@@ -167,7 +167,7 @@ pub(crate) const NODE: &[Flag] = &[
     ),
     rare(
         "ingest.topics-max",
-        Kind::Count(1, 65_535),
+        Kind::Count(1, TOPICS_CEILING as u64),
         "1024",
         "Distinct topics; records of further ones are kept as 'invalid'",
     ),

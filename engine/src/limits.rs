@@ -7,6 +7,9 @@ pub const TOPIC_LEN_MAX: usize = 64;
 /// Default number of distinct topics a node accepts; further ones are kept as `invalid`.
 pub const TOPICS_MAX: usize = 1024;
 
+/// The largest `--ingest.topics-max` that can be configured: with `invalid` they fit one dictionary.
+pub const TOPICS_CEILING: usize = DICTIONARY_TOPICS_MAX - 1;
+
 /// Most topics that one dictionary (one frame or block) may hold. Hostile-input bound.
 pub const DICTIONARY_TOPICS_MAX: usize = 65_536;
 

@@ -26,6 +26,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::fsck;
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::ingest::check::{Checked, check_segment};
+use crate::ingest::known_topics::{TOPICS_FILE, TOPICS_NEW_FILE};
 use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
@@ -99,9 +100,9 @@ impl Given {
         if tail::is_file_name(name) {
             return Self::Tail;
         }
-        // Of another node; this one has its own stamps and its own identity.
-        let of_another = [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, IDENTITY_FILE, IDENTITY_NEW_FILE];
-        if of_another.contains(&name) {
+        // Of another node; this one has its own stamps, topics and identity.
+        let stamps = [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, TOPICS_FILE, TOPICS_NEW_FILE];
+        if stamps.contains(&name) || [IDENTITY_FILE, IDENTITY_NEW_FILE].contains(&name) {
             return Self::Nothing;
         }
         match Name::parse(name) {

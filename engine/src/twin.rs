@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::damage::{Damage, DamageKind};
-use crate::storage::{File, Open, Refusal, Storage};
+use crate::storage::{File, Open, Refusal, Storage, write_anew};
 
 /// Where each copy starts, bytes: on a page and a sector of its own.
 pub const COPY_OFFSETS: [u64; 2] = [0, 4096];
@@ -211,18 +211,10 @@ impl<T: Twin> TwinFile<T> {
     fn create(&mut self, value: &T) -> io::Result<()> {
         let path = self.directory.join(T::FILE);
         let new = self.directory.join(T::NEW_FILE);
-        match self.storage.remove(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = self.storage.open(&new, Open::CreateNew)?;
-        for offset in COPY_OFFSETS {
-            file.write_all_at(&encode(value), offset)?;
-        }
-        file.sync()?;
-        self.storage.rename(&new, &path)?;
+        let copy = encode(value);
+        let copies = COPY_OFFSETS.map(|offset| (offset, &copy[..]));
+        let file = write_anew(&*self.storage, &new, &path, &copies)?;
         self.storage.sync_dir(&self.directory)?;
-        // The handle follows the name.
         self.file = Some(file);
         Ok(())
     }

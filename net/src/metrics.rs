@@ -117,6 +117,8 @@ pub struct IngestMetrics {
     pub partial_line_bytes: Gauge,
     /// Records whose topic is missing, malformed or one too many.
     pub invalid_topic_records: Counter,
+    /// Topics that count against the limit.
+    pub topics: Gauge,
     /// Connections to ingest ports that began with an HTTP request.
     pub http_strangers: Counter,
     /// The same, with a TLS handshake.

@@ -64,6 +64,7 @@ impl NodeBackend {
         let held = registry.snapshot();
         let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
         let ingest = &metrics.ingest;
+        ingest.topics.set(side.topics.len() as i64);
         ingest.backlog_bytes.set(registry.backlog_bytes() as i64);
         ingest.unread_segments.set(registry.unread_files() as i64);
         ingest.damaged_segments.set(registry.damaged_segments() as i64);

@@ -11,7 +11,7 @@ use engine::identity::{IdentityError, NodeId};
 use engine::ingest::registry::{FileError, RegistryOptions};
 use engine::ingest::stamp_mark::MarkError;
 use engine::limits::FRAME_ALIGNMENT;
-use engine::node::opening::{self, Finding, NodeOptions, OpenError};
+use engine::node::opening::{self, Finding, NodeOptions, OpenError, TopicOptions};
 use engine::node::{IngestSide, Node};
 use engine::storage::Storage;
 use engine::store::StoreDirectory;
@@ -19,7 +19,8 @@ use engine::store::name::IdSource;
 use engine::store::recover::RecoverError;
 use net::metrics::NodeMetrics;
 
-use crate::config::NodeConfig;
+use super::expiry;
+use crate::config::{NodeConfig, TopicMode};
 use crate::lock::{DirectoryLock, LOCK_FILE, LockError};
 
 /// The data of the sides that a node has, locked for this process.
@@ -163,7 +164,24 @@ fn options(config: &NodeConfig, storage: &Arc<dyn Storage>) -> NodeOptions {
         }
     });
     let new_id = || NodeId(u128::from(random_seed()) << 64 | u128::from(random_seed()));
-    NodeOptions { ingest, store: store.map(Arc::new), new_ingester: new_id(), new_store: new_id() }
+    NodeOptions {
+        ingest,
+        topics: topic_options(config),
+        store: store.map(Arc::new),
+        new_ingester: new_id(),
+        new_store: new_id(),
+    }
+}
+
+/// A node that only takes records does not know how long others keep them.
+fn topic_options(config: &NodeConfig) -> TopicOptions {
+    let Some(side) = &config.ingest else { return TopicOptions::default() };
+    let own = match &side.topic_mode {
+        TopicMode::Static(topic) => Some(topic.clone()),
+        TopicMode::Dynamic => None,
+    };
+    let retain_ms = config.store.as_ref().map(|side| expiry::limits(side).retain_ms);
+    TopicOptions { max: side.topics_max, own, retain_ms }
 }
 
 /// Tells and counts what a start came upon.
@@ -177,7 +195,9 @@ fn tell(found: &Finding, metrics: &NodeMetrics) {
             metrics.torn_frames.inc();
             metrics.torn_bytes.inc_by(frame.len_bytes);
         }
-        Finding::MarkNotWritten(..) | Finding::StoreNotNamed(..) => tracing::error!("{found}"),
+        Finding::MarkNotWritten(..)
+        | Finding::TopicsNotWritten(..)
+        | Finding::StoreNotNamed(..) => tracing::error!("{found}"),
         _ => tracing::warn!("{found}"),
     }
 }

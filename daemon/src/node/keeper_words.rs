@@ -71,6 +71,12 @@ fn tell_file(happened: &Happened) {
             path.display()
         ),
         Happened::MarkWritten => tracing::info!("the mark of stamps can be written again"),
+        Happened::TopicsNotWritten(path, error) => tracing::error!(
+            "{} cannot be written: {error}; it is tried again, and topics whose records are stored \
+             elsewhere meanwhile are not known after a start",
+            path.display()
+        ),
+        Happened::TopicsWritten => tracing::info!("the list of topics can be written again"),
         Happened::SegmentDeleted(path) => tracing::error!(
             "{} was deleted while it was written: what it held is written anew",
             path.display()

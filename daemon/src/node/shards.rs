@@ -65,11 +65,10 @@ pub(super) fn spawn(
     durable: Vec<TcpListener>,
     endings: &Endings,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let (choice, own) = match &wiring.config.topic_mode {
-        TopicMode::Static(topic) => (TopicChoice::Static(topic.clone()), Some(topic)),
-        TopicMode::Dynamic => (TopicChoice::FirstWord, None),
+    let choice = match &wiring.config.topic_mode {
+        TopicMode::Static(topic) => TopicChoice::Static(topic.clone()),
+        TopicMode::Dynamic => TopicChoice::FirstWord,
     };
-    let topics = wiring.side.topics(wiring.config.topics_max, own);
     let addresses = PerAddress::new(wiring.config.connections_per_address_max);
     let common = wiring.common;
     let mut threads = Vec::new();
@@ -83,7 +82,7 @@ pub(super) fn spawn(
             flush_interval_us: ingest.flush_interval.as_micros() as u64,
             segment_flush_size_bytes: ingest.segment_flush_size_bytes,
             segment_flush_age_us: ingest.segment_flush_age.as_micros() as u64,
-            topics: Arc::clone(&topics),
+            topics: Arc::clone(&wiring.side.topics),
             ceiling: wiring.ceiling.clone(),
         };
         let parts = ShardParts {

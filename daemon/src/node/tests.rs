@@ -21,8 +21,8 @@ enum Is {
     Store,
 }
 
-/// A node over the directories `ingest` and `store` of another one.
-fn config(directory: &Path, is: Is) -> NodeConfig {
+/// A node over the directories `ingest` and `store` of another one, with these flags beside its own.
+fn config(directory: &Path, is: Is, flags: &[&str]) -> NodeConfig {
     let path = |name: &str| format!("--{name}.path={}", directory.join(name).display());
     let mut line: Vec<String> = vec!["ingeststore".into(), path("ingest"), path("store")];
     line.extend(
@@ -36,6 +36,7 @@ fn config(directory: &Path, is: Is) -> NodeConfig {
         ]
         .map(str::to_owned),
     );
+    line.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let (command, _) = parse(&line, &[]).unwrap_or_else(|stop| panic!("{}", stop.text));
     let Command::Node { config, .. } = command else { panic!("not a node") };
     let mut config = *config;
@@ -56,7 +57,11 @@ struct Running {
 
 impl Running {
     fn start(directory: &Path, is: Is) -> Self {
-        let base = Base::of(config(directory, is)).unwrap();
+        Self::start_with(directory, is, &[])
+    }
+
+    fn start_with(directory: &Path, is: Is, flags: &[&str]) -> Self {
+        let base = Base::of(config(directory, is, flags)).unwrap();
         let api = base.listeners.api.local_addr().unwrap();
         let ingest_ports = base.listeners.fast.len() + base.listeners.durable.len();
         let (ended, endings) = channel();
@@ -92,6 +97,30 @@ impl Running {
         let answer = self.json("POST", "/records?mode=durable", &body);
         assert_eq!(answer["records"], 2);
         ["first", "last"].map(|at| answer[at].as_str().unwrap().parse().unwrap())
+    }
+
+    /// Takes a line, which begins with its topic; says which topic it has.
+    fn topic_of(&self, line: &str) -> String {
+        self.json("POST", "/records?mode=durable", &format!("{line}\n"));
+        let topics = self.json("GET", "/topics", "");
+        let topics = topics["topics"].as_array().unwrap().clone();
+        let names = topics.into_iter().map(|topic| topic["topic"].as_str().unwrap().to_owned());
+        let word = line.split(' ').next().unwrap();
+        names.into_iter().find(|name| name == word).unwrap_or_else(|| "invalid".into())
+    }
+
+    /// What a metric without labels says, which is a whole number.
+    fn metric(&self, name: &str) -> u64 {
+        let (_, metrics) = self.ask("GET", "/metrics", "");
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        metrics.lines().find_map(value).unwrap_or_else(|| panic!("no {name} in {metrics}"))
+    }
+
+    /// Has all that it holds go to its store.
+    fn drain(&self) {
+        while self.json("POST", "/_drain", "")["done"] != true {
+            std::thread::yield_now();
+        }
     }
 
     fn found(&self, word: &str) -> Vec<String> {
@@ -162,5 +191,27 @@ fn a_store_alone_answers_from_its_segments_takes_no_records_and_leaves_the_inges
     assert_eq!(node.json("POST", "/_drain", "")["done"], true, "it holds nothing to hand over");
     let lock = DirectoryLock::make(&after.join("ingest"));
     assert!(lock.is_ok(), "another may use the ingest side meanwhile");
+    node.stop();
+}
+
+#[test]
+fn an_ingester_that_holds_nothing_any_more_goes_on_above_its_stamps_and_knows_its_topics() {
+    const FLAGS: [&str; 2] = ["--ingest.topic-mode=dynamic", "--ingest.topics-max=2"];
+    let root = tempfile::tempdir().unwrap();
+    let [before, after] = ["before", "after"].map(|name| root.path().join(name));
+    let node = Running::start_with(&before, Is::Both, &FLAGS);
+    assert_eq!(node.topic_of("web one"), "web");
+    let [_, last] = node.take("api");
+    node.drain();
+    node.stop();
+    std::fs::remove_dir_all(before.join("store")).unwrap();
+    std::fs::rename(&before, &after).unwrap();
+    let node = Running::start_with(&after, Is::Ingester, &FLAGS);
+    assert_eq!(node.json("GET", "/topics", "")["topics"].as_array().unwrap().len(), 0);
+    assert_eq!(node.metric("oklog_ingest_topics"), 2);
+    assert_eq!(node.topic_of("db one"), "invalid", "there is no room for a third one");
+    assert_eq!(node.topic_of("web two"), "web");
+    let [first, _] = node.take("api");
+    assert!(first > last);
     node.stop();
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{self, IDENTITY_FILE, IDENTITY_NEW_FILE, Identity};
 use crate::ingest::check::{Checked, check_segment, check_tail};
+use crate::ingest::known_topics::{self, TOPICS_FILE, TOPICS_NEW_FILE};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, check_mark};
 use crate::ingest::tail;
@@ -43,6 +44,10 @@ pub enum FileKind {
     StampMark,
     /// A mark that was not finished: it means nothing.
     StampMarkUnfinished,
+    /// Which topics an ingester knows.
+    Topics,
+    /// A list of topics that was not finished: it means nothing.
+    TopicsUnfinished,
     /// Who the directory is.
     Identity,
     /// An identity that was not finished: it means nothing.
@@ -87,6 +92,8 @@ impl fmt::Display for FileKind {
             Self::IngestTail => "tail file",
             Self::StampMark => "mark of stamps",
             Self::StampMarkUnfinished => "unfinished mark of stamps",
+            Self::Topics => "list of topics",
+            Self::TopicsUnfinished => "unfinished list of topics",
             Self::Identity => "identity",
             Self::IdentityUnfinished => "unfinished identity",
             Self::Inventory => "inventory",
@@ -346,6 +353,14 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
         let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
         return checked_file(path, file_bytes, FileKind::Inventory, checked);
     }
+    if name == TOPICS_FILE {
+        let damage = known_topics::check(storage, &path);
+        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
+        return checked_file(path, file_bytes, FileKind::Topics, checked);
+    }
+    if name == TOPICS_NEW_FILE {
+        return FileReport { kind: FileKind::TopicsUnfinished, ..unknown(path, file_bytes) };
+    }
     if name == INVENTORY_NEW_FILE {
         return FileReport { kind: FileKind::InventoryUnfinished, ..unknown(path, file_bytes) };
     }
@@ -380,7 +395,8 @@ fn is_segment_name(name: &str) -> bool {
 
 /// Whether a node needs what has this name in a side's directory to be a file of its own.
 fn is_needed_name(name: &str) -> bool {
-    [STAMP_MARK_FILE, IDENTITY_FILE, INVENTORY_FILE].contains(&name) || tail::is_file_name(name)
+    [STAMP_MARK_FILE, TOPICS_FILE, IDENTITY_FILE, INVENTORY_FILE].contains(&name)
+        || tail::is_file_name(name)
 }
 
 /// Whether nobody but a node gives this name. A lock, say, may be anybody's.

@@ -164,7 +164,13 @@ fn a_segment_under_a_wrong_name_and_an_unreadable_one_are_told() {
 #[test]
 fn what_a_node_needs_and_is_no_file_is_told_and_what_anybody_may_have_is_not() {
     let temp = tempfile::tempdir().unwrap();
-    let needed = ["ingest/STAMPS", "ingest/IDENTITY", "store/INVENTORY", "ingest/shard-0.tail"];
+    let needed = [
+        "ingest/STAMPS",
+        "ingest/TOPICS",
+        "ingest/IDENTITY",
+        "store/INVENTORY",
+        "ingest/shard-0.tail",
+    ];
     for path in ["IDENTITY", "notes"].iter().chain(&needed) {
         fs::create_dir_all(temp.path().join(path)).unwrap();
     }

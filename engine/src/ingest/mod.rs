@@ -2,7 +2,7 @@
 //! become segments that a consumer claims, stores and commits.
 //!
 //! 1. [`hello`], [`framing`] and [`lines`] read a connection's bytes, [`stranger`] recognises what does not belong
-//!    there; [`topics`] names the topic of a line.
+//!    there; [`topics`] names the topic of a line, and [`known_topics`] keeps which there are.
 //! 2. [`stamp`] numbers records, below what [`stamp_mark`] keeps on disk; [`log`] collects them into a [`frame`], puts young bytes into the
 //!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet, [`promises`] tell senders what is.
 //! 3. [`registry`] moves segments from active to flushed to pending to gone; [`recover`] finds them
@@ -18,6 +18,7 @@ mod examine;
 pub mod frame;
 pub mod framing;
 pub mod hello;
+pub mod known_topics;
 pub mod left_in_tail;
 pub mod lines;
 pub mod log;

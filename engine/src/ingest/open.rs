@@ -163,7 +163,7 @@ fn span_of<'s>(
     Ok(bytes)
 }
 
-fn table_of(source: &Source, frame: &FrameAt) -> Result<RunTable, DamageKind> {
+pub(super) fn table_of(source: &Source, frame: &FrameAt) -> Result<RunTable, DamageKind> {
     let bytes = span_of(source, frame, frame.header.table_span())?;
     frame.header.decode_table(&bytes).map_err(walk::damage_kind)
 }

@@ -15,12 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::examine::{Depth, Found, Verdict, examine};
+use super::known_topics::{KnownTopics, TOPICS_FILE, TOPICS_NEW_FILE};
+use super::open;
 use super::registry::{self, FileError, Registry, RegistryOptions};
 use super::segment::{Content, Extent, FileName, Segment, SegmentFile, SegmentState};
 use super::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
-use super::walk::{FrameAt, Walk};
+use super::walk::{FrameAt, Source, Walk};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::storage::{Entry, Open, Refusal, Storage};
@@ -31,7 +33,7 @@ use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 pub const LOCK_FILE: &str = "LOCK";
 
 /// Files of ours that hold no record: not recovery's business either.
-const NOT_RECOVERYS: [&str; 7] = [
+const NOT_RECOVERYS: [&str; 9] = [
     LOCK_FILE,
     PROBE_NAME,
     PROBE_RENAMED_NAME,
@@ -39,6 +41,8 @@ const NOT_RECOVERYS: [&str; 7] = [
     STAMP_MARK_NEW_FILE,
     IDENTITY_FILE,
     IDENTITY_NEW_FILE,
+    TOPICS_FILE,
+    TOPICS_NEW_FILE,
 ];
 
 /// What was found.
@@ -47,6 +51,8 @@ pub struct Recovered {
     pub registry: Registry,
     /// The newest stamp on disk, milliseconds since 1970; 0 if there is no record.
     pub newest_ms: u64,
+    /// Topics of all records that could be read.
+    pub topics: KnownTopics,
     /// Damage, and what could not be read ([`Damage::refusal`]); the files stay as they are.
     pub report: Vec<Damage>,
     /// Things worth a line in the log.
@@ -133,6 +139,7 @@ pub fn recover(
         found: Recovered {
             registry: Registry::new(options),
             newest_ms: 0,
+            topics: KnownTopics::default(),
             report: Vec::new(),
             notes: Vec::new(),
             tail_records: 0,
@@ -147,6 +154,7 @@ pub fn recover(
     for name in tails {
         recovery.take_tail(&name);
     }
+    recovery.take_topics();
     recovery.remove_superfluous();
     let newest_ms = recovery.found.newest_ms.max(now_ms);
     recovery.found.registry.started(newest_ms);
@@ -202,6 +210,13 @@ impl Recovery<'_> {
             self.found.notes.push(Note::Unknown(path));
             return;
         };
+        if name == TOPICS_NEW_FILE && entry.is_file {
+            let path = self.directory().join(name);
+            // It was not finished, and means nothing.
+            if let Err(error) = self.storage.remove(&path) {
+                self.fail("remove", path, error);
+            }
+        }
         if NOT_RECOVERYS.contains(&name.as_str()) {
             return;
         }
@@ -304,6 +319,20 @@ impl Recovery<'_> {
         }
         self.lives.push(Life { segment: Arc::new(segment), frames: found.walk.frames });
         true
+    }
+
+    /// Learns the topics of what is in segments; what cannot be read of them is told elsewhere.
+    fn take_topics(&mut self) {
+        for Life { segment, frames } in &self.lives {
+            let Ok(file) = segment.open_file() else { continue };
+            let source = Source::File(file);
+            for frame in frames.iter().filter(|frame| frame.header.record_count > 0) {
+                let table = open::table_of(&source, frame).ok();
+                for topic in table.into_iter().flat_map(|table| table.topics) {
+                    self.found.topics.add_record(topic, frame.header.last.ms());
+                }
+            }
+        }
     }
 
     fn remove_superfluous(&mut self) {
@@ -434,6 +463,10 @@ impl Recovery<'_> {
     fn save_slot(&mut self, content: &SlotContent) -> Result<(), FileError> {
         let saved = self.found.registry.save_slot(content, self.now_ms)?;
         self.saw(saved);
+        let last_ms = saved.range.map_or(0, |(_, last)| last.ms());
+        for topic in &content.table.topics {
+            self.found.topics.add_record(topic.clone(), last_ms);
+        }
         self.found.tail_records += saved.records;
         for torn in &mut self.torn {
             torn.restore(content);

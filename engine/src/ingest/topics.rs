@@ -1,11 +1,14 @@
-//! Which topic a line has, and how many topics a node may have.
+//! Which topic a line has, how many topics a node may have, and when each was used last.
 //!
 //! Invariants: the set of a node never exceeds its bound and never shrinks, so a shard that has
-//! seen a topic (or seen the set full) need not ask again: its cache answers without a lock.
+//! seen a topic (or seen the set full) need not ask again: its cache answers without a lock. Whoever
+//! reads the set holds its lock for a moment at a time, however many topics there are.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::known_topics::{KnownTopics, day_of};
 use crate::topic::{INVALID_TOPIC, Topic, is_topic};
 
 /// How lines get their topic.
@@ -18,45 +21,113 @@ pub enum TopicChoice {
     FirstWord,
 }
 
+/// Topics that are read at a time while shards wait.
+const READ_AT_A_TIME: usize = 256;
+
 /// The topics of a node.
 #[derive(Debug)]
 pub struct TopicSet {
     topics_max: usize,
-    topics: Mutex<HashMap<Box<[u8]>, Topic>>,
+    entered: Mutex<Entered>,
+    /// Counted up with each new topic, and with each new day of one.
+    version: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Entered {
+    by_name: HashMap<Box<[u8]>, Arc<InUse>>,
+    in_order: Vec<Arc<InUse>>,
+}
+
+/// A topic, and the day of its newest record; 0: it has none.
+#[derive(Debug)]
+struct InUse {
+    topic: Topic,
+    day: AtomicU32,
 }
 
 impl TopicSet {
     /// An empty set of at most `topics_max` topics; `invalid` is not counted.
     pub fn new(topics_max: usize) -> Self {
-        Self { topics_max, topics: Mutex::default() }
+        Self { topics_max, entered: Mutex::default(), version: AtomicU64::new(0) }
+    }
+
+    fn entered(&self) -> MutexGuard<'_, Entered> {
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The topic of this name, entered if it is new. `None`: the name is not valid, or one too
     /// many.
     pub fn admit(&self, name: &[u8]) -> Option<Topic> {
-        self.admit_or_full(name).ok().flatten()
+        let in_use = self.admit_or_full(name).ok().flatten()?;
+        Some(in_use.topic.clone())
     }
 
     /// As [`TopicSet::admit`]; an error says that no new topic will ever be admitted.
-    fn admit_or_full(&self, name: &[u8]) -> Result<Option<Topic>, SetFull> {
-        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topic) = topics.get(name) {
-            return Ok(Some(topic.clone()));
+    fn admit_or_full(&self, name: &[u8]) -> Result<Option<Arc<InUse>>, SetFull> {
+        let mut entered = self.entered();
+        if let Some(in_use) = entered.by_name.get(name) {
+            return Ok(Some(Arc::clone(in_use)));
         }
         let Ok(topic) = Topic::new(name) else { return Ok(None) };
-        if topic.as_str() == INVALID_TOPIC {
-            return Ok(Some(topic));
+        let is_invalid = topic.as_str() == INVALID_TOPIC;
+        let in_use = Arc::new(InUse { topic, day: AtomicU32::new(0) });
+        if is_invalid {
+            return Ok(Some(in_use));
         }
-        if topics.len() >= self.topics_max {
+        if entered.in_order.len() >= self.topics_max {
             return Err(SetFull);
         }
-        topics.insert(name.into(), topic.clone());
-        Ok(Some(topic))
+        entered.by_name.insert(name.into(), Arc::clone(&in_use));
+        entered.in_order.push(Arc::clone(&in_use));
+        Ok(Some(in_use))
+    }
+
+    /// Enters topics that were known before, those that were used last first, as far as there is room.
+    pub fn learn(&self, known: &KnownTopics) {
+        for (topic, day) in known.newest_first() {
+            if let Ok(Some(in_use)) = self.admit_or_full(topic.as_str().as_bytes()) {
+                self.note_used(&in_use, day);
+            }
+        }
+    }
+
+    fn note_used(&self, in_use: &InUse, day: u32) {
+        if in_use.day.load(Ordering::Relaxed) < day
+            && in_use.day.fetch_max(day, Ordering::Relaxed) < day
+        {
+            // Who sees it sees the day.
+            self.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Another number whenever the set says something else: to be asked before [`TopicSet::known`].
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Topics that have records, and the days of their newest.
+    pub fn known(&self) -> KnownTopics {
+        let mut known = KnownTopics::default();
+        let mut at = 0;
+        loop {
+            let entered = self.entered();
+            let some: Vec<_> =
+                entered.in_order.iter().skip(at).take(READ_AT_A_TIME).cloned().collect();
+            drop(entered);
+            if some.is_empty() {
+                return known;
+            }
+            at += some.len();
+            for in_use in some {
+                known.add(in_use.topic.clone(), in_use.day.load(Ordering::Relaxed));
+            }
+        }
     }
 
     /// Topics so far.
     pub fn len(&self) -> usize {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.entered().in_order.len()
     }
 
     /// Whether there is none yet.
@@ -72,7 +143,7 @@ struct SetFull;
 pub(super) struct TopicCache {
     set: Arc<TopicSet>,
     numbers: HashMap<Box<[u8]>, u32>,
-    topics: Vec<Topic>,
+    topics: Vec<Arc<InUse>>,
     /// Names that the full set refused, up to a bound: it need not be asked again.
     refused: HashSet<Box<[u8]>>,
 }
@@ -84,7 +155,8 @@ const REFUSED_MAX: usize = 1024;
 
 impl TopicCache {
     pub(super) fn new(set: Arc<TopicSet>) -> Self {
-        let invalid = Topic::new(INVALID_TOPIC.as_bytes()).expect("the constant is a valid name");
+        let topic = Topic::new(INVALID_TOPIC.as_bytes()).expect("the constant is a valid name");
+        let invalid = Arc::new(InUse { topic, day: AtomicU32::new(0) });
         let numbers = HashMap::from([(INVALID_TOPIC.as_bytes().into(), INVALID_NUMBER)]);
         Self { set, numbers, topics: vec![invalid], refused: HashSet::new() }
     }
@@ -98,9 +170,9 @@ impl TopicCache {
             return INVALID_NUMBER;
         }
         match self.set.admit_or_full(name) {
-            Ok(Some(topic)) => {
+            Ok(Some(in_use)) => {
                 let number = self.topics.len() as u32;
-                self.topics.push(topic);
+                self.topics.push(in_use);
                 self.numbers.insert(name.into(), number);
                 number
             }
@@ -114,9 +186,16 @@ impl TopicCache {
         }
     }
 
+    /// A record of this topic was stamped then, milliseconds since 1970.
+    pub(super) fn note_used(&self, number: u32, ms: u64) {
+        if number != INVALID_NUMBER {
+            self.set.note_used(&self.topics[number as usize], day_of(ms));
+        }
+    }
+
     /// The topic behind a number.
     pub(super) fn topic(&self, number: u32) -> &Topic {
-        &self.topics[number as usize]
+        &self.topics[number as usize].topic
     }
 
     /// Numbers given out so far.
@@ -164,5 +243,41 @@ mod tests {
         assert_eq!(one.number_of(b"not/valid"), INVALID_NUMBER);
         assert_eq!(one.number_of(b"invalid"), INVALID_NUMBER);
         assert_eq!(set.len(), 2);
+    }
+
+    #[test]
+    fn a_set_says_which_topics_have_records_and_when_that_is_something_else() {
+        const DAY_MS: u64 = 86_400_000;
+        let set = Arc::new(TopicSet::new(1000));
+        let mut cache = TopicCache::new(Arc::clone(&set));
+        let number = cache.number_of(b"web");
+        assert_eq!((set.version(), set.known()), (0, KnownTopics::default()), "it has none yet");
+        cache.note_used(number, 3 * DAY_MS);
+        cache.note_used(number, 3 * DAY_MS + 5);
+        cache.note_used(INVALID_NUMBER, 3 * DAY_MS);
+        assert_eq!(set.version(), 1, "once a day");
+        cache.note_used(number, 5 * DAY_MS);
+        cache.note_used(number, 4 * DAY_MS);
+        let mut known = KnownTopics::default();
+        known.add(Topic::new(b"web").unwrap(), day_of(5 * DAY_MS));
+        assert_eq!((set.version(), set.known()), (2, known.clone()));
+        for number in 0..3 * READ_AT_A_TIME {
+            known.add(Topic::new(format!("t{number}").as_bytes()).unwrap(), 9);
+        }
+        set.learn(&known);
+        assert_eq!(set.known(), known, "however many there are");
+    }
+
+    #[test]
+    fn a_set_that_is_too_small_learns_what_was_used_last() {
+        let mut known = KnownTopics::default();
+        for (name, day) in [("old", 3), ("new", 9), ("newer", 10)] {
+            known.add(Topic::new(name.as_bytes()).unwrap(), day);
+        }
+        let set = TopicSet::new(2);
+        set.learn(&known);
+        let names: Vec<_> = set.known().names().map(|topic| topic.as_str().to_owned()).collect();
+        assert_eq!(names, ["new", "newer"]);
+        assert!(set.admit(b"old").is_none());
     }
 }

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::identity::NodeId;
     use crate::ingest::registry::RegistryOptions;
-    use crate::node::opening::{self, NodeOptions};
+    use crate::node::opening::{self, NodeOptions, TopicOptions};
     use crate::storage::Storage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use std::path::{Path, PathBuf};
@@ -100,7 +100,9 @@ mod tests {
         sim.create_dir_all(Path::new("/ingest")).unwrap();
         let ingest = RegistryOptions::new(storage, PathBuf::from("/ingest"), 5);
         let [new_ingester, new_store] = [NodeId(1), NodeId(2)];
-        let options = NodeOptions { ingest: Some(ingest), store: None, new_ingester, new_store };
+        let topics = TopicOptions::default();
+        let options =
+            NodeOptions { ingest: Some(ingest), topics, store: None, new_ingester, new_store };
         opening::open(options, 1_000, &mut |_| {}).unwrap().node
     }
 

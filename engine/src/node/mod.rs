@@ -3,7 +3,7 @@
 //!
 //! - [`opening`]: both directories found again after a stop of any kind;
 //! - [`pinning`]: what a query pins, in its order, and what is known to be missing;
-//! - [`keeper`]: the files of ingest segments, the mark of stamps and the disk's space, and by them the
+//! - [`keeper`]: the files of ingest segments, the mark of stamps, the topics and the disk's space, and by them the
 //!   [`doors`]: whether records are taken;
 //! - [`gathering`], from the [`local_ingest`]: flushed ingest segments become store segments;
 //! - [`compacting`] and [`expiring`]: what becomes of store segments, held back by [`pressure`];
@@ -31,11 +31,11 @@ pub mod reading_again;
 
 use std::sync::{Arc, Mutex};
 
+use crate::ingest::known_topics::TopicKeeper;
 use crate::ingest::registry::Registry;
 use crate::ingest::stamp_mark::StampKeeper;
 use crate::ingest::topics::TopicSet;
 use crate::store::catalogue::Catalogue;
-use crate::topic::Topic;
 
 /// See the module page. Clones are the same node.
 #[derive(Clone)]
@@ -69,20 +69,10 @@ pub struct IngestSide {
     pub registry: Arc<Registry>,
     /// What was stamped, and what may be.
     pub stamps: Arc<Mutex<StampKeeper>>,
-    /// Topics that count against the limit from the start.
-    pub known_topics: Arc<[Topic]>,
-}
-
-impl IngestSide {
-    /// The topics of all shards, `max` at most: its own, if it has one, and those that are known.
-    pub fn topics(&self, max: usize, own: Option<&Topic>) -> Arc<TopicSet> {
-        let topics = TopicSet::new(max);
-        own.map(|topic| topics.admit(topic.as_str().as_bytes()));
-        for topic in self.known_topics.iter() {
-            topics.admit(topic.as_str().as_bytes());
-        }
-        Arc::new(topics)
-    }
+    /// The topics of all shards: its own, if it has one, and those that are known of before.
+    pub topics: Arc<TopicSet>,
+    /// What keeps them on disk.
+    pub topic_keeper: Arc<Mutex<TopicKeeper>>,
 }
 
 /// The side that keeps them.

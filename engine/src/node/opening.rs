@@ -3,7 +3,8 @@
 //! Order: who the directories are and the mark of stamps is read, for without them nothing may go on;
 //! then the store, which says which ingest segments it has; then the ingest side; then stamps go on above
 //! the mark and all that the ingest side holds, and a new mark is written, behind the identities of this
-//! life.
+//! life. Its topics are those that its own file and its own segments name: what the store holds may be
+//! copies of what others have taken.
 //!
 //! Invariants: may be stopped anywhere and run again. What is damaged, strange or failing is handed to
 //! the caller as it is found, also where the opening fails in the end. The directories are the caller's
@@ -16,10 +17,13 @@ use std::sync::{Arc, Mutex};
 
 use crate::damage::Damage;
 use crate::identity::{IDENTITY_FILE, IdentityError, IdentityKeeper, NodeId, Side};
+use crate::ingest::known_topics::{KnownTopics, OpenedTopics, TOPICS_FILE, TopicKeeper};
 use crate::ingest::recover::Note as IngestNote;
-use crate::ingest::registry::{FileError, RegistryOptions};
+use crate::ingest::registry::{FileError, Registry, RegistryOptions};
 use crate::ingest::segment::parse_file_name;
 use crate::ingest::stamp_mark::{MarkError, OpenedMark, STAMP_MARK_FILE, StampKeeper};
+use crate::ingest::topics::TopicSet;
+use crate::limits::TOPICS_MAX;
 use crate::storage::{Refusal, Storage};
 use crate::store::StoreDirectory;
 use crate::store::recover::{Note as StoreNote, RecoverError, Recovered as Stored};
@@ -33,12 +37,32 @@ use super::{IngestSide, Node, StoreSide};
 pub struct NodeOptions {
     /// The side that takes records.
     pub ingest: Option<RegistryOptions>,
+    /// The topics of the side that takes records.
+    pub topics: TopicOptions,
     /// The side that keeps them.
     pub store: Option<Arc<StoreDirectory>>,
     /// Random: who the ingest side is to be if it is new.
     pub new_ingester: NodeId,
     /// The same of the store side.
     pub new_store: NodeId,
+}
+
+/// Which topics a node has.
+#[derive(Debug, Clone)]
+pub struct TopicOptions {
+    /// Most of them.
+    pub max: usize,
+    /// One that it has in any case.
+    pub own: Option<Topic>,
+    /// How long records are kept, milliseconds, where the node knows that: a topic without any of that
+    /// age is forgotten at the start.
+    pub retain_ms: Option<u64>,
+}
+
+impl Default for TopicOptions {
+    fn default() -> Self {
+        Self { max: TOPICS_MAX, own: None, retain_ms: None }
+    }
 }
 
 /// A node that was opened.
@@ -99,6 +123,8 @@ pub enum Finding {
     StoreNotNamed(PathBuf, io::Error),
     /// The new mark of stamps cannot be written: no record is taken until it can.
     MarkNotWritten(PathBuf, io::Error),
+    /// What the topics are cannot be written.
+    TopicsNotWritten(PathBuf, io::Error),
     /// Damage, or what could not be read ([`Damage::refusal`]).
     Damage(Damage),
     /// An unfinished or damaged last frame, which was cut off.
@@ -132,6 +158,12 @@ impl fmt::Display for Finding {
                 "{} cannot be written: {error}; no record is taken until it can",
                 path.display()
             ),
+            Self::TopicsNotWritten(path, error) => write!(
+                f,
+                "{} cannot be written: {error}; it is tried again, and topics whose records leave \
+                 this directory meanwhile are not known after the next start",
+                path.display()
+            ),
             Self::Damage(damage) | Self::Torn(damage) => damage.fmt(f),
             Self::OfIngest(note) => note.fmt(f),
             Self::OfStore(note) => note.fmt(f),
@@ -159,7 +191,8 @@ pub fn open(
         torn_bytes: 0,
     };
     if let (Some(ingest), Some(stamps)) = (options.ingest, mark) {
-        open_ingest(ingest, stamps, stored.as_ref(), now_ms, tell, &mut opened)?;
+        let options = (ingest, &options.topics);
+        open_ingest(options, stamps, stored.as_ref(), now_ms, tell, &mut opened)?;
     }
     opened.node.store = stored.map(|stored| StoreSide { catalogue: Arc::new(stored.catalogue) });
     Ok(opened)
@@ -230,7 +263,7 @@ fn open_store(
 }
 
 fn open_ingest(
-    options: RegistryOptions,
+    (options, topics): (RegistryOptions, &TopicOptions),
     mut stamps: StampKeeper,
     stored: Option<&Stored>,
     now_ms: u64,
@@ -253,12 +286,34 @@ fn open_ingest(
     if let Err(error) = stamps.keep(now_ms, 0) {
         tell(Finding::MarkNotWritten(directory.join(STAMP_MARK_FILE), error));
     }
+    let registry = Arc::new(recovered.registry);
+    let keeper = open_topics(&registry, topics, &recovered.topics, now_ms, tell);
     opened.node.ingest = Some(IngestSide {
-        registry: Arc::new(recovered.registry),
+        registry,
         stamps: Arc::new(Mutex::new(stamps)),
-        known_topics: stored.map_or_else(Vec::new, topics).into(),
+        topics: Arc::clone(keeper.set()),
+        topic_keeper: Arc::new(Mutex::new(keeper)),
     });
     Ok(())
+}
+
+fn open_topics(
+    registry: &Registry,
+    options: &TopicOptions,
+    in_files: &KnownTopics,
+    now_ms: u64,
+    tell: &mut dyn FnMut(Finding),
+) -> TopicKeeper {
+    let RegistryOptions { storage, directory, .. } = registry.options();
+    let opened = OpenedTopics::open(&**storage, directory);
+    opened.damage.iter().for_each(|damage| tell(Finding::Damage(damage.clone())));
+    let set = Arc::new(TopicSet::new(options.max));
+    options.own.iter().for_each(|own| drop(set.admit(own.as_str().as_bytes())));
+    let mut keeper = opened.learned_by(set, in_files, now_ms, options.retain_ms);
+    if let Err(error) = keeper.keep(registry) {
+        tell(Finding::TopicsNotWritten(directory.join(TOPICS_FILE), error));
+    }
+    keeper
 }
 
 /// Identities of the ingest segments that are there by name.
@@ -271,14 +326,4 @@ fn segments_in(options: &RegistryOptions) -> Result<Vec<u128>, FileError> {
     })?;
     let id = |name: &str| Some(parse_file_name(name)?.0.0);
     Ok(entries.iter().filter_map(|entry| id(entry.name.as_deref()?)).collect())
-}
-
-/// Topics of all that is stored, as far as it can be read now.
-fn topics(stored: &Stored) -> Vec<Topic> {
-    let segments = stored.catalogue.snapshot();
-    let stats = segments.iter().filter_map(|segment| segment.topic_stats().ok());
-    let mut topics: Vec<Topic> = stats.flatten().map(|stats| stats.topic).collect();
-    topics.sort_unstable();
-    topics.dedup();
-    topics
 }

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use crate::identity::NodeId;
     use crate::ingest::registry::RegistryOptions;
-    use crate::node::opening::{self, NodeOptions};
+    use crate::node::opening::{self, NodeOptions, TopicOptions};
     use crate::storage::Storage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::store::StoreDirectory;
@@ -173,6 +173,7 @@ mod tests {
         let ingest = RegistryOptions::new(storage, PathBuf::from(INGEST), 5);
         let options = NodeOptions {
             ingest: Some(ingest),
+            topics: TopicOptions::default(),
             store: Some(store),
             new_ingester: NodeId(1),
             new_store: NodeId(2),

@@ -7,6 +7,7 @@
 //! callers abandon the file and never retry the sync. The simulated disk (`sim`) enforces all
 //! of this.
 
+mod anew;
 mod bytes;
 mod map;
 mod observed;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub(crate) use anew::write_anew;
 pub use bytes::{Bytes, FileBytes, read_into};
 pub use map::Map;
 #[cfg(any(test, feature = "testing"))]

@@ -6,40 +6,40 @@ use crate::ulid::{ULID_BYTES, Ulid};
 
 /// Appends fields to a buffer.
 #[derive(Debug, Default)]
-pub(super) struct Put(pub(super) Vec<u8>);
+pub(crate) struct Put(pub(crate) Vec<u8>);
 
 impl Put {
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.extend_from_slice(bytes);
         self
     }
 
-    pub(super) fn u8(&mut self, value: u8) -> &mut Self {
+    pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes(&[value])
     }
 
-    pub(super) fn u16(&mut self, value: u16) -> &mut Self {
+    pub(crate) fn u16(&mut self, value: u16) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(super) fn u32(&mut self, value: u32) -> &mut Self {
+    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(super) fn u64(&mut self, value: u64) -> &mut Self {
+    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(super) fn ulid(&mut self, value: Ulid) -> &mut Self {
+    pub(crate) fn ulid(&mut self, value: Ulid) -> &mut Self {
         self.bytes(&value.to_bytes())
     }
 
-    pub(super) fn u128(&mut self, value: u128) -> &mut Self {
+    pub(crate) fn u128(&mut self, value: u128) -> &mut Self {
         self.bytes(&value.to_be_bytes())
     }
 
     /// Appends the checksum of everything before it.
-    pub(super) fn checksum(&mut self) -> &mut Self {
+    pub(crate) fn checksum(&mut self) -> &mut Self {
         let crc = crc32fast::hash(&self.0);
         self.u32(crc)
     }
@@ -47,10 +47,10 @@ impl Put {
 
 /// Takes fields off the front of bytes.
 #[derive(Debug)]
-pub(super) struct Take<'a>(pub(super) &'a [u8]);
+pub(crate) struct Take<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Take<'a> {
-    pub(super) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(head)
@@ -62,39 +62,39 @@ impl<'a> Take<'a> {
         Some(*head)
     }
 
-    pub(super) fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(super) fn ulid(&mut self) -> Option<Ulid> {
+    pub(crate) fn ulid(&mut self) -> Option<Ulid> {
         self.array::<ULID_BYTES>().map(Ulid::from_bytes)
     }
 
-    pub(super) fn u128(&mut self) -> Option<u128> {
+    pub(crate) fn u128(&mut self) -> Option<u128> {
         self.array().map(u128::from_be_bytes)
     }
 }
 
 /// Whether the last four bytes are the checksum of those before them.
-pub(super) fn ends_with_checksum(bytes: &[u8]) -> bool {
+pub(crate) fn ends_with_checksum(bytes: &[u8]) -> bool {
     bytes
         .split_last_chunk::<4>()
         .is_some_and(|(body, crc)| crc32fast::hash(body) == u32::from_le_bytes(*crc))
 }
 
 /// The next multiple of the block alignment.
-pub(super) const fn aligned(len: u64) -> u64 {
+pub(crate) const fn aligned(len: u64) -> u64 {
     len.next_multiple_of(crate::limits::BLOCK_ALIGNMENT as u64)
 }

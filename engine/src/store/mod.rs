@@ -41,7 +41,7 @@ pub mod writer;
 
 #[cfg(test)]
 mod amplification_tests;
-mod fields;
+pub(crate) mod fields;
 #[cfg(test)]
 mod fuzz_tests;
 mod gather_error;

@@ -15,6 +15,7 @@ use crate::node::Node;
 use crate::seeds::for_seeds;
 use crate::settings::{INGEST, Settings, empty_disk};
 use crate::told::Trace;
+use crate::topics::Topics;
 
 /// Seeds of a plain test run.
 const SEEDS: u64 = 300;
@@ -41,6 +42,7 @@ struct History {
     death: Death,
     /// What happened to all nodes, and what they answered.
     trace: Trace,
+    topics: Topics,
 }
 
 impl History {
@@ -60,6 +62,7 @@ impl History {
             now: Now { monotonic_us: 0, wall_ms: START_MS },
             death: Death::PowerLoss,
             trace: Trace::default(),
+            topics: Topics::default(),
         }
     }
 
@@ -82,6 +85,7 @@ impl History {
     /// A node ends with all that it has told.
     fn bury(&mut self, node: Node) {
         self.trace.note(node.trace.digest());
+        self.topics.died(&node);
         drop(node);
     }
 
@@ -104,7 +108,9 @@ impl History {
         let settings = self.next_settings();
         let node = Node::start(&self.sim, settings, self.now).expect("recovery succeeds");
         assert_eq!(node.told.failed, Vec::<String>::new());
+        self.topics.check(&node, &self.model, worst);
         self.model.recovered(worst, &node.found());
+        self.topics.started(&node, &self.model);
         node
     }
 

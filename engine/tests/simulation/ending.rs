@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use engine::chunk::Part;
 use engine::identity::IDENTITY_FILE;
+use engine::ingest::known_topics::TOPICS_FILE;
 use engine::ingest::log::Now;
 use engine::ingest::promises::NotOnDisk;
 use engine::ingest::stamp_mark::STAMP_MARK_FILE;
@@ -98,6 +99,7 @@ impl Node {
                 || is_named(STAMP_MARK_FILE)
                 || is_named(IDENTITY_FILE)
                 || is_named(INVENTORY_FILE)
+                || is_named(TOPICS_FILE)
             {
                 continue;
             }

@@ -20,3 +20,4 @@ mod seeds;
 mod settings;
 mod side_by_side;
 mod told;
+mod topics;

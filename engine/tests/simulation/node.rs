@@ -28,7 +28,6 @@ use engine::storage::sim::{Random, SimStorage};
 use engine::storage::{Open, Storage};
 use engine::store::catalogue::Catalogue;
 use engine::store::retention::RetentionLimits;
-use engine::topic::Topic;
 
 use crate::effects::{Job, Shard};
 use crate::model::Model;
@@ -74,6 +73,8 @@ pub(crate) struct Node {
     pub(crate) is_keeper_gone: bool,
     pub(crate) doors: Arc<Doors>,
     pub(crate) draining: Draining,
+    /// The disk refuses to take which topics there are.
+    pub(crate) has_unkept_topics: Cell<bool>,
     /// Segments whose claims have lapsed.
     pub(crate) lapses: Cell<usize>,
     pub(crate) source: Arc<LocalIngest>,
@@ -97,7 +98,7 @@ impl Node {
         let store = node.store.clone().expect("a side that keeps them");
         let (registry, catalogue) = (Arc::clone(&ingest.registry), store.catalogue);
         let caches = Arc::clone(&catalogue.directory().caches);
-        let topics = ingest.topics(8, Some(&Topic::new(b"default").unwrap()));
+        let topics = Arc::clone(&ingest.topics);
         let stamps = Arc::clone(&ingest.stamps);
         let (floor_ms, ceiling) = {
             let stamps = stamps.lock().unwrap();
@@ -143,6 +144,7 @@ impl Node {
             is_keeper_gone: false,
             doors,
             draining,
+            has_unkept_topics: Cell::new(false),
             lapses: Cell::new(0),
             source,
             gathering,

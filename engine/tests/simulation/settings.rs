@@ -13,7 +13,7 @@ use engine::node::Side;
 use engine::node::compacting::CompactingOptions;
 use engine::node::gathering::GatheringOptions;
 use engine::node::keeper::{KeeperOptions, SpaceParts};
-use engine::node::opening::NodeOptions;
+use engine::node::opening::{NodeOptions, TopicOptions};
 use engine::storage::Storage;
 use engine::storage::sim::SimStorage;
 use engine::store::StoreDirectory;
@@ -22,6 +22,7 @@ use engine::store::gather::GatherLimits;
 use engine::store::name::IdSource;
 use engine::store::retention::RetentionLimits;
 use engine::store::writer::WriterOptions;
+use engine::topic::Topic;
 
 pub(crate) const INGEST: &str = "/data/ingest";
 pub(crate) const STORE: &str = "/data/store";
@@ -86,8 +87,10 @@ pub(crate) fn options(storage: &Arc<dyn Storage>, settings: Settings) -> NodeOpt
         ..RegistryOptions::new(Arc::clone(storage), PathBuf::from(INGEST), settings.seed)
     };
     let new_id = |side| NodeId(u128::from(settings.seed) << 8 | side);
+    let own = Some(Topic::new(b"default").unwrap());
     NodeOptions {
         ingest: Some(ingest),
+        topics: TopicOptions { max: 8, own, ..TopicOptions::default() },
         store: Some(Arc::new(store)),
         new_ingester: new_id(1),
         new_store: new_id(2),

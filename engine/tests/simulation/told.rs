@@ -46,7 +46,9 @@ impl Told {
                 NoteKind::NotOurs => self.left_alone.push(note.path),
                 _ => {}
             },
-            Finding::MarkNotWritten(..) | Finding::StoreNotNamed(..) => {
+            Finding::MarkNotWritten(..)
+            | Finding::TopicsNotWritten(..)
+            | Finding::StoreNotNamed(..) => {
                 self.failed.push(found.to_string());
             }
             _ => {}
@@ -81,9 +83,16 @@ impl Node {
 
     pub(crate) fn hear_keeper(&self, happened: Kept) {
         self.note(&happened);
+        match &happened {
+            // A disk that has stopped takes nothing else either.
+            Kept::TopicsNotWritten(..) => self.has_unkept_topics.set(!self.sim.has_stopped()),
+            Kept::TopicsWritten => self.has_unkept_topics.set(false),
+            _ => {}
+        }
         match happened {
             Kept::WriteFailed { path, error, .. }
             | Kept::NotOpened(path, error)
+            | Kept::TopicsNotWritten(path, error)
             | Kept::MarkNotWritten(path, error) => {
                 self.tell(format!("{}: {error}", path.display()));
             }
@@ -99,6 +108,7 @@ impl Node {
             Kept::Sealed { .. }
             | Kept::HasSegments
             | Kept::MarkWritten
+            | Kept::TopicsWritten
             | Kept::BacklogFull { .. }
             | Kept::BacklogHasRoom { .. }
             | Kept::SpaceMeasured { .. }

@@ -155,6 +155,7 @@ fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
     )?;
     w.counter("ingest_pauses", "Times that reading from clients was stopped.", &m.pauses)?;
     w.gauge("ingest_partial_line_bytes", "Partial lines in memory.", &m.partial_line_bytes)?;
+    w.gauge("ingest_topics", "Topics that count against the limit.", &m.topics)?;
     w.gauge("ingest_backlog_bytes", "Bytes that wait for the store.", &m.backlog_bytes)?;
     w.gauge(
         "ingest_backlog_limit_bytes",

@@ -325,7 +325,7 @@ impl ShardLog {
     fn stage_spare(&mut self, len: usize, number: u32, now: Now) -> (Ulid, Ulid) {
         let count = memchr_iter(b'\n', &self.staging.spare()[..len]).count() as u64;
         let first = self.stamper.stamp(count, now.wall_ms);
-        let topic = self.frame_topic(number);
+        let topic = self.frame_topic(number, first.ms());
         let run = Run { first, count: count as u32, text_len: len as u32, topic };
         let text = self.staging.take_spare(run);
         if let Some((_, tap)) = &mut self.tap {
@@ -337,13 +337,15 @@ impl ShardLog {
         (first, run.last())
     }
 
-    /// Index of a topic in the staging frame's dictionary.
-    fn frame_topic(&mut self, number: u32) -> u16 {
+    /// Index of a topic in the staging frame's dictionary; a record of it was stamped then, ms.
+    fn frame_topic(&mut self, number: u32, ms: u64) -> u16 {
         let number = number as usize;
         if self.frame_topics.len() <= number {
             self.frame_topics.resize(self.topics.len().max(number + 1), NO_TOPIC);
         }
         if self.frame_topics[number] == NO_TOPIC {
+            // Once a frame: that is exact enough for a day.
+            self.topics.note_used(number as u32, ms);
             let topic = self.topics.topic(number as u32);
             self.frame_topics[number] = self.staging.add_topic(topic);
         }

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::damage::Damage;
 use crate::ingest::segment::{Content, Extent, Segment, SegmentFile, SegmentState, file_name};
 use crate::random::Random;
-use crate::storage::Open;
+use crate::storage::{Open, write_anew};
 use crate::ulid::{MS_MAX, Ulid};
 
 pub use claims::ClaimToken;
@@ -220,6 +220,19 @@ impl Registry {
             self.remove_unused(pool);
         }
         synced
+    }
+
+    /// Gives a small file of the directory new bytes at once, its name durable: written under `new_name`,
+    /// then renamed. After an error it says what it said before, or what it is to say.
+    pub(super) fn put(&self, name: &str, new_name: &str, bytes: &[u8]) -> io::Result<()> {
+        let _operation = self.lock_operation();
+        let (storage, directory) = (&self.options.storage, &self.options.directory);
+        let (new, path) = (directory.join(new_name), directory.join(name));
+        write_anew(&**storage, &new, &path, &[(0, bytes)]).inspect_err(|_| {
+            // Best effort: its space may be what is lacking.
+            let _ = storage.remove(&new);
+        })?;
+        self.sync_directory()
     }
 
     /// Removes files that nobody wrote to. What stays is removed at the next start.

@@ -1,6 +1,6 @@
 //! The keeper looks after ingest segment files so that shards never do: it prepares segments ahead
-//! of need, seals those that are full, lets go of those that are stored, and closes the doors while
-//! the backlog is full or the disk is nearly so.
+//! of need, seals those that are full, lets go of those that are stored, keeps the mark of stamps and the
+//! topics on disk, and closes the doors while the backlog is full or the disk is nearly so.
 //!
 //! Invariants: a segment is handed to a shard only when its name is durable; a request stays open
 //! until a segment can be made; new files never touch the disk's reserve while records are taken,
@@ -18,6 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::ingest::known_topics::{TOPICS_FILE, TopicKeeper};
 use crate::ingest::log::Now;
 use crate::ingest::registry::{FileError, Registry};
 use crate::ingest::segment::Segment;
@@ -75,6 +76,7 @@ impl Lent {
 pub struct Keeper {
     registry: Arc<Registry>,
     stamps: Arc<Mutex<StampKeeper>>,
+    topics: Arc<Mutex<TopicKeeper>>,
     doors: Arc<Doors>,
     space: SpaceWatch,
     backlog_max_bytes: u64,
@@ -99,6 +101,8 @@ pub struct Keeper {
     rescue_failing: bool,
     /// The mark of stamps could not be moved when it was tried last.
     stamps_failing: bool,
+    /// The topics could not be written when that was tried last.
+    topics_failing: bool,
     /// The node is stopping.
     is_stopping: bool,
     next_us: u64,
@@ -106,15 +110,18 @@ pub struct Keeper {
     next_try_us: u64,
     next_space_us: u64,
     next_stamps_us: u64,
+    next_topics_us: u64,
 }
 
 impl Keeper {
     /// Of the side that takes records. The first turn prepares segments.
     pub fn new(side: &IngestSide, doors: Arc<Doors>, options: KeeperOptions) -> Self {
         let KeeperOptions { space, backlog_max_bytes, flush_size_bytes } = options;
+        let is_kept = side.topic_keeper.lock().unwrap_or_else(PoisonError::into_inner).is_kept();
         Self {
             registry: Arc::clone(&side.registry),
             stamps: Arc::clone(&side.stamps),
+            topics: Arc::clone(&side.topic_keeper),
             space: SpaceWatch::new(space, Arc::clone(&doors)),
             doors,
             backlog_max_bytes,
@@ -131,12 +138,15 @@ impl Keeper {
             tails: Vec::new(),
             rescue_failing: false,
             stamps_failing: false,
+            // That was told at the start.
+            topics_failing: !is_kept,
             is_stopping: false,
             next_us: 0,
             next_ground_us: 0,
             next_try_us: 0,
             next_space_us: 0,
             next_stamps_us: 0,
+            next_topics_us: 0,
         }
     }
 
@@ -226,6 +236,7 @@ impl Keeper {
         let oldest_ms = segment.content().range.map_or(now.wall_ms, |(first, _)| first.ms());
         let age_ms = now.wall_ms.saturating_sub(oldest_ms);
         self.happened.push(Happened::Sealed { why, len_bytes, age_ms });
+        self.keep_topics(now);
         let at = self.lent.iter().position(|lent| Arc::ptr_eq(&lent.segment, segment));
         let lent = at.map(|at| self.lent.swap_remove(at));
         if let Some(lent) = lent.filter(|lent| lent.has_lost_name(around)) {
@@ -379,6 +390,27 @@ impl Keeper {
         }
     }
 
+    /// Keeps on disk which topics there are. Before a segment is available to others its own are known
+    /// by more than by it; where the disk refuses that, the segment goes on all the same: what waits for
+    /// it may be what fills the disk.
+    fn keep_topics(&mut self, now: Now) {
+        if now.monotonic_us < self.next_topics_us || self.is_away() {
+            return;
+        }
+        let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = topics.keep(&self.registry);
+        drop(topics);
+        if let Err(error) = kept {
+            self.next_topics_us = now.monotonic_us + RETRY_US;
+            if !std::mem::replace(&mut self.topics_failing, true) {
+                let path = self.registry.options().directory.join(TOPICS_FILE);
+                self.happened.push(Happened::TopicsNotWritten(path, error));
+            }
+        } else if std::mem::take(&mut self.topics_failing) {
+            self.happened.push(Happened::TopicsWritten);
+        }
+    }
+
     fn look_after(&mut self, now: Now, around: &dyn Surroundings) {
         if now.monotonic_us >= self.next_ground_us {
             self.next_ground_us = now.monotonic_us + GROUND_BEAT_US;
@@ -389,6 +421,9 @@ impl Keeper {
             return self.look_at_backlog();
         }
         self.keep_stamps(now, around);
+        if self.topics_failing {
+            self.keep_topics(now);
+        }
         let (expired, errors) = self.registry.expire(now.monotonic_us / 1000);
         self.happened.extend(expired.into_iter().map(Happened::ClaimLapsed));
         let tidied = self.registry.tidy(now.wall_ms);

@@ -6,10 +6,12 @@ use std::path::Path;
 use super::*;
 use crate::headroom::HeadroomLimits;
 use crate::identity::NodeId;
+use crate::ingest::known_topics::KnownTopics;
 use crate::ingest::registry::RegistryOptions;
-use crate::node::opening::{NodeOptions, open};
+use crate::node::opening::{NodeOptions, TopicOptions, open};
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 use crate::storage::{Open, Storage};
+use crate::topic::Topic;
 
 const INGEST: &str = "/ingest";
 const SEGMENT_BYTES: u64 = 8 << 10;
@@ -54,7 +56,9 @@ fn fixture() -> Fixture {
     };
     let segment_bytes = ingest.file_bytes();
     let (new_ingester, new_store) = (NodeId(1), NodeId(2));
-    let options = NodeOptions { ingest: Some(ingest), store: None, new_ingester, new_store };
+    let topics = TopicOptions::default();
+    let options =
+        NodeOptions { ingest: Some(ingest), topics, store: None, new_ingester, new_store };
     let node = open(options, 1_000, &mut |found| panic!("{found}")).unwrap().node;
     assert!(node.store.is_none(), "it keeps nothing");
     let side = node.ingest.unwrap();
@@ -204,4 +208,57 @@ fn records_are_refused_before_the_disk_is_full_and_files_that_wait_unused_are_gi
     f.turn(SPACE_BEAT_US / 1000);
     assert!(matches!(f.happened()[..], [Happened::HasSpace { .. }]));
     assert!(!f.doors.gate().is_closed());
+}
+
+/// Where the list of topics stands in what the disk did, and where the segment's new name.
+fn renames_since(sim: &SimStorage, calls: u64) -> usize {
+    sim.trace()[calls as usize..].iter().filter(|call| **call == Call::Rename).count()
+}
+
+#[test]
+fn topics_are_on_disk_before_a_segment_is_sealed_and_are_not_written_again_without_need() {
+    let mut f = fixture();
+    f.turn(0);
+    let list = Path::new(INGEST).join(TOPICS_FILE);
+    let seal = |f: &mut Fixture| {
+        let segment = f.lend(0);
+        let calls = f.sim.calls();
+        f.take(Event::Seal(segment, 0));
+        renames_since(&f.sim, calls)
+    };
+    let before = seal(&mut f);
+    assert!(!f.sim.files().contains(&list), "there is no topic yet");
+    f.side.topics.learn(&KnownTopics::decode(&one_topic()).unwrap());
+    let with_topic = seal(&mut f);
+    assert_eq!(f.sim.read_file(&list).unwrap(), one_topic());
+    assert_eq!((with_topic, seal(&mut f)), (before + 1, before), "once");
+    assert!(f.happened().iter().all(|happened| matches!(happened, Happened::Sealed { .. })));
+}
+
+#[test]
+fn a_disk_that_does_not_take_the_topics_keeps_no_segment_from_being_sealed() {
+    let mut f = fixture();
+    f.turn(0);
+    f.side.topics.learn(&KnownTopics::decode(&one_topic()).unwrap());
+    f.sim.fail(Fault::random(Call::Create, 1.0, FaultError::NoSpace).of(TOPICS_FILE));
+    for is_first in [true, false] {
+        let segment = f.lend(0);
+        f.take(Event::Seal(Arc::clone(&segment), 0));
+        let told = f.happened();
+        let is_failing = |happened: &Happened| matches!(happened, Happened::TopicsNotWritten(..));
+        assert_eq!(told.iter().any(is_failing), is_first, "told once: {told:?}");
+        let is_sealed = |happened: &Happened| matches!(happened, Happened::Sealed { .. });
+        assert!(told.iter().any(is_sealed));
+    }
+    f.sim.clear_faults();
+    f.turn(RETRY_US / 1000);
+    assert!(matches!(f.happened()[..], [Happened::TopicsWritten]), "with nothing sealed since");
+    assert_eq!(f.sim.read_file(&Path::new(INGEST).join(TOPICS_FILE)).unwrap(), one_topic());
+}
+
+/// A list of the topic `web`.
+fn one_topic() -> Vec<u8> {
+    let mut known = KnownTopics::default();
+    known.add_record(Topic::new(b"web").unwrap(), 86_400_000);
+    known.encode()
 }

@@ -120,6 +120,10 @@ pub enum Happened {
     MarkNotWritten(PathBuf, io::Error),
     /// It can again.
     MarkWritten,
+    /// What the topics are cannot be written. Told once until it can.
+    TopicsNotWritten(PathBuf, io::Error),
+    /// It can again.
+    TopicsWritten,
     /// What was taken away of the directories, by side, has changed.
     Ground([Option<String>; 2]),
     /// A file was deleted while a shard wrote it: what it held is written anew.

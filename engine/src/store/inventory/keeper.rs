@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::damage::{Damage, DamageKind};
-use crate::storage::{Open, Refusal};
+use crate::storage::{Refusal, write_anew};
 
 use super::super::StoreDirectory;
 use super::super::coverage::{Coverage, Gap};
@@ -188,16 +188,9 @@ impl InventoryKeeper {
 
     fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let StoreDirectory { storage, path, .. } = &*self.directory;
-        let new = path.join(INVENTORY_NEW_FILE);
-        match storage.remove(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = storage.open(&new, Open::CreateNew)?;
-        file.write_all_at(bytes, 0)?;
-        file.sync()?;
+        let (new, path) = (path.join(INVENTORY_NEW_FILE), path.join(INVENTORY_FILE));
         let before = self.directory.before_name();
-        storage.rename(&new, &path.join(INVENTORY_FILE))?;
+        write_anew(&**storage, &new, &path, &[(0, bytes)])?;
         self.directory.sync_since(before)
     }
 
