@@ -282,7 +282,7 @@ fn searches(c: &mut Criterion) {
             from: Ulid::MIN,
             to: Ulid::MAX,
             after: None,
-            expression: Expression::new(text, regex, case_insensitive).expect("a valid one"),
+            chain: Expression::new(text, regex, case_insensitive).expect("a valid one").into(),
             topics: Vec::new(),
             order: Order::Asc,
             limit: None,
@@ -344,8 +344,9 @@ fn followers(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(text.len() as u64));
     for count in [1, 1000] {
         let filter = |n: u64| Wanted {
-            expression: Expression::new(&format!("request-id-{n:08}"), false, false)
-                .expect("a valid one"),
+            chain: Expression::new(&format!("request-id-{n:08}"), false, false)
+                .expect("a valid one")
+                .into(),
             topics: Vec::new(),
         };
         let fanout = Fanout::new((0..count).map(filter).collect());

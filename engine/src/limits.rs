@@ -94,8 +94,16 @@ pub const CLAIMS_LAPSED_MAX: usize = 256;
 /// Largest store segment that compaction makes, bytes.
 pub const STORE_SEGMENT_SIZE_MAX: u64 = 2 << 30;
 
-/// Longest expression of a query, bytes.
+/// Longest expression of a query, or all of its expressions together, bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 32 << 10;
+
+/// Most expressions of a query that have to match, and most that may not: each may be asked about each
+/// record, and what nobody wants to see is better said in one regular expression.
+pub const CHAIN_EXPRESSIONS_MAX: usize = 32;
+
+/// What the automaton of an expression may take at least, bytes, where several share
+/// [`EXPRESSION_CACHE_BYTES_MAX`]: with less many expressions could not be searched for by one at all.
+pub const CHAIN_AUTOMATON_BYTES_MIN: usize = 64 << 10;
 
 /// Largest compiled form of a regular expression, bytes: what `rg` and `regex` allow by default.
 pub const EXPRESSION_COMPILED_BYTES_MAX: usize = 10 << 20;

@@ -134,7 +134,7 @@ impl Backend for NodeBackend {
     }
 
     fn follow(&self, mut wanted: Wanted, format: StreamFormat) -> Following {
-        wanted.expression = self.searcher.adopt(wanted.expression);
+        wanted.chain = self.searcher.adopt(wanted.chain);
         self.common.hub.follow(wanted, format)
     }
 

@@ -1,11 +1,11 @@
 //! Who gets which record.
 //!
-//! The literals of all followers are looked for in one pass (Aho and Corasick 1975), however many
-//! they are; regular and case-insensitive expressions each take a pass of their own, as a query
-//! does. Topics are compared per record that matches.
+//! The literals that lead followers to their records are looked for in one pass (Aho and Corasick
+//! 1975), however many they are; regular and case-insensitive expressions each take a pass of their
+//! own, as a query does. Topics, and what else a follower asks of a record, are compared per record that
+//! is found so.
 //!
-//! Invariants: a follower gets exactly the records that a query with its expression and topics
-//! would, in the order in which they stand in the batch, each once.
+//! Invariants: a follower gets exactly the records that a query with its chain and topics would, in the order in which they stand in the batch, each once.
 
 use std::collections::HashMap;
 
@@ -13,8 +13,8 @@ use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::ingest::log::Tapped;
 use crate::limits::{FOLLOW_LITERAL_BYTES_MAX, FOLLOW_LITERALS_BYTES_MAX};
-use crate::search::Expression;
-use crate::search::matcher::Matcher;
+use crate::search::Chain;
+use crate::search::chain::ChainMatcher;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -22,7 +22,7 @@ use crate::ulid::Ulid;
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// What its records match.
-    pub expression: Expression,
+    pub chain: Chain,
     /// Their topics; empty: any.
     pub topics: Vec<Topic>,
 }
@@ -44,8 +44,8 @@ pub struct Hit<'a> {
 #[derive(Debug, Default)]
 pub struct Fanout {
     wanted: Vec<Wanted>,
-    /// Those whose literals the automaton looks for, by pattern.
-    by_literal: Vec<Vec<usize>>,
+    /// Those whose literals the automaton looks for, by pattern; and whether that is not all they ask.
+    by_literal: Vec<Vec<(usize, bool)>>,
     automaton: Option<AhoCorasick>,
     /// Those who want every record of their topics.
     all: Vec<usize>,
@@ -63,25 +63,25 @@ struct Record {
 impl Fanout {
     /// For these followers, numbered from 0.
     pub fn new(wanted: Vec<Wanted>) -> Self {
-        let mut patterns: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        let mut patterns: HashMap<&[u8], Vec<(usize, bool)>> = HashMap::new();
         let (mut all, mut alone, mut literal_bytes) = (Vec::new(), Vec::new(), 0);
         for (follower, wants) in wanted.iter().enumerate() {
-            if wants.expression.matches_all() {
+            if wants.chain.matches_all() {
                 all.push(follower);
                 continue;
             }
-            let literal = wants.expression.literal().filter(|literal| {
+            let literal = wants.chain.literal().filter(|(literal, _)| {
                 let fits = literal.len() <= FOLLOW_LITERAL_BYTES_MAX
                     && literal_bytes + literal.len() <= FOLLOW_LITERALS_BYTES_MAX;
                 fits || patterns.contains_key(literal)
             });
             match literal {
-                Some(literal) => {
+                Some((literal, has_more)) => {
                     let followers = patterns.entry(literal).or_insert_with(|| {
                         literal_bytes += literal.len();
                         Vec::new()
                     });
-                    followers.push(follower);
+                    followers.push((follower, has_more));
                 }
                 None => alone.push(follower),
             }
@@ -91,7 +91,8 @@ impl Fanout {
         let automaton = if literals.is_empty() { None } else { builder().ok() };
         let mut this = Self { by_literal, automaton, all, alone, wanted: Vec::new() };
         if this.automaton.is_none() {
-            this.alone.extend(this.by_literal.drain(..).flatten());
+            let followers = this.by_literal.drain(..).flatten();
+            this.alone.extend(followers.map(|(follower, _)| follower));
         }
         this.wanted = wanted;
         this
@@ -109,15 +110,15 @@ impl Fanout {
             }
         }
         for &follower in &self.alone {
-            let mut matcher = Matcher::new(&self.wanted[follower].expression);
-            let (mut from, mut at) = (0, 0);
-            while let Some(found) = matcher.next(&batch.text, from) {
-                from = found.end;
+            let mut matcher = ChainMatcher::new(&self.wanted[follower].chain);
+            let mut at = 0;
+            matcher.each(&batch.text, |found| {
                 while records[at].start < found.start {
                     at += 1;
                 }
                 self.deliver(follower, batch, &records[at], deliver);
-            }
+                true
+            });
         }
     }
 
@@ -130,6 +131,8 @@ impl Fanout {
     ) {
         // The record in which each pattern was found last.
         let mut last = vec![usize::MAX; self.by_literal.len()];
+        // Of those who ask for more than the literal, made when it is found.
+        let mut matchers: HashMap<usize, ChainMatcher<'_>> = HashMap::new();
         let mut at = 0;
         for found in automaton.find_overlapping_iter(&batch.text) {
             // Matches come by their ends, and none contains an LF.
@@ -140,8 +143,16 @@ impl Fanout {
             if std::mem::replace(&mut last[pattern], at) == at {
                 continue;
             }
-            for &follower in &self.by_literal[pattern] {
-                self.deliver(follower, batch, &records[at], deliver);
+            for &(follower, has_more) in &self.by_literal[pattern] {
+                let is_wanted = !has_more || {
+                    let chain = &self.wanted[follower].chain;
+                    let matcher =
+                        matchers.entry(follower).or_insert_with(|| ChainMatcher::new(chain));
+                    matcher.admits(&batch.text[records[at].start..records[at].end])
+                };
+                if is_wanted {
+                    self.deliver(follower, batch, &records[at], deliver);
+                }
             }
         }
     }

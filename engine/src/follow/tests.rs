@@ -1,5 +1,6 @@
 //! Against models of few lines: order, who gets what, and what waits.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -8,9 +9,13 @@ use proptest::prelude::*;
 use super::fanout::{Fanout, Wanted};
 use super::order::Ordered;
 use super::queue::{Budget, FollowerQueue, QueueShare, StreamFormat};
+use crate::chunk::Part;
 use crate::ingest::log::Tapped;
 use crate::limits::FOLLOW_PIECE_BYTES;
-use crate::search::Expression;
+use crate::search::testing::TestPart;
+use crate::search::{
+    ChainText, Expression, Format, QuerySpec, Searcher, SearcherOptions, Snapshot,
+};
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -135,7 +140,7 @@ proptest! {
         let all: Vec<Wanted> = wanted
             .iter()
             .map(|&(text, regex, ignore_case, topic)| Wanted {
-                expression: Expression::new(text, regex, ignore_case).unwrap(),
+                chain: Expression::new(text, regex, ignore_case).unwrap().into(),
                 topics: topics.get(topic).cloned().into_iter().collect(),
             })
             .collect();
@@ -159,6 +164,64 @@ proptest! {
                 })
                 .collect();
             prop_assert_eq!(got, expected);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    #[test]
+    fn live_and_history_show_the_same_records(
+        records in prop::collection::vec(
+            (prop::sample::select(vec!["", "a", "ab", "bab", "AB c", "aba\u{e9}", "c"]), 0..2usize),
+            1..20,
+        ),
+        chains in prop::collection::vec(
+            (
+                prop::collection::vec(prop::sample::select(vec!["", "a", "ab", "^a", "c$"]), 0..4),
+                prop::collection::vec(prop::sample::select(vec!["b", "c", "ba", "^$", "[c]"]), 0..3),
+                any::<bool>(),
+                any::<bool>(),
+                0..3usize,
+            ),
+            1..8,
+        ),
+    ) {
+        let topics = [topic("one"), topic("two")];
+        let mut batch = Tapped::default();
+        let mut kept = Vec::new();
+        for (n, (text, at)) in records.iter().enumerate() {
+            let id = Ulid::from_parts(5, 5, n as u64);
+            batch.push(id, 1, &topics[*at], format!("{text}\n").as_bytes());
+            kept.push((id, topics[*at].clone(), text.as_bytes().to_vec()));
+        }
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let wanted: Vec<Wanted> = chains
+            .iter()
+            .map(|(all, none, regex, ignore_case, topic)| Wanted {
+                chain: ChainText::new((owned(all), owned(none)), *regex, *ignore_case)
+                    .and_then(|chain| chain.compile(1 << 20))
+                    .unwrap(),
+                topics: topics.get(*topic).cloned().into_iter().collect(),
+            })
+            .collect();
+        let mut live = vec![String::new(); wanted.len()];
+        Fanout::new(wanted.clone()).matches(&batch, &mut |hit| {
+            let record = std::str::from_utf8(hit.record).unwrap();
+            writeln!(live[hit.follower], "{} {record}", hit.id).unwrap();
+        });
+        let searcher = Searcher::start(SearcherOptions {
+            threads: 1,
+            node: "n".into(),
+            caches: Arc::default(),
+            on_thread_start: Arc::new(|_| {}),
+        }).unwrap();
+        for (Wanted { chain, topics }, live) in wanted.into_iter().zip(live) {
+            let spec = QuerySpec { chain, topics, ..QuerySpec::everything() };
+            let parts = vec![Arc::new(TestPart::new(&kept, 3)) as Arc<dyn Part>];
+            let snapshot = Snapshot { parts, missing: Vec::new() };
+            let (history, _) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
+            prop_assert_eq!(String::from_utf8(history).unwrap(), live);
         }
     }
 }

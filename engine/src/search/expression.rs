@@ -79,6 +79,25 @@ pub(super) struct Folded {
     pub(super) suffices: bool,
 }
 
+/// What an expression may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Its compiled form, bytes, in each of two directions.
+    pub(super) compiled_bytes_max: usize,
+    /// The automaton of each scan thread, bytes, per direction.
+    pub(super) automaton_bytes_max: usize,
+}
+
+impl Default for Room {
+    /// All that there is.
+    fn default() -> Self {
+        Self {
+            compiled_bytes_max: EXPRESSION_COMPILED_BYTES_MAX,
+            automaton_bytes_max: EXPRESSION_CACHE_BYTES_MAX,
+        }
+    }
+}
+
 /// Why an expression cannot be used; its text says what would be valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExpressionError {
@@ -133,22 +152,16 @@ impl fmt::Debug for Expression {
 impl Expression {
     /// Compiles a literal, or a regular expression if `regex`. The empty one matches every record.
     pub fn new(text: &str, regex: bool, case_insensitive: bool) -> Result<Self, ExpressionError> {
-        Self::within(text, regex, case_insensitive, EXPRESSION_COMPILED_BYTES_MAX)
+        Self::within(text, regex, case_insensitive, Room::default())
     }
 
-    /// The most that is held of a text of this length once it is compiled to so many bytes, bytes.
-    pub const fn cost_bytes_max(len_bytes: usize, compiled_bytes_max: usize) -> usize {
-        let parsed = len_bytes * EXPRESSION_PARSED_BYTES;
-        parsed + compiled_bytes_max * EXPRESSION_COMPILED_FACTOR
-    }
-
-    /// The same as [`Expression::new`], where it compiles to no more than so many bytes; larger ones
-    /// are [`ExpressionError::TooLarge`].
-    pub fn within(
+    /// The same as [`Expression::new`] with so much room; what compiles to more is
+    /// [`ExpressionError::TooLarge`].
+    pub(super) fn within(
         text: &str,
         regex: bool,
         case_insensitive: bool,
-        compiled_bytes_max: usize,
+        room: Room,
     ) -> Result<Self, ExpressionError> {
         if text.len() > EXPRESSION_BYTES_MAX {
             return Err(ExpressionError::TooLong { len_bytes: text.len() });
@@ -162,19 +175,12 @@ impl Expression {
                 let finder = Box::new(memmem::Finder::new(text).into_owned());
                 (Compiled::Literal(finder), Required::of_literal(text.as_bytes()))
             }
-            (_, false, true) => compile(&regex_syntax::escape(text), true, compiled_bytes_max)?,
-            (_, true, _) => compile(text, case_insensitive, compiled_bytes_max)?,
+            (_, false, true) => compile(&regex_syntax::escape(text), true, room)?,
+            (_, true, _) => compile(text, case_insensitive, room)?,
         };
         let text = text.to_owned();
         let inner = Arc::new(Inner { text, compiled, required });
         Ok(Self { inner, caches: Arc::default() })
-    }
-
-    /// The expression that every record matches.
-    pub fn all() -> Self {
-        let (text, compiled, required) = (String::new(), Compiled::All, Required::Anything);
-        let inner = Arc::new(Inner { text, compiled, required });
-        Self { inner, caches: Arc::default() }
     }
 
     /// The same, with what its automata learn kept among that of others.
@@ -202,6 +208,25 @@ impl Expression {
             Compiled::Literal(finder) => Some(finder.needle()),
             _ => None,
         }
+    }
+
+    /// How well it finds its records among others: by the longest bytes that lead to them, and of equal
+    /// ones by the faster way.
+    pub(super) fn lead(&self) -> (usize, u8) {
+        match &self.inner.compiled {
+            Compiled::Literal(finder) => (finder.needle().len(), 3),
+            Compiled::Required(_, finder) => (finder.needle().len(), 2),
+            Compiled::Folded(folded) => (folded.finder.shortest(), 1),
+            Compiled::Block(_) => (0, 1),
+            Compiled::Record { .. } | Compiled::All => (0, 0),
+        }
+    }
+
+    /// What of the size to which it might compile it has taken, bytes: the rest of what it holds is its
+    /// text's.
+    pub(super) fn compiled_bytes(&self) -> usize {
+        let of_text = self.inner.text.len() * EXPRESSION_PARSED_BYTES;
+        self.memory_bytes().saturating_sub(of_text).div_ceil(EXPRESSION_COMPILED_FACTOR)
     }
 
     /// What every record that matches contains, for filters.
@@ -233,7 +258,7 @@ impl Expression {
 fn compile(
     pattern: &str,
     case_insensitive: bool,
-    compiled_bytes_max: usize,
+    room: Room,
 ) -> Result<(Compiled, Required), ExpressionError> {
     let syntax = automata_syntax::Config::new();
     let ast = ast::parse::ParserBuilder::new()
@@ -256,8 +281,8 @@ fn compile(
     let shows_lf = !hir.properties().look_set().contains_anchor_haystack();
     let config = meta::Config::new()
         .utf8_empty(false)
-        .nfa_size_limit(Some(compiled_bytes_max))
-        .hybrid_cache_capacity(EXPRESSION_CACHE_BYTES_MAX);
+        .nfa_size_limit(Some(room.compiled_bytes_max))
+        .hybrid_cache_capacity(room.automaton_bytes_max);
     let hir = within_a_record(hir, by_record)?;
     let lead = required_literal(&hir).filter(|bytes| bytes.len() >= REQUIRED_BYTES_MIN);
     let regex =

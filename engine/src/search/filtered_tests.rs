@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::Expression;
+use super::chain::ChainMatcher;
 use super::matcher::Matcher;
 use super::required::Required;
+use super::{Chain, Expression};
 use crate::signature::grams::has_fold_extras;
 use crate::signature::{Bits, Filter, Matrix, MatrixBuilder, Rows};
 
@@ -78,10 +79,20 @@ fn blocks() -> impl Strategy<Value = Vec<String>> {
     proptest::collection::vec(block, 5)
 }
 
-/// Expressions that each set of blocks is searched with: 20 make five blocks 100 cases.
-const EXPRESSIONS_PER_CASE: usize = 20;
+/// Expressions that have to match, those that may not, and whether case counts.
+fn chains() -> impl Strategy<Value = (Vec<String>, Vec<String>, bool)> {
+    let some = |len| proptest::collection::vec(expressions(), len);
+    let chain = prop_oneof![
+        3 => (some(1..2), some(0..1)),
+        1 => (some(1..4), some(0..3)),
+    ];
+    (chain, any::<bool>()).prop_map(|((all, none), folds)| (all, none, folds))
+}
 
-/// Runs as many cases as asked for, of 100 pairs of an expression and a block each: 1,000, or
+/// Chains that each set of blocks is searched with: 20 make five blocks 100 cases.
+const CHAINS_PER_CASE: usize = 20;
+
+/// Runs as many cases as asked for, of 100 pairs of a chain and a block each: 1,000, or
 /// what `PROPTEST_CASES` says.
 fn cases() -> Config {
     let config = Config::default();
@@ -97,15 +108,19 @@ proptest! {
     #[test]
     fn filtered_answers_equal_unfiltered_ones(
         texts in blocks(),
-        expressions in proptest::collection::vec((expressions(), any::<bool>()), EXPRESSIONS_PER_CASE),
+        chains in proptest::collection::vec(chains(), CHAINS_PER_CASE),
     ) {
         let mut builder = MatrixBuilder::default();
         for text in &texts {
             builder.push(text.as_bytes());
         }
         let stored = builder.finish(1 << 30, 10).unwrap();
-        for (text, case_insensitive) in expressions {
-            let Ok(expression) = Expression::new(&text, true, case_insensitive) else { continue };
+        for (all, none, case_insensitive) in chains {
+            let compiled = |texts: &[String]| -> Result<Vec<_>, _> {
+                texts.iter().map(|text| Expression::new(text, true, case_insensitive)).collect()
+            };
+            let (Ok(all), Ok(none)) = (compiled(&all), compiled(&none)) else { continue };
+            let chain = Chain::new(all, none);
             let mut extras = Bits::none(texts.len());
             for (number, text) in texts.iter().enumerate() {
                 if has_fold_extras(text.as_bytes()) {
@@ -113,19 +128,21 @@ proptest! {
                 }
             }
             let matrix = Matrix::new(&stored.bytes, stored.crc, stored.rows, texts.len() as u32);
-            let (mut filter, rows) = (Filter::new(matrix.unwrap()), Rows::of(expression.required()));
+            let (mut filter, rows) = (Filter::new(matrix.unwrap()), Rows::of(chain.required()));
             let mut found = Bits::all(texts.len());
             for from in (0..texts.len()).step_by(64) {
                 found.remove_word(from, !filter.candidates(&rows, from, extras.word_at(from)));
             }
             for (number, block) in texts.iter().enumerate() {
-                let mut matcher = Matcher::new(&expression);
-                let mut from = 0;
-                while let Some(record) = matcher.next(block.as_bytes(), from) {
-                    from = record.end;
+                let mut matched = Vec::new();
+                ChainMatcher::new(&chain).each(block.as_bytes(), |record| {
+                    matched.push(record);
+                    true
+                });
+                for record in matched {
                     let folded = block.as_bytes()[record].to_ascii_lowercase();
-                    prop_assert!(holds(expression.required(), &folded), "{text} in {block:?}");
-                    prop_assert!(found.contains(number), "{text} in {block:?}");
+                    prop_assert!(holds(chain.required(), &folded), "{chain:?} in {block:?}");
+                    prop_assert!(found.contains(number), "{chain:?} in {block:?}");
                 }
             }
         }

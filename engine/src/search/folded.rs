@@ -92,6 +92,15 @@ impl FoldedFinder {
         Some(Self { strings, longest: longest.max(RELATIVE_BYTES_MAX), relatives })
     }
 
+    /// How long the shortest string is, bytes.
+    pub(super) fn shortest(&self) -> usize {
+        match &self.strings {
+            Strings::One(finder) => finder.needle().len(),
+            Strings::Vectorised(searcher) => searcher.minimum_len(),
+            Strings::Automaton(automaton) => automaton.min_pattern_len(),
+        }
+    }
+
     /// Whether there is but one string.
     pub(super) fn is_single(&self) -> bool {
         matches!(self.strings, Strings::One(_))

@@ -33,6 +33,11 @@ impl<'e> Matcher<'e> {
         Self { expression, cache, fold: Fold::default() }
     }
 
+    /// Whether this record, its LF included, matches.
+    pub(super) fn matches(&mut self, record: &[u8]) -> bool {
+        self.next(record, 0).is_some()
+    }
+
     /// The first matching record that starts at or behind `from`, LF included; `from` is the start
     /// of a record or the end of the text.
     pub(crate) fn next(&mut self, text: &[u8], from: usize) -> Option<Range<usize>> {
@@ -105,7 +110,7 @@ impl Drop for Matcher<'_> {
 }
 
 /// The record around `at`, which starts no earlier than `from`.
-fn record_around(text: &[u8], from: usize, at: usize) -> Range<usize> {
+pub(super) fn record_around(text: &[u8], from: usize, at: usize) -> Range<usize> {
     let start = memrchr(b'\n', &text[from..at]).map_or(from, |lf| from + lf + 1);
     let end = memchr(b'\n', &text[at..]).map_or(text.len(), |lf| at + lf + 1);
     start..end

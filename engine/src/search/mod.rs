@@ -1,8 +1,8 @@
 //! Finding records: a query pins a [`Snapshot`] of everything that may hold its answer and sweeps
 //! it in ULID order.
 //!
-//! The way of a query: times become ULIDs ([`window`]), the text becomes a compiled
-//! [`Expression`], both a [`QuerySpec`]; the [`Searcher`] cuts it into scans of chunks that are done
+//! The way of a query: times become ULIDs ([`window`]), the texts become compiled
+//! [`Expression`]s and these a [`Chain`], both a [`QuerySpec`]; the [`Searcher`] cuts it into scans of chunks that are done
 //! out of order, by threads or by who steps it ([`Stepped`]), merges the hits by ULID, drops copies,
 //! and hands formatted bytes to a [`PipeReader`].
 //!
@@ -14,6 +14,7 @@
 //! Not here: sockets and HTTP (`net`), where snapshots come from (`ingest`, `store`), the clock.
 
 mod automata;
+pub mod chain;
 mod consumer;
 pub mod expression;
 mod fair_queue;
@@ -58,6 +59,7 @@ mod track;
 pub mod window;
 
 pub use automata::AutomatonMemory;
+pub use chain::{Chain, ChainError, ChainText, Side};
 pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
 pub use hanging::{GivenUp, Standing};

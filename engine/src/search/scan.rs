@@ -10,8 +10,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::expression::Expression;
-use super::matcher::Matcher;
+use super::chain::{Chain, ChainMatcher};
 use super::pinned::PinnedPart;
 use super::spec::Order;
 use crate::chunk::{Chunk, OpenPart, Text};
@@ -27,17 +26,17 @@ pub(super) const READS_MAX: u8 = 3;
 /// What all scans of a query have in common.
 #[derive(Debug)]
 pub(super) struct ScanSpec {
-    pub(super) expression: Expression,
+    pub(super) chain: Chain,
     pub(super) topics: Vec<Topic>,
     pub(super) order: Order,
-    /// Only counts are wanted: with an expression that matches all, run tables tell them.
+    /// Only counts are wanted: with a chain that matches all, run tables tell them.
     pub(super) counts_only: bool,
 }
 
 impl ScanSpec {
     /// Whether no text has to be looked at.
     pub(super) fn tables_suffice(&self) -> bool {
-        self.counts_only && self.expression.matches_all()
+        self.counts_only && self.chain.matches_all()
     }
 
     pub(super) fn wants(&self, topic: &Topic) -> bool {
@@ -176,8 +175,8 @@ impl Scan {
     /// Collects the hits of a chunk that was read; says how many bytes of text that took.
     fn collect(&self, known: &Known, spec: &ScanSpec, out: &mut Collector) -> Result<u64, Damage> {
         let pieces = self.pieces(&known.table, known.text.as_deref(), spec)?;
-        if let Some(text) = known.text.as_ref().filter(|_| !spec.expression.matches_all()) {
-            return Ok(search(text, &pieces, &spec.expression, out));
+        if let Some(text) = known.text.as_ref().filter(|_| !spec.chain.matches_all()) {
+            return Ok(search(text, &pieces, &spec.chain, out));
         }
         let mut bytes = 0;
         for piece in pieces {
@@ -366,8 +365,8 @@ impl Collector {
 }
 
 /// Searches the text of the pieces, neighbouring ones as one buffer; says how many bytes.
-fn search(text: &[u8], pieces: &[Hit], expression: &Expression, out: &mut Collector) -> u64 {
-    let mut matcher = Matcher::new(expression);
+fn search(text: &[u8], pieces: &[Hit], chain: &Chain, out: &mut Collector) -> u64 {
+    let mut matcher = ChainMatcher::new(chain);
     let mut bytes_scanned = 0;
     let mut at = 0;
     while at < pieces.len() {
@@ -380,15 +379,16 @@ fn search(text: &[u8], pieces: &[Hit], expression: &Expression, out: &mut Collec
         let Some(buffer) = text.get(start..end) else { return bytes_scanned };
         let mut locator =
             Locator { text, pieces: &pieces[at..behind], counted_to: start, records: 0 };
-        let mut from = 0;
-        while let Some(record) = matcher.next(buffer, from) {
-            from = record.end;
-            let Some(hit) = locator.locate(start + record.start..start + record.end) else {
-                return bytes_scanned;
-            };
-            if !out.add(hit) {
-                return bytes_scanned + from as u64;
+        let mut stopped_at = None;
+        matcher.each(buffer, |record| {
+            match locator.locate(start + record.start..start + record.end) {
+                None => stopped_at = Some(0),
+                Some(hit) => stopped_at = (!out.add(hit)).then_some(record.end),
             }
+            stopped_at.is_none()
+        });
+        if let Some(bytes) = stopped_at {
+            return bytes_scanned + bytes as u64;
         }
         bytes_scanned += (end - start) as u64;
         at = behind;

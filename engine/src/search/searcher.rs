@@ -6,10 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
+use super::chain::Chain;
 use super::consumer::{
     Consumer, Counting, Histogram, Output, StatsTally, Tally, TopicTally, Topics,
 };
-use super::expression::Expression;
 use super::pipe::{PipeReader, pipe};
 use super::pool::Pool;
 use super::spec::{Format, QuerySpec, Snapshot, Stats};
@@ -86,10 +86,10 @@ impl Searcher {
         Self { threads: None, pool, hands, node, caches }
     }
 
-    /// The same expression, with what its automata learn kept within what this node may keep: for those
+    /// The same chain, with what its automata learn kept within what this node may keep: for those
     /// who match records elsewhere. Queries need not ask.
-    pub fn adopt(&self, expression: Expression) -> Expression {
-        expression.kept_within(&self.caches.automata)
+    pub fn adopt(&self, chain: Chain) -> Chain {
+        chain.kept_within(&self.caches.automata)
     }
 
     /// Queries that are running or parked.
@@ -203,7 +203,7 @@ impl Searcher {
             hits_max: QUERY_HITS_MAX,
             counts_only: consumer.counts_only(),
         };
-        spec.expression = self.adopt(spec.expression);
+        spec.chain = self.adopt(spec.chain);
         self.pool.submit(id, Sweep::new(spec, snapshot, options), consumer);
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::expression::Expression;
+use super::chain::Chain;
 use crate::chunk::Part;
 use crate::damage::Damage;
 use crate::topic::Topic;
@@ -90,7 +90,7 @@ pub struct QuerySpec {
     /// order.
     pub after: Option<Ulid>,
     /// What the record must match.
-    pub expression: Expression,
+    pub chain: Chain,
     /// Topics of which the record must have one; empty: any.
     pub topics: Vec<Topic>,
     /// Which end comes first.
@@ -106,7 +106,7 @@ impl QuerySpec {
             from: Ulid::MIN,
             to: Ulid::MAX,
             after: None,
-            expression: Expression::all(),
+            chain: Chain::default(),
             topics: Vec::new(),
             order: Order::Asc,
             limit: None,

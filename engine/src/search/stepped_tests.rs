@@ -42,12 +42,12 @@ fn overlapping() -> Vec<Arc<dyn Part>> {
 }
 
 fn specs() -> Vec<QuerySpec> {
-    let regex = Expression::new("record [0-9]*7 ", true, false).unwrap();
+    let regex = Chain::from(Expression::new("record [0-9]*7 ", true, false).unwrap());
     vec![
         spec(""),
         QuerySpec { order: Order::Desc, ..spec("") },
-        QuerySpec { expression: regex.clone(), ..spec("") },
-        QuerySpec { expression: regex, order: Order::Desc, limit: Some(77), ..spec("") },
+        QuerySpec { chain: regex.clone(), ..spec("") },
+        QuerySpec { chain: regex, order: Order::Desc, limit: Some(77), ..spec("") },
         spec("not there"),
     ]
 }

@@ -237,8 +237,8 @@ fn signatures_change_what_a_search_costs_and_nothing_else() {
         ("", false, false, false),
     ] {
         for order in [Order::Asc, Order::Desc] {
-            let expression = Expression::new(pattern, regex, case_insensitive).unwrap();
-            let spec = QuerySpec { expression, order, ..spec("") };
+            let chain = Chain::from(Expression::new(pattern, regex, case_insensitive).unwrap());
+            let spec = QuerySpec { chain, order, ..spec("") };
             let (expected, all) = ask(&plain, spec.clone());
             let (found, stats) = ask(&signed, spec);
             assert_eq!(found, expected, "{pattern}");
@@ -248,6 +248,40 @@ fn signatures_change_what_a_search_costs_and_nothing_else() {
             assert_eq!(skipped * 10 > all.blocks_read * 7, rules_out, "{pattern}: {skipped}");
         }
     }
+}
+
+#[test]
+fn blocks_are_skipped_that_lack_any_of_what_a_chain_requires() {
+    let directory = tempfile::tempdir().unwrap();
+    let segment = stored(directory.path(), &signed_series());
+    let searcher = searcher(1);
+    let ask = |all: &[&str], none: &[&str]| {
+        let compiled = |texts: &[&str]| {
+            texts.iter().map(|text| Expression::new(text, false, false).unwrap()).collect()
+        };
+        let chain = Chain::new(compiled(all), compiled(none));
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let (spec, snapshot) =
+            (QuerySpec { chain, ..spec("") }, Snapshot { parts, missing: vec![] });
+        searcher.stats(spec, snapshot).wait_blocking().unwrap()
+    };
+    let all = ask(&["user"], &[]);
+    let one = ask(&["user=name123 "], &[]);
+    assert!(one.records > 0 && one.blocks_read * 3 < all.blocks_read);
+    for of_many in [["user", "user=name123 "], ["user=name123 ", "user"]] {
+        let found = ask(&of_many, &["absent-needle"]);
+        let counts = (found.records, found.blocks_read, found.blocks_skipped);
+        assert_eq!(counts, (one.records, one.blocks_read, one.blocks_skipped), "{of_many:?}");
+    }
+    let two = ask(&["user=name123 ", "user=name7 "], &[]);
+    assert!(two.records == 0 && two.blocks_read <= one.blocks_read);
+    let without = ask(&["user"], &["user=name123 "]);
+    assert_eq!(without.records, all.records - one.records);
+    assert_eq!(without.blocks_read, all.blocks_read, "what may not be there rules no block out");
+    let only_without = ask(&[], &["user=name123 "]);
+    assert_eq!(only_without.records, all.records - one.records);
+    let nothing = ask(&["user"], &[""]);
+    assert_eq!((nothing.records, nothing.blocks_read), (0, 0));
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Work {
     pub(super) fn run(self) -> Done {
         let result = match self.job {
             WorkKind::Open(part) => {
-                let required = self.scan_spec.expression.required();
+                let required = self.scan_spec.chain.required();
                 DoneKind::Opened(PinnedPart::open(part, required))
             }
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.scan_spec)),
@@ -152,7 +152,7 @@ impl Sweep {
         let known = spec.known_damage(&snapshot);
         let parts = if bounds.is_some() { snapshot.parts } else { Vec::new() };
         let scan_spec = ScanSpec {
-            expression: spec.expression,
+            chain: spec.chain,
             topics: spec.topics,
             order: spec.order,
             counts_only: options.counts_only,

@@ -24,7 +24,7 @@ pub(super) fn spec(pattern: &str) -> QuerySpec {
         from: Ulid::MIN,
         to: Ulid::MAX,
         after: None,
-        expression: Expression::new(pattern, true, false).unwrap(),
+        chain: Expression::new(pattern, true, false).unwrap().into(),
         topics: Vec::new(),
         order: Order::Asc,
         limit: None,
@@ -38,7 +38,10 @@ fn snapshot(parts: &[TestPart]) -> Snapshot {
 
 /// Everything, filtered, sorted, deduplicated, limited.
 fn model(spec: &QuerySpec, parts: &[Vec<TestRecord>]) -> Vec<TestRecord> {
-    let pattern = regex::bytes::Regex::new(spec.expression.text()).unwrap();
+    let pattern = |e: &Expression| regex::bytes::Regex::new(e.text()).unwrap();
+    let (must, must_not) = spec.chain.expressions();
+    let must: Vec<_> = must.iter().map(pattern).collect();
+    let must_not: Vec<_> = must_not.iter().map(pattern).collect();
     let after = |id: Ulid| match (spec.after, spec.order) {
         (None, _) => true,
         (Some(after), Order::Asc) => id > after,
@@ -49,7 +52,8 @@ fn model(spec: &QuerySpec, parts: &[Vec<TestRecord>]) -> Vec<TestRecord> {
         (spec.from..=spec.to).contains(id)
             && after(*id)
             && (spec.topics.is_empty() || spec.topics.contains(topic))
-            && pattern.is_match(text)
+            && must.iter().all(|pattern| pattern.is_match(text))
+            && !must_not.iter().any(|pattern| pattern.is_match(text))
     });
     all.sort();
     all.dedup();
@@ -148,10 +152,15 @@ struct Case {
 fn cases() -> impl Strategy<Value = Case> {
     let masks = prop::collection::vec((any::<u64>(), any::<u64>(), 1..20usize), 0..6);
     let bounds = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..6u8);
-    let pattern = prop::sample::select(vec!["", "x", "^$", "^x", "z", "[^x]"]);
-    let rest = (pattern, any::<bool>(), prop::option::of(0..20u64), 0..4u8);
+    let pattern = || prop::sample::select(vec!["", "x", "^$", "^x", "z", "[^x]", "x.?$", "b"]);
+    let expressions = |len| prop::collection::vec(pattern(), len);
+    let chain = prop_oneof![
+        2 => (expressions(1..2), expressions(0..1)),
+        2 => (expressions(0..4), expressions(0..3)),
+    ];
+    let rest = (chain, any::<bool>(), prop::option::of(0..20u64), 0..4u8);
     (records(), masks, bounds, rest).prop_map(|(records, masks, (low, high, kind), rest)| {
-        let (pattern, desc, limit, topics) = rest;
+        let ((must, must_not), desc, limit, topics) = rest;
         let parts = masks
             .into_iter()
             .map(|(mask, other, chunk)| {
@@ -162,7 +171,11 @@ fn cases() -> impl Strategy<Value = Case> {
                 (some.map(|(_, record)| record.clone()).collect(), chunk, other % 3 == 0)
             })
             .collect();
-        let mut spec = spec(pattern);
+        let compiled = |patterns: Vec<&str>| {
+            patterns.iter().map(|pattern| Expression::new(pattern, true, false).unwrap()).collect()
+        };
+        let chain = Chain::new(compiled(must), compiled(must_not));
+        let mut spec = QuerySpec { chain, ..spec("") };
         if !records.is_empty() {
             let (low, high) =
                 (records[low.index(records.len())].0, records[high.index(records.len())].0);

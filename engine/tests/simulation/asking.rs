@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use engine::chunk::Part;
 use engine::node::pinning::{Memories, Pinned};
 use engine::search::{
-    Expression, Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped,
+    Chain, Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped,
 };
 use engine::storage::sim::Random;
 use engine::topic::Topic;
@@ -26,7 +26,7 @@ pub(crate) fn everything() -> QuerySpec {
         from: Ulid::MIN,
         to: Ulid::MAX,
         after: None,
-        expression: Expression::all(),
+        chain: Chain::default(),
         topics: Vec::new(),
         order: Order::Asc,
         limit: None,

@@ -473,7 +473,7 @@ mod tests {
     use super::*;
     use engine::ingest::log::ShardLogOptions;
     use engine::ingest::topics::{TopicChoice, TopicSet};
-    use engine::search::Expression;
+    use engine::search::Chain;
     use engine::topic::Topic;
     use std::task::{Context, Poll, Waker};
 
@@ -493,7 +493,7 @@ mod tests {
             std::thread::yield_now();
         };
         let start = Instant::now();
-        let wanted = Wanted { expression: Expression::all(), topics: Vec::new() };
+        let wanted = Wanted { chain: Chain::default(), topics: Vec::new() };
         let (subscription, mut boundary) = hub.subscribe(wanted, StreamFormat::Text);
         while boundary.try_recv().is_err() {
             assert!(start.elapsed() < Duration::from_secs(60), "no boundary");

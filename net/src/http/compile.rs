@@ -1,4 +1,4 @@
-//! Compiles the expression of a request.
+//! Compiles the expressions of a request.
 //!
 //! Invariants: what it may hold is taken before it is compiled, and kept until then, also when the client has
 //! gone meanwhile; what is not needed afterwards is given back. A few are compiled at a time. Most expressions are small
@@ -6,35 +6,41 @@
 //! holds something compiled. What takes long is not done on this thread.
 
 use engine::limits::{EXPRESSION_COMPILED_BYTES_MAX, EXPRESSION_TRIES_BYTES};
-use engine::search::{Expression, ExpressionError};
+use engine::search::{Chain, ChainError, ChainText, Side};
 
 use tokio::time::Instant;
 
 use super::answer::Refusal;
 use super::ledger::Ledger;
 use super::query::stopping;
-use super::query_request::ExpressionSource;
+use super::query_request::refused;
 use crate::budget::Taken;
 
 /// How large it may become, and what that may cost, bytes: try by try.
-pub(super) fn tries(source: &ExpressionSource) -> impl Iterator<Item = (usize, u64)> + use<> {
-    let (is_costly, len) = (source.is_costly(), source.q.len());
+pub(super) fn tries(source: &ChainText) -> impl Iterator<Item = (usize, u64)> {
+    let is_costly = source.is_costly();
     let tries =
         if is_costly { &EXPRESSION_TRIES_BYTES[..] } else { &[EXPRESSION_COMPILED_BYTES_MAX] };
     tries.iter().map(move |&size| {
         // Of a literal there are two copies.
-        let cost = if is_costly { Expression::cost_bytes_max(len, size) } else { 2 * len };
+        let cost = if is_costly { source.cost_bytes_max(size) } else { 2 * source.len_bytes() };
         (size, cost as u64)
     })
+}
+
+/// What one is told whose expressions were too large at the last try, too.
+pub(super) fn too_large(source: &ChainText) -> Refusal {
+    let side = if source.all().is_empty() { Side::None } else { Side::All };
+    refused(&ChainError::TooLarge { side }, source.is_regex()).into()
 }
 
 /// Compiles with what was taken for it, when its turn comes before `until`. `None`: a larger size has to be tried.
 pub(super) async fn compile(
     (ledger, until): (&Ledger, Option<Instant>),
-    source: &ExpressionSource,
+    source: &ChainText,
     size_max: usize,
     held: Option<Taken>,
-) -> (Option<Taken>, Result<Option<Expression>, Refusal>) {
+) -> (Option<Taken>, Result<Option<Chain>, Refusal>) {
     let (held, compiled) = if source.is_costly() {
         let Ok(place) = ledger.compiling.take(1, until).await else {
             return (held, Err(ledger.compiling.refusal()));
@@ -53,9 +59,9 @@ pub(super) async fn compile(
         (held, source.compile(size_max))
     };
     let compiled = match compiled {
-        Err(ExpressionError::TooLarge) if size_max < EXPRESSION_COMPILED_BYTES_MAX => Ok(None),
-        Err(error) => Err(source.refused(&error).into()),
-        Ok(expression) => Ok(Some(expression)),
+        Err(error) if error.is_too_large() && size_max < EXPRESSION_COMPILED_BYTES_MAX => Ok(None),
+        Err(error) => Err(refused(&error, source.is_regex()).into()),
+        Ok(chain) => Ok(Some(chain)),
     };
     (held, compiled)
 }
@@ -70,8 +76,8 @@ mod tests {
         Ledger::new(&HttpOptions::default(), 1 << 20, &NodeMetrics::new(1))
     }
 
-    fn source(q: &str, regex: bool) -> ExpressionSource {
-        ExpressionSource { q: q.to_owned(), regex, ignore_case: false }
+    fn source(q: &str, regex: bool) -> ChainText {
+        ChainText::new((vec![q.to_owned()], Vec::new()), regex, false).unwrap()
     }
 
     #[test]
@@ -107,16 +113,16 @@ mod tests {
         assert_eq!(tries(&source("abc", false)).collect::<Vec<_>>(), [(10 << 20, 6)]);
         for q in ["a|b", r"\w+@\w+", r"\pL{20}", r"\pL{60}", r"\pL{150}", r"(?i)\w{60}x"] {
             let source = source(q, true);
-            let mut expression = None;
+            let mut chain = None;
             let mut costs = Vec::new();
             for (size_max, cost) in tries(&source) {
                 costs.push(cost);
-                expression = compile((&ledger(), None), &source, size_max, None).await.1.unwrap();
-                if expression.is_some() {
+                chain = compile((&ledger(), None), &source, size_max, None).await.1.unwrap();
+                if chain.is_some() {
                     break;
                 }
             }
-            let bytes = expression.expect("it compiles").memory_bytes() as u64;
+            let bytes = chain.expect("it compiles").memory_bytes() as u64;
             assert!(bytes <= costs[costs.len() - 1], "{q}: {bytes} of {costs:?}");
             assert!(costs.is_sorted() && costs[0] < 2 << 20, "{q}: {costs:?}");
         }

@@ -18,6 +18,7 @@ mod body_decoder;
 mod body_hold;
 mod client_stream;
 mod compile;
+mod described;
 mod drain;
 mod gzip;
 mod head_bytes;

@@ -17,8 +17,7 @@ use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::search::format::rfc3339;
 use engine::search::window::Now;
-use engine::search::{Expression, ExpressionError, Format, Head, Plan, QuerySpec, Stats};
-use engine::ulid::Ulid;
+use engine::search::{Chain, ChainText, Format, Head, Plan, QuerySpec, Stats};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
@@ -28,17 +27,16 @@ use super::App;
 use super::alive::{Alive, Awaited};
 use super::answer::Refusal;
 use super::client_stream::Flushes;
-use super::compile::{compile, tries};
+use super::compile::{compile, too_large, tries};
+use super::described::Described;
 use super::drain::ClientAddress;
 use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
-use super::query_request::{ExpressionSource, QueryRequest};
+use super::query_request::{QueryRequest, leading_parameter};
 use crate::backend::{End, View};
 use crate::budget::{NoRoom, Taken};
-use crate::limits::{
-    HTTP_ECHO_BYTES_MAX, QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL,
-};
+use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
 use crate::wall_clock::now_ms;
 
 /// A request whose query is compiled, pinned and planned.
@@ -181,9 +179,9 @@ async fn prepare(
     client: ClientAddress,
 ) -> Result<Prepared, Refusal> {
     let mut watch = admit(app, kind, client).await?;
-    let expression = compiled(app, &request.source, &mut watch.turn).await?;
+    let chain = compiled(app, &request.source, &mut watch.turn).await?;
     let view = app.backend.pin().await;
-    let spec = request.spec(expression);
+    let spec = request.spec(chain);
     let plan = view.plan(&spec);
     let prepared = Prepared { request, spec, view, plan, watch };
     if prepared.request.deny_partial && !prepared.plan.complete {
@@ -192,12 +190,9 @@ async fn prepare(
     Ok(prepared)
 }
 
-/// The expression, and its memory in the turn of its query.
-async fn compiled(
-    app: &App,
-    source: &ExpressionSource,
-    turn: &mut QueryTurn,
-) -> Result<Expression, Refusal> {
+/// The expressions, and their memory in the turn of their query.
+async fn compiled(app: &App, source: &ChainText, turn: &mut QueryTurn) -> Result<Chain, Refusal> {
+    let name = leading_parameter(source);
     let until = patience(app).map(Into::into);
     let own = QUERY_BYTES_MAX as u64;
     let there_is = app.ledger.query_memory.limit().max(own);
@@ -205,23 +200,23 @@ async fn compiled(
         // Where there is less than it may cost, it is compiled when nobody else holds any.
         let all = (own + cost).min(there_is);
         turn.hold(&app.ledger, all, until).await.map_err(|why| {
-            let words = format!("q: the expression, compiled, may hold {cost} bytes");
+            let words = format!("{name}: the expression, compiled, may hold {cost} bytes");
             no_memory(app, &words, why, StatusCode::BAD_REQUEST)
         })?;
         let (memory, compiled) = compile((&app.ledger, until), source, size_max, turn.lend()).await;
-        let Some(expression) = compiled? else {
+        let Some(chain) = compiled? else {
             turn.give_back(memory, own);
             continue;
         };
-        let bytes = expression.memory_bytes() as u64;
+        let bytes = chain.memory_bytes() as u64;
         if own + bytes > all && all == there_is {
-            let words = format!("q: the expression compiles to {bytes} bytes");
+            let words = format!("{name}: the expression compiles to {bytes} bytes");
             return Err(no_memory(app, &words, NoRoom::TooMuch, StatusCode::BAD_REQUEST));
         }
         turn.give_back(memory, own + bytes);
-        return Ok(expression);
+        return Ok(chain);
     }
-    Err(source.refused(&ExpressionError::TooLarge).into())
+    Err(too_large(source))
 }
 
 async fn records(
@@ -233,7 +228,7 @@ async fn records(
     let format = format(headers);
     let mut response = Response::new(Body::empty());
     let deny_partial = prepared.request.deny_partial;
-    let told = Described::of(&prepared);
+    let told = Described::of(&prepared.request, &prepared.plan);
     let planned = known_head(&prepared);
     let Prepared { spec, view, watch, .. } = prepared;
     let mut reader = view.records(spec, format);
@@ -311,7 +306,7 @@ async fn stats(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Refusal> {
     let deny_partial = prepared.request.deny_partial;
-    let told = Described::of(&prepared);
+    let told = Described::of(&prepared.request, &prepared.plan);
     let planned = known_head(&prepared);
     let Prepared { spec, view, watch, .. } = prepared;
     let start = watch.start;
@@ -412,91 +407,7 @@ fn known_head(prepared: &Prepared) -> Head {
 }
 
 fn describe(headers: &mut HeaderMap, prepared: &Prepared, head: Head) {
-    Described::of(prepared).write(headers, head, prepared.watch.start);
-}
-
-/// What the `X-Oklog-…` headers say of a request.
-struct Described {
-    from: String,
-    to: String,
-    q: String,
-    regex: bool,
-    segments: u64,
-    data_set_bytes_max: u64,
-}
-
-impl Described {
-    fn of(prepared: &Prepared) -> Self {
-        let window = prepared.request.window;
-        Self {
-            from: edge(window.from, Ulid::first_of_ms(window.from.ms())),
-            to: edge(window.to, Ulid::last_of_ms(window.to.ms())),
-            q: visible(&prepared.request.source.q),
-            regex: prepared.request.source.regex,
-            segments: prepared.plan.segments,
-            data_set_bytes_max: prepared.plan.data_set_bytes_max,
-        }
-    }
-
-    fn write(&self, headers: &mut HeaderMap, head: Head, start: Instant) {
-        let duration = format!("{:.6}s", start.elapsed().as_secs_f64());
-        for (name, value) in [
-            ("x-oklog-from", self.from.clone()),
-            ("x-oklog-to", self.to.clone()),
-            ("x-oklog-q", self.q.clone()),
-            ("x-oklog-regex", self.regex.to_string()),
-            ("x-oklog-nodes-queried", "1".to_owned()),
-            ("x-oklog-segments-queried", self.segments.to_string()),
-            ("x-oklog-max-data-set-size", self.data_set_bytes_max.to_string()),
-            ("x-oklog-error-count", head.missing_count.to_string()),
-            ("x-oklog-complete", head.complete.to_string()),
-            ("x-oklog-duration", duration),
-        ] {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(name, value);
-            }
-        }
-    }
-}
-
-/// An end of the range as `from` and `to` would take it: its time where it is a whole
-/// millisecond that can be written as one, else its ULID.
-fn edge(id: Ulid, of_ms: Ulid) -> String {
-    let has_text = jiff::Timestamp::MAX.as_millisecond().cast_unsigned();
-    if id == of_ms && id.ms() <= has_text { rfc3339(id.ms()) } else { id.to_string() }
-}
-
-/// The expression as a header can carry it, or as many whole characters of its beginning as may stand in
-/// one: bytes that are not visible ASCII become `%XX`, and so do `%` and a space at either end.
-fn visible(q: &str) -> String {
-    let mut out = String::with_capacity(q.len().min(HTTP_ECHO_BYTES_MAX));
-    for character in q.chars() {
-        let is_plain = matches!(character, '!'..='~') && character != '%';
-        let is_inside = character == ' ' && !out.is_empty();
-        let len = if is_plain || is_inside { 1 } else { 3 * character.len_utf8() };
-        // A space that becomes the last one takes two more.
-        if out.len() + len > HTTP_ECHO_BYTES_MAX - 2 {
-            break;
-        }
-        if len == 1 {
-            out.push(character);
-        } else {
-            percent_encode(&mut out, character);
-        }
-    }
-    if out.ends_with(' ') {
-        out.pop();
-        percent_encode(&mut out, ' ');
-    }
-    out
-}
-
-fn percent_encode(out: &mut String, character: char) {
-    use std::fmt::Write as _;
-    for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "%{byte:02X}");
-    }
+    Described::of(&prepared.request, &prepared.plan).write(headers, head, prepared.watch.start);
 }
 
 fn format(headers: &HeaderMap) -> Format {
@@ -534,41 +445,5 @@ impl App {
     pub(super) fn now(&self) -> Now {
         let clock_ms = now_ms();
         Now { clock_ms, newest_ms: clock_ms.max(self.backend.newest_ms()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read_back(shown: &str) -> String {
-        let mut parts = shown.split('%');
-        let mut bytes = parts.next().unwrap().as_bytes().to_vec();
-        for part in parts {
-            bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
-            bytes.extend_from_slice(&part.as_bytes()[2..]);
-        }
-        String::from_utf8(bytes).unwrap()
-    }
-
-    #[test]
-    fn an_expression_in_a_head_is_bounded_and_can_be_read_back() {
-        for (q, expected) in [
-            ("", ""),
-            ("GET /x?y=1", "GET /x?y=1"),
-            ("100%", "100%25"),
-            ("%41", "%2541"),
-            (" a b  ", "%20a b %20"),
-            (" ", "%20"),
-            ("\tä\u{7f}", "%09%C3%A4%7F"),
-        ] {
-            assert_eq!((visible(q).as_str(), read_back(expected).as_str()), (expected, q));
-        }
-        for long in ["x", "é", "a é", "€", " ", "😀", "%"] {
-            let shown = visible(&long.repeat(32 << 10));
-            assert!((HTTP_ECHO_BYTES_MAX - 16..=HTTP_ECHO_BYTES_MAX).contains(&shown.len()));
-            assert_eq!(shown.trim(), shown);
-            assert!(long.repeat(32 << 10).starts_with(&read_back(&shown)), "{long:?}");
-        }
     }
 }

@@ -1,11 +1,11 @@
 //! From the parameters of `/query` and its relatives to a query.
 //!
 //! Invariants: everything that can be refused is refused here, with the parameter's name; `now`
-//! is a value. The expression is compiled by the caller, off this thread.
+//! is a value. Expressions are compiled by the caller, off this thread.
 
 use engine::limits::HISTOGRAM_BUCKETS_MAX;
 use engine::search::window::{Now, Window, parse_duration_ms};
-use engine::search::{Expression, ExpressionError, Order, QuerySpec};
+use engine::search::{Chain, ChainError, ChainText, ExpressionError, Order, QuerySpec, Side};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
@@ -27,40 +27,35 @@ const HISTOGRAM: Known = Known {
 const STREAM: Known =
     Known { single: &["q", "regex", "i", "window", "after"], repeated: &["topic"] };
 
-/// What an expression is made of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ExpressionSource {
-    pub(super) q: String,
-    pub(super) regex: bool,
-    pub(super) ignore_case: bool,
-}
-
-impl ExpressionSource {
-    /// Whether compiling it can take longer than a socket should wait.
-    pub(super) fn is_costly(&self) -> bool {
-        !self.q.is_empty() && (self.regex || self.ignore_case)
-    }
-
-    /// Compiles it, if it becomes no larger than that (bytes).
-    pub(super) fn compile(&self, bytes_max: usize) -> Result<Expression, ExpressionError> {
-        Expression::within(&self.q, self.regex, self.ignore_case, bytes_max)
-    }
-
-    /// What one is told whose expression does not compile.
-    pub(super) fn refused(&self, error: &ExpressionError) -> BadParameter {
-        let hint = match error {
-            ExpressionError::Syntax(_) if !self.regex => " (read literally)",
-            _ => "",
-        };
-        BadParameter(format!("q: {error}{hint}"))
+/// The parameter that an expression was given with.
+pub(super) const fn parameter(side: Side) -> &'static str {
+    match side {
+        Side::All => "q",
+        Side::None => "x",
     }
 }
 
-/// A request that was read and whose expression is not compiled yet.
+/// The parameter of the first of these.
+pub(super) fn leading_parameter(source: &ChainText) -> &'static str {
+    parameter(if source.all().is_empty() { Side::None } else { Side::All })
+}
+
+/// What one is told whose expressions cannot be had.
+pub(super) fn refused(error: &ChainError, are_regular: bool) -> BadParameter {
+    let hint = match error {
+        ChainError::Expression { error: ExpressionError::Syntax(_), .. } if !are_regular => {
+            " (read literally)"
+        }
+        _ => "",
+    };
+    BadParameter(format!("{}: {error}{hint}", parameter(error.side())))
+}
+
+/// A request that was read and whose expressions are not compiled yet.
 #[derive(Debug, Clone)]
 pub(super) struct QueryRequest {
     pub(super) window: Window,
-    pub(super) source: ExpressionSource,
+    pub(super) source: ChainText,
     pub(super) topics: Vec<Topic>,
     pub(super) order: Order,
     pub(super) limit: Option<u64>,
@@ -106,11 +101,10 @@ impl QueryRequest {
     fn read(parameters: &Parameters, now: Now) -> Result<Self, BadParameter> {
         let window = Window::parse(parameters.get("from"), parameters.get("to"), now)
             .map_err(|error| BadParameter(error.to_string()))?;
-        let source = ExpressionSource {
-            q: parameters.get("q").unwrap_or_default().to_owned(),
-            regex: parameters.switch("regex")?,
-            ignore_case: parameters.switch("i")?,
-        };
+        let regex = parameters.switch("regex")?;
+        let texts = |name| parameters.all(name).map(str::to_owned).collect();
+        let source = ChainText::new((texts("q"), Vec::new()), regex, parameters.switch("i")?)
+            .map_err(|error| refused(&error, regex))?;
         let order = match parameters.word("order", &["asc", "desc"])? {
             "desc" => Order::Desc,
             _ => Order::Asc,
@@ -128,13 +122,13 @@ impl QueryRequest {
         })
     }
 
-    /// The query, once its expression is compiled.
-    pub(super) fn spec(&self, expression: Expression) -> QuerySpec {
+    /// The query, once its expressions are compiled.
+    pub(super) fn spec(&self, chain: Chain) -> QuerySpec {
         QuerySpec {
             from: self.window.from,
             to: self.window.to,
             after: self.after,
-            expression,
+            chain,
             topics: self.topics.clone(),
             order: self.order,
             limit: self.limit,
@@ -218,8 +212,8 @@ mod tests {
                         proptest::prop_assert!(request.window.from <= request.window.to);
                         proptest::prop_assert!(request.topics.len() <= QUERY_TOPICS_MAX);
                         proptest::prop_assert!((1..=HISTOGRAM_BUCKETS_MAX).contains(&request.buckets));
-                        if let Ok(expression) = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX) {
-                            let spec = request.spec(expression);
+                        if let Ok(chain) = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX) {
+                            let spec = request.spec(chain);
                             proptest::prop_assert_eq!(spec.limit, request.limit);
                         }
                     }
@@ -239,8 +233,8 @@ mod tests {
         let request = QueryRequest::parse(Some(&query), NOW_MS.into()).unwrap();
         assert_eq!(request.window.from, Ulid::first_of_ms(NOW_MS - 7_200_000));
         assert_eq!(request.window.to, Ulid::last_of_ms(NOW_MS));
-        let source = ExpressionSource { q: "a|b".to_owned(), regex: true, ignore_case: true };
-        assert_eq!(request.source, source);
+        let source = ChainText::new((vec!["a|b".to_owned()], Vec::new()), true, true);
+        assert_eq!(request.source, source.unwrap());
         assert_eq!(request.topics.iter().map(Topic::as_str).collect::<Vec<_>>(), ["x", "y"]);
         assert_eq!((request.limit, request.order), (Some(7), Order::Desc));
         assert_eq!(request.after, Some(after));
@@ -286,6 +280,6 @@ mod tests {
         assert!(QueryRequest::parse(Some("buckets=1"), NOW_MS.into()).is_err());
         let request = QueryRequest::parse(Some("q=(&regex"), NOW_MS.into()).unwrap();
         let error = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap_err();
-        assert!(request.source.refused(&error).0.starts_with("q: "));
+        assert!(refused(&error, true).0.starts_with("q: "));
     }
 }

@@ -76,6 +76,20 @@ impl Required {
         Analysis::of_hir(hir).required
     }
 
+    /// All of these, in their order; where that would be too large those are left out that are large
+    /// themselves.
+    pub(super) fn all_of(parts: &[&Self]) -> Self {
+        let mut by_size: Vec<usize> = (0..parts.len()).collect();
+        by_size.sort_by_key(|&at| parts[at].literals());
+        let mut literals = 0;
+        by_size.retain(|&at| {
+            literals += parts[at].literals();
+            literals <= REQUIRED_LITERALS_MAX
+        });
+        by_size.sort_unstable();
+        by_size.into_iter().fold(Self::Anything, |all, at| all.and(parts[at].clone()))
+    }
+
     /// Both; the second is left out when the two together would be too large.
     fn and(self, other: Self) -> Self {
         match (self, other) {

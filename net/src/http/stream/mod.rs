@@ -12,7 +12,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use engine::follow::{StreamFormat, Wanted};
-use engine::search::{Expression, ExpressionError};
+use engine::search::{Chain, ChainText};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Response, Uri};
@@ -23,10 +23,10 @@ use super::App;
 use super::alive::Alive;
 use super::answer::Refusal;
 use super::client_stream::Flushes;
-use super::compile::{compile, tries};
+use super::compile::{compile, too_large, tries};
 use super::drain::ClientAddress;
 use super::query::{patience, stopping};
-use super::query_request::{ExpressionSource, QueryRequest};
+use super::query_request::QueryRequest;
 use crate::backend::Following;
 use crate::budget::Taken;
 use crate::limits::FOLLOW_KEEP_ALIVE;
@@ -54,8 +54,8 @@ async fn follow(
     let format = format(headers);
     let place = app.ledger.lasting(client.0)?;
     let permit = app.ledger.followers.try_take(1)?;
-    let (expression, memory) = compiled(app, &request.source).await?;
-    let wanted = Wanted { expression, topics: request.topics };
+    let (chain, memory) = compiled(app, &request.source).await?;
+    let wanted = Wanted { chain, topics: request.topics };
     let Following { live, boundary_ms } = app.backend.follow(wanted.clone(), format);
     let boundary_ms = boundary_ms.await.ok_or_else(stopping)?;
     let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
@@ -100,8 +100,8 @@ async fn follow(
     Ok(response)
 }
 
-/// The expression and its memory.
-async fn compiled(app: &App, source: &ExpressionSource) -> Result<(Expression, Taken), Refusal> {
+/// The expressions and their memory.
+async fn compiled(app: &App, source: &ChainText) -> Result<(Chain, Taken), Refusal> {
     let until = patience(app).map(Into::into);
     let entry = &app.ledger.follower_expressions;
     for (size_max, cost) in tries(source) {
@@ -109,12 +109,12 @@ async fn compiled(app: &App, source: &ExpressionSource) -> Result<(Expression, T
         let memory = entry.take(cost, until).await.map_err(|_| entry.refusal())?;
         let (memory, compiled) =
             compile((&app.ledger, until), source, size_max, Some(memory)).await;
-        if let (Some(expression), Some(mut memory)) = (compiled?, memory) {
-            memory.shrink_to(expression.memory_bytes() as u64);
-            return Ok((expression, memory));
+        if let (Some(chain), Some(mut memory)) = (compiled?, memory) {
+            memory.shrink_to(chain.memory_bytes() as u64);
+            return Ok((chain, memory));
         }
     }
-    Err(source.refused(&ExpressionError::TooLarge).into())
+    Err(too_large(source))
 }
 
 fn format(headers: &HeaderMap) -> StreamFormat {

@@ -160,7 +160,7 @@ fn spec(wanted: &Wanted, after: Ulid, boundary_ms: u64) -> QuerySpec {
         from: Ulid::MIN,
         to: Ulid::last_of_ms(boundary_ms - 1),
         after: Some(after),
-        expression: wanted.expression.clone(),
+        chain: wanted.chain.clone(),
         topics: wanted.topics.clone(),
         order: Order::Asc,
         limit: None,
