@@ -30,6 +30,7 @@ use crate::testsvc::TestServiceConfig;
 const ABOUT: &str = "A coordination-free log system: grep for a fleet.";
 const HELP_ALL: &str = "help-all";
 const ADDRESSES: &str = "ADDR";
+const EXPRESSION: &str = "EXPR";
 const SHELL: &str = "SHELL";
 
 /// What to do.
@@ -102,6 +103,8 @@ struct CommandRow {
 #[derive(Clone, Copy)]
 enum Operand {
     None,
+    /// One more expression, or none.
+    Expression,
     /// One data directory.
     Path,
     /// One address or more.
@@ -118,6 +121,7 @@ impl CommandRow {
         let flags = if self.flags.is_empty() { "" } else { " [OPTIONS]" };
         let operand = match self.operand {
             Operand::None => "",
+            Operand::Expression => " [EXPR]",
             Operand::Path => " <PATH>",
             Operand::Addresses => " <ADDR>...",
             Operand::Paths => " <PATH>...",
@@ -156,13 +160,13 @@ const COMMANDS: [CommandRow; 13] = [
         name: "query",
         about: "Print matching records",
         flags: QUERY,
-        operand: Operand::None,
+        operand: Operand::Expression,
     },
     CommandRow {
         name: "stream",
         about: "Print records as they come",
         flags: STREAM,
-        operand: Operand::None,
+        operand: Operand::Expression,
     },
     CommandRow {
         name: "testsvc",
@@ -253,7 +257,12 @@ pub(crate) fn parse(
     let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
     let row =
         COMMANDS.iter().find(|row| row.name == name).ok_or_else(|| usage("unknown command"))?;
-    let (command_name, given) = (row.name, given(row.flags, matches));
+    let (command_name, mut given) = (row.name, given(row.flags, matches));
+    if matches!(row.operand, Operand::Expression)
+        && let Some(text) = matches.get_one::<String>(EXPRESSION)
+    {
+        given.entry("q").or_default().push(text.clone());
+    }
     let settings =
         Settings::resolve(row.flags, &Sources { command: command_name, given, environment })?;
     Ok((command(row, matches, &settings)?, settings.warnings))
@@ -333,6 +342,7 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
         sub =
             match row.operand {
                 Operand::None => sub,
+                Operand::Expression => sub.arg(Arg::new(EXPRESSION).help("The same as -q EXPR")),
                 Operand::Path => sub.arg(
                     Arg::new("PATH")
                         .required(true)
@@ -421,9 +431,35 @@ mod tests {
         ];
         for (line, (from, to, q, regex)) in cases {
             let Command::Query(query) = run(line).unwrap() else { panic!("{line:?}") };
-            let read = (query.from.as_str(), query.to.as_deref(), query.q.as_str(), query.regex);
+            assert_eq!(query.q.len(), 1);
+            let read = (query.from.as_str(), query.to.as_deref(), query.q[0].as_str(), query.regex);
             assert_eq!(read, (*from, *to, *q, *regex));
         }
+    }
+
+    #[test]
+    fn an_expression_beside_the_flags_is_one_more_that_has_to_match() {
+        let environment = [("OKLOGD_Q".to_owned(), "of,old".to_owned())];
+        for (line, q, x) in [
+            (&["query"][..], &["of,old"][..], &[][..]),
+            (&["query", "a b"], &["a b"], &[]),
+            (&["query", "a", "-regex", "-q", "b,c", "-x", "d", "-qe"], &["b,c", "e", "a"], &["d"]),
+            (&["query", "-x=d", "-x", "", "--", "-a"], &["-a"], &["d", ""]),
+        ] {
+            let line: Vec<_> = line.iter().map(|&s| s.to_owned()).collect();
+            let Ok((Command::Query(query), _)) = parse(&line, &environment) else {
+                panic!("{line:?}")
+            };
+            assert_eq!(
+                (&query.q[..], &query.x[..]),
+                (&strings(q)[..], &strings(x)[..]),
+                "{line:?}"
+            );
+        }
+    }
+
+    fn strings(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
     }
 
     #[test]
@@ -446,8 +482,8 @@ mod tests {
             (&["query", "--order", "up"], "asc, desc"),
             (&["query", "--topic", "a b"], "--topic"),
             (&["query", "--limit", "-1"], "--limit"),
-            (&["query", "-q", "a", "-q", "b"], "--q"),
-            (&["stream", "-qa", "--q=b"], "--q"),
+            (&["query", "a", "b"], "'b'"),
+            (&["stream", "-x"], "--x"),
             (&["query", "--store", "a", "-store", "b"], "--store"),
             (&["forward", "--topic", "a", "--topic", "b", "x"], "--topic"),
             (&["completions"], "SHELL"),

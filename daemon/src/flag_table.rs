@@ -35,6 +35,11 @@ const fn all_count(flag: Flag) -> Flag {
     Flag { several: Several::AllCount, ..flag }
 }
 
+/// The same, of which a variable holds one.
+const fn each_counts(flag: Flag) -> Flag {
+    Flag { several: Several::EachCounts, ..flag }
+}
+
 const fn short(letter: char, flag: Flag) -> Flag {
     Flag { short: Some(letter), ..flag }
 }
@@ -285,6 +290,26 @@ pub(crate) const NODE: &[Flag] = &[
     ),
 ];
 
+/// What records have to contain.
+const REQUIRED: Flag = short(
+    'q',
+    each_counts(optional(
+        "q",
+        Kind::Text("EXPR"),
+        "Print records that contain this; repeatable, then all of them (default: every record)",
+    )),
+);
+/// What they may not.
+const EXCLUDED: Flag = short(
+    'x',
+    each_counts(optional(
+        "x",
+        Kind::Text("EXPR"),
+        "Leave records out that contain this; repeatable, then any of them (default: none)",
+    )),
+);
+const REGEX: Flag = common("regex", Kind::Bool, "false", "-q and -x are regular expressions");
+
 /// Flags of `query`.
 pub(crate) const QUERY: &[Flag] = &[
     once(common("store", Kind::Address, "localhost:7650", "Ask this node")),
@@ -294,16 +319,9 @@ pub(crate) const QUERY: &[Flag] = &[
         Kind::Text("TIME"),
         "RFC 3339, ULID, now, or a duration ago; inclusive (default: no bound)",
     ),
-    short(
-        'q',
-        once(common(
-            "q",
-            Kind::Text("EXPR"),
-            "",
-            "Print records that contain this; all records without it",
-        )),
-    ),
-    common("regex", Kind::Bool, "false", "-q is a regular expression"),
+    REQUIRED,
+    EXCLUDED,
+    REGEX,
     short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
     Flag {
         several: Several::AllCount,
@@ -338,16 +356,9 @@ pub(crate) const QUERY: &[Flag] = &[
 /// Flags of `stream`.
 pub(crate) const STREAM: &[Flag] = &[
     once(common("store", Kind::Address, "localhost:7650", "Follow this node")),
-    short(
-        'q',
-        once(common(
-            "q",
-            Kind::Text("EXPR"),
-            "",
-            "Print records that contain this; all records without it",
-        )),
-    ),
-    common("regex", Kind::Bool, "false", "-q is a regular expression"),
+    REQUIRED,
+    EXCLUDED,
+    REGEX,
     short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
     Flag {
         several: Several::AllCount,

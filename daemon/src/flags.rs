@@ -41,8 +41,10 @@ pub(crate) enum Kind {
 pub(crate) enum Several {
     /// The last one holds: a setting that a script gives can be replaced behind it.
     LastHolds,
-    /// All of them count.
+    /// All of them count; a variable holds a list.
     AllCount,
+    /// All of them count; a variable holds one, for a comma may be part of it.
+    EachCounts,
     /// A usage error, unless they are equal: who gives two means both, and one would be ignored.
     Refused,
 }

@@ -253,7 +253,7 @@ fn read_value(flag: &Flag, origin: &Origin, text: &str) -> Result<Value, Setting
     flag.kind.read(text).map_err(refused)
 }
 
-/// A variable that stands for a repeatable flag holds a list.
+/// A variable that stands for a repeatable flag holds a list, unless its values may hold commas.
 fn split_list(flag: &Flag, text: &str) -> Vec<String> {
     if flag.several == Several::AllCount {
         text.split(',').map(|part| part.trim().to_owned()).collect()
@@ -281,7 +281,9 @@ fn read_file(path: &Path, flags: &[Flag], command: &str) -> Result<FileValues, S
             return Err(unknown(nearest(&key, is_table, command)));
         };
         let texts = match value {
-            toml::Value::Array(items) if flag.several == Several::AllCount => {
+            toml::Value::Array(items)
+                if matches!(flag.several, Several::AllCount | Several::EachCounts) =>
+            {
                 items.iter().map(as_text).collect()
             }
             // What this command takes no notice of is checked by the one that does.
@@ -488,17 +490,23 @@ mod tests {
         assert!(resolve(NODE, &[("config", &list)], &[]).is_ok());
         let settings = resolve(QUERY, &[], &[("OKLOGD_TOPIC", "x, y")]).unwrap();
         assert_eq!(settings.texts("topic"), ["x", "y"]);
+        let settings =
+            resolve(QUERY, &[("q", "a"), ("q", "a,b")], &[("OKLOGD_X", "c, d")]).unwrap();
+        assert_eq!(settings.texts("q"), ["a", "a,b"]);
+        assert_eq!(settings.texts("x"), ["c, d"], "a comma may be looked for");
+        let (_keep, list) = file("q = ['a,b', 'c']");
+        assert_eq!(resolve(QUERY, &[("config", &list)], &[]).unwrap().texts("q"), ["a,b", "c"]);
     }
 
     #[test]
     fn values_that_would_be_ignored_are_refused_and_named() {
-        let (_keep, list) = file("q = ['a', 'b']");
-        let twice = [("q", "a"), ("q", "b")];
+        let (_keep, list) = file("store = ['a', 'b']");
+        let twice = [("store", "a"), ("store", "b")];
         for (given, parts) in [
-            (&twice[..], &["--q", "\"a\", \"b\"", "one value"][..]),
+            (&twice[..], &["--store", "\"a\", \"b\"", "one value"][..]),
             (&[("store", "a"), ("store", "b"), ("store", "a")], &["--store", "3 times"]),
             (&[("config", "x"), ("config", "y")], &["--config", "\"x\", \"y\""]),
-            (&[("config", &list)], &["oklogd.toml", "\"q\"", "not a list"]),
+            (&[("config", &list)], &["oklogd.toml", "\"store\"", "not a list"]),
         ] {
             let error = resolve(QUERY, given, &[]).err().unwrap_or_default();
             for part in parts {
@@ -506,8 +514,12 @@ mod tests {
             }
             assert!(error.lines().count() == 1, "{error}");
         }
-        let same = resolve(QUERY, &[("q", "a"), ("q", "a")], &[("OKLOGD_Q", "c")]).unwrap();
-        assert_eq!(same.text("q"), "a", "said twice is said once");
+        let same = resolve(QUERY, &[("store", "a"), ("store", "a")], &[("OKLOGD_STORE", "c")]);
+        assert_eq!(
+            same.unwrap().address("store").host.as_deref(),
+            Some("a"),
+            "said twice is said once"
+        );
     }
 
     #[test]
@@ -556,9 +568,9 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_one_warning() {
-        let environment = [("OKLOGD_X", "1"), ("OKLOGD_Y", "2"), ("OKLOGD_Q", "z"), ("HOME", "/")];
+        let environment = [("OKLOGD_Y", "1"), ("OKLOGD_Z", "2"), ("OKLOGD_Q", "z"), ("HOME", "/")];
         let settings = resolve(NODE, &[], &environment).unwrap();
         assert_eq!(settings.warnings.len(), 1);
-        assert!(settings.warnings[0].contains("OKLOGD_X, OKLOGD_Y"));
+        assert!(settings.warnings[0].contains("OKLOGD_Y, OKLOGD_Z"));
     }
 }

@@ -101,6 +101,10 @@ pub const EXPRESSION_BYTES_MAX: usize = 32 << 10;
 /// record, and what nobody wants to see is better said in one regular expression.
 pub const CHAIN_EXPRESSIONS_MAX: usize = 32;
 
+/// What an expression takes beside its text and its compiled form, bytes: some hundred, and what its finder
+/// has set up.
+pub const CHAIN_EXPRESSION_BYTES: usize = 1 << 10;
+
 /// What the automaton of an expression may take at least, bytes, where several share
 /// [`EXPRESSION_CACHE_BYTES_MAX`]: with less many expressions could not be searched for by one at all.
 pub const CHAIN_AUTOMATON_BYTES_MIN: usize = 64 << 10;

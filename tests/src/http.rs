@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 pub struct Answer {
     /// Status code.
     pub status: u16,
-    /// Headers and trailers, names in lower case.
+    /// Headers and trailers, names in lower case; of a name that comes again all values, by commas.
     pub headers: HashMap<String, String>,
     /// The body as far as it came.
     pub body: Vec<u8>,
@@ -98,14 +98,16 @@ pub fn read_answer(reader: &mut impl BufRead, method: &str) -> std::io::Result<A
 }
 
 fn read_headers(reader: &mut impl BufRead) -> std::io::Result<HashMap<String, String>> {
-    let mut headers = HashMap::new();
+    let mut headers: HashMap<String, String> = HashMap::new();
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
         let Some((name, value)) = line.trim_end().split_once(':') else { return Ok(headers) };
-        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        let value = value.trim().to_owned();
+        let entry = headers.entry(name.to_ascii_lowercase());
+        entry.and_modify(|all| *all = format!("{all}, {value}")).or_insert(value);
     }
 }
 

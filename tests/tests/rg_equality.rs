@@ -41,25 +41,65 @@ const EXPRESSIONS: &[(&str, bool, bool)] = &[
     ("", false, true),
 ];
 
+/// Expressions that have to match, those that may not, whether they are regexes, whether case counts.
+type Chain = (&'static [&'static str], &'static [&'static str], bool, bool);
+
+const CHAINS: &[Chain] = &[
+    (&["error", "fail"], &[], false, false),
+    (&["a", "error", "z"], &["failed", "x@y"], false, true),
+    (&["\\bfail", "[[:upper:]]{5,}|z$"], &["\\d{1,3}(\\.\\d{1,3}){3}"], true, true),
+    (&["k", "straße"], &["^a", "\\r$"], true, false),
+    (&[], &["error", "1.2.3.4"], false, false),
+    (&[], &["(?R)[a-z]$", "^$"], true, true),
+];
+
+/// What `rg` prints of these lines, or of the others.
+fn rg_prints(
+    rg: &std::path::Path,
+    corpus: &[u8],
+    (expression, is_inverted): (&str, bool),
+    (regex, case): (bool, bool),
+) -> Vec<u8> {
+    let mut command = Command::new(rg);
+    command.args(["--text", "--encoding", "none", "--no-crlf", "--no-config"]);
+    command.args(["--no-filename", "--no-line-number", "--color", "never"]);
+    let flags =
+        [("--fixed-strings", !regex), ("--ignore-case", !case), ("--invert-match", is_inverted)];
+    command.args(flags.iter().filter(|(_, on)| *on).map(|(flag, _)| flag));
+    command.args(["-e", expression, "-"]);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("rg starts");
+    let mut stdin = child.stdin.take().unwrap();
+    let input = corpus.to_vec();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let printed = child.wait_with_output().unwrap().stdout;
+    writer.join().unwrap().expect("rg reads everything");
+    printed
+}
+
+/// A chain finds what is left of a pipe with one `rg` for each of its expressions.
+fn compare_chains(node: &Node, rg: &std::path::Path, corpus: &[u8]) {
+    for (all, none, regex, case) in CHAINS {
+        let all = all.iter().map(|&q| ("q", q, false));
+        let (mut left, mut query) = (corpus.to_vec(), Vec::new());
+        for (name, expression, is_inverted) in all.chain(none.iter().map(|&x| ("x", x, true))) {
+            left = rg_prints(rg, &left, (expression, is_inverted), (*regex, *case));
+            query.push(format!("{name}={}", encode(expression)));
+        }
+        query.extend(regex.then(|| "regex".to_owned()));
+        query.extend((!case).then(|| "i".to_owned()));
+        let query = query.join("&");
+        let found: Vec<Vec<u8>> = node.query(&query).into_iter().map(|(_, r)| r).collect();
+        let expected = split(&left);
+        assert_eq!(found.len(), expected.len(), "{query}");
+        assert!(found == expected, "{query}: other lines");
+    }
+}
+
 fn compare(node: &Node, rg: &std::path::Path, corpus: &[u8]) {
+    compare_chains(node, rg, corpus);
     for &(expression, regex, case) in EXPRESSIONS {
-        let mut command = Command::new(rg);
-        command.args(["--text", "--encoding", "none", "--no-crlf", "--no-config"]);
-        command.args(["--no-filename", "--no-line-number", "--color", "never"]);
-        if !regex {
-            command.arg("--fixed-strings");
-        }
-        if !case {
-            command.arg("--ignore-case");
-        }
-        command.args(["-e", expression, "-"]);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("rg starts");
-        let mut stdin = child.stdin.take().unwrap();
-        let input = corpus.to_vec();
-        let writer = std::thread::spawn(move || stdin.write_all(&input));
-        let expected = split(&child.wait_with_output().unwrap().stdout);
-        writer.join().unwrap().expect("rg reads everything");
+        let expected = split(&rg_prints(rg, corpus, (expression, false), (regex, case)));
         let mut query = format!("q={}", encode(expression));
         if regex {
             query.push_str("&regex");

@@ -6,6 +6,7 @@
 //! by [`TERMINAL_LINE_BYTES_MAX`].
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use engine::search::format::rfc3339;
 use engine::ulid::{ULID_TEXT_LEN, Ulid};
@@ -35,18 +36,34 @@ pub(crate) struct Style {
 /// How records look on a terminal.
 #[derive(Debug)]
 pub(crate) struct Terminal {
-    /// What is coloured; `None` when nothing is searched for.
-    highlight: Option<Regex>,
+    /// What is coloured, each wherever it is.
+    highlights: Vec<Regex>,
 }
 
 impl Terminal {
-    /// For an expression; one that does not compile here colours nothing.
-    pub(crate) fn new(q: &str, is_regex: bool, ignore_case: bool) -> Self {
-        let pattern = if is_regex { q.to_owned() } else { regex::escape(q) };
-        let highlight = (!q.is_empty())
-            .then(|| RegexBuilder::new(&pattern).case_insensitive(ignore_case).build().ok())
-            .flatten();
-        Self { highlight }
+    /// For some expressions; one that does not compile here colours nothing.
+    pub(crate) fn new(q: &[String], is_regex: bool, ignore_case: bool) -> Self {
+        let highlight = |q: &String| {
+            let pattern = if is_regex { q.clone() } else { regex::escape(q) };
+            RegexBuilder::new(&pattern).case_insensitive(ignore_case).build().ok()
+        };
+        Self { highlights: q.iter().filter(|q| !q.is_empty()).filter_map(highlight).collect() }
+    }
+
+    /// What is coloured of a line, in order and without overlap.
+    fn coloured(&self, line: &[u8]) -> Vec<Range<usize>> {
+        let found = self.highlights.iter().flat_map(|highlight| highlight.find_iter(line));
+        let mut found: Vec<_> =
+            found.map(|found| found.range()).filter(|r| !r.is_empty()).collect();
+        found.sort_unstable_by_key(|range| range.start);
+        let mut apart: Vec<Range<usize>> = Vec::new();
+        for range in found {
+            match apart.last_mut() {
+                Some(last) if range.start < last.end => last.end = last.end.max(range.end),
+                _ => apart.push(range),
+            }
+        }
+        apart
     }
 }
 
@@ -157,14 +174,12 @@ impl<'a> Printer<'a> {
     fn show(&mut self) {
         let Some(terminal) = &self.style.terminal else { return };
         let mut done = 0;
-        if let Some(highlight) = &terminal.highlight {
-            for found in highlight.find_iter(&self.line).filter(|found| !found.is_empty()) {
-                escape(&mut self.buffer, &self.line[done..found.start()]);
-                self.buffer.extend_from_slice(MATCH_START);
-                escape(&mut self.buffer, found.as_bytes());
-                self.buffer.extend_from_slice(MATCH_END);
-                done = found.end();
-            }
+        for found in terminal.coloured(&self.line) {
+            escape(&mut self.buffer, &self.line[done..found.start]);
+            self.buffer.extend_from_slice(MATCH_START);
+            done = found.end;
+            escape(&mut self.buffer, &self.line[found]);
+            self.buffer.extend_from_slice(MATCH_END);
         }
         escape(&mut self.buffer, &self.line[done..]);
         self.line.clear();
@@ -260,11 +275,21 @@ mod tests {
 
     #[test]
     fn matches_are_coloured_on_a_terminal() {
-        let highlight = Regex::new("a+").unwrap();
-        let terminal = Some(Terminal { highlight: Some(highlight) });
+        let terminal = Some(Terminal::new(&["a+".to_owned()], true, false));
         let answer = answer(&[b"baa\x1b[2Jc\xFFa".to_vec()]);
         let (out, _) = print(Style { terminal, ..PLAIN }, &[&answer]);
         let expected = "b\x1b[1;31maa\x1b[0m\\x1b[2Jc\\xff\x1b[1;31ma\x1b[0m\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_expression_is_coloured_and_what_two_share_is_coloured_once() {
+        let all = ["ab", "bcd", "", "X", "yz", "y"].map(str::to_owned);
+        let terminal = Some(Terminal::new(&all, false, true));
+        let answer = answer(&[b"abcd x.yzy".to_vec()]);
+        let (out, _) = print(Style { terminal, ..PLAIN }, &[&answer]);
+        let on = |text: &str| format!("\x1b[1;31m{text}\x1b[0m");
+        let expected = format!("{} {}.{}{}\n", on("abcd"), on("x"), on("yz"), on("y"));
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 }

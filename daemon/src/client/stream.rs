@@ -29,7 +29,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct StreamConfig {
     store: Endpoint,
-    q: String,
+    q: Vec<String>,
+    x: Vec<String>,
     regex: bool,
     ignore_case: bool,
     topics: Vec<String>,
@@ -51,7 +52,8 @@ impl StreamConfig {
         }
         Ok(Self {
             store: settings.address("store").or("localhost", crate::config::API_PORT),
-            q: settings.text("q"),
+            q: settings.texts("q"),
+            x: settings.texts("x"),
             regex: settings.bool("regex"),
             ignore_case: settings.bool("ignore-case"),
             topics: settings.texts("topic"),
@@ -71,9 +73,12 @@ impl StreamConfig {
             target.push('&');
             target.push_str(name);
         }
-        let topics = self.topics.iter().map(|topic| ("topic", topic.as_str()));
-        let rest = [("q", self.q.as_str()), ("after", after.unwrap_or_default())];
-        for (name, value) in topics.chain(rest.into_iter().filter(|(_, v)| !v.is_empty())) {
+        let topics = self.topics.iter().map(|topic| ("topic", topic));
+        // An empty one matches every record.
+        let all = self.q.iter().filter(|q| !q.is_empty()).map(|q| ("q", q));
+        let none = self.x.iter().map(|x| ("x", x));
+        let texts = topics.chain(all).chain(none).map(|(name, text)| (name, text.as_str()));
+        for (name, value) in texts.chain(after.map(|after| ("after", after))) {
             target.push('&');
             target.push_str(name);
             target.push('=');
@@ -265,10 +270,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_was_said() {
-        let all = config(&["-q", "a b", "-regex", "-i", "--topic", "x", "--topic=y"]);
+        let all =
+            config(&["-q", "a b", "-regex", "-i", "--topic", "x", "--topic=y", "-x", "c", "d"]);
         assert_eq!(
             all.target(Some("01")),
-            "/stream?window=3s&regex&i&topic=x&topic=y&q=a%20b&after=01"
+            "/stream?window=3s&regex&i&topic=x&topic=y&q=a%20b&q=d&x=c&after=01"
         );
         assert_eq!(config(&["-window", "1m"]).target(None), "/stream?window=1m");
     }

@@ -14,18 +14,18 @@ use crate::limits::{HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX};
 
 /// Parameters of `/query`.
 const QUERY: Known = Known {
-    single: &["from", "to", "q", "regex", "i", "limit", "order", "after", "partial", "stats"],
-    repeated: &["topic"],
+    single: &["from", "to", "regex", "i", "limit", "order", "after", "partial", "stats"],
+    repeated: &["q", "x", "topic"],
 };
 /// Parameters of `/query/histogram`.
 const HISTOGRAM: Known = Known {
-    single: &["from", "to", "q", "regex", "i", "after", "partial", "buckets"],
-    repeated: &["topic"],
+    single: &["from", "to", "regex", "i", "after", "partial", "buckets"],
+    repeated: &["q", "x", "topic"],
 };
 
 /// Parameters of `/stream`.
 const STREAM: Known =
-    Known { single: &["q", "regex", "i", "window", "after"], repeated: &["topic"] };
+    Known { single: &["regex", "i", "window", "after"], repeated: &["q", "x", "topic"] };
 
 /// The parameter that an expression was given with.
 pub(super) const fn parameter(side: Side) -> &'static str {
@@ -103,7 +103,7 @@ impl QueryRequest {
             .map_err(|error| BadParameter(error.to_string()))?;
         let regex = parameters.switch("regex")?;
         let texts = |name| parameters.all(name).map(str::to_owned).collect();
-        let source = ChainText::new((texts("q"), Vec::new()), regex, parameters.switch("i")?)
+        let source = ChainText::new((texts("q"), texts("x")), regex, parameters.switch("i")?)
             .map_err(|error| refused(&error, regex))?;
         let order = match parameters.word("order", &["asc", "desc"])? {
             "desc" => Order::Desc,
@@ -227,13 +227,14 @@ mod tests {
     fn everything_of_a_query_is_read() {
         let after = Ulid::from_parts(NOW_MS, 1, 2);
         let query = format!(
-            "from=2h&to=now&q=a%7Cb&regex&i=1&topic=x&topic=y&limit=7&order=desc&after={after}\
-             &partial=deny&stats=0"
+            "from=2h&to=now&q=a%7Cb&x=d&q=c&regex&i=1&topic=x&topic=y&limit=7&order=desc\
+             &after={after}&partial=deny&stats=0"
         );
         let request = QueryRequest::parse(Some(&query), NOW_MS.into()).unwrap();
         assert_eq!(request.window.from, Ulid::first_of_ms(NOW_MS - 7_200_000));
         assert_eq!(request.window.to, Ulid::last_of_ms(NOW_MS));
-        let source = ChainText::new((vec!["a|b".to_owned()], Vec::new()), true, true);
+        let texts = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        let source = ChainText::new((texts(&["a|b", "c"]), texts(&["d"])), true, true);
         assert_eq!(request.source, source.unwrap());
         assert_eq!(request.topics.iter().map(Topic::as_str).collect::<Vec<_>>(), ["x", "y"]);
         assert_eq!((request.limit, request.order), (Some(7), Order::Desc));
@@ -278,8 +279,16 @@ mod tests {
             assert!(error.starts_with("buckets: "), "{error}");
         }
         assert!(QueryRequest::parse(Some("buckets=1"), NOW_MS.into()).is_err());
-        let request = QueryRequest::parse(Some("q=(&regex"), NOW_MS.into()).unwrap();
-        let error = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap_err();
-        assert!(refused(&error, true).0.starts_with("q: "));
+        for (query, name) in [("q=(&regex", "q"), ("q=a&x=(&q=b&regex", "x"), ("x=%0A", "x")] {
+            let request = QueryRequest::parse(Some(query), NOW_MS.into()).unwrap();
+            let error = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap_err();
+            let words = refused(&error, true).0;
+            assert!(words.starts_with(&format!("{name}: ")) && words.contains("valid"), "{words}");
+        }
+        for (name, times, len) in [("q", 33, 1), ("x", 33, 1), ("q", 1, 40_000), ("x", 3, 12_000)] {
+            let query = vec![format!("{name}={}", "a".repeat(len)); times].join("&");
+            let error = QueryRequest::parse(Some(&query), NOW_MS.into()).unwrap_err().0;
+            assert!(error.starts_with(&format!("{name}: ")) && error.contains("valid"), "{error}");
+        }
     }
 }

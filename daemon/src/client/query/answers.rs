@@ -27,13 +27,18 @@ pub(super) fn verbose(headers: &HeaderMap) -> String {
     let to = Some(header("x-oklog-to")).filter(|to| *to != Ulid::MAX.to_string());
     let kind =
         if header("x-oklog-regex") == "true" { "regular expression" } else { "normal string" };
+    let all = |name: &str| {
+        let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        texts.map(|text| format!("{kind} {text:?}")).collect::<Vec<_>>()
+    };
+    let without = all("x-oklog-x").into_iter().map(|text| format!(" without {text}"));
+    let expressions = all("x-oklog-q").join(" and ") + &without.collect::<String>();
     format!(
-        "Queried from {}\nQueried to {}\nQueried {kind} {:?}\n{} node(s) queried\n\
+        "Queried from {}\nQueried to {}\nQueried {expressions}\n{} node(s) queried\n\
          {} segment(s) queried\n{} B maximum data set size\n{} error(s)\n\
          {} server-reported duration\n",
         header("x-oklog-from"),
         to.unwrap_or("no bound"),
-        header("x-oklog-q"),
         header("x-oklog-nodes-queried"),
         header("x-oklog-segments-queried"),
         header("x-oklog-max-data-set-size"),
@@ -45,6 +50,18 @@ pub(super) fn verbose(headers: &HeaderMap) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_expression_is_told() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-oklog-q", "a".parse().unwrap());
+        assert!(verbose(&headers).contains("Queried normal string \"a\"\n"));
+        headers.append("x-oklog-q", "b".parse().unwrap());
+        headers.append("x-oklog-x", "c".parse().unwrap());
+        let words =
+            "Queried normal string \"a\" and normal string \"b\" without normal string \"c\"\n";
+        assert!(verbose(&headers).contains(words), "{}", verbose(&headers));
+    }
 
     #[test]
     fn what_has_no_bound_is_said_in_words() {

@@ -17,9 +17,9 @@ pub(super) fn target(config: &QueryConfig, range: &Range) -> String {
     if let Some(to) = &range.to {
         parameter("to", to);
     }
-    if !config.q.is_empty() {
-        parameter("q", &config.q);
-    }
+    // An empty one matches every record.
+    config.q.iter().filter(|q| !q.is_empty()).for_each(|q| parameter("q", q));
+    config.x.iter().for_each(|x| parameter("x", x));
     for (name, on) in [
         ("regex", config.regex),
         ("i", config.ignore_case),
@@ -66,6 +66,11 @@ mod tests {
                 "/query?from=2h&to=1h&q=my.%2A%28A%7CB%29&regex=true",
             ),
             (&["-q", "100% a+b&c=ü"], "/query?from=1h&q=100%25%20a%2Bb%26c%3D%C3%BC"),
+            (
+                &["-q", "a,b", "-x", "c", "-q", "", "--q=d", "--x", "e", "f"],
+                "/query?from=1h&q=a%2Cb&q=d&q=f&x=c&x=e",
+            ),
+            (&["-x="], "/query?from=1h&x="),
             (
                 &["-i", "--topic", "x", "--topic", "y", "--limit", "3", "--order", "desc"],
                 "/query?from=1h&i=true&topic=x&topic=y&limit=3&order=desc",

@@ -20,7 +20,7 @@ use super::automata::AutomatonMemory;
 use super::expression::{Expression, ExpressionError, Room};
 use super::required::Required;
 use crate::limits::{
-    CHAIN_AUTOMATON_BYTES_MIN, CHAIN_EXPRESSIONS_MAX, EXPRESSION_BYTES_MAX,
+    CHAIN_AUTOMATON_BYTES_MIN, CHAIN_EXPRESSION_BYTES, CHAIN_EXPRESSIONS_MAX, EXPRESSION_BYTES_MAX,
     EXPRESSION_CACHE_BYTES_MAX, EXPRESSION_COMPILED_BYTES_MAX, EXPRESSION_COMPILED_FACTOR,
     EXPRESSION_PARSED_BYTES,
 };
@@ -193,8 +193,14 @@ impl ChainText {
 
     /// The most that is held of them once they are compiled to so many bytes, bytes.
     pub fn cost_bytes_max(&self, compiled_bytes_max: usize) -> usize {
-        let parsed = self.len_bytes() * EXPRESSION_PARSED_BYTES;
-        parsed + compiled_bytes_max * EXPRESSION_COMPILED_FACTOR
+        let own = (self.all.len() + self.none.len()) * CHAIN_EXPRESSION_BYTES;
+        if self.is_costly() {
+            let parsed = self.len_bytes() * EXPRESSION_PARSED_BYTES;
+            own + parsed + compiled_bytes_max * EXPRESSION_COMPILED_FACTOR
+        } else {
+            // Of a literal there are two copies.
+            own + 2 * self.len_bytes()
+        }
     }
 
     /// Compiles them, if they become no larger than that together (bytes).
@@ -287,6 +293,7 @@ impl Chain {
 
     /// What its compiled forms hold on the heap, bytes; the memory of automata is bounded apart.
     pub fn memory_bytes(&self) -> usize {
-        self.all.iter().chain(&self.none).map(Expression::memory_bytes).sum()
+        let expressions = self.all.iter().chain(&self.none);
+        expressions.map(|expression| CHAIN_EXPRESSION_BYTES + expression.memory_bytes()).sum()
     }
 }
