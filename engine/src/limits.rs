@@ -149,6 +149,17 @@ pub const OUTPUT_CAPACITY_BYTES: usize = OUTPUT_PIECE_BYTES + (8 << 10);
 /// MiB, so that a disk is asked for much at a time.
 pub const READ_AHEAD_CHUNKS: usize = 16;
 
+/// Topics that a histogram by topic shows each on its own: more can neither be told apart by their
+/// colours nor listed beside it.
+pub const SERIES_TOPICS_MAX: usize = 20;
+
+/// Counts that such a histogram may keep at a time, over all topics, 2 MiB: those of 1,000 topics in 250
+/// buckets, and of the topics that are shown in as many buckets as there may be.
+pub const SERIES_CELLS_MAX: usize = 256 << 10;
+
+/// What a topic's row costs beside its counts, in counts.
+pub const SERIES_ROW_CELLS: usize = 16;
+
 /// What is kept of segments that were opened before, bytes, of store and ingest each, so that the next
 /// query need not read and validate their indexes, find their frames and map them again. A store
 /// takes some 100 bytes for a block of half a MiB of text: enough for 160 GiB. Of what does not fit a

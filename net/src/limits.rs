@@ -66,6 +66,11 @@ pub const QUERY_TOPICS_MAX: usize = 256;
 /// Buckets of a histogram that names none.
 pub const HISTOGRAM_BUCKETS_DEFAULT: u64 = 100;
 
+/// What a histogram by topic may hold beyond that of any query, bytes: its counts and, of some thousand
+/// topics, their names and sums, and the text of the answer. Less than the least that all queries may
+/// hold, so that there is room for its expressions.
+pub const SERIES_BYTES_MAX: usize = 6 << 20;
+
 /// What a client is told to wait where waiting helps, seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 

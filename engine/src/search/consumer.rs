@@ -316,7 +316,7 @@ impl Histogram {
         Self { from_ms, to_ms, interval_ms, counts: vec![0; buckets], stats: Stats::default() }
     }
 
-    fn bucket(&self, ms: u64) -> usize {
+    pub(super) fn bucket(&self, ms: u64) -> usize {
         (ms.saturating_sub(self.from_ms) / self.interval_ms) as usize
     }
 }

@@ -42,6 +42,9 @@ pub(crate) mod random_expressions;
 pub mod required;
 mod scan;
 mod searcher;
+mod series;
+#[cfg(test)]
+mod series_tests;
 pub mod spec;
 mod stepped;
 #[cfg(test)]
@@ -66,6 +69,7 @@ pub use hanging::{GivenUp, Standing};
 pub use pipe::{Ender, Head, PipeReader};
 pub use required::{FoldedLiteral, Required};
 pub use searcher::{Plan, Searcher, SearcherOptions};
+pub use series::{Series, SeriesFound, TopicHistogram};
 pub use spec::{Format, Missing, Order, Outcome, QuerySpec, Skipped, Snapshot, Stats};
 pub use stepped::{Step, Stepped};
 pub use threads::{Overseer, ThreadHook};

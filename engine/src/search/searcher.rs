@@ -12,6 +12,7 @@ use super::consumer::{
 };
 use super::pipe::{PipeReader, pipe};
 use super::pool::Pool;
+use super::series::{SeriesFound, SeriesTally};
 use super::spec::{Format, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::threads::{Overseer, ThreadHook, Threads};
@@ -160,13 +161,17 @@ impl Searcher {
         snapshot: Snapshot,
         buckets: usize,
     ) -> Ticket<Histogram> {
-        let from_ms = spec.from.ms();
-        let newest = snapshot.parts.iter().map(|part| part.range().1.ms()).max();
-        let to_ms = match spec.to.ms() {
-            MS_MAX => newest.unwrap_or(from_ms).max(from_ms),
-            to_ms => to_ms,
-        };
-        let tally = Histogram::new(from_ms, to_ms, buckets.min(HISTOGRAM_BUCKETS_MAX));
+        self.count(empty_histogram(&spec, &snapshot, buckets), spec, snapshot)
+    }
+
+    /// The same, and by topic: all of it, or which topics to count again of the same snapshot.
+    pub fn histogram_by_topic(
+        &self,
+        spec: QuerySpec,
+        snapshot: Snapshot,
+        buckets: usize,
+    ) -> Ticket<SeriesFound> {
+        let tally = SeriesTally::new(empty_histogram(&spec, &snapshot, buckets));
         self.count(tally, spec, snapshot)
     }
 
@@ -211,6 +216,17 @@ impl Searcher {
         let pool = Arc::clone(&self.pool);
         Arc::new(move || pool.wake(id))
     }
+}
+
+/// Over the time range of a query, or as much of it as something is held of.
+fn empty_histogram(spec: &QuerySpec, snapshot: &Snapshot, buckets: usize) -> Histogram {
+    let from_ms = spec.from.ms();
+    let newest = snapshot.parts.iter().map(|part| part.range().1.ms()).max();
+    let to_ms = match spec.to.ms() {
+        MS_MAX => newest.unwrap_or(from_ms).max(from_ms),
+        to_ms => to_ms,
+    };
+    Histogram::new(from_ms, to_ms, buckets.min(HISTOGRAM_BUCKETS_MAX))
 }
 
 impl Drop for Searcher {

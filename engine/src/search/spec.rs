@@ -219,6 +219,19 @@ impl Default for Stats {
 }
 
 impl Stats {
+    /// Adds what it cost to look again, and what could not be looked at then.
+    pub(super) fn add_cost(&mut self, again: &Self) {
+        self.blocks_read += again.blocks_read;
+        self.bytes_scanned += again.bytes_scanned;
+        self.bytes_decoded += again.bytes_decoded;
+        self.cpu += again.cpu;
+        self.duration += again.duration;
+        if self.complete && !again.complete {
+            self.complete = false;
+            (self.missing_count, self.missing) = (again.missing_count, again.missing.clone());
+        }
+    }
+
     /// Notes a span that could not be searched, unless that is noted already.
     pub(super) fn miss(&mut self, missing: Missing) {
         if self.missing.contains(&missing) {

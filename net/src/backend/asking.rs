@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use engine::search::{
     Format, Head, Histogram, Outcome, PipeReader, Plan, QuerySpec, Searcher, Snapshot, Stats,
-    Topics,
+    TopicHistogram, Topics,
 };
 
 use super::Pending;
@@ -29,6 +29,13 @@ pub trait View: Send {
 
     /// Counts them in so many spans of equal length; the limit is not applied.
     fn histogram(self: Box<Self>, query: QuerySpec, buckets: usize) -> Pending<Option<Histogram>>;
+
+    /// The same, and by topic.
+    fn histogram_by_topic(
+        self: Box<Self>,
+        query: QuerySpec,
+        buckets: usize,
+    ) -> Pending<Option<TopicHistogram>>;
 
     /// What is held of each topic.
     fn topics(self: Box<Self>) -> Pending<Option<Topics>>;
@@ -103,6 +110,23 @@ impl View for LocalView {
 
     fn histogram(self: Box<Self>, query: QuerySpec, buckets: usize) -> Pending<Option<Histogram>> {
         Box::pin(self.searcher.histogram(query, self.snapshot, buckets))
+    }
+
+    fn histogram_by_topic(
+        self: Box<Self>,
+        query: QuerySpec,
+        buckets: usize,
+    ) -> Pending<Option<TopicHistogram>> {
+        Box::pin(async move {
+            let Self { searcher, snapshot } = *self;
+            let count = |query| searcher.histogram_by_topic(query, snapshot.clone(), buckets);
+            let found = count(query.clone()).await?;
+            let again = match found.to_count_again() {
+                None => None,
+                Some(topics) => Some(count(QuerySpec { topics: topics.to_vec(), ..query }).await?),
+            };
+            Some(found.with(again))
+        })
     }
 
     fn topics(self: Box<Self>) -> Pending<Option<Topics>> {

@@ -32,6 +32,7 @@ mod query_request;
 mod records;
 mod reserve;
 mod router;
+mod series;
 mod server;
 mod sites;
 mod status;

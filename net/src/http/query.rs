@@ -17,7 +17,7 @@ use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::search::format::rfc3339;
 use engine::search::window::Now;
-use engine::search::{Chain, ChainText, Format, Head, Plan, QuerySpec, Stats};
+use engine::search::{Chain, Format, Head, Plan, QuerySpec, Stats};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
@@ -34,18 +34,21 @@ use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::{QueryRequest, leading_parameter};
+use super::series;
 use crate::backend::{End, View};
 use crate::budget::{NoRoom, Taken};
-use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
+use crate::limits::{
+    QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL, SERIES_BYTES_MAX,
+};
 use crate::wall_clock::now_ms;
 
 /// A request whose query is compiled, pinned and planned.
-struct Prepared {
-    request: QueryRequest,
-    spec: QuerySpec,
-    view: Box<dyn View>,
+pub(super) struct Prepared {
+    pub(super) request: QueryRequest,
+    pub(super) spec: QuerySpec,
+    pub(super) view: Box<dyn View>,
     plan: Plan,
-    watch: QueryWatch,
+    pub(super) watch: QueryWatch,
 }
 
 /// `GET /query`.
@@ -98,6 +101,9 @@ pub(super) async fn histogram(
     let answer = async {
         let read = QueryRequest::parse_histogram(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "histogram", client).await?;
+        if prepared.request.by_topic {
+            return series::answer(prepared).await;
+        }
         let Prepared { request, spec, view, watch, .. } = prepared;
         let found = view.histogram(spec, request.buckets).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
@@ -179,7 +185,7 @@ async fn prepare(
     client: ClientAddress,
 ) -> Result<Prepared, Refusal> {
     let mut watch = admit(app, kind, client).await?;
-    let chain = compiled(app, &request.source, &mut watch.turn).await?;
+    let chain = compiled(app, &request, &mut watch.turn).await?;
     let view = app.backend.pin().await;
     let spec = request.spec(chain);
     let plan = view.plan(&spec);
@@ -191,10 +197,15 @@ async fn prepare(
 }
 
 /// The expressions, and their memory in the turn of their query.
-async fn compiled(app: &App, source: &ChainText, turn: &mut QueryTurn) -> Result<Chain, Refusal> {
+async fn compiled(
+    app: &App,
+    request: &QueryRequest,
+    turn: &mut QueryTurn,
+) -> Result<Chain, Refusal> {
+    let source = &request.source;
     let name = leading_parameter(source);
     let until = patience(app).map(Into::into);
-    let own = QUERY_BYTES_MAX as u64;
+    let own = (QUERY_BYTES_MAX + if request.by_topic { SERIES_BYTES_MAX } else { 0 }) as u64;
     let there_is = app.ledger.query_memory.limit().max(own);
     for (size_max, cost) in tries(source) {
         // Where there is less than it may cost, it is compiled when nobody else holds any.

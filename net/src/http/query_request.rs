@@ -19,7 +19,7 @@ const QUERY: Known = Known {
 };
 /// Parameters of `/query/histogram`.
 const HISTOGRAM: Known = Known {
-    single: &["from", "to", "regex", "i", "after", "partial", "buckets"],
+    single: &["from", "to", "regex", "i", "after", "partial", "buckets", "by"],
     repeated: &["q", "x", "topic"],
 };
 
@@ -66,6 +66,8 @@ pub(super) struct QueryRequest {
     pub(super) stats: bool,
     /// Buckets of a histogram.
     pub(super) buckets: usize,
+    /// A histogram of each of the largest topics, too.
+    pub(super) by_topic: bool,
 }
 
 impl QueryRequest {
@@ -119,6 +121,7 @@ impl QueryRequest {
             deny_partial: parameters.word("partial", &["allow", "deny"])? == "deny",
             stats: parameters.switch("stats")?,
             buckets: buckets(parameters)?,
+            by_topic: by_topic(parameters)?,
         })
     }
 
@@ -169,6 +172,14 @@ fn read_ulid(name: &str, text: &str) -> Result<Ulid, BadParameter> {
 fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {
     let buckets = parameters.number("buckets", 1..=HISTOGRAM_BUCKETS_MAX as u64)?;
     Ok(buckets.unwrap_or(HISTOGRAM_BUCKETS_DEFAULT) as usize)
+}
+
+fn by_topic(parameters: &Parameters) -> Result<bool, BadParameter> {
+    match parameters.get("by") {
+        None => Ok(false),
+        Some("topic") => Ok(true),
+        Some(other) => Err(BadParameter::value("by", other, "topic")),
+    }
 }
 
 #[cfg(test)]
@@ -274,11 +285,14 @@ mod tests {
                 "{query}: {error}"
             );
         }
-        for query in ["buckets=0", "buckets=10001", "buckets=x"] {
+        for query in ["buckets=0", "buckets=10001", "buckets=x", "by=level", "by="] {
             let error = QueryRequest::parse_histogram(Some(query), NOW_MS.into()).unwrap_err().0;
-            assert!(error.starts_with("buckets: "), "{error}");
+            let name = query.split('=').next().unwrap();
+            assert!(error.starts_with(&format!("{name}: ")), "{error}");
         }
-        assert!(QueryRequest::parse(Some("buckets=1"), NOW_MS.into()).is_err());
+        for query in ["buckets=1", "by=topic"] {
+            assert!(QueryRequest::parse(Some(query), NOW_MS.into()).is_err());
+        }
         for (query, name) in [("q=(&regex", "q"), ("q=a&x=(&q=b&regex", "x"), ("x=%0A", "x")] {
             let request = QueryRequest::parse(Some(query), NOW_MS.into()).unwrap();
             let error = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap_err();

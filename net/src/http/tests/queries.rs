@@ -160,6 +160,39 @@ fn head_reads_no_text() {
 }
 
 #[test]
+fn a_histogram_by_topic_has_rows_for_the_largest_and_one_for_the_rest() {
+    let server = Server::start();
+    for n in 1..=25 {
+        for _ in 0..n {
+            server.inner.push(topic(&format!("t{n:02}")), b"x").unwrap();
+        }
+    }
+    let ask = |parameters: &str| {
+        get(server.address, &format!("/query/histogram?{FROM}&buckets=4{parameters}")).json()
+    };
+    let sum = |counts: &serde_json::Value| -> u64 {
+        counts.as_array().unwrap().iter().map(|count| count.as_u64().unwrap()).sum()
+    };
+    let (found, plain) = (ask("&by=topic"), ask(""));
+    assert_eq!((&found["counts"], &found["from"]), (&plain["counts"], &plain["from"]));
+    assert_eq!((&found["to"], &found["interval_ms"]), (&plain["to"], &plain["interval_ms"]));
+    let series = found["series"].as_array().unwrap();
+    assert_eq!(series.len(), 21);
+    assert_eq!((&series[0]["topic"], sum(&series[0]["counts"])), (&"t25".into(), 25));
+    assert_eq!((&series[19]["topic"], sum(&series[19]["counts"])), (&"t06".into(), 6));
+    assert_eq!((&series[20]["topic"], sum(&series[20]["counts"])), (&().into(), 1 + 2 + 3 + 4 + 5));
+    for bucket in 0..4 {
+        let all: u64 = series.iter().map(|row| row["counts"][bucket].as_u64().unwrap()).sum();
+        assert_eq!(found["counts"][bucket], all);
+    }
+    let two = ask("&by=topic&topic=t07&topic=t03&topic=nowhere&q=x");
+    let names: Vec<_> = two["series"].as_array().unwrap().iter().map(|row| &row["topic"]).collect();
+    assert_eq!(names, ["t07", "t03"], "without a rest");
+    assert!(plain.get("series").is_none());
+    assert_eq!(ask("&by=topic&q=nothing")["series"], serde_json::json!([]));
+}
+
+#[test]
 fn stats_histogram_and_topics_are_objects() {
     let server = Server::with_lines(&["a", "b", "a"]);
     server.inner.push(topic("web"), b"a").unwrap();
