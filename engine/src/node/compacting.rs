@@ -157,7 +157,8 @@ impl Compacting {
         } else {
             let snapshot = self.catalogue.snapshot();
             let whole = snapshot.iter().filter(|segment| !segment.is_damaged());
-            room_wanted_bytes(&whole.map(|s| *s.meta()).collect::<Vec<_>>(), limits)
+            let metas: Vec<_> = whole.map(|s| *s.meta()).collect();
+            room_wanted_bytes(&metas, self.catalogue.open_volume(), limits)
         };
         let before = std::mem::replace(&mut self.wanted_bytes, wanted_bytes);
         match (before, wanted_bytes) {

@@ -195,7 +195,8 @@ impl Model {
     }
 
     fn compact(&mut self) {
-        while let Some(plan) = plan(&self.segments, &self.limits) {
+        let open = self.volumes.open().map(|volume| volume.id);
+        while let Some(plan) = plan(&self.segments, open, &self.limits) {
             let (inputs, kept): (Vec<_>, Vec<_>) =
                 self.segments.drain(..).partition(|segment| plan.inputs.contains(&segment.id));
             self.segments = kept;

@@ -21,7 +21,7 @@ use super::inventory::look::coverage;
 use super::name::SegmentId;
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trash, Trashed};
-use super::volume::{Volume, VolumeLimits, Volumes};
+use super::volume::{Volume, VolumeId, VolumeLimits, Volumes};
 
 /// A set of segments as it was at one moment, ordered by their first record.
 pub type Snapshot = Arc<Vec<Arc<StoreSegment>>>;
@@ -110,7 +110,7 @@ impl Catalogue {
         Found { trash, inventory, now_ms }: Found,
     ) -> Self {
         let own = directory.identity().map_or(NodeId(0), |identity| identity.id);
-        let found = segments.iter().filter_map(|segment| segment.meta().volume);
+        let found = segments.iter().map(|segment| (segment.meta().volume, segment.reach()));
         let volumes = Mutex::new(Volumes::found(own, found, now_ms));
         let this = Self {
             directory,
@@ -134,6 +134,12 @@ impl Catalogue {
     pub fn volume(&self) -> Volume {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         volumes.open_or_new(|| self.directory.new_volume_id())
+    }
+
+    /// The volume that gathered segments go to, if one is open.
+    pub fn open_volume(&self) -> Option<VolumeId> {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        volumes.open().map(|volume| volume.id)
     }
 
     /// Time has passed (`now_ms`: the wall clock, milliseconds since 1970): closes the open volume, if

@@ -14,20 +14,19 @@
 //!
 //! Compaction never crosses volumes: each is planned for itself. In one that nobody adds to any more
 //! there is nothing to wait for: its small segments become as few as possible, or what each volume
-//! leaves would add up.
+//! leaves would add up. Which one is open is said by who opens volumes, not guessed from what they say.
 //!
-//! Invariants: a plan is of one volume, and of segments of which it is known; it never exceeds the largest size, the room nor, where one is set, the longest
-//! span; it has at least two inputs, so that planning and merging end; segments of half the largest
+//! Invariants: a plan is of one volume, and of segments of which it is known; it never exceeds the
+//! largest size, the room nor, where one is set, the longest span; it has at least two inputs, so that planning and merging end; segments of half the largest
 //! size and more are only merged when they overlap too deep.
 
 use std::collections::BTreeMap;
 
-use crate::identity::NodeId;
 use crate::ulid::Ulid;
 
 use super::name::SegmentId;
 use super::segment::SegmentMeta;
-use super::volume::{Volume, VolumeId};
+use super::volume::VolumeId;
 
 /// What bounds compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,13 +95,17 @@ const CLASS_LAST: u32 = 4;
 /// The first class of small segments.
 const CLASS_SMALL: u32 = 2;
 
-/// The next thing to merge, if anything is worth it. Order does not matter; segments that must
-/// not be touched are left out by the caller.
-pub fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan> {
-    let volumes = volumes_of(segments);
+/// The next thing to merge, if anything is worth it; `open` is the volume that is added to. Order does
+/// not matter; segments that must not be touched are left out by the caller.
+pub fn plan(
+    segments: &[SegmentMeta],
+    open: Option<VolumeId>,
+    limits: &CompactionLimits,
+) -> Option<Plan> {
+    let volumes = volumes_of(segments, open);
     let overlap = || volumes.iter().find_map(|volume| overlap_group(&volume.sorted, limits));
     let rest = || {
-        let mut closed = volumes.iter().filter(|volume| !volume.may_be_open);
+        let mut closed = volumes.iter().filter(|volume| !volume.is_open);
         closed.find_map(|volume| rest_group(&volume.sorted, limits))
     };
     let tier = |class| volumes.iter().find_map(|volume| tier_group(volume, class, limits));
@@ -117,37 +120,35 @@ pub fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan>
 struct OfVolume {
     /// In the order of their first records.
     sorted: Vec<SegmentMeta>,
-    /// Somebody may add to it.
-    may_be_open: bool,
+    /// It is added to.
+    is_open: bool,
 }
 
-/// The segments of each volume. The last one that a store has opened may be open.
-fn volumes_of(segments: &[SegmentMeta]) -> Vec<OfVolume> {
-    let mut groups: BTreeMap<VolumeId, (Volume, Vec<SegmentMeta>)> = BTreeMap::new();
-    let mut last: BTreeMap<NodeId, (u64, VolumeId)> = BTreeMap::new();
+/// The segments of each volume.
+fn volumes_of(segments: &[SegmentMeta], open: Option<VolumeId>) -> Vec<OfVolume> {
+    let mut groups: BTreeMap<VolumeId, Vec<SegmentMeta>> = BTreeMap::new();
     for segment in segments {
         let Some(volume) = segment.volume else { continue };
-        groups.entry(volume.id).or_insert_with(|| (volume, Vec::new())).1.push(*segment);
-        let opened = (volume.opened_ms, volume.id);
-        let last = last.entry(volume.opener).or_insert(opened);
-        *last = opened.max(*last);
+        groups.entry(volume.id).or_default().push(*segment);
     }
-    let of_volume = |(volume, mut sorted): (Volume, Vec<SegmentMeta>)| {
+    let of_volume = |(id, mut sorted): (VolumeId, Vec<SegmentMeta>)| {
         sorted.sort_by_key(|s| (s.first, s.id));
-        let is_last = last.get(&volume.opener).is_some_and(|(_, id)| *id == volume.id);
-        let may_be_open = is_last && volume.opener != NodeId(0);
-        OfVolume { sorted, may_be_open }
+        OfVolume { sorted, is_open: open == Some(id) }
     };
-    groups.into_values().map(of_volume).collect()
+    groups.into_iter().map(of_volume).collect()
 }
 
 /// The room that the next merge would need, bytes, where want of room is all that there is no plan
 /// for.
-pub fn room_wanted_bytes(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<u64> {
-    if plan(segments, limits).is_some() {
+pub fn room_wanted_bytes(
+    segments: &[SegmentMeta],
+    open: Option<VolumeId>,
+    limits: &CompactionLimits,
+) -> Option<u64> {
+    if plan(segments, open, limits).is_some() {
         return None;
     }
-    let wanted = plan(segments, &CompactionLimits { room_bytes: u64::MAX, ..*limits })?;
+    let wanted = plan(segments, open, &CompactionLimits { room_bytes: u64::MAX, ..*limits })?;
     let inputs = segments.iter().filter(|s| wanted.inputs.contains(&s.id));
     Some(inputs.map(|s| s.file_bytes).sum())
 }
@@ -211,7 +212,7 @@ fn tier_group(
     class: u32,
     limits: &CompactionLimits,
 ) -> Option<Vec<SegmentMeta>> {
-    let OfVolume { sorted, may_be_open } = volume;
+    let OfVolume { sorted, is_open } = volume;
     let is_full = |s: &SegmentMeta| s.file_bytes >= limits.segment_bytes_max / 2;
     let class_of = |s: &SegmentMeta| class_of(s.file_bytes, limits);
     let group_max = if class >= CLASS_SMALL { limits.small_group_max } else { limits.group_max };
@@ -222,7 +223,7 @@ fn tier_group(
         }
         let (mut members, mut sum) = (0, 0u64);
         let mut end = start;
-        let mut is_closed = !may_be_open;
+        let mut is_closed = !is_open;
         let mut newest = first.last;
         for (at, segment) in sorted.iter().enumerate().skip(start) {
             // A larger neighbour ends the group, but smaller ones may still become members.
@@ -286,6 +287,8 @@ fn rest_group(sorted: &[SegmentMeta], limits: &CompactionLimits) -> Option<Vec<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::NodeId;
+    use crate::store::volume::Volume;
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
@@ -305,6 +308,19 @@ mod tests {
     fn volume(number: u64) -> Volume {
         let (id, opener) = (VolumeId(u128::from(number)), NodeId(1));
         Volume { id, opener, opened_ms: number }
+    }
+
+    /// While the last of their volumes is open.
+    fn plan(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<Plan> {
+        super::plan(segments, last_of(segments), limits)
+    }
+
+    fn room_wanted_bytes(segments: &[SegmentMeta], limits: &CompactionLimits) -> Option<u64> {
+        super::room_wanted_bytes(segments, last_of(segments), limits)
+    }
+
+    fn last_of(segments: &[SegmentMeta]) -> Option<VolumeId> {
+        segments.iter().filter_map(|s| Some(s.volume?.id)).max()
     }
 
     /// What merging does to the set, and how many bytes it wrote.
@@ -372,8 +388,26 @@ mod tests {
             .map(|n| SegmentMeta { volume: Some(volume(n % 2)), ..segment(n, (n, 100), MIB) })
             .collect();
         assert_eq!(plan(&deep[..8], &limits).map(|plan| plan.reason), Some(Reason::Tier));
-        let restored = Volume { opener: NodeId(2), ..volume(7) };
+        let restored = Volume { opener: NodeId(0), ..volume(7) };
         assert_eq!(plan(&[of(Some(restored), 1), of(Some(volume(1)), 2)], &limits), None);
+    }
+
+    #[test]
+    fn the_volume_that_is_added_to_waits_for_more_whatever_the_others_say_of_their_time() {
+        let limits = CompactionLimits::default();
+        let of = |number, id| {
+            let volume = Some(volume(number));
+            SegmentMeta { volume, ..segment(id, (id * 10, id * 10 + 5), MIB) }
+        };
+        // The ninth was opened by a clock that was ahead.
+        let segments: Vec<_> = (0..4).map(|n| of(9, n)).chain((4..8).map(|n| of(1, n))).collect();
+        let inputs = |open| super::plan(&segments, open, &limits).map(|plan| plan.inputs);
+        let ninth: Vec<_> = (0..4).map(SegmentId).collect();
+        assert_eq!(inputs(Some(VolumeId(1))), Some(ninth));
+        assert_eq!(inputs(Some(VolumeId(9))), Some((4..8).map(SegmentId).collect()));
+        let only = |open| super::plan(&segments[4..], open, &limits);
+        assert_eq!(only(Some(VolumeId(1))), None);
+        assert!(only(None).is_some(), "nobody adds to it");
     }
 
     #[test]

@@ -98,7 +98,7 @@ pub fn compact(
         |s: &&Arc<StoreSegment>| !s.is_damaged() && !s.is_unread() && !s.is_shunned();
     let whole = snapshot.iter().filter(may_be_merged);
     let metas: Vec<_> = whole.map(|segment| as_written(*segment.meta(), options)).collect();
-    let Some(plan) = plan(&metas, limits) else { return Ok(None) };
+    let Some(plan) = plan(&metas, catalogue.open_volume(), limits) else { return Ok(None) };
     let inputs: Vec<_> =
         snapshot.iter().filter(|s| plan.inputs.contains(&s.meta().id)).cloned().collect();
     drop(snapshot);
@@ -301,12 +301,14 @@ impl Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{IdentityKeeper, NodeId, Side};
     use crate::storage::Storage;
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::storage::watched::Watched;
     use crate::store::StoreDirectory;
     use crate::store::name::IdSource;
     use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
+    use crate::store::volume::VolumeLimits;
     use std::fs;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
@@ -330,9 +332,22 @@ mod tests {
         catalogue: Catalogue,
     }
 
+    /// Of a volume that nobody adds to.
     fn fixture(segments: &[Vec<Record>], options: WriterOptions) -> Fixture {
         let temp = tempfile::tempdir().unwrap();
         let directory = directory(temp.path());
+        let segments = segments.iter().map(|records| write(&directory, options, records));
+        let segments = segments.collect();
+        Fixture { temp, catalogue: Catalogue::new(directory, segments, Ulid::MIN) }
+    }
+
+    /// Of the volume that is open.
+    fn fixture_of_open(segments: &[Vec<Record>], options: WriterOptions) -> Fixture {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let storage = Arc::clone(&directory.storage);
+        let identity = IdentityKeeper::open(storage, temp.path(), Side::Store, NodeId(1));
+        directory.is_of(identity.unwrap().keeper);
         let segments = segments.iter().map(|records| write(&directory, options, records));
         let segments = segments.collect();
         Fixture { temp, catalogue: Catalogue::new(directory, segments, Ulid::MIN) }
@@ -351,6 +366,22 @@ mod tests {
         assert_eq!(f.catalogue.remove_replaced().removed_count, 4);
         assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 1);
         assert!(compact(&f.catalogue, &limits(), SMALL, &NEVER).unwrap().is_none());
+    }
+
+    #[test]
+    fn small_segments_of_the_volume_that_is_added_to_wait_until_it_is_closed() {
+        let parts = [records(1, 0, 20), records(1, 20, 40)];
+        let f = fixture_of_open(&parts, SMALL);
+        let catalogue = &f.catalogue;
+        let open = catalogue.snapshot()[0].meta().volume;
+        assert_eq!(catalogue.open_volume(), open.map(|volume| volume.id));
+        assert!(compact(catalogue, &limits(), SMALL, &NEVER).unwrap().is_none());
+
+        let due = VolumeLimits { bytes_max: 1, age_ms_max: u64::MAX };
+        catalogue.tick_volume(0, &due);
+        assert_eq!(catalogue.open_volume(), None);
+        assert!(compact(catalogue, &limits(), SMALL, &NEVER).unwrap().is_some());
+        assert_eq!(contents(catalogue), parts.concat());
     }
 
     #[test]
@@ -474,7 +505,7 @@ mod tests {
         };
         let parts: Vec<_> = (0..4).map(long).collect();
         let options = WriterOptions::default();
-        let f = fixture(&parts, options);
+        let f = fixture_of_open(&parts, options);
         let stored: u64 = f.catalogue.snapshot().iter().map(|s| s.meta().file_bytes).sum();
         assert!(stored < 20_000, "{stored}");
         let tight = CompactionLimits { room_bytes: 900_000, ..limits() };
