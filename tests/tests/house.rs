@@ -222,3 +222,104 @@ fn the_engine_makes_no_thread_and_reads_no_clock() {
     }
     assert!(seen_at_home > 0, "the search for words finds them where they are");
 }
+
+/// What a row of the code map has between backticks: its first column, as paths under `crate/src`, and
+/// its second.
+struct MapRow {
+    paths: Vec<String>,
+    words: Vec<String>,
+}
+
+fn in_backticks(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.split('`')
+        .scan(0, |at, part| {
+            let start = *at;
+            *at += part.len() + 1;
+            Some((start, part))
+        })
+        .skip(1)
+        .step_by(2)
+}
+
+/// A module's file, or the room of one.
+fn has_module(root: &Path, path: &str) -> bool {
+    root.join(format!("{path}.rs")).exists() || root.join(path).is_dir()
+}
+
+/// Names stand in the room of the one before them, or at the top; in brackets, in that one's own.
+fn map_row(root: &Path, row: &str) -> MapRow {
+    let mut columns = row.split('|').skip(1);
+    let (first, second) = (columns.next().unwrap_or(""), columns.next().unwrap_or(""));
+    let (mut room, mut before, mut paths) = (String::new(), String::new(), Vec::new());
+    for (at, name) in in_backticks(first) {
+        let bracket = |c| first[..at].matches(c).count();
+        let is_inside = bracket('(') > bracket(')');
+        if let Some((its_room, _)) = name.rsplit_once('/').filter(|_| !is_inside) {
+            room = format!("{its_room}/");
+        }
+        let of_room = if name.contains('/') { name.to_owned() } else { format!("{room}{name}") };
+        let candidates = match is_inside {
+            true => vec![format!("{before}/{name}"), of_room],
+            false => vec![of_room, name.to_owned()],
+        };
+        let found = candidates.iter().find(|path| has_module(root, path)).unwrap_or(&candidates[0]);
+        paths.push(found.clone());
+        if !is_inside {
+            before.clone_from(found);
+        }
+    }
+    let words = in_backticks(second).map(|(_, word)| word.to_owned()).collect();
+    MapRow { paths, words }
+}
+
+/// Modules at the top of a crate, and rooms of it at any depth; tests apart.
+fn rooms_of(root: &Path, under: &str, rooms: &mut Vec<String>) {
+    for entry in std::fs::read_dir(root.join(under)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let is_code = !name.contains("test") && !["lib", "main", "fuzz"].contains(&&*name);
+        let room = if under.is_empty() { name } else { format!("{under}/{name}") };
+        if is_code && (path.is_dir() || under.is_empty()) {
+            rooms.push(room.clone());
+        }
+        if is_code && path.is_dir() {
+            rooms_of(root, &room, rooms);
+        }
+    }
+}
+
+/// The map of the code is the code's: what it names is there, and no room is left out.
+#[test]
+fn the_code_map_names_every_room_that_there_is_and_none_that_is_not() {
+    let page = std::fs::read_to_string(workspace().join("ARCHITECTURE.md")).unwrap();
+    let map = page.split("\n## ").find(|part| part.starts_with("Code map")).unwrap();
+    for krate in ["engine", "net", "daemon"] {
+        let part = map.split("\n### ").find(|part| part.starts_with(krate)).unwrap();
+        let root = workspace().join(krate).join("src");
+        let rows = part.lines().filter(|line| line.starts_with("| `"));
+        let rows: Vec<MapRow> = rows.map(|row| map_row(&root, row)).collect();
+        assert!(rows.len() > 10, "the map of {krate} has moved");
+        for path in rows.iter().flat_map(|row| &row.paths) {
+            let is_there = has_module(&root, path) || workspace().join(krate).join(path).is_dir();
+            assert!(is_there, "the code map of {krate} names {path}, which is not there");
+        }
+        let is_named = |room: &String| {
+            let inside = format!("{room}/");
+            rows.iter().any(|row| {
+                let is_of_row = |path: &String| {
+                    let words = row.words.iter().map(|word| format!("{path}/{word}"));
+                    path == room
+                        || path.starts_with(&inside)
+                        || words.into_iter().any(|w| w == *room)
+                };
+                row.paths.iter().any(is_of_row)
+            })
+        };
+        let mut rooms = Vec::new();
+        rooms_of(&root, "", &mut rooms);
+        rooms.sort();
+        rooms.dedup();
+        let left_out: Vec<_> = rooms.iter().filter(|room| !is_named(room)).collect();
+        assert!(left_out.is_empty(), "the code map of {krate} leaves out {left_out:?}");
+    }
+}
