@@ -330,12 +330,16 @@ impl Catalogue {
                 self.exchange(segment, instead);
             }
         }
-        again.back.extend(self.take_back());
-        if let Some(inventory) = &self.inventory
-            && (!again.back.is_empty() || inventory.is_stale())
-        {
-            // After an error what was missing stays told, and it is looked again.
-            let _ = inventory.look_again();
+        if let Some(inventory) = &self.inventory {
+            let look = |is_wanted: bool| {
+                if is_wanted || inventory.is_stale() {
+                    // After an error what was missing stays told, and it is looked again.
+                    let _ = inventory.look_again();
+                }
+            };
+            look(!again.back.is_empty());
+            again.back.extend(self.take_back(inventory));
+            look(false);
         }
         again
     }

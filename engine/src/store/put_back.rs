@@ -1,23 +1,26 @@
 //! Segments that come back under a running node: files that hold what was told to be missing.
 //!
 //! Invariants: the directory is looked at only while something is missing; only whole segments under
-//! their own names are taken, and only if they hold some of it. What is not yet all there has no footer.
+//! their own names are taken, and only if they hold some of it, as was found after the last one was
+//! published: what is on its way out holds none. What is not yet all there has no footer.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::damage::{Damage, DamageKind};
 
 use super::catalogue::Catalogue;
 use super::coverage::{Coverage, Interval};
+use super::inventory::InventoryKeeper;
 use super::inventory::look::{coverage, segments};
 use super::name::Name;
 use super::segment::StoreSegment;
 
 impl Catalogue {
     /// Publishes what is back; says which files.
-    pub(super) fn take_back(&self) -> Vec<PathBuf> {
-        let (holes, mut back) = (self.holes(), Vec::new());
+    pub(super) fn take_back(&self, inventory: &InventoryKeeper) -> Vec<PathBuf> {
+        let (holes, mut back, mut found) = (self.holes(), Vec::new(), Vec::new());
         if holes.is_empty() {
             return back;
         }
@@ -41,10 +44,15 @@ impl Catalogue {
                 // What is published lasts.
                 && directory.sync().is_ok()
             {
-                self.publish(vec![loaded.segment], &[]);
+                found.push(loaded.segment);
                 back.push(path);
             }
         }
+        // What was missing may have been stored meanwhile, merged, and be about to go.
+        if found.is_empty() || inventory.is_stale() || !Arc::ptr_eq(&holes, &self.holes()) {
+            return Vec::new();
+        }
+        self.publish(found, &[]);
         back
     }
 }

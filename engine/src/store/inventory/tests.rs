@@ -120,6 +120,30 @@ fn what_is_missing_and_stored_once_more_is_missed_no_more() {
 }
 
 #[test]
+#[test]
+fn what_was_missing_and_is_merged_by_now_does_not_come_back_while_it_is_on_its_way_out() {
+    let sim = disk();
+    sim.remove(&segments(&sim)[1]).unwrap();
+    let Recovered { catalogue, damage, .. } = start(&sim);
+    assert_eq!(damage.len(), 1);
+    // Ids that no file has.
+    for _ in 0..9 {
+        catalogue.directory().ids.next_id();
+    }
+    let again = write(catalogue.directory(), SMALL, &records(40, 80));
+    let id = again.meta().id;
+    catalogue.publish(vec![again], &[]);
+    // A query holds it, and it is merged before anybody has looked again what is missing.
+    let pinned = catalogue.snapshot();
+    let merged = write(catalogue.directory(), SMALL, &records(40, 80));
+    catalogue.publish(vec![merged], &[id]);
+    assert_eq!(catalogue.read_again().back, Vec::<PathBuf>::new());
+    assert_eq!((catalogue.snapshot().len(), catalogue.holes().len()), (3, 0));
+    drop(pinned);
+    assert_eq!(catalogue.remove_replaced().removed_count, 1);
+    assert_whole(&sim);
+}
+
 fn what_is_put_back_under_a_running_node_is_found_and_missed_no_more() {
     let sim = disk();
     let [first, second, _] = &segments(&sim)[..] else { panic!() };
