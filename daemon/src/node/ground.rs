@@ -5,6 +5,10 @@
 //! another's; whoever puts it back ends the matter. Looks; what follows is the keeper's, the doors'
 //! and the ending's to do.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::Path;
+
 use engine::node::names;
 
 use super::common::Common;
@@ -50,5 +54,18 @@ fn words(side: Side, ground: &Ground, lost: Lost) -> String {
 /// Records whose files are not where the next start will look for them.
 pub(super) fn records_not_found(common: &Common) -> u64 {
     let is_away = common.grounds.look().map(|words| words.is_some());
-    names::records_not_found(&common.node, &common.doors, is_away, &is_lost)
+    names::records_not_found(&common.node, &common.doors, is_away, &regular_files, &is_lost)
+}
+
+/// Names of the regular files in a directory; `None`: it cannot be listed.
+fn regular_files(directory: &Path) -> Option<HashSet<OsString>> {
+    let mut names = HashSet::new();
+    for entry in std::fs::read_dir(directory).ok()? {
+        let entry = entry.ok()?;
+        // Most file systems say it with the name.
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            names.insert(entry.file_name());
+        }
+    }
+    Some(names)
 }

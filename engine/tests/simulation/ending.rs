@@ -227,7 +227,12 @@ impl Node {
             Work::Names => {
                 let files = self.sim.files();
                 let is_lost = |path: &std::path::Path, _| files.iter().all(|file| file != path);
-                let missing = records_not_found(&self.sides, &self.doors, [false; 2], &is_lost);
+                let listing = |directory: &std::path::Path| {
+                    let here = files.iter().filter(|file| file.parent() == Some(directory));
+                    Some(here.filter_map(|file| Some(file.file_name()?.to_owned())).collect())
+                };
+                let missing =
+                    records_not_found(&self.sides, &self.doors, [false; 2], &listing, &is_lost);
                 return Some(Done::Names(missing));
             }
         };
