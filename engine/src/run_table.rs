@@ -65,7 +65,7 @@ impl RunTable {
     /// Appends a run, joined to the last one when it continues it.
     pub fn push(&mut self, run: Run) {
         if let Some(last) = self.runs.last_mut() {
-            debug_assert!(last.last() < run.first, "runs are pushed in ULID order");
+            assert!(last.last() < run.first, "runs are pushed in ULID order");
             let joined = u64::from(last.text_len) + u64::from(run.text_len);
             if last.topic == run.topic
                 && last.last().0 + 1 == run.first.0

@@ -149,7 +149,7 @@ pub fn encode<T: Twin>(value: &T) -> Vec<u8> {
     let mut out = T::MAGIC.to_vec();
     out.resize(HEAD_BYTES, 0);
     value.put(&mut out);
-    debug_assert_eq!(out.len(), HEAD_BYTES + T::PAYLOAD_BYTES);
+    assert_eq!(out.len(), HEAD_BYTES + T::PAYLOAD_BYTES);
     let crc = crc32fast::hash(&out[HEAD_BYTES..]);
     out[4..HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
     out

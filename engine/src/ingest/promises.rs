@@ -34,6 +34,7 @@ impl Promises {
         let from = stamped.end.saturating_sub(stamped.records);
         match self.awaited.back_mut() {
             Some((_, end)) if *end == from => *end = stamped.end,
+            Some((_, end)) if *end > from => panic!("records {from} to {end} were noted before"),
             _ => self.awaited.push_back((from, stamped.end)),
         }
     }

@@ -377,6 +377,7 @@ impl Segment {
 
     /// Makes the frames up to `written_len` readable. Called by the writing shard, in order.
     pub(super) fn publish(&self, written_len: u64, added: Content) {
+        assert!(written_len > self.written_len(), "what is readable grows, and never changes");
         lock(&self.content).add(added.records, added.text_bytes, added.range);
         lock(&self.covered).add(added.records, added.range);
         self.written_len.store(written_len, Ordering::Release);
@@ -384,6 +385,7 @@ impl Segment {
 
     /// Renames the file to its next state.
     pub(super) fn move_to(&self, to: SegmentState) -> io::Result<()> {
+        assert!(to != SegmentState::Active, "{self:?}: a complete segment is not written again");
         let _naming = lock(&self.naming);
         let label = *lock(&self.label);
         let next = Label { state: to, cut: label.cut_next, cut_next: label.cut_next };

@@ -168,6 +168,8 @@ impl StampKeeper {
         self.file.write(&StampMark(mark_ms))?;
         self.mark_ms = Some(mark_ms);
         // A stamper whose counter is used up goes one beyond it.
+        let is_marked = self.mark_ms.is_none_or(|mark_ms| newest_ms <= mark_ms);
+        assert!(is_marked, "stamps reach {newest_ms}, the mark on disk {:?}", self.mark_ms);
         self.ceiling.raise(mark_ms - 1);
         Ok(())
     }

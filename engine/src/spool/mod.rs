@@ -309,6 +309,7 @@ impl Spool {
         if before <= self.mark.released {
             return Ok(());
         }
+        assert!(before <= self.number_next, "entry {} was never appended", before - 1);
         let mut lines = 0;
         while let Some((number, lines_end)) = self.unreleased.front()
             && *number < before

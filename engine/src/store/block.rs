@@ -73,7 +73,7 @@ impl BlockHeader {
         put.u32(self.text_len).u32(self.encoded_len).u32(self.table_len);
         put.ulid(self.first).ulid(self.last);
         put.u32(self.text_crc).u32(self.table_crc).checksum();
-        debug_assert_eq!(put.0.len(), BLOCK_HEADER_LEN);
+        assert_eq!(put.0.len(), BLOCK_HEADER_LEN);
         put.0
     }
 

@@ -161,6 +161,7 @@ impl Catalogue {
 
     /// Adds and removes segments in one step. What is added is durable by now.
     pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) {
+        assert!(remove.is_empty() || !add.is_empty(), "{remove:?} are replaced by something");
         let newest = add.iter().map(|s| s.meta().last).max().unwrap_or(Ulid::MIN);
         self.claim(&add);
         let gone = self.swap(add, remove);
@@ -292,6 +293,9 @@ impl Catalogue {
             if segment.is_held_elsewhere() {
                 return true;
             }
+            let path = segment.path();
+            let is_published = self.snapshot().iter().any(|published| published.path() == path);
+            assert!(!is_published, "{} is published, and stays", path.display());
             match self.directory.storage.remove(segment.path()) {
                 Ok(()) => removals.removed_count += 1,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}

@@ -113,6 +113,7 @@ pub fn plan(
         let group = rest().or_else(|| (0..=CLASS_LAST).rev().find_map(tier))?;
         Some((group, Reason::Tier))
     })?;
+    assert!(group.len() >= 2, "a plan makes segments fewer, or planning would not end");
     Some(Plan { inputs: group.iter().map(|s| s.id).collect(), reason })
 }
 

@@ -105,6 +105,8 @@ pub fn compact(
     let Some(volume) = inputs.first().and_then(|input| input.meta().volume) else {
         return Ok(None);
     };
+    let is_of_it = |input: &Arc<StoreSegment>| input.meta().volume.map(|v| v.id) == Some(volume.id);
+    assert!(inputs.iter().all(is_of_it), "compaction crosses no volume: {:?}", plan.inputs);
     let writer = SegmentWriter::new(catalogue.directory(), options).in_volume(volume);
     let (held, duplicate_count, copied_slab_count) = (Vec::new(), 0, 0);
     let mut run = Run { inputs, held, writer, cancel, duplicate_count, copied_slab_count };
@@ -280,6 +282,7 @@ impl Run<'_> {
         if sealed.footer().record_count() + self.duplicate_count != expected {
             return Err(CompactionError::CountsDiffer);
         }
+        assert_eq!(self.inputs.len(), self.held.len(), "each input is compared with the output");
         // Where two records cannot be told apart, counts have to do.
         let holds = &sealed.footer().coverage;
         let is_known = |input: &&Coverage| holds.is_known_in_full() && input.is_known_in_full();

@@ -204,6 +204,17 @@ impl Footer {
         Some(topics)
     }
 
+    /// Whether whoever reads it believes it, if it starts at `offset`: what it claims is possible, and
+    /// within the bounds.
+    pub(super) fn is_readable(&self, offset: u64) -> bool {
+        let records = self.record_count();
+        self.slabs_are_possible(offset)
+            && self.coverage.may_be_of(records)
+            && self.slabs.len() <= SEGMENT_SLABS_MAX
+            && self.topics.len() <= FOOTER_TOPICS_MAX
+            && self.inputs.ingest.len().max(self.inputs.store.len()) <= FOOTER_INPUTS_MAX
+    }
+
     fn slabs_are_possible(&self, footer_offset: u64) -> bool {
         let mut end = 0u64;
         let mut last: Option<Ulid> = None;

@@ -417,6 +417,7 @@ impl GatherRun {
         damaged: Vec<u128>,
         now_ms: u64,
     ) -> Step {
+        assert!(self.sealed.is_none(), "what was merged is published before its inputs may go");
         let mut damage = std::mem::take(&mut self.damage);
         let mut covered = std::mem::take(&mut self.covered);
         let Some(token) = self.clear() else {
@@ -495,6 +496,7 @@ impl GatherRun {
         for (number, damage) in report.damage {
             self.damage.entry(ids[number]).or_default().push(damage);
         }
+        assert_eq!(ids.len(), report.covered.len(), "it is known of each input what was taken");
         self.covered = ids.into_iter().zip(report.covered).collect();
         if let Some(damage) = self.note_unread() {
             return self.merge_failed(gather, GatherError::Read(damage), now_ms);

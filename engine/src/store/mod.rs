@@ -166,6 +166,7 @@ impl StoreDirectory {
         Err(io::Error::other(
             "a sync of the directory failed meanwhile, which may have lost the name",
         ))
+        assert!(before.0 <= *failed, "syncs that failed are not forgotten");
     }
 
     /// Makes removals and moves durable that need not last: what comes back is dealt with again.

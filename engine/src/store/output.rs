@@ -27,13 +27,16 @@ pub(super) struct Output {
     written_bytes: u64,
     /// Bytes that the file may have in all: more, after it was rewound.
     reached_bytes: u64,
+    /// All of it is durable.
+    is_synced: bool,
     kept: bool,
 }
 
 impl Output {
     pub(super) fn new(directory: Arc<StoreDirectory>, path: PathBuf) -> Self {
         let (file, buffer) = (None, Vec::new());
-        Self { directory, path, file, buffer, written_bytes: 0, reached_bytes: 0, kept: false }
+        let (written_bytes, reached_bytes, is_synced, kept) = (0, 0, false, false);
+        Self { directory, path, file, buffer, written_bytes, reached_bytes, is_synced, kept }
     }
 
     /// Where the next byte goes.
@@ -50,6 +53,7 @@ impl Output {
     }
 
     pub(super) fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.is_synced = false;
         if self.buffer.len() + bytes.len() > BUFFER_BYTES || bytes.len() >= DIRECT_BYTES {
             self.flush()?;
         }
@@ -104,12 +108,15 @@ impl Output {
         if self.reached_bytes > self.written_bytes {
             file.set_len(self.written_bytes).map_err(|e| self.error("cut", e))?;
         }
-        file.sync().map_err(|e| self.error("sync", e))
+        file.sync().map_err(|e| self.error("sync", e))?;
+        self.is_synced = true;
+        Ok(())
     }
 
     /// Gives the file its final name, durably, in the directory that is ours. On an error neither name
     /// is left behind.
     pub(super) fn publish(mut self, path: &Path) -> Result<(), WriteError> {
+        assert!(self.is_synced, "{} is durable before it gets its name", self.path.display());
         let directory = Arc::clone(&self.directory);
         directory.begin().map_err(|e| self.error("rename", e))?;
         directory.look().map_err(|e| self.error("rename", e))?;

@@ -96,6 +96,12 @@ impl Retention {
         for _ in 0..ROUNDS_MAX {
             let now_ms = (!is_paused).then_some(wall_ms);
             let plan = self.plan(catalogue, now_ms);
+            let is_trusted = !is_paused || plan.expired.is_empty();
+            assert!(
+                is_trusted,
+                "nothing expires while the clock is not trusted: {:?}",
+                plan.expired
+            );
             turn.expired_count += plan.expired.len() as u64;
             turn.surplus_count += plan.surplus.len() as u64;
             catalogue.retire(&plan.expired);

@@ -386,6 +386,7 @@ impl SegmentWriter {
             inputs,
         };
         let Some((first, last)) = footer.range() else { return Ok(None) };
+        assert!(footer.is_readable(self.output.position()), "{} would be refused", footer.id);
         self.output.put(&footer.encode())?;
         self.output.sync()?;
         let name = Name::Flushed { first, last, id: footer.id };

@@ -71,7 +71,7 @@ impl Buffers {
 
     /// Puts buffer `id` at the tail of the ring.
     pub(super) fn give_back(&self, id: u16) {
-        debug_assert!(id < self.count);
+        assert!(id < self.count, "the kernel gives back buffers that it was given");
         let base: *mut BufRingEntry =
             std::ptr::with_exposed_provenance_mut(self.ring_address() as usize);
         let slot = usize::from(self.tail.get() & (self.count - 1));

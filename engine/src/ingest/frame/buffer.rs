@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{ALIGNMENT_MAX, FrameHeader, HEADER_BYTES};
-use crate::limits::FRAME_TABLE_BYTES_MAX;
+use crate::limits::{DICTIONARY_TOPICS_MAX, FRAME_TABLE_BYTES_MAX};
 use crate::run_table::{Run, RunTable};
 use crate::topic::Topic;
 
@@ -174,6 +174,7 @@ impl FrameBuffer {
     /// Adds a topic that is not in the dictionary yet; says its index.
     pub(in crate::ingest) fn add_topic(&mut self, topic: &Topic) -> u16 {
         self.table_bound += topic.as_str().len() + 1;
+        assert!(self.table.topics.len() < DICTIONARY_TOPICS_MAX, "a topic's index fits its run");
         self.table.topics.push(topic.clone());
         (self.table.topics.len() - 1) as u16
     }
@@ -234,6 +235,9 @@ impl FrameBuffer {
             self.table.encode(&mut table);
         }
         let (first, last) = self.table.range().unwrap_or_default();
+        let described = (self.table.record_count(), self.table.text_len());
+        let holds = (self.record_count, self.text_len as u64);
+        assert_eq!(described, holds, "the run table of a frame describes its records and text");
         let payload = HEADER_BYTES + self.text_len + table.len();
         let len = payload.next_multiple_of(place.alignment_bytes);
         assert!(self.start + len <= self.bytes.len(), "the bound of the table holds");

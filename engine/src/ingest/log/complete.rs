@@ -30,6 +30,7 @@ impl ShardLog {
         let at = self.writes.iter().position(|&(t, _)| t == token).expect("a token of ours");
         let (_, sequence) = self.writes.swap_remove(at);
         let flight = self.flights.get_mut(&sequence).expect("a frame being written is in flight");
+        assert_eq!(flight.state, FlightState::Writing, "frame {sequence} was written once");
         let len = flight.len;
         let works = self.closing.iter_mut().chain(self.current.as_mut());
         let mut owners = works.filter(|w| w.unpublished.contains(&sequence));
@@ -61,6 +62,11 @@ impl ShardLog {
                 return;
             }
             flight.state = FlightState::Published;
+            assert_eq!(
+                segment.written_len(),
+                flight.offset,
+                "frames become readable without a gap"
+            );
             let frame = flight.frame.as_ref().expect("it has its bytes until it is published");
             segment.publish(flight.offset + flight.len, content_of(frame));
             let released = flight.frame.take_if(|_| flight.start >= wanted);
@@ -85,6 +91,8 @@ impl ShardLog {
                 for sequence in covered {
                     let flight = self.flights.remove(&sequence);
                     if let Some(flight) = &flight {
+                        let is_readable = flight.state == FlightState::Published;
+                        assert!(is_readable, "frame {sequence} was written before its sync began");
                         segment.synced(flight.offset + flight.len);
                     }
                     if let Some(frame) = flight.and_then(|flight| flight.frame) {

@@ -65,7 +65,13 @@ impl ShardLog {
             return Some(self.write_tail(tail::slot_offset(slot), vec![0; HEADER_BYTES]));
         }
         let work = self.closing.remove(at);
-        Some(Effect::Seal { segment: work.segment, len_bytes: work.next_offset })
+        let (placed, readable) = (work.next_offset, work.segment.written_len());
+        assert!(
+            work.is_ended && work.writing == 0,
+            "a sealed segment is complete: its frames say so"
+        );
+        assert_eq!(placed, readable, "a sealed segment is complete: all of it can be read");
+        Some(Effect::Seal { segment: work.segment, len_bytes: placed })
     }
 
     /// Whether a slot backs records that are in no segment yet.
@@ -117,6 +123,7 @@ impl ShardLog {
         })?;
         let segment = Arc::clone(&due.segment);
         let covers = due.unsynced.len();
+        assert!(covers > 0, "a sync covers frames that are written");
         let token = self.token();
         self.sync = Some(SyncInFlight { token, segment: segment.id(), covers });
         self.stats.syncs += 1;
@@ -195,6 +202,12 @@ impl ShardLog {
         let work = self.current.as_mut().expect("the caller looked");
         let flight = self.flights.get_mut(&sequence).expect("a queued frame is in flight");
         let frame = flight.frame.as_mut().expect("a queued frame has its bytes");
+        assert_eq!(flight.state, FlightState::Queued, "frame {sequence} has one place at a time");
+        let is_behind = work.last_sequence.is_none_or(|last| last < sequence);
+        assert!(
+            is_behind && !work.is_ended,
+            "frame {sequence} goes behind older ones, before the end"
+        );
         let is_mark = frame.is_empty();
         let len_min = (HEADER_BYTES + frame.text().len()) as u64;
         let is_filling = work.next_offset + len_min >= self.options.segment_flush_size_bytes;
@@ -293,6 +306,7 @@ impl ShardLog {
     }
 
     fn write_tail(&mut self, offset_bytes: u64, bytes: Vec<u8>) -> Effect {
+        assert!(self.tail.in_flight.is_none(), "the tail file is written by one write at a time");
         let token = self.token();
         self.tail.in_flight = Some((token, bytes.len()));
         self.stats.tail_writes += 1;

@@ -355,6 +355,7 @@ impl ShardLog {
     /// Closes the staging frame: it waits for its place, and an empty one takes over.
     fn queue_staging(&mut self) {
         let records = self.staging.record_count();
+        assert!(records > 0, "a frame of records has some: without any it would end its segment");
         let fresh = self.take_buffer();
         let full = std::mem::replace(&mut self.staging, fresh);
         let flight = Flight {
@@ -396,6 +397,7 @@ impl ShardLog {
 
     /// Lets a frame's memory go, for reuse when nobody holds it any more.
     fn retire(&mut self, frame: Arc<FrameBuffer>) {
+        assert!(self.held > 0, "frames that are let go were held, else the bound on them is none");
         self.held -= 1;
         let is_reusable = frame.text_capacity() == self.staging.text_capacity();
         if is_reusable && self.retired.len() + self.spare.len() < FRAMES_HELD_MAX {

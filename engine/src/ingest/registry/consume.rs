@@ -114,6 +114,8 @@ impl Registry {
             let mut inner = self.lock();
             inner.claims.remove(token, id);
             if let Some(held) = inner.segments.remove(&id) {
+                let is_complete = held.segment.state() != SegmentState::Active;
+                assert!(is_complete, "{:?} is committed, and is being written", held.segment);
                 inner.queue.remove(&queue_key(&held.segment));
                 committed.segments += 1;
                 committed.text_bytes += held.segment.content().text_bytes;

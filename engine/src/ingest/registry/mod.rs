@@ -200,6 +200,8 @@ impl Registry {
                 content: Content::default(),
             };
             let segment = Arc::new(Segment::new(&self.options, file));
+            let is_new = !inner.segments.contains_key(&segment.id());
+            assert!(is_new, "{segment:?} is handed out once");
             enter(&mut inner, &segment);
             segment
         });
@@ -438,6 +440,8 @@ impl Registry {
             let new_id = self.new_id(now_ms);
             let renamed =
                 self.options.storage.rename(&path, &self.path(new_id, SegmentState::Active));
+        let is_gone = !self.lock().segments.contains_key(&segment.id());
+        assert!(is_gone, "{segment:?} is in use: only the file of one that has gone is let go of");
             match renamed {
                 Err(error) if self.is_taken_away(&path, &error) => return Ok(()),
                 renamed => renamed,

@@ -197,6 +197,8 @@ impl Keeper {
             }
             Event::Lent { shard, segment, source, identity } => {
                 self.open_failing = false;
+                let is_lent = self.lent.iter().any(|lent| lent.segment.id() == segment.id());
+                assert!(!is_lent, "{segment:?} is written by one shard");
                 self.lent.push(Lent { shard, segment, identity, source, is_lost: false });
             }
             Event::NotLent { shard, segment, error } => {
@@ -288,6 +290,7 @@ impl Keeper {
             }
             let Some(segment) = self.ready.pop() else { return };
             let Some(shard) = self.waiting.pop_front() else { return };
+            assert_eq!(segment.written_len(), 0, "{segment:?} is handed out unused");
             self.effects.push_back(Effect::Lend { shard, segment });
         }
     }
