@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::damage::Damage;
 use crate::storage::{Refusal, Storage};
-use crate::twin::{self, Twin, TwinError, TwinFile};
+use crate::twin::{self, SyncDir, Twin, TwinError, TwinFile};
 
 /// Name of the file.
 pub const IDENTITY_FILE: &str = "IDENTITY";
@@ -212,9 +212,9 @@ impl IdentityKeeper {
     }
 
     /// Brings it to disk, if it is not yet there. To be called again after an error.
-    pub fn start(&mut self) -> io::Result<()> {
+    pub fn start(&mut self, sync_dir: SyncDir<'_>) -> io::Result<()> {
         if !self.is_started {
-            self.file.write(&self.identity)?;
+            self.file.write(&self.identity, sync_dir)?;
             self.is_started = true;
         }
         Ok(())
@@ -251,9 +251,13 @@ mod tests {
         Path::new("/store").join(IDENTITY_FILE)
     }
 
+    fn sync_dir(sim: &SimStorage) -> io::Result<()> {
+        sim.sync_dir(Path::new("/store"))
+    }
+
     fn start(sim: &SimStorage, new_id: u128) -> Identity {
         let mut keeper = open(sim, new_id).unwrap().keeper;
-        keeper.start().unwrap();
+        keeper.start(&|| sync_dir(sim)).unwrap();
         assert!(keeper.is_started());
         keeper.identity()
     }
@@ -353,7 +357,7 @@ mod tests {
                 sim.fail(Fault::nth((seed + life) % 12, FaultError::Io));
                 if let Ok(opened) = open(&sim, u128::from(seed * 10 + life)) {
                     let mut keeper = opened.keeper;
-                    let failed = keeper.start().is_err();
+                    let failed = keeper.start(&|| sync_dir(&sim)).is_err();
                     assert_eq!(keeper.is_started(), !failed);
                     if let Some(known) = known {
                         assert_eq!(keeper.identity().id, known.id, "seed {seed}, life {life}");

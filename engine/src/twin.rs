@@ -6,7 +6,8 @@
 //! two the later one counts; a write that fails leaves the copy that was not being written as it was;
 //! writing again over a file that is there needs no space. That both copies are damaged, that they
 //! cannot belong together, or that the file cannot be read is not that there is none: it is an error,
-//! and nothing is ever written over it.
+//! and nothing is ever written over it. Its directory is synced by whoever keeps account of the
+//! directory's syncs, since one that fails may lose the names of others.
 
 use std::fmt;
 use std::io;
@@ -21,6 +22,9 @@ use crate::storage::{File, Open, Refusal, Storage, write_anew};
 pub const COPY_OFFSETS: [u64; 2] = [0, 4096];
 /// Magic and checksum before a copy's payload, bytes.
 const HEAD_BYTES: usize = 8;
+
+/// Syncs the directory that the file is in.
+pub type SyncDir<'a> = &'a dyn Fn() -> io::Result<()>;
 
 /// What such a file says. The larger of two values is the later one.
 pub trait Twin: Copy + Ord + fmt::Debug {
@@ -196,10 +200,10 @@ impl<T: Twin> TwinFile<T> {
         Ok((Self { storage, directory, file, first, says: PhantomData }, found))
     }
 
-    /// Makes a value durable in both copies, one after the other. After an error the copy that was
-    /// not being written is as it was.
-    pub fn write(&mut self, value: &T) -> io::Result<()> {
-        let Some(file) = self.file.clone() else { return self.create(value) };
+    /// Makes a value durable in both copies, one after the other; where there is no file yet, `sync_dir`
+    /// makes its name durable. After an error the copy that was not being written is as it was.
+    pub fn write(&mut self, value: &T, sync_dir: SyncDir<'_>) -> io::Result<()> {
+        let Some(file) = self.file.clone() else { return self.create(value, sync_dir) };
         for copy in [self.first, 1 - self.first] {
             self.first = copy;
             file.write_all_at(&encode(value), COPY_OFFSETS[copy])?;
@@ -208,13 +212,13 @@ impl<T: Twin> TwinFile<T> {
         Ok(())
     }
 
-    fn create(&mut self, value: &T) -> io::Result<()> {
+    fn create(&mut self, value: &T, sync_dir: SyncDir<'_>) -> io::Result<()> {
         let path = self.directory.join(T::FILE);
         let new = self.directory.join(T::NEW_FILE);
         let copy = encode(value);
         let copies = COPY_OFFSETS.map(|offset| (offset, &copy[..]));
         let file = write_anew(&*self.storage, &new, &path, &copies)?;
-        self.storage.sync_dir(&self.directory)?;
+        sync_dir()?;
         self.file = Some(file);
         Ok(())
     }

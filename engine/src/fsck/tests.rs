@@ -68,7 +68,7 @@ fn the_identity_of_a_directory_is_told_and_its_damage_costs_no_record() {
     let storage = std::sync::Arc::new(disk.clone());
     let opened = identity::IdentityKeeper::open(storage, path, side, id).unwrap();
     let mut keeper = opened.keeper;
-    keeper.start().unwrap();
+    keeper.start(&|| disk.sync_dir(path)).unwrap();
     let report = check(&disk, path).unwrap();
     assert!(report.is_clean() && report.has_data());
     assert_eq!(report.files[0].kind, FileKind::Identity);

@@ -19,7 +19,7 @@ use crate::damage::Damage;
 use crate::identity::{IDENTITY_FILE, Identity, IdentityKeeper};
 use crate::limits::{STAMPS_AHEAD_MS, STAMPS_ROOM_MS};
 use crate::storage::{Refusal, Storage};
-use crate::twin::{self, Twin, TwinError, TwinFile};
+use crate::twin::{self, SyncDir, Twin, TwinError, TwinFile};
 use crate::ulid::MS_MAX;
 
 /// Name of the file.
@@ -157,19 +157,25 @@ impl StampKeeper {
         self.mark_ms.is_some()
     }
 
-    /// To be called some fifty times a second. Moves the mark if it is time; `newest_ms` is the newest stamp that was given in this life, 0
-    /// before the first. After an error stamps stay where they may be; it is to be called again.
-    pub fn keep(&mut self, wall_ms: u64, newest_ms: u64) -> io::Result<()> {
+    /// To be called some fifty times a second. Moves the mark if it is time; `newest_ms` is the newest
+    /// stamp that was given in this life, 0 before the first; `sync_dir` syncs the ingest directory. After
+    /// an error stamps stay where they may be; it is to be called again.
+    pub fn keep(&mut self, wall_ms: u64, newest_ms: u64, sync_dir: SyncDir<'_>) -> io::Result<()> {
         self.ceiling.tick(wall_ms);
         let base_ms = newest_ms.max(self.floor_ms);
-        let Some(mark_ms) = next_mark(self.mark_ms, wall_ms, base_ms) else { return Ok(()) };
-        let begun = self.ingester.start();
-        begun.map_err(|e| io::Error::new(e.kind(), format!("{IDENTITY_FILE} beside it: {e}")))?;
-        self.file.write(&StampMark(mark_ms))?;
-        self.mark_ms = Some(mark_ms);
-        // A stamper whose counter is used up goes one beyond it.
         let is_marked = self.mark_ms.is_none_or(|mark_ms| newest_ms <= mark_ms);
         assert!(is_marked, "stamps reach {newest_ms}, the mark on disk {:?}", self.mark_ms);
+        let Some(mark_ms) = next_mark(self.mark_ms, wall_ms, base_ms) else { return Ok(()) };
+        let begun = self.ingester.start(sync_dir);
+        begun.map_err(|e| io::Error::new(e.kind(), format!("{IDENTITY_FILE} beside it: {e}")))?;
+        let goes_on = self.mark_ms.is_none_or(|before| before <= mark_ms);
+        assert!(
+            goes_on && base_ms <= mark_ms,
+            "the mark {mark_ms} is ahead of stamps and of itself"
+        );
+        self.file.write(&StampMark(mark_ms), sync_dir)?;
+        self.mark_ms = Some(mark_ms);
+        // A stamper whose counter is used up goes one beyond it.
         self.ceiling.raise(mark_ms - 1);
         Ok(())
     }
@@ -179,7 +185,8 @@ impl StampKeeper {
     pub fn close(&mut self, newest_ms: u64) -> io::Result<()> {
         let last_ms = newest_ms.max(self.floor_ms.saturating_sub(1));
         match self.mark_ms.take() {
-            Some(mark_ms) if last_ms < mark_ms => self.file.write(&StampMark(last_ms)),
+            // Its file is there: it was written before.
+            Some(mark_ms) if last_ms < mark_ms => self.file.write(&StampMark(last_ms), &|| Ok(())),
             _ => Ok(()),
         }
     }

@@ -35,6 +35,10 @@ fn open(sim: &SimStorage) -> Result<Opened, MarkError> {
     Ok(Opened { keeper, has_damaged_copy, unread_copy })
 }
 
+fn sync_dir(sim: &SimStorage) -> io::Result<()> {
+    sim.sync_dir(Path::new("/ingest"))
+}
+
 fn path() -> PathBuf {
     Path::new("/ingest").join(STAMP_MARK_FILE)
 }
@@ -48,7 +52,7 @@ fn the_bytes_are_those_of_the_format_page() {
     );
     let sim = disk();
     let mut keeper = open(&sim).unwrap().keeper;
-    keeper.keep(NOW_MS - STAMPS_AHEAD_MS, 0).unwrap();
+    keeper.keep(NOW_MS - STAMPS_AHEAD_MS, 0, &|| sync_dir(&sim)).unwrap();
     let file = sim.open(&path(), Open::Read).unwrap();
     assert_eq!(file.len().unwrap(), 4096 + COPY_BYTES);
     let whole = Some(ReadTwin { value: StampMark(NOW_MS), whole: [true; 2], unread: [None; 2] });
@@ -72,7 +76,7 @@ fn restarts_in_a_row_do_not_take_stamps_further_and_further_ahead() {
     let mut wall_ms = NOW_MS;
     for _ in 0..100 {
         let mut keeper = open(&sim).unwrap().keeper;
-        keeper.keep(wall_ms, 0).unwrap();
+        keeper.keep(wall_ms, 0, &|| sync_dir(&sim)).unwrap();
         assert!(keeper.floor_ms() <= wall_ms + STAMPS_AHEAD_MS + 1, "{}", keeper.floor_ms());
         wall_ms += STAMPS_ROOM_MS + 1;
     }
@@ -83,7 +87,7 @@ fn nothing_is_stamped_above_what_a_power_loss_leaves() {
     for seed in 0..40 {
         let sim = disk();
         let mut keeper = open(&sim).unwrap().keeper;
-        keeper.keep(NOW_MS, 0).unwrap();
+        keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
         let ceiling = keeper.ceiling();
         let mut stamper = crate::ingest::stamp::Stamper::new(1, keeper.floor_ms(), ceiling);
         let mut newest = stamper.stamp(1, NOW_MS);
@@ -93,7 +97,7 @@ fn nothing_is_stamped_above_what_a_power_loss_leaves() {
             if step + 1 == seed {
                 sim.fail(Fault::nth(seed % 5, FaultError::Io));
             }
-            let _ = keeper.keep(now_ms, newest.ms());
+            let _ = keeper.keep(now_ms, newest.ms(), &|| sync_dir(&sim));
             newest = stamper.stamp(1, now_ms);
         }
         let found = open(&sim.crash(seed)).unwrap();
@@ -105,7 +109,7 @@ fn nothing_is_stamped_above_what_a_power_loss_leaves() {
 fn one_whole_copy_is_enough_and_the_other_is_written_first() {
     for broken in [0, 1] {
         let sim = disk();
-        open(&sim).unwrap().keeper.keep(NOW_MS, 0).unwrap();
+        open(&sim).unwrap().keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
         sim.flip(&path(), COPY_OFFSETS[broken] + 9, 3).unwrap();
         let damage = check_mark(&sim, &path()).unwrap();
         assert_eq!((damage.len(), damage[0].offset), (1, COPY_OFFSETS[broken]));
@@ -116,10 +120,12 @@ fn one_whole_copy_is_enough_and_the_other_is_written_first() {
         assert_eq!(keeper.floor_ms(), NOW_MS + STAMPS_AHEAD_MS + 1);
         // The whole one is still there if the other cannot be written.
         sim.fail(Fault::random(Call::Sync, 1.0, FaultError::Io));
-        assert!(keeper.keep(NOW_MS + 60_000, 0).is_err() && !keeper.is_started());
+        assert!(
+            keeper.keep(NOW_MS + 60_000, 0, &|| sync_dir(&sim)).is_err() && !keeper.is_started()
+        );
         sim.clear_faults();
         assert!(open(&sim).unwrap().keeper.floor_ms() > NOW_MS + STAMPS_AHEAD_MS);
-        keeper.keep(NOW_MS + 60_000, 0).unwrap();
+        keeper.keep(NOW_MS + 60_000, 0, &|| sync_dir(&sim)).unwrap();
         assert!(!open(&sim).unwrap().has_damaged_copy);
         assert_eq!(check_mark(&sim, &path()).unwrap(), []);
     }
@@ -129,7 +135,7 @@ fn one_whole_copy_is_enough_and_the_other_is_written_first() {
 fn a_copy_that_cannot_be_read_is_not_called_damaged() {
     for unread in [0, 1] {
         let sim = disk();
-        open(&sim).unwrap().keeper.keep(NOW_MS, 0).unwrap();
+        open(&sim).unwrap().keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
         let start = COPY_OFFSETS[unread];
         sim.make_unreadable("STAMPS", start..start + COPY_BYTES);
         let damage = check_mark(&sim, &path()).unwrap();
@@ -155,26 +161,41 @@ fn a_mark_that_was_never_whole_was_never_there() {
                 continue;
             }
         };
-        let failed = keeper.keep(NOW_MS, 0).is_err();
+        let failed = keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).is_err();
         assert_eq!(keeper.is_started(), !failed, "call {call}");
         let crashed = sim.crash(call);
         assert!(!failed || open(&crashed).is_ok(), "call {call}");
         sim.clear_faults();
-        keeper.keep(NOW_MS, 0).unwrap();
+        keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
         assert!(open(&sim.crash(call)).unwrap().keeper.floor_ms() > NOW_MS, "call {call}");
     }
+}
+
+#[test]
+fn a_sync_that_failed_for_the_mark_may_have_lost_names_of_segments_too() {
+    use crate::ingest::registry::{Registry, RegistryOptions};
+    let sim = disk();
+    let registry = Registry::new(RegistryOptions::new(Arc::new(sim.clone()), "/ingest".into(), 1));
+    let segments = registry.prepare(1, 0).unwrap();
+    let mut keeper = open(&sim).unwrap().keeper;
+    sim.fail(Fault { call: Some(Call::SyncDir), ..Fault::nth(1, FaultError::Io) });
+    assert!(segments[0].is_reusable());
+    assert!(keeper.keep(NOW_MS, 0, &|| registry.sync_names()).is_err());
+    assert!(!segments[0].is_reusable(), "its name may be another one");
+    keeper.keep(NOW_MS, 0, &|| registry.sync_names()).unwrap();
+    assert!(open(&sim.crash(1)).unwrap().keeper.floor_ms() > NOW_MS);
 }
 
 #[test]
 fn closing_leaves_what_was_stamped_and_no_less() {
     let sim = disk();
     let mut keeper = open(&sim).unwrap().keeper;
-    keeper.keep(NOW_MS, 0).unwrap();
+    keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
     keeper.close(NOW_MS + 7).unwrap();
     let mut keeper = open(&sim).unwrap().keeper;
     assert_eq!(keeper.floor_ms(), NOW_MS + 8);
     keeper.start_above(NOW_MS + 20);
-    keeper.keep(NOW_MS, 0).unwrap();
+    keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
     keeper.close(0).unwrap();
     assert_eq!(open(&sim).unwrap().keeper.floor_ms(), NOW_MS + 21);
 }

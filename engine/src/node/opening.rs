@@ -283,7 +283,7 @@ fn open_ingest(
     opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored));
     // What the store holds may be copies of what others have stamped.
     stamps.start_above(recovered.newest_ms);
-    if let Err(error) = stamps.keep(now_ms, 0) {
+    if let Err(error) = stamps.keep(now_ms, 0, &|| recovered.registry.sync_names()) {
         tell(Finding::MarkNotWritten(directory.join(STAMP_MARK_FILE), error));
     }
     let registry = Arc::new(recovered.registry);

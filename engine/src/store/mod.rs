@@ -81,8 +81,10 @@ pub struct StoreDirectory {
     names: Names,
     /// Which directory had the path at the start, if that could be told.
     ground: Option<u128>,
-    /// Who it is, where a node has it: on disk before the first segment is published.
-    identity: OnceLock<Mutex<IdentityKeeper>>,
+    /// Who it is, where a node has it.
+    identity: OnceLock<Identity>,
+    /// Brings that to disk before the first segment is published.
+    identity_keeper: OnceLock<Mutex<IdentityKeeper>>,
 }
 
 /// Makes the names of a directory durable.
@@ -105,25 +107,29 @@ impl StoreDirectory {
     pub fn new(storage: Arc<dyn Storage>, path: PathBuf, ids: IdSource) -> Self {
         let ground = storage.identity(&path).ok();
         let (caches, names) = (Arc::default(), Names::default());
-        Self { storage, path, ids, caches, names, ground, identity: OnceLock::new() }
+        let (identity, identity_keeper) = (OnceLock::new(), OnceLock::new());
+        Self { storage, path, ids, caches, names, ground, identity, identity_keeper }
     }
 
     /// It is in the hands of a node, and this is who it is, as was read from it.
     pub fn is_of(&self, identity: IdentityKeeper) {
         // Read once more it says the same.
-        let _ = self.identity.set(Mutex::new(identity));
+        let _ = self.identity.set(identity.identity());
+        let _ = self.identity_keeper.set(Mutex::new(identity));
     }
 
-    /// Who it is; `None`: no node has it.
+    /// Who it is; `None`: no node has it. Waits for nobody.
     pub fn identity(&self) -> Option<Identity> {
-        let keeper = self.identity.get()?;
-        Some(keeper.lock().unwrap_or_else(PoisonError::into_inner).identity())
+        self.identity.get().copied()
     }
 
     /// Brings its identity to disk, if it is not yet there: before, nothing is kept here.
     pub fn begin(&self) -> io::Result<()> {
-        let Some(keeper) = self.identity.get() else { return Ok(()) };
-        let begun = keeper.lock().unwrap_or_else(PoisonError::into_inner).start();
+        let Some(keeper) = self.identity_keeper.get() else { return Ok(()) };
+        let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.before_name();
+        let begun = keeper.start(&|| self.sync_since(before));
+        drop(keeper);
         begun.map_err(|e| io::Error::new(e.kind(), format!("{IDENTITY_FILE} beside it: {e}")))
     }
 
@@ -160,13 +166,13 @@ impl StoreDirectory {
             *failed += 1;
             return Err(error);
         }
+        assert!(before.0 <= *failed, "syncs that failed are not forgotten");
         if *failed == before.0 {
             return Ok(());
         }
         Err(io::Error::other(
             "a sync of the directory failed meanwhile, which may have lost the name",
         ))
-        assert!(before.0 <= *failed, "syncs that failed are not forgotten");
     }
 
     /// Makes removals and moves durable that need not last: what comes back is dealt with again.
@@ -260,6 +266,20 @@ mod tests {
         let segment = sealed().publish().unwrap();
         assert_eq!(sim.files(), [segment.path().to_owned(), directory.path.join(IDENTITY_FILE)]);
         assert_eq!(directory.identity().unwrap().id, NodeId(7));
+    }
+
+    #[test]
+    fn a_sync_that_failed_for_the_identity_may_have_lost_other_names_too() {
+        let (sim, directory) = on_sim();
+        let opened =
+            IdentityKeeper::open(Arc::new(sim.clone()), &directory.path, Side::Store, NodeId(7));
+        directory.is_of(opened.unwrap().keeper);
+        let before = directory.before_name();
+        sim.fail(Fault { call: Some(Call::SyncDir), ..Fault::nth(1, FaultError::Io) });
+        assert!(directory.begin().is_err());
+        assert!(directory.sync_since(before).is_err());
+        directory.begin().unwrap();
+        assert!(sim.crash(1).files().contains(&directory.path.join(IDENTITY_FILE)));
     }
 
     #[test]

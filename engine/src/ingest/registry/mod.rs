@@ -208,6 +208,13 @@ impl Registry {
         Ok(made.collect())
     }
 
+    /// Makes the names durable that somebody else gave in the directory. A failure is told to whoever
+    /// waits for other names.
+    pub fn sync_names(&self) -> io::Result<()> {
+        let _operation = self.lock_operation();
+        self.sync_directory()
+    }
+
     /// Makes names durable. After a failure a name that was given since the last success may never
     /// reach the disk, though later syncs succeed: files that wait for their first use are made anew
     /// under other names, and the others' files are not used again.
@@ -433,6 +440,8 @@ impl Registry {
     /// Gives a file a new life in the pool, or removes it.
     fn retire(&self, segment: &Segment, now_ms: u64) -> Result<(), FileError> {
         let (path, len_bytes) = (segment.path(), segment.file_len());
+        let is_gone = !self.lock().segments.contains_key(&segment.id());
+        assert!(is_gone, "{segment:?} is in use: only the file of one that has gone is let go of");
         let pooled: u64 = self.lock().pool.iter().map(|file| file.len_bytes).sum();
         let is_full_length = len_bytes == self.options.file_bytes();
         let has_room = pooled + len_bytes <= self.options.pool_bytes_max && !self.lock().is_frugal;
@@ -440,8 +449,6 @@ impl Registry {
             let new_id = self.new_id(now_ms);
             let renamed =
                 self.options.storage.rename(&path, &self.path(new_id, SegmentState::Active));
-        let is_gone = !self.lock().segments.contains_key(&segment.id());
-        assert!(is_gone, "{segment:?} is in use: only the file of one that has gone is let go of");
             match renamed {
                 Err(error) if self.is_taken_away(&path, &error) => return Ok(()),
                 renamed => renamed,

@@ -379,7 +379,8 @@ impl Keeper {
             return;
         }
         let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = stamps.keep(now.wall_ms, around.stamped_ms());
+        let sync_dir = || self.registry.sync_names();
+        let kept = stamps.keep(now.wall_ms, around.stamped_ms(), &sync_dir);
         self.doors.set_unmarked(!stamps.is_started());
         drop(stamps);
         if let Err(error) = kept {
