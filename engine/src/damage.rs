@@ -48,6 +48,8 @@ pub enum DamageKind {
     Unsupported(&'static str),
     /// Something else than a file has its name.
     NotAFile,
+    /// A whole part that belongs elsewhere and is not believed here; names the part, and whose it is.
+    Foreign(&'static str, &'static str),
     /// These records were published in the directory, and no file that is there holds them.
     Missing(Gap),
     /// The storage did not give the bytes. They may be whole: the file is left as it is, and read
@@ -70,7 +72,10 @@ impl Damage {
     pub const fn loses_records(&self) -> bool {
         !matches!(
             self.kind,
-            DamageKind::Repairable(_) | DamageKind::Dispensable(_) | DamageKind::Bypassed(_)
+            DamageKind::Repairable(_)
+                | DamageKind::Dispensable(_)
+                | DamageKind::Foreign(..)
+                | DamageKind::Bypassed(_)
         )
     }
 }
@@ -89,6 +94,9 @@ impl fmt::Display for DamageKind {
             Self::Truncated(part) => write!(f, "the file ends inside the {part}"),
             Self::Repairable(part) => write!(f, "the {part} is damaged and was rebuilt"),
             Self::Dispensable(part) => write!(f, "the {part} is damaged and is not used"),
+            Self::Foreign(part, whose) => {
+                write!(f, "the {part} is that of {whose}, not of this directory")
+            }
             Self::NotAFile => f.write_str("something else than a file has its name"),
             Self::Missing(gap) => write!(
                 f,

@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::damage::{Damage, DamageKind};
-use crate::identity::{self, IDENTITY_FILE, IDENTITY_NEW_FILE, Identity};
+use crate::identity::{self, IDENTITY_FILE, IDENTITY_NEW_FILE, Identity, Side};
 use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::known_topics::{self, TOPICS_FILE, TOPICS_NEW_FILE};
 use crate::ingest::segment::{SegmentState, parse_file_name};
@@ -242,6 +242,7 @@ impl Check<'_> {
         }
         let is_side = !is_outermost
             || entries.iter().any(|entry| entry.name.as_deref().is_some_and(is_nobody_elses));
+        let side = side_of(path, &entries, is_outermost);
         for entry in entries {
             let Some(name) = entry.name else {
                 let path = path.join("(a name that is not UTF-8)");
@@ -251,7 +252,8 @@ impl Check<'_> {
             let path = path.join(&name);
             if entry.is_file {
                 if !is_spool || SpoolFileKind::of(&name).is_none() {
-                    self.add(check_file(self.storage, path, entry.len_bytes));
+                    let report = check_file(self.storage, path, entry.len_bytes);
+                    self.add(tell_other_side(report, side));
                 }
                 continue;
             }
@@ -310,6 +312,42 @@ impl Check<'_> {
             });
         }
     }
+}
+
+/// Which side's directory this is by what is in it; where there is nothing, by its name in a data
+/// directory. `None`: nobody knows.
+fn side_of(path: &Path, entries: &[Entry], is_outermost: bool) -> Option<Side> {
+    let names = || entries.iter().filter_map(|entry| entry.name.as_deref());
+    let holds = |is_of: &dyn Fn(&str) -> bool| names().any(is_of);
+    let of_ingest = |name: &str| {
+        name == STAMP_MARK_FILE || parse_file_name(name).is_some() || tail::is_file_name(name)
+    };
+    let of_store = |name: &str| {
+        use Name::{Flushed, Inventory, Trashed, Writing};
+        matches!(Name::parse(name), Some(Flushed { .. } | Trashed { .. } | Writing(_) | Inventory))
+    };
+    let name = path.file_name().filter(|_| !is_outermost).and_then(|name| name.to_str());
+    match (holds(&of_ingest), holds(&of_store), name) {
+        (true, false, _) | (false, false, Some("ingest")) => Some(Side::Ingest),
+        (false, true, _) | (false, false, Some("store")) => Some(Side::Store),
+        _ => None,
+    }
+}
+
+/// An identity of the other side: no node starts with it.
+fn tell_other_side(mut report: FileReport, side: Option<Side>) -> FileReport {
+    if let (Some(found), Some(side)) = (report.identity, side)
+        && found.side != side
+    {
+        let whose = match found.side {
+            Side::Ingest => "an ingester",
+            Side::Store => "a store",
+        };
+        let kind = DamageKind::Foreign("identity", whose);
+        let damage = of_file(&report.path, kind);
+        report.damage.push(Damage { records: Some(0), ..damage });
+    }
+    report
 }
 
 const fn unknown(path: PathBuf, file_bytes: u64) -> FileReport {

@@ -180,6 +180,38 @@ fn what_a_node_needs_and_is_no_file_is_told_and_what_anybody_may_have_is_not() {
 }
 
 #[test]
+fn an_identity_of_the_other_side_is_told() {
+    use crate::identity::{Identity, NodeId};
+    let stores = Identity { boot: 1, id: NodeId(7), side: Side::Store };
+    let ingesters = Identity { side: Side::Ingest, ..stores };
+    let told = |files: &[&str], identity: Identity| {
+        let disk = SimStorage::new(1);
+        let path = Path::new(files[0]).with_file_name(IDENTITY_FILE);
+        for file in files.iter().map(Path::new).chain([&*path]) {
+            disk.create_dir_all(file.parent().unwrap()).unwrap();
+            let made = disk.open(file, Open::CreateNew).unwrap();
+            if file == path {
+                let copy = crate::twin::encode(&identity);
+                let write = |offset| made.write_all_at(&copy, offset).unwrap();
+                crate::twin::COPY_OFFSETS.into_iter().for_each(write);
+            }
+        }
+        let report = check(&disk, Path::new("/data")).unwrap();
+        let of_it = report.damage().filter(|damage| damage.path == path);
+        of_it.map(|damage| damage.kind.clone()).collect::<Vec<_>>()
+    };
+    let foreign = |whose| vec![DamageKind::Foreign("identity", whose)];
+    assert_eq!(told(&["/data/x/shard-0.tail"], stores), foreign("a store"));
+    assert_eq!(told(&["/data/x/shard-0.tail"], ingesters), []);
+    assert_eq!(told(&["/data/x/0123456789abcdef.writing"], ingesters), foreign("an ingester"));
+    assert_eq!(told(&["/data/store/LOCK"], ingesters), foreign("an ingester"));
+    assert_eq!(told(&["/data/store/LOCK"], stores), []);
+    // Of a directory of another name that holds nothing it is not known, nor of one that holds both.
+    assert_eq!(told(&["/data/LOCK"], ingesters), []);
+    assert_eq!(told(&["/data/x/shard-0.tail", "/data/x/0123456789abcdef.writing"], stores), []);
+}
+
+#[test]
 fn a_directory_that_cannot_be_listed_is_told_and_a_file_that_went_is_not() {
     let disk = SimStorage::new(1);
     for path in ["/data/ingest", "/data/store", "/data/spool"] {

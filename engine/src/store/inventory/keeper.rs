@@ -9,12 +9,14 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::damage::{Damage, DamageKind};
+use crate::identity::NodeId;
 use crate::storage::{Refusal, write_anew};
 
 use super::super::StoreDirectory;
 use super::super::coverage::{Coverage, Gap};
 use super::{
-    INVENTORY_FILE, INVENTORY_NEW_FILE, Inventory, Present, damage_of, damage_of_file, look,
+    INVENTORY_FILE, INVENTORY_NEW_FILE, INVENTORY_VERSION, Inventory, Present, damage_of,
+    damage_of_file, look,
 };
 
 /// See the module page.
@@ -52,14 +54,15 @@ impl InventoryKeeper {
         present: &mut Present,
     ) -> (Self, Vec<Damage>) {
         let path = directory.path.join(INVENTORY_FILE);
-        let read = || look::load(&*directory.storage, &path);
+        let own = directory.identity().map(|identity| identity.id);
+        let read = || look::load(&*directory.storage, &path, own);
         let (mut damage, mut state) = (Vec::new(), State::default());
         match read().or_else(|_| read()) {
             Ok(None) => {}
             Ok(Some(Ok(inventory))) => state.inventory = inventory,
             Ok(Some(Err(kind))) => {
                 // A damaged one is made anew of what there is; one of a later version stays.
-                state.is_unread = matches!(kind, DamageKind::Version(_));
+                state.is_unread = is_later(&kind);
                 state.version = 1;
                 damage.push(damage_of_file(&path, kind));
             }
@@ -73,6 +76,10 @@ impl InventoryKeeper {
         this.tell(&mut this.lock());
         damage.extend(this.holes().iter().cloned());
         (this, damage)
+    }
+
+    fn own(&self) -> Option<NodeId> {
+        self.directory.identity().map(|identity| identity.id)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -175,9 +182,11 @@ impl InventoryKeeper {
                 state.owed = None;
                 return Ok(());
             }
-            (state.inventory.encode(), state.version)
+            (state.inventory.encode(self.own().unwrap_or(NodeId(0))), state.version)
         };
         self.directory.look()?;
+        // Whose it is is on disk before it.
+        self.directory.begin()?;
         self.write(&bytes)?;
         let mut state = self.lock();
         state.saved = version;
@@ -200,11 +209,11 @@ impl InventoryKeeper {
             return Ok(());
         }
         let path = self.directory.path.join(INVENTORY_FILE);
-        let read = look::load(&*self.directory.storage, &path)?;
+        let read = look::load(&*self.directory.storage, &path, self.own())?;
         let mut state = self.lock();
         match read {
             Some(Ok(read)) => state.inventory.join(read),
-            Some(Err(kind @ DamageKind::Version(_))) => {
+            Some(Err(kind)) if is_later(&kind) => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, kind.to_string()));
             }
             Some(Err(_)) | None => {}
@@ -236,6 +245,11 @@ impl InventoryKeeper {
         state.version += 1;
         Ok(())
     }
+}
+
+/// Whether that is an inventory of a later program's.
+const fn is_later(kind: &DamageKind) -> bool {
+    matches!(kind, DamageKind::Version(version) if *version > INVENTORY_VERSION)
 }
 
 impl State {

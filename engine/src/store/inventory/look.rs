@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
+use crate::identity::{self, IDENTITY_FILE, NodeId};
 use crate::storage::{Entry, FileBytes, Open, Refusal, Storage};
 use crate::ulid::Ulid;
 
@@ -22,8 +23,8 @@ const LOOKS_MAX: usize = 5;
 /// An inventory that was read; `None`: there is no such file.
 pub(super) type Read = Option<Result<Inventory, DamageKind>>;
 
-/// Reads an inventory.
-pub(super) fn load(storage: &dyn Storage, path: &Path) -> io::Result<Read> {
+/// Reads an inventory, which is to be that of `own`, where it is known whose directory it is in.
+pub(super) fn load(storage: &dyn Storage, path: &Path, own: Option<NodeId>) -> io::Result<Read> {
     const PART: &str = "inventory";
     let file = match storage.open(path, Open::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -38,8 +39,23 @@ pub(super) fn load(storage: &dyn Storage, path: &Path) -> io::Result<Read> {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Ok(Some(Err(DamageKind::Truncated(PART))))
         }
-        read => read.map(|()| Some(Inventory::decode(&bytes))),
+        read => read.map(|()| Some(believed(&bytes, own))),
     }
+}
+
+fn believed(bytes: &[u8], own: Option<NodeId>) -> Result<Inventory, DamageKind> {
+    match (Inventory::decode(bytes)?, own) {
+        ((store, _), Some(own)) if store != own => {
+            Err(DamageKind::Foreign("inventory", "another store"))
+        }
+        ((_, inventory), _) => Ok(inventory),
+    }
+}
+
+/// Whose directory this is, if it says so.
+fn owner(storage: &dyn Storage, directory: &Path) -> Option<NodeId> {
+    let (found, _) = identity::check(storage, &directory.join(IDENTITY_FILE)).ok()?;
+    found.map(|identity| identity.id)
 }
 
 /// Checks the inventory of a directory, offline and read-only: its own bytes, and what is missing of what
@@ -48,15 +64,16 @@ pub(super) fn load(storage: &dyn Storage, path: &Path) -> io::Result<Read> {
 /// # Errors
 /// The file or its directory cannot be read.
 pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Damage>> {
-    let inventory = match load(storage, path)? {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let own = owner(storage, directory);
+    let inventory = match load(storage, path, own)? {
         None => return Ok(Vec::new()),
         Some(Err(kind)) => return Ok(vec![damage_of_file(path, kind)]),
         Some(Ok(inventory)) => inventory,
     };
-    let directory = path.parent().unwrap_or(Path::new("."));
     let gaps = gaps(storage, directory, &inventory)?;
     // What was let go meanwhile is not missing.
-    let Some(Ok(later)) = load(storage, path)? else { return Ok(Vec::new()) };
+    let Some(Ok(later)) = load(storage, path, own)? else { return Ok(Vec::new()) };
     let holes = gaps.into_iter().filter_map(|gap| later.clip(gap));
     Ok(holes.map(|hole| damage_of(&hole, directory)).collect())
 }

@@ -10,7 +10,8 @@
 //! no more; on disk it may lag behind, and then claims less. What retention takes is not claimed any
 //! more, durably so before a file moves. What lies near a segment of which the footer cannot be read is
 //! told as that segment's damage. Where it is not known what retention took, and where the bounds of
-//! memory are reached, less is claimed. A directory without an inventory has no holes.
+//! memory are reached, less is claimed. A directory without an inventory has no holes, nor has one with
+//! that of another store, which is not believed.
 
 mod keeper;
 pub mod look;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
+use crate::identity::NodeId;
 use crate::limits::COVERAGE_INTERVALS_MAX;
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
@@ -34,10 +36,10 @@ pub const INVENTORY_NEW_FILE: &str = "INVENTORY.new";
 /// First bytes.
 pub const INVENTORY_MAGIC: [u8; 8] = *b"\x89OKLINV\n";
 /// Version.
-pub const INVENTORY_VERSION: u16 = 1;
+pub const INVENTORY_VERSION: u16 = 2;
 
 /// The longest that is read, bytes: as many intervals and cuts as there may be.
-const BYTES_MAX: u64 = 64 + COVERAGE_INTERVALS_MAX as u64 * (40 + 24);
+const BYTES_MAX: u64 = 80 + COVERAGE_INTERVALS_MAX as u64 * (40 + 24);
 
 /// Up to where the records of a stream were let go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,11 +183,11 @@ impl Inventory {
         (is_held && is_open && is_claimed).then_some(gap)
     }
 
-    /// As it is stored.
-    pub fn encode(&self) -> Vec<u8> {
+    /// As it is stored, by this store; 0: nobody knows by which.
+    pub fn encode(&self, store: NodeId) -> Vec<u8> {
         let mut put = Put::default();
         put.bytes(&INVENTORY_MAGIC).u16(INVENTORY_VERSION).bytes(&[0; 6]);
-        put.u64(self.horizon_ms).u64(self.unsure_ms);
+        put.u128(store.0).u64(self.horizon_ms).u64(self.unsure_ms);
         self.held.put(&mut put);
         put.u32(self.cuts.len() as u32).bytes(&[0; 4]);
         for (stream, cut) in &self.cuts {
@@ -195,11 +197,11 @@ impl Inventory {
         put.0
     }
 
-    /// The inverse.
+    /// The inverse, and whose it is.
     ///
     /// # Errors
     /// What is wrong with the bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DamageKind> {
+    pub fn decode(bytes: &[u8]) -> Result<(NodeId, Self), DamageKind> {
         const PART: &str = "inventory";
         let mut take = Take(bytes);
         if take.bytes(INVENTORY_MAGIC.len()) != Some(&INVENTORY_MAGIC) {
@@ -217,8 +219,9 @@ impl Inventory {
             .ok_or(DamageKind::Malformed(PART))
     }
 
-    fn take_fields(take: &mut Take<'_>) -> Option<Self> {
+    fn take_fields(take: &mut Take<'_>) -> Option<(NodeId, Self)> {
         take.bytes(6)?;
+        let store = NodeId(take.u128()?);
         let (horizon_ms, unsure_ms) = (take.u64()?, take.u64()?);
         let held = Coverage::take(take)?;
         let count = take.u32()?;
@@ -235,7 +238,7 @@ impl Inventory {
             }
             cuts.insert(stream, cut);
         }
-        Some(Self { held, cuts, horizon_ms, unsure_ms })
+        Some((store, Self { held, cuts, horizon_ms, unsure_ms }))
     }
 }
 
@@ -257,6 +260,8 @@ fn damage_of_file(path: &Path, kind: DamageKind) -> Damage {
     Damage { path: path.to_owned(), offset: 0, len_bytes: 0, range: None, records, kind }
 }
 
+#[cfg(test)]
+mod fuzz_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::look::check;
 use super::*;
+use crate::identity::{IDENTITY_FILE, IdentityKeeper, Side};
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 use crate::storage::{Open, Storage};
 use crate::store::StoreDirectory;
@@ -120,7 +121,6 @@ fn what_is_missing_and_stored_once_more_is_missed_no_more() {
 }
 
 #[test]
-#[test]
 fn what_was_missing_and_is_merged_by_now_does_not_come_back_while_it_is_on_its_way_out() {
     let sim = disk();
     sim.remove(&segments(&sim)[1]).unwrap();
@@ -144,6 +144,7 @@ fn what_was_missing_and_is_merged_by_now_does_not_come_back_while_it_is_on_its_w
     assert_whole(&sim);
 }
 
+#[test]
 fn what_is_put_back_under_a_running_node_is_found_and_missed_no_more() {
     let sim = disk();
     let [first, second, _] = &segments(&sim)[..] else { panic!() };
@@ -407,6 +408,61 @@ fn a_power_loss_at_any_call_of_saving_it_makes_no_hole() {
     }
 }
 
+/// The directory in the hands of the node whose store has this id.
+fn directory_of(sim: &SimStorage, id: u128) -> Arc<StoreDirectory> {
+    let directory = directory(sim);
+    let storage = Arc::new(sim.clone());
+    let opened = IdentityKeeper::open(storage, Path::new(STORE), Side::Store, NodeId(id));
+    directory.is_of(opened.unwrap().keeper);
+    directory
+}
+
+#[test]
+fn an_inventory_of_another_store_is_told_and_not_believed_and_its_own_is() {
+    let sim = disk();
+    let own = recover(&directory_of(&sim, 7), 0).unwrap();
+    // One that says nothing of its store is none of its own.
+    let foreign = DamageKind::Foreign("inventory", "another store");
+    let kinds = |damage: &[Damage]| damage.iter().map(|d| d.kind.clone()).collect::<Vec<_>>();
+    assert_eq!(kinds(&own.damage), [foreign.clone()]);
+    own.catalogue.save_inventory().unwrap();
+    assert_eq!(fsck(&sim), []);
+    let lost = segments(&sim)[1].clone();
+    sim.rename(&lost, Path::new("/away")).unwrap();
+    let again = recover(&directory_of(&sim, 7), 0).unwrap();
+    assert_eq!(hole(&sim, &again).from, 40);
+
+    // The same file beside another identity.
+    sim.remove(&Path::new(STORE).join(IDENTITY_FILE)).unwrap();
+    let other = recover(&directory_of(&sim, 8), 0).unwrap();
+    assert_eq!(
+        (kinds(&other.damage), other.catalogue.missing_records()),
+        (vec![foreign.clone()], 0)
+    );
+    other.catalogue.directory().begin().unwrap();
+    assert_eq!(kinds(&fsck(&sim)), [foreign]);
+    other.catalogue.save_inventory().unwrap();
+    assert_eq!(fsck(&sim), []);
+    assert_eq!(recover(&directory_of(&sim, 8), 0).unwrap().damage, []);
+}
+
+#[test]
+fn one_of_an_earlier_version_is_told_and_made_anew_and_one_of_a_later_version_stays() {
+    for (version, is_kept) in [(INVENTORY_VERSION - 1, false), (INVENTORY_VERSION + 1, true)] {
+        let sim = disk();
+        let mut bytes = sim.read_file(&inventory_file()).unwrap();
+        let end = bytes.len() - 4;
+        bytes[8..10].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+        sim.open(&inventory_file(), Open::Write).unwrap().write_all_at(&bytes, 0).unwrap();
+        let recovered = start(&sim);
+        assert_eq!(recovered.damage[0].kind, DamageKind::Version(version));
+        assert_eq!(recovered.catalogue.save_inventory().is_err(), is_kept);
+        assert_eq!(sim.read_file(&inventory_file()).unwrap() == bytes, is_kept);
+    }
+}
+
 /// The example of the format page.
 #[test]
 fn the_bytes_are_those_of_the_format_page() {
@@ -420,7 +476,7 @@ fn the_bytes_are_those_of_the_format_page() {
     inventory.let_go(&coverage(at(0, 7), at(0, 7), 1));
     inventory.let_go_unknown(1_600_000_000_000);
     inventory.set_horizon(1_699_999_999_999);
-    let bytes = inventory.encode();
+    let bytes = inventory.encode(NodeId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff));
     let shown: Vec<u8> = include_str!("../../../../docs/format-store.md")
         .split("**Inventory** (`INVENTORY`).")
         .nth(1)
@@ -440,8 +496,9 @@ fn every_flipped_bit_is_noticed_and_what_it_says_comes_back() {
     inventory.add(&[coverage(&[records(0, 10), records(20, 30)].concat())]);
     inventory.let_go(&coverage(&records(0, 5)));
     inventory.let_go_unknown(3);
-    let bytes = inventory.encode();
-    assert!(Inventory::decode(&bytes).unwrap().is_same(&inventory));
+    let bytes = inventory.encode(NodeId(5));
+    let (store, back) = Inventory::decode(&bytes).unwrap();
+    assert!(store == NodeId(5) && back.is_same(&inventory));
     for bit in 0..bytes.len() * 8 {
         let mut bytes = bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
@@ -469,7 +526,7 @@ fn beyond_its_bounds_it_claims_less_and_what_ended_first_is_left_out() {
     }
     let holes = inventory.holes(&mut Present::default());
     assert_eq!((holes.len(), holes[0].stream), (COVERAGE_INTERVALS_MAX, 2));
-    assert!(Inventory::decode(&inventory.encode()).unwrap().is_same(&inventory));
+    assert!(Inventory::decode(&inventory.encode(NodeId(5))).unwrap().1.is_same(&inventory));
     // Of too much that lies there nothing is concluded.
     let mut present = Present::default();
     for interval in all {
