@@ -74,6 +74,8 @@ impl Interval {
             && self.to <= PART_MAX
             && self.first_ms <= self.last_ms
             && self.last_ms <= MS_MAX
+            // One record was stamped once.
+            && (self.from < self.to || self.first_ms == self.last_ms)
     }
 
     /// Whether the records that both claim by their counters can be the same ones.

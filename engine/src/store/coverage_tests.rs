@@ -153,6 +153,8 @@ fn a_chunk_is_one_interval_only_if_its_records_can_only_be_consecutive() {
     assert_eq!(Interval::of_range(ulid(1, 3), ulid(1, 7), 4), None, "one is not there");
     assert_eq!(Interval::of_range(ulid(1, 3), ulid(2, 7), 5), None, "of two streams");
     assert_eq!(Interval::of_range(ulid(1, 7), ulid(1, 3), 5), None);
+    let later = Ulid::from_parts(6, 1, 3);
+    assert_eq!(Interval::of_range(ulid(1, 3), later, 1), None, "one record was stamped once");
 }
 
 #[test]
