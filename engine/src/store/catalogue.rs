@@ -7,9 +7,10 @@
 //! [`Catalogue::purge`] from the trash; a file goes there, or from there, only when the
 //! [`inventory`](super::inventory) has let go of what it holds.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use crate::damage::Damage;
 use crate::identity::NodeId;
@@ -84,6 +85,8 @@ pub struct Catalogue {
     directory: Arc<StoreDirectory>,
     current: RwLock<Snapshot>,
     obsolete: Mutex<Vec<Arc<StoreSegment>>>,
+    /// What was taken out of the set: for as long as somebody holds a handle its file is on its way out.
+    going: Mutex<Vec<Weak<StoreSegment>>>,
     newest: Mutex<Ulid>,
     trash: Trash,
     volumes: Mutex<Volumes>,
@@ -116,6 +119,7 @@ impl Catalogue {
             directory,
             current: RwLock::default(),
             obsolete: Mutex::default(),
+            going: Mutex::default(),
             newest: Mutex::new(newest),
             trash: Trash::new(trash),
             volumes,
@@ -226,7 +230,8 @@ impl Catalogue {
     /// # Errors
     /// Those of the disk: it is to be called again.
     pub fn save_inventory(&self) -> io::Result<()> {
-        self.inventory.as_ref().map_or(Ok(()), InventoryKeeper::save)
+        let known = || self.known_files();
+        self.inventory.as_ref().map_or(Ok(()), |inventory| inventory.save(&known))
     }
 
     /// Removes it from the disk: files may go although it can be neither written nor read.
@@ -247,13 +252,31 @@ impl Catalogue {
         let is_removed = |s: &&Arc<StoreSegment>| remove.contains(&s.meta().id);
         let gone: Vec<_> = current.iter().filter(is_removed).cloned().collect();
         let mut next: Vec<_> = current.iter().filter(|s| !is_removed(s)).cloned().collect();
-        // One that was put back may be here by now: each file is here once.
-        let is_new = |s: &Arc<StoreSegment>| next.iter().all(|known| known.path() != s.path());
+        let mut going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
+        going.retain(|gone| gone.strong_count() > 0);
+        going.extend(gone.iter().map(Arc::downgrade));
+        // One that was put back may be here by now: each file is here once. One that is on its way out
+        // does not come back.
+        let is_new = |s: &Arc<StoreSegment>| {
+            let is_going =
+                going.iter().filter_map(Weak::upgrade).any(|gone| gone.path() == s.path());
+            !is_going && next.iter().all(|known| known.path() != s.path())
+        };
         let add: Vec<_> = add.into_iter().filter(is_new).collect();
+        drop(going);
         next.extend(add);
         next.sort_by_key(|s| (s.meta().first, s.meta().id));
         *current = Arc::new(next);
         gone
+    }
+
+    /// Files that are published, or on their way out.
+    pub(super) fn known_files(&self) -> HashSet<PathBuf> {
+        // In this order: what leaves the set is in one of both.
+        let published = self.snapshot();
+        let going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
+        let going: Vec<_> = going.iter().filter_map(Weak::upgrade).collect();
+        published.iter().chain(&going).map(|segment| segment.path().to_owned()).collect()
     }
 
     /// Moves the files of retired segments to the trash, as far as nobody holds them any more.
@@ -334,16 +357,12 @@ impl Catalogue {
                 self.exchange(segment, instead);
             }
         }
-        if let Some(inventory) = &self.inventory {
-            let look = |is_wanted: bool| {
-                if is_wanted || inventory.is_stale() {
-                    // After an error what was missing stays told, and it is looked again.
-                    let _ = inventory.look_again();
-                }
-            };
-            look(!again.back.is_empty());
-            again.back.extend(self.take_back(inventory));
-            look(false);
+        again.back.extend(self.take_back());
+        if let Some(inventory) = &self.inventory
+            && (!again.back.is_empty() || inventory.is_stale())
+        {
+            // After an error what was missing stays told, and it is looked again.
+            let _ = inventory.look_again(&|| self.known_files());
         }
         again
     }

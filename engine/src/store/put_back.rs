@@ -1,34 +1,30 @@
 //! Segments that come back under a running node: files that hold what was told to be missing.
 //!
 //! Invariants: the directory is looked at only while something is missing; only whole segments under
-//! their own names are taken, and only if they hold some of it, as was found after the last one was
-//! published: what is on its way out holds none. What is not yet all there has no footer.
+//! their own names are taken, and only if they hold some of it; none that is on its way out. What is not
+//! yet all there has no footer.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::damage::{Damage, DamageKind};
 
 use super::catalogue::Catalogue;
 use super::coverage::{Coverage, Interval};
-use super::inventory::InventoryKeeper;
 use super::inventory::look::{coverage, segments};
 use super::name::Name;
 use super::segment::StoreSegment;
 
 impl Catalogue {
     /// Publishes what is back; says which files.
-    pub(super) fn take_back(&self, inventory: &InventoryKeeper) -> Vec<PathBuf> {
-        let (holes, mut back, mut found) = (self.holes(), Vec::new(), Vec::new());
+    pub(super) fn take_back(&self) -> Vec<PathBuf> {
+        let (holes, mut back) = (self.holes(), Vec::new());
         if holes.is_empty() {
             return back;
         }
         let directory = self.directory();
         // What cannot be listed now is looked for again.
         let names = segments(&*directory.storage, &directory.path).unwrap_or_default();
-        let published = self.snapshot();
-        let known: HashSet<_> = published.iter().map(|segment| segment.path()).collect();
+        let known = self.known_files();
         for (text, _) in names {
             let path = directory.path.join(&text);
             let is_published = matches!(Name::parse(&text), Some(Name::Flushed { .. }));
@@ -44,15 +40,10 @@ impl Catalogue {
                 // What is published lasts.
                 && directory.sync().is_ok()
             {
-                found.push(loaded.segment);
+                self.publish(vec![loaded.segment], &[]);
                 back.push(path);
             }
         }
-        // What was missing may have been stored meanwhile, merged, and be about to go.
-        if found.is_empty() || inventory.is_stale() || !Arc::ptr_eq(&holes, &self.holes()) {
-            return Vec::new();
-        }
-        self.publish(found, &[]);
         back
     }
 }

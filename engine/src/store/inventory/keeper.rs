@@ -14,6 +14,7 @@ use crate::storage::{Refusal, write_anew};
 
 use super::super::StoreDirectory;
 use super::super::coverage::{Coverage, Gap};
+use super::look::Known;
 use super::{
     INVENTORY_FILE, INVENTORY_NEW_FILE, INVENTORY_VERSION, Inventory, Present, damage_of,
     damage_of_file, look,
@@ -145,14 +146,16 @@ impl InventoryKeeper {
         Arc::clone(&self.lock().told)
     }
 
-    /// Looks anew for what is missing, after something came back.
-    pub(in super::super) fn look_again(&self) -> io::Result<()> {
+    /// Looks anew for what is missing, after something came back. A file that the node does not know is
+    /// still missing.
+    pub(in super::super) fn look_again(&self, known: Known<'_>) -> io::Result<()> {
         let before = {
             let mut state = self.lock();
             state.is_stale = true;
             state.inventory.clone()
         };
-        let gaps = look::gaps(&*self.directory.storage, &self.directory.path, &before)?;
+        let StoreDirectory { storage, path, .. } = &*self.directory;
+        let gaps = look::gaps(&**storage, path, &before, Some(known))?;
         let mut state = self.lock();
         (state.gaps, state.is_stale) = (gaps, false);
         self.tell(&mut state);
@@ -173,9 +176,9 @@ impl InventoryKeeper {
     ///
     /// # Errors
     /// Those of the disk: it is to be called again.
-    pub(in super::super) fn save(&self) -> io::Result<()> {
+    pub(in super::super) fn save(&self, known: Known<'_>) -> io::Result<()> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read_late()?;
+        self.read_late(known)?;
         let (bytes, version) = {
             let mut state = self.lock();
             if state.version == state.saved {
@@ -204,7 +207,7 @@ impl InventoryKeeper {
     }
 
     /// Reads what could not be read at the start.
-    fn read_late(&self) -> io::Result<()> {
+    fn read_late(&self, known: Known<'_>) -> io::Result<()> {
         if !self.lock().is_unread {
             return Ok(());
         }
@@ -221,7 +224,7 @@ impl InventoryKeeper {
         state.is_unread = false;
         state.version += 1;
         drop(state);
-        self.look_again()
+        self.look_again(known)
     }
 
     /// Gives up what is on disk, so that files may go although it can be neither written nor read.

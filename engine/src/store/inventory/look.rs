@@ -4,8 +4,9 @@
 //! Invariants: read-only. Beside a running node, which renames and removes files meanwhile, a record
 //! counts as missing only if no look found it; what cannot be read is not known to be absent.
 
+use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{self, IDENTITY_FILE, NodeId};
@@ -71,23 +72,27 @@ pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Damage>> {
         Some(Err(kind)) => return Ok(vec![damage_of_file(path, kind)]),
         Some(Ok(inventory)) => inventory,
     };
-    let gaps = gaps(storage, directory, &inventory)?;
+    let gaps = gaps(storage, directory, &inventory, None)?;
     // What was let go meanwhile is not missing.
     let Some(Ok(later)) = load(storage, path, own)? else { return Ok(Vec::new()) };
     let holes = gaps.into_iter().filter_map(|gap| later.clip(gap));
     Ok(holes.map(|hole| damage_of(&hole, directory)).collect())
 }
 
-/// What of all that an inventory says was published lies in no file.
+/// Files of published segments that a node knows: what others have put there counts once it was published.
+pub(in super::super) type Known<'a> = &'a dyn Fn() -> HashSet<PathBuf>;
+
+/// What of all that an inventory says was published lies in no file, or in none that is known.
 pub(super) fn gaps(
     storage: &dyn Storage,
     directory: &Path,
     inventory: &Inventory,
+    known: Option<Known<'_>>,
 ) -> io::Result<Vec<Gap>> {
     let mut present = Present::default();
     let mut looks = 0;
     loop {
-        let is_still = look(storage, directory, &mut present)?;
+        let is_still = look(storage, directory, known, &mut present)?;
         looks += 1;
         let gaps = inventory.gaps(&mut present);
         if is_still || gaps.is_empty() || looks == LOOKS_MAX {
@@ -97,10 +102,25 @@ pub(super) fn gaps(
 }
 
 /// Adds what lies in a directory; says whether nothing was renamed or removed meanwhile.
-fn look(storage: &dyn Storage, directory: &Path, present: &mut Present) -> io::Result<bool> {
+fn look(
+    storage: &dyn Storage,
+    directory: &Path,
+    known: Option<Known<'_>>,
+    present: &mut Present,
+) -> io::Result<bool> {
     let (before, mut is_still) = (segments(storage, directory)?, true);
+    // Asked for behind the list: what was published before that is known.
+    let known = known.map(|known| known());
+    let is_unknown = |text: &str, path: &Path| {
+        let is_published = matches!(Name::parse(text), Some(Name::Flushed { .. }));
+        is_published && known.as_ref().is_some_and(|known| !known.contains(path))
+    };
     for (text, range) in &before {
-        match coverage(storage, &directory.join(text)) {
+        let path = directory.join(text);
+        if is_unknown(text, &path) {
+            continue;
+        }
+        match coverage(storage, &path) {
             Err(refusal) if refusal.is_absence() => is_still = false,
             read => present.add(read.ok().flatten().as_ref(), *range),
         }

@@ -46,6 +46,14 @@ fn start(sim: &SimStorage) -> Recovered {
     recover(&directory(sim), 0).unwrap()
 }
 
+/// It gives ids that no file has: those of a start begin anew.
+fn catalogue_directory_with_new_ids(catalogue: &Catalogue) -> Arc<StoreDirectory> {
+    for _ in 0..9 {
+        catalogue.directory().ids.next_id();
+    }
+    Arc::clone(catalogue.directory())
+}
+
 fn inventory_file() -> PathBuf {
     Path::new(STORE).join(INVENTORY_FILE)
 }
@@ -126,11 +134,7 @@ fn what_was_missing_and_is_merged_by_now_does_not_come_back_while_it_is_on_its_w
     sim.remove(&segments(&sim)[1]).unwrap();
     let Recovered { catalogue, damage, .. } = start(&sim);
     assert_eq!(damage.len(), 1);
-    // Ids that no file has.
-    for _ in 0..9 {
-        catalogue.directory().ids.next_id();
-    }
-    let again = write(catalogue.directory(), SMALL, &records(40, 80));
+    let again = write(&catalogue_directory_with_new_ids(&catalogue), SMALL, &records(40, 80));
     let id = again.meta().id;
     catalogue.publish(vec![again], &[]);
     // A query holds it, and it is merged before anybody has looked again what is missing.
@@ -141,6 +145,24 @@ fn what_was_missing_and_is_merged_by_now_does_not_come_back_while_it_is_on_its_w
     assert_eq!((catalogue.snapshot().len(), catalogue.holes().len()), (3, 0));
     drop(pinned);
     assert_eq!(catalogue.remove_replaced().removed_count, 1);
+    assert_whole(&sim);
+}
+
+#[test]
+fn what_is_put_back_is_missing_until_it_is_published_whatever_comes_meanwhile() {
+    let sim = disk();
+    let path = segments(&sim)[1].clone();
+    sim.rename(&path, Path::new("/away")).unwrap();
+    let Recovered { catalogue, .. } = start(&sim);
+    let more = write(&catalogue_directory_with_new_ids(&catalogue), SMALL, &records(120, 140));
+    catalogue.publish(vec![more], &[]);
+    sim.rename(Path::new("/away"), &path).unwrap();
+    // It is there when it is looked what is missing, but was not when it was looked what is back.
+    sim.fail(Fault { call: Some(Call::List), ..Fault::nth(1, FaultError::Io) });
+    assert_eq!(catalogue.read_again().back, Vec::<PathBuf>::new());
+    assert_eq!(catalogue.missing_records(), 40);
+    assert_eq!(catalogue.read_again().back, [path]);
+    assert_eq!((catalogue.snapshot().len(), catalogue.missing_records()), (4, 0));
     assert_whole(&sim);
 }
 
@@ -424,7 +446,7 @@ fn an_inventory_of_another_store_is_told_and_not_believed_and_its_own_is() {
     // One that says nothing of its store is none of its own.
     let foreign = DamageKind::Foreign("inventory", "another store");
     let kinds = |damage: &[Damage]| damage.iter().map(|d| d.kind.clone()).collect::<Vec<_>>();
-    assert_eq!(kinds(&own.damage), [foreign.clone()]);
+    assert_eq!(kinds(&own.damage), std::slice::from_ref(&foreign));
     own.catalogue.save_inventory().unwrap();
     assert_eq!(fsck(&sim), []);
     let lost = segments(&sim)[1].clone();
