@@ -105,9 +105,10 @@ pub const CHAIN_EXPRESSIONS_MAX: usize = 32;
 /// has set up.
 pub const CHAIN_EXPRESSION_BYTES: usize = 1 << 10;
 
-/// What the automaton of an expression may take at least, bytes, where several share
-/// [`EXPRESSION_CACHE_BYTES_MAX`]: with less many expressions could not be searched for by one at all.
-pub const CHAIN_AUTOMATON_BYTES_MIN: usize = 64 << 10;
+/// Memory of one scan thread for the lazy automata of one chain, bytes: each has an equal share of it, and at
+/// most [`EXPRESSION_CACHE_BYTES_MAX`]. An expression whose automaton needs more (that of `\pL{8}` more than
+/// 256 KiB) is matched without one, ten times as slowly.
+pub const CHAIN_AUTOMATA_BYTES_MAX: usize = 8 << 20;
 
 /// Largest compiled form of a regular expression, bytes: what `rg` and `regex` allow by default.
 pub const EXPRESSION_COMPILED_BYTES_MAX: usize = 10 << 20;

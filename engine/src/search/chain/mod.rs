@@ -1,9 +1,9 @@
 //! What a record must match, as a whole: every expression of some, and none of others.
 //!
 //! Invariants: what a chain matches does not depend on the order in which its expressions were given; one
-//! that has a single expression costs what that costs; all of it together takes the room of one
-//! expression, however many there are: text, compiled form, and the automata of a scan thread, of
-//! which each has [`CHAIN_AUTOMATON_BYTES_MIN`] at least.
+//! that has a single expression costs what that costs; texts and compiled forms together take the room of
+//! those of one expression, however many there are, and the automata of a scan thread
+//! [`CHAIN_AUTOMATA_BYTES_MAX`].
 //!
 //! Not here: how a single record is matched (`search::matcher`).
 
@@ -20,7 +20,7 @@ use super::automata::AutomatonMemory;
 use super::expression::{Expression, ExpressionError, Room};
 use super::required::Required;
 use crate::limits::{
-    CHAIN_AUTOMATON_BYTES_MIN, CHAIN_EXPRESSION_BYTES, CHAIN_EXPRESSIONS_MAX, EXPRESSION_BYTES_MAX,
+    CHAIN_AUTOMATA_BYTES_MAX, CHAIN_EXPRESSION_BYTES, CHAIN_EXPRESSIONS_MAX, EXPRESSION_BYTES_MAX,
     EXPRESSION_CACHE_BYTES_MAX, EXPRESSION_COMPILED_BYTES_MAX, EXPRESSION_COMPILED_FACTOR,
     EXPRESSION_PARSED_BYTES,
 };
@@ -205,8 +205,8 @@ impl ChainText {
 
     /// Compiles them, if they become no larger than that together (bytes).
     pub fn compile(&self, compiled_bytes_max: usize) -> Result<Chain, ChainError> {
-        let share = EXPRESSION_CACHE_BYTES_MAX / self.automata().max(1);
-        let automaton_bytes_max = share.max(CHAIN_AUTOMATON_BYTES_MIN);
+        let share = CHAIN_AUTOMATA_BYTES_MAX / self.automata().max(1);
+        let automaton_bytes_max = share.min(EXPRESSION_CACHE_BYTES_MAX);
         let is_alone = self.all.len() + self.none.len() == 1;
         let mut room = Room { compiled_bytes_max, automaton_bytes_max };
         let (mut all, mut none) = (Vec::new(), Vec::new());
