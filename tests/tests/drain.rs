@@ -27,6 +27,9 @@ fn a_drained_node_holds_everything_in_the_store_and_takes_nothing_more_until_a_r
     open.set_read_timeout(Some(tests::DEADLINE)).unwrap();
     open.write_all(b"fast\nunfinished").unwrap();
     wait_until("the line is there", || node.query("q=fast").len() == 1);
+    let member = || node.get("/_clusterstate").json()["nodes"][0].clone();
+    assert_eq!(member()["state"], "up");
+    assert!(member()["backlog_bytes"].as_u64() > Some(100_000), "{}", member());
 
     let (code, said) = drain(&node, &[]);
     assert_eq!(code, Some(0), "{said}\n{}", node.log());
@@ -34,6 +37,8 @@ fn a_drained_node_holds_everything_in_the_store_and_takes_nothing_more_until_a_r
     let state = node.get("/_segmentstate").json();
     assert_eq!(state["ingest"]["flushed"]["segments"], 0, "{state}");
     assert_eq!(node.metric("oklog_unindexed_bytes"), 0.0);
+    assert_eq!((&member()["state"], &member()["backlog_bytes"]), (&"draining".into(), &0.into()));
+    assert!(member()["disk_free_bytes"].as_u64() > Some(0), "{}", member());
     assert_eq!(node.all_lines().len(), 10_002, "the unfinished line is a record");
 
     let ready = node.get("/ready");

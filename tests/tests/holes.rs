@@ -57,6 +57,7 @@ fn a_segment_that_vanishes_between_two_lives_is_missed_until_it_is_back() {
         assert_eq!(stats["complete"], false);
         let missing = &stats["missing"][0];
         assert!(missing["reason"].as_str().unwrap().contains(hole), "{stats}");
+        assert_eq!(missing["node"], node.get("/_clusterstate").json()["nodes"][0]["address"]);
         assert!(missing["from"].as_str() <= missing["to"].as_str(), "{stats}");
         let (code, told) = query(&node, &["--from", "1h"]);
         assert!(code == Some(3) && told.contains("incomplete"), "{told}");

@@ -21,8 +21,8 @@ use engine::search::{Missing, Searcher, Snapshot};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
-    AppendError, Appended, Appender, Backend, DrainState, Following, Health, IngestSegments,
-    LocalView, Pending, SegmentCount, SegmentOverview, StoreSegments, View,
+    AppendError, Appended, Appender, Backend, ClusterState, DrainState, Following, Health,
+    IngestSegments, LocalView, Pending, SegmentCount, SegmentOverview, StoreSegments, View,
 };
 use net::limits::PIN_WITHIN;
 use net::metrics::StoreMetrics;
@@ -30,6 +30,7 @@ use net::shard::Placement;
 use net::shard::inbox::{Append, Message};
 use tokio::sync::oneshot;
 
+use super::cluster;
 use super::common::Common;
 use super::keeper_words::reason;
 
@@ -119,6 +120,7 @@ impl Backend for NodeBackend {
             })
             .collect();
         let (node, searcher) = (self.common.node.clone(), Arc::clone(&self.searcher));
+        let address = self.common.address.clone();
         Box::pin(async move {
             let mut memories = Memories::default();
             let deadline = tokio::time::Instant::now() + PIN_WITHIN;
@@ -128,7 +130,7 @@ impl Backend for NodeBackend {
                     Ok(Err(_)) | Err(_) => memories.note_silent(shard),
                 }
             }
-            let view = LocalView::new(searcher, snapshot_of(memories.pin(&node)));
+            let view = LocalView::new(searcher, snapshot_of(memories.pin(&node), &address));
             Box::new(view) as Box<dyn View>
         })
     }
@@ -204,6 +206,10 @@ impl Backend for NodeBackend {
             };
         }
         state
+    }
+
+    fn cluster_state(&self) -> ClusterState {
+        cluster::state(&self.common)
     }
 
     fn drain(&self) -> DrainState {
@@ -301,22 +307,22 @@ fn show_store(side: &StoreSide, shown: &mut StoreSegments) {
 }
 
 /// What was pinned, as search takes it.
-fn snapshot_of(pinned: Pinned) -> Snapshot {
+fn snapshot_of(pinned: Pinned, node: &str) -> Snapshot {
     let silent = pinned.silent.into_iter().map(|shard| Missing {
         from: Ulid::MIN,
         to: Ulid::MAX,
-        node: "local".into(),
+        node: node.to_owned(),
         reason: format!("shard {shard} does not say what it holds in memory"),
         damage: None,
     });
-    let missing = silent.chain(pinned.lost.iter().map(lost)).collect();
+    let missing = silent.chain(pinned.lost.iter().map(|damage| lost(damage, node))).collect();
     Snapshot { parts: pinned.parts, missing }
 }
 
 /// What cannot be read of the ingest side, for an answer.
-fn lost(damage: &Damage) -> Missing {
+fn lost(damage: &Damage, node: &str) -> Missing {
     let (from, to) = damage.range.unwrap_or((Ulid::MIN, Ulid::MAX));
-    Missing { from, to, node: "local".into(), reason: damage.to_string(), damage: None }
+    Missing { from, to, node: node.to_owned(), reason: damage.to_string(), damage: None }
 }
 
 /// Takes the records of one request into one shard.

@@ -29,6 +29,8 @@ use super::{NodeError, refused};
 pub(super) struct Common {
     /// What is held.
     pub(super) node: Node,
+    /// How others name it, `host:port`: where it answers HTTP.
+    pub(super) address: String,
     /// Where, as it was when it was locked.
     pub(super) grounds: Grounds,
     pub(super) placement: Placement,
@@ -55,6 +57,7 @@ pub(super) struct Common {
 /// What a node has before anything of it runs.
 pub(super) struct Foundation {
     pub(super) node: Node,
+    pub(super) address: String,
     pub(super) grounds: Grounds,
     pub(super) disks: Disks,
     pub(super) metrics: Arc<NodeMetrics>,
@@ -65,11 +68,12 @@ pub(super) struct Foundation {
 impl Common {
     /// With the threads that watch the disks.
     pub(super) fn start(shards: usize, foundation: Foundation) -> Result<Self, NodeError> {
-        let Foundation { node, grounds, disks, metrics, backlog_max_bytes, descriptors } =
+        let Foundation { node, address, grounds, disks, metrics, backlog_max_bytes, descriptors } =
             foundation;
         let placement = Placement::new(shards).map_err(refused("an event descriptor"))?;
         let common = Self {
             node,
+            address,
             grounds,
             hub: Hub::new(placement.clone()),
             placement,

@@ -66,6 +66,11 @@ impl Listeners {
         Ok(Self { api: api.remove(0), fast, durable })
     }
 
+    /// Where HTTP is answered, `host:port`.
+    pub(super) fn api_address(&self, config: &NodeConfig) -> String {
+        self.api.local_addr().map_or_else(|_| config.api.to_string(), |address| address.to_string())
+    }
+
     /// From now on connections come in.
     pub(super) fn listen(&self) -> Result<(), ListenError> {
         let api = std::iter::once(("--api", &self.api));

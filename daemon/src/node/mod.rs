@@ -18,6 +18,7 @@
 //! time it is given, then the process ends.
 
 mod backend;
+mod cluster;
 mod common;
 mod control;
 mod data;
@@ -252,9 +253,9 @@ struct Taking {
 }
 
 /// Search on as many threads, which let shards go first.
-fn searcher(threads: usize, caches: &Arc<Caches>) -> std::io::Result<Searcher> {
+fn searcher(threads: usize, node: String, caches: &Arc<Caches>) -> std::io::Result<Searcher> {
     let on_thread_start = Arc::new(|_| host::yield_to_shards());
-    let (node, caches) = ("local".into(), Arc::clone(caches));
+    let caches = Arc::clone(caches);
     Searcher::start(SearcherOptions { threads, node, caches, on_thread_start })
 }
 
@@ -263,6 +264,7 @@ impl Node {
         let Base { config, cores, shards, disks, metrics, mut data, listeners, reserve } = base;
         let foundation = Foundation {
             node: data.node.clone(),
+            address: listeners.api_address(&config),
             grounds: Grounds::of(&data.locks),
             disks,
             metrics,
@@ -278,7 +280,8 @@ impl Node {
         }
         let caches = caches(&common.node);
         read_again::spawn(Arc::clone(&common), Arc::clone(&caches)).map_err(refused("a thread"))?;
-        let searcher = searcher(cores.len(), &caches).map_err(refused("a thread"))?;
+        let searcher =
+            searcher(cores.len(), common.address.clone(), &caches).map_err(refused("a thread"))?;
         common.watch(&searcher);
         let overseer = searcher.overseer();
         let metrics = Arc::clone(&common.metrics);

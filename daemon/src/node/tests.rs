@@ -158,6 +158,16 @@ fn an_ingester_alone_takes_records_answers_and_keeps_records_and_stamps_over_a_r
     std::fs::rename(&before, &after).unwrap();
     let node = Running::start(&after, Is::Ingester);
     assert_eq!(node.found("apple"), ["apple one", "apple two"]);
+    let cluster = node.json("GET", "/_clusterstate", "");
+    assert_eq!(
+        (&cluster["self"], &cluster["nodes"][0]["id"]),
+        (&ingester.as_str().into(), &cluster["self"])
+    );
+    assert_eq!(
+        (&cluster["nodes"][0]["boot"], &cluster["nodes"][0]["roles"]),
+        (&2.into(), &serde_json::json!(["ingest"]))
+    );
+    assert!(cluster["nodes"][0]["backlog_bytes"].as_u64() > Some(0), "{cluster}");
     let state = node.json("GET", "/_segmentstate", "");
     assert_eq!(state["ingest"]["id"], ingester);
     assert_eq!(state["ingest"]["boot"], 2);
@@ -183,6 +193,10 @@ fn a_store_alone_answers_from_its_segments_takes_no_records_and_leaves_the_inges
     assert_eq!(state["store"]["records"], 2);
     assert_eq!(state["store"]["boot"], 2);
     assert_eq!(state["ingest"]["id"], "", "it takes nothing");
+    let cluster = node.json("GET", "/_clusterstate", "");
+    let member = &cluster["nodes"][0];
+    assert_eq!((&member["id"], &member["roles"][0]), (&state["store"]["id"], &"store".into()));
+    assert_eq!((&cluster["volumes"]["total"], &member["backlog_bytes"]), (&1.into(), &0.into()));
     assert_eq!(state["ingest"]["active"]["segments"], 0);
     let (status, words) = node.ask("POST", "/records", "pear\n");
     assert_eq!(status, 421, "{words}");

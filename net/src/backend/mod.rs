@@ -6,6 +6,7 @@
 //! itself, tests over memory, and whoever has to ask others may stand here as well.
 
 mod asking;
+mod cluster;
 
 use std::fmt;
 use std::future::Future;
@@ -20,6 +21,7 @@ use engine::ulid::Ulid;
 use crate::limits::PIN_WITHIN;
 
 pub use self::asking::{End, Following, Live, LocalView, Records, View};
+pub use self::cluster::{ClusterState, Member, MemberState, NodeRole, VolumeCounts};
 
 /// A future that the control thread polls.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -56,6 +58,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What `/_segmentstate` shows.
     fn segment_state(&self) -> SegmentOverview;
+
+    /// What `/_clusterstate` shows.
+    fn cluster_state(&self) -> ClusterState;
 
     /// Takes no new records from now on and hands everything to the store; says how far that is.
     /// Asked again, it only says.

@@ -32,6 +32,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/records", post(records::post))
         .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
+        .route("/_clusterstate", get(status::cluster_state))
         .route("/health", get(status::health))
         .route("/ready", get(status::ready))
         .route("/metrics", get(status::metrics))
@@ -138,7 +139,7 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /query, /query/histogram, /topics, \
-         /stream, /records, /_drain, /_segmentstate, /health, /ready, /metrics"
+         /stream, /records, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -171,7 +172,7 @@ async fn count(
 
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
-    const ROUTES: [&str; 10] = [
+    const ROUTES: [&str; 11] = [
         "/query",
         "/query/histogram",
         "/topics",
@@ -179,6 +180,7 @@ fn known(path: &str) -> &'static str {
         "/records",
         "/_drain",
         "/_segmentstate",
+        "/_clusterstate",
         "/health",
         "/ready",
         "/metrics",

@@ -1,4 +1,4 @@
-//! `/health`, `/ready`, `/metrics` and `/_segmentstate`.
+//! `/health`, `/ready`, `/metrics`, `/_segmentstate` and `/_clusterstate`.
 
 use std::sync::Arc;
 
@@ -66,4 +66,12 @@ pub(super) async fn segment_state(State(app): State<Arc<App>>, uri: Uri) -> Resp
     }
     let state = app.backend.segment_state();
     answer::json(StatusCode::OK, &json!({ "ingest": state.ingest, "store": state.store }))
+}
+
+/// Who is there.
+pub(super) async fn cluster_state(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+    if let Err(bad) = Parameters::parse(uri.query(), NONE) {
+        return Refusal::from(bad).into_response();
+    }
+    answer::json(StatusCode::OK, &json!(app.backend.cluster_state()))
 }

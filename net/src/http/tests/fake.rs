@@ -15,8 +15,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::super::{HttpOptions, serve};
 use crate::backend::{
-    AppendError, Appended, Appender, Backend, DrainState, Following, Health, LocalView, Pending,
-    SegmentOverview, View,
+    AppendError, Appended, Appender, Backend, ClusterState, DrainState, Following, Health,
+    LocalView, Member, MemberState, NodeRole, Pending, SegmentOverview, View, VolumeCounts,
 };
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
@@ -114,6 +114,29 @@ impl Backend for Fake {
 
     fn segment_state(&self) -> SegmentOverview {
         SegmentOverview::default()
+    }
+
+    fn cluster_state(&self) -> ClusterState {
+        let member = Member {
+            id: "5b0c8f3a94e1d27760b1c2d3e4f50617".into(),
+            address: "127.0.0.1:7650".into(),
+            api: "127.0.0.1:7650".into(),
+            roles: vec![NodeRole::Ingest, NodeRole::Store],
+            state: MemberState::Up,
+            boot: 1,
+            version: "0.1.0".into(),
+            backlog_bytes: 0,
+            disk_free_bytes: 1 << 40,
+            watermark: None,
+        };
+        let (own_id, volumes) = (member.id.clone(), VolumeCounts::default());
+        ClusterState {
+            own_id,
+            name: "oklogd".into(),
+            insecure: false,
+            nodes: vec![member],
+            volumes,
+        }
     }
 
     fn drain(&self) -> DrainState {

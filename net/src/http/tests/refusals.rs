@@ -34,6 +34,7 @@ fn bad_parameters_are_named() {
         ("/query/histogram?limit=1", "limit"),
         ("/topics?x", "takes none"),
         ("/_segmentstate?x=1", "takes none"),
+        ("/_clusterstate?x=1", "takes none"),
     ] {
         let answer = get(server.address, target);
         assert_eq!(answer.status, 400, "{target}");
@@ -50,7 +51,7 @@ fn bad_parameters_are_named() {
 #[test]
 fn unknown_paths_and_wrong_methods_are_told_apart() {
     let server = Server::start();
-    let later = ["/ui", "/log", "/logs", "/api/logs", "/ws/live", "/_clusterstate"];
+    let later = ["/ui", "/log", "/logs", "/api/logs", "/ws/live"];
     for path in ["/", "/nonsense", "/query/", "//", "/%00", "/store"].iter().chain(&later) {
         let answer = get(server.address, path);
         assert_eq!(answer.status, 404, "{path}");
@@ -85,6 +86,8 @@ fn what_operators_look_at_is_there() {
     assert_eq!(ready.json()["reasons"][0], "the disk is full");
     let state = get(server.address, "/store/_segmentstate").json();
     assert_eq!(state["ingest"]["flushed"]["segments"], 0);
+    let state = get(server.address, "/store/_clusterstate").json();
+    assert_eq!(state["nodes"][0]["id"], state["self"], "{state}");
     let metrics = get(server.address, "/metrics");
     assert_eq!(metrics.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
     let open = [("Accept", "application/openmetrics-text; version=1.0.0")];

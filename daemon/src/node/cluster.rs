@@ -1,0 +1,75 @@
+//! What the node says of itself as a member of a cluster that it is alone in.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use engine::identity::Identity;
+use engine::node::{IngestSide, StoreSide};
+use net::backend::{ClusterState, Member, MemberState, NodeRole, VolumeCounts};
+
+use super::common::Common;
+
+/// The name of a cluster that was given none.
+const DEFAULT_NAME: &str = "oklogd";
+
+/// Asked by whoever wants to know who is there.
+pub(super) fn state(common: &Common) -> ClusterState {
+    let node = &common.node;
+    let ingester = node.ingest.as_ref().map(ingester);
+    let store = node.store.as_ref().and_then(|side| side.catalogue.directory().identity());
+    let identity = ingester.or(store);
+    let id = identity.map(|identity| identity.id.to_string()).unwrap_or_default();
+    let roles = [
+        node.ingest.as_ref().map(|_| NodeRole::Ingest),
+        node.store.as_ref().map(|_| NodeRole::Store),
+    ];
+    let is_draining = common.draining.is_begun();
+    let member = Member {
+        id: id.clone(),
+        address: common.address.clone(),
+        api: common.address.clone(),
+        roles: roles.into_iter().flatten().collect(),
+        state: if is_draining { MemberState::Draining } else { MemberState::Up },
+        boot: identity.map_or(0, |identity| identity.boot),
+        version: env!("CARGO_PKG_VERSION").into(),
+        backlog_bytes: backlog_bytes(common),
+        disk_free_bytes: u64::try_from(common.metrics.disk_free_bytes.get()).unwrap_or(0),
+        // It is not told before it is promised to whoever counts on it.
+        watermark: None,
+    };
+    ClusterState {
+        own_id: id,
+        name: DEFAULT_NAME.into(),
+        // Nobody is believed to be a member.
+        insecure: false,
+        nodes: vec![member],
+        volumes: node
+            .store
+            .as_ref()
+            .map_or_else(VolumeCounts::default, |side| volumes(side, common.is_replica_missing())),
+    }
+}
+
+fn ingester(side: &IngestSide) -> Identity {
+    side.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester()
+}
+
+/// Text of records that are not in the store, in the order in which they move, so that none is overlooked.
+fn backlog_bytes(common: &Common) -> u64 {
+    let Some(side) = &common.node.ingest else { return 0 };
+    let memory = u64::try_from(common.metrics.shard_memory_bytes.get()).unwrap_or(0);
+    let held = side.registry.snapshot();
+    memory + held.iter().map(|segment| segment.content().text_bytes).sum::<u64>()
+}
+
+fn volumes(side: &StoreSide, is_replica_missing: bool) -> VolumeCounts {
+    let segments = side.catalogue.snapshot();
+    let ids: BTreeSet<_> = segments
+        .iter()
+        .filter_map(|segment| segment.meta().volume)
+        .map(|volume| volume.id)
+        .collect();
+    let total = ids.len() as u64;
+    // The only copies are its own.
+    VolumeCounts { total, under: if is_replica_missing { total } else { 0 }, over: 0, moving: 0 }
+}
