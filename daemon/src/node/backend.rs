@@ -236,6 +236,9 @@ impl Backend for NodeBackend {
             Stuck::ReplicasMissing => "replicas are missing: nothing can go to the store (a node \
                                        on its own needs --store.segment-replication-factor 1)"
                 .to_owned(),
+            Stuck::NoStore => {
+                "this node keeps nothing itself, and no store takes what it holds".into()
+            }
             Stuck::Unread(files) => format!(
                 "{files} ingest files cannot be read; they are read again, and the log says why"
             ),

@@ -48,6 +48,8 @@ pub enum Stuck {
     ReplicasMissing,
     /// So many files cannot be read, and nothing else is left.
     Unread(usize),
+    /// The node keeps nothing itself, and no store takes what it holds.
+    NoStore,
 }
 
 impl Left {
@@ -72,6 +74,8 @@ impl Left {
             Some(Stuck::ReplicasMissing)
         } else if unread > 0 && shards == 0 && !gets_on() {
             Some(Stuck::Unread(unread))
+        } else if shards == 0 && segments > 0 && node.store.is_none() {
+            Some(Stuck::NoStore)
         } else {
             None
         };

@@ -81,3 +81,6 @@ pub struct StoreSide {
     /// Its segments.
     pub catalogue: Arc<Catalogue>,
 }
+
+#[cfg(test)]
+mod ingester_tests;

@@ -5,7 +5,7 @@
 //! is not offered to consumers; it is read again until it can be, or until all that it may hold has
 //! expired. What the process is short of, and a file that is not there, are never held against it:
 //! only what the disk refuses for minutes is given up, that is, what of it is readable goes to the
-//! store and the rest is set aside. What was set aside stays known, also after a restart, and comes
+//! store and the rest is set aside; until somebody takes it, it is read again like the others. What was set aside stays known, also after a restart, and comes
 //! back when it reads well again.
 
 use std::io;
@@ -216,8 +216,13 @@ impl Registry {
     /// To be called now and then, with monotonic milliseconds: reads again what could not be read.
     pub fn look_again(&self, now_ms: u64) -> Look {
         let mut look = Look::default();
+        // What a consumer may have, but nobody has taken, is read again as well: perhaps nobody will.
+        let is_ours = |held: &Held, trouble: &Trouble| {
+            !trouble.is_given_up || held.segment.state() == SegmentState::Flushed
+        };
         let is_due = |held: &&Held| {
-            held.trouble.as_ref().is_some_and(|t| !t.is_given_up && t.retry.next_ms <= now_ms)
+            let trouble = held.trouble.as_ref();
+            trouble.is_some_and(|t| is_ours(held, t) && t.retry.next_ms <= now_ms)
         };
         let inner = self.lock();
         let due = inner.segments.values().filter(is_due).take(UNREAD_FILES_AT_A_TIME);
@@ -233,6 +238,10 @@ impl Registry {
     fn look_at(&self, segment: &Arc<Segment>, now_ms: u64, look: &mut Look) {
         let examined = segment.examine(Depth::Frames);
         let _operation = self.lock_operation();
+        if segment.state() == SegmentState::Pending && self.is_given_up(segment) {
+            // A consumer has it by now.
+            return;
+        }
         let is_aside = segment.state() == SegmentState::Damaged;
         match examined {
             Err(error) if Refusal::from(&error).is_no_file() => {
@@ -278,6 +287,12 @@ impl Registry {
                 self.is_worse(segment, &[segment.whole_damage(kind)], now_ms);
             }
         }
+    }
+
+    fn is_given_up(&self, segment: &Segment) -> bool {
+        let inner = self.lock();
+        let trouble = inner.segments.get(&segment.id()).and_then(|held| held.trouble.as_ref());
+        trouble.is_some_and(|trouble| trouble.is_given_up)
     }
 
     /// Whether nothing is missing of it once its file is gone: it was set aside, or is none of ours.
