@@ -21,8 +21,8 @@ use engine::search::{Missing, Searcher, Snapshot};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 use net::backend::{
-    AppendError, Appended, Appender, Backend, ClusterState, DrainState, Following, Health,
-    IngestSegments, LocalView, Pending, SegmentCount, SegmentOverview, StoreSegments, View,
+    AppendError, Appended, Appender, Backend, ClusterState, DrainState, FollowError, Following,
+    Health, IngestSegments, LocalView, Pending, SegmentCount, SegmentOverview, StoreSegments, View,
 };
 use net::limits::PIN_WITHIN;
 use net::metrics::StoreMetrics;
@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 
 use super::cluster;
 use super::common::Common;
-use super::keeper_words::reason;
+use super::keeper_words::{Is, reason};
 
 /// How long an append waits for room before the client is told to come again.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +79,8 @@ impl NodeBackend {
     }
 
     fn reasons(&self) -> Vec<String> {
-        let mut reasons: Vec<String> = self.common.doors.reasons().iter().map(reason).collect();
+        let (is, doors) = (self.common.is(), self.common.doors.reasons());
+        let mut reasons: Vec<String> = doors.iter().map(|found| reason(found, is)).collect();
         reasons.extend(self.common.vitals.reasons());
         if self.common.is_replica_missing() {
             reasons.push(
@@ -135,9 +136,10 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn follow(&self, mut wanted: Wanted, format: StreamFormat) -> Following {
+    fn follow(&self, mut wanted: Wanted, format: StreamFormat) -> Result<Following, FollowError> {
+        let hub = self.common.hub.as_ref().ok_or(FollowError::NoIngester)?;
         wanted.chain = self.searcher.adopt(wanted.chain);
-        self.common.hub.follow(wanted, format)
+        Ok(hub.follow(wanted, format))
     }
 
     fn newest_ms(&self) -> u64 {
@@ -342,7 +344,8 @@ struct ShardAppender {
 /// Why the disk takes no records, where it does not.
 fn refusal(doors: &Doors) -> Option<AppendError> {
     match doors.ingest_trouble() {
-        Some(trouble) => Some(AppendError::Storage(reason(&trouble))),
+        // What it says is the same of all who take records.
+        Some(trouble) => Some(AppendError::Storage(reason(&trouble, Is::Both))),
         None => doors.is_disk_failing().then_some(AppendError::DiskFull),
     }
 }

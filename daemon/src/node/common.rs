@@ -21,6 +21,7 @@ use net::shard::{Clock, Placement};
 use super::disks::Disks;
 use super::ground::Grounds;
 use super::host::Wanted;
+use super::keeper_words::Is;
 use super::store_work::StopFlag;
 use super::vitals::{Role, Vitals};
 use super::{NodeError, refused};
@@ -35,7 +36,8 @@ pub(super) struct Common {
     pub(super) grounds: Grounds,
     pub(super) placement: Placement,
     pub(super) doors: Arc<Doors>,
-    pub(super) hub: Hub,
+    /// What shards take, for those who follow it; none on a node without shards.
+    pub(super) hub: Option<Hub>,
     /// A signal came.
     pub(super) stopping: AtomicBool,
     /// No new records until a restart.
@@ -75,7 +77,7 @@ impl Common {
             node,
             address,
             grounds,
-            hub: Hub::new(placement.clone()),
+            hub: (shards > 0).then(|| Hub::new(placement.clone())),
             placement,
             doors: Arc::default(),
             stopping: AtomicBool::new(false),
@@ -105,7 +107,14 @@ impl Common {
         for (number, pulse) in searcher.pulses().iter().enumerate() {
             self.vitals.watch(format!("scan-{number}"), Role::Scan, Arc::clone(pulse));
         }
-        self.vitals.watch("follow", Role::Follow, self.hub.pulse());
+        if let Some(hub) = &self.hub {
+            self.vitals.watch("follow", Role::Follow, hub.pulse());
+        }
+    }
+
+    /// What it is.
+    pub(super) const fn is(&self) -> Is {
+        Is::of(&self.node)
     }
 
     pub(super) fn is_stopping(&self) -> bool {

@@ -282,6 +282,7 @@ fn probe(storage: &dyn Storage, directory: &Path, watch: &DiskWatch) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::keeper_words::{Is, reason};
     use engine::storage::OsStorage;
 
     #[test]
@@ -316,7 +317,7 @@ mod tests {
         };
         look();
         let reasons: Vec<String> =
-            doors.reasons().iter().map(crate::node::keeper_words::reason).collect();
+            doors.reasons().iter().map(|found| reason(found, Is::Both)).collect();
         let [reason] = &reasons[..] else { panic!("{reasons:?}") };
         assert!(reason.contains("--ingest.path") && reason.contains("os error 2"), "{reason}");
         assert!(doors.gate().is_closed() && doors.is_disk_failing() && !doors.is_ready());

@@ -111,7 +111,9 @@ impl Stop {
         let node = &mut self.node;
         match work {
             Work::Followers => {
-                node.common.hub.stop();
+                if let Some(hub) = &node.common.hub {
+                    hub.stop();
+                }
                 Some(node.follow_thread.take().into_iter().collect())
             }
             Work::Requests => Some(node.control.stop().into_iter().collect()),

@@ -141,7 +141,8 @@ impl Worker {
 
     fn tell(&mut self) {
         for happened in self.parts.keeper.take_happened() {
-            keeper_words::tell(&happened, &self.parts.common.metrics);
+            let common = &self.parts.common;
+            keeper_words::tell(&happened, common.is(), &common.metrics);
         }
     }
 

@@ -65,6 +65,7 @@ use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use engine::store::writer::WriterOptions;
 use net::backend::Backend;
+use net::follow::Hub;
 use net::http::{HttpOptions, Reserve};
 use net::metrics::NodeMetrics;
 use net::ring::RingRefused;
@@ -234,6 +235,7 @@ struct Base {
 struct Node {
     config: NodeConfig,
     common: Arc<Common>,
+    /// Where records are taken.
     follow_thread: Option<JoinHandle<()>>,
     control: control::Control,
     taking: Option<Taking>,
@@ -284,9 +286,9 @@ impl Node {
             searcher(cores.len(), common.address.clone(), &caches).map_err(refused("a thread"))?;
         common.watch(&searcher);
         let overseer = searcher.overseer();
-        let metrics = Arc::clone(&common.metrics);
-        let follow_thread =
-            common.hub.spawn(metrics, host::yield_to_shards).map_err(refused("a thread"))?;
+        let follow = |hub: &Hub| hub.spawn(Arc::clone(&common.metrics), host::yield_to_shards);
+        let follow_thread = common.hub.as_ref().map(follow).transpose();
+        let follow_thread = follow_thread.map_err(refused("a thread"))?;
         let backend = backend(&config, &common, searcher);
         listeners.tell(&config);
         let api = listeners.api;
@@ -306,7 +308,7 @@ impl Node {
         Ok(Self {
             config,
             common,
-            follow_thread: Some(follow_thread),
+            follow_thread,
             control,
             taking,
             store,
@@ -447,7 +449,9 @@ fn space_parts(config: &NodeConfig, common: &Common) -> SpaceParts {
     let store_bytes = totals.map_or(0, |totals| totals.file_bytes + totals.trash_bytes);
     let ingest_bytes =
         ingest.map_or(0, |side| side.registry.backlog_bytes() + side.registry.pool_bytes());
-    space.too_small([ingest_bytes, store_bytes]).iter().for_each(keeper_words::tell_too_small);
+    for found in space.too_small([ingest_bytes, store_bytes]) {
+        keeper_words::tell_too_small(&found, common.is());
+    }
     space
 }
 

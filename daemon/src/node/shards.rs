@@ -71,6 +71,8 @@ pub(super) fn spawn(
     };
     let addresses = PerAddress::new(wiring.config.connections_per_address_max);
     let common = wiring.common;
+    // There is one where there is a shard.
+    let Some(hub) = &common.hub else { return Ok(Vec::new()) };
     let mut threads = Vec::new();
     for (index, (fast, durable)) in fast.into_iter().zip(durable).enumerate() {
         let tail = open_tail(&wiring.side.registry, &wiring.keeper, index);
@@ -102,7 +104,7 @@ pub(super) fn spawn(
             keeper: Arc::clone(&wiring.keeper) as Arc<dyn Keeper>,
             placement: common.placement.clone(),
             gate: common.doors.gate(),
-            hub: common.hub.clone(),
+            hub: hub.clone(),
             metrics: Arc::clone(&common.metrics),
             clock: common.clock,
             disk: common.disks.watch(Side::Ingest),

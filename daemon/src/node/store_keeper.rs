@@ -19,7 +19,7 @@ pub(super) fn spawn(common: Arc<Common>, space: SpaceParts) -> io::Result<JoinHa
             pulse.begin();
             let ground = common.grounds.look();
             for happened in keeper.turn(common.clock.now(), ground) {
-                keeper_words::tell(&happened, &common.metrics);
+                keeper_words::tell(&happened, common.is(), &common.metrics);
             }
             pulse.rest();
         }

@@ -182,7 +182,7 @@ fn a_store_alone_answers_from_its_segments_takes_no_records_and_leaves_the_inges
     let root = tempfile::tempdir().unwrap();
     let before = root.path().join("before");
     let node = Running::start(&before, Is::Both);
-    node.take("apple");
+    let [first, _] = node.take("apple");
     node.stop();
     let after = root.path().join("after");
     std::fs::rename(&before, &after).unwrap();
@@ -201,6 +201,12 @@ fn a_store_alone_answers_from_its_segments_takes_no_records_and_leaves_the_inges
     let (status, words) = node.ask("POST", "/records", "pear\n");
     assert_eq!(status, 421, "{words}");
     assert!(words.contains("takes no records"), "{words}");
+    for target in ["/stream", &format!("/stream?after={first}")] {
+        let (status, words) = node.ask("GET", target, "");
+        assert_eq!(status, 421, "{target}: {words}");
+        assert!(words.contains("follow one that takes them"), "{words}");
+    }
+    assert!(node.node.follow_thread.is_none(), "nobody waits for what does not come");
     assert_eq!(node.ask("GET", "/ready", "").0, 200);
     assert_eq!(node.json("POST", "/_drain", "")["done"], true, "it holds nothing to hand over");
     let lock = DirectoryLock::make(&after.join("ingest"));

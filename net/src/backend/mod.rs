@@ -33,7 +33,10 @@ pub trait Backend: Send + Sync + 'static {
     fn pin(&self) -> Pending<Box<dyn View>>;
 
     /// Follows what is taken from now on.
-    fn follow(&self, wanted: Wanted, format: StreamFormat) -> Following;
+    ///
+    /// # Errors
+    /// Nothing is ever taken here.
+    fn follow(&self, wanted: Wanted, format: StreamFormat) -> Result<Following, FollowError>;
 
     /// Milliseconds of the newest ULID held, 0 when there is none. With the wall clock it makes
     /// `now`.
@@ -136,6 +139,26 @@ impl fmt::Display for AppendError {
 }
 
 impl std::error::Error for AppendError {}
+
+/// Why nothing can be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FollowError {
+    /// The node only keeps records, and takes none.
+    NoIngester,
+}
+
+impl fmt::Display for FollowError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoIngester => f.write_str(
+                "this node takes no records, it only keeps them: follow one that takes them (/query \
+                 finds what is kept here)",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for FollowError {}
 
 /// `ok` when there is no reason not to be; each reason is a sentence for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

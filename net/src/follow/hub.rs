@@ -116,8 +116,10 @@ impl Drop for Subscription {
 }
 
 impl Hub {
-    /// For these shards. Followers that come before [`Hub::spawn`] wait for it.
+    /// For these shards, of which there is one at least: nobody else knows when a follower's boundary is
+    /// reached. Followers that come before [`Hub::spawn`] wait for it.
     pub fn new(placement: Placement) -> Self {
+        assert!(!placement.seats().is_empty(), "somebody takes records");
         let shared = Shared {
             epoch: AtomicU64::new(0),
             floor_ms: AtomicU64::new(0),

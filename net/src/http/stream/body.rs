@@ -100,9 +100,15 @@ impl StreamBody {
     fn leave_replay(&mut self, is_missing: bool) {
         let Phase::Replay(replay) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
         if is_missing {
-            let following = self.app.backend.follow(replay.wanted().clone(), self.format);
-            self.live = following.live;
-            self.phase = Phase::Joining(replay, following.boundary_ms);
+            let boundary_ms = match self.app.backend.follow(replay.wanted().clone(), self.format) {
+                Ok(following) => {
+                    self.live = following.live;
+                    following.boundary_ms
+                }
+                // Nothing is taken any more: as at a stop.
+                Err(_) => Box::pin(std::future::ready(None)),
+            };
+            self.phase = Phase::Joining(replay, boundary_ms);
         }
     }
 

@@ -15,7 +15,7 @@ use engine::follow::{StreamFormat, Wanted};
 use engine::search::{Chain, ChainText};
 use engine::ulid::Ulid;
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response, Uri};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
 
 use self::body::{Phase, StreamBody};
 use self::replay::Replay;
@@ -27,7 +27,7 @@ use super::compile::{compile, too_large, tries};
 use super::drain::ClientAddress;
 use super::query::{patience, stopping};
 use super::query_request::QueryRequest;
-use crate::backend::Following;
+use crate::backend::{FollowError, Following};
 use crate::budget::Taken;
 use crate::limits::FOLLOW_KEEP_ALIVE;
 
@@ -56,7 +56,8 @@ async fn follow(
     let permit = app.ledger.followers.try_take(1)?;
     let (chain, memory) = compiled(app, &request.source).await?;
     let wanted = Wanted { chain, topics: request.topics };
-    let Following { live, boundary_ms } = app.backend.follow(wanted.clone(), format);
+    let following = app.backend.follow(wanted.clone(), format);
+    let Following { live, boundary_ms } = following.map_err(refused)?;
     let boundary_ms = boundary_ms.await.ok_or_else(stopping)?;
     let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
     // Sets what a browser resumes behind, and is no event.
@@ -98,6 +99,12 @@ async fn follow(
     // nginx, and what understands it, would hold back what comes until a buffer is full.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+fn refused(error: FollowError) -> Refusal {
+    match error {
+        FollowError::NoIngester => Refusal::new(StatusCode::MISDIRECTED_REQUEST, error.to_string()),
+    }
 }
 
 /// The expressions and their memory.

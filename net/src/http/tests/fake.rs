@@ -15,8 +15,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::super::{HttpOptions, serve};
 use crate::backend::{
-    AppendError, Appended, Appender, Backend, ClusterState, DrainState, Following, Health,
-    LocalView, Member, MemberState, NodeRole, Pending, SegmentOverview, View, VolumeCounts,
+    AppendError, Appended, Appender, Backend, ClusterState, DrainState, FollowError, Following,
+    Health, LocalView, Member, MemberState, NodeRole, Pending, SegmentOverview, View, VolumeCounts,
 };
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
@@ -85,8 +85,8 @@ impl Backend for Fake {
         Box::pin(std::future::ready(view))
     }
 
-    fn follow(&self, wanted: Wanted, format: StreamFormat) -> Following {
-        self.hub.follow(wanted, format)
+    fn follow(&self, wanted: Wanted, format: StreamFormat) -> Result<Following, FollowError> {
+        Ok(self.hub.follow(wanted, format))
     }
 
     fn newest_ms(&self) -> u64 {
