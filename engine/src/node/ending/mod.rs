@@ -31,7 +31,9 @@ const DISK_PATIENCE_MS: u64 = 500;
 const LOOK_PATIENCE_MS: u64 = 2_000;
 /// How long shards that cannot write are waited for while the disk is what keeps them from it, ms.
 const FULL_DISK_PATIENCE_MS: u64 = 3_000;
-/// The part of the time that open requests may take of it.
+/// The part of the time by which those who follow have to be gone, so that shards have the rest.
+const FOLLOWERS_SHARE: u64 = 8;
+/// The part of it by which open requests have to be.
 const REQUESTS_SHARE: u64 = 4;
 
 /// What has to be done, in this order.
@@ -236,11 +238,11 @@ impl Ending {
     }
 
     fn begin(&mut self, work: Work, now_ms: u64) {
+        let part = |share| self.started_ms + (self.deadline_ms - self.started_ms) / share;
         self.until_ms = match work {
-            Work::Followers | Work::Keeper | Work::Store => self.deadline_ms,
-            Work::Requests => {
-                self.started_ms + (self.deadline_ms - self.started_ms) / REQUESTS_SHARE
-            }
+            Work::Followers => part(FOLLOWERS_SHARE),
+            Work::Requests => part(REQUESTS_SHARE),
+            Work::Keeper | Work::Store => self.deadline_ms,
             Work::Shards => {
                 self.patience.since_ms = now_ms;
                 now_ms

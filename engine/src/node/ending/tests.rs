@@ -121,6 +121,20 @@ fn what_hangs_is_left_and_nothing_takes_longer_than_it_may() {
 }
 
 #[test]
+fn readers_that_hang_leave_shards_their_time() {
+    let mut stop = Stop::new();
+    for work in [Work::Followers, Work::Requests] {
+        stop.is_asked(work);
+        assert_eq!(stop.waits_until_over(), [work]);
+    }
+    assert!(stop.now_ms <= 1_000 + TIMEOUT_MS / REQUESTS_SHARE, "{}", stop.now_ms);
+    assert_eq!(stop.ending.next_effect(), Some(Effect::Begin(Work::Ground)));
+    stop.done(Done::Work(Work::Ground));
+    stop.is_asked(Work::Shards);
+    assert_eq!(stop.ending.take_not_in_time(), [], "they have the rest of it");
+}
+
+#[test]
 fn what_comes_too_late_does_not_count_for_what_is_done_meanwhile() {
     let mut stop = Stop::new();
     stop.up_to(Work::Requests);
