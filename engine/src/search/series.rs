@@ -93,10 +93,11 @@ impl SeriesTally {
     fn add(&mut self, topic: &Topic, ms: u64, records: u64) {
         let bucket = self.all.bucket(ms);
         if !self.rows.contains_key(topic) {
+            let was_too_much = self.is_too_much();
             self.cells = self.cells.saturating_add(self.all.counts.len() + SERIES_ROW_CELLS);
             let counts =
                 if self.is_too_much() { Vec::new() } else { vec![0; self.all.counts.len()] };
-            if self.is_too_much() {
+            if self.is_too_much() && !was_too_much {
                 self.rows.values_mut().for_each(|row| row.counts = Vec::new());
             }
             self.rows.insert(topic.clone(), Row { records: 0, counts });
