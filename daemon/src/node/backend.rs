@@ -211,7 +211,7 @@ impl Backend for NodeBackend {
     }
 
     fn cluster_state(&self) -> ClusterState {
-        cluster::state(&self.common)
+        cluster::state(&self.common, self.ingester)
     }
 
     fn drain(&self) -> DrainState {

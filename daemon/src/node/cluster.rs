@@ -1,10 +1,11 @@
 //! What the node says of itself as a member of a cluster that it is alone in.
+//!
+//! Invariants: it waits for no lock that somebody holds while the disk works.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 
 use engine::identity::Identity;
-use engine::node::{IngestSide, StoreSide};
+use engine::node::StoreSide;
 use net::backend::{ClusterState, Member, MemberState, NodeRole, VolumeCounts};
 
 use super::common::Common;
@@ -12,10 +13,9 @@ use super::common::Common;
 /// The name of a cluster that was given none.
 const DEFAULT_NAME: &str = "oklogd";
 
-/// Asked by whoever wants to know who is there.
-pub(super) fn state(common: &Common) -> ClusterState {
+/// Asked by whoever wants to know who is there; `ingester`: who its ingest side is.
+pub(super) fn state(common: &Common, ingester: Option<Identity>) -> ClusterState {
     let node = &common.node;
-    let ingester = node.ingest.as_ref().map(ingester);
     let store = node.store.as_ref().and_then(|side| side.catalogue.directory().identity());
     let identity = ingester.or(store);
     let id = identity.map(|identity| identity.id.to_string()).unwrap_or_default();
@@ -48,10 +48,6 @@ pub(super) fn state(common: &Common) -> ClusterState {
             .as_ref()
             .map_or_else(VolumeCounts::default, |side| volumes(side, common.is_replica_missing())),
     }
-}
-
-fn ingester(side: &IngestSide) -> Identity {
-    side.stamps.lock().unwrap_or_else(PoisonError::into_inner).ingester()
 }
 
 /// Text of records that are not in the store, in the order in which they move, so that none is overlooked.
