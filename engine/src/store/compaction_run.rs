@@ -6,9 +6,11 @@
 //! Invariants: the output is durable and in the catalogue before any input leaves it; inputs are read
 //! through no map; those of which records are damaged are not replaced, but marked, and never compacted
 //! again; those of which the storage refused a read are left alone for some plans and then tried again;
+//! those that share their id with another file are left alone, too, for they are named by it;
 //! as many records come out as went in, less copies, and the same ones, as far as footers tell (checked
 //! before publishing); what comes out belongs to the volume of what went in.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +25,7 @@ use super::compaction::{CompactionLimits, Plan, plan};
 use super::coverage::Coverage;
 use super::footer::{Inputs, SlabEntry};
 use super::merge::{MergeError, MergeInput, merge};
+use super::name::SegmentId;
 use super::segment::{OpenSegment, SegmentMeta, SegmentView, StoreSegment};
 use super::slab::SlabTrailer;
 use super::writer::{Compression, SegmentWriter, WriteError, WriterOptions};
@@ -93,15 +96,11 @@ pub fn compact(
     options: WriterOptions,
     cancel: &AtomicBool,
 ) -> Result<Option<Compacted>, CompactionError> {
-    let snapshot = catalogue.snapshot();
-    let may_be_merged =
-        |s: &&Arc<StoreSegment>| !s.is_damaged() && !s.is_unread() && !s.is_shunned();
-    let whole = snapshot.iter().filter(may_be_merged);
-    let metas: Vec<_> = whole.map(|segment| as_written(*segment.meta(), options)).collect();
+    let candidates = candidates(catalogue);
+    let metas: Vec<_> = candidates.iter().map(|s| as_written(*s.meta(), options)).collect();
     let Some(plan) = plan(&metas, catalogue.open_volume(), limits) else { return Ok(None) };
     let inputs: Vec<_> =
-        snapshot.iter().filter(|s| plan.inputs.contains(&s.meta().id)).cloned().collect();
-    drop(snapshot);
+        candidates.into_iter().filter(|s| plan.inputs.contains(&s.meta().id)).collect();
     let Some(volume) = inputs.first().and_then(|input| input.meta().volume) else {
         return Ok(None);
     };
@@ -114,6 +113,18 @@ pub fn compact(
         run.step(step)?;
     }
     run.publish(catalogue, plan).map(Some)
+}
+
+/// Segments that may be merged. Those that share their id with another, as a copy under a changed name
+/// does, stay as they are: what replaces them says so by id, and would take the other one with it.
+fn candidates(catalogue: &Catalogue) -> Vec<Arc<StoreSegment>> {
+    let snapshot = catalogue.snapshot();
+    let mut of_id: HashMap<SegmentId, u32> = HashMap::with_capacity(snapshot.len());
+    snapshot.iter().for_each(|s| *of_id.entry(s.meta().id).or_default() += 1);
+    let may_be_merged = |s: &&Arc<StoreSegment>| {
+        of_id[&s.meta().id] == 1 && !s.is_damaged() && !s.is_unread() && !s.is_shunned()
+    };
+    snapshot.iter().filter(may_be_merged).cloned().collect()
 }
 
 /// A segment as planning should see it: not smaller than what merging makes of it. That matters where
@@ -309,9 +320,10 @@ mod tests {
     use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
     use crate::storage::watched::Watched;
     use crate::store::StoreDirectory;
-    use crate::store::name::IdSource;
-    use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
-    use crate::store::volume::VolumeLimits;
+    use crate::store::name::{IdSource, Name};
+    use crate::store::recover::recover;
+    use crate::store::testing::{Record, SMALL, append_all, directory, read_all, record, write};
+    use crate::store::volume::{Volume, VolumeId, VolumeLimits};
     use std::fs;
 
     static NEVER: AtomicBool = AtomicBool::new(false);
@@ -481,6 +493,53 @@ mod tests {
         assert_eq!(after, before);
         assert!(path.exists());
         assert_eq!(fs::read_dir(f.temp.path()).unwrap().count(), 2);
+    }
+
+    /// A healthy segment beside another file of its id: what there is of others becomes one, and both stay.
+    fn two_of_an_id(bytes_of_other: &dyn Fn(&Arc<StoreDirectory>) -> Vec<u8>, named_from: u64) {
+        let temp = tempfile::tempdir().unwrap();
+        let store = directory(temp.path());
+        let parts: Vec<_> = (1..6).map(|n| records(1, n * 20, n * 20 + 20)).collect();
+        let written: Vec<_> = parts.iter().map(|part| write(&store, SMALL, part)).collect();
+        let (id, path) = (written[1].meta().id, written[1].path().to_owned());
+        let (first, last) = (record(1, named_from).ulid, record(1, named_from + 9).ulid);
+        let other = temp.path().join(Name::Flushed { first, last, id }.to_string());
+        let bytes = bytes_of_other(&store);
+        fs::write(&other, &bytes).unwrap();
+        drop(written);
+
+        let catalogue = recover(&store, 0).unwrap().catalogue;
+        let compacted = compact(&catalogue, &limits(), SMALL, &NEVER).unwrap().unwrap();
+        assert_eq!(compacted.plan.inputs.len(), 4);
+        assert!(!compacted.plan.inputs.contains(&id));
+        assert_eq!(catalogue.remove_replaced().removed_count, 4);
+        assert!(path.exists());
+        assert_eq!(fs::read(&other).unwrap(), bytes);
+        assert_eq!(catalogue.snapshot().len(), 3);
+        assert!(compact(&catalogue, &limits(), SMALL, &NEVER).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_file_of_the_same_id_that_is_damaged_is_merged_with_nothing_and_stops_nobody() {
+        for named_from in [0, 200] {
+            two_of_an_id(&|_| b"no segment".to_vec(), named_from);
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_same_id_from_another_volume_is_merged_with_nothing_and_stops_nobody() {
+        for from in [0, 200] {
+            let of_other_volume = |store: &Arc<StoreDirectory>| {
+                let volume = Volume { id: VolumeId(2), opener: NodeId(1), opened_ms: 1 };
+                let mut writer = SegmentWriter::new(store, SMALL).in_volume(volume);
+                append_all(&mut writer, &records(1, from, from + 20));
+                let segment = writer.finish(Inputs::default()).unwrap().unwrap();
+                let bytes = fs::read(segment.path()).unwrap();
+                fs::remove_file(segment.path()).unwrap();
+                bytes
+            };
+            two_of_an_id(&of_other_volume, from);
+        }
     }
 
     #[test]
