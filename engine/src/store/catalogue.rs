@@ -167,7 +167,6 @@ impl Catalogue {
     pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) {
         assert!(remove.is_empty() || !add.is_empty(), "{remove:?} are replaced by something");
         let newest = add.iter().map(|s| s.meta().last).max().unwrap_or(Ulid::MIN);
-        self.claim(&add);
         let gone = self.swap(add, remove);
         self.obsolete.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
         let mut known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +181,8 @@ impl Catalogue {
         self.trash.take(gone);
     }
 
-    /// What these hold is claimed from now on.
+    /// What these hold is claimed from now on. Called by who holds the list for writing: a look takes
+    /// the claims before the list, so what it finds claimed is known.
     fn claim(&self, published: &[Arc<StoreSegment>]) {
         let coverages: Vec<_> = published.iter().filter_map(|s| s.take_fresh()).collect();
         if let Some(inventory) = self.inventory.as_ref().filter(|_| !coverages.is_empty()) {
@@ -264,6 +264,9 @@ impl Catalogue {
         };
         let add: Vec<_> = add.into_iter().filter(is_new).collect();
         drop(going);
+        // While nobody reads the list: who finds the claim finds the file in the list afterwards, and
+        // whoever retires it lets go of this.
+        self.claim(&add);
         next.extend(add);
         next.sort_by_key(|s| (s.meta().first, s.meta().id));
         *current = Arc::new(next);
@@ -407,6 +410,7 @@ impl Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::inventory::Present;
     use crate::store::testing::{Record, SMALL, directory, read_all, record, write};
 
     fn records(from: u64, to: u64) -> Vec<Record> {
@@ -438,6 +442,59 @@ mod tests {
         assert!(paths.iter().all(|p| !p.exists()));
         let totals = catalogue.totals();
         assert_eq!((totals.segment_count, totals.record_count, totals.obsolete_count), (1, 15, 0));
+    }
+
+    #[test]
+    fn who_looks_while_a_segment_is_being_published_finds_no_hole() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let inventory = InventoryKeeper::open(Arc::clone(&directory), &mut Present::default()).0;
+        let found = Found { inventory: Some(inventory), ..Found::default() };
+        let catalogue = Catalogue::found(Arc::clone(&directory), Vec::new(), Ulid::MIN, found);
+        let segment = write(&directory, SMALL, &records(0, 10));
+        let path = segment.path().to_owned();
+        let look = |known: HashSet<PathBuf>| {
+            let inventory = catalogue.inventory.as_ref().unwrap();
+            inventory.look_again(&|| known.clone()).unwrap();
+            catalogue.holes()
+        };
+        std::thread::scope(|scope| {
+            // Somebody reads the list, so that nobody can change it.
+            let list = catalogue.current.read().unwrap();
+            scope.spawn(|| catalogue.publish(vec![segment], &[]));
+            // Who wants to change it has come: no more readers are let in.
+            while catalogue.current.try_read().is_ok() {
+                std::thread::yield_now();
+            }
+            let known = list.iter().map(|segment| segment.path().to_owned()).collect();
+            assert_eq!(*look(known), [], "it is neither claimed nor known");
+        });
+        assert_eq!(*look(catalogue.known_files()), []);
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(look(catalogue.known_files()).len(), 1, "it is claimed by now");
+    }
+
+    #[test]
+    fn what_does_not_come_back_because_it_is_on_its_way_out_is_not_claimed() {
+        let temp = tempfile::tempdir().unwrap();
+        let directory = directory(temp.path());
+        let inventory = InventoryKeeper::open(Arc::clone(&directory), &mut Present::default()).0;
+        let found = Found { inventory: Some(inventory), ..Found::default() };
+        let segment = write(&directory, SMALL, &records(0, 10));
+        let (id, path) = (segment.meta().id, segment.path().to_owned());
+        let again = StoreSegment::load(&directory, &path).unwrap().segment;
+        let catalogue = Catalogue::found(Arc::clone(&directory), vec![segment], Ulid::MIN, found);
+        let pinned = catalogue.snapshot();
+        catalogue.retire(&[id]);
+        catalogue.publish(vec![again], &[]);
+        assert!(catalogue.snapshot().is_empty());
+        drop(pinned);
+        catalogue.save_inventory().unwrap();
+        assert_eq!(catalogue.move_to_trash(1).done.len(), 1);
+        assert_eq!(catalogue.purge(&[id]).done.len(), 1);
+        let inventory = catalogue.inventory.as_ref().unwrap();
+        inventory.look_again(&|| catalogue.known_files()).unwrap();
+        assert_eq!(*catalogue.holes(), []);
     }
 
     #[test]
