@@ -19,7 +19,7 @@ use engine::store::name::IdSource;
 use engine::store::recover::RecoverError;
 use net::metrics::NodeMetrics;
 
-use super::expiry;
+use super::{expiry, longest_span_ms};
 use crate::config::{NodeConfig, TopicMode};
 use crate::lock::{DirectoryLock, LOCK_FILE, LockError};
 
@@ -174,13 +174,17 @@ fn options(config: &NodeConfig, storage: &Arc<dyn Storage>) -> NodeOptions {
 }
 
 /// A node that only takes records does not know how long others keep them.
-fn topic_options(config: &NodeConfig) -> TopicOptions {
+pub(super) fn topic_options(config: &NodeConfig) -> TopicOptions {
     let Some(side) = &config.ingest else { return TopicOptions::default() };
     let own = match &side.topic_mode {
         TopicMode::Static(topic) => Some(topic.clone()),
         TopicMode::Dynamic => None,
     };
-    let retain_ms = config.store.as_ref().map(|side| expiry::limits(side).retain_ms);
+    let retain_ms = config.store.as_ref().map(|side| {
+        let retain_ms = expiry::limits(side).retain_ms;
+        // An old record of a segment that was merged stays until the newest one expires.
+        retain_ms.saturating_add(longest_span_ms(side))
+    });
     TopicOptions { max: side.topics_max, own, retain_ms }
 }
 

@@ -525,13 +525,18 @@ fn store_parts(config: &NodeConfig, common: &Arc<Common>) -> Option<StoreParts> 
 /// Segments of which a retention is made at least: an old record stays at most so much longer.
 const RETENTION_PARTS: u64 = 8;
 
+/// The longest time that a merged segment spans.
+fn longest_span_ms(config: &StoreConfig) -> u64 {
+    expiry::limits(config).retain_ms / RETENTION_PARTS
+}
+
 /// Segments expire as a whole, so none may hold more than a part of what is kept.
 fn compaction_limits(config: &StoreConfig, inputs_max: usize) -> CompactionLimits {
     let by_default = CompactionLimits::default();
     let part = config.retain_size_bytes.map_or(u64::MAX, |bytes| bytes / RETAIN_PARTS);
     CompactionLimits {
         segment_bytes_max: by_default.segment_bytes_max.min(part),
-        span_ms_max: expiry::limits(config).retain_ms / RETENTION_PARTS,
+        span_ms_max: longest_span_ms(config),
         inputs_max: by_default.inputs_max.min(inputs_max),
         group_max: by_default.group_max.min(inputs_max),
         small_group_max: by_default.small_group_max.min(inputs_max),

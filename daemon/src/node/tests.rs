@@ -8,7 +8,8 @@ use std::sync::mpsc::channel;
 use engine::ulid::Ulid;
 use serde_json::Value;
 
-use super::{Base, Node};
+use super::data::topic_options;
+use super::{Base, Node, compaction_limits};
 use crate::cli::{Command, parse};
 use crate::config::NodeConfig;
 use crate::lock::DirectoryLock;
@@ -234,4 +235,19 @@ fn an_ingester_that_holds_nothing_any_more_goes_on_above_its_stamps_and_knows_it
     let [first, _] = node.take("api");
     assert!(first > last);
     node.stop();
+}
+
+#[test]
+fn a_topic_is_known_for_as_long_as_a_merged_segment_keeps_a_record_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |is| config(directory.path(), is, &["--store.segment-retain=8d"]);
+    let both = of(Is::Both);
+    let span_ms = compaction_limits(both.store.as_ref().unwrap(), 9).span_ms_max;
+    assert_eq!(span_ms, 86_400_000);
+    assert_eq!(topic_options(&both).retain_ms, Some(8 * 86_400_000 + span_ms));
+    assert_eq!(
+        topic_options(&of(Is::Ingester)).retain_ms,
+        None,
+        "who does not know it forgets nothing"
+    );
 }

@@ -7,8 +7,8 @@
 //! anything but whole; each life writes it once at least, for a sync of its directory may have failed in the
 //! one before. What could not be read is not absent: it is not written over before it was read.
 //! A damaged one is told, and made anew of what there is: it bounds how many topics there are, and no
-//! record depends on it. A topic is forgotten at a start, when no record of it can be kept any more by
-//! the retention that the node knows; an ingester that knows of none forgets nothing.
+//! record depends on it. A topic is forgotten at a start, when no record of it waits here or can be kept
+//! any more by the retention that the node knows; an ingester that knows of none forgets nothing.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -69,11 +69,12 @@ impl KnownTopics {
     }
 
     /// Forgets topics of which no record was stamped in the last `retain_ms` before now, or before the
-    /// newest of all records, where that is longer ago: a clock that is ahead makes nothing forgotten.
+    /// newest of all records, where that is longer ago: a clock that is ahead makes nothing forgotten. A
+    /// day more is given, for what has expired goes a little later.
     fn forget(&mut self, now_ms: u64, retain_ms: u64) {
         let newest_day = self.0.values().copied().max().unwrap_or(0);
         let now_day = day_of(now_ms).min(newest_day);
-        let retain_days = u32::try_from(retain_ms.div_ceil(DAY_MS)).unwrap_or(u32::MAX);
+        let retain_days = u32::try_from(retain_ms.div_ceil(DAY_MS) + 1).unwrap_or(u32::MAX);
         self.0.retain(|_, day| *day >= now_day.saturating_sub(retain_days));
     }
 
@@ -206,7 +207,8 @@ impl OpenedTopics {
     }
 
     /// Enters what is on disk, and what files of the directory hold, into the set of a node, without
-    /// what is to be forgotten now; `retain_ms`: how long records are kept, where the node knows that.
+    /// what is to be forgotten now, none of it in these files; `retain_ms`: how long a record is kept at
+    /// most, where the node knows that.
     pub(crate) fn learned_by(
         self,
         set: Arc<TopicSet>,
@@ -219,6 +221,8 @@ impl OpenedTopics {
         known.join(in_files);
         if let Some(retain_ms) = retain_ms {
             known.forget(now_ms, retain_ms);
+            // However old it is, it is here, and will be stored.
+            known.join(in_files);
         }
         set.learn(&known);
         // What the last life wrote may not be what a loss of power would leave.

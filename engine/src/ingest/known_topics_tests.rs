@@ -216,11 +216,11 @@ fn a_topic_is_forgotten_when_none_of_its_records_can_be_kept_any_more() {
         start(&sim, &topics, None).keep().unwrap();
         start(&sim, &[], retain_ms).names()
     };
-    let days = [today, today - 7, today - 8];
-    assert_eq!(names(&days, Some(7 * DAY_MS)), ["d0", "d7"]);
-    assert_eq!(names(&days, Some(7 * DAY_MS - 1)), ["d0", "d7"], "some hours of it, perhaps");
+    let days = [today, today - 8, today - 9];
+    assert_eq!(names(&days, Some(7 * DAY_MS)), ["d0", "d8"], "a day for the turns of retention");
+    assert_eq!(names(&days, Some(7 * DAY_MS - 1)), ["d0", "d8"], "some hours of it, perhaps");
     assert_eq!(names(&days, Some(6 * DAY_MS)), ["d0"]);
-    assert_eq!(names(&days, None), ["d0", "d7", "d8"], "who does not know it forgets nothing");
+    assert_eq!(names(&days, None), ["d0", "d8", "d9"], "who does not know it forgets nothing");
     // The clock is days ahead of all records, or some record is ahead of the clock.
     let days = [today - 20, today - 26];
     assert_eq!(names(&days, Some(7 * DAY_MS)), ["d20", "d26"]);
@@ -228,4 +228,16 @@ fn a_topic_is_forgotten_when_none_of_its_records_can_be_kept_any_more() {
     ahead.add(Topic::new(b"now").unwrap(), today - 1);
     ahead.forget(NOW_MS, 7 * DAY_MS);
     assert_eq!(ahead.names().count(), 2);
+}
+
+#[test]
+fn a_topic_of_which_records_wait_here_is_not_forgotten_however_old_they_are() {
+    let (sim, today) = (disk(), day_of(NOW_MS));
+    start(&sim, &[("gone", today - 300), ("new", today), ("waits", today - 300)], None)
+        .keep()
+        .unwrap();
+    let mut started = start(&sim, &[("waits", today - 300)], Some(7 * DAY_MS));
+    assert_eq!(started.names(), ["new", "waits"]);
+    started.keep().unwrap();
+    assert_eq!(names_on(&sim), ["new", "waits"]);
 }

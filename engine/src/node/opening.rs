@@ -54,8 +54,8 @@ pub struct TopicOptions {
     pub max: usize,
     /// One that it has in any case.
     pub own: Option<Topic>,
-    /// How long records are kept, milliseconds, where the node knows that: a topic without any of that
-    /// age is forgotten at the start.
+    /// How long a record is kept at most, milliseconds, where the node knows that: a topic without any of
+    /// that age is forgotten at the start.
     pub retain_ms: Option<u64>,
 }
 
