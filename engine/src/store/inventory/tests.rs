@@ -278,6 +278,19 @@ fn what_is_no_inventory_or_one_of_later_on_a_full_disk_keeps_no_file_from_going(
     let is_segment = |e: &std::fs::DirEntry| e.path().extension().is_some_and(|e| e == "flushed");
     assert_eq!(left.filter(is_segment).count(), 1);
 
+    // One that is in the way of the next one is no reason to give this one up.
+    let temp = tempfile::tempdir().unwrap();
+    let directory = crate::store::testing::directory(temp.path());
+    for part in [records(0, 40), records(40, 80), records(80, 120)] {
+        write(&directory, SMALL, &part);
+    }
+    let catalogue = recover(&directory, 0).unwrap().catalogue;
+    catalogue.save_inventory().unwrap();
+    std::fs::create_dir(temp.path().join(INVENTORY_NEW_FILE)).unwrap();
+    let turn = shrink(&catalogue, 1).turn(&catalogue, 0, 0);
+    assert_eq!((turn.trashed.len(), turn.failed.len()), (0, 1));
+    assert!(temp.path().join(INVENTORY_FILE).is_file());
+
     // A later version, with room and without.
     for (is_full, left) in [(false, 3), (true, 1)] {
         let sim = disk();
