@@ -224,10 +224,10 @@ impl OpenedTopics {
             // However old it is, it is here, and will be stored.
             known.join(in_files);
         }
-        set.learn(&known);
+        let left_out = set.learn(&known);
         // What the last life wrote may not be what a loss of power would leave.
         let saved = (!is_there && known.0.is_empty()).then(|| set.version());
-        TopicKeeper { set, saved, is_unread: self.is_unread }
+        TopicKeeper { set, saved, is_unread: self.is_unread, left_out }
     }
 }
 
@@ -239,9 +239,16 @@ pub struct TopicKeeper {
     saved: Option<u64>,
     /// What is on disk is still to be read.
     is_unread: bool,
+    /// Topics that were known, for which there was no room at the start.
+    left_out: usize,
 }
 
 impl TopicKeeper {
+    /// Topics that were known before and are not any more: there is no room for as many.
+    pub const fn left_out(&self) -> usize {
+        self.left_out
+    }
+
     /// The topics of the node.
     pub const fn set(&self) -> &Arc<TopicSet> {
         &self.set
@@ -275,7 +282,7 @@ impl TopicKeeper {
         }
         let options = registry.options();
         match load(&*options.storage, &options.directory.join(TOPICS_FILE))? {
-            Some(Ok(known)) => self.set.learn(&known),
+            Some(Ok(known)) => self.left_out += self.set.learn(&known),
             Some(Err(kind @ DamageKind::Version(_))) => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, kind.to_string()));
             }

@@ -83,13 +83,18 @@ impl TopicSet {
         Ok(Some(in_use))
     }
 
-    /// Enters topics that were known before, those that were used last first, as far as there is room.
-    pub fn learn(&self, known: &KnownTopics) {
+    /// Enters topics that were known before, those that were used last first, as far as there is room;
+    /// says for how many there was none.
+    pub fn learn(&self, known: &KnownTopics) -> usize {
+        let mut left_out = 0;
         for (topic, day) in known.newest_first() {
-            if let Ok(Some(in_use)) = self.admit_or_full(topic.as_str().as_bytes()) {
-                self.note_used(&in_use, day);
+            match self.admit_or_full(topic.as_str().as_bytes()) {
+                Ok(Some(in_use)) => self.note_used(&in_use, day),
+                Ok(None) => {}
+                Err(SetFull) => left_out += 1,
             }
         }
+        left_out
     }
 
     fn note_used(&self, in_use: &InUse, day: u32) {
@@ -275,7 +280,7 @@ mod tests {
             known.add(Topic::new(name.as_bytes()).unwrap(), day);
         }
         let set = TopicSet::new(2);
-        set.learn(&known);
+        assert_eq!(set.learn(&known), 1, "for one there is no room");
         let names: Vec<_> = set.known().names().map(|topic| topic.as_str().to_owned()).collect();
         assert_eq!(names, ["new", "newer"]);
         assert!(set.admit(b"old").is_none());

@@ -125,6 +125,8 @@ pub enum Finding {
     MarkNotWritten(PathBuf, io::Error),
     /// What the topics are cannot be written.
     TopicsNotWritten(PathBuf, io::Error),
+    /// So many topics that were known are more than so many that may be.
+    TopicsLeftOut(usize, usize),
     /// Damage, or what could not be read ([`Damage::refusal`]).
     Damage(Damage),
     /// An unfinished or damaged last frame, which was cut off.
@@ -157,6 +159,12 @@ impl fmt::Display for Finding {
                 f,
                 "{} cannot be written: {error}; no record is taken until it can",
                 path.display()
+            ),
+            Self::TopicsLeftOut(count, max) => write!(
+                f,
+                "{count} topics that were known are more than the {max} that may be: those used longest \
+                 ago are forgotten, and new records of them count as `invalid`; raise \
+                 --ingest.topics-max before they come, or take them for gone"
             ),
             Self::TopicsNotWritten(path, error) => write!(
                 f,
@@ -310,6 +318,9 @@ fn open_topics(
     let set = Arc::new(TopicSet::new(options.max));
     options.own.iter().for_each(|own| drop(set.admit(own.as_str().as_bytes())));
     let mut keeper = opened.learned_by(set, in_files, now_ms, options.retain_ms);
+    if keeper.left_out() > 0 {
+        tell(Finding::TopicsLeftOut(keeper.left_out(), options.max));
+    }
     if let Err(error) = keeper.keep(registry) {
         tell(Finding::TopicsNotWritten(directory.join(TOPICS_FILE), error));
     }

@@ -48,6 +48,7 @@ impl Told {
             },
             Finding::MarkNotWritten(..)
             | Finding::TopicsNotWritten(..)
+            | Finding::TopicsLeftOut(..)
             | Finding::StoreNotNamed(..) => {
                 self.failed.push(found.to_string());
             }
