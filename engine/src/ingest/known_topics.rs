@@ -19,8 +19,8 @@ use super::registry::Registry;
 use super::topics::TopicSet;
 use crate::damage::{Damage, DamageKind};
 use crate::limits::{TOPIC_LEN_MAX, TOPICS_CEILING};
-use crate::storage::{Open, Refusal, Storage};
-use crate::store::fields::{Put, Take, ends_with_checksum};
+use crate::storage::{Refusal, Storage};
+use crate::store::fields::{Put, Take, ends_with_checksum, read_small};
 use crate::topic::{INVALID_TOPIC, Topic};
 
 /// Name of the file.
@@ -142,21 +142,8 @@ impl KnownTopics {
 
 /// Reads such a file; `None`: there is none.
 fn load(storage: &dyn Storage, path: &Path) -> io::Result<Option<Result<KnownTopics, DamageKind>>> {
-    let file = match storage.open(path, Open::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let len = file.len()?;
-    if len > BYTES_MAX {
-        return Ok(Some(Err(DamageKind::Malformed(PART))));
-    }
-    let mut bytes = vec![0; len as usize];
-    match file.read_exact_at(&mut bytes, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Ok(Some(Err(DamageKind::Truncated(PART))))
-        }
-        read => read.map(|()| Some(KnownTopics::decode(&bytes))),
-    }
+    let read = read_small(storage, path, BYTES_MAX, PART)?;
+    Ok(read.map(|bytes| KnownTopics::decode(&bytes?)))
 }
 
 /// It holds no record.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::ingest::registry::RegistryOptions;
+use crate::storage::Open;
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
 use std::path::PathBuf;
 

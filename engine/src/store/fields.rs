@@ -1,7 +1,12 @@
 //! Fixed-width little-endian fields, as all headers and the footer of a store segment use them.
 //! ULIDs and identities of 128 bits are big-endian, so that their bytes sort like their values.
-//! The reader says `None` at the end and never panics.
+//! The reader says `None` at the end and never panics. Small files of them are read whole.
 
+use std::io;
+use std::path::Path;
+
+use crate::damage::DamageKind;
+use crate::storage::{Open, Storage};
 use crate::ulid::{ULID_BYTES, Ulid};
 
 /// Appends fields to a buffer.
@@ -92,6 +97,32 @@ pub(crate) fn ends_with_checksum(bytes: &[u8]) -> bool {
     bytes
         .split_last_chunk::<4>()
         .is_some_and(|(body, crc)| crc32fast::hash(body) == u32::from_le_bytes(*crc))
+}
+
+/// The bytes of a file that has at most so many, or what is wrong with it; `None`: there is none. `part`
+/// says what it is, for people.
+pub(crate) fn read_small(
+    storage: &dyn Storage,
+    path: &Path,
+    bytes_max: u64,
+    part: &'static str,
+) -> io::Result<Option<Result<Vec<u8>, DamageKind>>> {
+    let file = match storage.open(path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let len = file.len()?;
+    if len > bytes_max {
+        return Ok(Some(Err(DamageKind::Malformed(part))));
+    }
+    let mut bytes = vec![0; len as usize];
+    match file.read_exact_at(&mut bytes, 0) {
+        // It has become shorter meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Ok(Some(Err(DamageKind::Truncated(part))))
+        }
+        read => read.map(|()| Some(Ok(bytes))),
+    }
 }
 
 /// The next multiple of the block alignment.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{self, IDENTITY_FILE, NodeId};
 use crate::storage::{Entry, FileBytes, Open, Refusal, Storage};
+use crate::store::fields::read_small;
 use crate::ulid::Ulid;
 
 use super::super::coverage::{Coverage, Gap};
@@ -26,22 +27,8 @@ pub(super) type Read = Option<Result<Inventory, DamageKind>>;
 
 /// Reads an inventory, which is to be that of `own`, where it is known whose directory it is in.
 pub(super) fn load(storage: &dyn Storage, path: &Path, own: Option<NodeId>) -> io::Result<Read> {
-    const PART: &str = "inventory";
-    let file = match storage.open(path, Open::Read) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let len = file.len()?;
-    if len > BYTES_MAX {
-        return Ok(Some(Err(DamageKind::Malformed(PART))));
-    }
-    let mut bytes = vec![0; len as usize];
-    match file.read_exact_at(&mut bytes, 0) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Ok(Some(Err(DamageKind::Truncated(PART))))
-        }
-        read => read.map(|()| Some(believed(&bytes, own))),
-    }
+    let read = read_small(storage, path, BYTES_MAX, "inventory")?;
+    Ok(read.map(|bytes| believed(&bytes?, own)))
 }
 
 fn believed(bytes: &[u8], own: Option<NodeId>) -> Result<Inventory, DamageKind> {
