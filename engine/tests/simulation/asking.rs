@@ -9,9 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::chunk::Part;
 use engine::node::pinning::{Memories, Pinned};
-use engine::search::{
-    Chain, Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped,
-};
+use engine::search::{Format, Missing, Order, PipeReader, QuerySpec, Snapshot, Step, Stepped};
 use engine::storage::sim::Random;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
@@ -19,19 +17,6 @@ use serde_json::Value;
 
 use crate::model::{Found, Record};
 use crate::node::Node;
-
-/// What asks for every record.
-pub(crate) fn everything() -> QuerySpec {
-    QuerySpec {
-        from: Ulid::MIN,
-        to: Ulid::MAX,
-        after: None,
-        chain: Chain::default(),
-        topics: Vec::new(),
-        order: Order::Asc,
-        limit: None,
-    }
-}
 
 /// A query on its way.
 pub(crate) struct Asked {
@@ -120,7 +105,7 @@ impl Node {
 
     /// Everything that a query finds.
     pub(crate) fn found(&self) -> Found {
-        self.answer(self.ask(everything()))
+        self.answer(self.ask(QuerySpec::everything()))
     }
 
     /// Asks what there is now.
@@ -164,7 +149,7 @@ fn parse(line: &[u8]) -> (Ulid, Record) {
 /// Some query, and what it is to find of what there is.
 pub(crate) fn some_query(random: &mut Random, found: &Found) -> (QuerySpec, Vec<Ulid>) {
     let ulids: Vec<&Ulid> = found.records.keys().collect();
-    let mut spec = everything();
+    let mut spec = QuerySpec::everything();
     if !ulids.is_empty() && random.chance(0.5) {
         let mut ends = [(); 2].map(|()| *ulids[random.below(ulids.len() as u64) as usize]);
         ends.sort_unstable();

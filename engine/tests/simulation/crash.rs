@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use engine::ingest::log::Now;
 use engine::ingest::topics::TopicChoice;
+use engine::search::QuerySpec;
 use engine::storage::sim::{Call, Fault, FaultError, Random, SimStorage};
 use engine::topic::Topic;
 use engine::ulid::Ulid;
 
-use crate::asking::{Asked, everything, some_query};
+use crate::asking::{Asked, some_query};
 use crate::model::{Death, Found, Model, lines};
 use crate::node::Node;
 use crate::seeds::for_seeds;
@@ -180,7 +181,7 @@ impl History {
             }
             96..98 => {
                 let shown = self.model.sent.keys().copied().collect();
-                *pinned = Some((node.ask(everything()), shown));
+                *pinned = Some((node.ask(QuerySpec::everything()), shown));
             }
             _ => {
                 // A query still shows what there was when it was asked, wherever that went meanwhile
