@@ -31,7 +31,7 @@ use net::shard::inbox::{Append, Message};
 use tokio::sync::oneshot;
 
 use super::cluster;
-use super::common::Common;
+use super::common::{Common, unstored_bytes};
 use super::keeper_words::{Is, reason};
 
 /// How long an append waits for room before the client is told to come again.
@@ -62,15 +62,13 @@ impl NodeBackend {
     /// Levels of the ingest side; `memory` bytes are in shards, the oldest of them is of that time, ms.
     fn measure_ingest(&self, side: &IngestSide, memory: i64, oldest_memory_ms: u64) {
         let (registry, metrics) = (&side.registry, &self.common.metrics);
-        let held = registry.snapshot();
-        let unstored: u64 = held.iter().map(|s| s.content().text_bytes).sum();
         let ingest = &metrics.ingest;
         ingest.topics.set(side.topics.len() as i64);
         ingest.backlog_bytes.set(registry.backlog_bytes() as i64);
         ingest.unread_segments.set(registry.unread_files() as i64);
         ingest.damaged_segments.set(registry.damaged_segments() as i64);
         ingest.backlog_limit_bytes.set(self.common.backlog_max_bytes as i64);
-        ingest.unindexed_bytes.set(memory + unstored as i64);
+        ingest.unindexed_bytes.set(unstored_bytes(side, memory));
         let now_ms = self.common.clock.now().wall_ms;
         let oldest_ms = oldest_memory_ms.min(registry.oldest_ms().unwrap_or(now_ms));
         let age_seconds = now_ms.saturating_sub(oldest_ms.min(now_ms)) as f64 / 1e3;

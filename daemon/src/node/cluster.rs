@@ -8,7 +8,7 @@ use engine::identity::Identity;
 use engine::node::StoreSide;
 use net::backend::{ClusterState, Member, MemberState, NodeRole, VolumeCounts};
 
-use super::common::Common;
+use super::common::{Common, unstored_bytes};
 
 /// The name of a cluster that was given none.
 const DEFAULT_NAME: &str = "oklogd";
@@ -23,6 +23,8 @@ pub(super) fn state(common: &Common, ingester: Option<Identity>) -> ClusterState
         node.ingest.as_ref().map(|_| NodeRole::Ingest),
         node.store.as_ref().map(|_| NodeRole::Store),
     ];
+    let memory_bytes = common.metrics.shard_memory_bytes.get();
+    let backlog_bytes = node.ingest.as_ref().map_or(0, |side| unstored_bytes(side, memory_bytes));
     let is_draining = common.draining.is_begun();
     let member = Member {
         id: id.clone(),
@@ -32,7 +34,7 @@ pub(super) fn state(common: &Common, ingester: Option<Identity>) -> ClusterState
         state: if is_draining { MemberState::Draining } else { MemberState::Up },
         boot: identity.map_or(0, |identity| identity.boot),
         version: env!("CARGO_PKG_VERSION").into(),
-        backlog_bytes: backlog_bytes(common),
+        backlog_bytes: u64::try_from(backlog_bytes).unwrap_or(0),
         disk_free_bytes: u64::try_from(common.metrics.disk_free_bytes.get()).unwrap_or(0),
         // It is not told before it is promised to whoever counts on it.
         watermark: None,
@@ -48,14 +50,6 @@ pub(super) fn state(common: &Common, ingester: Option<Identity>) -> ClusterState
             .as_ref()
             .map_or_else(VolumeCounts::default, |side| volumes(side, common.is_replica_missing())),
     }
-}
-
-/// Text of records that are not in the store, in the order in which they move, so that none is overlooked.
-fn backlog_bytes(common: &Common) -> u64 {
-    let Some(side) = &common.node.ingest else { return 0 };
-    let memory = u64::try_from(common.metrics.shard_memory_bytes.get()).unwrap_or(0);
-    let held = side.registry.snapshot();
-    memory + held.iter().map(|segment| segment.content().text_bytes).sum::<u64>()
 }
 
 fn volumes(side: &StoreSide, is_replica_missing: bool) -> VolumeCounts {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::node::Node;
 use engine::node::doors::Doors;
 use engine::node::draining::Draining;
 use engine::node::pressure::Load;
+use engine::node::{IngestSide, Node};
 use engine::search::Searcher;
 use engine::storage::{OsStorage, Storage};
 use net::follow::Hub;
@@ -54,6 +54,13 @@ pub(super) struct Common {
     pub(super) descriptors: Wanted,
     /// Ends what is done with files in the background.
     pub(super) work_ends: StopFlag,
+}
+
+/// Text of records that are not in the store, bytes; so much of it is in the memory of shards, which is to
+/// be asked for before: records move that way, and none is overlooked.
+pub(super) fn unstored_bytes(side: &IngestSide, memory_bytes: i64) -> i64 {
+    let held = side.registry.snapshot();
+    memory_bytes + held.iter().map(|segment| segment.content().text_bytes as i64).sum::<i64>()
 }
 
 /// What a node has before anything of it runs.
