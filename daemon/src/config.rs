@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::ingest::framing::Framing;
 use engine::store::writer::Compression;
 use engine::topic::{DEFAULT_TOPIC, Topic};
-use net::http::Sites;
+use net::http::{LOG_TOPIC_DEFAULT, Sites};
 use net::limits::QUERY_BYTES_MAX;
 
 use crate::logging::LogConfig;
@@ -143,6 +143,8 @@ pub(crate) struct HttpConfig {
     pub(crate) connections_per_address_max: usize,
     /// How long a connection may be silent between or inside request heads.
     pub(crate) idle_timeout: Duration,
+    /// Topic of entries.
+    pub(crate) log_topic: Topic,
     /// Names it answers to on loopback, and pages that may change something.
     pub(crate) sites: Arc<Sites>,
 }
@@ -215,6 +217,7 @@ impl NodeConfig {
                 connections_per_address_max: settings.number("http.connections-per-address-max")
                     as usize,
                 idle_timeout: settings.duration("http.idle-timeout"),
+                log_topic: topic(settings, "http.log-topic", LOG_TOPIC_DEFAULT),
                 sites: sites(settings)?,
             },
             log: LogConfig::from_settings(settings),
@@ -283,9 +286,13 @@ fn topic_mode(settings: &Settings) -> TopicMode {
     if settings.text("ingest.topic-mode") == "dynamic" {
         return TopicMode::Dynamic;
     }
-    let topic = Topic::new(settings.text("ingest.topic").as_bytes())
-        .or_else(|_| Topic::new(DEFAULT_TOPIC.as_bytes()));
-    TopicMode::Static(topic.expect("the default topic is a topic"))
+    TopicMode::Static(topic(settings, "ingest.topic", DEFAULT_TOPIC))
+}
+
+fn topic(settings: &Settings, name: &str, default: &str) -> Topic {
+    let topic =
+        Topic::new(settings.text(name).as_bytes()).or_else(|_| Topic::new(default.as_bytes()));
+    topic.expect("the default topic is a topic")
 }
 
 fn compression(settings: &Settings) -> Compression {

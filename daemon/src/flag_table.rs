@@ -217,6 +217,12 @@ pub(crate) const NODE: &[Flag] = &[
         "Let pages of this origin (https://logs.example.com) read answers and send records",
     )),
     rare(
+        "http.log-topic",
+        Kind::Topic,
+        "log",
+        "Topic of the entries that POST /log and /logs take",
+    ),
+    rare(
         "query.wait-max",
         Kind::Duration(0, DAY_MS),
         "5s",

@@ -60,6 +60,33 @@ pub const DECODE_STEP_BYTES: usize = 64 << 10;
 /// allows in content codings.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
+/// Largest body of `POST /log`, bytes; more gets 413, as from OgLogStream.
+pub const ENTRY_BODY_BYTES_MAX: usize = 50 << 10;
+
+/// Longest `message` of an entry, bytes, as there.
+pub const ENTRY_MESSAGE_BYTES_MAX: usize = 10 << 10;
+
+/// Longest `service` of an entry, characters, as there.
+pub const ENTRY_SERVICE_CHARS_MAX: usize = 100;
+
+/// Largest body of `POST /logs`, bytes; more gets 413: it is in memory as a whole, since all or none of its
+/// entries are kept.
+pub const ENTRIES_BODY_BYTES_MAX: usize = 8 << 20;
+
+/// A body of entries up to that long is taken apart at once, bytes: it takes no longer than a few requests.
+/// A longer one is, on a thread that may take its time.
+pub const ENTRIES_SHORT_BYTES: usize = 32 << 10;
+
+/// Time in which a body of entries has to come to its end: what is held for it others may wait for.
+pub const ENTRIES_BODY_MAX: Duration = Duration::from_secs(60);
+
+/// What is held for bodies of `POST /log` that do not come with their heads, and what is made of them,
+/// bytes: over a hundred of the longest, and as many short ones as there may be connections.
+pub const ENTRY_BODIES_BYTES_MAX: u64 = 16 << 20;
+
+/// The same for `POST /logs`, bytes: two of the longest at a time, or many short ones.
+pub const ENTRIES_BODIES_BYTES_MAX: u64 = 48 << 20;
+
 /// Values of one repeated parameter.
 pub const QUERY_TOPICS_MAX: usize = 256;
 

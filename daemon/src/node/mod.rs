@@ -480,6 +480,7 @@ fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
         connections_per_address_max: config.http.of_one_address(),
         idle_timeout: config.http.idle_timeout,
         long_lines_bytes: config.ingest.as_ref().map_or(0, |side| side.partial_max_bytes as u64),
+        log_topic: config.http.log_topic.clone(),
         sites: Arc::clone(&config.http.sites),
         reserve,
         ..HttpOptions::default()

@@ -157,6 +157,11 @@ fn parse_rfc3339_ms(text: &str) -> Option<u64> {
     Some(u64::try_from(ms).unwrap_or(0).min(MS_MAX))
 }
 
+/// Whether this is a time of RFC 3339 as it stands in a text: with its `T`, and no space for a `+`.
+pub fn is_rfc3339(text: &str) -> bool {
+    !text.contains(' ') && parse_rfc3339_ms(text).is_some()
+}
+
 /// Whether a time, in Unix milliseconds, lies in the second with which a month begins in UTC.
 fn is_first_second_of_month(ms: i128) -> bool {
     const DAY_MS: i128 = 86_400_000;

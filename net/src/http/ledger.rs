@@ -3,7 +3,7 @@
 //!
 //! Invariants: all that requests and connections share is taken here before it is used. Whoever
 //! takes several takes them in the order of the fields, so nobody waits for one who waits for him:
-//! connections, lasting answers, the share of replays, queries, their memory, compiling; and for records decoders,
+//! connections, lasting answers, the share of replays, queries, their memory, compiling; and for records decoders (or bodies of entries),
 //! turns, long lines, lines on their way. Streams and queries hold at most three quarters of
 //! the connections, in all and of one address, so that a request which is answered at once (health,
 //! metrics, records) finds one however many follow or read slowly.
@@ -21,8 +21,9 @@ use super::answer::Refusal;
 use super::body_hold::long_line_bytes;
 use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
 use crate::limits::{
-    DECODER_WINDOWS_BYTES_MAX, EXPRESSIONS_COMPILING_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX,
-    FOLLOWERS_MAX, GZIP_DECODERS_BYTES_MAX, HTTP_HEADS_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX,
+    DECODER_WINDOWS_BYTES_MAX, ENTRIES_BODIES_BYTES_MAX, ENTRY_BODIES_BYTES_MAX,
+    EXPRESSIONS_COMPILING_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX,
+    GZIP_DECODERS_BYTES_MAX, HTTP_HEADS_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX,
     METRICS_PAGES_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX, UNFINISHED_LINES_BYTES_MAX,
 };
 use crate::metrics::{BudgetMeter, NodeMetrics};
@@ -96,6 +97,15 @@ const DECODER_WINDOWS: Spec = Spec {
 const GZIP_DECODERS: Spec = Spec {
     name: "gzip_decoders_bytes",
     full: "too many bodies in gzip come at the same time: their decoders may hold {} bytes",
+};
+const ENTRY_BODIES: Spec = Spec {
+    name: "entry_bodies_bytes",
+    full: "too many long entries come at the same time: {} bytes may be held for those that do not come \
+           with their heads",
+};
+const ENTRIES_BODIES: Spec = Spec {
+    name: "entries_bodies_bytes",
+    full: "too many bodies with several entries come at the same time: {} bytes may be held for them",
 };
 const UNFINISHED_LINES: Spec = Spec {
     name: "unfinished_lines_bytes",
@@ -246,6 +256,10 @@ pub(super) struct Ledger {
     pub(super) decoder_windows: Entry,
     /// Those whose decoders hold little.
     pub(super) gzip_decoders: Entry,
+    /// Bodies of single entries that have not come with their heads.
+    pub(super) entry_bodies: Entry,
+    /// Those with several.
+    pub(super) entries_bodies: Entry,
     /// Requests that take a piece of their body apart.
     pub(super) records_turns: Entry,
     /// What requests that wait without a turn hold of an unfinished line; never waited for.
@@ -316,6 +330,8 @@ impl Ledger {
             metrics_pages: entry(METRICS_PAGES, METRICS_PAGES_BYTES_MAX, UNAVAILABLE),
             decoder_windows: entry(DECODER_WINDOWS, DECODER_WINDOWS_BYTES_MAX, BUSY),
             gzip_decoders: entry(GZIP_DECODERS, GZIP_DECODERS_BYTES_MAX, BUSY),
+            entry_bodies: entry(ENTRY_BODIES, ENTRY_BODIES_BYTES_MAX, UNAVAILABLE),
+            entries_bodies: entry(ENTRIES_BODIES, ENTRIES_BODIES_BYTES_MAX, UNAVAILABLE),
             records_turns: entry(RECORDS_TURNS, options.records_requests_max as u64, BUSY),
             unfinished_lines: entry(UNFINISHED_LINES, UNFINISHED_LINES_BYTES_MAX, BUSY),
             long_lines: entry(

@@ -4,7 +4,7 @@
 //! bounds connections (`client_stream`; `head_bytes` bounds
 //! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
 //! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
-//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node.
+//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node; `entries` is the interface of OgLogStream.
 //!
 //! What all of them share is taken from the `ledger` before it is used.
 //!
@@ -20,6 +20,7 @@ mod client_stream;
 mod compile;
 mod described;
 mod drain;
+mod entries;
 mod gzip;
 mod head_bytes;
 mod held;
@@ -45,6 +46,9 @@ mod topics;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::topic::Topic;
+
+use self::entries::EntryDesk;
 use self::ledger::Ledger;
 pub use self::reserve::Reserve;
 pub use self::server::serve;
@@ -57,6 +61,9 @@ use crate::limits::{
     HTTP_HEAD_TIMEOUT, LONG_LINES_BYTES_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
 };
 use crate::metrics::NodeMetrics;
+
+/// Topic of entries unless told otherwise.
+pub const LOG_TOPIC_DEFAULT: &str = "log";
 
 /// Bounds of a server, and whom it answers.
 #[derive(Debug, Clone)]
@@ -82,6 +89,8 @@ pub struct HttpOptions {
     /// What unfinished lines over 64 KiB in bodies may hold together, bytes; one of them may always
     /// come. Further ones wait, then get 429.
     pub long_lines_bytes: u64,
+    /// Topic of what `POST /log` takes and `/api/logs` shows.
+    pub log_topic: Topic,
     /// Names it answers to on loopback, and pages that may change something.
     pub sites: Arc<Sites>,
     /// What connections are accepted with where there are no descriptors.
@@ -101,6 +110,8 @@ impl Default for HttpOptions {
             body_bytes_max: HTTP_BODY_BYTES_MAX,
             records_requests_max: RECORDS_REQUESTS_MAX,
             long_lines_bytes: LONG_LINES_BYTES_MAX,
+            log_topic: Topic::new(LOG_TOPIC_DEFAULT.as_bytes())
+                .expect("the default topic is a topic"),
             sites: Arc::default(),
             reserve: Reserve::default(),
         }
@@ -115,6 +126,8 @@ struct App {
     options: HttpOptions,
     /// What requests and connections share.
     ledger: Arc<Ledger>,
+    /// What `POST /log` brings, on its way.
+    entries: Arc<EntryDesk>,
     /// Who waits for `/topics`.
     topics: Arc<TopicsDesk>,
     /// What queries could not search.
@@ -127,6 +140,7 @@ impl App {
             ledger: Arc::new(Ledger::new(&options, backend.max_record_size_bytes(), &metrics)),
             metrics,
             backend,
+            entries: Arc::default(),
             topics: Arc::default(),
             told: Arc::default(),
             options,

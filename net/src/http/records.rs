@@ -274,7 +274,7 @@ impl<'a> Intake<'a> {
         let way = self.way_for(batch.len()).await;
         let appended = match way {
             Ok(way) => {
-                let lines = Bytes::from_owner(OnTheirWay { lines: batch, _way: way });
+                let lines = Bytes::from_owner(OnTheirWay::new(batch, way));
                 self.appender.append(lines).await.map_err(|error| refused(&error))
             }
             Err(refusal) => Err(refusal),
@@ -291,9 +291,16 @@ impl<'a> Intake<'a> {
 }
 
 /// Lines, and what is held for them wherever they go.
-struct OnTheirWay {
+pub(super) struct OnTheirWay {
     lines: Bytes,
     _way: Taken,
+}
+
+impl OnTheirWay {
+    /// Whole lines and their room.
+    pub(super) const fn new(lines: Bytes, way: Taken) -> Self {
+        Self { lines, _way: way }
+    }
 }
 
 impl AsRef<[u8]> for OnTheirWay {
@@ -303,7 +310,7 @@ impl AsRef<[u8]> for OnTheirWay {
 }
 
 /// The next bytes of the body; `None` at its end. May be dropped and asked again.
-async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+pub(super) async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     loop {
         match poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             None => return Ok(None),

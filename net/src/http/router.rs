@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::answer::Refusal;
 use super::sites::{self, Sites};
-use super::{App, drain, query, records, status, stream, topics};
+use super::{App, drain, entries, query, records, status, stream, topics};
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
 /// Prefixes under which the predecessor had what is now at the root.
@@ -30,6 +30,8 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/topics", get(topics::get))
         .route("/stream", get(stream::get))
         .route("/records", post(records::post))
+        .route("/log", post(entries::log))
+        .route("/logs", post(entries::logs))
         .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
         .route("/_clusterstate", get(status::cluster_state))
@@ -139,7 +141,7 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /query, /query/histogram, /topics, \
-         /stream, /records, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
+         /stream, /records, /log, /logs, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -172,12 +174,14 @@ async fn count(
 
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
-    const ROUTES: [&str; 11] = [
+    const ROUTES: [&str; 13] = [
         "/query",
         "/query/histogram",
         "/topics",
         "/stream",
         "/records",
+        "/log",
+        "/logs",
         "/_drain",
         "/_segmentstate",
         "/_clusterstate",

@@ -27,21 +27,21 @@ pub(super) const BASE_MS: u64 = 1_700_000_000_000;
 
 /// What tests set and look at.
 #[derive(Default)]
-pub(super) struct Inner {
-    pub(super) records: Mutex<Vec<TestRecord>>,
+pub(in crate::http) struct Inner {
+    pub(in crate::http) records: Mutex<Vec<TestRecord>>,
     /// Parts beside the records.
-    pub(super) parts: Mutex<Vec<TestPart>>,
-    pub(super) missing: Mutex<Vec<Missing>>,
-    pub(super) batches: Mutex<Vec<usize>>,
+    pub(in crate::http) parts: Mutex<Vec<TestPart>>,
+    pub(in crate::http) missing: Mutex<Vec<Missing>>,
+    pub(in crate::http) batches: Mutex<Vec<usize>>,
     /// Appends fail once this many records are held.
-    pub(super) fail_at: Mutex<Option<(usize, AppendError)>>,
-    pub(super) fail_durable: Mutex<Option<AppendError>>,
+    pub(in crate::http) fail_at: Mutex<Option<(usize, AppendError)>>,
+    pub(in crate::http) fail_durable: Mutex<Option<AppendError>>,
     /// There, it keeps lines in place of appending them, as a shard does that may not read.
-    pub(super) kept: Mutex<Option<Vec<Bytes>>>,
+    pub(in crate::http) kept: Mutex<Option<Vec<Bytes>>>,
     /// Why nothing can be taken, for those who wait.
-    pub(super) trouble: watch::Sender<Option<AppendError>>,
-    pub(super) syncs: AtomicU64,
-    pub(super) unready: AtomicBool,
+    pub(in crate::http) trouble: watch::Sender<Option<AppendError>>,
+    pub(in crate::http) syncs: AtomicU64,
+    pub(in crate::http) unready: AtomicBool,
 }
 
 pub(super) struct Fake {
@@ -51,7 +51,30 @@ pub(super) struct Fake {
     metrics: Arc<NodeMetrics>,
 }
 
-pub(super) fn topic(name: &str) -> Topic {
+/// A node that holds these, for those who need no server.
+pub(in crate::http) fn backend(inner: &Arc<Inner>) -> Arc<dyn Backend> {
+    let searcher = searcher();
+    Arc::new(Fake::new(Arc::clone(inner), searcher, Arc::new(NodeMetrics::new(1))))
+}
+
+fn searcher() -> Searcher {
+    Searcher::start(SearcherOptions {
+        threads: 2,
+        node: "test".to_owned(),
+        caches: Arc::default(),
+        on_thread_start: Arc::new(|_| {}),
+    })
+    .unwrap()
+}
+
+impl Fake {
+    fn new(inner: Arc<Inner>, searcher: Searcher, metrics: Arc<NodeMetrics>) -> Self {
+        let hub = Hub::new(Placement::new(1).unwrap());
+        Self { inner, searcher: Arc::new(searcher), hub, metrics }
+    }
+}
+
+pub(in crate::http) fn topic(name: &str) -> Topic {
     Topic::new(name.as_bytes()).unwrap()
 }
 
@@ -209,21 +232,9 @@ impl Server {
     }
 
     pub(super) fn with(options: HttpOptions) -> Self {
-        let searcher = Searcher::start(SearcherOptions {
-            threads: 2,
-            node: "test".to_owned(),
-            caches: Arc::default(),
-            on_thread_start: Arc::new(|_| {}),
-        })
-        .unwrap();
         let metrics = Arc::new(NodeMetrics::new(1));
         let inner = Arc::new(Inner::default());
-        let backend = Arc::new(Fake {
-            inner: Arc::clone(&inner),
-            searcher: Arc::new(searcher),
-            hub: Hub::new(Placement::new(1).unwrap()),
-            metrics: Arc::clone(&metrics),
-        });
+        let backend = Arc::new(Fake::new(Arc::clone(&inner), searcher(), Arc::clone(&metrics)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         listener.set_nonblocking(true).unwrap();

@@ -1,6 +1,7 @@
 //! The server over real sockets, with a node that lives in memory.
 
-mod fake;
+mod entries;
+pub(super) mod fake;
 mod queries;
 mod records;
 mod refusals;

@@ -1,0 +1,176 @@
+//! The interface of OgLogStream: what is accepted is safe and found, and what is not valid leaves nothing.
+
+use std::collections::HashSet;
+use std::io::{BufReader, Write};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use tests::http;
+use tests::node::Node;
+
+fn node(flags: &[&str]) -> (tempfile::TempDir, Node) {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), flags);
+    (directory, node)
+}
+
+fn entry(level: &str, message: &str, service: &str) -> Value {
+    json!({ "level": level, "message": message, "service": service })
+}
+
+fn post(node: &Node, path: &str, body: &Value) -> http::Answer {
+    http::post(node.api, path, body.to_string().as_bytes())
+}
+
+/// The messages that are kept, sorted.
+fn messages(node: &Node) -> Vec<String> {
+    let kept = node.query("topic=log").into_iter().map(|(_, record)| {
+        let entry: Value = serde_json::from_slice(&record).unwrap();
+        entry["message"].as_str().unwrap().to_owned()
+    });
+    let mut messages: Vec<String> = kept.collect();
+    messages.sort();
+    messages
+}
+
+#[test]
+fn what_was_accepted_outlives_a_kill() {
+    let (directory, node) = node(&["--ingest.topic", "other"]);
+    let sent = entry("Error", "card declined: \"limit\"\nüber", "payments");
+    let answer = post(&node, "/log", &sent);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let several = json!([entry("info", "second", "web"), entry("debug", "third", "web")]);
+    assert_eq!(post(&node, "/logs", &several).json()["records"], 2);
+    node.kill();
+    let node = Node::start(directory.path(), &[]);
+    assert_eq!(messages(&node), ["card declined: \"limit\"\nüber", "second", "third"]);
+    let kept = String::from_utf8(node.query("topic=log&q=payments").remove(0).1).unwrap();
+    let timestamp = answer.json()["timestamp"].as_str().unwrap().to_owned();
+    let expected = format!(
+        "{{\"timestamp\":\"{timestamp}\",\"level\":\"error\",\"message\":\"card declined: \
+         \\\"limit\\\"\\nüber\",\"service\":\"payments\"}}"
+    );
+    assert_eq!(kept, expected);
+}
+
+#[test]
+fn each_of_many_that_come_at_the_same_time_is_kept_once() {
+    let (_directory, node) = node(&["--http.log-topic", "apps", "--cores", "2"]);
+    let (senders, each) = (64, 20);
+    std::thread::scope(|scope| {
+        for sender in 0..senders {
+            let api = node.api;
+            scope.spawn(move || {
+                let stream = TcpStream::connect(api).unwrap();
+                stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+                let mut answers = BufReader::new(stream.try_clone().unwrap());
+                for n in 0..each {
+                    let body = entry("info", &format!("{sender} {n}"), "load").to_string();
+                    let head = format!(
+                        "POST /log HTTP/1.1\r\nHost: {api}\r\nContent-Length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    (&stream).write_all((head + &body).as_bytes()).unwrap();
+                    let answer = http::read_answer(&mut answers, "POST").unwrap();
+                    assert_eq!(answer.status, 202, "{}", answer.text());
+                    // Found at once, since it is acknowledged.
+                    if n == each / 2 {
+                        let found =
+                            http::get(api, &format!("/query?topic=apps&q=%22{sender}+{n}%22"));
+                        assert_eq!(found.text().lines().count(), 1, "{}", found.text());
+                    }
+                }
+            });
+        }
+    });
+    let kept = node.query("topic=apps");
+    let distinct: HashSet<_> = kept.iter().map(|(_, record)| record.clone()).collect();
+    let all = senders * each;
+    assert_eq!((kept.len(), distinct.len()), (all, all));
+}
+
+#[test]
+fn what_is_not_valid_names_the_field_and_leaves_nothing() {
+    let (_directory, node) = node(&[]);
+    let with = |field: &str, value: Value| {
+        let mut entry = entry("info", "m", "s");
+        entry[field] = value;
+        entry.to_string()
+    };
+    let keys = |count: usize| {
+        let keys: Vec<_> = (0..count).map(|n| format!("\"k{n}\":0")).collect();
+        format!("{{{}}}", keys.join(","))
+    };
+    for (body, field) in [
+        (with("level", json!("loud")), "level"),
+        (with("level", json!(1)), "level"),
+        (with("message", json!("")), "message"),
+        (with("message", json!("x".repeat(10_241))), "message"),
+        (with("message", json!({ "deep": [] })), "message"),
+        (with("service", json!("s".repeat(101))), "service"),
+        (with("service", json!(null)), "service"),
+        (with("timestamp", json!("today")), "timestamp"),
+        (with("timestamp", json!(0)), "timestamp"),
+        (with("host", json!("x")), "host"),
+        (r#"{"level":"info","message":"a","message":"b","service":"s"}"#.into(), "message"),
+        (format!("{{\"message\":{}", "[".repeat(40_000)), "message"),
+        (format!("{{\"level\":{}", "{\"level\":".repeat(5_000)), "level"),
+        (keys(5_000), "k0"),
+        ("{}".into(), "level"),
+        (String::new(), "JSON"),
+        ("level=info".into(), "JSON"),
+    ] {
+        for (path, body) in [("/log", body.clone()), ("/logs", format!("[{body}]"))] {
+            if path == "/logs" && body == "[]" {
+                continue;
+            }
+            let answer = http::post(node.api, path, body.as_bytes());
+            let reason = answer.text();
+            assert_eq!(answer.status, 400, "{path} {body:.60}: {reason}");
+            let is_named = reason.contains(field) || (path == "/logs" && field == "JSON");
+            assert!(is_named, "{path} {body:.60}: {reason}");
+        }
+    }
+    for bytes in
+        [&b"{\"level\":\"info\",\"message\":\"\xC3(\",\"service\":\"s\"}"[..], b"\xFF", b"\0"]
+    {
+        assert_eq!(http::post(node.api, "/log", bytes).status, 400);
+    }
+    assert_eq!(http::post(node.api, "/log", &[b' '; (50 << 10) + 1]).status, 413);
+    let before = node.anonymous_bytes();
+    // A million keys, nested as deep as fits, and texts that never end: as large as a body may be.
+    for body in [
+        keys(600_000),
+        "[".repeat(8 << 20),
+        "{\"level\":".repeat(900_000),
+        format!("[{{\"message\":\"{}", "\\u0041".repeat(1_300_000)),
+        format!("[{}{{}}]", format!("{},", entry("info", "m", "s")).repeat(150_000)),
+    ] {
+        let answer = http::post(node.api, "/logs", body.as_bytes());
+        assert_eq!(answer.status, 400, "{body:.60}: {:.200}", answer.text());
+    }
+    assert_eq!(http::post(node.api, "/logs", &vec![b' '; (8 << 20) + 1]).status, 413);
+    let grown = node.anonymous_bytes().saturating_sub(before) >> 20;
+    assert!(grown <= 100, "it holds {grown} MiB more");
+    assert!(node.query("").is_empty());
+}
+
+#[test]
+fn pages_of_other_sites_and_other_names_are_refused() {
+    let (_directory, node) = node(&["--http.cors-origin", "http://localhost:3000"]);
+    let body = entry("info", "m", "s").to_string();
+    let send = |headers: &[(&str, &str)]| {
+        http::request(node.api, "POST", "/log", headers, body.as_bytes()).status
+    };
+    assert_eq!(send(&[("Origin", "https://evil.example")]), 403);
+    assert_eq!(send(&[("Origin", "null")]), 403);
+    assert!(node.query("").is_empty());
+    assert_eq!(send(&[("Origin", "http://localhost:3000")]), 202);
+    let mut stream = TcpStream::connect(node.api).unwrap();
+    let head = "POST /log HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n";
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).unwrap();
+    let answer = http::read_answer(&mut BufReader::new(stream), "POST").unwrap();
+    assert_eq!(answer.status, 403);
+    assert_eq!(node.query("").len(), 1);
+}
