@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::{FrameHeader, HEADER_BYTES};
 use super::walk::{self, FrameAt, Source};
@@ -18,8 +18,7 @@ use crate::damage::{Damage, DamageKind};
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::open_cache::Opened;
 use crate::run_table::RunTable;
-use crate::storage::File;
-use crate::storage::Refusal;
+use crate::storage::{File, Map, Refusal, read_into};
 use crate::topic::Topic;
 
 /// A segment whose frames were found.
@@ -33,6 +32,9 @@ pub(crate) struct OpenSegment {
     damage: Vec<Damage>,
     /// Of the state that its file was in.
     checked: Arc<Checked>,
+    /// The text that was read last by system calls: once nobody holds it any more, the next one is read
+    /// into its buffer, so that who reads frame after frame allocates and clears nothing.
+    last_read: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
 impl OpenSegment {
@@ -55,7 +57,8 @@ impl OpenSegment {
             })
             .collect();
         let checked = Arc::new(Checked::new(frames.len(), 0));
-        Self { path, source: Mutex::new(source), file, frames, metas, damage, checked }
+        let (source, last_read) = (Mutex::new(source), Mutex::default());
+        Self { path, source, file, frames, metas, damage, checked, last_read }
     }
 
     /// Whether a part of its file was gone when its frames were looked for.
@@ -100,16 +103,50 @@ impl OpenSegment {
     fn read_frame(&self, index: usize) -> Result<Chunk, Damage> {
         let frame = &self.frames[index];
         let is_verified = self.checked.is_text_verified(index);
-        let chunk = self.with_source(|source| {
-            let table = table_of(source, frame)?;
-            let text = text_of(source, frame, is_verified)?;
-            Ok(Chunk { table, text })
+        let chunk = self.with_source(|source| match source {
+            Source::Mapped(map) => mapped_chunk(map, source, frame, is_verified),
+            Source::File(file) => self.chunk_of_file(&**file, index, is_verified),
         });
         match chunk {
             // Of what was verified before somebody else may know better by now.
             Ok(chunk) if is_verified => Ok(chunk),
             chunk => self.note(index, chunk),
         }
+    }
+
+    /// Text and table of a frame, read in one go.
+    fn chunk_of_file(
+        &self,
+        file: &dyn File,
+        index: usize,
+        is_verified: bool,
+    ) -> Result<Chunk, DamageKind> {
+        let frame = &self.frames[index];
+        let (text, table) = (frame.header.text_span(), frame.header.table_span());
+        let span = frame.offset + text.start as u64..frame.offset + table.end as u64;
+        let mut bytes = self.buffer();
+        read_into(file, &mut bytes, &span).map_err(|e| DamageKind::Unread(Refusal::from(&e)))?;
+        if bytes.len() < text.len() + table.len() {
+            return Err(DamageKind::Truncated("frame text"));
+        }
+        let table = frame.header.decode_table(&bytes[text.len()..]).map_err(walk::damage_kind)?;
+        if !is_verified {
+            frame.header.check_text(&bytes[..text.len()]).map_err(walk::damage_kind)?;
+        }
+        bytes.truncate(text.len());
+        let bytes = Arc::new(bytes);
+        let is_last = index + 1 == self.frames.len();
+        *self.last_read() = (!is_last).then(|| Arc::clone(&bytes));
+        Ok(Chunk { table, text: Text::Owned(bytes) })
+    }
+
+    fn last_read(&self) -> MutexGuard<'_, Option<Arc<Vec<u8>>>> {
+        self.last_read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next frame is read into.
+    fn buffer(&self) -> Vec<u8> {
+        self.last_read().take().and_then(|last| Arc::try_unwrap(last).ok()).unwrap_or_default()
     }
 
     /// Remembers whether a frame is whole.
@@ -168,19 +205,20 @@ pub(super) fn table_of(source: &Source, frame: &FrameAt) -> Result<RunTable, Dam
     frame.header.decode_table(&bytes).map_err(walk::damage_kind)
 }
 
-fn text_of(source: &Source, frame: &FrameAt, is_verified: bool) -> Result<Text, DamageKind> {
+fn mapped_chunk(
+    map: &Arc<Map>,
+    source: &Source,
+    frame: &FrameAt,
+    is_verified: bool,
+) -> Result<Chunk, DamageKind> {
+    let table = table_of(source, frame)?;
     let span = frame.header.text_span();
     let bytes = span_of(source, frame, span.clone())?;
     if !is_verified {
         frame.header.check_text(&bytes).map_err(walk::damage_kind)?;
     }
-    match (source, bytes) {
-        (Source::Mapped(map), _) => {
-            let start = frame.offset as usize + span.start;
-            Ok(Text::Mapped(Arc::clone(map), start..start + span.len()))
-        }
-        (Source::File(_), bytes) => Ok(Text::Owned(Arc::new(bytes.into_owned()))),
-    }
+    let start = frame.offset as usize + span.start;
+    Ok(Chunk { table, text: Text::Mapped(Arc::clone(map), start..start + span.len()) })
 }
 
 /// Checks all of a frame.

@@ -161,3 +161,28 @@ fn what_was_verified_is_remembered_though_more_segments_wait_than_may_be_open() 
     assert!(read().is_ok(), "the frame was not verified again");
     assert!(segment.open_to_move().unwrap().read(0).is_err());
 }
+
+#[test]
+fn who_reads_frame_after_frame_reads_into_one_buffer_and_takes_it_from_nobody() {
+    let directory = scratch();
+    let registry = recovered(directory.path()).registry;
+    let mut shard = Shard::start(&registry, 0, 5);
+    for line in ["start\n", "three3\n", "one\n", "22\n"] {
+        shard.append(line);
+        shard.log.want_durable();
+        shard.work(&registry);
+    }
+    shard.stop(&registry);
+    let moving = registry.snapshot().remove(0).open_to_move().unwrap();
+    assert_eq!(moving.chunks().len(), 4);
+    let text = |index: usize| moving.read(index).unwrap().text;
+    let first = text(0);
+    let second = text(1);
+    assert_eq!((&*first, &*second), (&b"start\n"[..], &b"three3\n"[..]), "both are held");
+    let place = second.as_ptr();
+    drop(second);
+    let third = text(2);
+    assert_eq!((&*third, third.as_ptr()), (&b"one\n"[..], place), "nobody held it any more");
+    assert_eq!(&*text(3), b"22\n");
+    assert_eq!((&*first, &*third), (&b"start\n"[..], &b"one\n"[..]));
+}
