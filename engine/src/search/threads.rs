@@ -41,10 +41,15 @@ impl Host {
     }
 
     /// Whether somebody has to be woken. Who falls asleep counts himself before he looks for calls, and
-    /// calls are counted before it is looked who sleeps: one of the two sees the other.
-    fn call(&self) -> Option<MutexGuard<'_, ()>> {
+    /// calls are counted before it is looked who sleeps: one of the two sees the other. Who has looked
+    /// and found none lies in bed once the lock was had, and does not find it taken when he is woken.
+    fn call(&self) -> bool {
         self.calls.fetch_add(1, Ordering::SeqCst);
-        (self.asleep.load(Ordering::SeqCst) > 0).then(|| lock(&self.bed))
+        let is_somebody_asleep = self.asleep.load(Ordering::SeqCst) > 0;
+        if is_somebody_asleep {
+            drop(lock(&self.bed));
+        }
+        is_somebody_asleep
     }
 
     /// Sleeps unless there were calls since there had been so many.
@@ -73,16 +78,14 @@ impl Outside for Host {
     }
 
     fn wake_one(&self) {
-        if let Some(bed) = self.call() {
+        if self.call() {
             self.woken.notify_one();
-            drop(bed);
         }
     }
 
     fn wake_all(&self) {
-        if let Some(bed) = self.call() {
+        if self.call() {
             self.woken.notify_all();
-            drop(bed);
         }
     }
 }
