@@ -69,6 +69,27 @@ pub const ENTRY_MESSAGE_BYTES_MAX: usize = 10 << 10;
 /// Longest `service` of an entry, characters, as there.
 pub const ENTRY_SERVICE_CHARS_MAX: usize = 100;
 
+/// Entries that `/api/logs` shows unless told otherwise, as OgLogStream.
+pub const ENTRIES_SHOWN_DEFAULT: u64 = 100;
+
+/// Most entries that it shows at a time.
+pub const ENTRIES_SHOWN_MAX: u64 = 1_000;
+
+/// Most entries that it passes over: they are searched and sorted like those that are shown.
+pub const ENTRIES_PASSED_MAX: u64 = 1_000_000;
+
+/// How far back entries are looked for by default.
+pub const ENTRIES_FROM_DEFAULT: &str = "24h";
+
+/// Services that are counted each; further ones are counted together.
+pub const ENTRY_SERVICES_MAX: usize = 4_096;
+
+/// Longest service that is counted by itself, bytes as it stands in JSON: as long as an entry's may be there.
+pub const ENTRY_SERVICE_TEXT_BYTES_MAX: usize = 6 * ENTRY_SERVICE_CHARS_MAX;
+
+/// What these counts may hold, bytes: each service as long as it may be, and its counts.
+pub const ENTRY_COUNTS_BYTES_MAX: usize = 4 << 20;
+
 /// Largest body of `POST /logs`, bytes; more gets 413: it is in memory as a whole, since all or none of its
 /// entries are kept.
 pub const ENTRIES_BODY_BYTES_MAX: usize = 8 << 20;

@@ -174,3 +174,84 @@ fn pages_of_other_sites_and_other_names_are_refused() {
     assert_eq!(answer.status, 403);
     assert_eq!(node.query("").len(), 1);
 }
+
+#[test]
+fn entries_are_shown_and_counted_wherever_they_are() {
+    let (directory, node) = node(&[]);
+    let levels = ["debug", "info", "warn", "error"];
+    let many = |from: usize, to: usize| -> Value {
+        let one = |n: usize| {
+            entry(levels[n % 4], &format!("entry {n} of many"), &format!("app-{}", n % 3))
+        };
+        (from..to).map(one).collect()
+    };
+    assert_eq!(post(&node, "/logs", &many(0, 600)).status, 202);
+    node.settle();
+    assert_eq!(post(&node, "/logs", &many(600, 1_000)).status, 202);
+    let shown = |node: &Node, query: &str| -> Vec<String> {
+        let answer = node.get(&format!("/api/logs?{query}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let entries = answer.json();
+        let message = |entry: &Value| entry["message"].as_str().unwrap().to_owned();
+        entries.as_array().unwrap().iter().map(message).collect()
+    };
+    let expected = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<String> {
+        numbers.map(|n| format!("entry {n} of many")).collect()
+    };
+    let check = |node: &Node| {
+        assert_eq!(shown(node, ""), expected(&mut (900..1_000).rev()));
+        let numbers = &mut (0..1_000).rev().filter(|n| n % 4 == 3 && n % 3 == 1).skip(40).take(50);
+        assert_eq!(shown(node, "level=error&service=APP-1&offset=40&limit=50"), expected(numbers));
+        assert_eq!(shown(node, "q=entry+17+of"), ["entry 17 of many"]);
+        let stats = node.get("/api/stats?by=level").json();
+        assert_eq!(stats["total_logs"], 1_000);
+        assert_eq!(
+            stats["logs_by_level"],
+            json!({ "debug": 250, "info": 250, "warn": 250, "error": 250 })
+        );
+        assert_eq!(stats["logs_by_service"], json!({ "app-0": 334, "app-1": 333, "app-2": 333 }));
+        assert_eq!(stats["rows"].as_array().unwrap().len(), 4);
+        assert_eq!(node.get("/api/stats?level=warn&service=app-2").json()["total_logs"], 84);
+    };
+    check(&node);
+    assert!(node.stop().success());
+    check(&Node::start(directory.path(), &[]));
+}
+
+#[test]
+fn a_level_that_is_rare_is_found_without_a_look_at_everything() {
+    // As good as may be: what passes by chance is the signature's affair, not that of the question.
+    let (_directory, node) = node(&["--store.signature-percent", "100", "--cores", "2"]);
+    // As varied as logs are: some thousand words.
+    let mut random = 1_u64;
+    let mut word = || {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let number = (random >> 40) as usize % 4_096;
+        let syllables = ["ka", "lo", "mi", "ne", "pu", "ra", "so", "ti"];
+        (0..4).map(|at| syllables[number >> (3 * at) & 7]).collect::<String>()
+    };
+    let many: Value = (0..25_000)
+        .map(|n| {
+            let level = if n == 12_000 { "fatal" } else { "info" };
+            let service = if n == 3_000 { "rare-service" } else { "web" };
+            let words: Vec<String> = (0..20).map(|_| word()).collect();
+            entry(level, &words.join(" "), service)
+        })
+        .collect();
+    assert_eq!(post(&node, "/logs", &many).status, 202);
+    node.settle();
+    for query in ["level=fatal", "service=RARE-SERV", ""] {
+        let path = format!("/api/logs?limit=1&{query}");
+        let answer = http::request(node.api, "GET", &path, &[("TE", "trailers")], b"");
+        assert_eq!(answer.json().as_array().unwrap().len(), 1, "{query}");
+        let count = |name: &str| answer.headers[name].parse::<u64>().unwrap();
+        if query.is_empty() {
+            // Two threads look at a few blocks ahead of what is shown.
+            assert!(count("x-oklog-bytes-scanned") < 4 << 20, "{:?}", answer.headers);
+        } else {
+            // Of some thirteen blocks.
+            assert!(count("x-oklog-blocks-skipped") >= 6, "{query}: {:?}", answer.headers);
+        }
+    }
+}

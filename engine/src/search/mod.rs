@@ -39,6 +39,9 @@ mod places;
 mod pool;
 #[cfg(test)]
 pub(crate) mod random_expressions;
+mod reading;
+#[cfg(test)]
+mod reading_tests;
 pub mod required;
 mod scan;
 mod searcher;
@@ -67,6 +70,7 @@ pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
 pub use hanging::{GivenUp, Standing};
 pub use pipe::{Ender, Head, PipeReader};
+pub use reading::RecordTally;
 pub use required::{FoldedLiteral, Required};
 pub use searcher::{Plan, Searcher, SearcherOptions};
 pub use series::{Series, SeriesFound, TopicHistogram};

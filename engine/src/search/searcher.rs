@@ -12,8 +12,9 @@ use super::consumer::{
 };
 use super::pipe::{PipeReader, pipe};
 use super::pool::Pool;
+use super::reading::{Reading, RecordTally};
 use super::series::{SeriesFound, SeriesTally};
-use super::spec::{Format, QuerySpec, Snapshot, Stats};
+use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::{Sweep, SweepOptions};
 use super::threads::{Overseer, ThreadHook, Threads};
 use super::ticket::{Ticket, ticket};
@@ -180,6 +181,20 @@ impl Searcher {
     /// only where copies overlap in part.
     pub fn topics(&self, snapshot: Snapshot) -> Ticket<Topics> {
         self.count(TopicTally::default(), QuerySpec::everything(), snapshot)
+    }
+
+    /// Hands each matching record to a tally, whose ticket it becomes. Neither limit nor order is applied.
+    pub fn tally<T: RecordTally>(
+        &self,
+        tally: T,
+        mut spec: QuerySpec,
+        snapshot: Snapshot,
+    ) -> Ticket<(T, Stats)> {
+        let id = self.pool.next_id();
+        let (sender, ticket) = ticket(self.waker(id));
+        (spec.limit, spec.order) = (None, Order::Asc);
+        self.submit(id, spec, snapshot, Box::new(Reading::new(tally, sender)));
+        ticket
     }
 
     fn count<T: Tally + 'static>(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::chain::{Chain, ChainMatcher};
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Part, Text, TopicList};
 use crate::damage::{Damage, DamageKind};
 use crate::run_table::{Run, RunTable};
@@ -12,6 +13,17 @@ use crate::ulid::Ulid;
 
 /// A record of a test: ULID, topic, text without LF.
 pub type TestRecord = (Ulid, Topic, Vec<u8>);
+
+/// Whether a record, without its LF, matches.
+pub fn matches(chain: &Chain, record: &[u8]) -> bool {
+    let text = [record, b"\n"].concat();
+    let mut is_found = false;
+    ChainMatcher::new(chain).each(&text, |_| {
+        is_found = true;
+        false
+    });
+    is_found
+}
 
 #[derive(Clone)]
 pub(super) struct TestChunk {

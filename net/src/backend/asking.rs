@@ -13,7 +13,7 @@ use engine::search::{
     TopicHistogram, Topics,
 };
 
-use super::Pending;
+use super::{EntryCounts, EntryTally, Pending};
 
 /// Records as they are at one moment: everything that was acknowledged before it was pinned. In an
 /// answer `None` says that the node is stopping.
@@ -39,6 +39,10 @@ pub trait View: Send {
 
     /// What is held of each topic.
     fn topics(self: Box<Self>) -> Pending<Option<Topics>>;
+
+    /// How many entries there are among the records that match, by service and level; the limit is not
+    /// applied.
+    fn entry_counts(self: Box<Self>, query: QuerySpec) -> Pending<Option<EntryCounts>>;
 }
 
 /// Records on their way to a reader, in the bytes of its format.
@@ -131,6 +135,11 @@ impl View for LocalView {
 
     fn topics(self: Box<Self>) -> Pending<Option<Topics>> {
         Box::pin(self.searcher.topics(self.snapshot))
+    }
+
+    fn entry_counts(self: Box<Self>, query: QuerySpec) -> Pending<Option<EntryCounts>> {
+        let counted = self.searcher.tally(EntryTally::default(), query, self.snapshot);
+        Box::pin(async move { counted.await.map(|(tally, stats)| tally.result(stats)) })
     }
 }
 

@@ -45,6 +45,11 @@ impl Described {
         }
     }
 
+    /// Without what was searched for.
+    pub(super) fn without_expressions(self) -> Self {
+        Self { q: Vec::new(), x: Vec::new(), ..self }
+    }
+
     /// Puts them into a head; `start` is when the query began.
     pub(super) fn write(&self, headers: &mut HeaderMap, head: Head, start: Instant) {
         let duration = format!("{:.6}s", start.elapsed().as_secs_f64());

@@ -35,11 +35,9 @@ use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
 use super::query_request::{QueryRequest, leading_parameter};
 use super::series;
-use crate::backend::{End, View};
+use crate::backend::{End, Records, View};
 use crate::budget::{NoRoom, Taken};
-use crate::limits::{
-    QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL, SERIES_BYTES_MAX,
-};
+use crate::limits::{QUERY_AGE_MAX, QUERY_BYTES_MAX, QUERY_STALL_MAX, QUERY_WATCH_INTERVAL};
 use crate::wall_clock::now_ms;
 
 /// A request whose query is compiled, pinned and planned.
@@ -47,7 +45,7 @@ pub(super) struct Prepared {
     pub(super) request: QueryRequest,
     pub(super) spec: QuerySpec,
     pub(super) view: Box<dyn View>,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) watch: QueryWatch,
 }
 
@@ -66,7 +64,11 @@ pub(super) async fn get(
             return stats(&app, prepared, &headers).await;
         }
         let prepared = prepare(&app, read, "records", client).await?;
-        records(&app, prepared, &headers, flushes).await
+        let format = format(&headers);
+        let told = Described::of(&prepared.request, &prepared.plan);
+        let shown =
+            Shown { told, format, content_type: content_type(format), shape: |reader| reader };
+        records(&app, prepared, shown, (&headers, flushes)).await
     };
     let answer = answer.await;
     answered(&app, answer)
@@ -178,7 +180,7 @@ fn no_memory(app: &App, words: &str, why: NoRoom, never: StatusCode) -> Refusal 
     }
 }
 
-async fn prepare(
+pub(super) async fn prepare(
     app: &App,
     request: QueryRequest,
     kind: &'static str,
@@ -205,7 +207,7 @@ async fn compiled(
     let source = &request.source;
     let name = leading_parameter(source);
     let until = patience(app).map(Into::into);
-    let own = (QUERY_BYTES_MAX + if request.by_topic { SERIES_BYTES_MAX } else { 0 }) as u64;
+    let own = (QUERY_BYTES_MAX + request.beside_bytes) as u64;
     let there_is = app.ledger.query_memory.limit().max(own);
     for (size_max, cost) in tries(source) {
         // Where there is less than it may cost, it is compiled when nobody else holds any.
@@ -230,19 +232,30 @@ async fn compiled(
     Err(too_large(source))
 }
 
-async fn records(
+/// How an answer looks.
+pub(super) struct Shown<F> {
+    /// What its head says of the request.
+    pub(super) told: Described,
+    /// How records come from the search.
+    pub(super) format: Format,
+    pub(super) content_type: &'static str,
+    /// What becomes of them on their way out.
+    pub(super) shape: F,
+}
+
+/// The records of a query, as they are found.
+pub(super) async fn records(
     app: &App,
     prepared: Prepared,
-    headers: &HeaderMap,
-    flushes: Arc<Flushes>,
+    shown: Shown<impl FnOnce(Box<dyn Records>) -> Box<dyn Records>>,
+    (headers, flushes): (&HeaderMap, Arc<Flushes>),
 ) -> Result<Response<Body>, Refusal> {
-    let format = format(headers);
+    let Shown { told, format, content_type, shape } = shown;
     let mut response = Response::new(Body::empty());
     let deny_partial = prepared.request.deny_partial;
-    let told = Described::of(&prepared.request, &prepared.plan);
     let planned = known_head(&prepared);
     let Prepared { spec, view, watch, .. } = prepared;
-    let mut reader = view.records(spec, format);
+    let mut reader = shape(view.records(spec, format));
     let alive = Alive::asked_for(headers, &app.options);
     let alive = alive.filter(|_| format.sign_of_life().is_some() && !deny_partial);
     let head = tokio::select! {
@@ -261,7 +274,7 @@ async fn records(
     }
     told.write(response.headers_mut(), head, watch.start);
     let fields = response.headers_mut();
-    fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(format)));
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(alive) = &alive {
         alive.promise(fields);
     }

@@ -10,7 +10,7 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use super::parameters::{BadParameter, Known, Parameters};
-use crate::limits::{HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX};
+use crate::limits::{HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX, SERIES_BYTES_MAX};
 
 /// Parameters of `/query`.
 const QUERY: Known = Known {
@@ -68,6 +68,8 @@ pub(super) struct QueryRequest {
     pub(super) buckets: usize,
     /// A histogram of each of the largest topics, too.
     pub(super) by_topic: bool,
+    /// What it may hold beyond that of any query, bytes.
+    pub(super) beside_bytes: usize,
 }
 
 impl QueryRequest {
@@ -111,6 +113,7 @@ impl QueryRequest {
             "desc" => Order::Desc,
             _ => Order::Asc,
         };
+        let by_topic = by_topic(parameters)?;
         Ok(Self {
             window,
             source,
@@ -121,7 +124,8 @@ impl QueryRequest {
             deny_partial: parameters.word("partial", &["allow", "deny"])? == "deny",
             stats: parameters.switch("stats")?,
             buckets: buckets(parameters)?,
-            by_topic: by_topic(parameters)?,
+            by_topic,
+            beside_bytes: if by_topic { SERIES_BYTES_MAX } else { 0 },
         })
     }
 

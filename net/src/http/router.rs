@@ -32,6 +32,8 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/records", post(records::post))
         .route("/log", post(entries::log))
         .route("/logs", post(entries::logs))
+        .route("/api/logs", get(entries::shown))
+        .route("/api/stats", get(entries::stats))
         .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
         .route("/_clusterstate", get(status::cluster_state))
@@ -141,7 +143,7 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /query, /query/histogram, /topics, \
-         /stream, /records, /log, /logs, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
+         /stream, /records, /log, /logs, /api/logs, /api/stats, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -174,7 +176,7 @@ async fn count(
 
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
-    const ROUTES: [&str; 13] = [
+    const ROUTES: [&str; 15] = [
         "/query",
         "/query/histogram",
         "/topics",
@@ -182,6 +184,8 @@ fn known(path: &str) -> &'static str {
         "/records",
         "/log",
         "/logs",
+        "/api/logs",
+        "/api/stats",
         "/_drain",
         "/_segmentstate",
         "/_clusterstate",

@@ -11,10 +11,8 @@ use std::fmt;
 use engine::search::window::is_rfc3339;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
+use crate::backend::LEVELS;
 use crate::limits::{ENTRY_MESSAGE_BYTES_MAX, ENTRY_SERVICE_CHARS_MAX};
-
-/// What `level` may be, in the case in which it is kept.
-pub(super) const LEVELS: [&str; 5] = ["debug", "info", "warn", "error", "fatal"];
 
 const NAMES: [&str; 4] = ["timestamp", "level", "message", "service"];
 

@@ -1,6 +1,7 @@
 //! The server over real sockets, with a node that lives in memory.
 
 mod entries;
+mod entries_shown;
 pub(super) mod fake;
 mod queries;
 mod records;

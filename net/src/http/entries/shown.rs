@@ -1,0 +1,226 @@
+//! `GET /api/logs` and `GET /api/stats`.
+//!
+//! Invariants: both are queries like any other, with the same turns, memory, deadlines and the same ways to
+//! say what is missing; entries are those of the topic that `POST /log` writes to, by their arrival.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use engine::search::format::rfc3339;
+use engine::search::{ChainText, Format, Window};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::array::JsonArray;
+use super::wanted::WantedEntries;
+use crate::backend::{EntryCounts, LEVELS, LevelCount};
+use crate::http::App;
+use crate::http::client_stream::Flushes;
+use crate::http::described::Described;
+use crate::http::drain::ClientAddress;
+use crate::http::held::{self, With};
+use crate::http::parameters::{BadParameter, Known, Parameters};
+use crate::http::query::{
+    Prepared, Shown, answered, memory_for, missing, prepare, records, stopping,
+};
+use crate::limits::{
+    ENTRIES_FROM_DEFAULT, ENTRIES_PASSED_MAX, ENTRIES_SHOWN_DEFAULT, ENTRIES_SHOWN_MAX,
+    ENTRY_COUNTS_BYTES_MAX,
+};
+
+const LOGS: Known =
+    Known { single: &["level", "service", "q", "from", "to", "limit", "offset"], repeated: &[] };
+const STATS: Known =
+    Known { single: &["level", "service", "q", "from", "to", "by"], repeated: &[] };
+
+/// `GET /api/logs`: the newest first.
+pub(in crate::http) async fn logs(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
+    Extension(flushes): Extension<Arc<Flushes>>,
+) -> Response<Body> {
+    let answer = async {
+        let parameters = Parameters::parse(uri.query(), LOGS)?;
+        let limit = parameters.number("limit", 0..=ENTRIES_SHOWN_MAX)?;
+        let passed = parameters.number("offset", 0..=ENTRIES_PASSED_MAX)?.unwrap_or(0);
+        let wanted = WantedEntries::read(&parameters)?;
+        let mut request = wanted.request(window(&app, &parameters)?, &app.options.log_topic)?;
+        request.limit = Some(passed + limit.unwrap_or(ENTRIES_SHOWN_DEFAULT));
+        let prepared = prepare(&app, request, "api_logs", client).await?;
+        let shown = Shown {
+            told: Described::of(&prepared.request, &prepared.plan).without_expressions(),
+            format: Format::Text,
+            content_type: "application/json",
+            shape: |reader| Box::new(JsonArray::new(reader, passed)) as _,
+        };
+        records(&app, prepared, shown, (&headers, flushes)).await
+    };
+    let answer = answer.await;
+    answered(&app, answer)
+}
+
+/// `GET /api/stats`: how many there are.
+pub(in crate::http) async fn stats(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    Extension(client): Extension<ClientAddress>,
+) -> Response<Body> {
+    let answer = async {
+        let parameters = Parameters::parse(uri.query(), STATS)?;
+        let by = By::read(&parameters)?;
+        let wanted = WantedEntries::read(&parameters)?;
+        let mut request = wanted.request(window(&app, &parameters)?, &app.options.log_topic)?;
+        if wanted.is_all() {
+            // Whether a record is an entry is seen when it is counted.
+            request.source =
+                ChainText::new((Vec::new(), Vec::new()), false, false).map_err(|_| stopping())?;
+        }
+        request.beside_bytes = ENTRY_COUNTS_BYTES_MAX;
+        let prepared = prepare(&app, request, "api_stats", client).await?;
+        let Prepared { spec, view, mut watch, .. } = prepared;
+        let found = view.entry_counts(spec).await.ok_or_else(stopping)?;
+        watch.count(&found.stats);
+        let encoded = tokio::task::spawn_blocking(move || encode(&found, by)).await;
+        let bytes = encoded.map_err(|_| stopping())?;
+        let place = watch.place.take();
+        // Nobody waits for memory while holding some.
+        drop(watch);
+        let memory = memory_for(&app, bytes.len()).await?;
+        Ok(held::answer(StatusCode::OK, "application/json", With(bytes, (memory, place))))
+    };
+    let answer = answer.await;
+    answered(&app, answer)
+}
+
+fn window(app: &App, parameters: &Parameters) -> Result<Window, BadParameter> {
+    let from = parameters.get("from").filter(|text| !text.is_empty());
+    Window::parse(from.or(Some(ENTRIES_FROM_DEFAULT)), parameters.get("to"), app.now())
+        .map_err(|error| BadParameter(error.to_string()))
+}
+
+/// Of what there are rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct By {
+    service: bool,
+    level: bool,
+}
+
+impl By {
+    fn read(parameters: &Parameters) -> Result<Self, BadParameter> {
+        let mut by = Self::default();
+        let Some(text) = parameters.get("by").filter(|text| !text.is_empty()) else {
+            return Ok(by);
+        };
+        for name in text.split(',') {
+            let field = match name {
+                "service" => &mut by.service,
+                "level" => &mut by.level,
+                _ => return Err(BadParameter::value("by", text, VALID_BY)),
+            };
+            if std::mem::replace(field, true) {
+                return Err(BadParameter::value("by", text, VALID_BY));
+            }
+        }
+        Ok(by)
+    }
+}
+
+const VALID_BY: &str = "service, level or both (service,level)";
+
+#[derive(Serialize)]
+struct Object<'a> {
+    total_logs: u64,
+    logs_by_level: BTreeMap<&'a str, u64>,
+    logs_by_service: BTreeMap<&'a str, u64>,
+    /// Of services that are not counted each.
+    #[serde(skip_serializing_if = "is_none")]
+    logs_of_other_services: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<Vec<Row<'a>>>,
+    complete: bool,
+    missing: Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_none(entries: &u64) -> bool {
+    *entries == 0
+}
+
+/// Which services a row is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Services<'a> {
+    All,
+    /// Those that are not counted each.
+    Others,
+    One(&'a str),
+}
+
+/// One of the rows; of all further services together the service is null.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<&'a str>,
+    count: u64,
+    latest: String,
+}
+
+fn encode(found: &EntryCounts, by: By) -> Vec<u8> {
+    let services = found.services.iter().map(|(name, counts)| (Some(name.as_str()), counts));
+    let mut cells: BTreeMap<(Services<'_>, Option<&str>), LevelCount> = BTreeMap::new();
+    let (mut total, mut levels, mut of_services) = (0, BTreeMap::new(), BTreeMap::new());
+    let mut others = 0;
+    for (service, counts) in services.chain([(None, &found.others)]) {
+        for (level, count) in LEVELS.into_iter().zip(counts).filter(|(_, count)| count.entries > 0)
+        {
+            total += count.entries;
+            *levels.entry(level).or_default() += count.entries;
+            match service {
+                Some(service) => *of_services.entry(service).or_default() += count.entries,
+                None => others += count.entries,
+            }
+            let of = match service {
+                _ if !by.service => Services::All,
+                None => Services::Others,
+                Some(name) => Services::One(name),
+            };
+            let key = (of, by.level.then_some(level));
+            cells.entry(key).or_default().add(*count);
+        }
+    }
+    let rows = (by != By::default()).then(|| {
+        let row = |((of, level), count): (_, LevelCount)| Row {
+            service: match of {
+                Services::All => None,
+                Services::Others => Some(Value::Null),
+                Services::One(name) => Some(name.into()),
+            },
+            level,
+            count: count.entries,
+            latest: rfc3339(count.latest_ms),
+        };
+        let mut rows: Vec<_> = cells.into_iter().map(row).collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.count));
+        rows
+    });
+    let object = Object {
+        total_logs: total,
+        logs_by_level: levels,
+        logs_by_service: of_services,
+        logs_of_other_services: others,
+        rows,
+        complete: found.stats.complete,
+        missing: missing(&found.stats),
+    };
+    let mut out = Vec::new();
+    // Neither text nor numbers can fail, nor can memory.
+    let _ = serde_json::to_writer(&mut out, &object);
+    out.push(b'\n');
+    out
+}
