@@ -13,11 +13,12 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::Frame;
-use hyper::HeaderMap;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{HeaderMap, Response};
 use tokio::time::{Instant, Sleep};
 
 use super::HttpOptions;
+use super::answer::Refusal;
 use super::pipe_body::Incomplete;
 use crate::limits::PIN_WITHIN;
 
@@ -88,6 +89,26 @@ impl Alive {
         self.spoke();
         Poll::Ready(())
     }
+}
+
+/// Awaits an answer of one JSON object. Where it takes its time, and signs of life are asked for, its head
+/// goes out early; what would be refused then breaks off.
+pub(super) async fn object(
+    alive: Option<Alive>,
+    answer: impl Future<Output = Result<Response<Body>, Refusal>> + Send + 'static,
+) -> Result<Response<Body>, Refusal> {
+    let Some(alive) = alive else { return answer.await };
+    let mut answer = Box::pin(answer);
+    if let Ok(answered) = tokio::time::timeout(alive.interval(), &mut answer).await {
+        return answered;
+    }
+    let mut response = Response::new(Body::empty());
+    let head = response.headers_mut();
+    head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    alive.promise(head);
+    let later = async move { answer.await.ok().map(Response::into_body) };
+    *response.body_mut() = Body::new(Awaited::new(alive, later));
+    Ok(response)
 }
 
 /// The body of an object of JSON whose head went out before the object was there: until then newlines,

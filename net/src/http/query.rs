@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::App;
-use super::alive::{Alive, Awaited};
+use super::alive::{self, Alive, Awaited};
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::compile::{compile, too_large, tries};
@@ -98,29 +98,35 @@ pub(super) async fn head(
 pub(super) async fn histogram(
     State(app): State<Arc<App>>,
     uri: Uri,
+    headers: HeaderMap,
     Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse_histogram(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "histogram", client).await?;
+        let alive = Alive::asked_for(&headers, &app.options);
         if prepared.request.by_topic {
-            return series::answer(prepared).await;
+            return alive::object(alive, series::answer(prepared)).await;
         }
-        let Prepared { request, spec, view, watch, .. } = prepared;
-        let found = view.histogram(spec, request.buckets).await.ok_or_else(stopping)?;
-        watch.count(&found.stats);
-        let object = json!({
-            "from": rfc3339(found.from_ms),
-            "to": rfc3339(found.to_ms),
-            "interval_ms": found.interval_ms,
-            "counts": found.counts,
-            "complete": found.stats.complete,
-            "missing": missing(&found.stats),
-        });
-        Ok(held::json(&object, watch))
+        alive::object(alive, counts(prepared)).await
     };
     let answer = answer.await;
     answered(&app, answer)
+}
+
+async fn counts(prepared: Prepared) -> Result<Response<Body>, Refusal> {
+    let Prepared { request, spec, view, watch, .. } = prepared;
+    let found = view.histogram(spec, request.buckets).await.ok_or_else(stopping)?;
+    watch.count(&found.stats);
+    let object = json!({
+        "from": rfc3339(found.from_ms),
+        "to": rfc3339(found.to_ms),
+        "interval_ms": found.interval_ms,
+        "counts": found.counts,
+        "complete": found.stats.complete,
+        "missing": missing(&found.stats),
+    });
+    Ok(held::json(&object, watch))
 }
 
 /// Counts a query of this client in, as [`begin`] does, if the client has a connection left for it.
@@ -257,12 +263,13 @@ pub(super) async fn records(
     let Prepared { spec, view, watch, .. } = prepared;
     let mut reader = shape(view.records(spec, format));
     let alive = Alive::asked_for(headers, &app.options);
-    let alive = alive.filter(|_| format.sign_of_life().is_some() && !deny_partial);
+    let alive = alive.filter(|_| format.sign_of_life().is_some());
     let head = tokio::select! {
         biased;
         head = poll_fn(|cx| reader.poll_head(cx)) => head,
         () = flushes.until_half_closed_for_long(), if !deny_partial => planned,
-        () = silence(alive.as_ref()) => planned,
+        // Whoever wants all or nothing waits for what is known once something was found.
+        () = silence(alive.as_ref()), if !deny_partial => planned,
     };
     // What was known before is known, whether the search has come to it yet or not.
     let head = Head {

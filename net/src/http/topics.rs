@@ -14,11 +14,12 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use engine::search::Topics;
 use engine::search::format::rfc3339;
-use hyper::{Response, StatusCode, Uri};
+use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::App;
+use super::alive::{self, Alive};
 use super::answer::Refusal;
 use super::drain::ClientAddress;
 use super::held::{self, With};
@@ -50,6 +51,7 @@ impl<T> Default for TopicsDesk<T> {
 pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
+    headers: HeaderMap,
     Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
@@ -60,9 +62,12 @@ pub(super) async fn get(
             let app = Arc::clone(&of);
             async move { make(&app).await }
         };
-        let shared = app.topics.answer(make).await.unwrap_or_else(|| Err(stopping()))?;
-        let source = Share(shared, place);
-        Ok(held::answer(StatusCode::OK, "application/json", source))
+        let desk = Arc::clone(&app.topics);
+        let shared = async move {
+            let shared = desk.answer(make).await.unwrap_or_else(|| Err(stopping()))?;
+            Ok(held::answer(StatusCode::OK, "application/json", Share(shared, place)))
+        };
+        alive::object(Alive::asked_for(&headers, &app.options), shared).await
     };
     let answer = answer.await;
     answered(&app, answer)

@@ -453,19 +453,22 @@ fn whoever_asks_hears_that_a_search_which_finds_nothing_is_there() {
     let ask = |target: &str, fields: &str| {
         let mut stream = connect(server.address);
         let head = "HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n";
-        write!(stream, "GET /query?{FROM}{target} {head}{fields}\r\n").unwrap();
+        write!(stream, "GET {target} {head}{fields}\r\n").unwrap();
         stream
     };
     let asks = "X-Oklog-Alive: true\r\n";
     for (target, accept, sign) in [
-        ("", "application/x-oklog-lines", "# alive {}\n"),
-        ("", "application/x-ndjson", "{\"alive\":{}}\n"),
-        ("&stats&q=one", "application/json", "\n"),
+        ("/query?", "application/x-oklog-lines", "# alive {}\n"),
+        ("/query?", "application/x-ndjson", "{\"alive\":{}}\n"),
+        ("/query?stats&q=one&", "application/json", "\n"),
+        ("/query/histogram?q=one&", "application/json", "\n"),
+        ("/query/histogram?q=one&by=topic&", "application/json", "\n"),
     ] {
         let accept = format!("Accept: {accept}\r\n");
         let held = held_up.lock().unwrap();
-        let unasked = ask(target, &accept);
-        let mut stream = ask(target, &(accept + asks));
+        let whole = format!("{target}{FROM}");
+        let unasked = ask(&whole, &accept);
+        let mut stream = ask(&whole, &(accept + asks));
         let chunk = format!("{:X}\r\n{sign}\r\n", sign.len());
         let mut bytes = Vec::new();
         let mut piece = [0; 4096];
@@ -485,25 +488,33 @@ fn whoever_asks_hears_that_a_search_which_finds_nothing_is_there() {
         (&unasked).read_to_end(&mut bytes).unwrap();
         let plain = super::wire::read(&bytes, false);
         assert_eq!(plain.header("x-oklog-alive"), "");
-        if target.is_empty() {
+        if target == "/query?" {
             assert_eq!(lively.text().replace(sign, ""), plain.text());
             assert!(plain.text().contains("one"));
-        } else {
+        } else if target.contains("stats") {
             assert_eq!(
                 (&lively.json()["records"], &plain.json()["records"]),
                 (&1.into(), &1.into())
             );
+        } else {
+            assert_eq!(lively.json()["counts"], plain.json()["counts"]);
+            assert_eq!(lively.json()["complete"], true);
         }
     }
 }
 
 #[test]
-fn an_answer_that_may_be_denied_and_plain_text_have_no_signs_of_life() {
+fn plain_text_and_counts_that_may_be_denied_have_no_signs_of_life() {
     let server = Server::with_lines(&["one"]);
-    for (target, accept) in [("&partial=deny", "application/x-ndjson"), ("", "text/plain")] {
+    for (target, accept, alive) in [
+        ("", "text/plain", ""),
+        ("&stats&partial=deny", "application/json", ""),
+        // Once it is known that it is not denied.
+        ("&partial=deny", "application/x-ndjson", "3"),
+    ] {
         let asks = [("Accept", accept), ("X-Oklog-Alive", "true")];
         let answer = request(server.address, "GET", &format!("/query?{FROM}{target}"), &asks, b"");
-        assert_eq!((answer.status, answer.header("x-oklog-alive")), (200, ""), "{accept}");
+        assert_eq!((answer.status, answer.header("x-oklog-alive")), (200, alive), "{accept}");
     }
 }
 
