@@ -62,7 +62,7 @@ fn as_long<'a, 'b>(flags: &'a [Flag], argument: &'b str) -> Option<(&'a Flag, Op
         Some(name) => name,
         None => head.strip_prefix('-').filter(|name| name.len() >= 2)?,
     };
-    flags.iter().find(|flag| flag.name == name).map(|flag| (flag, value))
+    flags.iter().find(|flag| flag.is_named(name)).map(|flag| (flag, value))
 }
 
 /// `-iv`, `-qVALUE`, `-q=VALUE`, `-i=false`: known letters up to the first that takes a value.
@@ -116,6 +116,8 @@ mod tests {
                 &["--from=2h", "--to=1h", "--q=myservice.*(WARN|ERROR)", "--regex"],
             ),
             (QUERY, &["-from", "1h", "-q", "/api/v1/login"], &["--from=1h", "--q=/api/v1/login"]),
+            // Other names, and times that look like flags.
+            (QUERY, &["-since", "-1h", "--until=now"], &["--from=-1h", "--to=now"]),
             // Values are never rewritten.
             (QUERY, &["-q", "-regex"], &["--q=-regex"]),
             (QUERY, &["-q", "--", "-regex"], &["--q=--", "--regex"]),

@@ -15,11 +15,16 @@ use clap::{Arg, ArgAction, ArgMatches};
 use crate::arguments::normalise;
 use crate::client::drain::DrainConfig;
 use crate::client::forward::command::ForwardConfig;
+use crate::client::histogram::HistogramConfig;
 use crate::client::query::QueryConfig;
+use crate::client::status::StatusConfig;
 use crate::client::stream::StreamConfig;
+use crate::client::topics::TopicsConfig;
 use crate::config::NodeConfig;
 use crate::exit::Exit;
-use crate::flag_table::{DRAIN, FORWARD, FSCK, NODE, QUERY, RESTORE, STREAM, TESTSVC};
+use crate::flag_table::{
+    DRAIN, FORWARD, FSCK, HISTOGRAM, NODE, QUERY, RESTORE, STATUS, STREAM, TESTSVC, TOPICS,
+};
 use crate::flags::{Flag, Kind, VARIABLE_PREFIX};
 use crate::help;
 use crate::offline::restore::RestoreConfig;
@@ -44,6 +49,12 @@ pub(crate) enum Command {
     Query(QueryConfig),
     /// Follow a node.
     Stream(StreamConfig),
+    /// Count over time.
+    Histogram(HistogramConfig),
+    /// Tell what is held of each topic.
+    Topics(TopicsConfig),
+    /// Tell how a node is.
+    Status(StatusConfig),
     /// Emit synthetic records.
     TestService(TestServiceConfig),
     /// Empty a node before it goes.
@@ -131,7 +142,7 @@ impl CommandRow {
     }
 }
 
-const COMMANDS: [CommandRow; 13] = [
+const COMMANDS: [CommandRow; 16] = [
     CommandRow {
         name: "ingeststore",
         about: "Run a node that takes records in, keeps and searches them",
@@ -167,6 +178,24 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Print records as they come",
         flags: STREAM,
         operand: Operand::Expression,
+    },
+    CommandRow {
+        name: "histogram",
+        about: "Show how many records match over time",
+        flags: HISTOGRAM,
+        operand: Operand::Expression,
+    },
+    CommandRow {
+        name: "topics",
+        about: "Show what is held of each topic",
+        flags: TOPICS,
+        operand: Operand::None,
+    },
+    CommandRow {
+        name: "status",
+        about: "Show how a node is: health, readiness, backlog, disks, versions; 0 if it is well",
+        flags: STATUS,
+        operand: Operand::None,
     },
     CommandRow {
         name: "testsvc",
@@ -284,6 +313,9 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
         }
         "query" => Ok(Command::Query(QueryConfig::from_settings(settings)?)),
         "stream" => Ok(Command::Stream(StreamConfig::from_settings(settings)?)),
+        "histogram" => Ok(Command::Histogram(HistogramConfig::from_settings(settings)?)),
+        "topics" => Ok(Command::Topics(TopicsConfig::from_settings(settings)?)),
+        "status" => Ok(Command::Status(StatusConfig::from_settings(settings))),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
         "fsck" if settings.bool("repair") => Err(usage(
             "fsck --repair is not available in this version; fsck only reads. Nodes and \
@@ -389,6 +421,7 @@ fn arg(flag: &Flag, show_all: bool) -> Arg {
         .allow_hyphen_values(true)
         .help(help)
         .hide(!flag.common && !show_all);
+    let arg = arg.visible_aliases(flag.aliases);
     let arg = match flag.short {
         Some(letter) => arg.short(letter),
         None => arg,
@@ -406,6 +439,10 @@ mod tests {
 
     /// From, to, expression, whether it is a regular one.
     type Read<'a> = (&'a str, Option<&'a str>, &'a str, bool);
+
+    fn time(text: &str) -> crate::times::Time {
+        crate::times::Time::read(text).unwrap()
+    }
 
     fn run(line: &[&str]) -> Result<Command, Stop> {
         let line: Vec<_> = line.iter().map(|&s| s.to_owned()).collect();
@@ -431,9 +468,9 @@ mod tests {
         ];
         for (line, (from, to, q, regex)) in cases {
             let Command::Query(query) = run(line).unwrap() else { panic!("{line:?}") };
-            assert_eq!(query.q.len(), 1);
-            let read = (query.from.as_str(), query.to.as_deref(), query.q[0].as_str(), query.regex);
-            assert_eq!(read, (*from, *to, *q, *regex));
+            assert_eq!((query.from, query.to), (Some(time(from)), to.map(time)));
+            let asked = (&query.expressions.q[..], query.expressions.regex);
+            assert_eq!(asked, (&[(*q).to_owned()][..], *regex));
         }
     }
 
@@ -451,7 +488,7 @@ mod tests {
                 panic!("{line:?}")
             };
             assert_eq!(
-                (&query.q[..], &query.x[..]),
+                (&query.expressions.q[..], &query.expressions.x[..]),
                 (&strings(q)[..], &strings(x)[..]),
                 "{line:?}"
             );
@@ -602,7 +639,7 @@ mod tests {
             let Ok(Command::Query(query)) = run(&["query", argument, "-q", "x"]) else {
                 panic!("{argument}")
             };
-            assert_eq!(query.regex, on, "{argument}");
+            assert_eq!(query.expressions.regex, on, "{argument}");
         }
     }
 }

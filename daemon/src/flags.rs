@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::times::{Time, TimeForm, Zone};
 use crate::units::{Address, parse_duration, parse_size};
 
 /// What a flag takes and how its text is checked.
@@ -30,6 +31,14 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// A topic name.
     Topic,
+    /// A point in time, as [`crate::times`] reads it.
+    Time,
+    /// A time zone.
+    Zone,
+    /// How times are written: strftime(3).
+    TimeForm,
+    /// A ULID.
+    Ulid,
     /// The path of a file or directory; the word names it in help.
     Path(&'static str),
     /// Anything; the word names it in help.
@@ -56,6 +65,8 @@ pub(crate) struct Flag {
     pub(crate) name: &'static str,
     /// The one-letter form.
     pub(crate) short: Option<char>,
+    /// Other long names on a command line, for those who know them from elsewhere.
+    pub(crate) aliases: &'static [&'static str],
     /// What it takes.
     pub(crate) kind: Kind,
     /// What holds when nothing is given; `None`: decided at start, as the help says.
@@ -124,6 +135,10 @@ impl Kind {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
                 Err(why) => Err(why.to_string()),
             },
+            Self::Time => read_as_text(text, Time::read(text).map(drop)),
+            Self::Zone => read_as_text(text, Zone::read(text).map(drop)),
+            Self::TimeForm => read_as_text(text, TimeForm::check(text)),
+            Self::Ulid => read_as_text(text, ulid(text)),
             Self::Path(_) if text.is_empty() => Err("a path is expected".to_owned()),
             Self::Path(_) | Self::Text(_) => Ok(Value::Text(text.to_owned())),
         }
@@ -141,9 +156,27 @@ impl Kind {
             Self::NoneOr(..) => "none|N".to_owned(),
             Self::Choice(words) => words.join("|"),
             Self::Topic => "TOPIC".to_owned(),
+            Self::Time => "TIME".to_owned(),
+            Self::Zone => "ZONE".to_owned(),
+            Self::TimeForm => "FORMAT".to_owned(),
+            Self::Ulid => "ULID".to_owned(),
             Self::Path(word) | Self::Text(word) => word.to_owned(),
         }
     }
+}
+
+/// The text, if it was found to be valid.
+fn read_as_text(text: &str, checked: Result<(), impl Into<String>>) -> Result<Value, String> {
+    checked.map(|()| Value::Text(text.to_owned())).map_err(Into::into)
+}
+
+fn ulid(text: &str) -> Result<(), &'static str> {
+    // 130 bits fit 26 characters: a first one above 7 would overflow.
+    let fits = text.starts_with(|first| matches!(first, '0'..='7'));
+    let is_one = fits && text.parse::<engine::ulid::Ulid>().is_ok();
+    is_one
+        .then_some(())
+        .ok_or("a ULID is expected: 26 characters of Crockford base 32, as --ulid prints them")
 }
 
 /// `number` if it lies within the bounds; otherwise words that name them.
@@ -164,6 +197,11 @@ impl Flag {
     /// The environment variable that sets it.
     pub(crate) fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase().replace(['.', '-'], "_"))
+    }
+
+    /// Whether it is called so on a command line.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.aliases.contains(&name)
     }
 
     /// Whether its value stands in the next argument when there is no `=`.

@@ -31,6 +31,7 @@ mod shell;
 mod signals;
 mod terminal;
 mod testsvc;
+mod times;
 mod units;
 
 use std::io::Write;
@@ -94,6 +95,9 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         }
         Command::Query(config) => client::query::run(&config),
         Command::Stream(config) => client::stream::run(&config),
+        Command::Histogram(config) => client::histogram::run(&config),
+        Command::Topics(config) => client::topics::run(&config),
+        Command::Status(config) => client::status::run(&config),
         Command::TestService(config) => testsvc::run(&config),
         Command::Drain(config) => client::drain::run(&config),
         Command::Restore(config) => {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::flag_table;
 use crate::flags::{Flag, Several, VARIABLE_PREFIX, Value};
+use crate::times::{Time, Zone};
 use crate::units::Address;
 
 /// Why settings were refused. Each is a usage error.
@@ -219,6 +220,26 @@ impl Settings {
                 _ => None,
             })
             .collect()
+    }
+
+    /// A point in time.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Time>, SettingsError> {
+        self.read_text(name, Time::read)
+    }
+
+    /// A time zone.
+    pub(crate) fn zone(&self, name: &str) -> Result<Option<Zone>, SettingsError> {
+        self.read_text(name, Zone::read)
+    }
+
+    /// What a text stands for that its kind has found to be valid.
+    fn read_text<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, &'static str>,
+    ) -> Result<Option<T>, SettingsError> {
+        let read = self.optional_text(name).map(|text| read(&text)).transpose();
+        read.map_err(|words| SettingsError::Conflict(format!("--{name}: {words}")))
     }
 
     /// An address with both halves open.

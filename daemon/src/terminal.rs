@@ -16,6 +16,12 @@ pub(crate) fn shows_colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && wants_colours(&variable("NO_COLOR"), &variable("TERM"))
 }
 
+/// How many columns standard output has, if it is a terminal that says so.
+pub(crate) fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
 fn wants_colours(no_color: &std::ffi::OsStr, term: &std::ffi::OsStr) -> bool {
     no_color.is_empty() && term != "dumb"
 }

@@ -3,7 +3,7 @@
 //!
 //! Invariants: what [`format_size`] and [`format_duration`] write, [`parse_size`] and
 //! [`parse_duration`] read as the same value; overflow is an error, never a wrap. Points in time
-//! (`--from`, `--to`) are not read here: the server that answers the query reads them.
+//! (`--from`, `--to`) are read in [`crate::times`].
 
 use std::fmt;
 use std::io;

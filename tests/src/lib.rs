@@ -18,6 +18,7 @@ pub mod node;
 pub mod outlet;
 pub mod seccomp;
 pub mod sender;
+pub mod terminal;
 pub mod tools;
 
 use std::time::{Duration, Instant};

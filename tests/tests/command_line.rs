@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 use tests::node::Node;
+use tests::terminal::OnTerminal;
 use tests::tools::{self, text};
 
 fn run(node: &Node, line: &[&str]) -> (i32, String, String) {
@@ -169,29 +170,10 @@ fn completions_are_scripts_that_their_shells_read() {
     assert_eq!(manual.status.code(), Some(0));
 }
 
-/// Runs a command whose standard streams are a terminal; all that it printed.
+/// All that a command prints on a terminal.
 fn on_a_terminal(line: &[&str], no_color: bool) -> String {
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap();
-    let open = || {
-        let path = name.to_str().unwrap();
-        std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap()
-    };
-    let mut command = Command::new(tools::binary("oklogd"));
-    command.args(line).env_clear().env("TERM", "xterm");
-    if no_color {
-        command.env("NO_COLOR", "1");
-    }
-    let mut child = command.stdin(Stdio::null()).stdout(open()).stderr(open()).spawn().unwrap();
-    drop(command);
-    let mut said = Vec::new();
-    // The terminal is gone, as an error, when its last process is.
-    let _ = std::io::Read::read_to_end(&mut std::fs::File::from(terminal), &mut said);
-    child.wait().unwrap();
-    text(&said)
+    let variables = [("NO_COLOR", if no_color { "1" } else { "" })];
+    OnTerminal::start(line, &variables).finish().1
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::client::http::{Patience, block_on, read_short, refusal, require, send};
+use crate::client::http::block_on;
+use crate::client::object;
 use crate::exit::Exit;
 use crate::output;
 use crate::settings::Settings;
@@ -84,17 +85,9 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
 }
 
 async fn ask(store: &Endpoint) -> Result<Value, String> {
-    let request = (Method::POST, "/_drain", "application/json");
-    let answer = send(store, request, Patience::USUAL, &mut || ()).await;
-    let mut answer = answer.map_err(|error| error.to_string())?;
-    if answer.status() != StatusCode::OK {
-        return Err(refusal(store, Patience::USUAL, answer).await);
-    }
-    require(store, &answer, "application/json").map_err(|error| error.to_string())?;
-    let body = answer.body_mut();
-    let body = read_short(Patience::USUAL, body, ANSWER_BYTES_MAX, &mut || ()).await;
-    let body = body.map_err(|why| format!("the answer of {store} breaks off: {why}"))?;
-    let object: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let request = (Method::POST, "/_drain");
+    let answer = object::ask(store, request, &[StatusCode::OK], ANSWER_BYTES_MAX).await;
+    let object = answer.map_err(|failed| failed.words)?.object;
     // Whatever else answers so is no node, and would be asked for ever.
     let is_state = object["done"].is_boolean();
     let no_state = || format!("{store} answers with no state: is this the HTTP port of a node?");

@@ -393,8 +393,39 @@ pub(crate) async fn read_short(
     Ok(all)
 }
 
+/// Path and query string of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target(String);
+
+impl Target {
+    /// A path without parameters.
+    pub(crate) fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Adds a parameter.
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(name);
+        self.0.push('=');
+        encode(&mut self.0, value);
+    }
+
+    /// Adds a switch that is on.
+    pub(crate) fn add_switch(&mut self, name: &str, is_on: bool) {
+        if is_on {
+            self.add(name, "true");
+        }
+    }
+
+    /// As it is sent.
+    pub(crate) fn into_string(self) -> String {
+        self.0
+    }
+}
+
 /// Appends `text`; everything but RFC 3986's unreserved characters becomes `%XX`.
-pub(crate) fn encode(out: &mut String, text: &str) {
+fn encode(out: &mut String, text: &str) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

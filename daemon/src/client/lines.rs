@@ -2,13 +2,18 @@
 //!
 //! Invariants: a record is printed once it is whole, and never in part; the last line of an answer
 //! (`# end {…}` behind text, `{"end":{…}}` behind NDJSON) is kept back and judged, not printed with
-//! the records, and neither are signs of life. Memory is bounded by one line.
+//! the records, and neither are signs of life. Memory is bounded by one line, and by [`HELD_BYTES_MAX`]
+//! where an answer that comes newest first is printed oldest first.
 
+use std::borrow::Cow;
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use engine::search::Format;
 use engine::ulid::ULID_TEXT_LEN;
 use memchr::{memchr, memchr_iter, memmem, memrchr};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::printer::Printer;
@@ -16,6 +21,9 @@ use super::printer::Printer;
 /// Longest line of a node: a record of the ceiling size of which each byte is escaped (`\u0001`), and
 /// its names.
 pub(crate) const LINE_BYTES_MAX: usize = 7 * engine::limits::RECORD_SIZE_CEILING;
+
+/// Most that is held of an answer in order to turn it around, bytes: what a small host can spare.
+pub(crate) const HELD_BYTES_MAX: usize = 256 << 20;
 
 const LF: u8 = b'\n';
 
@@ -38,7 +46,7 @@ impl Form {
     }
 
     /// What stands before the ULID of a line.
-    const fn before_ulid(self) -> &'static [u8] {
+    pub(crate) const fn before_ulid(self) -> &'static [u8] {
         match self {
             Self::Text => b"",
             Self::Json => b"{\"ulid\":\"",
@@ -110,10 +118,48 @@ impl End {
     }
 }
 
+/// A record as nodes write it in JSON.
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow)]
+    ulid: Cow<'a, str>,
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    #[serde(borrow)]
+    record: Option<Cow<'a, str>>,
+    record_b64: Option<String>,
+}
+
+/// Prints the record of a line of JSON as text.
+pub(super) fn print_object(printer: &mut Printer<'_>, line: &[u8]) -> io::Result<()> {
+    let foreign = || io::Error::new(io::ErrorKind::InvalidData, "a line that is no record");
+    let object: Object<'_> = serde_json::from_slice(line).map_err(|_| foreign())?;
+    let bytes = match (&object.record, &object.record_b64) {
+        (Some(text), None) => Cow::Borrowed(text.as_bytes()),
+        (None, Some(text)) => Cow::Owned(STANDARD.decode(text).map_err(|_| foreign())?),
+        _ => return Err(foreign()),
+    };
+    printer.record(&object.ulid, &object.topic, &bytes)
+}
+
+/// How answers are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Objects are printed as text.
+    pub(super) as_text: bool,
+    /// What comes is printed once all of it has come, the last record first.
+    pub(super) is_turned: bool,
+    /// The last line is not printed.
+    pub(super) is_part: bool,
+}
+
 /// Takes answers apart, one after the other.
 pub(super) struct Lines<'a> {
     printer: Printer<'a>,
     form: Form,
+    manner: Manner,
+    /// What has come, where it is turned around.
+    held: Vec<u8>,
     /// A line that has not ended.
     line: Vec<u8>,
     /// Records of this answer.
@@ -129,9 +175,24 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(printer: Printer<'a>, form: Form) -> Self {
-        let (line, last, end) = (Vec::new(), None, None);
-        Self { printer, form, line, records: 0, printed: 0, last, signs: 0, end }
+    pub(super) fn new(printer: Printer<'a>, form: Form, manner: Manner) -> Self {
+        Self {
+            printer,
+            form,
+            manner,
+            held: Vec::new(),
+            line: Vec::new(),
+            records: 0,
+            printed: 0,
+            last: None,
+            signs: 0,
+            end: None,
+        }
+    }
+
+    /// What is asked for and required.
+    pub(super) const fn content_type(&self) -> &'static str {
+        self.form.content_type()
     }
 
     /// Another answer begins: what came of a line of the one before is not printed.
@@ -158,7 +219,8 @@ impl<'a> Lines<'a> {
 
     fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.line.len() + bytes.len() > LINE_BYTES_MAX {
-            return Err(io::Error::other("the node sent a line longer than any record"));
+            let words = "a line longer than any record";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, words));
         }
         if !bytes.is_empty() {
             // Whatever comes behind an end, it was none.
@@ -192,14 +254,47 @@ impl<'a> Lines<'a> {
         if records.is_empty() {
             return Ok(());
         }
-        match self.form {
-            Form::Text => self.printer.take(records)?,
-            Form::Json => self.printer.raw(records)?,
+        if self.manner.is_turned {
+            self.hold(records)?;
+        } else {
+            self.show(records)?;
         }
         let count = memchr_iter(LF, records).count() as u64;
         (self.records, self.printed) = (self.records + count, self.printed + count);
         self.last = self.ulid_of_last(records).or_else(|| self.last.take());
         Ok(())
+    }
+
+    fn hold(&mut self, records: &[u8]) -> io::Result<()> {
+        if self.held.len() + records.len() > HELD_BYTES_MAX {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        self.held.extend_from_slice(records);
+        Ok(())
+    }
+
+    /// Prints what was held back, the last record first.
+    pub(super) fn print_held(&mut self) -> io::Result<()> {
+        let held = std::mem::take(&mut self.held);
+        let mut rest = &held[..];
+        while let Some(body) = rest.len().checked_sub(1).map(|len| &rest[..len]) {
+            let (others, line) = rest.split_at(memrchr(LF, body).map_or(0, |lf| lf + 1));
+            self.show(line)?;
+            rest = others;
+        }
+        self.printer.flush()
+    }
+
+    /// Whole records.
+    fn show(&mut self, records: &[u8]) -> io::Result<()> {
+        match self.form {
+            Form::Text => self.printer.take(records),
+            Form::Json if !self.manner.as_text => self.printer.json(records),
+            Form::Json => {
+                let mut lines = records.split_inclusive(|&byte| byte == LF);
+                lines.try_for_each(|line| print_object(&mut self.printer, line))
+            }
+        }
     }
 
     fn ulid_of_last(&self, records: &[u8]) -> Option<String> {
@@ -211,12 +306,13 @@ impl<'a> Lines<'a> {
     /// Prints the last line of the whole, where it is part of what was asked for: as it came, or with
     /// what is true of several answers together.
     pub(super) fn print_end(&mut self, of_all: Option<Value>) -> io::Result<()> {
-        if let (Form::Json, Some(end)) = (self.form, &self.end) {
+        let is_wanted = !self.manner.as_text && !self.manner.is_part;
+        if let (Form::Json, true, Some(end)) = (self.form, is_wanted, &self.end) {
             match of_all {
-                None => self.printer.raw(&end.line)?,
+                None => self.printer.json(&end.line)?,
                 Some(object) => {
                     let line = format!("{}\n", serde_json::json!({ "end": object }));
-                    self.printer.raw(line.as_bytes())?;
+                    self.printer.json(line.as_bytes())?;
                 }
             }
         }
@@ -242,8 +338,8 @@ mod tests {
 
     fn printed(form: Form, pieces: &[&[u8]]) -> (Vec<u8>, u64, Option<String>, Option<End>) {
         let mut out = Vec::new();
-        let style = Style { ulid: false, time: false, terminal: None };
-        let mut lines = Lines::new(Printer::new(&mut out, style), form);
+        let printer = Printer::new(&mut out, Style::default());
+        let mut lines = Lines::new(printer, form, Manner::default());
         for piece in pieces {
             lines.take(piece).unwrap();
         }
@@ -269,6 +365,58 @@ mod tests {
                 let end = end.unwrap();
                 assert!(end.is_complete() && end.records() == Some(2) && !end.is_early());
             }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_turned_around_record_by_record() {
+        for (form, answer) in [(Form::Text, TEXT), (Form::Json, JSON)] {
+            let mut expected: Vec<_> = printed(form, &[answer]).0;
+            let mut lines: Vec<_> = expected.split_inclusive(|&b| b == LF).collect();
+            lines.reverse();
+            expected = lines.concat();
+            for piece_len in [1, 7, 1000] {
+                let mut out = Vec::new();
+                let printer = Printer::new(&mut out, Style::default());
+                let manner = Manner { is_turned: true, is_part: true, ..Manner::default() };
+                let mut lines = Lines::new(printer, form, manner);
+                answer.chunks(piece_len).for_each(|piece| lines.take(piece).unwrap());
+                assert_eq!(lines.printed, 2);
+                lines.print_held().unwrap();
+                lines.print_end(None).unwrap();
+                drop(lines);
+                assert_eq!(out, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn objects_are_printed_as_the_bytes_that_they_stand_for() {
+        let object = |rest: &str| {
+            format!("{{\"ulid\":\"01HF7YAT00000000000000000A\",\"topic\":\"web\",{rest}}}\n")
+        };
+        let print = |line: &str| {
+            let mut out = Vec::new();
+            let style = Style { topic: true, ..Style::default() };
+            let manner = Manner { as_text: true, ..Manner::default() };
+            let mut lines = Lines::new(Printer::new(&mut out, style), Form::Json, manner);
+            let taken = lines.take(line.as_bytes());
+            drop(lines);
+            taken.map(|()| out)
+        };
+        for (rest, bytes) in [
+            (
+                r#""record":"say \"hi\"\u0001\ud83d\ude00""#,
+                "web say \"hi\"\u{1}\u{1f600}\n".as_bytes(),
+            ),
+            (r#""record":"","other":[1]"#, b"web \n"),
+            (r#""record_b64":"YQD/""#, b"web a\0\xff\n"),
+        ] {
+            assert_eq!(print(&object(rest)).unwrap(), bytes, "{rest}");
+        }
+        for foreign in [&object("\"record_b64\":\"*\"")[..], &object("\"x\":1"), "[1]\n", "\n"] {
+            let kind = print(foreign).unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::InvalidData, "{foreign}");
         }
     }
 

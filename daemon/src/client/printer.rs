@@ -2,15 +2,16 @@
 //!
 //! Invariants: in a pipe a record's bytes come out exactly as they went in, however the answer
 //! is cut into pieces, without a copy per line; on a terminal what could move its cursor is
-//! escaped and matches are coloured. Memory is bounded by the output buffer and, on a terminal,
-//! by [`TERMINAL_LINE_BYTES_MAX`].
+//! escaped; matches are coloured, or alone printed, where that is wanted. Memory is bounded by the output
+//! buffer and, on a terminal, by [`TERMINAL_LINE_BYTES_MAX`]; by one record where only matches are printed.
 
 use std::io::{self, Write};
 use std::ops::Range;
 
-use engine::search::format::rfc3339;
 use engine::ulid::{ULID_TEXT_LEN, Ulid};
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::Regex;
+
+use crate::times::TimeForm;
 
 /// Output is written in pieces of about this size.
 const OUTPUT_BYTES: usize = 256 << 10;
@@ -24,30 +25,25 @@ const TERMINAL_LINE_BYTES_MAX: usize = 64 << 10;
 const MATCH_START: &[u8] = b"\x1b[1;31m";
 const MATCH_END: &[u8] = b"\x1b[0m";
 
-/// What stands before each record and how it is shown.
-#[derive(Debug)]
+/// What stands before each record and how it is shown. By default its bytes alone, as they are.
+#[derive(Debug, Default)]
 pub(crate) struct Style {
     pub(crate) ulid: bool,
-    pub(crate) time: bool,
-    /// Escape and colour.
-    pub(crate) terminal: Option<Terminal>,
-}
-
-/// How records look on a terminal.
-#[derive(Debug)]
-pub(crate) struct Terminal {
+    pub(crate) time: Option<TimeForm>,
+    /// Where it is known.
+    pub(crate) topic: bool,
+    /// Only what this finds is shown, each on a line of its own.
+    pub(crate) only: Option<Regex>,
+    /// What could move a cursor is escaped.
+    pub(crate) escapes: bool,
     /// What is coloured, each wherever it is.
-    highlights: Vec<Regex>,
+    pub(crate) highlights: Vec<Regex>,
 }
 
-impl Terminal {
-    /// For some expressions; one that does not compile here colours nothing.
-    pub(crate) fn new(q: &[String], is_regex: bool, ignore_case: bool) -> Self {
-        let highlight = |q: &String| {
-            let pattern = if is_regex { q.clone() } else { regex::escape(q) };
-            RegexBuilder::new(&pattern).case_insensitive(ignore_case).build().ok()
-        };
-        Self { highlights: q.iter().filter(|q| !q.is_empty()).filter_map(highlight).collect() }
+impl Style {
+    /// Whether records are shown as they are.
+    fn is_plain(&self) -> bool {
+        self.only.is_none() && !self.escapes && self.highlights.is_empty()
     }
 
     /// What is coloured of a line, in order and without overlap.
@@ -65,35 +61,52 @@ impl Terminal {
         }
         apart
     }
+
+    /// Appends text as it is shown.
+    fn show(&self, out: &mut Vec<u8>, text: &[u8]) {
+        if self.escapes { escape(out, text) } else { out.extend_from_slice(text) }
+    }
+
+    /// Appends text that is shown as a match.
+    fn show_match(&self, out: &mut Vec<u8>, text: &[u8]) {
+        if self.highlights.is_empty() {
+            return self.show(out, text);
+        }
+        out.extend_from_slice(MATCH_START);
+        self.show(out, text);
+        out.extend_from_slice(MATCH_END);
+    }
 }
 
 /// Prints records.
 pub(crate) struct Printer<'a> {
     out: &'a mut dyn Write,
     style: Style,
+    is_plain: bool,
     buffer: Vec<u8>,
     /// Bytes of the prefix of the current line, until it is whole.
     prefix: [u8; PREFIX_LEN],
     prefix_len: usize,
-    /// The current record as far as it came; used on a terminal only.
+    /// What stands before the current record, where it may be repeated.
+    head: Vec<u8>,
+    /// The current record as far as it came, unless it is shown as it is.
     line: Vec<u8>,
     /// The last time shown: its characters of the ULID and its text.
     time: ([u8; TIME_CHARACTERS], String),
-    /// Lines that were ended.
-    pub(crate) records: u64,
 }
 
 impl<'a> Printer<'a> {
     pub(crate) fn new(out: &'a mut dyn Write, style: Style) -> Self {
         Self {
             out,
+            is_plain: style.is_plain(),
             style,
             buffer: Vec::with_capacity(OUTPUT_BYTES + TERMINAL_LINE_BYTES_MAX),
             prefix: [0; PREFIX_LEN],
             prefix_len: 0,
+            head: Vec::new(),
             line: Vec::new(),
             time: ([0; TIME_CHARACTERS], String::new()),
-            records: 0,
         }
     }
 
@@ -106,7 +119,7 @@ impl<'a> Printer<'a> {
                 self.prefix_len += now.len();
                 piece = later;
                 if self.prefix_len == PREFIX_LEN {
-                    self.begin();
+                    self.begin(None);
                 }
                 continue;
             }
@@ -125,9 +138,24 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    /// Takes bytes that are to be printed as they are.
-    pub(crate) fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.buffer.extend_from_slice(bytes);
+    /// Takes a whole record of which the topic is known, too.
+    pub(crate) fn record(&mut self, ulid: &str, topic: &str, text: &[u8]) -> io::Result<()> {
+        self.prefix[ULID_TEXT_LEN] = b' ';
+        let len = ulid.len().min(ULID_TEXT_LEN);
+        self.prefix[..len].copy_from_slice(&ulid.as_bytes()[..len]);
+        self.begin(Some(topic));
+        self.text(text);
+        self.end();
+        if self.buffer.len() >= OUTPUT_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Takes lines of JSON, which are printed as they are; what of them a terminal would obey is escaped.
+    pub(crate) fn json(&mut self, lines: &[u8]) -> io::Result<()> {
+        if self.style.escapes {
+            escape_json(&mut self.buffer, lines);
+        } else {
+            self.buffer.extend_from_slice(lines);
+        }
         if self.buffer.len() >= OUTPUT_BYTES { self.flush() } else { Ok(()) }
     }
 
@@ -138,50 +166,66 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, topic: Option<&str>) {
+        self.head.clear();
         if self.style.ulid {
-            self.buffer.extend_from_slice(&self.prefix);
+            self.head.extend_from_slice(&self.prefix);
         }
-        if self.style.time {
+        if let Some(form) = &self.style.time {
             if self.time.0 != self.prefix[..TIME_CHARACTERS] {
                 self.time.0.copy_from_slice(&self.prefix[..TIME_CHARACTERS]);
-                self.time.1 = time_of(&self.prefix[..ULID_TEXT_LEN]);
+                self.time.1 = time_of(&self.prefix[..ULID_TEXT_LEN], form);
             }
-            self.buffer.extend_from_slice(self.time.1.as_bytes());
-            self.buffer.push(b' ');
+            self.head.extend_from_slice(self.time.1.as_bytes());
+            self.head.push(b' ');
+        }
+        if let Some(topic) = topic.filter(|_| self.style.topic) {
+            self.style.show(&mut self.head, topic.as_bytes());
+            self.head.push(b' ');
+        }
+        if self.style.only.is_none() {
+            self.buffer.extend_from_slice(&self.head);
         }
     }
 
     fn text(&mut self, text: &[u8]) {
-        if self.style.terminal.is_none() {
+        if self.is_plain {
             self.buffer.extend_from_slice(text);
             return;
         }
         self.line.extend_from_slice(text);
-        if self.line.len() > TERMINAL_LINE_BYTES_MAX {
+        if self.line.len() > TERMINAL_LINE_BYTES_MAX && self.style.only.is_none() {
             self.show();
         }
     }
 
     fn end(&mut self) {
-        self.show();
-        self.buffer.push(b'\n');
+        match &self.style.only {
+            None => {
+                self.show();
+                self.buffer.push(b'\n');
+            }
+            Some(only) => {
+                for found in only.find_iter(&self.line).filter(|found| !found.is_empty()) {
+                    self.buffer.extend_from_slice(&self.head);
+                    self.style.show_match(&mut self.buffer, found.as_bytes());
+                    self.buffer.push(b'\n');
+                }
+                self.line.clear();
+            }
+        }
         self.prefix_len = 0;
-        self.records += 1;
     }
 
     /// Moves the line to the buffer, escaped and coloured.
     fn show(&mut self) {
-        let Some(terminal) = &self.style.terminal else { return };
         let mut done = 0;
-        for found in terminal.coloured(&self.line) {
-            escape(&mut self.buffer, &self.line[done..found.start]);
-            self.buffer.extend_from_slice(MATCH_START);
+        for found in self.style.coloured(&self.line) {
+            self.style.show(&mut self.buffer, &self.line[done..found.start]);
             done = found.end;
-            escape(&mut self.buffer, &self.line[found]);
-            self.buffer.extend_from_slice(MATCH_END);
+            self.style.show_match(&mut self.buffer, &self.line[found]);
         }
-        escape(&mut self.buffer, &self.line[done..]);
+        self.style.show(&mut self.buffer, &self.line[done..]);
         self.line.clear();
     }
 }
@@ -203,10 +247,32 @@ pub(crate) fn escape(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// The time in a ULID's text, RFC 3339; `-` when it is none.
-fn time_of(ulid: &[u8]) -> String {
+/// Appends JSON; characters that it may hold and a terminal obeys (DEL, and those from U+0080 to U+009F)
+/// are escaped as JSON does it, for they stand in strings alone.
+fn escape_json(out: &mut Vec<u8>, json: &[u8]) {
+    let mut rest = json;
+    while let Some(at) = memchr::memchr2(0x7f, 0xc2, rest) {
+        out.extend_from_slice(&rest[..at]);
+        let (code, len) = match rest[at..] {
+            [0x7f, ..] => (0x7f, 1),
+            [0xc2, low @ 0x80..0xa0, ..] => (low, 2),
+            _ => {
+                out.push(rest[at]);
+                rest = &rest[at + 1..];
+                continue;
+            }
+        };
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "\\u{code:04x}");
+        rest = &rest[at + len..];
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The time in a ULID's text; `-` when it is none.
+fn time_of(ulid: &[u8], form: &TimeForm) -> String {
     let id: Option<Ulid> = std::str::from_utf8(ulid).ok().and_then(|text| text.parse().ok());
-    id.map_or_else(|| "-".to_owned(), |id| rfc3339(id.ms()))
+    id.map_or_else(|| "-".to_owned(), |id| form.text(id.ms()))
 }
 
 #[cfg(test)]
@@ -214,17 +280,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const PLAIN: Style = Style { ulid: false, time: false, terminal: None };
-
-    fn print(style: Style, pieces: &[&[u8]]) -> (Vec<u8>, u64) {
+    fn print(style: Style, pieces: &[&[u8]]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut printer = Printer::new(&mut out, style);
         for piece in pieces {
             printer.take(piece).unwrap();
         }
         printer.flush().unwrap();
-        let records = printer.records;
-        (out, records)
+        out
     }
 
     fn answer(records: &[Vec<u8>]) -> Vec<u8> {
@@ -249,47 +312,88 @@ mod tests {
             let answer = answer(&records);
             let pieces: Vec<_> = answer.chunks(piece_len).collect();
             let expected: Vec<u8> = records.iter().flat_map(|r| [r, &b"\n"[..]].concat()).collect();
-            prop_assert_eq!(print(PLAIN, &pieces), (expected, records.len() as u64));
-            let with_ulid = Style { ulid: true, ..PLAIN };
-            prop_assert_eq!(print(with_ulid, &pieces).0, answer);
+            prop_assert_eq!(print(Style::default(), &pieces), expected);
+            let with_ulid = Style { ulid: true, ..Style::default() };
+            prop_assert_eq!(print(with_ulid, &pieces), answer);
         }
 
         #[test]
-        fn a_terminal_never_sees_a_control_character(bytes: Vec<u8>) {
+        fn a_terminal_never_sees_a_control_character(bytes: Vec<u8>, text: String) {
             let mut out = Vec::new();
             escape(&mut out, &bytes);
-            let text = String::from_utf8(out).unwrap();
-            prop_assert!(text.chars().all(|c| !c.is_control() || c == '\t'));
+            let shown = String::from_utf8(out).unwrap();
+            prop_assert!(shown.chars().all(|c| !c.is_control() || c == '\t'));
+            let json = serde_json::to_string(&text).unwrap();
+            let mut out = Vec::new();
+            escape_json(&mut out, json.as_bytes());
+            prop_assert!(!String::from_utf8_lossy(&out).chars().any(char::is_control));
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
     }
 
-    #[test]
-    fn times_and_ulids_stand_before_the_record() {
-        let answer = answer(&[b"a".to_vec(), b"b".to_vec()]);
-        let (out, _) = print(Style { time: true, ..PLAIN }, &[&answer]);
-        assert_eq!(out, b"2023-11-14T22:13:20.000Z a\n2023-11-14T22:13:20.001Z b\n");
-        let (out, _) = print(Style { time: true, ulid: true, ..PLAIN }, &[&answer]);
-        let first = Ulid::from_parts(1_700_000_000_000, 1, 0);
-        assert!(out.starts_with(format!("{first} 2023-11-14T22:13:20.000Z a\n").as_bytes()));
+    fn regex(pattern: &str) -> Regex {
+        Regex::new(pattern).unwrap()
     }
 
     #[test]
-    fn matches_are_coloured_on_a_terminal() {
-        let terminal = Some(Terminal::new(&["a+".to_owned()], true, false));
+    fn times_topics_and_ulids_stand_before_the_record() {
+        let answer = answer(&[b"a".to_vec(), b"b".to_vec()]);
+        let time = || Some(TimeForm::Utc);
+        let out = print(Style { time: time(), ..Style::default() }, &[&answer]);
+        assert_eq!(out, b"2023-11-14T22:13:20.000Z a\n2023-11-14T22:13:20.001Z b\n");
+        let style = || Style { time: time(), ulid: true, topic: true, ..Style::default() };
+        let first = Ulid::from_parts(1_700_000_000_000, 1, 0).to_string();
+        let out = print(style(), &[&answer]);
+        assert!(out.starts_with(format!("{first} 2023-11-14T22:13:20.000Z a\n").as_bytes()));
+        let mut out = Vec::new();
+        let mut printer = Printer::new(&mut out, style());
+        printer.record(&first, "web", b"a\xff").unwrap();
+        printer.flush().unwrap();
+        let expected = format!("{first} 2023-11-14T22:13:20.000Z web a");
+        assert_eq!(out, [expected.as_bytes(), b"\xff\n"].concat());
+    }
+
+    #[test]
+    fn on_a_terminal_control_characters_are_escaped_and_matches_coloured() {
         let answer = answer(&[b"baa\x1b[2Jc\xFFa".to_vec()]);
-        let (out, _) = print(Style { terminal, ..PLAIN }, &[&answer]);
-        let expected = "b\x1b[1;31maa\x1b[0m\\x1b[2Jc\\xff\x1b[1;31ma\x1b[0m\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let style = |escapes, highlights| Style { escapes, highlights, ..Style::default() };
+        for (style, expected) in [
+            (
+                style(true, vec![regex("a+")]),
+                &b"b\x1b[1;31maa\x1b[0m\\x1b[2Jc\\xff\x1b[1;31ma\x1b[0m\n"[..],
+            ),
+            (style(true, vec![]), b"baa\\x1b[2Jc\\xffa\n"),
+            (style(false, vec![regex("c")]), b"baa\x1b[2J\x1b[1;31mc\x1b[0m\xFFa\n"),
+            (style(false, vec![]), b"baa\x1b[2Jc\xFFa\n"),
+        ] {
+            assert_eq!(print(style, &[&answer]), expected);
+        }
     }
 
     #[test]
     fn every_expression_is_coloured_and_what_two_share_is_coloured_once() {
-        let all = ["ab", "bcd", "", "X", "yz", "y"].map(str::to_owned);
-        let terminal = Some(Terminal::new(&all, false, true));
+        let highlights = ["ab", "bcd", "(?i)X", "yz", "y"].map(regex).into();
         let answer = answer(&[b"abcd x.yzy".to_vec()]);
-        let (out, _) = print(Style { terminal, ..PLAIN }, &[&answer]);
+        let out = print(Style { highlights, ..Style::default() }, &[&answer]);
         let on = |text: &str| format!("\x1b[1;31m{text}\x1b[0m");
         let expected = format!("{} {}.{}{}\n", on("abcd"), on("x"), on("yz"), on("y"));
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn only_what_matched_is_printed_each_on_its_line_behind_what_stands_before_the_record() {
+        let long = [&b"x".repeat(3 * TERMINAL_LINE_BYTES_MAX)[..], b"id=9"].concat();
+        let answer = answer(&[b"id=1, id=22\x07".to_vec(), b"none".to_vec(), long]);
+        let time = Some(TimeForm::Utc);
+        let only = || Some(regex("id=[0-9]*\x07?|z*"));
+        let pieces: Vec<_> = answer.chunks(1000).collect();
+        let out = print(Style { only: only(), time, ..Style::default() }, &pieces);
+        let expected = "2023-11-14T22:13:20.000Z id=1\n2023-11-14T22:13:20.000Z id=22\x07\n\
+                        2023-11-14T22:13:20.002Z id=9\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        let style =
+            Style { only: only(), escapes: true, highlights: vec![regex("=")], ..Style::default() };
+        let out = String::from_utf8(print(style, &pieces)).unwrap();
+        assert!(out.starts_with("\x1b[1;31mid=1\x1b[0m\n\x1b[1;31mid=22\\x07\x1b[0m\n"), "{out}");
     }
 }

@@ -5,32 +5,44 @@
 //! this ends. Decides only; asking and printing are elsewhere.
 
 use hyper::HeaderMap;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::QueryConfig;
 use crate::client::http::Broken;
 use crate::client::lines::{End, Lines};
+use crate::times::{Edge, Zone};
 
 /// The range of the next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Range {
-    pub(super) from: String,
+    pub(super) from: Option<String>,
     pub(super) to: Option<String>,
     pub(super) after: Option<String>,
     pub(super) limit: Option<u64>,
+    /// Something of the answer has come before.
+    pub(super) is_rest: bool,
 }
 
 impl Range {
-    /// What was asked for.
-    pub(super) fn of(config: &QueryConfig) -> Self {
-        Self { from: config.from.clone(), to: config.to.clone(), after: None, limit: config.limit }
+    /// What was asked for, by this clock. The error is one of usage.
+    pub(super) fn of(config: &QueryConfig, now: Timestamp) -> Result<Self, String> {
+        let zone = || config.look.zone.as_ref().unwrap_or(&Zone::Local).find();
+        let (from, to) = (config.from.as_ref(), config.to.as_ref());
+        Ok(Self {
+            from: from.map(|time| time.for_node(Edge::From, zone, now)).transpose()?,
+            to: to.map(|time| time.for_node(Edge::To, zone, now)).transpose()?,
+            after: config.after.clone(),
+            limit: config.limit,
+            is_rest: false,
+        })
     }
 
     /// Times that count from now are the ones that the node has understood at first.
     pub(super) fn pin(&mut self, headers: &HeaderMap) {
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if let (None, Some(from)) = (&self.after, header("x-oklog-from")) {
-            self.from = from.to_owned();
+        if let (false, Some(from)) = (self.is_rest, header("x-oklog-from")) {
+            self.from = Some(from.to_owned());
             self.to = header("x-oklog-to").map(str::to_owned).or_else(|| self.to.take());
         }
     }
@@ -38,6 +50,7 @@ impl Range {
     /// What is left behind the last record of an answer that had so many.
     pub(super) fn go_on(&mut self, last: &str, records: u64) {
         self.after = Some(last.to_owned());
+        self.is_rest = true;
         self.limit = self.limit.map(|limit| limit.saturating_sub(records));
     }
 
@@ -45,7 +58,7 @@ impl Range {
     pub(super) fn done(&self, last: &str, is_descending: bool) -> Self {
         let mut done = Self { limit: None, after: None, ..self.clone() };
         if is_descending {
-            last.clone_into(&mut done.from);
+            done.from = Some(last.to_owned());
         } else {
             done.to = Some(last.to_owned());
         }

@@ -2,46 +2,35 @@
 
 use super::course::Range;
 use super::{Print, QueryConfig};
-use crate::client::http::encode;
+use crate::client::http::Target;
 
 /// Path and query string, percent-encoded.
 pub(super) fn target(config: &QueryConfig, range: &Range) -> String {
-    let mut target = String::from("/query?from=");
-    encode(&mut target, &range.from);
-    let mut parameter = |name: &str, value: &str| {
-        target.push('&');
-        target.push_str(name);
-        target.push('=');
-        encode(&mut target, value);
-    };
-    if let Some(to) = &range.to {
-        parameter("to", to);
-    }
-    // An empty one matches every record.
-    config.q.iter().filter(|q| !q.is_empty()).for_each(|q| parameter("q", q));
-    config.x.iter().for_each(|x| parameter("x", x));
-    for (name, on) in [
-        ("regex", config.regex),
-        ("i", config.ignore_case),
-        ("stats", matches!(config.print, Print::Stats | Print::StatsJson)),
-    ] {
-        if on {
-            parameter(name, "true");
+    let mut target = Target::new("/query");
+    let mut add = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            target.add(name, value);
         }
-    }
-    for topic in &config.topics {
-        parameter("topic", topic);
-    }
+    };
+    add("from", range.from.as_deref());
+    add("to", range.to.as_deref());
+    config.expressions.add_to(&mut target);
+    let is_counted = matches!(config.print, Print::Stats | Print::StatsJson | Print::Count);
+    target.add_switch("stats", is_counted);
+    config.topics.iter().for_each(|topic| target.add("topic", topic));
     if let Some(limit) = range.limit {
-        parameter("limit", &limit.to_string());
+        target.add("limit", &limit.to_string());
     }
     if let Some(after) = &range.after {
-        parameter("after", after);
+        target.add("after", after);
     }
-    if config.order == "desc" {
-        parameter("order", "desc");
+    if config.is_descending {
+        target.add("order", "desc");
     }
-    target
+    if config.denies_partial {
+        target.add("partial", "deny");
+    }
+    target.into_string()
 }
 
 #[cfg(test)]
@@ -52,7 +41,10 @@ mod tests {
     fn target(line: &[&str]) -> String {
         let arguments: Vec<_> = ["query"].iter().chain(line).map(|&s| s.to_owned()).collect();
         match parse(&arguments, &[]) {
-            Ok((Command::Query(config), _)) => super::target(&config, &Range::of(&config)),
+            Ok((Command::Query(config), _)) => {
+                let now = "2026-11-30T14:30:00Z".parse().unwrap();
+                super::target(&config, &Range::of(&config, now).unwrap())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -71,6 +63,17 @@ mod tests {
                 "/query?from=1h&q=a%2Cb&q=d&q=f&x=c&x=e",
             ),
             (&["-x="], "/query?from=1h&x="),
+            (
+                &["-since=-1.5h", "--until", "17:00", "--tz", "+02:00", "a"],
+                "/query?from=1h30m&to=2026-11-30T15%3A00%3A00.000Z&q=a",
+            ),
+            (&["-n3", "-c"], "/query?from=1h&stats=true&limit=3&order=desc"),
+            (
+                &["-w", "a.b", "-x", "c", "--after", "01HF7YAT001AXWSQFE00000007", "-partial=deny"],
+                "/query?from=1h&q=%5Cb%7Bstart-half%7D%28%3F%3Aa%5C.b%29%5Cb%7Bend-half%7D\
+                 &x=%5Cb%7Bstart-half%7D%28%3F%3Ac%29%5Cb%7Bend-half%7D&regex=true\
+                 &after=01HF7YAT001AXWSQFE00000007&partial=deny",
+            ),
             (
                 &["-i", "--topic", "x", "--topic", "y", "--limit", "3", "--order", "desc"],
                 "/query?from=1h&i=true&topic=x&topic=y&limit=3&order=desc",

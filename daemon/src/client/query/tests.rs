@@ -83,7 +83,8 @@ fn run_stalled(line: &[&str], answers: Vec<Vec<u8>>, stall: Duration) -> Ran {
 }
 
 fn streams<'a>(out: &'a mut dyn Write, err: &'a mut dyn Write) -> Streams<'a> {
-    Streams { out, err, out_is_terminal: false, patience: Patience::USUAL, stall: STALL }
+    let output = Output { is_terminal: false, shows_colours: false };
+    Streams { out, err, output, is_part: false, patience: Patience::USUAL, stall: STALL }
 }
 
 const TWO: &[u8] = b"HTTP/1.1 200 OK\r\nX-Oklog-Complete: true\r\nX-Oklog-Q: o\r\n\
@@ -285,7 +286,7 @@ fn stats_are_a_table() {
 fn refusals_are_one_line() {
     let bad =
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 24\r\n\r\n{\"error\":\"from: \\u001b\"}";
-    let ran = run(&["--from", "x"], bad);
+    let ran = run(&["--from", "now"], bad);
     assert_eq!((ran.exit, ran.out.as_str(), ran.err.lines().count()), (Exit::Usage, "", 1));
     assert!(ran.err.contains("400 Bad Request: from: \\x1b"), "{}", ran.err);
     let busy = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 3\r\n\r\nno\n";

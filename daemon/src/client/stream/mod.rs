@@ -1,10 +1,12 @@
-//! `oklogd stream`: prints records as a node takes them.
+//! `oklogd stream`: prints records as a node takes them, and before them some that it has (`history`).
 //!
 //! Invariants: behind a broken connection it goes on behind the last record that it has seen, so
 //! that nothing is printed twice and nothing is left out that the node still has; it says when it
 //! loses the node and when it has it back, and not for every try; a closed pipe ends it silently.
 
-use std::io::{self, IsTerminal, Write};
+mod history;
+
+use std::io::{self, Write};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -12,14 +14,16 @@ use hyper::{Method, Response, StatusCode};
 use rustix::event::{PollFd, PollFlags};
 use tokio::sync::oneshot;
 
-use crate::client::http::encode;
-use crate::client::http::{self, Patience};
-use crate::client::lines::{Form, LINE_BYTES_MAX};
-use crate::client::printer::{Printer, Style, Terminal, escape};
+use crate::client::expressions::Expressions;
+use crate::client::http::{self, Patience, Target};
+use crate::client::lines::{Form, LINE_BYTES_MAX, print_object};
+use crate::client::look::{Look, Output};
+use crate::client::printer::{Printer, escape};
 use crate::exit::Exit;
 use crate::output;
 use crate::settings::{Settings, SettingsError};
-use crate::units::Endpoint;
+use crate::times::Time;
+use crate::units::{Endpoint, format_duration};
 
 /// First and longest wait between tries to reach a node that was lost.
 const WAIT_FIRST: Duration = Duration::from_millis(100);
@@ -29,73 +33,51 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(crate) struct StreamConfig {
     store: Endpoint,
-    q: Vec<String>,
-    x: Vec<String>,
-    regex: bool,
-    ignore_case: bool,
+    expressions: Expressions,
     topics: Vec<String>,
-    window: String,
-    ulid: bool,
-    time: bool,
-    json: bool,
+    /// Since when what is kept is printed first.
+    from: Option<Time>,
+    /// How many of the newest of it.
+    newest: Option<u64>,
+    window: Duration,
+    look: Look,
 }
 
 impl StreamConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::STREAM`].
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
-        let (ulid, time, json) =
-            (settings.bool("ulid"), settings.bool("time"), settings.bool("json"));
-        if json && (ulid || time) {
-            return Err(SettingsError::Conflict(
-                "--json prints ULID and time already: it goes without --ulid and --time".to_owned(),
-            ));
-        }
         Ok(Self {
             store: settings.address("store").or("localhost", crate::config::API_PORT),
-            q: settings.texts("q"),
-            x: settings.texts("x"),
-            regex: settings.bool("regex"),
-            ignore_case: settings.bool("ignore-case"),
+            expressions: Expressions::from_settings(settings),
             topics: settings.texts("topic"),
-            window: settings.text("window"),
-            ulid,
-            time,
-            json,
+            from: settings.time("from")?,
+            newest: settings.optional_number("lines"),
+            window: settings.duration("window"),
+            look: Look::from_settings(settings)?,
         })
     }
 
     /// Path and query string, percent-encoded.
     fn target(&self, after: Option<&str>) -> String {
-        let mut target = String::from("/stream?window=");
-        encode(&mut target, &self.window);
-        let flags = [("regex", self.regex), ("i", self.ignore_case)];
-        for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
-            target.push('&');
-            target.push_str(name);
+        let mut target = Target::new("/stream");
+        target.add("window", &format_duration(self.window));
+        self.expressions.add_to(&mut target);
+        self.topics.iter().for_each(|topic| target.add("topic", topic));
+        if let Some(after) = after {
+            target.add("after", after);
         }
-        let topics = self.topics.iter().map(|topic| ("topic", topic));
-        // An empty one matches every record.
-        let all = self.q.iter().filter(|q| !q.is_empty()).map(|q| ("q", q));
-        let none = self.x.iter().map(|x| ("x", x));
-        let texts = topics.chain(all).chain(none).map(|(name, text)| (name, text.as_str()));
-        for (name, value) in texts.chain(after.map(|after| ("after", after))) {
-            target.push('&');
-            target.push_str(name);
-            target.push('=');
-            encode(&mut target, value);
-        }
-        target
+        target.into_string()
     }
 }
 
 /// Follows until the output is closed or the node refuses.
 pub(crate) fn run(config: &StreamConfig) -> Exit {
-    let is_terminal = io::stdout().is_terminal();
+    let output = Output::of_this_process();
     let mut out = output::stdout();
     let closed = output_closed();
     let followed = http::block_on(async {
         tokio::select! {
-            ended = follow(config, &mut out, is_terminal) => ended,
+            ended = follow(config, &mut out, output) => ended,
             // What waits for it may never come.
             () = closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
@@ -107,6 +89,10 @@ pub(crate) fn run(config: &StreamConfig) -> Exit {
     match followed {
         Ok(exit) => exit,
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => output::fail(
+            Exit::Error,
+            format_args!("{} sent {error}: is this a node?", config.store),
+        ),
         Err(error) => output::fail(Exit::Error, format_args!("standard output: {error}")),
     }
 }
@@ -134,16 +120,23 @@ async fn output_closed() {
 }
 
 /// The errors are those of writing the output.
-async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -> io::Result<Exit> {
-    let terminal = is_terminal.then(|| Terminal::new(&config.q, config.regex, config.ignore_case));
-    let style = Style { ulid: config.ulid, time: config.time, terminal };
+async fn follow(config: &StreamConfig, out: &mut dyn Write, output: Output) -> io::Result<Exit> {
+    let style = match config.look.style(&config.expressions, output) {
+        Ok(style) => style,
+        Err(words) => return Ok(output::fail(Exit::Usage, words)),
+    };
+    let after = match history::print(config, out, output).await? {
+        Ok(after) => after,
+        Err(exit) => return Ok(exit),
+    };
     let mut lines = Lines {
         printer: Printer::new(out, style),
-        json: config.json,
+        form: if config.look.needs_objects() { Form::Json } else { Form::Text },
+        as_text: !config.look.json,
         line: Vec::new(),
-        after: None,
+        after,
     };
-    let accept = if config.json { "application/x-ndjson" } else { "text/plain" };
+    let accept = if lines.form == Form::Json { "application/x-ndjson" } else { "text/plain" };
     let (mut has_followed, mut is_lost, mut wait) = (false, false, WAIT_FIRST);
     loop {
         let target = config.target(lines.after.as_deref());
@@ -188,7 +181,9 @@ async fn follow(config: &StreamConfig, out: &mut dyn Write, is_terminal: bool) -
 /// Takes a stream apart by lines.
 struct Lines<'a> {
     printer: Printer<'a>,
-    json: bool,
+    form: Form,
+    /// Objects are printed as text.
+    as_text: bool,
     /// A line that has not ended; at most one record.
     line: Vec<u8>,
     /// What to go on behind.
@@ -231,18 +226,20 @@ impl Lines<'_> {
         }
         self.line.extend_from_slice(rest);
         if self.line.len() > LINE_BYTES_MAX {
-            return Err(io::Error::other("the node sent a line longer than any record"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a line longer than any record",
+            ));
         }
         // Nothing waits for more to come.
         self.printer.flush()
     }
 
     fn end(&mut self, line: &[u8]) -> io::Result<()> {
-        let form = if self.json { Form::Json } else { Form::Text };
-        if line == form.sign_of_life() {
+        if line == self.form.sign_of_life() {
             return Ok(());
         }
-        let id = if self.json { line.strip_prefix(b"{\"ulid\":\"") } else { Some(line) };
+        let id = line.strip_prefix(self.form.before_ulid());
         let id = id.filter(|_| !line.starts_with(b"#")).and_then(|line| line.get(..26));
         let Some(id) = id.and_then(|id| std::str::from_utf8(id).ok()) else {
             let mut shown = Vec::new();
@@ -251,7 +248,11 @@ impl Lines<'_> {
             return Ok(());
         };
         self.after = Some(id.to_owned());
-        if self.json { self.printer.raw(line) } else { self.printer.take(line) }
+        match (self.form, self.as_text) {
+            (Form::Text, _) => self.printer.take(line),
+            (Form::Json, true) => print_object(&mut self.printer, line),
+            (Form::Json, false) => self.printer.json(line),
+        }
     }
 }
 
@@ -259,6 +260,7 @@ impl Lines<'_> {
 mod tests {
     use super::*;
     use crate::cli::{Command, parse};
+    use crate::client::printer::Style;
 
     fn config(line: &[&str]) -> StreamConfig {
         let arguments: Vec<_> = ["stream"].iter().chain(line).map(|&s| s.to_owned()).collect();
@@ -274,7 +276,7 @@ mod tests {
             config(&["-q", "a b", "-regex", "-i", "--topic", "x", "--topic=y", "-x", "c", "d"]);
         assert_eq!(
             all.target(Some("01")),
-            "/stream?window=3s&regex&i&topic=x&topic=y&q=a%20b&q=d&x=c&after=01"
+            "/stream?window=3s&q=a%20b&q=d&x=c&regex=true&i=true&topic=x&topic=y&after=01"
         );
         assert_eq!(config(&["-window", "1m"]).target(None), "/stream?window=1m");
     }
@@ -282,10 +284,10 @@ mod tests {
     #[test]
     fn records_are_printed_and_the_last_one_is_gone_on_behind() {
         let mut out = Vec::new();
-        let style = Style { ulid: false, time: false, terminal: None };
         let mut lines = Lines {
-            printer: Printer::new(&mut out, style),
-            json: false,
+            printer: Printer::new(&mut out, Style::default()),
+            form: Form::Text,
+            as_text: true,
             line: Vec::new(),
             after: None,
         };

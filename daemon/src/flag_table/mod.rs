@@ -1,7 +1,10 @@
-//! The rows of the flag table; what a row means is in [`crate::flags`].
+//! The rows of the flag table, of commands that ask nodes in `asking`; what a row means is in [`crate::flags`].
+
+mod asking;
 
 use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR, SPOOL_BYTES_MIN, TOPICS_CEILING};
 
+pub(crate) use self::asking::{DRAIN, HISTOGRAM, QUERY, STATUS, STREAM, TOPICS};
 use crate::flags::{Flag, Kind, Several};
 
 const DAY_MS: u64 = 86_400_000;
@@ -10,19 +13,37 @@ const GIB: u64 = 1 << 30;
 /// A flag that `--help` shows.
 const fn common(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
     let several = Several::LastHolds;
-    Flag { name, short: None, kind, default: Some(default), several, common: true, help }
+    Flag {
+        name,
+        short: None,
+        aliases: &[],
+        kind,
+        default: Some(default),
+        several,
+        common: true,
+        help,
+    }
 }
 
 /// A flag that only `--help-all` shows.
 const fn rare(name: &'static str, kind: Kind, default: &'static str, help: &'static str) -> Flag {
     let several = Several::LastHolds;
-    Flag { name, short: None, kind, default: Some(default), several, common: false, help }
+    Flag {
+        name,
+        short: None,
+        aliases: &[],
+        kind,
+        default: Some(default),
+        several,
+        common: false,
+        help,
+    }
 }
 
 /// A flag whose absence means something that no value says.
 const fn optional(name: &'static str, kind: Kind, help: &'static str) -> Flag {
     let several = Several::LastHolds;
-    Flag { name, short: None, kind, default: None, several, common: true, help }
+    Flag { name, short: None, aliases: &[], kind, default: None, several, common: true, help }
 }
 
 /// The same, for `--help-all` only.
@@ -42,6 +63,11 @@ const fn each_counts(flag: Flag) -> Flag {
 
 const fn short(letter: char, flag: Flag) -> Flag {
     Flag { short: Some(letter), ..flag }
+}
+
+/// The same under other names, too, on a command line.
+const fn also(aliases: &'static [&'static str], flag: Flag) -> Flag {
+    Flag { aliases, ..flag }
 }
 
 /// A flag that takes one value, where two would both be meant.
@@ -296,96 +322,6 @@ pub(crate) const NODE: &[Flag] = &[
     ),
 ];
 
-/// What records have to contain.
-const REQUIRED: Flag = short(
-    'q',
-    each_counts(optional(
-        "q",
-        Kind::Text("EXPR"),
-        "Print records that contain this; repeatable, then all of them (default: every record)",
-    )),
-);
-/// What they may not.
-const EXCLUDED: Flag = short(
-    'x',
-    each_counts(optional(
-        "x",
-        Kind::Text("EXPR"),
-        "Leave records out that contain this; repeatable, then any of them (default: none)",
-    )),
-);
-const REGEX: Flag = common("regex", Kind::Bool, "false", "-q and -x are regular expressions");
-
-/// Flags of `query`.
-pub(crate) const QUERY: &[Flag] = &[
-    once(common("store", Kind::Address, "localhost:7650", "Ask this node")),
-    common("from", Kind::Text("TIME"), "1h", "RFC 3339, ULID, now, or a duration ago; inclusive"),
-    optional(
-        "to",
-        Kind::Text("TIME"),
-        "RFC 3339, ULID, now, or a duration ago; inclusive (default: no bound)",
-    ),
-    REQUIRED,
-    EXCLUDED,
-    REGEX,
-    short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
-    Flag {
-        several: Several::AllCount,
-        ..optional(
-            "topic",
-            Kind::Topic,
-            "Only records of this topic; repeatable (default: every topic)",
-        )
-    },
-    optional("limit", Kind::Count(0, u64::MAX), "Stop after this many records (default: none)"),
-    common("order", Kind::Choice(&["asc", "desc"]), "asc", "asc: oldest first; desc: newest first"),
-    common(
-        "stats",
-        Kind::Bool,
-        "false",
-        "Print what the query costs and finds as a table, no records",
-    ),
-    common("ulid", Kind::Bool, "false", "Print the ULID before each record"),
-    common("time", Kind::Bool, "false", "Print the time before each record"),
-    common(
-        "json",
-        Kind::Bool,
-        "false",
-        "Print one JSON object per record, and a last one for the whole",
-    ),
-    common("fail-empty", Kind::Bool, "false", "Exit with 5 when nothing matched"),
-    common("nocopy", Kind::Bool, "false", "Run the query and read the answer, but print no record"),
-    short('v', common("verbose", Kind::Bool, "false", "Tell on standard error how the query went")),
-    CONFIG,
-];
-
-/// Flags of `stream`.
-pub(crate) const STREAM: &[Flag] = &[
-    once(common("store", Kind::Address, "localhost:7650", "Follow this node")),
-    REQUIRED,
-    EXCLUDED,
-    REGEX,
-    short('i', common("ignore-case", Kind::Bool, "false", "Match letters of either case")),
-    Flag {
-        several: Several::AllCount,
-        ..optional(
-            "topic",
-            Kind::Topic,
-            "Only records of this topic; repeatable (default: every topic)",
-        )
-    },
-    common(
-        "window",
-        Kind::Text("DURATION"),
-        "3s",
-        "How long several nodes may take to agree on the order; one node needs none of it",
-    ),
-    common("ulid", Kind::Bool, "false", "Print the ULID before each record"),
-    common("time", Kind::Bool, "false", "Print the time before each record"),
-    common("json", Kind::Bool, "false", "Print one JSON object per record"),
-    CONFIG,
-];
-
 /// Flags of `testsvc`.
 pub(crate) const TESTSVC: &[Flag] = &[
     common("id", Kind::Text("ID"), "foo", "Name of this service in each record"),
@@ -465,17 +401,6 @@ pub(crate) const FORWARD: &[Flag] = &[
     ),
 ];
 
-/// Flags of `drain`.
-pub(crate) const DRAIN: &[Flag] = &[
-    once(common("store", Kind::Address, "localhost:7650", "Ask this node")),
-    optional(
-        "timeout",
-        Kind::Duration(1, 365 * DAY_MS),
-        "Stop waiting after this time, with exit code 1; the node goes on (default: wait)",
-    ),
-    CONFIG,
-];
-
 /// Flags of `restore`.
 pub(crate) const RESTORE: &[Flag] = &[
     common("store.path", Kind::Path("DIR"), "data/store", "Keep store segments here"),
@@ -491,7 +416,8 @@ pub(crate) const RESTORE: &[Flag] = &[
 ];
 
 /// Every table; names that occur twice are the same setting.
-pub(crate) const ALL: &[&[Flag]] = &[NODE, FORWARD, QUERY, STREAM, TESTSVC, FSCK, DRAIN, RESTORE];
+pub(crate) const ALL: &[&[Flag]] =
+    &[NODE, FORWARD, QUERY, STREAM, HISTOGRAM, TOPICS, STATUS, TESTSVC, FSCK, DRAIN, RESTORE];
 
 #[cfg(test)]
 mod tests {
@@ -521,7 +447,7 @@ mod tests {
     /// The page of all flags, made of the tables.
     fn page() -> String {
         let mut page = String::from(
-            "# Flags\n\nMade from the table in `daemon/src/flag_table.rs`; a test keeps it \
+            "# Flags\n\nMade from the tables in `daemon/src/flag_table`; a test keeps it \
              current. A flag beats its variable, which beats its key in the `--config` file (the \
              flag's name, quoted where it holds a dot), which beats the default.\n",
         );
@@ -530,6 +456,9 @@ mod tests {
             ("forward", FORWARD),
             ("query", QUERY),
             ("stream", STREAM),
+            ("histogram", HISTOGRAM),
+            ("topics", TOPICS),
+            ("status", STATUS),
             ("testsvc", TESTSVC),
             ("fsck", FSCK),
             ("drain", DRAIN),
@@ -540,7 +469,13 @@ mod tests {
                 let (name, value, help) = (flag.name, flag.kind.placeholder(), flag.help);
                 let default = flag.default.filter(|text| !text.is_empty()).unwrap_or("–");
                 let value = value.replace('|', "\\|");
-                format!("| `--{name}` | {value} | {default} | `{}` | {help} |\n", flag.variable())
+                let short = flag.short.map(|letter| format!("`-{letter}`"));
+                let others = flag.aliases.iter().map(|other| format!("`--{other}`"));
+                let own = std::iter::once(format!("`--{name}`"));
+                let names: Vec<_> = own.chain(short).chain(others).collect();
+                let names = names.join(", ");
+                let variable = flag.variable();
+                format!("| {names} | {value} | {default} | `{variable}` | {help} |\n")
             };
             let rows: String = table.iter().map(row).collect();
             page += "\n## oklogd ";
