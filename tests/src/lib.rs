@@ -5,6 +5,7 @@
 //! killed with its test; all traffic is on 127.0.0.1. Nothing here waits for a fixed time: tests
 //! wait for conditions, with a deadline that only a broken node reaches.
 
+pub mod browser;
 pub mod fake_ingester;
 pub mod faulty_disk;
 pub mod follower;

@@ -51,7 +51,7 @@ fn bad_parameters_are_named() {
         assert!(answer.headers["allow"].contains(allow), "{path}");
         assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
-    for path in ["/", "/nothing", "/query/", "/ui", "/..%2f"] {
+    for path in ["/index.html", "/nothing", "/query/", "/ui/nothing", "/..%2f"] {
         assert_eq!(node.get(path).status, 404, "{path}");
     }
     assert_eq!(node.get("/store/query").status, 200);

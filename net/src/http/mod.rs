@@ -4,7 +4,7 @@
 //! bounds connections (`client_stream`; `head_bytes` bounds
 //! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
 //! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
-//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node; `entries` is the interface of OgLogStream.
+//! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node; `entries` is the interface of OgLogStream; `page` is the web page.
 //!
 //! What all of them share is taken from the `ledger` before it is used.
 //!
@@ -26,6 +26,7 @@ mod head_bytes;
 mod held;
 mod ledger;
 mod line_batches;
+mod page;
 mod parameters;
 mod pipe_body;
 mod query;

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::answer::Refusal;
 use super::sites::{self, Sites};
-use super::{App, drain, entries, query, records, status, stream, topics};
+use super::{App, drain, entries, page, query, records, status, stream, topics};
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
 /// Prefixes under which the predecessor had what is now at the root.
@@ -25,6 +25,10 @@ const NOSNIFF: (HeaderName, HeaderValue) =
 /// The table of paths.
 pub(super) fn router(app: &Arc<App>) -> Router {
     Router::new()
+        .route("/", get(page::root))
+        .route("/ui", get(page::without_slash))
+        .route("/ui/", get(page::index))
+        .route("/ui/{set}/{name}", get(page::file))
         .route("/query", get(query::get).head(query::head))
         .route("/query/histogram", get(query::histogram))
         .route("/topics", get(topics::get))
@@ -142,7 +146,7 @@ fn strip_alias(uri: &mut Uri) {
 async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
-        "{path:?} is no path of this version; valid are /query, /query/histogram, /topics, \
+        "{path:?} is no path of this version; valid are /ui/, /query, /query/histogram, /topics, \
          /stream, /records, /log, /logs, /api/logs, /api/stats, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
@@ -176,6 +180,7 @@ async fn count(
 
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
+    const PAGE: &str = "/ui/";
     const ROUTES: [&str; 15] = [
         "/query",
         "/query/histogram",
@@ -193,6 +198,9 @@ fn known(path: &str) -> &'static str {
         "/ready",
         "/metrics",
     ];
+    if path.starts_with(PAGE) {
+        return PAGE;
+    }
     ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
 }
 

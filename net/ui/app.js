@@ -1,0 +1,228 @@
+// The page: what is asked goes into the URL, and from there to rows, histogram and plan, each on its own.
+
+import { headers, object } from './ask.js';
+import { Bar } from './bar.js';
+import { Histogram, bucketsFor } from './histogram.js';
+import { listen } from './keys.js';
+import { Notes } from './notes.js';
+import { Results } from './results.js';
+import { Rows } from './rows.js';
+import { Side } from './side.js';
+import { asked, read, write } from './state.js';
+import { matcher } from './text.js';
+import { boundMs, iso, known } from './time.js';
+import { W, bytes, count, number } from './words.js';
+
+const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
+const parts = { rows: id('rows'), pane: id('pane'), track: id('track'), thumb: id('thumb') };
+
+/** What is asked, as it was run last. */
+let state = read(location.search);
+/** @type {Results | null} */
+let results = null;
+/** Ends what belongs to the run before. */
+let others = new AbortController();
+let isDirty = false;
+
+const bar = new Bar({ run: (next) => run(next, true), edited: (next) => dirty(next), stop, look });
+const notes = new Notes(id('notes'), id('empty'));
+const rows = new Rows(parts);
+const chart = new Histogram(id('chart-box'), (from, to) => run({ ...state, from, to, at: '' }, true));
+const side = new Side(id('side'), {
+  zone: () => rows.zone,
+  matches: () => rows.matches,
+  onCopy: copy,
+  onLink: () => copyLink(true),
+  onTerm: (text, out) => run({ ...state, [out ? 'x' : 'q']: [...(out ? state.x : state.q), state.regex ? escaped(text) : text], at: '' }, true),
+  onClose: () => parts.rows.focus(),
+});
+
+const escaped = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
+
+/** What the rows look like, not which they are. @param {{tz?: string}} changed */
+function look({ tz }) {
+  if (tz !== undefined) {
+    state = { ...state, tz };
+    history.replaceState(null, '', write(state));
+  }
+  rows.zone = chart.zone = known(state.tz);
+  rows.redraw();
+  chart.draw();
+  if (side.isOpen) side.draw();
+}
+
+/** Rows of a query that is no longer the one in the bar are dimmed. @param {import('./state.js').State} next */
+function dirty(next) {
+  isDirty = write({ ...next, at: '', live: false }) !== write({ ...state, at: '', live: false });
+  parts.rows.classList.toggle('stale', isDirty);
+  notes.set('edited', isDirty ? { kind: 'quiet', words: W.edited } : null);
+}
+
+/** @param {import('./state.js').State} next @param {boolean} push */
+function run(next, push) {
+  stop();
+  others = new AbortController();
+  state = next;
+  if (push && write(state) !== location.search) history.pushState(null, '', write(state));
+  isDrawn = false;
+  bar.show(state);
+  dirty(state);
+  notes.clear();
+  rows.zone = chart.zone = known(state.tz);
+  rows.matches = matcher(state);
+  rows.follows = false;
+  const own = new Results(state, { changed: () => { if (own === results) changed(); }, failed: (fail) => { if (own === results) failed(fail); } });
+  results = own;
+  rows.show(own.store);
+  side.hide();
+  changed();
+  plan(others.signal);
+  histogram(others.signal);
+}
+
+function stop() {
+  results?.stop();
+  others.abort();
+  status();
+}
+
+/** @param {AbortSignal} signal */
+async function plan(signal) {
+  const box = id('plan');
+  box.textContent = '…';
+  try {
+    const told = await headers(`query?${asked(state)}`, signal);
+    const of = (/** @type {string} */ name) => Number(told.get(`x-oklog-${name}`));
+    box.textContent = W.planOf(count(of('segments-queried'), 'segment'), count(of('nodes-queried'), 'node'), bytes(of('max-data-set-size')));
+  } catch (fail) {
+    const { status } = /** @type {import('./ask.js').Failure} */ (fail);
+    if (!signal.aborted) box.textContent = status === 400 ? `${W.noPlan}: ${W.refused}` : W.noPlan;
+  }
+}
+
+/** @type {AbortSignal | null} The run whose histogram was asked for last. */
+let charting = null;
+
+/** @param {AbortSignal} signal */
+async function histogram(signal) {
+  const box = /** @type {HTMLDetailsElement} */ (id('chart'));
+  if (!box.open || charting === signal) return;
+  charting = signal;
+  try {
+    const query = asked(state);
+    query.set('buckets', String(bucketsFor(id('chart-box').clientWidth)));
+    query.set('by', 'topic');
+    const data = await object(`query/histogram?${query}`, signal);
+    chart.show(data);
+    box.classList.toggle('incomplete', !data.complete);
+  } catch (fail) {
+    const { status, words } = /** @type {import('./ask.js').Failure} */ (fail);
+    if (!signal.aborted) chart.fail(`${W.noChart}: ${status === 400 ? W.refused : words}`);
+  }
+}
+
+let isDrawn = false;
+
+/** More rows, or the end of them. */
+function changed() {
+  const own = /** @type {Results} */ (results);
+  const { store } = own;
+  if (state.at && !isDrawn && store.end > 0 && !own.reading.before) {
+    isDrawn = true;
+    rows.centre(store.find(state.at, own.descending));
+  }
+  rows.draw();
+  notes.incomplete(own.missing, own.isComplete, rows.zone);
+  notes.set('stopped', own.isStopped ? { kind: 'amber', words: W.stopped } : null);
+  if (!own.isReading && !store.length && !own.isStopped && own.isComplete) noRows(own);
+  else notes.empty(null);
+  status();
+}
+
+/** @param {Results} own */
+async function noRows(own) {
+  const found = await object('topics').catch(() => null);
+  if (own !== results || !found) return;
+  if (!found.topics.length) { notes.firstVisit(); return; }
+  const newest = Math.max(...found.topics.map((/** @type {{to: string}} */ one) => Date.parse(one.to)));
+  notes.noMatch(newest, rows.zone, [
+    [W.widen, () => run({ ...state, from: '7d', to: '', at: '' }, true)],
+    ...(state.i || !state.q.length ? [] : /** @type {[string, () => void][]} */ ([[W.anyCase, () => run({ ...state, i: true }, true)]])),
+  ]);
+}
+
+/** @param {import('./ask.js').Failure} fail */
+function failed(fail) {
+  const again = () => run(state, false);
+  notes.failed(fail, again);
+}
+
+function status() {
+  const own = results;
+  if (!own) return;
+  bar.reading(own.isReading);
+  const { store } = own;
+  const words = [count(store.length, 'row')];
+  if (own.isReading) words.push(W.searching);
+  else words.push(W.scanned(bytes(own.scanned), number(own.skipped)), `${Math.max(1, Math.round(own.took))} ms`);
+  if (own.more.after && !own.isReading) words.push(W.moreOnScroll);
+  else if (!own.isReading && own.isComplete && !own.isStopped) words.push(W.complete);
+  if (!own.isComplete) words.push(W.notComplete);
+  id('counts').textContent = words.join(' · ');
+  id('counts').dataset.state = own.isReading ? 'reading' : 'done';
+  id('meter').textContent = bytes(store.bytes);
+  id('all').hidden = !(own.more.after || own.more.before) || own.isReading;
+}
+
+rows.onNearEnd = () => results?.next();
+rows.onMoved = () => { if (results && state.at && rows.top - results.store.first < 100) results.load('before', 4000); };
+rows.onTopic = (topic, out) => { if (!out) run({ ...state, topic: [topic], at: '' }, true); };
+rows.onPick = (index) => { rows.select(index); open(); };
+
+function open() {
+  const own = results;
+  if (!own || Number.isNaN(rows.selected)) return;
+  side.open(own.store.whole(rows.selected));
+}
+
+/** @param {string} text */
+async function copy(text, words = W.copied) {
+  try { await navigator.clipboard.writeText(text.replace(/(?<![\ud800-\udbff])[\udc80-\udcff]/g, (c) => `\\x${(c.charCodeAt(0) - 0xdc00).toString(16)}`)); } catch { words = W.copyFailed; }
+  notes.flash(words);
+}
+
+/** With absolute times, and the chosen row. @param {boolean} toRow */
+function copyLink(toRow) {
+  const own = results;
+  const at = toRow && own && !Number.isNaN(rows.selected) ? own.store.ulid(rows.selected) : '';
+  const [from, to] = range();
+  copy(new URL(write({ ...state, from: iso(from), to: iso(to), at, live: false }), location.href).href, W.linkCopied);
+}
+
+/** The range of the last run, in milliseconds. */
+function range() {
+  const from = results?.from ? boundMs(results.from) : Date.parse(chart.data?.from ?? '') || Date.now() - 3600e3;
+  const end = results?.to ? boundMs(results.to) : NaN;
+  return [from, end < Date.now() ? end : Date.now()];
+}
+
+/** @param {number} step */
+function shift(step) {
+  const [from, to] = range();
+  const by = step * Math.max(1, (to - from) / 2);
+  run({ ...state, from: iso(Math.round(from + by)), to: iso(Math.round(to + by)), at: '' }, true);
+}
+
+id('link').onclick = () => copyLink(true);
+id('all').onclick = () => { results?.all(); status(); };
+id('chart').addEventListener('toggle', () => { if (!chart.data) histogram(others.signal); });
+addEventListener('popstate', () => run(read(location.search), false));
+listen({
+  rows, side, bar,
+  open,
+  copy: () => { if (results && !Number.isNaN(rows.selected)) copy(results.store.whole(rows.selected).text); },
+  link: () => copyLink(true),
+  context: () => { open(); side.context(); },
+  shift,
+});
+run(state, false);

@@ -1,0 +1,75 @@
+// Worker: reads answers of the node and cuts them into lines, so that the page never waits for them.
+//
+// In: {id, url, headers} or {id, stop: true}. Out, each with its id: {head}, any number of {bytes, ends},
+// then one of {end} (the object that the node closes an answer with) and {fail}.
+
+const LF = 10;
+/** @type {Map<number, AbortController>} */
+const running = new Map();
+const TOLD = ['x-oklog-from', 'x-oklog-to', 'x-oklog-complete', 'x-oklog-error-count', 'retry-after'];
+
+onmessage = ({ data }) => {
+  if (data.stop) running.get(data.id)?.abort();
+  else read(data).finally(() => running.delete(data.id));
+};
+
+/** @param {{id: number, url: string, headers: Record<string, string>}} request */
+async function read({ id, url, headers }) {
+  const control = new AbortController();
+  running.set(id, control);
+  try {
+    const answer = await fetch(url, { headers, signal: control.signal, cache: 'no-store' });
+    const told = Object.fromEntries(TOLD.map((name) => [name, answer.headers.get(name)]));
+    if (!answer.ok || !answer.body) {
+      const body = await answer.text();
+      let words = body.slice(0, 2000);
+      try { words = JSON.parse(body).error ?? words; } catch { /* As it is. */ }
+      postMessage({ id, fail: { status: answer.status, words, retry: Number(told['retry-after']) || 0 } });
+      return;
+    }
+    postMessage({ id, head: told });
+    await lines(id, answer.body.getReader());
+  } catch (error) {
+    postMessage({ id, fail: { status: control.signal.aborted ? -1 : 0, words: String(error), retry: 0 } });
+  }
+}
+
+/** @param {number} id @param {ReadableStreamDefaultReader<Uint8Array>} source */
+async function lines(id, source) {
+  /** @type {Uint8Array[]} */
+  let parts = [];
+  let end = null;
+  for (;;) {
+    const { done, value } = await source.read();
+    if (done) break;
+    const last = value.lastIndexOf(LF);
+    if (last < 0) { parts.push(value); continue; }
+    const bytes = joined([...parts, value.subarray(0, last + 1)]);
+    parts = last + 1 < value.length ? [value.slice(last + 1)] : [];
+    const ends = [];
+    for (let at = bytes.indexOf(LF); at >= 0; at = bytes.indexOf(LF, at + 1)) ends.push(at);
+    end = closing(bytes, ends) ?? end;
+    if (ends.length) {
+      const all = Uint32Array.from(ends);
+      postMessage({ id, bytes, ends: all }, { transfer: [bytes.buffer, all.buffer] });
+    }
+  }
+  postMessage(end ? { id, end } : { id, fail: { status: 0, words: '', retry: 0, brokeOff: true } });
+}
+
+/** The object of the last line, if it is the one that closes an answer; it is no record. @param {Uint8Array} bytes @param {number[]} ends */
+function closing(bytes, ends) {
+  const from = ends.length > 1 ? ends[ends.length - 2] + 1 : 0;
+  const line = new TextDecoder().decode(bytes.subarray(from, Math.min(from + 7, bytes.length)));
+  if (!line.startsWith('{"end":')) return null;
+  const to = ends.pop();
+  return JSON.parse(new TextDecoder().decode(bytes.subarray(from, to))).end;
+}
+
+/** @param {Uint8Array[]} parts */
+function joined(parts) {
+  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) { out.set(part, at); at += part.length; }
+  return out;
+}

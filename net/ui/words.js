@@ -1,0 +1,81 @@
+// All words of the page.
+
+export const W = {
+  q: 'Text to find',
+  qHint: 'text to find, Enter runs',
+  regex: 'Regular expression',
+  case: 'Match case',
+  include: 'Must also match (Shift-Enter)',
+  exclude: 'Must not match (Alt-Enter)',
+  run: 'Run', stop: 'Stop', live: 'Live',
+  topics: 'Topics', allTopics: 'All topics',
+  /** @param {number} n */ someTopics: (n) => `${n} topics`,
+  from: 'From', to: 'To', now: 'now',
+  preset: 'Range',
+  presets: { '': 'Range…', '5m': 'Last 5 minutes', '15m': 'Last 15 minutes', '1h': 'Last hour', '6h': 'Last 6 hours', '24h': 'Last day', '7d': 'Last 7 days', all: 'All there is' },
+  order: 'Order', orders: { desc: 'Newest first', asc: 'Oldest first' },
+  tz: 'Time zone', zones: { local: 'Local time', UTC: 'UTC' },
+  wrap: 'Wrap', link: 'Copy link', download: 'Download', saved: 'Saved',
+  theme: { system: 'Theme: system', dark: 'Theme: dark', light: 'Theme: light' },
+  help: 'Keys', rows: 'Records', chart: 'Histogram', close: 'Close',
+  loadAll: 'Load all',
+  edited: 'The query was edited and not run: these are the rows of the one before. Enter runs it.',
+  searching: 'searching…', moreOnScroll: 'more on scroll', complete: 'complete', notComplete: 'incomplete',
+  /** @param {string} size @param {string} blocks */ scanned: (size, blocks) => `${size} scanned · ${blocks} blocks skipped`,
+  stopped: 'Stopped: there may be more.',
+  brokeOff: 'The answer broke off: there may be more rows than are shown.',
+  offline: 'The node cannot be reached.',
+  noMatch: 'Nothing matches.',
+  widen: 'Search the last 7 days', anyCase: 'Ignore case',
+  /** @param {string} time */ newest: (time) => `The newest record came at ${time}.`,
+  nothingKept: 'Nothing is kept here yet. Send something:',
+  send: [
+    ['a line', 'echo hello | nc -N HOST 7651'],
+    ['a file', 'curl --data-binary @FILE URLrecords'],
+    ['a program', 'app | oklogd forward HOST'],
+  ],
+  incomplete: 'Incomplete: a part of the range could not be searched.',
+  /** @param {number} n */ andMore: (n) => `and ${n} more`,
+  /** @param {string} node @param {string} reason */ gap: (node, reason) => `${node}: ${reason}`,
+  /** @param {number} s */ retry: (s) => `Tried again in ${s} s.`,
+  unauthorized: 'This node asks for a token that this page does not have.',
+  forbidden: 'What you have does not give you the right to see this.',
+  planOf: (/** @type {string} */ segments, /** @type {string} */ nodes, /** @type {string} */ bytes) => `${segments} on ${nodes}, at most ${bytes}`,
+  noPlan: 'no plan', refused: 'the query was refused', noChart: 'no histogram',
+  copied: 'copied', linkCopied: 'link copied', copyFailed: 'the browser did not let it be copied',
+  notText: 'is no text: its bytes are shown as \\xNN, and copied so',
+  copy: 'Copy', context: 'Context', details: 'Details', fields: 'Fields',
+  more50: '50 more', zoomOut: 'Zoom out', chartHelp: 'Histogram: arrow keys choose, with Shift a span, Enter zooms in',
+  noContext: 'no context',
+  rest: 'others', perBucket: 'bars of',
+  keys: [
+    ['/', 'query'], ['Enter', 'run · details'], ['Shift-Enter', 'must also match'], ['Alt-Enter', 'must not match'],
+    ['j k', 'rows'], ['g G', 'first · last'], ['n N', 'next · previous match'], ['c', 'context'], ['y', 'copy the record'],
+    ['l', 'copy a link to the row'], ['w', 'wrap'], ['t', 'time range'], ['[ ]', 'shift the range'],
+    ['Space', 'pause'], ['Esc', 'back'], ['?', 'these keys'],
+  ],
+};
+
+/** @param {number} n @param {string} one */
+export const count = (n, one) => `${number(n)} ${one}${n === 1 ? '' : 's'}`;
+
+const numbers = new Intl.NumberFormat('en');
+/** @param {number} n */
+export const number = (n) => numbers.format(n);
+
+/** @param {number} n */
+export function bytes(n) {
+  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
+  let at = 0;
+  while (n >= 1000 && at < units.length - 1) { n /= 1000; at++; }
+  return `${n < 10 && at > 0 ? n.toFixed(1) : Math.round(n)} ${units[at]}`;
+}
+
+/** @param {number} ms */
+export function span(ms) {
+  const units = [[86400e3, 'd'], [3600e3, 'h'], [60e3, 'm'], [1e3, 's']];
+  for (const [unit, name] of units) {
+    if (ms >= Number(unit)) { const n = ms / Number(unit); return `${n < 10 ? Number(n.toFixed(1)) : Math.round(n)} ${name}`; }
+  }
+  return `${Math.round(ms)} ms`;
+}
