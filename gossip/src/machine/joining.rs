@@ -259,7 +259,10 @@ impl Gossip {
         for address in [address, other.address] {
             self.contacts.doubt(address, since_ms);
         }
-        if self.told.is_news(address, TOLD_RIVAL, since_ms) {
+        // An earlier boot is what this node was, in words that somebody recorded.
+        let theirs = other.sides.iter().find(|side| side.id == shared.id);
+        let is_later = theirs.is_some_and(|side| side.boot >= shared.boot);
+        if is_later && self.told.is_news(address, TOLD_RIVAL, since_ms) {
             self.tell(Event::Rival { address, identity: shared });
         }
     }

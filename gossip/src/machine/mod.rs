@@ -106,7 +106,7 @@ pub struct Counts {
     pub lost: u64,
 }
 
-/// The machine. See the module page.
+/// The machine. See the page of this crate.
 pub struct Gossip {
     now: Now,
     started_ms: u64,

@@ -85,6 +85,8 @@ fn recorded_datagrams_of_a_cluster_with_a_secret_do_nothing_when_they_come_again
             net.run(2);
         }
         assert!(net.run_until(15_000, Net::agree).is_some() && !stopped(&net), "seed {seed}");
+        let is_rival = |event: &Event| matches!(event, Event::Rival { .. });
+        assert!((0..4).all(|at| net.count(at, is_rival) == 0), "seed {seed}");
         let unknown: u64 = [0, 1, 3].iter().map(|&at| net.node(at).counts().unknown).sum();
         assert!(unknown > 100, "{unknown}");
     }
