@@ -1,7 +1,7 @@
 //! From arguments and environment to one checked command.
 //!
-//! Invariants: a pure function of what is passed in; it neither prints nor exits. Flags come from
-//! [`crate::flag_table`] alone; the parser behind it only knows `--name[=value]`, because
+//! Invariants: a pure function of what is passed in; it neither prints nor exits. Commands come from
+//! [`crate::commands`], flags from [`crate::flag_table`] alone; the parser behind it only knows `--name[=value]`, because
 //! [`crate::arguments`] has rewritten every other form.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::builder::styling::{AnsiColor, Effects, Styles};
-use clap::{Arg, ArgAction, ArgMatches};
+use clap::{Arg, ArgAction, ArgMatches, ValueHint};
 
 use crate::arguments::normalise;
 use crate::client::drain::DrainConfig;
@@ -20,11 +20,9 @@ use crate::client::query::QueryConfig;
 use crate::client::status::StatusConfig;
 use crate::client::stream::StreamConfig;
 use crate::client::topics::TopicsConfig;
+use crate::commands::{COMMANDS, CommandRow, Operand};
 use crate::config::NodeConfig;
 use crate::exit::Exit;
-use crate::flag_table::{
-    DRAIN, FORWARD, FSCK, HISTOGRAM, NODE, QUERY, RESTORE, STATUS, STREAM, TESTSVC, TOPICS,
-};
 use crate::flags::{Flag, Kind, VARIABLE_PREFIX};
 use crate::help;
 use crate::offline::restore::RestoreConfig;
@@ -37,6 +35,7 @@ const HELP_ALL: &str = "help-all";
 const ADDRESSES: &str = "ADDR";
 const EXPRESSION: &str = "EXPR";
 const SHELL: &str = "SHELL";
+const COMMAND: &str = "COMMAND";
 
 /// What to do.
 #[derive(Debug)]
@@ -65,8 +64,8 @@ pub(crate) enum Command {
     Fsck { path: PathBuf, json: bool },
     /// Print what completes command lines in this shell.
     Completions(Shell),
-    /// Print the manual page.
-    Manual,
+    /// Print the manual page of this command, or of all.
+    Manual(Option<&'static str>),
     /// Print the version.
     Version,
 }
@@ -101,148 +100,13 @@ fn usage(words: &str) -> Stop {
     Stop { coloured: text.clone(), text, exit: Exit::Usage }
 }
 
-/// One row of the command table.
-struct CommandRow {
-    name: &'static str,
-    about: &'static str,
-    flags: &'static [Flag],
-    /// What stands beside the flags.
-    operand: Operand,
-}
-
-/// Arguments beside flags.
-#[derive(Clone, Copy)]
-enum Operand {
-    None,
-    /// One more expression, or none.
-    Expression,
-    /// One data directory.
-    Path,
-    /// One address or more.
-    Addresses,
-    /// One file or directory or more.
-    Paths,
-    /// The name of a shell.
-    Shell,
-}
-
-impl CommandRow {
-    /// What stands behind "Usage:", the same wherever it is shown.
-    fn usage_line(&self) -> String {
-        let flags = if self.flags.is_empty() { "" } else { " [OPTIONS]" };
-        let operand = match self.operand {
-            Operand::None => "",
-            Operand::Expression => " [EXPR]",
-            Operand::Path => " <PATH>",
-            Operand::Addresses => " <ADDR>...",
-            Operand::Paths => " <PATH>...",
-            Operand::Shell => " <SHELL>",
-        };
-        format!("oklogd {}{flags}{operand}", self.name)
-    }
-}
-
-const COMMANDS: [CommandRow; 16] = [
-    CommandRow {
-        name: "ingeststore",
-        about: "Run a node that takes records in, keeps and searches them",
-        flags: NODE,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "ingest",
-        about: "Run a node that takes records in (needs the network part, not in this version)",
-        flags: NODE,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "store",
-        about: "Run a node that keeps and searches records (needs the network part, not in this version)",
-        flags: NODE,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "forward",
-        about: "Send standard input to ingesters",
-        flags: FORWARD,
-        operand: Operand::Addresses,
-    },
-    CommandRow {
-        name: "query",
-        about: "Print matching records",
-        flags: QUERY,
-        operand: Operand::Expression,
-    },
-    CommandRow {
-        name: "stream",
-        about: "Print records as they come",
-        flags: STREAM,
-        operand: Operand::Expression,
-    },
-    CommandRow {
-        name: "histogram",
-        about: "Show how many records match over time",
-        flags: HISTOGRAM,
-        operand: Operand::Expression,
-    },
-    CommandRow {
-        name: "topics",
-        about: "Show what is held of each topic",
-        flags: TOPICS,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "status",
-        about: "Show how a node is: health, readiness, backlog, disks, versions; 0 if it is well",
-        flags: STATUS,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "testsvc",
-        about: "Emit synthetic records on standard output",
-        flags: TESTSVC,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "fsck",
-        about: "Check every file of a data directory or spool, without changing any",
-        flags: FSCK,
-        operand: Operand::Path,
-    },
-    CommandRow {
-        name: "drain",
-        about: "Empty a node before it goes: no new records, everything into the store",
-        flags: DRAIN,
-        operand: Operand::None,
-    },
-    CommandRow {
-        name: "restore",
-        about: "Verify copied segments and adopt them into a store directory, offline",
-        flags: RESTORE,
-        operand: Operand::Paths,
-    },
-    CommandRow {
-        name: "completions",
-        about: "Print what completes command lines in a shell",
-        flags: &[],
-        operand: Operand::Shell,
-    },
-    CommandRow {
-        name: "man",
-        about: "Print the manual page, as man(1) reads it",
-        flags: &[],
-        operand: Operand::None,
-    },
-    CommandRow { name: "version", about: "Print the version", flags: &[], operand: Operand::None },
-];
-
 /// The variables of the environment that concern us. An error: one of those that set flags of this
 /// command is not UTF-8.
 pub(crate) fn environment(
     arguments: &[String],
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, Stop> {
-    let row = arguments.first().and_then(|word| COMMANDS.iter().find(|row| row.name == word));
+    let row = arguments.first().and_then(|word| CommandRow::named(word));
     let flags = row.map_or(&[][..], |row| row.flags);
     let ours = variables
         .into_iter()
@@ -269,23 +133,26 @@ pub(crate) fn parse(
 ) -> Result<(Command, Vec<String>), Stop> {
     let asked_for_help = help::of(arguments);
     let arguments = asked_for_help.as_deref().unwrap_or(arguments);
-    let row = arguments.first().and_then(|word| COMMANDS.iter().find(|row| row.name == word));
+    let row = arguments.first().and_then(|word| CommandRow::named(word));
     let mut line = vec!["oklogd".to_owned()];
     match row {
         Some(row) => {
             line.push(row.name.to_owned());
             line.extend(normalise(row.flags, &arguments[1..]));
         }
-        None => line.extend_from_slice(arguments),
+        None => line.extend(normalise(&[], arguments)),
     }
     let show_all = line.iter().any(|argument| argument == "--help-all");
     if show_all && row.is_none() {
-        return Err(help::of_all_commands(parser(true)));
+        return Err(help::of_all_commands(parser(Shows::All)));
     }
-    let matches = parser(show_all).try_get_matches_from(line).map_err(help::without_far_tips)?;
+    if let Some(flag) = row.and_then(|row| without_value(row, &line)) {
+        return Err(usage(&format!("--{} needs a value: {}", flag.name, flag.kind.expected())));
+    }
+    let shows = if show_all { Shows::All } else { Shows::Common };
+    let matches = parser(shows).try_get_matches_from(line).map_err(help::without_far_tips)?;
     let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
-    let row =
-        COMMANDS.iter().find(|row| row.name == name).ok_or_else(|| usage("unknown command"))?;
+    let row = CommandRow::named(name).ok_or_else(|| usage("unknown command"))?;
     let (command_name, mut given) = (row.name, given(row.flags, matches));
     if matches!(row.operand, Operand::Expression)
         && let Some(text) = matches.get_one::<String>(EXPRESSION)
@@ -295,6 +162,15 @@ pub(crate) fn parse(
     let settings =
         Settings::resolve(row.flags, &Sources { command: command_name, given, environment })?;
     Ok((command(row, matches, &settings)?, settings.warnings))
+}
+
+/// The first flag that takes a value and stands without one.
+fn without_value(row: &CommandRow, line: &[String]) -> Option<&'static Flag> {
+    let mut names = line.iter().take_while(|argument| *argument != "--");
+    names.find_map(|argument| {
+        let name = argument.strip_prefix("--")?;
+        row.flags.iter().find(|flag| flag.takes_value() && flag.name == name)
+    })
 }
 
 fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Result<Command, Stop> {
@@ -336,7 +212,11 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
             let name = matches.get_one::<String>(SHELL).map(String::as_str).unwrap_or_default();
             Shell::named(name).map(Command::Completions).ok_or_else(|| usage("unknown shell"))
         }
-        "man" => Ok(Command::Manual),
+        "man" => {
+            let name = matches.get_one::<String>(COMMAND);
+            let row = name.and_then(|name| CommandRow::named(name));
+            Ok(Command::Manual(row.map(|row| row.name)))
+        }
         _ => Ok(Command::Version),
     }
 }
@@ -354,8 +234,19 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().effects(Effects::BOLD))
     .placeholder(AnsiColor::Cyan.on_default());
 
-/// The parser; with `show_all` its help hides no flag.
-pub(crate) fn parser(show_all: bool) -> clap::Command {
+/// What a parser is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// Help with the flags that matter.
+    Common,
+    /// Help with every flag.
+    All,
+    /// Completions, with the values that flags may have.
+    Values,
+}
+
+/// The parser.
+pub(crate) fn parser(shows: Shows) -> clap::Command {
     let root = clap::Command::new("oklogd")
         .about(ABOUT)
         .styles(STYLES)
@@ -363,68 +254,107 @@ pub(crate) fn parser(show_all: bool) -> clap::Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .after_help("oklogd help COMMAND tells more of one; oklogd man is all of it, for man(1).")
+        .after_help(
+            "oklogd help COMMAND tells more of one, oklogd man COMMAND all of it, for man(1).",
+        )
         .arg(help_all("Print help of every command with every flag and its variable"));
-    COMMANDS.iter().fold(root, |root, row| {
-        let mut sub =
-            clap::Command::new(row.name).about(row.about).override_usage(row.usage_line());
-        if !row.flags.is_empty() {
-            sub = sub.arg(help_all("Print help with every flag and its variable"));
+    let root = COMMANDS.iter().fold(root, |root, row| root.subcommand(subcommand(row, shows)));
+    if shows == Shows::Values {
+        // Read before the parser is asked; completed like the others.
+        let help = clap::Command::new("help").about("Print help of a command");
+        return root.subcommand(help.arg(command_name()));
+    }
+    root
+}
+
+fn subcommand(row: &CommandRow, shows: Shows) -> clap::Command {
+    let mut sub = clap::Command::new(row.name).about(row.about).override_usage(row.usage_line());
+    if !row.flags.is_empty() {
+        sub = sub.arg(help_all("Print help with every flag and its variable"));
+    }
+    sub = match row.operand {
+        Operand::None => sub,
+        Operand::Expression => {
+            sub.arg(Arg::new(EXPRESSION).value_hint(ValueHint::Other).help("The same as -q EXPR"))
         }
-        sub =
-            match row.operand {
-                Operand::None => sub,
-                Operand::Expression => sub.arg(Arg::new(EXPRESSION).help("The same as -q EXPR")),
-                Operand::Path => sub.arg(
-                    Arg::new("PATH")
-                        .required(true)
-                        .help("A data directory, a directory of segments, a spool, or one file"),
-                ),
-                Operand::Addresses => {
-                    sub.arg(Arg::new(ADDRESSES).required(true).num_args(1..).help(
-                        "Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME",
-                    ))
-                }
-                Operand::Paths => sub.arg(Arg::new("PATH").required(true).num_args(1..).help(
-                    "Segments, or directories that hold some: data, data/store, data/ingest",
-                )),
-                Operand::Shell => {
-                    let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
-                    sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
-                }
-            };
-        sub = sub.after_help(match row.flags {
-            [] => String::new(),
-            _ if show_all => help::PRECEDENCE.to_owned(),
-            [flag, ..] => help::more(flag),
-        });
-        root.subcommand(row.flags.iter().fold(sub, |sub, flag| sub.arg(arg(flag, show_all))))
-    })
+        Operand::Path => sub.arg(
+            Arg::new("PATH")
+                .required(true)
+                .value_hint(ValueHint::AnyPath)
+                .help("A data directory, a directory of segments, a spool, or one file"),
+        ),
+        Operand::Addresses => sub.arg(
+            Arg::new(ADDRESSES)
+                .required(true)
+                .num_args(1..)
+                .value_hint(ValueHint::Hostname)
+                .help("Ingesters: HOST[:PORT], tcp://…, tcp+dns://NAME[:PORT], tcp+dnssrv://NAME"),
+        ),
+        Operand::Paths => sub.arg(
+            Arg::new("PATH")
+                .required(true)
+                .num_args(1..)
+                .value_hint(ValueHint::AnyPath)
+                .help("Segments, or directories that hold some: data, data/store, data/ingest"),
+        ),
+        Operand::Shell => {
+            let names = PossibleValuesParser::new(Shell::ALL.map(Shell::name));
+            sub.arg(Arg::new(SHELL).required(true).value_parser(names).help("The shell"))
+        }
+        Operand::Command => sub.arg(command_name()),
+    };
+    sub = sub.after_help(match row.flags {
+        [] => String::new(),
+        _ if shows == Shows::All => help::PRECEDENCE.to_owned(),
+        [flag, ..] => help::more(flag, row.examples),
+    });
+    row.flags.iter().fold(sub, |sub, flag| sub.arg(arg(flag, shows)))
+}
+
+fn command_name() -> Arg {
+    let names = PossibleValuesParser::new(COMMANDS.iter().map(|row| row.name));
+    Arg::new(COMMAND)
+        .value_parser(names)
+        .hide_possible_values(true)
+        .help("One command (default: all)")
 }
 
 fn help_all(help: &'static str) -> Arg {
     Arg::new(HELP_ALL).long(HELP_ALL).action(ArgAction::Help).help(help)
 }
 
-fn arg(flag: &Flag, show_all: bool) -> Arg {
+fn arg(flag: &Flag, shows: Shows) -> Arg {
     let help = match flag.default {
         Some(default) if !default.is_empty() && flag.kind != Kind::Bool => {
             format!("{} [default: {default}]", flag.help)
         }
         _ => flag.help.to_owned(),
     };
-    let help = if show_all { format!("{help} [env: {}]", flag.variable()) } else { help };
+    let help = match shows {
+        Shows::All => format!("{help} [env: {}]", flag.variable()),
+        Shows::Common | Shows::Values => help,
+    };
     let arg = Arg::new(flag.name)
         .long(flag.name)
         .value_name(flag.kind.placeholder())
         .action(ArgAction::Append)
         .allow_hyphen_values(true)
         .help(help)
-        .hide(!flag.common && !show_all);
+        .hide(!flag.common && shows == Shows::Common);
     let arg = arg.visible_aliases(flag.aliases);
     let arg = match flag.short {
         Some(letter) => arg.short(letter),
         None => arg,
+    };
+    let arg = match flag.kind {
+        // Values are judged elsewhere, in one line each.
+        Kind::Choice(words) if shows == Shows::Values => {
+            arg.value_parser(PossibleValuesParser::new(words))
+        }
+        Kind::Path("DIR") => arg.value_hint(ValueHint::DirPath),
+        Kind::Path(_) => arg.value_hint(ValueHint::FilePath),
+        Kind::Address | Kind::Host => arg.value_hint(ValueHint::Hostname),
+        _ => arg.value_hint(ValueHint::Other),
     };
     if flag.takes_value() {
         arg
@@ -436,6 +366,7 @@ fn arg(flag: &Flag, show_all: bool) -> Arg {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flag_table::NODE;
 
     /// From, to, expression, whether it is a regular one.
     type Read<'a> = (&'a str, Option<&'a str>, &'a str, bool);
@@ -525,7 +456,8 @@ mod tests {
             (&["forward", "--topic", "a", "--topic", "b", "x"], "--topic"),
             (&["completions"], "SHELL"),
             (&["completions", "tcsh"], "bash, zsh, fish, elvish"),
-            (&["man", "query"], "query"),
+            (&["man", "nonsense"], "nonsense"),
+            (&["man", "query", "stream"], "stream"),
             (&["restore"], "PATH"),
             (&["drain", "--timeout", "5"], "--timeout"),
             (&["fsck"], "PATH"),
@@ -560,6 +492,135 @@ mod tests {
         assert!(read("query", "PATH").unwrap().is_empty());
     }
 
+    /// A line as a shell takes it apart; only single quotes are known.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        for (number, part) in line.split('\'').enumerate() {
+            let last = words.last_mut().unwrap();
+            if number % 2 == 1 {
+                last.push_str(part);
+                continue;
+            }
+            let mut pieces = part.split(' ');
+            last.push_str(pieces.next().unwrap_or_default());
+            words.extend(pieces.map(str::to_owned));
+        }
+        words
+    }
+
+    #[test]
+    fn every_example_of_the_manual_is_read() {
+        for (line, _) in COMMANDS.iter().flat_map(|row| row.examples) {
+            let words = words(line);
+            assert_eq!(words[0], "oklogd");
+            // There may be no such file here.
+            let words: Vec<_> = words[1..]
+                .iter()
+                .filter(|w| !w.contains("toml") && *w != "--config")
+                .cloned()
+                .collect();
+            assert!(parse(&words, &[]).is_ok(), "{line}");
+        }
+    }
+
+    /// Values that are wrong for a kind; empty where there is no wrong one.
+    fn wrong(flag: &Flag) -> Vec<String> {
+        let around = |min: u64, max: u64, unit: &str| {
+            let below = min.checked_sub(1).map(|n| format!("{n}{unit}"));
+            let above = max.checked_add(1).map(|n| format!("{n}{unit}"));
+            below.into_iter().chain(above).collect::<Vec<_>>()
+        };
+        let (fixed, bounds): (&[&str], _) = match flag.kind {
+            Kind::Bool => (&["yes", "2", "TRUE", " true"], Vec::new()),
+            Kind::Host => (&["", "a:1", "a b", "[::1"], Vec::new()),
+            Kind::Address => (&["", "a b", "x:65536", "udp://x", "x:y", "::1:x"], Vec::new()),
+            Kind::Size(min, max) => {
+                (&["", "x", "-1", "1.5MiB", "1mb", "99999999TiB"], around(min, max, ""))
+            }
+            Kind::Duration(min, max) => {
+                (&["", "5", "x", "-1s", "1y", "1h 30m"], around(min, max, "ms"))
+            }
+            Kind::Count(min, max) => {
+                (&["", "x", "-1", "1.5", "99999999999999999999"], around(min, max, ""))
+            }
+            Kind::NoneOr(min, max) => (&["", "x", "-1", "None"], around(min, max, "")),
+            Kind::Choice(_) => (&["", "nonsense", " "], Vec::new()),
+            Kind::Topic => (&["", "a b", "-a", "a/b", "\u{e9}"], vec!["a".repeat(65)]),
+            Kind::Time => (&["", "x", "5", "1y", "25:00", "2026-02-30", "\n"], Vec::new()),
+            Kind::Zone => (&["", "+25:00", "a b", "/etc/passwd", ".."], Vec::new()),
+            Kind::TimeForm => (&["", "%", "%H %!"], Vec::new()),
+            Kind::Ulid => (&["", "x", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ"], vec!["U".repeat(26)]),
+            Kind::Expression => (&["a\nb"], Vec::new()),
+            Kind::Path(_) => (&[""], Vec::new()),
+            Kind::Text(_) => match flag.name {
+                "prefix" => (&["a\nb"], Vec::new()),
+                "dns-server" => (&["", "ns", "1.2.3.4"], Vec::new()),
+                _ => (&[], Vec::new()),
+            },
+        };
+        fixed.iter().map(|&text| text.to_owned()).chain(bounds).collect()
+    }
+
+    #[test]
+    fn every_wrong_value_of_every_flag_is_one_line_that_says_what_is_valid() {
+        let mut tried = 0;
+        for row in COMMANDS {
+            let operand: &[&str] = match row.operand {
+                Operand::Path | Operand::Paths | Operand::Addresses => &["x"],
+                _ => &[],
+            };
+            for flag in row.flags {
+                for value in wrong(flag) {
+                    let given = format!("--{}={value}", flag.name);
+                    let line: Vec<_> = [row.name, &given].iter().chain(operand).copied().collect();
+                    let by_flag = run(&line).unwrap_err();
+                    let line = std::iter::once(row.name).chain(operand.iter().copied());
+                    let line: Vec<_> = line.map(str::to_owned).collect();
+                    let by_variable = parse(&line, &[(flag.variable(), value.clone())]);
+                    let mut told = vec![(by_flag, format!("--{}", flag.name))];
+                    // A file that cannot be is told otherwise, and an empty switch is one that is on.
+                    if let Err(stop) = by_variable {
+                        told.push((stop, flag.variable()));
+                    } else {
+                        panic!("{} {value:?} is taken by {}", row.name, flag.variable());
+                    }
+                    for (stop, place) in told {
+                        let text = &stop.text;
+                        assert_eq!(
+                            (stop.exit, text.lines().count()),
+                            (Exit::Usage, 1),
+                            "{given:?}: {text}"
+                        );
+                        let is_named =
+                            text.contains(&place) || text.contains(&format!("--{}", flag.name));
+                        assert!(text.starts_with("error: ") && is_named, "{given:?}: {text}");
+                        let reason = text.rsplit(": ").next().unwrap_or_default().trim();
+                        assert!(reason.len() > 5, "{given:?}: {text}");
+                        tried += 1;
+                    }
+                }
+                let alone = format!("--{}", flag.name);
+                if flag.takes_value() {
+                    let line: Vec<_> =
+                        [row.name].iter().chain(operand).copied().chain([&alone[..]]).collect();
+                    let stop = run(&line).unwrap_err();
+                    assert_eq!(
+                        (stop.exit, stop.text.lines().count()),
+                        (Exit::Usage, 1),
+                        "{}",
+                        stop.text
+                    );
+                    assert!(
+                        stop.text.contains(&format!("{alone} needs a value: ")),
+                        "{}",
+                        stop.text
+                    );
+                }
+            }
+        }
+        assert!(tried > 500, "{tried}");
+    }
+
     #[test]
     fn help_shows_what_matters_and_help_all_everything_with_defaults() {
         let short = run(&["ingeststore", "--help"]).unwrap_err();
@@ -578,7 +639,7 @@ mod tests {
     fn help_all_shows_every_flag_of_every_command_with_its_variable() {
         let all = run(&["--help-all"]).unwrap_err();
         assert_eq!(all.exit, Exit::Done);
-        for row in &COMMANDS {
+        for row in COMMANDS {
             assert!(all.text.contains(&format!("Usage: {}\n", row.usage_line())), "{}", row.name);
             let one = run(&[row.name, "--help-all"]).unwrap_err();
             assert_eq!(one.exit == Exit::Done, !row.flags.is_empty(), "{}", row.name);
@@ -597,6 +658,11 @@ mod tests {
             (&["help"][..], &["--help"][..]),
             (&["help", "query"], &["query", "--help"]),
             (&["help", "--help-all"], &["--help-all"]),
+            (&["-help"], &["--help"]),
+            (&["query", "-help"], &["query", "--help"]),
+            (&["-help-all"], &["--help-all"]),
+            (&["-version"], &["--version"]),
+            (&["-V"], &["--version"]),
         ] {
             let (stop, expected) = (run(line).unwrap_err(), run(same).unwrap_err());
             assert_eq!((stop.exit, stop.text), (Exit::Done, expected.text), "{line:?}");

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Ulid,
     /// The path of a file or directory; the word names it in help.
     Path(&'static str),
+    /// What records are matched with: one line.
+    Expression,
     /// Anything; the word names it in help.
     Text(&'static str),
 }
@@ -135,13 +137,22 @@ impl Kind {
                 Ok(_) => Ok(Value::Text(text.to_owned())),
                 Err(why) => Err(why.to_string()),
             },
+            Self::Expression if text.contains('\n') => {
+                Err("an expression without a newline is expected: records are single lines"
+                    .to_owned())
+            }
             Self::Time => read_as_text(text, Time::read(text).map(drop)),
             Self::Zone => read_as_text(text, Zone::read(text).map(drop)),
             Self::TimeForm => read_as_text(text, TimeForm::check(text)),
             Self::Ulid => read_as_text(text, ulid(text)),
             Self::Path(_) if text.is_empty() => Err("a path is expected".to_owned()),
-            Self::Path(_) | Self::Text(_) => Ok(Value::Text(text.to_owned())),
+            Self::Expression | Self::Path(_) | Self::Text(_) => Ok(Value::Text(text.to_owned())),
         }
+    }
+
+    /// What is valid, in the words of a refusal.
+    pub(crate) fn expected(self) -> String {
+        self.read("").err().unwrap_or_else(|| format!("{} is expected", self.placeholder()))
     }
 
     /// The word that stands for the value in help.
@@ -156,6 +167,7 @@ impl Kind {
             Self::NoneOr(..) => "none|N".to_owned(),
             Self::Choice(words) => words.join("|"),
             Self::Topic => "TOPIC".to_owned(),
+            Self::Expression => "EXPR".to_owned(),
             Self::Time => "TIME".to_owned(),
             Self::Zone => "ZONE".to_owned(),
             Self::TimeForm => "FORMAT".to_owned(),

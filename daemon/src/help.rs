@@ -13,13 +13,23 @@ use crate::flags::Flag;
 use crate::settings::is_alike;
 
 /// Behind the flags of one command, of which this is one.
-pub(crate) fn more(flag: &Flag) -> String {
-    format!(
-        "Every flag can be given by a variable, too: --{} by {}. --help-all shows every flag and its \
-         variable.",
-        flag.name,
-        flag.variable()
-    )
+pub(crate) fn more(flag: &Flag, examples: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    if !examples.is_empty() {
+        text.push_str("Examples:\n");
+        for (line, words) in examples {
+            // Writing to memory cannot fail.
+            let _ = writeln!(text, "  {line}\n      {words}");
+        }
+        text.push('\n');
+    }
+    text + &variable_of(flag) + " --help-all shows every flag and its variable."
+}
+
+/// How a flag is given otherwise, by example.
+pub(crate) fn variable_of(flag: &Flag) -> String {
+    let (name, variable) = (flag.name, flag.variable());
+    format!("Every flag can be given by a variable, too: --{name} by {variable}.")
 }
 
 /// The same where every flag is shown.

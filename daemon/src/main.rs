@@ -1,7 +1,7 @@
 //! `oklogd`: one binary for nodes and for those who ask them.
 //!
 //! This file only dispatches. [`cli`] turns arguments into one checked command (from
-//! [`flag_table`] through [`arguments`], [`settings`] and [`config`]). Three rooms do what was asked:
+//! [`commands`] and [`flag_table`] through [`arguments`], [`settings`] and [`config`]). Three rooms do what was asked:
 //! [`node`] is a node, [`client`] are the programs that talk to one, [`offline`] those that work on its
 //! files while it is stopped; [`testsvc`] only speaks. For all of them: [`help`] adds to what the parser
 //! says, [`pages`] prints completions and the manual, [`output`] writes what commands print, [`terminal`]
@@ -14,6 +14,7 @@
 mod arguments;
 mod cli;
 mod client;
+mod commands;
 mod config;
 mod exit;
 mod flag_table;
@@ -106,7 +107,11 @@ fn run(command: Command, warnings: &[String]) -> Exit {
         }
         Command::Fsck { path, json } => offline::fsck::run(&path, json),
         Command::Completions(shell) => output::print(&pages::completions(shell), Exit::Done),
-        Command::Manual => output::print(&pages::manual(), Exit::Done),
+        Command::Manual(None) => output::print(&pages::manual(), Exit::Done),
+        Command::Manual(Some(name)) => {
+            let page = commands::CommandRow::named(name).map(pages::manual_of);
+            output::print(&page.unwrap_or_default(), Exit::Done)
+        }
         Command::Version => output::print(
             concat!("oklogd ", env!("CARGO_PKG_VERSION"), "\n").as_bytes(),
             Exit::Done,

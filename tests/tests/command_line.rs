@@ -168,6 +168,41 @@ fn completions_are_scripts_that_their_shells_read() {
     let manual = tools::oklogd(&["man"]);
     assert!(text(&manual.stdout).contains(".SH COMMANDS"));
     assert_eq!(manual.status.code(), Some(0));
+    let page = tools::oklogd(&["man", "query"]);
+    assert!(text(&page.stdout).contains(".SH EXAMPLES"));
+    for line in ["-version", "--version", "version"] {
+        assert_eq!(
+            text(&tools::oklogd(&[line]).stdout),
+            concat!("oklogd ", env!("CARGO_PKG_VERSION"), "\n")
+        );
+    }
+}
+
+#[test]
+fn a_shell_completes_values_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = directory.path().join("completions");
+    std::fs::write(&script, tools::oklogd(&["completions", "bash"]).stdout).unwrap();
+    for (line, expected) in [
+        (&["query", "--order", ""][..], "asc desc"),
+        (&["query", "--color", "a"], "auto always"),
+        (&["stream", "--sinc"], "--since"),
+        (&["man", "hist"], "histogram"),
+        (&["help", "topi"], "topics"),
+        (&["forward", "--mode", "d"], "durable"),
+    ] {
+        let words = [&["oklogd"], line].concat();
+        let asks = format!(
+            "source '{}'; COMP_WORDS=({}); COMP_CWORD={}; _oklogd oklogd '{}' '{}'; echo \"${{COMPREPLY[*]}}\"",
+            script.display(),
+            words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+            words.len() - 1,
+            words[words.len() - 1],
+            words[words.len() - 2],
+        );
+        let output = Command::new("bash").args(["--norc", "-c", &asks]).output().unwrap();
+        assert_eq!(text(&output.stdout).trim(), expected, "{line:?}: {}", text(&output.stderr));
+    }
 }
 
 /// All that a command prints on a terminal.

@@ -16,7 +16,7 @@ const REQUIRED: Flag = short(
     'q',
     each_counts(optional(
         "q",
-        Kind::Text("EXPR"),
+        Kind::Expression,
         "Print records that contain this; repeatable, then all of them (default: every record)",
     )),
 );
@@ -25,7 +25,7 @@ const EXCLUDED: Flag = short(
     'x',
     each_counts(optional(
         "x",
-        Kind::Text("EXPR"),
+        Kind::Expression,
         "Leave records out that contain this; repeatable, then any of them (default: none)",
     )),
 );
