@@ -3,7 +3,8 @@
 //!
 //! The folders: [`corpus`] makes the lines, [`send`] sends them, [`sink`] is what a node is
 //! measured against, [`verify`] asks for everything back, [`probe`] sends one record at a time and
-//! looks for it, [`procfs`] looks at the node's process, [`compare`] does all of it in one run and
+//! looks for it, [`post_log`] sends entries as JSON and
+//! follows them, [`procfs`] looks at the node's process, [`compare`] does all of it in one run and
 //! prints the table of the README.
 //! [`commands`] joins them, one function per subcommand.
 //!
@@ -19,6 +20,7 @@ mod digest;
 mod failure;
 mod http;
 mod idle;
+mod post_log;
 mod probe;
 mod procfs;
 mod query;

@@ -24,6 +24,8 @@ Examples:
     loadgen compare-sink --to :7651 --corpus corpus.log --connections 4
   How a busy node treats a single record: until it is accepted, until a query finds it:
     loadgen probe --to :7652 --mode durable --records 500 --interval 20ms
+  Entries of OgLogStream from 64 connections, and how soon its WebSocket brings them:
+    loadgen post-log --connections 64 --records 500000 --live
   A needle against ripgrep on the raw file:
     loadgen query-bench --raw corpus.log -q deadbeefcafe
   All of it in one run, on one corpus, as a Markdown table:
@@ -64,6 +66,9 @@ pub(crate) enum Command {
     /// Send one record at a time beside other load; report the time to its acceptance and until a
     /// query finds it. Exit code 1 if one is not accepted or not found.
     Probe(ProbeArgs),
+    /// Send entries as `POST /log` over connections that stay open; report entries/s, the time to the
+    /// answer and, with --live, until /ws/live brings them. Exit code 1 if one is refused or does not come.
+    PostLog(PostLogArgs),
     /// Hold many connections that send little or nothing; report the node's memory.
     Idle(IdleArgs),
 }
@@ -232,6 +237,40 @@ pub(crate) struct ProbeArgs {
     /// Do not look for the records.
     #[arg(long)]
     pub(crate) no_find: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PostLogArgs {
+    /// The node's API.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7650")]
+    pub(crate) api: String,
+    /// Connections, each with one request on its way.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) connections: u64,
+    /// Entries in all.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) records: u64,
+    /// Stop after this time, however many were sent.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) seconds: Option<Duration>,
+    /// Entries a second over all connections; default: as fast as they are answered.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// Length of a message, bytes.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(32..=10_240))]
+    pub(crate) message_bytes: u64,
+    /// Services that they come from.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) services: u64,
+    /// Follow one service over /ws/live: every hundredth entry is of it.
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// Longest time without an answer.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) patience: Duration,
+    /// Process to report: CPU seconds, peak of RssAnon.
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 //! Each returns whether what it checked holds; a failure to do its work is an error.
 
 mod compare;
+mod posting;
 mod probing;
 mod sending;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> Result<bool> {
         Command::QueryBench(args) => bench_query(&args)?,
         Command::Idle(args) => hold_idle(&args)?,
         Command::Probe(args) => probing::probe(&args)?,
+        Command::PostLog(args) => posting::post_log(&args)?,
         Command::Sink(args) => return serve_sink(&args).map(|()| true),
     };
     report.print(cli.json);
