@@ -69,6 +69,22 @@ pub const ENTRY_MESSAGE_BYTES_MAX: usize = 10 << 10;
 /// Longest `service` of an entry, characters, as there.
 pub const ENTRY_SERVICE_CHARS_MAX: usize = 100;
 
+/// Longest line of a follower that an entry may be in, bytes: a record whose message is escaped as far as it
+/// can be, and its ULID.
+pub const ENTRY_RECORD_BYTES_MAX: usize = 64 << 10;
+
+/// What a WebSocket reads, and writes, at a time, bytes: there may be thousands of them.
+pub const WEBSOCKET_BUFFER_BYTES: usize = 4 << 10;
+
+/// Longest message that a client may send over a WebSocket, bytes: nobody looks at it.
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// Messages of a client that are taken before others have their turn.
+pub const WEBSOCKET_READS_MAX: usize = 16;
+
+/// A client that answers no ping for this long is gone: as many as can be missed in a minute.
+pub const WEBSOCKET_SILENCE_MAX: Duration = Duration::from_secs(60);
+
 /// Entries that `/api/logs` shows unless told otherwise, as OgLogStream.
 pub const ENTRIES_SHOWN_DEFAULT: u64 = 100;
 

@@ -38,6 +38,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/logs", post(entries::logs))
         .route("/api/logs", get(entries::shown))
         .route("/api/stats", get(entries::stats))
+        .route("/ws/live", get(entries::live))
         .route("/_drain", get(drain::get).post(drain::post))
         .route("/_segmentstate", get(status::segment_state))
         .route("/_clusterstate", get(status::cluster_state))
@@ -147,7 +148,7 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /ui/, /query, /query/histogram, /topics, \
-         /stream, /records, /log, /logs, /api/logs, /api/stats, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
+         /stream, /records, /log, /logs, /api/logs, /api/stats, /ws/live, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -181,7 +182,7 @@ async fn count(
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
     const PAGE: &str = "/ui/";
-    const ROUTES: [&str; 15] = [
+    const ROUTES: [&str; 16] = [
         "/query",
         "/query/histogram",
         "/topics",
@@ -191,6 +192,7 @@ fn known(path: &str) -> &'static str {
         "/logs",
         "/api/logs",
         "/api/stats",
+        "/ws/live",
         "/_drain",
         "/_segmentstate",
         "/_clusterstate",

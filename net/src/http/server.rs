@@ -16,6 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::{self, Parts};
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes, until_gone};
 use super::drain::ClientAddress;
+use super::entries::SessionSlot;
 use super::head_bytes::HeadAccount;
 use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
@@ -164,12 +166,14 @@ struct Requests {
     heads: Arc<HeadAccount>,
     socket: Arc<TcpStream>,
     flushes: Arc<Flushes>,
+    session: Arc<SessionSlot>,
 }
 
 impl Requests {
     /// Answers one of them, whose head is whole.
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         request.extensions_mut().insert(self.flushes);
+        request.extensions_mut().insert(self.session);
         request.extensions_mut().insert(ClientAddress(self.address));
         let asks_head = request.method() == Method::HEAD;
         let is_old = request.version() < Version::HTTP_11 && !asks_head;
@@ -191,6 +195,7 @@ async fn connection(
     // Answers are written in large pieces; the last must not wait for an acknowledgement.
     let _ = stream.set_nodelay(true);
     let flushes = Arc::new(Flushes::default());
+    let session = Arc::new(SessionSlot::default());
     let heads = Arc::new(client.heads);
     let socket = Arc::new(stream);
     let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&flushes), Arc::clone(&heads));
@@ -200,6 +205,7 @@ async fn connection(
         heads,
         socket: Arc::clone(&socket),
         flushes: Arc::clone(&flushes),
+        session: Arc::clone(&session),
     };
     let service = service_fn(move |request| {
         requests.flushes.serve();
@@ -218,10 +224,15 @@ async fn connection(
         .serve_connection(stream, service);
     let ended = tokio::select! {
         biased;
-        ended = see_through(connection, stopping) => ended,
+        ended = see_through(connection, stopping.clone()) => ended,
         // With it goes the query behind its answer.
         () = until_gone(&socket, &flushes) => return,
     };
+    if ended.error.is_none()
+        && let Some(session) = session.take()
+    {
+        return session.run(socket, ended.read.into(), stopping).await;
+    }
     if let Some(answer) = last_words(ended, &socket) {
         // Nothing is unsent before it, so it finds room; if not, closing says enough.
         let _ = socket.try_write(answer.as_bytes());
@@ -231,11 +242,11 @@ async fn connection(
     }
 }
 
-/// How a connection ended, and what stands in its buffer.
+/// How HTTP on a connection ended, and what stands in its buffer.
 struct Ended {
     error: Option<hyper::Error>,
     stream: ClientStream,
-    has_more: bool,
+    read: Bytes,
 }
 
 /// Serves a connection to its end; told to stop, it ends with the request under way.
@@ -259,12 +270,12 @@ where
     .await;
     // Drops what is left of the answer, and with it the query behind it.
     let Parts { io, read_buf, .. } = connection.into_parts();
-    Ended { error: ended.err(), stream: io, has_more: !read_buf.is_empty() }
+    Ended { error: ended.err(), stream: io, read: read_buf }
 }
 
 /// What is still to be said on a connection.
 fn last_words(ended: Ended, socket: &TcpStream) -> Option<String> {
-    let Ended { error, stream, has_more } = ended;
+    let Ended { error, stream, read } = ended;
     match &error {
         Some(error) => tracing::debug!(%error, "HTTP connection ended early"),
         None => reset_at_close(socket, false),
@@ -276,7 +287,7 @@ fn last_words(ended: Ended, socket: &TcpStream) -> Option<String> {
         status: stream.held_back(),
         error: words.as_deref(),
         // An idle connection is closed without a word; behind half an answer nothing can be said.
-        head_is_late: is_late && has_more && !stream.is_stalled(),
+        head_is_late: is_late && !read.is_empty() && !stream.is_stalled(),
     })
 }
 

@@ -4,7 +4,8 @@
 //! the topic of `--http.log-topic`. `entry` is its form and what is valid; `body` brings the bytes of a
 //! request, `batch` takes several entries out of them; `desk` has those that come at the same time share an
 //! append and a sync; `post` are `POST /log` and `POST /logs`. `wanted` says which entries somebody asks for,
-//! `shown` finds or counts them (`/api/logs`, `/api/stats`), `array` is how they are sent.
+//! `shown` finds or counts them (`/api/logs`, `/api/stats`), `array` is how they are sent;
+//! `live` follows (`/ws/live`).
 //!
 //! Invariants: what is not valid in every field is refused before anything of its request is kept; 202 is
 //! said once all of it is on disk, synced; what is held of bodies is taken before.
@@ -14,10 +15,12 @@ mod batch;
 mod body;
 mod desk;
 mod entry;
+mod live;
 mod post;
 mod shown;
 mod wanted;
 
 pub(super) use self::desk::EntryDesk;
+pub(super) use self::live::{SessionSlot, live};
 pub(super) use self::post::{log, logs};
 pub(super) use self::shown::{logs as shown, stats};

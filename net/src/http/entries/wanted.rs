@@ -6,7 +6,7 @@
 //! error, fatal; those of a service or a message). What they do not know of is found by looking at
 //! entries, the newest first, until there are enough.
 //!
-//! Invariants: it matches exactly those records of which [`Kept::of`](crate::backend::Kept::of) makes an entry
+//! Invariants: it matches exactly those records of which [`Kept::of`] makes an entry
 //! of that level, whose service contains the text asked for, in either case, and whose message contains the
 //! other one (a property test); what stands in a field is never taken for the field's edge.
 
@@ -16,7 +16,7 @@ use engine::search::{ChainText, Order, Window};
 use engine::topic::Topic;
 
 use super::entry::checked_level;
-use crate::backend::LEVELS;
+use crate::backend::{Kept, LEVELS};
 use crate::http::parameters::{BadParameter, Parameters};
 use crate::http::query_request::{QueryRequest, refused};
 use crate::limits::{ENTRY_MESSAGE_BYTES_MAX, ENTRY_SERVICE_CHARS_MAX};
@@ -77,6 +77,29 @@ impl WantedEntries {
             .map_err(|error| refused(&error, true))
     }
 
+    /// What leads to them among what is taken, for those who follow: texts that each of them has. Followers
+    /// share one search for all of these; [`WantedEntries::admit`] sees to the rest.
+    pub(super) fn leading(&self) -> Result<ChainText, BadParameter> {
+        let level = self.level.map(|level| format!("\",\"level\":\"{level}\",\"message\":\""));
+        let parts = [&self.service, &self.message].into_iter().flatten();
+        let texts = level.into_iter().chain(parts.map(|part| in_json(part))).collect();
+        ChainText::new((texts, Vec::new()), false, self.service.is_some())
+            .map_err(|error| refused(&error, false))
+    }
+
+    /// Whether a record is one of them.
+    pub(super) fn admit(&self, record: &[u8]) -> bool {
+        let Some(kept) = Kept::of(record) else { return false };
+        let is_level = self.level.is_none_or(|level| level == LEVELS[kept.level]);
+        let is_message =
+            || self.message.as_ref().is_none_or(|part| Kept::plain(kept.message).contains(&**part));
+        let is_service = || {
+            let has = |part: &String| folded(&Kept::plain(kept.service)).contains(&folded(part));
+            self.service.as_ref().is_none_or(has)
+        };
+        is_level && is_message() && is_service()
+    }
+
     /// A query for them under `topic`, the newest first.
     pub(super) fn request(
         &self,
@@ -112,6 +135,22 @@ fn with_text(regex: &mut String, part: Option<&str>, flags: &str) {
     };
 }
 
+/// A text without regard to case, as regular expressions have it.
+fn folded(text: &str) -> String {
+    let one = |character: char| match character {
+        'ſ' => 's',
+        'ς' => 'σ',
+        _ => {
+            let mut lower = character.to_lowercase();
+            match (lower.next(), lower.next()) {
+                (Some(lower), None) => lower,
+                _ => character,
+            }
+        }
+    };
+    text.chars().map(one).collect()
+}
+
 /// A text as it stands in JSON, without its quotes.
 fn in_json(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
@@ -134,7 +173,6 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Kept;
     use crate::http::parameters::Known;
     use engine::limits::EXPRESSION_COMPILED_BYTES_MAX;
     use engine::search::testing::matches;
@@ -182,6 +220,7 @@ mod tests {
         ] {
             let wanted = wanted(level, service, message);
             assert_eq!(finds(&wanted, record.as_bytes()), expected, "{wanted:?}");
+            assert_eq!(wanted.admit(record.as_bytes()), expected, "{wanted:?}");
         }
         // A message that looks like another field is none.
         let record = kept("info", "x\",\"level\":\"error\",\"message\":\"y", "s");
@@ -239,6 +278,9 @@ mod tests {
                 && lower(&service).contains(&lower(&in_service));
             let asked = wanted(Some(LEVELS[level]), &in_service, &in_message);
             prop_assert_eq!(finds(&asked, record.as_bytes()), expected, "{:?} {}", asked, record);
+            prop_assert_eq!(asked.admit(record.as_bytes()), expected, "{:?} {}", asked, record);
+            let leading = asked.leading().unwrap().compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap();
+            prop_assert!(!expected || matches(&leading, record.as_bytes()), "{:?}", leading);
             // Whatever a record is, both ways agree on whether it is an entry.
             let mut bytes = record.into_bytes();
             let at = broken.index(bytes.len());

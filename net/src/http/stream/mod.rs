@@ -101,14 +101,18 @@ async fn follow(
     Ok(response)
 }
 
-fn refused(error: FollowError) -> Refusal {
+/// Why nothing can be followed.
+pub(in crate::http) fn refused(error: FollowError) -> Refusal {
     match error {
         FollowError::NoIngester => Refusal::new(StatusCode::MISDIRECTED_REQUEST, error.to_string()),
     }
 }
 
 /// The expressions and their memory.
-async fn compiled(app: &App, source: &ChainText) -> Result<(Chain, Taken), Refusal> {
+pub(in crate::http) async fn compiled(
+    app: &App,
+    source: &ChainText,
+) -> Result<(Chain, Taken), Refusal> {
     let until = patience(app).map(Into::into);
     let entry = &app.ledger.follower_expressions;
     for (size_max, cost) in tries(source) {
