@@ -5,8 +5,10 @@ import { Bar } from './bar.js';
 import { Histogram, bucketsFor } from './histogram.js';
 import { listen } from './keys.js';
 import { Notes } from './notes.js';
+import { Live } from './live.js';
 import { Results } from './results.js';
 import { Rows } from './rows.js';
+import { Saved, remember } from './saved.js';
 import { Side } from './side.js';
 import { asked, read, write } from './state.js';
 import { matcher } from './text.js';
@@ -23,6 +25,8 @@ let results = null;
 /** Ends what belongs to the run before. */
 let others = new AbortController();
 let isDirty = false;
+/** @type {Live | null} */
+let live = null;
 
 const bar = new Bar({ run: (next) => run(next, true), edited: (next) => dirty(next), stop, look });
 const notes = new Notes(id('notes'), id('empty'));
@@ -71,9 +75,11 @@ function run(next, push) {
   rows.zone = chart.zone = known(state.tz);
   rows.matches = matcher(state);
   rows.follows = false;
+  remember(write({ ...state, at: '', live: false }));
   const own = new Results(state, { changed: () => { if (own === results) changed(); }, failed: (fail) => { if (own === results) failed(fail); } });
   results = own;
   rows.show(own.store);
+  live = state.live ? new Live(own, rows, { changed: tail, failed }) : null;
   side.hide();
   changed();
   plan(others.signal);
@@ -82,6 +88,8 @@ function run(next, push) {
 
 function stop() {
   results?.stop();
+  live?.end();
+  if (live) live.isOn = false;
   others.abort();
   status();
 }
@@ -131,10 +139,11 @@ function changed() {
     isDrawn = true;
     rows.centre(store.find(state.at, own.descending));
   }
+  if (live && !live.isStarted && !own.isReading && !own.isStopped) live.start();
   rows.draw();
   notes.incomplete(own.missing, own.isComplete, rows.zone);
   notes.set('stopped', own.isStopped ? { kind: 'amber', words: W.stopped } : null);
-  if (!own.isReading && !store.length && !own.isStopped && own.isComplete) noRows(own);
+  if (!live && !own.isReading && !store.length && !own.isStopped && own.isComplete) noRows(own);
   else notes.empty(null);
   status();
 }
@@ -157,6 +166,17 @@ function failed(fail) {
   notes.failed(fail, again);
 }
 
+/** The live tail has changed. */
+function tail() {
+  const own = live;
+  if (!own) return;
+  id('pill').hidden = !own.isPaused || !own.unseen;
+  id('pill').textContent = W.unseen(number(own.unseen));
+  notes.set('live', own.isOn || !own.isStarted ? null : { kind: 'amber', words: W.liveOff });
+  notes.set('missed', own.missed ? { kind: 'amber', words: W.missed(number(own.missed)) } : null);
+  status();
+}
+
 function status() {
   const own = results;
   if (!own) return;
@@ -168,6 +188,11 @@ function status() {
   if (own.more.after && !own.isReading) words.push(W.moreOnScroll);
   else if (!own.isReading && own.isComplete && !own.isStopped) words.push(W.complete);
   if (!own.isComplete) words.push(W.notComplete);
+  if (live?.isStarted) {
+    words.splice(1);
+    words.push(live.isPaused ? W.livePaused : W.liveOn, W.rate(number(live.rate)));
+    if (live.dropped) words.push(W.dropped(number(live.dropped)));
+  }
   id('counts').textContent = words.join(' · ');
   id('counts').dataset.state = own.isReading ? 'reading' : 'done';
   id('meter').textContent = bytes(store.bytes);
@@ -175,9 +200,9 @@ function status() {
 }
 
 rows.onNearEnd = () => results?.next();
-rows.onMoved = () => { if (results && state.at && rows.top - results.store.first < 100) results.load('before', 4000); };
+rows.onMoved = () => { if (results && (state.at || state.live && !rows.follows) && rows.top - results.store.first < 100) results.load('before', 4000); };
 rows.onTopic = (topic, out) => { if (!out) run({ ...state, topic: [topic], at: '' }, true); };
-rows.onPick = (index) => { rows.select(index); open(); };
+rows.onPick = (index) => { live?.pause(); rows.select(index); open(); };
 
 function open() {
   const own = results;
@@ -213,6 +238,16 @@ function shift(step) {
   run({ ...state, from: iso(Math.round(from + by)), to: iso(Math.round(to + by)), at: '' }, true);
 }
 
+rows.onPaused = () => tail();
+document.addEventListener('selectionchange', () => {
+  const selection = getSelection();
+  if (live && !live.isPaused && selection && !selection.isCollapsed && parts.rows.contains(selection.anchorNode)) live.pause();
+});
+// The rate falls while nothing comes, too.
+setInterval(tail, 1000);
+const saved = new Saved(/** @type {HTMLDialogElement} */ (id('saved-list')), (search) => run(read(search), true));
+id('saved').onclick = () => saved.open();
+id('pill').onclick = () => live?.resume();
 id('link').onclick = () => copyLink(true);
 id('all').onclick = () => { results?.all(); status(); };
 id('chart').addEventListener('toggle', () => { if (!chart.data) histogram(others.signal); });
@@ -224,5 +259,6 @@ listen({
   link: () => copyLink(true),
   context: () => { open(); side.context(); },
   shift,
+  pause: () => { if (live?.isPaused) live.resume(); else live?.pause(); },
 });
 run(state, false);

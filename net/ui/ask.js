@@ -4,7 +4,7 @@
 export const url = (path) => new URL(`../${path}`, document.baseURI).href;
 
 /** @typedef {{status: number, words: string, retry: number, brokeOff?: boolean}} Failure */
-/** @typedef {{onHead?: (head: Record<string, string | null>) => void, onRows: (bytes: Uint8Array, ends: Uint32Array) => void, onEnd: (end: any) => void, onFail: (fail: Failure) => void}} Listener */
+/** @typedef {{onHead?: (head: Record<string, string | null>) => void, onRows: (bytes: Uint8Array, ends: Uint32Array) => void, onEnd?: (end: any) => void, onFail: (fail: Failure) => void, onState?: (isOn: boolean) => void, onMissed?: (records: number) => void}} Listener */
 
 const worker = new Worker(new URL('./reader.js', import.meta.url), { type: 'module' });
 /** @type {Map<number, Listener>} */
@@ -15,10 +15,12 @@ worker.onmessage = ({ data }) => {
   const listener = listeners.get(data.id);
   if (!listener) return;
   if (data.head) listener.onHead?.(data.head);
+  else if (data.live !== undefined) listener.onState?.(data.live);
+  else if (data.missed) listener.onMissed?.(data.missed);
   else if (data.bytes) listener.onRows(data.bytes, data.ends);
   else {
     listeners.delete(data.id);
-    if (data.fail) listener.onFail(data.fail); else listener.onEnd(data.end);
+    if (data.fail) listener.onFail(data.fail); else listener.onEnd?.(data.end);
   }
 };
 
@@ -27,6 +29,14 @@ export function records(query, listener) {
   const id = ++last;
   listeners.set(id, listener);
   worker.postMessage({ id, url: url(`query?${query}`), headers: { accept: 'application/x-ndjson' } });
+  return () => { if (listeners.delete(id)) worker.postMessage({ id, stop: true }); };
+}
+
+/** Follows live behind a ULID until it is ended. @param {URLSearchParams} query @param {string} after @param {Listener} listener */
+export function follow(query, after, listener) {
+  const id = ++last;
+  listeners.set(id, listener);
+  worker.postMessage({ id, url: url(`stream?${query}`), after });
   return () => { if (listeners.delete(id)) worker.postMessage({ id, stop: true }); };
 }
 

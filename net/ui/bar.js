@@ -1,6 +1,7 @@
 // The query bar: text, terms as chips, topics, range; and the line of switches below it.
 
-import { object } from './ask.js';
+import { object, url } from './ask.js';
+import { asked } from './state.js';
 import { W, bytes } from './words.js';
 
 const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
@@ -35,6 +36,10 @@ export class Bar {
     id('link').textContent = W.link;
     id('all').textContent = W.loadAll;
     id('run').textContent = W.run;
+    id('live').textContent = W.live;
+    id('saved').textContent = W.saved;
+    id('download').textContent = W.download;
+    id('download').title = W.downloadHint;
     /** @type {HTMLElement} */ (document.querySelector('#chart > summary')).textContent = W.chart;
     input('to').placeholder = W.now;
     options(id('preset'), W.presets);
@@ -69,6 +74,12 @@ export class Bar {
     id('case').setAttribute('aria-pressed', String(!state.i));
     const summary = /** @type {HTMLElement} */ (id('topics').firstElementChild);
     summary.textContent = !state.topic.length ? W.allTopics : state.topic.length === 1 ? state.topic[0] : W.someTopics(state.topic.length);
+    id('live').setAttribute('aria-pressed', String(state.live));
+    const query = asked(state);
+    query.set('order', state.live ? 'asc' : state.order);
+    const link = /** @type {HTMLAnchorElement} */ (id('download'));
+    link.href = url(`query?${query}`);
+    link.download = 'oklogd.log';
     this.chips();
     document.title = `${state.q.join(' ') || state.topic.join(' ') || 'all'} · oklogd`;
   }
@@ -130,6 +141,7 @@ export class Bar {
     id('exclude').onclick = () => this.add(true);
     id('regex').onclick = () => run({ regex: !this.state.regex });
     id('case').onclick = () => run({ i: !this.state.i });
+    id('live').onclick = () => run({ live: !this.state.live, to: '' });
     id('order').onchange = () => run({ order: /** @type {HTMLSelectElement} */ (id('order')).value });
     id('tz').onchange = () => {
       this.state = { ...this.state, tz: /** @type {HTMLSelectElement} */ (id('tz')).value };

@@ -32,7 +32,10 @@ export function listen(page) {
   };
   document.addEventListener('keydown', (event) => {
     const target = /** @type {HTMLElement} */ (event.target);
-    if (event.ctrlKey || event.metaKey || event.altKey || dialog.open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) {
+      if (event.key === '?' && dialog.open) dialog.close();
+      return;
+    }
     if (event.key === 'Escape') {
       const menu = /** @type {HTMLDetailsElement} */ (document.getElementById('topics'));
       if (menu.open) menu.open = false;

@@ -1,7 +1,8 @@
 // Worker: reads answers of the node and cuts them into lines, so that the page never waits for them.
 //
 // In: {id, url, headers} or {id, stop: true}. Out, each with its id: {head}, any number of {bytes, ends},
-// then one of {end} (the object that the node closes an answer with) and {fail}.
+// then one of {end} (the object that the node closes an answer with) and {fail}. With `after` it follows
+// live behind that ULID, over every loss of the node: {live} says whether it is there, {missed} what it left out.
 
 const LF = 10;
 /** @type {Map<number, AbortController>} */
@@ -10,7 +11,7 @@ const TOLD = ['x-oklog-from', 'x-oklog-to', 'x-oklog-complete', 'x-oklog-error-c
 
 onmessage = ({ data }) => {
   if (data.stop) running.get(data.id)?.abort();
-  else read(data).finally(() => running.delete(data.id));
+  else (data.after ? followed(data) : read(data)).finally(() => running.delete(data.id));
 };
 
 /** @param {{id: number, url: string, headers: Record<string, string>}} request */
@@ -55,6 +56,66 @@ async function lines(id, source) {
     }
   }
   postMessage(end ? { id, end } : { id, fail: { status: 0, words: '', retry: 0, brokeOff: true } });
+}
+
+const PAUSE_MS = 250;
+const PAUSE_MAX_MS = 5000;
+
+/** @param {{id: number, url: string, after: string}} request */
+async function followed({ id, url, after }) {
+  const control = new AbortController();
+  running.set(id, control);
+  const at = { after };
+  for (let pause = PAUSE_MS; !control.signal.aborted; pause = Math.min(PAUSE_MAX_MS, 2 * pause)) {
+    try {
+      const headers = { accept: 'text/event-stream', 'last-event-id': at.after };
+      const answer = await fetch(url, { headers, signal: control.signal, cache: 'no-store' });
+      if (answer.ok && answer.body) {
+        postMessage({ id, live: true });
+        pause = PAUSE_MS;
+        await events(id, answer.body.getReader(), at);
+      } else if (answer.status < 429) {
+        let words = await answer.text();
+        try { words = JSON.parse(words).error ?? words; } catch { /* As it is. */ }
+        postMessage({ id, fail: { status: answer.status, words, retry: 0 } });
+        return;
+      }
+    } catch { /* Gone: it comes back. */ }
+    if (control.signal.aborted) return;
+    postMessage({ id, live: false });
+    await new Promise((go) => { setTimeout(go, pause); });
+  }
+}
+
+/** Server-sent events: each record's object becomes a line as an answer has it. @param {number} id @param {ReadableStreamDefaultReader<Uint8Array>} source @param {{after: string}} at */
+async function events(id, source, at) {
+  const decoder = new TextDecoder();
+  let text = '';
+  let name = '';
+  for (;;) {
+    const { done, value } = await source.read();
+    if (done) return;
+    text += decoder.decode(value, { stream: true });
+    const last = text.lastIndexOf('\n');
+    if (last < 0) continue;
+    const all = text.slice(0, last).split('\n');
+    text = text.slice(last + 1);
+    let records = '';
+    for (const line of all) {
+      if (line.startsWith('data: ')) {
+        if (!name) records += `${line.slice(6)}\n`;
+        else if (name === 'missed') postMessage({ id, missed: JSON.parse(line.slice(6)).records ?? 0 });
+      } else if (line.startsWith('id: ')) at.after = line.slice(4);
+      else if (line.startsWith('event: ')) name = line.slice(7);
+      else if (!line) name = '';
+    }
+    if (!records) continue;
+    const bytes = new TextEncoder().encode(records);
+    const ends = [];
+    for (let end = bytes.indexOf(LF); end >= 0; end = bytes.indexOf(LF, end + 1)) ends.push(end);
+    const packed = Uint32Array.from(ends);
+    postMessage({ id, bytes, ends: packed }, { transfer: [bytes.buffer, packed.buffer] });
+  }
 }
 
 /** The object of the last line, if it is the one that closes an answer; it is no record. @param {Uint8Array} bytes @param {number[]} ends */

@@ -17,8 +17,9 @@ export class Results {
     this.state = state;
     this.tell = tell;
     this.store = new Store();
-    this.descending = state.order === 'desc';
-    this.more = { before: false, after: true };
+    // The live tail grows downwards: what is kept stands above what comes.
+    this.descending = state.order === 'desc' && !state.live;
+    this.more = { before: state.live, after: !state.live };
     /** @type {{before: null | (() => void), after: null | (() => void)}} */
     this.reading = { before: null, after: null };
     this.page = PAGE;
@@ -32,7 +33,8 @@ export class Results {
     this.started = performance.now();
     this.took = 0;
     this.isStopped = false;
-    if (state.at) { this.more.before = true; this.load('before', AROUND); }
+    if (state.live) this.load('before', PAGE);
+    else if (state.at) { this.more.before = true; this.load('before', AROUND); }
     this.load('after', state.at ? AROUND : PAGE);
   }
 

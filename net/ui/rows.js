@@ -48,6 +48,7 @@ export class Rows {
     this.free = [];
     this.waiting = 0;
     this.onMoved = () => {};
+    this.onPaused = () => {};
     this.onNearEnd = () => {};
     this.onPick = (/** @type {number} */ _index, /** @type {boolean} */ _open) => {};
     this.onTopic = (/** @type {string} */ _topic, /** @type {boolean} */ _out) => {};
@@ -84,17 +85,22 @@ export class Rows {
     if (this.follows) { this.top = store.end - 1; this.above = 0; }
     this.top = Math.max(store.first, Math.min(this.top, store.end - 1));
     this.place(height);
+    // Heights are read of many rows at a time: each element that is written in between is laid out anew.
     while (this.above < 0 && this.top > store.first) {
-      this.top--;
+      const up = Math.min(this.top - store.first, Math.ceil(-this.above / ROW), Math.ceil(height / ROW) + 2);
+      this.top -= up;
       this.place(height);
-      this.above += this.heightOf(this.top);
+      for (let index = this.top; index < this.top + up; index++) this.above += this.heightOf(index);
     }
     this.above = Math.max(0, this.above);
-    for (let tall = this.heightOf(this.top); this.above >= tall && this.top < store.end - 1; tall = this.heightOf(this.top)) {
+    while (this.top < store.end - 1) {
+      if (!this.shown.has(this.top)) this.place(height);
+      const tall = this.heightOf(this.top);
+      if (this.above < tall) break;
       this.above -= tall;
       this.top++;
-      this.place(height);
     }
+    this.place(height);
     this.keepFull(height);
     this.pane.style.transform = `translateY(${-this.above}px)`;
     this.drawThumb(height);
@@ -208,7 +214,7 @@ export class Rows {
 
   /** @param {number} pixels */
   scroll(pixels) {
-    if (pixels < 0) this.follows = false;
+    if (pixels < 0) this.stay();
     this.above += pixels;
     if (Math.abs(this.above) > 100 * ROW) {
       const rows = Math.trunc(this.above / ROW);
@@ -218,12 +224,19 @@ export class Rows {
     this.draw();
   }
 
+  /** Follows no longer. */
+  stay() {
+    if (!this.follows) return;
+    this.follows = false;
+    this.onPaused();
+  }
+
   /** @param {number} ratio */
   jump(ratio) {
     const store = this.store;
     if (!store) return;
     const at = ratio * Math.max(0, store.length - this.rows.clientHeight / ROW);
-    this.follows = false;
+    this.stay();
     this.top = store.first + Math.floor(at);
     this.above = (at % 1) * ROW;
     this.draw();
@@ -234,6 +247,7 @@ export class Rows {
     const store = this.store;
     if (!store || !store.length) return;
     index = Math.max(store.first, Math.min(index, store.end - 1));
+    this.stay();
     const before = this.selected;
     this.selected = index;
     for (const one of [before, index]) {

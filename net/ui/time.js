@@ -9,6 +9,13 @@ export function ulidMs(ulid) {
   return ms;
 }
 
+/** The first ULID of a millisecond. @param {number} ms */
+export function ulidOf(ms) {
+  let out = '';
+  for (let left = ms, k = 0; k < 10; k++, left = Math.floor(left / 32)) out = ALPHABET[left % 32] + out;
+  return out + '0'.repeat(16);
+}
+
 /** Of a bound as the node tells it: RFC 3339, or a ULID. @param {string} text */
 export const boundMs = (text) => (/^[0-7][0-9A-Z]{25}$/.test(text) ? ulidMs(text) : Date.parse(text));
 

@@ -29,6 +29,11 @@ export const W = {
   widen: 'Search the last 7 days', anyCase: 'Ignore case',
   /** @param {string} time */ newest: (time) => `The newest record came at ${time}.`,
   nothingKept: 'Nothing is kept here yet. Send something:',
+  liveOn: 'live', livePaused: 'paused', liveOff: 'The node is gone: it is tried again, and nothing is lost that it has.',
+  /** @param {string} n */ rate: (n) => `${n} rows/s`, /** @param {string} n */ unseen: (n) => `${n} new ↓`,
+  /** @param {string} n */ dropped: (n) => `${n} let go above`, /** @param {string} n */ missed: (n) => `${n} came too fast and are not shown: a query finds them.`,
+  save: 'Save', saveAs: 'Save this query as', history: 'Lately', exported: 'As JSON', forget: 'Forget',
+  downloadHint: 'All that matches, as text. One that is incomplete ends as failed.',
   send: [
     ['a line', 'echo hello | nc -N HOST 7651'],
     ['a file', 'curl --data-binary @FILE URLrecords'],

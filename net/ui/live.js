@@ -1,0 +1,77 @@
+// The live tail: what is kept already comes first, then what comes, behind it, as it comes.
+//
+// Rows are put behind the others, and the window stays where it is unless it follows: so nothing moves
+// while one reads.
+
+import { follow } from './ask.js';
+import { asked } from './state.js';
+import { ulidOf, boundMs } from './time.js';
+
+/** How many rows are kept, and how many while one reads. */
+const KEPT = 100_000;
+const KEPT_PAUSED = 200_000;
+const RATE_MS = 5000;
+
+export class Live {
+  /** @param {import('./results.js').Results} results @param {import('./rows.js').Rows} rows @param {{changed: () => void, failed: (fail: import('./ask.js').Failure) => void}} tell */
+  constructor(results, rows, tell) {
+    this.results = results;
+    this.rows = rows;
+    this.tell = tell;
+    this.isOn = false;
+    this.isStarted = false;
+    this.unseen = 0;
+    this.dropped = 0;
+    this.missed = 0;
+    /** @type {[number, number][]} */
+    this.came = [];
+    this.end = () => {};
+    rows.follows = true;
+  }
+
+  /** What is kept has come: goes on behind it. */
+  start() {
+    this.isStarted = true;
+    const { store, from } = this.results;
+    const query = asked(this.results.state);
+    query.delete('from');
+    query.delete('to');
+    const after = store.length ? store.ulid(store.end - 1) : ulidOf(boundMs(from) || Date.now());
+    this.end = follow(query, after, {
+      onState: (isOn) => { this.isOn = isOn; this.tell.changed(); },
+      onRows: (bytes, ends) => this.take(bytes, ends),
+      onMissed: (records) => { this.missed += records; this.tell.changed(); },
+      onFail: (fail) => { this.isOn = false; this.tell.failed(fail); },
+    });
+  }
+
+  /** @param {Uint8Array} bytes @param {Uint32Array} ends */
+  take(bytes, ends) {
+    const { store } = this.results;
+    store.append(bytes, ends);
+    this.came.push([performance.now(), ends.length]);
+    if (!this.rows.follows) this.unseen += ends.length;
+    const dropped = store.drop(this.rows.follows ? KEPT : KEPT_PAUSED);
+    if (dropped) { this.dropped += dropped; this.results.more.before = false; }
+    this.rows.draw();
+    this.tell.changed();
+  }
+
+  /** Rows a second, lately. */
+  get rate() {
+    const now = performance.now();
+    while (this.came.length && now - this.came[0][0] > RATE_MS) this.came.shift();
+    return Math.round(this.came.reduce((sum, [, n]) => sum + n, 0) / RATE_MS * 1000);
+  }
+
+  get isPaused() { return !this.rows.follows; }
+
+  pause() { this.rows.follows = false; this.tell.changed(); }
+
+  resume() {
+    this.unseen = 0;
+    this.rows.follows = true;
+    this.rows.draw();
+    this.tell.changed();
+  }
+}
