@@ -336,7 +336,7 @@ export class Rows {
     const page = this.rows.clientHeight - 2 * ROW;
     const store = this.store;
     if (!store) return false;
-    const at = Number.isNaN(this.selected) ? this.top - 1 : this.selected;
+    const at = !Number.isNaN(this.selected) ? this.selected : this.follows ? store.end : this.top - 1;
     /** @type {Record<string, () => void>} */
     const keys = {
       j: () => this.select(at + 1), ArrowDown: () => this.select(at + 1),

@@ -114,7 +114,8 @@ impl Browser {
 
     /// Waits until an expression is true in the page.
     pub fn wait(&self, expression: &str) {
-        let body = format!("return Boolean({expression})");
+        // What it asks about may not be there yet.
+        let body = format!("try {{ return Boolean({expression}) }} catch {{ return false }}");
         let is_true = comes_true(|| self.script(&body) == Value::Bool(true));
         assert!(is_true, "gave up waiting until {expression}; the page says: {}", self.page());
     }

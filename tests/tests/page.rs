@@ -29,6 +29,9 @@ fn wait_for_rows(browser: &Browser, rows: &str) {
     let word = if rows == "1" { "row" } else { "rows" };
     browser
         .wait(&format!("{COUNTS}.startsWith('{rows} {word} ') && !{COUNTS}.includes('searching')"));
+    // They are drawn with the next frame: all, or a window full.
+    let drawn = rows.replace(',', "").parse::<u32>().unwrap().min(20);
+    browser.wait(&format!("document.querySelectorAll('.row').length >= {drawn}"));
 }
 
 /// Ninety requests of a shop, of which thirty are of users and nine failed, and ten lines of a database.

