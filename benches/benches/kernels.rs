@@ -286,6 +286,7 @@ fn searches(c: &mut Criterion) {
             topics: Vec::new(),
             order: Order::Asc,
             limit: None,
+            context: 0,
         };
         group.bench_function(name, |b| {
             b.iter(|| {

@@ -184,6 +184,13 @@ pub const QUERY_HELD_BYTES_MAX: usize = 64 << 20;
 /// the work is done twice, and a reader that has stalled keeps a block of 17 MiB for 0.14 s.
 pub const QUERY_HELD_NS_PER_BYTE: u64 = 8;
 
+/// Records that a query with context shows at most, hits and those around them; their ULIDs are kept until
+/// the last stage, 16 to 80 bytes each.
+pub const CONTEXT_RECORDS_MAX: u64 = 64 << 10;
+
+/// Records that are shown at most on either side of a hit.
+pub const CONTEXT_MAX: u32 = 1_000;
+
 /// Spans that an answer lists as missing; further ones are counted only.
 pub const QUERY_MISSING_MAX: usize = 1024;
 

@@ -180,3 +180,56 @@ fn blocks_that_lack_any_of_what_has_to_match_are_passed_over() {
     let without = stats("x=needle-in-the-middle");
     assert_eq!(without["blocks_skipped_signature"], 0, "what may not be there rules nothing out");
 }
+
+#[test]
+fn records_around_a_hit_are_those_of_its_topic_in_order_and_marked() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &["--ingest.topic-mode", "dynamic"]);
+    let line = |n: usize| format!("{} line {n:03}", if n % 50 == 7 { "rare" } else { "busy" });
+    let lines: Vec<String> = (0..300).map(line).collect();
+    send(node.durable, (lines.join("\n") + "\n").as_bytes());
+    // Lines of one batch come topic by topic: what is around a line is asked of the node's own order.
+    let all = node.query("");
+    let topic = |record: &[u8]| record[..4].to_vec();
+    let around = |hits: &[usize], reach: usize| -> Vec<(String, Vec<u8>)> {
+        let is_near = |at: usize| {
+            hits.iter().any(|&hit| {
+                let hit = line(hit).into_bytes();
+                let own: Vec<_> =
+                    (0..all.len()).filter(|&n| topic(&all[n].1) == topic(&hit)).collect();
+                let place = |n: usize| own.iter().position(|&other| other == n);
+                let of_hit = own.iter().position(|&n| all[n].1 == hit).unwrap();
+                place(at).is_some_and(|place| place.abs_diff(of_hit) <= reach)
+            })
+        };
+        (0..all.len()).filter(|&at| is_near(at)).map(|at| all[at].clone()).collect()
+    };
+    let asked = "q=line%201(57|60)&regex&context=2";
+    let wanted = around(&[157, 160], 2);
+    assert_eq!(wanted.len(), 10);
+    assert_eq!(node.query(asked), wanted);
+    let mut newest_first = node.query(&format!("{asked}&order=desc"));
+    newest_first.reverse();
+    assert_eq!(newest_first, wanted);
+    // Wherever the range ends; behind the limit a hit is shown for the sake of the one before.
+    let id = |n: usize| &all.iter().find(|(_, record)| *record == line(n).into_bytes()).unwrap().0;
+    let narrow = format!("context=1&from={}&to={}&limit=1", id(160), id(161));
+    let shown: String =
+        around(&[160], 1).iter().map(|(id, record)| format!("{id} {}\n", text(record))).collect();
+    assert_eq!(node.get(&format!("/query?{narrow}")).text(), shown);
+
+    let accept = [("Accept", "application/x-ndjson")];
+    let answer = request(node.api, "GET", "/query?q=line%20160&context=1", &accept, b"");
+    let text = String::from_utf8(answer.body).unwrap();
+    let objects: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let marks: Vec<_> = objects.iter().map(|object| object["context"] == true).collect();
+    assert_eq!(marks, [true, false, true, false]);
+    assert_eq!(objects[3]["end"]["records"], 1);
+    assert_eq!(objects[3]["end"]["context_records"], 2);
+    for refused in ["/query?context=1001", "/query?context=x", "/query?stats&context=1"] {
+        let answer = node.get(refused);
+        assert!(answer.status == 400 && answer.text().contains("context: "), "{refused}");
+    }
+    assert_eq!(node.get("/query/histogram?context=1").status, 400);
+}

@@ -5,7 +5,9 @@
 //! already, the output is aborted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::context::Selection;
 use super::format::RecordWriter;
 use super::pipe::{Head as PipeHead, PipeWriter, Room};
 use super::scan::Hit;
@@ -26,6 +28,8 @@ pub(super) enum Drained {
     Full,
     /// Nobody wants the result.
     Unwanted,
+    /// It has all it wants, and has said so to whoever waits for it.
+    Enough,
     /// Somebody ended the query, for this reason.
     Ended(String),
     /// The output broke inside a record.
@@ -61,13 +65,47 @@ pub(super) struct Output {
     record_start: usize,
     /// The record being written.
     record: Ulid,
+    /// Which of the records are hits, where others are shown around them.
+    selection: Option<Arc<Selection>>,
+    /// What the stages before have cost and missed.
+    before: Stats,
+    /// Records written that are no hits.
+    context_records: u64,
 }
 
 impl Output {
     pub(super) fn new(pipe: PipeWriter, format: Format, order: Order) -> Self {
         let writer = RecordWriter::new(format);
         let (record_is_sent, record_start, record) = (false, 0, Ulid::MIN);
-        Self { pipe, writer, order, out: Vec::new(), record_is_sent, record_start, record }
+        let (selection, before, context_records) = (None, Stats::default(), 0);
+        let out = Vec::new();
+        Self {
+            pipe,
+            writer,
+            order,
+            out,
+            record_is_sent,
+            record_start,
+            record,
+            selection,
+            before,
+            context_records,
+        }
+    }
+
+    /// The last stage of a query with context.
+    pub(super) fn of_selection(
+        pipe: PipeWriter,
+        format: Format,
+        order: Order,
+        (selection, before): (Arc<Selection>, Stats),
+    ) -> Self {
+        Self { selection: Some(selection), before, ..Self::new(pipe, format, order) }
+    }
+
+    /// Ends it as one that broke off.
+    pub(super) fn abort(self, stats: Stats) {
+        self.pipe.finish(Outcome { stats, aborted: true });
     }
 
     /// Takes back the beginning of a record of which the rest is gone; `false`: it is sent.
@@ -91,7 +129,10 @@ impl Output {
 
     /// Hands what is written to the pipe.
     fn push(&mut self, stats: &Stats) {
-        let head = PipeHead { complete: stats.complete, missing_count: stats.missing_count };
+        let head = PipeHead {
+            complete: stats.complete && self.before.complete,
+            missing_count: stats.missing_count + self.before.missing_count,
+        };
         // Room that is not used is not carried along.
         if self.out.len() < OUTPUT_PIECE_BYTES {
             self.out.shrink_to_fit();
@@ -132,6 +173,8 @@ impl Output {
                 }
             };
             let line = record.strip_suffix(b"\n").unwrap_or(record);
+            let is_context = self.selection.as_ref().is_some_and(|chosen| !chosen.is_hit(id));
+            self.writer.is_context = is_context;
             let written = (id, head.topic.as_str(), line);
             let start = self.out.len();
             let is_new = !self.writer.is_inside_a_record();
@@ -172,6 +215,7 @@ impl Consumer for Output {
                     continue;
                 }
                 let (mark, stage) = (self.out.len(), self.writer.stage());
+                let (head_first, head_count) = (head.hit.first, head.hit.count);
                 let (records, bytes) = self.write(&head);
                 match sweep.check_head() {
                     HeadText::Intact => {}
@@ -186,6 +230,13 @@ impl Consumer for Output {
                 }
                 if records > 0 {
                     self.record_is_sent = false;
+                }
+                if let Some(selection) = &self.selection {
+                    let first = match self.order {
+                        Order::Asc => head_first,
+                        Order::Desc => head_first.plus(u64::from(head_count - records)),
+                    };
+                    self.context_records += u64::from(records) - selection.hits_of(first, records);
                 }
                 sweep.advance(records, bytes);
             }
@@ -215,7 +266,14 @@ impl Consumer for Output {
         self.pipe.breaker()
     }
 
-    fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
+    fn finish(mut self: Box<Self>, mut stats: Stats, aborted: bool) {
+        if self.selection.is_some() {
+            let of_stage = std::mem::replace(&mut stats, std::mem::take(&mut self.before));
+            stats.add_stage(&of_stage);
+            stats.records = of_stage.records - self.context_records;
+            stats.context_records = self.context_records;
+            stats.bytes = of_stage.bytes;
+        }
         if !aborted {
             self.writer.end(&mut self.out, &stats);
         }

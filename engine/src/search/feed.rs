@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::context::Selection;
 use super::pinned::PinnedPart;
 use super::scan::ScanSpec;
 use super::spec::{Order, Skipped};
@@ -111,6 +112,8 @@ pub(super) struct Feed {
     order: Order,
     low: Ulid,
     high: Ulid,
+    /// Chunks and parts without any of these need not be read.
+    only: Option<Arc<Selection>>,
     /// By key, the next one last. The keys are those of the beginning: a part that is still being
     /// written grows, and what it grows by is not asked for.
     unopened: Vec<(u128, Arc<dyn Part>)>,
@@ -122,15 +125,23 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(order: Order, low: Ulid, high: Ulid, parts: Vec<Arc<dyn Part>>) -> Self {
+    pub(super) fn new(
+        order: Order,
+        (low, high): (Ulid, Ulid),
+        only: Option<Arc<Selection>>,
+        parts: Vec<Arc<dyn Part>>,
+    ) -> Self {
+        let is_wanted = |first, last| only.as_ref().is_none_or(|only| only.meets(first, last));
         let keyed = parts.into_iter().filter_map(|part| {
             let (first, last) = part.range();
-            (first <= high && last >= low).then(|| (first_key(order, first, last), part))
+            let is_wanted = first <= high && last >= low && is_wanted(first, last);
+            is_wanted.then(|| (first_key(order, first, last), part))
         });
         let mut unopened: Vec<_> = keyed.collect();
         unopened.sort_by_key(|(key, _)| Reverse(*key));
         let (cursors, heads) = (Vec::new(), BinaryHeap::new());
-        Self { order, low, high, unopened, cursors, heads, blocks_skipped: Skipped::default() }
+        let blocks_skipped = Skipped::default();
+        Self { order, low, high, only, unopened, cursors, heads, blocks_skipped }
     }
 
     /// Nothing that is still to come has a smaller key; `None` when nothing is.
@@ -241,14 +252,20 @@ impl Feed {
             self.blocks_skipped.by_signature += (before.len() - cursor.left.len()) as u64;
         }
         while let (Some(index), Some(meta)) = (cursor.next(self.order), cursor.peek(self.order)) {
+            let is_selected =
+                self.only.as_ref().is_none_or(|only| only.meets(meta.first, meta.last));
             let has_topic = cursor.wanted.as_ref().is_none_or(|wanted| may_match(meta, wanted));
-            if has_topic && cursor.part.is_candidate(index) {
+            if is_selected && has_topic && cursor.part.is_candidate(index) {
                 let key = first_key(self.order, meta.first, meta.last);
                 self.heads.push(Reverse((key, slot)));
                 return;
             }
             let skipped = &mut self.blocks_skipped;
-            *(if has_topic { &mut skipped.by_signature } else { &mut skipped.by_topic }) += 1;
+            *(match (is_selected, has_topic) {
+                (false, _) => &mut skipped.by_time,
+                (true, false) => &mut skipped.by_topic,
+                (true, true) => &mut skipped.by_signature,
+            }) += 1;
             cursor.skip(self.order);
         }
         self.cursors[slot] = None;

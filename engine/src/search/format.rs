@@ -33,12 +33,14 @@ pub(crate) struct RecordWriter {
     time: (u64, String),
     /// The last ULID written and its text: the next one differs little.
     id: (Ulid, [u8; ULID_TEXT_LEN]),
+    /// The next record is shown for the sake of others.
+    pub(super) is_context: bool,
 }
 
 impl RecordWriter {
     pub(crate) fn new(format: Format) -> Self {
         let id = (Ulid::MIN, [b'0'; ULID_TEXT_LEN]);
-        Self { format, stage: Stage::Start, time: (0, rfc3339(0)), id }
+        Self { format, stage: Stage::Start, time: (0, rfc3339(0)), id, is_context: false }
     }
 
     fn id_text(&mut self, id: Ulid) -> &[u8; ULID_TEXT_LEN] {
@@ -152,7 +154,11 @@ impl RecordWriter {
         out.extend_from_slice(self.time.1.as_bytes());
         out.extend_from_slice(b"\",\"topic\":\"");
         escape(out, topic.as_bytes());
-        out.extend_from_slice(if plain { b"\",\"record\":\"" } else { b"\",\"record_b64\":\"" });
+        out.push(b'"');
+        if self.is_context {
+            out.extend_from_slice(b",\"context\":true");
+        }
+        out.extend_from_slice(if plain { b",\"record\":\"" } else { b",\"record_b64\":\"" });
         plain
     }
 
@@ -173,7 +179,7 @@ impl RecordWriter {
                 })
             })
             .collect();
-        let end = serde_json::json!({
+        let mut end = serde_json::json!({
             "records": stats.records,
             "complete": stats.complete,
             "ended_early": stats.ended_early,
@@ -184,6 +190,9 @@ impl RecordWriter {
             "blocks_read": stats.blocks_read,
             "blocks_skipped": stats.blocks_skipped.all(),
         });
+        if stats.context_records > 0 {
+            end["context_records"] = stats.context_records.into();
+        }
         let line = match self.format {
             Format::Ndjson => serde_json::json!({ "end": end }).to_string(),
             Format::Text | Format::EndedText => format!("# end {end}"),

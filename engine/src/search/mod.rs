@@ -16,6 +16,7 @@
 mod automata;
 pub mod chain;
 mod consumer;
+mod context;
 pub mod expression;
 mod fair_queue;
 mod feed;

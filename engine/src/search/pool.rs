@@ -421,6 +421,10 @@ impl Pool {
                 *slot = None;
                 return Course::Over;
             }
+            Drained::Enough => {
+                *slot = None;
+                return Course::Over;
+            }
             Drained::All | Drained::Ended(_) | Drained::Aborted => {
                 if let Drained::Ended(reason) = &drained {
                     state.sweep.end(reason);

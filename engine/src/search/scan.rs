@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::chain::{Chain, ChainMatcher};
+use super::context::Selection;
 use super::pinned::PinnedPart;
 use super::spec::Order;
 use crate::chunk::{Chunk, OpenPart, Text};
@@ -31,6 +32,8 @@ pub(super) struct ScanSpec {
     pub(super) order: Order,
     /// Only counts are wanted: with a chain that matches all, run tables tell them.
     pub(super) counts_only: bool,
+    /// Of what matches, only these records are wanted.
+    pub(super) only: Option<Arc<Selection>>,
 }
 
 impl ScanSpec {
@@ -260,10 +263,31 @@ impl Scan {
                 piece = cut(piece, text, skip, count)
                     .ok_or_else(|| malformed(&**self.part, self.index))?;
             }
-            pieces.push(piece);
+            let Some(only) = &spec.only else {
+                pieces.push(piece);
+                continue;
+            };
+            for chosen in only.within(piece.first, piece.last()) {
+                let skip = (chosen.first.0 - piece.first.0) as u32;
+                let (hit, left) = split(piece, text.unwrap_or_default(), skip, chosen.count)
+                    .ok_or_else(|| malformed(&**self.part, self.index))?;
+                pieces.push(hit);
+                let Some(left) = left else { break };
+                piece = left;
+            }
         }
         Ok(pieces)
     }
+}
+
+/// `count` records of a hit, behind the first `skip`, and what of it lies behind those; `text` is the
+/// chunk's. `None` if the text has fewer lines.
+fn split(hit: Hit, text: &[u8], skip: u32, count: u32) -> Option<(Hit, Option<Hit>)> {
+    let chosen = cut(hit, text.get(hit.span())?, skip, count)?;
+    let left = hit.count - skip - count;
+    let rest =
+        Hit { first: chosen.first.plus(u64::from(count)), count: left, start: chosen.end, ..hit };
+    Some((chosen, (left > 0).then_some(rest)))
 }
 
 /// After `text` of a chunk was used: `None` if what was read of it is what was written; otherwise

@@ -5,11 +5,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::chain::Chain;
 use super::consumer::{
     Consumer, Counting, Histogram, Output, StatsTally, Tally, TopicTally, Topics,
 };
+use super::context;
 use super::pipe::{PipeReader, pipe};
 use super::pool::Pool;
 use super::reading::{Reading, RecordTally};
@@ -47,6 +49,45 @@ pub struct Plan {
     pub complete: bool,
     /// Spans known to be missing.
     pub missing_count: u64,
+}
+
+/// How the jobs of one query, which follow each other, get into the pool.
+#[derive(Clone)]
+pub(super) struct Way {
+    pool: Arc<Pool>,
+    hands: usize,
+    node: String,
+    caches: Arc<Caches>,
+    /// The job that the query's reader wakes.
+    job: Arc<AtomicU64>,
+}
+
+impl Way {
+    /// Starts the next job; of a selection, only what was selected is read.
+    pub(super) fn submit(
+        &self,
+        mut spec: QuerySpec,
+        snapshot: Snapshot,
+        consumer: Box<dyn Consumer>,
+        only: Option<Arc<context::Selection>>,
+    ) {
+        let options = SweepOptions {
+            window: 2 * self.hands + 2,
+            node: self.node.clone(),
+            hits_max: QUERY_HITS_MAX,
+            counts_only: consumer.counts_only(),
+            only,
+        };
+        spec.chain = spec.chain.kept_within(&self.caches.automata);
+        let id = self.pool.next_id();
+        self.job.store(id, Ordering::Release);
+        self.pool.submit(id, Sweep::new(spec, snapshot, options), consumer);
+    }
+
+    fn waker(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let (pool, job) = (Arc::clone(&self.pool), Arc::clone(&self.job));
+        Arc::new(move || pool.wake(job.load(Ordering::Acquire)))
+    }
 }
 
 /// Runs queries. Dropping it ends them.
@@ -142,10 +183,14 @@ impl Searcher {
 
     /// Starts a query.
     pub fn query(&self, spec: QuerySpec, snapshot: Snapshot, format: Format) -> PipeReader {
-        let id = self.pool.next_id();
-        let (writer, reader) = pipe(self.waker(id));
-        let output = Output::new(writer, format, spec.order);
-        self.submit(id, spec, snapshot, Box::new(output));
+        let way = self.way();
+        let (writer, reader) = pipe(way.waker());
+        if spec.context > 0 {
+            context::start(way, writer, format, (spec, snapshot));
+        } else {
+            let output = Output::new(writer, format, spec.order);
+            way.submit(spec, snapshot, Box::new(output), None);
+        }
         reader
     }
 
@@ -190,10 +235,10 @@ impl Searcher {
         mut spec: QuerySpec,
         snapshot: Snapshot,
     ) -> Ticket<(T, Stats)> {
-        let id = self.pool.next_id();
-        let (sender, ticket) = ticket(self.waker(id));
+        let way = self.way();
+        let (sender, ticket) = ticket(way.waker());
         (spec.limit, spec.order) = (None, Order::Asc);
-        self.submit(id, spec, snapshot, Box::new(Reading::new(tally, sender)));
+        way.submit(spec, snapshot, Box::new(Reading::new(tally, sender)), None);
         ticket
     }
 
@@ -203,33 +248,17 @@ impl Searcher {
         mut spec: QuerySpec,
         snapshot: Snapshot,
     ) -> Ticket<T::Result> {
-        let id = self.pool.next_id();
-        let (sender, ticket) = ticket(self.waker(id));
+        let way = self.way();
+        let (sender, ticket) = ticket(way.waker());
         spec.limit = None;
-        self.submit(id, spec, snapshot, Box::new(Counting { tally, sender }));
+        way.submit(spec, snapshot, Box::new(Counting { tally, sender }), None);
         ticket
     }
 
-    fn submit(
-        &self,
-        id: u64,
-        mut spec: QuerySpec,
-        snapshot: Snapshot,
-        consumer: Box<dyn Consumer>,
-    ) {
-        let options = SweepOptions {
-            window: 2 * self.hands + 2,
-            node: self.node.clone(),
-            hits_max: QUERY_HITS_MAX,
-            counts_only: consumer.counts_only(),
-        };
-        spec.chain = self.adopt(spec.chain);
-        self.pool.submit(id, Sweep::new(spec, snapshot, options), consumer);
-    }
-
-    fn waker(&self, id: u64) -> Arc<dyn Fn() + Send + Sync> {
-        let pool = Arc::clone(&self.pool);
-        Arc::new(move || pool.wake(id))
+    fn way(&self) -> Way {
+        let (pool, caches) = (Arc::clone(&self.pool), Arc::clone(&self.caches));
+        let (hands, node, job) = (self.hands, self.node.clone(), Arc::default());
+        Way { pool, hands, node, caches, job }
     }
 }
 

@@ -97,6 +97,9 @@ pub struct QuerySpec {
     pub order: Order,
     /// Most records to show. Counts (stats, histogram) take no notice of it.
     pub limit: Option<u64>,
+    /// Records of the same topic to show before and after each one that matches, wherever they lie; the
+    /// limit does not count them. Counts take no notice of it.
+    pub context: u32,
 }
 
 impl QuerySpec {
@@ -110,6 +113,7 @@ impl QuerySpec {
             topics: Vec::new(),
             order: Order::Asc,
             limit: None,
+            context: 0,
         }
     }
 
@@ -165,7 +169,9 @@ impl Skipped {
 pub struct Stats {
     /// Matching records, each counted once.
     pub records: u64,
-    /// Their text with LFs, bytes.
+    /// Records that were shown around those.
+    pub context_records: u64,
+    /// Text of what was counted or shown, with LFs, bytes.
     pub bytes: u64,
     /// Of the parts that a [`super::Plan`] counts those that were opened: all, unless a limit or the
     /// end of the reader came first.
@@ -201,6 +207,7 @@ impl Default for Stats {
     fn default() -> Self {
         Self {
             records: 0,
+            context_records: 0,
             bytes: 0,
             segments: 0,
             blocks_read: 0,
@@ -230,6 +237,29 @@ impl Stats {
             self.complete = false;
             (self.missing_count, self.missing) = (again.missing_count, again.missing.clone());
         }
+    }
+
+    /// Adds what an earlier or later stage of the same query has cost and missed; what it counted is its
+    /// own.
+    pub(super) fn add_stage(&mut self, other: &Self) {
+        self.segments = self.segments.max(other.segments);
+        self.blocks_read += other.blocks_read;
+        self.blocks_skipped.by_time += other.blocks_skipped.by_time;
+        self.blocks_skipped.by_topic += other.blocks_skipped.by_topic;
+        self.blocks_skipped.by_signature += other.blocks_skipped.by_signature;
+        self.bytes_scanned += other.bytes_scanned;
+        self.bytes_decoded += other.bytes_decoded;
+        self.cpu += other.cpu;
+        self.duration += other.duration;
+        self.ended_early |= other.ended_early;
+        let unlisted = other.missing_count - other.missing.len() as u64;
+        other.missing.iter().for_each(|missing| self.miss(missing.clone()));
+        self.missing_count += unlisted;
+        self.complete &= other.complete;
+        let room = crate::limits::QUERY_MISSING_MAX.saturating_sub(self.damaged_signatures.len());
+        let known = self.damaged_signatures.clone();
+        let new = other.damaged_signatures.iter().filter(|damage| !known.contains(damage));
+        self.damaged_signatures.extend(new.take(room).cloned());
     }
 
     /// Notes a span that could not be searched, unless that is noted already.

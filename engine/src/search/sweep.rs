@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::context::Selection;
 use super::feed::{Feed, Next, first_key, key, last_key};
 use super::pinned::PinnedPart;
 use super::scan::{Found, Hit, READS_MAX, Scan, ScanSpec, reread_if_poisoned, unreadable};
@@ -143,6 +144,8 @@ pub(super) struct SweepOptions {
     pub(super) hits_max: usize,
     /// No text is wanted and no limit holds.
     pub(super) counts_only: bool,
+    /// Of what matches, only these records are wanted.
+    pub(super) only: Option<Arc<Selection>>,
 }
 
 impl Sweep {
@@ -156,14 +159,16 @@ impl Sweep {
             topics: spec.topics,
             order: spec.order,
             counts_only: options.counts_only,
+            only: options.only,
         };
+        let only = scan_spec.only.clone();
         let mut sweep = Self {
             scan_spec: Arc::new(scan_spec),
             low,
             high,
             limit: spec.limit.filter(|_| !options.counts_only),
             node: options.node,
-            feed: Feed::new(spec.order, low, high, parts),
+            feed: Feed::new(spec.order, (low, high), only, parts),
             tracks: Vec::new(),
             window: options.window.max(1),
             hits_max: options.hits_max,

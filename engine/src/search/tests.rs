@@ -28,16 +28,17 @@ pub(super) fn spec(pattern: &str) -> QuerySpec {
         topics: Vec::new(),
         order: Order::Asc,
         limit: None,
+        context: 0,
     }
 }
 
-fn snapshot(parts: &[TestPart]) -> Snapshot {
+pub(super) fn snapshot(parts: &[TestPart]) -> Snapshot {
     let parts = parts.iter().map(|part| Arc::new(part.clone()) as Arc<dyn Part>).collect();
     Snapshot { parts, missing: Vec::new() }
 }
 
 /// Everything, filtered, sorted, deduplicated, limited.
-fn model(spec: &QuerySpec, parts: &[Vec<TestRecord>]) -> Vec<TestRecord> {
+pub(super) fn model(spec: &QuerySpec, parts: &[Vec<TestRecord>]) -> Vec<TestRecord> {
     let pattern = |e: &Expression| regex::bytes::Regex::new(e.text()).unwrap();
     let (must, must_not) = spec.chain.expressions();
     let must: Vec<_> = must.iter().map(pattern).collect();
@@ -121,7 +122,7 @@ fn sweep(mut sweep: Sweep, order: Order, dice: &[u8]) -> (Vec<TestRecord>, Stats
 }
 
 fn options(window: usize, hits_max: usize, counts_only: bool) -> SweepOptions {
-    SweepOptions { window, node: "n".into(), hits_max, counts_only }
+    SweepOptions { window, node: "n".into(), hits_max, counts_only, only: None }
 }
 
 /// Distinct records in ULID order: few milliseconds, two streams, consecutive counters.
@@ -143,13 +144,13 @@ fn records() -> impl Strategy<Value = Vec<TestRecord>> {
 }
 
 #[derive(Debug, Clone)]
-struct Case {
+pub(super) struct Case {
     /// Records, how many of them a chunk holds, whether the part hides its topics.
-    parts: Vec<(Vec<TestRecord>, usize, bool)>,
-    spec: QuerySpec,
+    pub(super) parts: Vec<(Vec<TestRecord>, usize, bool)>,
+    pub(super) spec: QuerySpec,
 }
 
-fn cases() -> impl Strategy<Value = Case> {
+pub(super) fn cases() -> impl Strategy<Value = Case> {
     let masks = prop::collection::vec((any::<u64>(), any::<u64>(), 1..20usize), 0..6);
     let bounds = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..6u8);
     let pattern = || prop::sample::select(vec!["", "x", "^$", "^x", "z", "[^x]", "x.?$", "b"]);
@@ -202,7 +203,7 @@ fn cases() -> impl Strategy<Value = Case> {
     })
 }
 
-fn test_parts(case: &Case) -> (Vec<Vec<TestRecord>>, Vec<TestPart>) {
+pub(super) fn test_parts(case: &Case) -> (Vec<Vec<TestRecord>>, Vec<TestPart>) {
     let part = |(records, chunk, hides_topics): &(Vec<TestRecord>, usize, bool)| TestPart {
         hides_topics: *hides_topics,
         ..TestPart::new(records, *chunk)

@@ -82,7 +82,7 @@ pub(super) async fn head(
     Extension(client): Extension<ClientAddress>,
 ) -> Response<Body> {
     let answer = async {
-        let read = QueryRequest::parse(uri.query(), app.now())?;
+        let read = QueryRequest::parse_head(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "head", client).await?;
         let mut response = Response::new(Body::new(OfUnknownLength));
         describe(response.headers_mut(), &prepared, known_head(&prepared));

@@ -3,7 +3,7 @@
 //! Invariants: everything that can be refused is refused here, with the parameter's name; `now`
 //! is a value. Expressions are compiled by the caller, off this thread.
 
-use engine::limits::HISTOGRAM_BUCKETS_MAX;
+use engine::limits::{CONTEXT_MAX, HISTOGRAM_BUCKETS_MAX};
 use engine::search::window::{Now, Window, parse_duration_ms};
 use engine::search::{Chain, ChainError, ChainText, ExpressionError, Order, QuerySpec, Side};
 use engine::topic::Topic;
@@ -14,7 +14,7 @@ use crate::limits::{HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX, SERIES_BYTES_MA
 
 /// Parameters of `/query`.
 const QUERY: Known = Known {
-    single: &["from", "to", "regex", "i", "limit", "order", "after", "partial", "stats"],
+    single: &["from", "to", "regex", "i", "limit", "order", "after", "partial", "stats", "context"],
     repeated: &["q", "x", "topic"],
 };
 /// Parameters of `/query/histogram`.
@@ -59,6 +59,8 @@ pub(super) struct QueryRequest {
     pub(super) topics: Vec<Topic>,
     pub(super) order: Order,
     pub(super) limit: Option<u64>,
+    /// Records around each hit.
+    pub(super) context: u32,
     pub(super) after: Option<Ulid>,
     /// Refuse an answer that is known to be incomplete.
     pub(super) deny_partial: bool,
@@ -76,6 +78,17 @@ impl QueryRequest {
     /// Reads the parameters of `/query`.
     pub(super) fn parse(query: Option<&str>, now: Now) -> Result<Self, BadParameter> {
         Self::read(&Parameters::parse(query, QUERY)?, now)
+    }
+
+    /// Reads the parameters of a request that shows no record.
+    pub(super) fn parse_head(query: Option<&str>, now: Now) -> Result<Self, BadParameter> {
+        let request = Self::parse(query, now)?;
+        if request.context > 0 {
+            return Err(BadParameter(
+                "context: valid where records are shown, not with HEAD".into(),
+            ));
+        }
+        Ok(request)
     }
 
     /// Reads the parameters of `/query/histogram`.
@@ -114,15 +127,22 @@ impl QueryRequest {
             _ => Order::Asc,
         };
         let by_topic = by_topic(parameters)?;
+        let (context, stats) = (context(parameters)?, parameters.switch("stats")?);
+        if context > 0 && stats {
+            return Err(BadParameter(
+                "context: valid where records are shown, not with stats".into(),
+            ));
+        }
         Ok(Self {
             window,
             source,
             topics: topics(parameters)?,
             order,
             limit: parameters.number("limit", 0..=u64::MAX)?,
+            context,
             after: after(parameters)?,
             deny_partial: parameters.word("partial", &["allow", "deny"])? == "deny",
-            stats: parameters.switch("stats")?,
+            stats,
             buckets: buckets(parameters)?,
             by_topic,
             beside_bytes: if by_topic { SERIES_BYTES_MAX } else { 0 },
@@ -139,6 +159,7 @@ impl QueryRequest {
             topics: self.topics.clone(),
             order: self.order,
             limit: self.limit,
+            context: self.context,
         }
     }
 }
@@ -171,6 +192,10 @@ fn read_ulid(name: &str, text: &str) -> Result<Ulid, BadParameter> {
     let fits = matches!(text.as_bytes().first(), Some(b'0'..=b'7'));
     let id = text.parse().ok().filter(|_| fits);
     id.ok_or_else(|| BadParameter::value(name, text, "a ULID: 26 characters of Crockford base 32"))
+}
+
+fn context(parameters: &Parameters) -> Result<u32, BadParameter> {
+    Ok(parameters.number("context", 0..=u64::from(CONTEXT_MAX))?.unwrap_or_default() as u32)
 }
 
 fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {
@@ -217,7 +242,7 @@ mod tests {
         /// `PROPTEST_CASES` runs more of them.
         #[test]
         fn fuzz_query_parameters(
-            query in "((from|to|q|regex|i|topic|limit|order|after|partial|stats|buckets|x|%7[0-9a-f])?\
+            query in "((from|to|q|regex|i|topic|limit|order|after|partial|stats|context|buckets|x|%7[0-9a-f])?\
                       (=|==)?(now|1h|desc|deny|[0-9]{0,25}|%[0-9a-fA-F]{0,2}|[0-9A-Z]{26}|\\PC{0,6})?&?){0,8}",
             now_ms: u64,
         ) {
@@ -243,7 +268,7 @@ mod tests {
         let after = Ulid::from_parts(NOW_MS, 1, 2);
         let query = format!(
             "from=2h&to=now&q=a%7Cb&x=d&q=c&regex&i=1&topic=x&topic=y&limit=7&order=desc\
-             &after={after}&partial=deny&stats=0"
+             &after={after}&partial=deny&stats=0&context=3"
         );
         let request = QueryRequest::parse(Some(&query), NOW_MS.into()).unwrap();
         assert_eq!(request.window.from, Ulid::first_of_ms(NOW_MS - 7_200_000));
@@ -255,6 +280,7 @@ mod tests {
         assert_eq!((request.limit, request.order), (Some(7), Order::Desc));
         assert_eq!(request.after, Some(after));
         assert!(request.deny_partial && !request.stats);
+        assert_eq!(request.context, 3);
     }
 
     #[test]
@@ -281,6 +307,9 @@ mod tests {
             ("after=1", "after"),
             ("partial=no", "partial"),
             ("stats=x", "stats"),
+            ("context=1001", "context"),
+            ("context=-1", "context"),
+            ("context=1&stats", "context"),
             ("after=8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "after"),
         ] {
             let error = QueryRequest::parse(Some(query), NOW_MS.into()).unwrap_err().0;
@@ -297,6 +326,10 @@ mod tests {
         for query in ["buckets=1", "by=topic"] {
             assert!(QueryRequest::parse(Some(query), NOW_MS.into()).is_err());
         }
+        assert!(QueryRequest::parse_histogram(Some("context=1"), NOW_MS.into()).is_err());
+        assert!(QueryRequest::parse_stream(Some("context=1"), None, NOW_MS.into()).is_err());
+        assert!(QueryRequest::parse_head(Some("context=1"), NOW_MS.into()).is_err());
+        assert!(QueryRequest::parse_head(Some("context=0&stats"), NOW_MS.into()).is_ok());
         for (query, name) in [("q=(&regex", "q"), ("q=a&x=(&q=b&regex", "x"), ("x=%0A", "x")] {
             let request = QueryRequest::parse(Some(query), NOW_MS.into()).unwrap();
             let error = request.source.compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap_err();

@@ -112,6 +112,7 @@ impl WantedEntries {
             topics: vec![topic.clone()],
             order: Order::Desc,
             limit: None,
+            context: 0,
             after: None,
             deny_partial: false,
             stats: false,

@@ -164,6 +164,7 @@ fn spec(wanted: &Wanted, after: Ulid, boundary_ms: u64) -> QuerySpec {
         topics: wanted.topics.clone(),
         order: Order::Asc,
         limit: None,
+        context: 0,
     }
 }
 

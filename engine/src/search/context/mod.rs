@@ -1,0 +1,316 @@
+//! Records around hits: `context=N` shows N records of the same topic on either side of each hit.
+//!
+//! A query with context goes through the pool three or four times, each time as one more job with the same
+//! pipe: *finding* collects the hits' ULIDs, without text; *looking around* counts the records of their topics
+//! from run tables alone, forward from the first hit until each has its neighbours, then backward as far as
+//! something is still wanted; at last the records that were chosen are read and written. So the answer is in
+//! strict order of ULIDs, though a neighbour of a rare topic may be much older than the hits before it.
+//!
+//! Invariants: all stages see one snapshot; what one of them misses, the answer misses; hits and their
+//! neighbours are at most [`CONTEXT_RECORDS_MAX`] records: with more hits the answer ends early and says so,
+//! to be resumed behind its last hit; whoever goes away or ends the query does so in whatever stage it is.
+
+mod neighbours;
+mod selection;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::consumer::{Breaker, Consumer, Drained, Output};
+use super::pipe::{PipeWriter, Room};
+use super::searcher::Way;
+use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
+use super::sweep::Sweep;
+use crate::limits::CONTEXT_RECORDS_MAX;
+use crate::topic::Topic;
+use crate::ulid::Ulid;
+use neighbours::{Backward, Forward};
+pub(super) use selection::{Selection, Span};
+
+/// What goes from stage to stage.
+struct Course {
+    way: Way,
+    pipe: PipeWriter,
+    format: Format,
+    spec: QuerySpec,
+    snapshot: Snapshot,
+    /// What the stages before have cost and missed.
+    stats: Stats,
+}
+
+impl Course {
+    /// What the reader wants, unless that is to go on.
+    fn wishes(&self) -> Option<Drained> {
+        match self.pipe.room() {
+            Room::Gone => Some(Drained::Unwanted),
+            Room::Ended(reason) => Some(Drained::Ended(reason)),
+            Room::Empty | Room::Some | Room::Full => None,
+        }
+    }
+
+    /// Nothing follows.
+    fn end(self, stats: &Stats, aborted: bool) {
+        let Self { pipe, format, stats: mut all, spec, .. } = self;
+        all.add_stage(stats);
+        let output = Output::new(pipe, format, spec.order);
+        if aborted {
+            output.abort(all);
+        } else {
+            Box::new(output).finish(all, false);
+        }
+    }
+
+    /// Counts records of the wanted topics between two ULIDs.
+    fn look(
+        self,
+        topics: Vec<Topic>,
+        wanted: Vec<Topic>,
+        (from, to): (Ulid, Ulid),
+        looked: Looked,
+    ) {
+        let order = match looked {
+            Looked::Forward(..) => Order::Asc,
+            Looked::Backward(..) => Order::Desc,
+        };
+        let spec = QuerySpec { from, to, topics: wanted, order, ..QuerySpec::everything() };
+        let (way, snapshot) = (self.way.clone(), self.snapshot.clone());
+        let (course, looked) = (Some(self), Some(looked));
+        let looking = Looking { course, is_ended: false, topics, looked };
+        way.submit(spec, snapshot, Box::new(looking), None);
+    }
+
+    /// Reads and writes what was chosen.
+    fn show(self, topics: Vec<Topic>, selection: Selection) {
+        let Some((from, to)) = selection.bounds() else {
+            return self.end(&Stats::default(), false);
+        };
+        let Self { way, pipe, format, spec, snapshot, stats } = self;
+        let order = spec.order;
+        let selection = Arc::new(selection);
+        let output = Output::of_selection(pipe, format, order, (Arc::clone(&selection), stats));
+        let spec = QuerySpec { from, to, topics, order, ..QuerySpec::everything() };
+        way.submit(spec, snapshot, Box::new(output), Some(selection));
+    }
+}
+
+/// Starts a query with context.
+pub(super) fn start(
+    way: Way,
+    pipe: PipeWriter,
+    format: Format,
+    (spec, snapshot): (QuerySpec, Snapshot),
+) {
+    let shown = 2 * u64::from(spec.context) + 1;
+    let bound = (CONTEXT_RECORDS_MAX / shown).max(1);
+    let (ask, of) = (spec.clone(), snapshot.clone());
+    let course = Course { way: way.clone(), pipe, format, spec, snapshot, stats: Stats::default() };
+    let finding =
+        Finding { course: Some(course), is_ended: false, bound, found: 0, topics: Vec::new() };
+    way.submit(ask, of, Box::new(finding), None);
+}
+
+/// The stage that collects hits.
+struct Finding {
+    /// `None`: the next stage has it.
+    course: Option<Course>,
+    /// Its reader has ended it.
+    is_ended: bool,
+    /// Most hits that context can be shown of.
+    bound: u64,
+    found: u64,
+    /// Hits by topic, in the query's order.
+    topics: Vec<(Topic, Vec<Ulid>)>,
+}
+
+impl Finding {
+    /// Notes the first records of a run, in the query's order.
+    fn note(&mut self, topic: &Topic, span: Span, order: Order, take: u32) {
+        let at = self.topics.iter().position(|(other, _)| other == topic).unwrap_or_else(|| {
+            self.topics.push((topic.clone(), Vec::new()));
+            self.topics.len() - 1
+        });
+        let numbers = match order {
+            Order::Asc => 0..take,
+            Order::Desc => span.count - take..span.count,
+        };
+        self.topics[at].1.extend(numbers.map(|n| span.first.plus(u64::from(n))));
+        self.found += u64::from(take);
+    }
+
+    fn go_on(&mut self, stats: &Stats) {
+        let Some(mut course) = self.course.take() else { return };
+        let mut hits = std::mem::take(&mut self.topics);
+        for (_, hits) in &mut hits {
+            hits.sort_unstable();
+        }
+        let first = hits.iter().filter_map(|(_, hits)| hits.first()).min().copied();
+        let Some(first) = first else { return course.end(stats, false) };
+        course.stats.add_stage(stats);
+        let topics: Vec<Topic> = hits.iter().map(|(topic, _)| topic.clone()).collect();
+        let forward = Forward::new(u64::from(course.spec.context), hits);
+        let bounds = (first, Ulid::MAX);
+        course.look(topics.clone(), topics, bounds, Looked::Forward(forward, first));
+    }
+}
+
+impl Consumer for Finding {
+    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
+        let Some(course) = &self.course else { return Drained::Enough };
+        if let Some(wish) = course.wishes() {
+            self.is_ended = true;
+            return wish;
+        }
+        let (order, limit) = (course.spec.order, course.spec.limit.unwrap_or(u64::MAX));
+        let most = limit.min(self.bound);
+        while sweep.prepare() {
+            let Some(head) = sweep.head() else { break };
+            let hit = head.hit;
+            let take = most.saturating_sub(self.found).min(u64::from(hit.count)) as u32;
+            if take == 0 && most < limit {
+                sweep.end(&format!(
+                    "context is shown around at most {most} hits: ask for the rest with after=, behind \
+                     the last of them"
+                ));
+                return Drained::All;
+            }
+            let topic = head.topic.clone();
+            self.note(&topic, Span { first: hit.first, count: hit.count }, order, take);
+            sweep.advance(take, u64::from(hit.end - hit.start));
+            if self.found >= limit {
+                self.go_on(&sweep.stats);
+                return Drained::Enough;
+            }
+        }
+        Drained::All
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn counts_only(&self) -> bool {
+        true
+    }
+
+    fn breaker(&self) -> Breaker {
+        breaker(self.course.as_ref())
+    }
+
+    fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
+        if !aborted && !self.is_ended {
+            self.go_on(&stats);
+        } else if let Some(course) = self.course {
+            course.end(&stats, aborted);
+        }
+    }
+}
+
+/// The stages that look around.
+struct Looking {
+    /// `None`: the next stage has it.
+    course: Option<Course>,
+    /// Its reader has ended it.
+    is_ended: bool,
+    /// All topics with hits.
+    topics: Vec<Topic>,
+    looked: Option<Looked>,
+}
+
+/// Which way, and what was found.
+enum Looked {
+    /// From the first hit on.
+    Forward(Forward, Ulid),
+    /// Before it; with what was found behind it, and the hits.
+    Backward(Backward, Vec<Span>, Vec<Ulid>),
+}
+
+impl Looked {
+    fn see(&mut self, topic: &Topic, span: Span) {
+        match self {
+            Self::Forward(forward, _) => forward.see(topic, span),
+            Self::Backward(backward, ..) => backward.see(topic, span),
+        }
+    }
+
+    fn is_satisfied(&self) -> bool {
+        match self {
+            Self::Forward(forward, _) => forward.is_satisfied(),
+            Self::Backward(backward, ..) => backward.is_satisfied(),
+        }
+    }
+}
+
+impl Looking {
+    fn go_on(&mut self, stats: &Stats) {
+        let (Some(mut course), Some(looked)) = (self.course.take(), self.looked.take()) else {
+            return;
+        };
+        course.stats.add_stage(stats);
+        let topics = std::mem::take(&mut self.topics);
+        match looked {
+            Looked::Forward(forward, first) => {
+                let (spans, hits, backward) = forward.into_found();
+                let before = first.0.checked_sub(1).filter(|_| !backward.is_satisfied());
+                if let Some(before) = before {
+                    let wanted = backward.topics();
+                    let looked = Looked::Backward(backward, spans, hits);
+                    course.look(topics, wanted, (Ulid::MIN, Ulid(before)), looked);
+                } else {
+                    course.show(topics, Selection::new(hits, spans));
+                }
+            }
+            Looked::Backward(backward, mut spans, hits) => {
+                spans.extend(backward.into_spans());
+                course.show(topics, Selection::new(hits, spans));
+            }
+        }
+    }
+}
+
+impl Consumer for Looking {
+    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
+        let (Some(course), Some(looked)) = (&self.course, &mut self.looked) else {
+            return Drained::Enough;
+        };
+        if let Some(wish) = course.wishes() {
+            self.is_ended = true;
+            return wish;
+        }
+        while !looked.is_satisfied() && sweep.prepare() {
+            let Some(head) = sweep.head() else { break };
+            let hit = head.hit;
+            looked.see(head.topic, Span { first: hit.first, count: hit.count });
+            sweep.advance(hit.count, u64::from(hit.end - hit.start));
+        }
+        if !looked.is_satisfied() {
+            return Drained::All;
+        }
+        self.go_on(&sweep.stats);
+        Drained::Enough
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn counts_only(&self) -> bool {
+        true
+    }
+
+    fn breaker(&self) -> Breaker {
+        breaker(self.course.as_ref())
+    }
+
+    fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
+        if !aborted && !self.is_ended {
+            self.go_on(&stats);
+        } else if let Some(course) = self.course {
+            course.end(&stats, aborted);
+        }
+    }
+}
+
+fn breaker(course: Option<&Course>) -> Breaker {
+    course.map_or_else(|| Box::new(|| ()) as Breaker, |course| course.pipe.breaker())
+}
