@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::identity::Side;
 use crate::search::format::rfc3339;
 use crate::storage::Refusal;
 use crate::store::coverage::Gap;
@@ -50,8 +51,9 @@ pub enum DamageKind {
     NotAFile,
     /// A whole part that belongs elsewhere and is not believed here; names the part, and whose it is.
     Foreign(&'static str, &'static str),
-    /// These records were published in the directory, and no file that is there holds them.
-    Missing(Gap),
+    /// These records were published in the directory of a store, or waited in that of an ingester, and no
+    /// file that is there holds them.
+    Missing(Side, Gap),
     /// The storage did not give the bytes. They may be whole: the file is left as it is, and read
     /// again.
     Unread(Refusal),
@@ -98,16 +100,19 @@ impl fmt::Display for DamageKind {
                 write!(f, "the {part} is that of {whose}, not of this directory")
             }
             Self::NotAFile => f.write_str("something else than a file has its name"),
-            Self::Missing(gap) => write!(
-                f,
-                "records {} to {} of stream {:010x} were stored here and are in no file (stamped {} to \
-                 {}): a store segment was taken away",
-                gap.from,
-                gap.to,
-                gap.stream,
-                rfc3339(gap.from_ms),
-                rfc3339(gap.to_ms),
-            ),
+            Self::Missing(side, gap) => {
+                let (were, what) = match side {
+                    Side::Store => ("were stored here", "a store segment"),
+                    Side::Ingest => ("waited here to be stored", "the ingest segment"),
+                };
+                let (from, to) = (rfc3339(gap.from_ms), rfc3339(gap.to_ms));
+                write!(
+                    f,
+                    "records {} to {} of stream {:010x} {were} and are in no file (stamped {from} to \
+                     {to}): {what} was taken away",
+                    gap.from, gap.to, gap.stream,
+                )
+            }
             Self::Unfinished => f.write_str("the last frame is unfinished or damaged"),
             Self::Version(v) => write!(f, "version {v} is not known to this program"),
             Self::Unsupported(what) => {
@@ -124,7 +129,7 @@ impl fmt::Display for DamageKind {
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let DamageKind::Missing(gap) = &self.kind {
+        if let DamageKind::Missing(_, gap) = &self.kind {
             let (path, count) = (self.path.display(), gap.record_count());
             return write!(f, "{path}: {}; {count} records are missing", self.kind);
         }

@@ -276,6 +276,10 @@ pub const SLAB_INDEX_BYTES_MAX: usize = 16 << 20;
 /// compaction copies (≥ 4 MiB of text) is far below.
 pub const SEGMENT_SLABS_MAX: usize = 65_536;
 
+/// Most spans of consecutive records that an ingest directory claims to have waited; further segments are not
+/// missed if they vanish. One or two for each segment: far more than a full backlog has. 40 bytes each.
+pub const WAITING_SPANS_MAX: usize = 65_536;
+
 /// Most intervals that a segment's coverage has; further ones count as not covered. As a rule it has one
 /// for each stream: more come from damage only, or from thousands of restarts. 40 bytes each.
 pub const COVERAGE_INTERVALS_MAX: usize = 65_536;

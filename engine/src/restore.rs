@@ -31,6 +31,7 @@ use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
 use crate::ingest::tail;
+use crate::ingest::waiting::{WAITING_FILE, WAITING_NEW_FILE};
 use crate::storage::{FileBytes, Open, Storage};
 use crate::store::StoreDirectory;
 use crate::store::footer::Inputs;
@@ -102,7 +103,8 @@ impl Given {
         }
         // Of another node; this one has its own stamps, topics and identity.
         let stamps = [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, TOPICS_FILE, TOPICS_NEW_FILE];
-        if stamps.contains(&name) || [IDENTITY_FILE, IDENTITY_NEW_FILE].contains(&name) {
+        let others = [IDENTITY_FILE, IDENTITY_NEW_FILE, WAITING_FILE, WAITING_NEW_FILE];
+        if stamps.contains(&name) || others.contains(&name) {
             return Self::Nothing;
         }
         match Name::parse(name) {

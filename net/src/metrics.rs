@@ -97,6 +97,8 @@ pub struct IngestMetrics {
     pub unread_segments: Gauge,
     /// Files that are set aside.
     pub damaged_segments: Gauge,
+    /// Records that waited to be stored and are in no file.
+    pub missing_records: Gauge,
     /// Age of the oldest record that is not in the store yet, seconds.
     pub unstored_age_seconds: Gauge<f64, AtomicU64>,
     /// Bytes that no index covers yet: in shard memory and in ingest segments.

@@ -67,6 +67,7 @@ impl NodeBackend {
         ingest.backlog_bytes.set(registry.backlog_bytes() as i64);
         ingest.unread_segments.set(registry.unread_files() as i64);
         ingest.damaged_segments.set(registry.damaged_segments() as i64);
+        ingest.missing_records.set(registry.missing_records() as i64);
         ingest.backlog_limit_bytes.set(self.common.backlog_max_bytes as i64);
         ingest.unindexed_bytes.set(unstored_bytes(side, memory));
         let now_ms = self.common.clock.now().wall_ms;
@@ -93,6 +94,15 @@ impl NodeBackend {
             reasons.push(format!(
                 "{missing} records were stored and are in no file: a store segment was taken away; \
                  put it back, answers over its time are incomplete until then"
+            ));
+        }
+        let ingest = self.common.node.ingest.as_ref();
+        let missing = ingest.map_or(0, |side| side.registry.missing_records());
+        if missing > 0 {
+            reasons.push(format!(
+                "{missing} records waited to be stored and are in no file: ingest segments were taken \
+                 away while the node was stopped; put them back and start it again, answers over their \
+                 time are incomplete until then"
             ));
         }
         if self.common.draining.is_begun() {

@@ -142,7 +142,7 @@ impl Stop {
                 let tidy = spawn("let-go", move || store_work::let_go_of_files(&common));
                 Some(tidy.into_iter().collect())
             }
-            Work::Ground | Work::Stamps | Work::Unsynced | Work::Names => {
+            Work::Ground | Work::Stamps | Work::Waiting | Work::Unsynced | Work::Names => {
                 self.look_or_write(work);
                 None
             }
@@ -156,6 +156,10 @@ impl Stop {
         self.apart(work, move || match work {
             Work::Stamps => {
                 close_stamps(&common);
+                Done::Work(work)
+            }
+            Work::Waiting => {
+                note_waiting(&common);
                 Done::Work(work)
             }
             Work::Unsynced => {
@@ -221,6 +225,14 @@ fn close_stamps(common: &Common) {
     let mut stamps = side.stamps.lock().unwrap_or_else(PoisonError::into_inner);
     if let Err(error) = stamps.close(common.newest_stamped_ms()) {
         tracing::warn!("the mark of stamps cannot be written: {error}");
+    }
+}
+
+/// The next life knows what waits for it.
+fn note_waiting(common: &Common) {
+    let Some(side) = &common.node.ingest else { return };
+    if let Err(error) = side.registry.note_waiting() {
+        tracing::warn!("{error}; segments that vanish before the next start are not missed");
     }
 }
 

@@ -57,7 +57,7 @@ const fn is_unread(damage: &Damage) -> bool {
 
 /// Whether records are in no file that is there.
 const fn is_hole(damage: &Damage) -> bool {
-    matches!(damage.kind, DamageKind::Missing(_))
+    matches!(damage.kind, DamageKind::Missing(..))
 }
 
 /// Says on standard error why nothing, or not everything, was checked.

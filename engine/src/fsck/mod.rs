@@ -21,6 +21,7 @@ use crate::ingest::known_topics::{self, TOPICS_FILE, TOPICS_NEW_FILE};
 use crate::ingest::segment::{SegmentState, parse_file_name};
 use crate::ingest::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, check_mark};
 use crate::ingest::tail;
+use crate::ingest::waiting::{self, WAITING_FILE, WAITING_NEW_FILE};
 use crate::spool::check::{self as spool, CheckedSpool, SpoolFileKind};
 use crate::storage::Refusal;
 use crate::storage::{Bytes, Entry, FileBytes, Open, Storage};
@@ -48,6 +49,10 @@ pub enum FileKind {
     Topics,
     /// A list of topics that was not finished: it means nothing.
     TopicsUnfinished,
+    /// What waited in an ingest directory when its node stopped.
+    Waiting,
+    /// Such a list that was not finished: it means nothing.
+    WaitingUnfinished,
     /// Who the directory is.
     Identity,
     /// An identity that was not finished: it means nothing.
@@ -94,6 +99,8 @@ impl fmt::Display for FileKind {
             Self::StampMarkUnfinished => "unfinished mark of stamps",
             Self::Topics => "list of topics",
             Self::TopicsUnfinished => "unfinished list of topics",
+            Self::Waiting => "list of what waits",
+            Self::WaitingUnfinished => "unfinished list of what waits",
             Self::Identity => "identity",
             Self::IdentityUnfinished => "unfinished identity",
             Self::Inventory => "inventory",
@@ -197,9 +204,13 @@ pub fn check_with(
     path: &Path,
     on_file: &mut dyn FnMut(&FileReport),
 ) -> io::Result<Report> {
-    let mut check = Check { storage, on_file, report: Report::default() };
+    let (stores, report) = (Vec::new(), Report::default());
+    let mut check = Check { storage, on_file, stores, report };
     match storage.list(path) {
-        Ok(entries) => check.directory(path, entries, true),
+        Ok(entries) => {
+            check.stores = stores_in(storage, path, &entries);
+            check.directory(path, entries, true);
+        }
         Err(not_a_directory) => match storage.open(path, Open::Read).and_then(|f| f.len()) {
             Ok(len_bytes) => check.file(path.to_owned(), len_bytes),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(e),
@@ -216,6 +227,8 @@ pub fn check_with(
 struct Check<'a> {
     storage: &'a dyn Storage,
     on_file: &'a mut dyn FnMut(&FileReport),
+    /// Store directories of the data directory: what waited beside them may be there.
+    stores: Vec<PathBuf>,
     report: Report,
 }
 
@@ -252,14 +265,15 @@ impl Check<'_> {
             let path = path.join(&name);
             if entry.is_file {
                 if !is_spool || SpoolFileKind::of(&name).is_none() {
-                    let report = check_file(self.storage, path, entry.len_bytes);
+                    let report = self.check_file(path, entry.len_bytes);
                     self.add(tell_other_side(report, side));
                 }
                 continue;
             }
             if is_segment_name(&name) || is_side && is_needed_name(&name) {
                 // Told as what it is: opening it is refused.
-                self.add(check_file(self.storage, path, entry.len_bytes));
+                let report = self.check_file(path, entry.len_bytes);
+                self.add(report);
                 continue;
             }
             let is_ours = is_outermost && SUBDIRECTORIES.contains(&name.as_str());
@@ -292,7 +306,12 @@ impl Check<'_> {
         if SpoolFileKind::of(name).is_some() {
             return self.add_spool_files(spool::check_spool_file(self.storage, &path, len_bytes));
         }
-        self.add(check_file(self.storage, path, len_bytes));
+        let report = self.check_file(path, len_bytes);
+        self.add(report);
+    }
+
+    fn check_file(&self, path: PathBuf, len_bytes: u64) -> FileReport {
+        check_file(self.storage, path, len_bytes, &self.stores)
     }
 
     fn add_spool_files(&mut self, checked: CheckedSpool) {
@@ -312,6 +331,17 @@ impl Check<'_> {
             });
         }
     }
+}
+
+/// Store directories in a data directory.
+fn stores_in(storage: &dyn Storage, path: &Path, entries: &[Entry]) -> Vec<PathBuf> {
+    let directories = entries.iter().filter(|entry| !entry.is_file);
+    let paths = directories.filter_map(|entry| Some(path.join(entry.name.as_deref()?)));
+    let is_store = |path: &PathBuf| {
+        let is_of = |entries: Vec<Entry>| side_of(path, &entries, false) == Some(Side::Store);
+        storage.list(path).is_ok_and(is_of)
+    };
+    paths.filter(is_store).collect()
 }
 
 /// Which side's directory this is by what is in it; where there is nothing, by its name in a data
@@ -361,7 +391,12 @@ const fn unknown(path: PathBuf, file_bytes: u64) -> FileReport {
     }
 }
 
-fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileReport {
+fn check_file(
+    storage: &dyn Storage,
+    path: PathBuf,
+    file_bytes: u64,
+    stores: &[PathBuf],
+) -> FileReport {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some((id, state)) = parse_file_name(name) {
         let checked = check_segment(storage, &path, id, state);
@@ -395,6 +430,15 @@ fn check_file(storage: &dyn Storage, path: PathBuf, file_bytes: u64) -> FileRepo
         let damage = known_topics::check(storage, &path);
         let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
         return checked_file(path, file_bytes, FileKind::Topics, checked);
+    }
+    if name == WAITING_FILE {
+        let stores: Vec<&Path> = stores.iter().map(PathBuf::as_path).collect();
+        let damage = waiting::check(storage, &path, &stores);
+        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
+        return checked_file(path, file_bytes, FileKind::Waiting, checked);
+    }
+    if name == WAITING_NEW_FILE {
+        return FileReport { kind: FileKind::WaitingUnfinished, ..unknown(path, file_bytes) };
     }
     if name == TOPICS_NEW_FILE {
         return FileReport { kind: FileKind::TopicsUnfinished, ..unknown(path, file_bytes) };
@@ -433,7 +477,7 @@ fn is_segment_name(name: &str) -> bool {
 
 /// Whether a node needs what has this name in a side's directory to be a file of its own.
 fn is_needed_name(name: &str) -> bool {
-    [STAMP_MARK_FILE, TOPICS_FILE, IDENTITY_FILE, INVENTORY_FILE].contains(&name)
+    [STAMP_MARK_FILE, TOPICS_FILE, WAITING_FILE, IDENTITY_FILE, INVENTORY_FILE].contains(&name)
         || tail::is_file_name(name)
 }
 

@@ -230,7 +230,8 @@ fn a_directory_that_cannot_be_listed_is_told_and_a_file_that_went_is_not() {
     let mut gone = unknown("/data/store/x".into(), 0);
     gone.damage = vec![of_file(&gone.path, DamageKind::Unread(Refusal::of_kind(NotFound)))];
     let report = Report::default();
-    let mut check = Check { storage: &disk, on_file: &mut |_| {}, report };
+    let stores = Vec::new();
+    let mut check = Check { storage: &disk, on_file: &mut |_| {}, stores, report };
     check.add(gone);
     assert_eq!(check.report, Report::default());
 }

@@ -68,7 +68,7 @@ pub fn check_segment(
 }
 
 /// What the tail files of a directory hold, those of them that can be read.
-fn slots_in(storage: &dyn Storage, directory: &Path) -> Vec<SlotContent> {
+pub(super) fn slots_in(storage: &dyn Storage, directory: &Path) -> Vec<SlotContent> {
     let entries = storage.list(directory).unwrap_or_default();
     let names = entries.into_iter().filter_map(|entry| entry.name);
     let tails = names.filter(|name| tail::is_file_name(name)).filter_map(|name| {

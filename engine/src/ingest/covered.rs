@@ -3,8 +3,14 @@
 //! Invariants: counters of a frame are consecutive as a rule, so its header says which records it has;
 //! where it does not say it, nothing is guessed: the run tables are to be asked.
 
-use super::walk::FrameAt;
+use std::path::Path;
+
+use super::examine::{Depth, Verdict, examine};
+use super::open::table_of;
+use super::segment::FileName;
+use super::walk::{FrameAt, Source};
 use crate::chunk::OpenPart;
+use crate::storage::{Open, Storage};
 use crate::store::coverage::{Coverage, CoverageBuilder, Interval};
 use crate::ulid::Ulid;
 
@@ -39,6 +45,22 @@ impl Covered {
     pub(super) fn known(&self) -> Option<Coverage> {
         (!self.is_unknown).then(|| self.intervals.clone().finish())
     }
+}
+
+/// Which records the headers of a file's frames name; where they do not say it, its run tables.
+pub(super) fn in_file(storage: &dyn Storage, path: &Path, name: FileName) -> Coverage {
+    let examined = examine(storage, path, name, None, Depth::Headers);
+    let Ok(Verdict::Records(found) | Verdict::Unread(found)) = examined else {
+        return Coverage::default();
+    };
+    let frames = found.walk.frames;
+    let from_tables = || {
+        let Ok(file) = storage.open(path, Open::Read) else { return Coverage::default() };
+        let source = Source::File(file);
+        let tables = frames.iter().filter_map(|frame| table_of(&source, frame).ok());
+        tables.fold(Coverage::default(), |all, table| all.union(&Coverage::of_table(&table)))
+    };
+    Covered::of(&frames).known().unwrap_or_else(from_tables)
 }
 
 /// Which records can be read of it.

@@ -6,7 +6,7 @@
 //! 2. [`stamp`] numbers records, below what [`stamp_mark`] keeps on disk; [`log`] collects them into a [`frame`], puts young bytes into the
 //!    [`tail`] file and frames into a [`segment`]; [`memory`] shows a query what is not on disk yet, [`promises`] tell senders what is.
 //! 3. [`registry`] moves segments from active to flushed to pending to gone; [`recover`] finds them
-//!    again after a stop of any kind.
+//!    again after a stop of any kind; [`waiting`] says which of them a stop has left.
 //!
 //! Invariants: the shard's part (1 and 2) does no I/O, it emits effects and takes completions;
 //! the registry's part reaches files through [`crate::storage::Storage`] only. Formats are in
@@ -34,6 +34,7 @@ pub mod stranger;
 pub mod tail;
 pub mod topics;
 mod torn;
+pub mod waiting;
 mod walk;
 
 #[cfg(test)]

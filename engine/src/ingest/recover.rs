@@ -22,6 +22,7 @@ use super::segment::{Content, Extent, FileName, Segment, SegmentFile, SegmentSta
 use super::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
 use super::tail::{self, SlotContent, SlotState};
 use super::torn::Torn;
+use super::waiting::{WAITING_FILE, WAITING_NEW_FILE};
 use super::walk::{FrameAt, Source, Walk};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
@@ -33,7 +34,7 @@ use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 pub const LOCK_FILE: &str = "LOCK";
 
 /// Files of ours that hold no record: not recovery's business either.
-const NOT_RECOVERYS: [&str; 9] = [
+const NOT_RECOVERYS: [&str; 11] = [
     LOCK_FILE,
     PROBE_NAME,
     PROBE_RENAMED_NAME,
@@ -43,6 +44,8 @@ const NOT_RECOVERYS: [&str; 9] = [
     IDENTITY_NEW_FILE,
     TOPICS_FILE,
     TOPICS_NEW_FILE,
+    WAITING_FILE,
+    WAITING_NEW_FILE,
 ];
 
 /// What was found.
@@ -210,7 +213,7 @@ impl Recovery<'_> {
             self.found.notes.push(Note::Unknown(path));
             return;
         };
-        if name == TOPICS_NEW_FILE && entry.is_file {
+        if [TOPICS_NEW_FILE, WAITING_NEW_FILE].contains(&name.as_str()) && entry.is_file {
             let path = self.directory().join(name);
             // It was not finished, and means nothing.
             if let Err(error) = self.storage.remove(&path) {

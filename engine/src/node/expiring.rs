@@ -99,10 +99,16 @@ impl Expiring {
             turn.done.failed.push(("look for", self.note_path(), error));
             return Some(self.ended(now_ms, turn, self.is_paused));
         }
+        // What would have been the oldest is not missed when the oldest goes for want of room.
+        let newest_gone_ms = turn.done.trashed.iter().map(|gone| gone.last.ms()).max();
+        if let Some((ingest, until_ms)) = self.ingest.as_ref().zip(newest_gone_ms) {
+            ingest.let_go_missing(until_ms);
+        }
         if let Some(ingest) = self.ingest.as_ref().filter(|_| !turn.done.is_paused) {
             let horizon_ms = now.wall_ms.saturating_sub(self.retain_ms);
             let (gone, errors) = ingest.expire_unread(horizon_ms);
             turn.unreadable = gone;
+            ingest.let_go_missing(horizon_ms);
             let errors = errors.into_iter().map(|e| (e.operation, e.path, e.error));
             turn.done.failed.extend(errors);
         }

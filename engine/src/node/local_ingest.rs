@@ -29,6 +29,9 @@ impl LocalIngest {
 
     /// What waits to be claimed, now.
     pub fn available(&self, now_ms: u64) -> Available {
+        if !self.registry.is_settled() {
+            return Available::default();
+        }
         let rows = self.registry.list();
         let flushed =
             rows.iter().filter(|row| row.state == SegmentState::Flushed && row.is_offered);

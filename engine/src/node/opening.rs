@@ -1,7 +1,8 @@
 //! Finding a node's data again after a stop of any kind, before anything else is done with it.
 //!
 //! Order: who the directories are and the mark of stamps is read, for without them nothing may go on;
-//! then the store, which says which ingest segments it has; then the ingest side; then stamps go on above
+//! then the store, which says which ingest segments it has; then what waited in the ingest directory is
+//! compared with what is there; then the ingest side is recovered; then stamps go on above
 //! the mark and all that the ingest side holds, and a new mark is written, behind the identities of this
 //! life. Its topics are those that its own file and its own segments name: what the store holds may be
 //! copies of what others have taken.
@@ -23,6 +24,7 @@ use crate::ingest::registry::{FileError, Registry, RegistryOptions};
 use crate::ingest::segment::parse_file_name;
 use crate::ingest::stamp_mark::{MarkError, OpenedMark, STAMP_MARK_FILE, StampKeeper};
 use crate::ingest::topics::TopicSet;
+use crate::ingest::waiting::{Missing, WAITING_FILE};
 use crate::limits::TOPICS_MAX;
 use crate::storage::{Refusal, Storage};
 use crate::store::StoreDirectory;
@@ -189,7 +191,7 @@ pub fn open(
         Some(ingest) => Some(open_mark(ingest, options.new_ingester, tell)?),
         None => None,
     };
-    let stored = match &options.store {
+    let mut stored = match &options.store {
         Some(directory) => Some(open_store(directory, options.new_store, now_ms, tell)?),
         None => None,
     };
@@ -200,7 +202,7 @@ pub fn open(
     };
     if let (Some(ingest), Some(stamps)) = (options.ingest, mark) {
         let options = (ingest, &options.topics);
-        open_ingest(options, stamps, stored.as_ref(), now_ms, tell, &mut opened)?;
+        open_ingest(options, stamps, stored.as_mut(), now_ms, tell, &mut opened)?;
     }
     opened.node.store = stored.map(|stored| StoreSide { catalogue: Arc::new(stored.catalogue) });
     Ok(opened)
@@ -273,13 +275,15 @@ fn open_store(
 fn open_ingest(
     (options, topics): (RegistryOptions, &TopicOptions),
     mut stamps: StampKeeper,
-    stored: Option<&Stored>,
+    mut stored: Option<&mut Stored>,
     now_ms: u64,
     tell: &mut dyn FnMut(Finding),
     opened: &mut Opened,
 ) -> Result<(), OpenError> {
     let directory = options.directory.clone();
     let found = segments_in(&options).map_err(OpenError::Ingest)?;
+    let missing = open_missing(&options, stamps.ingester().id, &found, stored.as_deref_mut(), tell);
+    let stored = stored.as_deref();
     let superfluous = stored.map(|stored| stored.superfluous_ingest(&found)).unwrap_or_default();
     let recovered = ingest::recover::recover(options, &superfluous, now_ms);
     let recovered = recovered.map_err(OpenError::Ingest)?;
@@ -289,6 +293,13 @@ fn open_ingest(
     recovered.torn.into_iter().for_each(|frame| tell(Finding::Torn(frame)));
     recovered.notes.into_iter().for_each(|note| tell(Finding::OfIngest(note)));
     opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored));
+    recovered.registry.begin_missing(missing, stamps.ingester().id);
+    if let Some(retain_ms) = topics.retain_ms {
+        // A clock that is ahead makes nothing too old.
+        let now_ms = now_ms.min(opened.node.newest_ms);
+        recovered.registry.let_go_missing(now_ms.saturating_sub(retain_ms));
+    }
+    recovered.registry.missing().into_iter().for_each(|hole| tell(Finding::Damage(hole)));
     // What the store holds may be copies of what others have stamped.
     stamps.start_above(recovered.newest_ms);
     if let Err(error) = stamps.keep(now_ms, 0, &|| recovered.registry.sync_names()) {
@@ -303,6 +314,31 @@ fn open_ingest(
         topic_keeper: Arc::new(Mutex::new(keeper)),
     });
     Ok(())
+}
+
+/// What waited when the node stopped and somebody took away: claimed no more than that before anything
+/// may go, whatever becomes of this start.
+fn open_missing(
+    options: &RegistryOptions,
+    own: NodeId,
+    there: &[u128],
+    stored: Option<&mut Stored>,
+    tell: &mut dyn FnMut(Finding),
+) -> Missing {
+    let (storage, directory) = (&*options.storage, &options.directory);
+    let (mut missing, damage) = Missing::open(storage, directory, own, there);
+    if let Some(damage) = damage {
+        tell(Finding::Damage(damage));
+    }
+    if let Some(stored) = stored.filter(|_| !missing.waiting().is_empty()) {
+        missing.change(|waiting| stored.leave_out_stored(waiting));
+    }
+    if let Err(error) = missing.save(storage, directory, own, &|| storage.sync_dir(directory)) {
+        let path = directory.join(WAITING_FILE);
+        let failed = FileError { operation: "write", path, error };
+        tell(Finding::OfIngest(IngestNote::Failed(failed)));
+    }
+    missing
 }
 
 fn open_topics(

@@ -17,6 +17,7 @@ use crate::identity::NodeId;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
+use super::coverage::Gap;
 use super::inventory::InventoryKeeper;
 use super::inventory::look::coverage;
 use super::name::SegmentId;
@@ -213,6 +214,11 @@ impl Catalogue {
     /// What was not stamped later is too old to be missed; milliseconds since 1970.
     pub fn set_horizon(&self, horizon_ms: u64) {
         self.inventory.iter().for_each(|inventory| inventory.set_horizon(horizon_ms));
+    }
+
+    /// Whether records that were here may have been let go.
+    pub(super) fn may_have_let_go(&self, gap: &Gap) -> bool {
+        self.inventory.as_ref().is_some_and(|inventory| inventory.may_have_let_go(gap))
     }
 
     /// What was published here and is in no file: answers lack it.

@@ -143,9 +143,40 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// All of an interval.
+    pub const fn of_interval(interval: &Interval) -> Self {
+        let Interval { stream, first_ms: from_ms, from, to, last_ms: to_ms } = *interval;
+        Self { stream, from, to, from_ms, to_ms }
+    }
+
     /// Its records.
     pub const fn record_count(&self) -> u64 {
         self.to - self.from + 1
+    }
+
+    /// What of it cannot be among these: where counters and times agree, they may be the same records.
+    pub fn outside(self, held: &Coverage) -> Vec<Self> {
+        let left =
+            |left: Vec<Self>, held| left.into_iter().flat_map(|gap| gap.without(held)).collect();
+        held.of_stream(self.stream).fold(vec![self], left)
+    }
+
+    /// What is left of it before and behind an interval of its stream.
+    fn without(self, held: &Interval) -> impl Iterator<Item = Self> {
+        let is_apart = held.to < self.from
+            || self.to < held.from
+            || held.last_ms < self.from_ms
+            || self.to_ms < held.first_ms;
+        let before = (!is_apart && self.from < held.from).then(|| {
+            let (to, to_ms) = (held.from - 1, self.to_ms.min(held.first_ms));
+            Self { to, to_ms, ..self }
+        });
+        let behind = (!is_apart && held.to < self.to).then(|| {
+            let (from, from_ms) = (held.to + 1, self.from_ms.max(held.last_ms));
+            Self { from, from_ms, ..self }
+        });
+        let parts = [is_apart.then_some(self), before, behind].into_iter().flatten();
+        parts.filter(|part| part.from_ms <= part.to_ms)
     }
 }
 

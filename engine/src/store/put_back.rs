@@ -50,7 +50,7 @@ impl Catalogue {
 
 /// Whether some of these records are missing.
 fn fills(held: &Coverage, hole: &Damage) -> bool {
-    let DamageKind::Missing(gap) = hole.kind else { return false };
+    let DamageKind::Missing(_, gap) = hole.kind else { return false };
     let is_of = |held: &Interval| {
         (held.from <= gap.to && gap.from <= held.to)
             && (held.first_ms <= gap.to_ms && gap.from_ms <= held.last_ms)

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::chunk::OpenPart;
 use crate::damage::Damage;
 use crate::ingest::recover::{AlreadyStored, Taken};
+use crate::ingest::waiting::Waiting;
 use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
@@ -104,9 +105,16 @@ pub struct Recovered {
     /// What else was found.
     pub notes: Vec<Note>,
     replaced_ingest: HashMap<u128, Vec<(Taken, Arc<StoreSegment>)>>,
+    present: Present,
 }
 
 impl Recovered {
+    /// Leaves out of what waited on an ingest side what the store has, may have, or has let go.
+    pub fn leave_out_stored(&mut self, waiting: &mut Waiting) {
+        self.present.leave_out_of(waiting);
+        waiting.leave_out_if(|span| self.catalogue.may_have_let_go(span));
+    }
+
     /// Which of these ingest segments, found on disk, are superfluous, should they hold no other records
     /// than the digests name, because those are in the store: their commit was interrupted. The store
     /// segments that say so are verified in full first; where that is refused, the ingest segments are
@@ -358,7 +366,7 @@ impl Recovery<'_> {
         let found = Found { trash, inventory: Some(inventory), now_ms };
         let catalogue = Catalogue::found(directory, segments, newest, found);
         let (damage, notes) = (self.damage, self.notes);
-        Recovered { catalogue, newest, damage, notes, replaced_ingest }
+        Recovered { catalogue, newest, damage, notes, replaced_ingest, present }
     }
 }
 

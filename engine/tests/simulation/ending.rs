@@ -220,6 +220,10 @@ impl Node {
                 }
                 true
             }
+            Work::Waiting => {
+                self.registry.note_waiting().err().iter().for_each(|error| self.tell(error));
+                true
+            }
             Work::Unsynced => {
                 let shards = self.said().not_on_disk;
                 return Some(Done::Unsynced(Lost::count(&self.sim, INGEST.as_ref(), &shards)));

@@ -21,3 +21,4 @@ mod settings;
 mod side_by_side;
 mod told;
 mod topics;
+mod vanishing;

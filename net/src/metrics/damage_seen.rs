@@ -24,7 +24,7 @@ impl DamageSeen {
     pub(super) fn is_new(&self, damage: &Damage) -> bool {
         // Holes of a store all have the same file.
         let hole = match damage.kind {
-            DamageKind::Missing(gap) => Some((gap.stream, gap.from)),
+            DamageKind::Missing(_, gap) => Some((gap.stream, gap.from)),
             _ => None,
         };
         let span = (damage.path.file_stem(), damage.offset, damage.range, hole);

@@ -165,6 +165,11 @@ fn ingest_lines(w: &mut Writer<'_>, m: &IngestMetrics) -> Result<(), Error> {
     w.gauge("ingest_backlog_full", "Whether the backlog is full.", &m.backlog_full)?;
     w.gauge("ingest_unread_segments", "Files that cannot be read now.", &m.unread_segments)?;
     w.gauge("ingest_damaged_segments", "Files that are set aside.", &m.damaged_segments)?;
+    w.gauge(
+        "ingest_missing_records",
+        "Records that waited to be stored and are in no file.",
+        &m.missing_records,
+    )?;
     w.one(
         "unstored_age_seconds",
         "Age of the oldest record that is not in the store yet.",

@@ -30,6 +30,9 @@ impl Registry {
         let inner = self.lock();
         let mut chosen: Vec<Arc<Segment>> = Vec::new();
         let mut text_bytes = 0;
+        if !inner.missed.is_settled() {
+            return chosen;
+        }
         for (_, id) in &inner.queue {
             let Some(held) = inner.segments.get(id) else { continue };
             let size = held.segment.content().text_bytes;

@@ -19,6 +19,7 @@ mod claims;
 mod consume;
 #[cfg(test)]
 mod frugal_tests;
+mod missing;
 mod tails;
 mod unread;
 mod values;
@@ -36,6 +37,7 @@ use crate::ulid::{MS_MAX, Ulid};
 
 pub use claims::ClaimToken;
 use claims::Claims;
+use missing::Missed;
 pub(super) use tails::{bad_slot, empty, unread_slot};
 pub use unread::{Look, Pinned};
 use unread::{Trouble, is_offered};
@@ -65,6 +67,8 @@ struct Inner {
     pool: Vec<PooledFile>,
     /// Tail files that may hold records which are nowhere else.
     tails: Vec<tails::UnreadTail>,
+    /// What waited for this life and is not there.
+    missed: Missed,
     /// No record that was found at the start is newer, milliseconds since 1970.
     started_ms: u64,
     /// State of the id generator.
@@ -114,6 +118,7 @@ impl Registry {
             random: Random::new(options.seed),
             is_frugal: false,
             tails: Vec::new(),
+            missed: Missed::default(),
             started_ms: 0,
         };
         let ground = options.storage.identity(&options.directory).ok();
@@ -413,6 +418,7 @@ impl Registry {
         let _operation = self.lock_operation();
         let mut errors = self.flush_again(now_ms);
         errors.extend(self.lock().not_made.take());
+        errors.extend(self.keep_missing(now_ms).err());
         self.trim_files(now_ms);
         errors.extend(self.retire_committed(now_ms));
         errors

@@ -119,7 +119,8 @@ impl Registry {
         let told = inner.segments.values().flat_map(|held| &held.told);
         let in_files = inner.segments.values().filter_map(|held| held.trouble.as_ref());
         let in_tails = inner.tails.iter().flat_map(|tail| &tail.damage);
-        let lost = told.chain(in_files.flat_map(|trouble| &trouble.damage)).chain(in_tails);
+        let in_files = in_files.flat_map(|trouble| &trouble.damage);
+        let lost = told.chain(in_files).chain(in_tails).chain(&inner.missed.told);
         Pinned { lost: lost.cloned().collect(), segments: super::shown(&inner) }
     }
 
@@ -378,6 +379,9 @@ impl Registry {
     pub fn expire_unread(&self, horizon_ms: u64) -> (Vec<PathBuf>, Vec<FileError>) {
         let _operation = self.lock_operation();
         let mut inner = self.lock();
+        if !inner.missed.is_settled() {
+            return (Vec::new(), Vec::new());
+        }
         let started_ms = inner.started_ms;
         let is_over = |held: &&Held| {
             let trouble = held.trouble.as_ref();

@@ -57,6 +57,9 @@ pub enum Work {
     /// Files that nobody needs go, and what is published is kept in mind: behind the last who may have
     /// published something.
     Tidy,
+    /// What waits is kept in mind ([`Registry::note_waiting`]): only if all have ended who could let some of
+    /// it go.
+    Waiting,
     /// Counting what of the shards' records is not on the disk ([`Lost::count`]).
     Unsynced,
     /// Counting what is not where the next start looks for it
@@ -115,6 +118,8 @@ pub struct Ending {
     /// It is left then.
     until_ms: u64,
     is_store_cancelled: bool,
+    /// All have ended who make segments or let them go; requests do neither.
+    is_still: bool,
     patience: Patience,
     effects: VecDeque<Effect>,
     /// What was left, since that was asked last.
@@ -134,6 +139,7 @@ impl Ending {
             work: None,
             until_ms: 0,
             is_store_cancelled: false,
+            is_still: true,
             patience: Patience::default(),
             effects: VecDeque::from([Effect::CancelCompaction]),
             not_in_time: Vec::new(),
@@ -207,6 +213,8 @@ impl Ending {
         self.not_in_time.push(work);
         // Whoever only looks changes nothing.
         self.word.is_whole &= matches!(work, Work::Ground | Work::Names);
+        let moves = [Work::Shards, Work::Keeper, Work::Store, Work::Tidy];
+        self.is_still &= !moves.contains(&work);
         if work == Work::Unsynced {
             self.word.lost = Lost::all(&shards.not_on_disk());
         }
@@ -222,7 +230,8 @@ impl Ending {
             Work::Keeper if self.word.is_whole && !self.doors.is_ground_lost() => Work::Stamps,
             Work::Keeper | Work::Stamps => Work::Store,
             Work::Store => Work::Tidy,
-            Work::Tidy => Work::Unsynced,
+            Work::Tidy if self.is_still && !self.doors.is_ground_lost() => Work::Waiting,
+            Work::Tidy | Work::Waiting => Work::Unsynced,
             Work::Unsynced => {
                 self.word.spent_ms = now_ms.saturating_sub(self.started_ms);
                 self.word.waiting_bytes = self.registry.as_ref().map_or(0, |r| r.backlog_bytes());
@@ -248,7 +257,9 @@ impl Ending {
                 now_ms
             }
             Work::Tidy => self.deadline_ms.max(now_ms + DISK_PATIENCE_MS),
-            Work::Ground | Work::Stamps | Work::Unsynced => now_ms + DISK_PATIENCE_MS,
+            Work::Ground | Work::Stamps | Work::Waiting | Work::Unsynced => {
+                now_ms + DISK_PATIENCE_MS
+            }
             Work::Names => now_ms + LOOK_PATIENCE_MS,
         };
         self.work = Some(work);

@@ -85,6 +85,8 @@ fn a_stop_does_one_thing_after_the_other_and_says_that_all_is_well() {
     stop.up_to(Work::Tidy);
     stop.now_ms += 70;
     stop.done(Done::Work(Work::Tidy));
+    stop.is_asked(Work::Waiting);
+    stop.done(Done::Work(Work::Waiting));
     stop.is_asked(Work::Unsynced);
     stop.done(Done::Unsynced(Lost::default()));
     stop.is_asked(Work::Names);
@@ -180,4 +182,37 @@ fn stamps_are_not_closed_in_a_directory_that_was_taken_away() {
     stop.doors.set_taken_away(taken_away);
     stop.done(Done::Work(Work::Keeper));
     stop.is_asked(Work::Store);
+}
+
+#[test]
+fn what_waits_is_noted_only_when_nobody_is_left_who_may_let_it_go() {
+    use Work::{Followers, Ground, Keeper, Requests, Shards, Stamps, Store, Tidy, Waiting};
+    for left in [Followers, Requests, Ground, Shards, Keeper, Store, Tidy] {
+        let mut stop = Stop::new();
+        for work in [Followers, Requests, Ground, Shards, Keeper, Stamps, Store, Tidy] {
+            // Stamps are not closed where somebody may still stamp.
+            if stop.ending.work != Some(work) {
+                continue;
+            }
+            stop.ending.effects.clear();
+            if work == left {
+                while stop.ending.work == Some(work) {
+                    stop.now_ms = stop.now_ms.max(stop.ending.next_ms());
+                    stop.ending.turn(&stop.said, stop.now_ms);
+                }
+            } else {
+                stop.done(Done::Work(work));
+            }
+        }
+        let is_noted = stop.ending.work == Some(Waiting);
+        assert_eq!(is_noted, [Followers, Requests, Ground].contains(&left), "{left:?} is left");
+        assert!(is_noted || stop.ending.work == Some(Work::Unsynced));
+    }
+    let mut stop = Stop::new();
+    stop.up_to(Tidy);
+    let mut taken_away = [None, None];
+    taken_away[Side::Ingest as usize] = Some("gone".into());
+    stop.doors.set_taken_away(taken_away);
+    stop.done(Done::Work(Tidy));
+    stop.is_asked(Work::Unsynced);
 }

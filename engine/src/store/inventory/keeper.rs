@@ -141,6 +141,11 @@ impl InventoryKeeper {
         state.version += u64::from(is_news || told != state.told);
     }
 
+    /// Whether these records may have been let go.
+    pub(in super::super) fn may_have_let_go(&self, gap: &Gap) -> bool {
+        self.lock().inventory.may_have_let_go(gap)
+    }
+
     /// What is missing.
     pub(in super::super) fn holes(&self) -> Arc<Vec<Damage>> {
         Arc::clone(&self.lock().told)

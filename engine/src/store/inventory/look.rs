@@ -17,7 +17,8 @@ use crate::ulid::Ulid;
 use super::super::coverage::{Coverage, Gap};
 use super::super::name::Name;
 use super::super::open::read_footer;
-use super::{BYTES_MAX, Inventory, Present, damage_of, damage_of_file};
+use super::{BYTES_MAX, INVENTORY_FILE, Inventory, Present, damage_of, damage_of_file};
+use crate::ingest::waiting::Waiting;
 
 /// Looks at most, if a running node changes what lies there each time.
 const LOOKS_MAX: usize = 5;
@@ -64,6 +65,31 @@ pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Damage>> {
     let Some(Ok(later)) = load(storage, path, own)? else { return Ok(Vec::new()) };
     let holes = gaps.into_iter().filter_map(|gap| later.clip(gap));
     Ok(holes.map(|hole| damage_of(&hole, directory)).collect())
+}
+
+/// Leaves out of what waited on an ingest side what lies in a store directory, may lie there in what cannot
+/// be read, or was let go there.
+///
+/// # Errors
+/// The directory cannot be listed.
+pub(crate) fn leave_out_stored(
+    storage: &dyn Storage,
+    directory: &Path,
+    waiting: &mut Waiting,
+) -> io::Result<()> {
+    for _ in 0..LOOKS_MAX {
+        let mut present = Present::default();
+        let is_still = look(storage, directory, None, &mut present)?;
+        present.leave_out_of(waiting);
+        if is_still {
+            break;
+        }
+    }
+    let path = directory.join(INVENTORY_FILE);
+    if let Ok(Some(Ok(inventory))) = load(storage, &path, owner(storage, directory)) {
+        waiting.leave_out_if(|span| inventory.may_have_let_go(span));
+    }
+    Ok(())
 }
 
 /// Files of published segments that a node knows: what others have put there counts once it was published.

@@ -20,7 +20,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::damage::{Damage, DamageKind};
-use crate::identity::NodeId;
+use crate::identity::{NodeId, Side};
+use crate::ingest::waiting::Waiting;
 use crate::limits::COVERAGE_INTERVALS_MAX;
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
@@ -80,6 +81,17 @@ impl Present {
         if self.intervals.len() > 2 * COVERAGE_INTERVALS_MAX {
             self.intervals = self.union().intervals().to_vec();
         }
+    }
+
+    /// Leaves out of what waited on an ingest side what lies here, or may lie in what is not known in full.
+    pub(crate) fn leave_out_of(&mut self, waiting: &mut Waiting) {
+        waiting.leave_out(&self.union());
+        waiting.leave_out_if(|span| self.may_hold(span));
+    }
+
+    /// Whether something of which it is not known what it holds is of the time of these records.
+    fn may_hold(&self, gap: &Gap) -> bool {
+        self.unknown.iter().any(|&(from, to)| from <= gap.to_ms && gap.from_ms <= to)
     }
 
     /// All of it. Where it is too much to tell apart, it is not known what there is.
@@ -162,10 +174,7 @@ impl Inventory {
     /// What was published and is not there, let go or not.
     fn gaps(&self, present: &mut Present) -> Vec<Gap> {
         let mut gaps = self.held.difference(&present.union());
-        gaps.retain(|gap| {
-            let is_near = |&(from, to): &(u64, u64)| from <= gap.to_ms && gap.from_ms <= to;
-            !present.unknown.iter().any(is_near)
-        });
+        gaps.retain(|gap| !present.may_hold(gap));
         gaps
     }
 
@@ -181,6 +190,13 @@ impl Inventory {
         let is_open = gap.from <= gap.to && gap.from_ms <= gap.to_ms;
         let is_claimed = gap.to_ms > self.horizon_ms && gap.from_ms > self.unsure_ms;
         (is_held && is_open && is_claimed).then_some(gap)
+    }
+
+    /// Whether records that were here, as this says, may not be here any more.
+    pub(crate) fn may_have_let_go(&self, gap: &Gap) -> bool {
+        let cut = self.cuts.get(&gap.stream);
+        let is_old = gap.to_ms <= self.horizon_ms || gap.from_ms <= self.unsure_ms;
+        is_old || cut.is_some_and(|cut| gap.from <= cut.to)
     }
 
     /// As it is stored, by this store; 0: nobody knows by which.
@@ -250,7 +266,7 @@ fn damage_of(hole: &Gap, directory: &Path) -> Damage {
         len_bytes: 0,
         range: Some((Ulid::first_of_ms(hole.from_ms), Ulid::last_of_ms(hole.to_ms))),
         records: Some(hole.record_count()),
-        kind: DamageKind::Missing(*hole),
+        kind: DamageKind::Missing(Side::Store, *hole),
     }
 }
 

@@ -110,7 +110,7 @@ fn set(records: &[Record]) -> Set {
 
 fn told(damage: &[Damage]) -> Set {
     let gaps = damage.iter().map(|damage| match damage.kind {
-        DamageKind::Missing(gap) => gap,
+        DamageKind::Missing(_, gap) => gap,
         _ => panic!("{damage}"),
     });
     gaps.flat_map(|gap| (gap.from..=gap.to).map(move |counter| (gap.stream, counter))).collect()

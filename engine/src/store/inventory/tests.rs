@@ -76,7 +76,7 @@ fn assert_whole(sim: &SimStorage) {
 fn hole(sim: &SimStorage, recovered: &Recovered) -> Gap {
     assert_eq!(recovered.damage, *recovered.catalogue.holes());
     assert_eq!(fsck(sim), recovered.damage);
-    let [Damage { kind: DamageKind::Missing(gap), .. }] = recovered.damage[..] else {
+    let [Damage { kind: DamageKind::Missing(_, gap), .. }] = recovered.damage[..] else {
         panic!("{:?}", recovered.damage);
     };
     gap
@@ -363,7 +363,7 @@ fn what_cannot_be_read_and_what_is_compacted_is_no_hole() {
     let path = segments(&sim)[1].clone();
     let end = sim.open(&path, Open::Read).unwrap().len().unwrap();
     sim.flip(&path, end - 1, 3).unwrap();
-    let is_hole = |damage: &Damage| matches!(damage.kind, DamageKind::Missing(_));
+    let is_hole = |damage: &Damage| matches!(damage.kind, DamageKind::Missing(..));
     assert!(!start(&sim).damage.iter().any(is_hole), "its footer is damaged");
     sim.open(&path, Open::Write).unwrap().set_len(0).unwrap();
     let damage = start(&sim).damage;
@@ -397,7 +397,7 @@ fn an_inventory_that_cannot_be_read_is_read_later_and_a_damaged_one_costs_no_rec
     recovered.catalogue.save_inventory().unwrap();
     let gap = hole(&sim, &start(&sim));
     let told = recovered.catalogue.holes();
-    assert!(matches!(told[..], [Damage { kind: DamageKind::Missing(found), .. }] if found == gap));
+    assert!(matches!(told[..], [Damage { kind: DamageKind::Missing(_, found), .. }] if found == gap));
 
     sim.flip(&inventory_file(), 30, 1).unwrap();
     let again = start(&sim);
