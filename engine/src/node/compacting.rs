@@ -13,7 +13,7 @@ use std::sync::atomic::AtomicBool;
 use crate::ingest::log::Now;
 use crate::store::catalogue::Catalogue;
 use crate::store::compaction::{CompactionLimits, room_wanted_bytes};
-use crate::store::compaction_run::{Compacted, CompactionError, compact};
+use crate::store::compaction_run::{Compacted, CompactionError, compact, mergeable};
 use crate::store::writer::WriterOptions;
 
 use super::pressure::{Load, Pressure};
@@ -155,9 +155,8 @@ impl Compacting {
         let wanted_bytes = if is_found || limits.room_bytes >= limits.segment_bytes_max {
             None
         } else {
-            let snapshot = self.catalogue.snapshot();
-            let whole = snapshot.iter().filter(|segment| !segment.is_damaged());
-            let metas: Vec<_> = whole.map(|s| *s.meta()).collect();
+            let mergeable = mergeable(&self.catalogue);
+            let metas: Vec<_> = mergeable.iter().map(|s| *s.meta()).collect();
             room_wanted_bytes(&metas, self.catalogue.open_volume(), limits)
         };
         let before = std::mem::replace(&mut self.wanted_bytes, wanted_bytes);
@@ -258,6 +257,18 @@ mod tests {
         let happened = f.turn(1000, u64::MAX);
         let is_over = matches!(happened[..], [Happened::Compacted { .. }, Happened::HasRoom]);
         assert!(is_over, "{happened:?}");
+        assert_eq!(f.compacting.wanted_bytes(), 0);
+    }
+
+    #[test]
+    fn room_is_wanted_only_for_what_can_be_merged() {
+        let mut f = with_segments(4);
+        for unread in &f.catalogue.snapshot()[1..] {
+            let name = unread.path().file_name().unwrap().to_str().unwrap().to_owned();
+            f.sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io).of(&name));
+            assert!(unread.open_alone().is_err() && unread.is_unread());
+        }
+        assert!(f.turn(0, 10).is_empty(), "one is too few");
         assert_eq!(f.compacting.wanted_bytes(), 0);
     }
 

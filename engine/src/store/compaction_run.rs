@@ -117,14 +117,20 @@ pub fn compact(
 
 /// Segments that may be merged. Those that share their id with another, as a copy under a changed name
 /// does, stay as they are: what replaces them says so by id, and would take the other one with it.
-fn candidates(catalogue: &Catalogue) -> Vec<Arc<StoreSegment>> {
+pub(crate) fn mergeable(catalogue: &Catalogue) -> Vec<Arc<StoreSegment>> {
     let snapshot = catalogue.snapshot();
     let mut of_id: HashMap<SegmentId, u32> = HashMap::with_capacity(snapshot.len());
     snapshot.iter().for_each(|s| *of_id.entry(s.meta().id).or_default() += 1);
-    let may_be_merged = |s: &&Arc<StoreSegment>| {
-        of_id[&s.meta().id] == 1 && !s.is_damaged() && !s.is_unread() && !s.is_shunned()
-    };
+    let may_be_merged =
+        |s: &&Arc<StoreSegment>| of_id[&s.meta().id] == 1 && !s.is_damaged() && !s.is_unread();
     snapshot.iter().filter(may_be_merged).cloned().collect()
+}
+
+/// Those of them that stopped no merge a moment ago.
+fn candidates(catalogue: &Catalogue) -> Vec<Arc<StoreSegment>> {
+    let mut candidates = mergeable(catalogue);
+    candidates.retain(|segment| !segment.is_shunned());
+    candidates
 }
 
 /// A segment as planning should see it: not smaller than what merging makes of it. That matters where
