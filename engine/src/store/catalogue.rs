@@ -20,7 +20,6 @@ use super::StoreDirectory;
 use super::coverage::Gap;
 use super::inventory::InventoryKeeper;
 use super::inventory::look::coverage;
-use super::name::SegmentId;
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trash, Trashed};
 use super::volume::{Volume, VolumeId, VolumeLimits, Volumes};
@@ -165,8 +164,8 @@ impl Catalogue {
     }
 
     /// Adds and removes segments in one step. What is added is durable by now.
-    pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) {
-        assert!(remove.is_empty() || !add.is_empty(), "{remove:?} are replaced by something");
+    pub fn publish(&self, add: Vec<Arc<StoreSegment>>, remove: &[Arc<StoreSegment>]) {
+        assert!(remove.is_empty() || !add.is_empty(), "what goes is replaced by something");
         let newest = add.iter().map(|s| s.meta().last).max().unwrap_or(Ulid::MIN);
         let gone = self.swap(add, remove);
         self.obsolete.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
@@ -176,8 +175,8 @@ impl Catalogue {
 
     /// Takes expired segments out of the set: no query that starts from now on finds them. Their
     /// files go to the trash by [`Catalogue::move_to_trash`].
-    pub fn retire(&self, ids: &[SegmentId]) {
-        let gone = self.swap(Vec::new(), ids);
+    pub fn retire(&self, segments: &[Arc<StoreSegment>]) {
+        let gone = self.swap(Vec::new(), segments);
         self.let_go(gone.iter().map(|segment| (segment.path(), segment.reach())));
         self.trash.take(gone);
     }
@@ -205,9 +204,7 @@ impl Catalogue {
     }
 
     /// What these files in the trash hold is missed no more: somebody may have put them there by hand.
-    pub fn let_go_trashed(&self, ids: &[SegmentId]) {
-        let files: Vec<_> =
-            self.trash().into_iter().filter(|file| ids.contains(&file.id)).collect();
+    pub fn let_go_trashed(&self, files: &[Trashed]) {
         self.let_go(files.iter().map(|file| (&*file.path, file.last)));
     }
 
@@ -253,9 +250,15 @@ impl Catalogue {
         self.inventory.as_ref().is_none_or(InventoryKeeper::is_settled)
     }
 
-    fn swap(&self, add: Vec<Arc<StoreSegment>>, remove: &[SegmentId]) -> Vec<Arc<StoreSegment>> {
+    /// By their files: a copy under another name may have the same id.
+    fn swap(
+        &self,
+        add: Vec<Arc<StoreSegment>>,
+        remove: &[Arc<StoreSegment>],
+    ) -> Vec<Arc<StoreSegment>> {
+        let remove: HashSet<&Path> = remove.iter().map(|segment| segment.path()).collect();
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let is_removed = |s: &&Arc<StoreSegment>| remove.contains(&s.meta().id);
+        let is_removed = |s: &&Arc<StoreSegment>| remove.contains(s.path());
         let gone: Vec<_> = current.iter().filter(is_removed).cloned().collect();
         let mut next: Vec<_> = current.iter().filter(|s| !is_removed(s)).cloned().collect();
         let mut going = self.going.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,11 +300,11 @@ impl Catalogue {
     }
 
     /// Removes files from the trash, for good.
-    pub fn purge(&self, ids: &[SegmentId]) -> Moved {
+    pub fn purge(&self, files: &[Trashed]) -> Moved {
         if !self.is_settled() {
             return Moved::default();
         }
-        self.trash.purge(&self.directory, ids)
+        self.trash.purge(&self.directory, files)
     }
 
     /// What is in the trash.
@@ -430,13 +433,12 @@ mod tests {
         let a = write(&directory, SMALL, &records(0, 10));
         let b = write(&directory, SMALL, &records(10, 20));
         let newest = b.meta().last;
-        let ids = [a.meta().id, b.meta().id];
         let paths = [a.path().to_owned(), b.path().to_owned()];
         let catalogue = Catalogue::new(Arc::clone(&directory), vec![b, a], Ulid::MIN);
         let before = catalogue.snapshot();
         assert!(before[0].meta().first < before[1].meta().first);
 
-        catalogue.publish(vec![write(&directory, SMALL, &records(0, 15))], &ids);
+        catalogue.publish(vec![write(&directory, SMALL, &records(0, 15))], &before);
         assert_eq!(catalogue.snapshot().len(), 1);
         assert_eq!(catalogue.newest(), newest, "never goes back");
         assert_eq!(catalogue.remove_replaced().removed_count, 0);
@@ -487,17 +489,17 @@ mod tests {
         let inventory = InventoryKeeper::open(Arc::clone(&directory), &mut Present::default()).0;
         let found = Found { inventory: Some(inventory), ..Found::default() };
         let segment = write(&directory, SMALL, &records(0, 10));
-        let (id, path) = (segment.meta().id, segment.path().to_owned());
+        let path = segment.path().to_owned();
         let again = StoreSegment::load(&directory, &path).unwrap().segment;
         let catalogue = Catalogue::found(Arc::clone(&directory), vec![segment], Ulid::MIN, found);
         let pinned = catalogue.snapshot();
-        catalogue.retire(&[id]);
+        catalogue.retire(&pinned);
         catalogue.publish(vec![again], &[]);
         assert!(catalogue.snapshot().is_empty());
         drop(pinned);
         catalogue.save_inventory().unwrap();
         assert_eq!(catalogue.move_to_trash(1).done.len(), 1);
-        assert_eq!(catalogue.purge(&[id]).done.len(), 1);
+        assert_eq!(catalogue.purge(&catalogue.trash()).done.len(), 1);
         let inventory = catalogue.inventory.as_ref().unwrap();
         inventory.look_again(&|| catalogue.known_files()).unwrap();
         assert_eq!(*catalogue.holes(), []);
@@ -508,11 +510,11 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let directory = directory(temp.path());
         let segment = write(&directory, SMALL, &records(0, 10));
-        let (id, path) = (segment.meta().id, segment.path().to_owned());
+        let path = segment.path().to_owned();
         let catalogue = Catalogue::new(Arc::clone(&directory), vec![segment], Ulid::MIN);
         let pinned = catalogue.snapshot();
 
-        catalogue.retire(&[id]);
+        catalogue.retire(&pinned);
         assert!(catalogue.snapshot().is_empty());
         assert!(catalogue.move_to_trash(5).done.is_empty(), "a query may still open it");
         assert!(path.exists());
@@ -526,8 +528,9 @@ mod tests {
         let trashed = &moved.done[0];
         assert_eq!((trashed.at_ms, trashed.last), (7, record(1, 9).ulid));
         assert!(trashed.path.exists() && !path.exists());
-        assert!(catalogue.purge(&[SegmentId(id.0 ^ 1)]).done.is_empty(), "another one");
-        assert_eq!(catalogue.purge(&[id]).done.len(), 1);
+        let another = Trashed { path: path.with_extension("9.trashed"), ..trashed.clone() };
+        assert!(catalogue.purge(&[another]).done.is_empty(), "another one of its id");
+        assert_eq!(catalogue.purge(&moved.done).done.len(), 1);
         assert!(!trashed.path.exists());
         assert!(catalogue.trash().is_empty());
     }

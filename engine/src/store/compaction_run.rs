@@ -312,7 +312,7 @@ impl Run<'_> {
         }
         let segment = sealed.publish()?;
         let output = *segment.meta();
-        catalogue.publish(vec![segment], &plan.inputs);
+        catalogue.publish(vec![segment], &self.inputs);
         let (duplicate_count, copied_slab_count) = (self.duplicate_count, self.copied_slab_count);
         Ok(Compacted { plan, output, duplicate_count, copied_slab_count })
     }

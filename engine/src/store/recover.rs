@@ -263,7 +263,7 @@ impl Recovery<'_> {
 
     /// Removes the segments that others replace, even if those are in the trash by now.
     fn remove_replaced(&mut self) {
-        let mut removed: HashSet<SegmentId> = HashSet::new();
+        let mut removed: HashSet<PathBuf> = HashSet::new();
         let by: Vec<_> = self
             .loaded
             .iter()
@@ -278,12 +278,14 @@ impl Recovery<'_> {
         for (segment, replaced, coverage) in by {
             let mut there = Vec::new();
             for (loaded, _) in &self.loaded {
-                let id = loaded.segment.meta().id;
-                if replaced.contains(&id) && id != segment.meta().id && !removed.contains(&id) {
+                let (id, path) = (loaded.segment.meta().id, loaded.segment.path());
+                if replaced.contains(&id) && id != segment.meta().id && !removed.contains(path) {
                     let old = loaded.coverage.as_ref().zip(coverage.as_ref());
-                    // What cannot be read of the old one says nothing against the new one.
-                    let is_all = old.is_none_or(|(old, new)| old.is_within(new));
-                    there.push((loaded.segment.path().to_owned(), is_all));
+                    // What cannot be read of the old one says nothing against the new one. Of several files
+                    // of one id it is not known which that is.
+                    let is_all =
+                        old.map_or_else(|| self.is_alone(id), |(old, new)| old.is_within(new));
+                    there.push((path.to_owned(), is_all));
                 }
             }
             // Reading all of it is worth it only here, after an interrupted compaction.
@@ -295,13 +297,17 @@ impl Recovery<'_> {
                 if whole != Ok(true) || !is_all {
                     self.note(path, NoteKind::ReplacedKept);
                 } else if self.remove(&path, NoteKind::ReplacedRemoved) {
-                    removed.extend(self.loaded.iter().filter_map(|(loaded, _)| {
-                        (loaded.segment.path() == path).then_some(loaded.segment.meta().id)
-                    }));
+                    removed.insert(path);
                 }
             }
         }
-        self.loaded.retain(|(loaded, _)| !removed.contains(&loaded.segment.meta().id));
+        // Not by id: a copy under another name may have the same one, and stay.
+        self.loaded.retain(|(loaded, _)| !removed.contains(loaded.segment.path()));
+    }
+
+    /// Whether no other file has this id.
+    fn is_alone(&self, id: SegmentId) -> bool {
+        self.loaded.iter().filter(|(loaded, _)| loaded.segment.meta().id == id).count() == 1
     }
 
     /// What lies in the directory.
@@ -535,6 +541,32 @@ mod tests {
         assert!(a.path().exists());
     }
 
+    /// Both have the id of what was replaced.
+    #[test]
+    fn a_copy_under_another_name_does_not_go_along_with_what_is_replaced() {
+        for is_damaged in [true, false] {
+            let (sim, directory) = on_sim(&[records(0, 20)]);
+            let a = recover(&directory, 0).unwrap().catalogue.snapshot()[0].path().to_owned();
+            let name = a.file_name().unwrap().to_str().and_then(Name::parse).unwrap();
+            let (first, _, id) = name.segment().unwrap();
+            let last = record(1, 25).ulid;
+            let copy = a.with_file_name(Name::Flushed { first, last, id }.to_string());
+            let bytes = if is_damaged { vec![0; 500] } else { sim.read_file(&a).unwrap() };
+            sim.open(&copy, Open::CreateNew).unwrap().write_all_at(&bytes, 0).unwrap();
+            let mut writer = SegmentWriter::new(&directory, SMALL);
+            append_all(&mut writer, &records(0, 30));
+            writer.finish(Inputs { ingest: Vec::new(), store: vec![id] }).unwrap().unwrap();
+            // One that cannot be removed is there, too.
+            let name = copy.file_name().unwrap().to_str().unwrap();
+            sim.fail(Fault::random(Call::Remove, 1.0, FaultError::Io).of(name));
+            let recovered = recover(&directory, 0).unwrap();
+            let published: Vec<_> =
+                recovered.catalogue.snapshot().iter().map(|s| s.path().to_owned()).collect();
+            assert!(published.contains(&copy) && published.len() == 2, "{published:?}");
+            assert!(sim.files().contains(&copy) && !sim.files().contains(&a));
+        }
+    }
+
     #[test]
     fn a_segment_renamed_right_before_a_kill_is_durable_once_it_was_recovered() {
         let sim = SimStorage::new(1);
@@ -663,8 +695,7 @@ mod tests {
             assert_eq!(read_all(&before[0]).0, parts[0], "who pinned it reads it, too");
             assert_eq!(catalogue.read_again(), ReadAgain::default());
             // A handle from before is one of the same file.
-            let ids: Vec<_> = before.iter().map(|segment| segment.meta().id).collect();
-            catalogue.retire(&ids);
+            catalogue.retire(&before);
             catalogue.save_inventory().unwrap();
             assert_eq!(catalogue.move_to_trash(1).done, [], "a query may still open it");
             drop(before);

@@ -49,15 +49,16 @@ pub struct Stock<'a> {
     pub leaving_bytes: u64,
 }
 
-/// What is to be done.
+/// What is to be done. Of two with the same id, one of which is a copy under another name, each goes in its
+/// own time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetentionPlan {
-    /// Published segments that have expired.
-    pub expired: Vec<SegmentId>,
-    /// Published segments that go because the directory holds too much.
-    pub surplus: Vec<SegmentId>,
-    /// Files to be purged.
-    pub purged: Vec<SegmentId>,
+    /// Published segments that have expired: their places in the list.
+    pub expired: Vec<usize>,
+    /// Published segments that go because the directory holds too much: the same.
+    pub surplus: Vec<usize>,
+    /// Files to be purged: their places in the list of the trash.
+    pub purged: Vec<usize>,
 }
 
 /// The next step. `now_ms` is the wall clock, milliseconds since 1970; `None` while it is not
@@ -65,10 +66,10 @@ pub struct RetentionPlan {
 pub fn plan(stock: &Stock<'_>, limits: &RetentionLimits, now_ms: Option<u64>) -> RetentionPlan {
     let mut plan = RetentionPlan::default();
     if let Some(now_ms) = now_ms {
-        let is_expired = |kept: &&Kept| expires_ms(kept.last, limits) <= now_ms;
-        plan.expired = stock.kept.iter().filter(is_expired).map(|kept| kept.id).collect();
-        let is_due = |file: &&Trashed| purge_due_ms(file, limits, now_ms) <= now_ms;
-        plan.purged = stock.trash.iter().filter(is_due).map(|file| file.id).collect();
+        let is_expired = |kept: &Kept| expires_ms(kept.last, limits) <= now_ms;
+        plan.expired = (0..stock.kept.len()).filter(|at| is_expired(&stock.kept[*at])).collect();
+        let is_due = |file: &Trashed| purge_due_ms(file, limits, now_ms) <= now_ms;
+        plan.purged = (0..stock.trash.len()).filter(|at| is_due(&stock.trash[*at])).collect();
     }
     if let Some(max) = limits.size_bytes_max {
         plan_size(stock, max, &mut plan);
@@ -91,31 +92,31 @@ fn plan_size(stock: &Stock<'_>, max: u64, plan: &mut RetentionPlan) {
     let in_trash: u64 = stock.trash.iter().map(|file| file.file_bytes).sum();
     let kept: u64 = stock.kept.iter().map(|kept| kept.file_bytes).sum();
     let mut excess = (in_trash + kept + stock.leaving_bytes).saturating_sub(max);
-    let mut trash: Vec<_> = stock.trash.iter().collect();
-    trash.sort_by_key(|file| (file.last, file.id));
+    let mut trash: Vec<_> = stock.trash.iter().enumerate().collect();
+    trash.sort_by_key(|(_, file)| (file.last, file.id));
     // What goes by age counts first, so that nothing more goes than has to.
-    let (due, early): (Vec<&Trashed>, Vec<_>) =
-        trash.into_iter().partition(|file| plan.purged.contains(&file.id));
-    excess = excess.saturating_sub(due.iter().map(|file| file.file_bytes).sum::<u64>());
-    for file in early {
+    let (due, early): (Vec<_>, Vec<_>) =
+        trash.into_iter().partition(|(at, _)| plan.purged.contains(at));
+    excess = excess.saturating_sub(due.iter().map(|(_, file)| file.file_bytes).sum::<u64>());
+    for (at, file) in early {
         if excess == 0 {
             return;
         }
-        plan.purged.push(file.id);
+        plan.purged.push(at);
         excess = excess.saturating_sub(file.file_bytes);
     }
     // What is on its way to the trash will be purged there, if it is still too much then.
     excess = excess.saturating_sub(stock.leaving_bytes);
-    let mut segments: Vec<_> = stock.kept.iter().collect();
-    segments.sort_by_key(|kept| (kept.last, kept.id));
-    let (expired, unexpired): (Vec<&Kept>, Vec<_>) =
-        segments.into_iter().partition(|kept| plan.expired.contains(&kept.id));
-    excess = excess.saturating_sub(expired.iter().map(|kept| kept.file_bytes).sum::<u64>());
-    for kept in unexpired {
+    let mut segments: Vec<_> = stock.kept.iter().enumerate().collect();
+    segments.sort_by_key(|(_, kept)| (kept.last, kept.id));
+    let (expired, unexpired): (Vec<_>, Vec<_>) =
+        segments.into_iter().partition(|(at, _)| plan.expired.contains(at));
+    excess = excess.saturating_sub(expired.iter().map(|(_, kept)| kept.file_bytes).sum::<u64>());
+    for (at, kept) in unexpired {
         if excess == 0 {
             return;
         }
-        plan.surplus.push(kept.id);
+        plan.surplus.push(at);
         excess = excess.saturating_sub(kept.file_bytes);
     }
 }
@@ -182,17 +183,13 @@ mod tests {
         Trashed { id, path: PathBuf::from(id.to_string()), last, file_bytes, at_ms }
     }
 
-    fn ids(ids: &[u64]) -> Vec<SegmentId> {
-        ids.iter().map(|&id| SegmentId(id)).collect()
-    }
-
     #[test]
     fn a_segment_expires_by_its_newest_record_and_a_file_by_its_time_in_the_trash() {
         let kept = [kept(1, 1_000, 1), kept(2, 1_001, 1)];
         let trash = [trashed(3, 5, 1_900, 1), trashed(4, 5, 1_901, 1)];
         let stock = Stock { kept: &kept, trash: &trash, leaving_bytes: 0 };
         let now = plan(&stock, &LIMITS, Some(2_000));
-        assert_eq!((now.expired, now.surplus, now.purged), (ids(&[1]), vec![], ids(&[3])));
+        assert_eq!((now.expired, now.surplus, now.purged), (vec![0], vec![], vec![0]));
         assert_eq!(plan(&stock, &LIMITS, None), RetentionPlan::default(), "the clock was set");
         let forever = RetentionLimits { retain_ms: u64::MAX, purge_ms: u64::MAX, ..LIMITS };
         assert_eq!(plan(&stock, &forever, Some(u64::MAX - 1)), RetentionPlan::default());
@@ -203,7 +200,19 @@ mod tests {
         let trash = [trashed(1, 500, 9_999_999, 1)];
         let stock = Stock { kept: &[], trash: &trash, leaving_bytes: 0 };
         assert!(plan(&stock, &LIMITS, Some(1_599)).purged.is_empty());
-        assert_eq!(plan(&stock, &LIMITS, Some(1_600)).purged, ids(&[1]));
+        assert_eq!(plan(&stock, &LIMITS, Some(1_600)).purged, [0]);
+    }
+
+    #[test]
+    fn copies_of_one_id_go_each_in_its_own_time() {
+        let kept = [kept(1, 1_000, 1), kept(1, 1_001, 1)];
+        let trash = [trashed(3, 5, 1_901, 1), trashed(3, 5, 1_900, 1)];
+        let stock = Stock { kept: &kept, trash: &trash, leaving_bytes: 0 };
+        let now = plan(&stock, &LIMITS, Some(2_000));
+        assert_eq!((now.expired, now.purged), (vec![0], vec![1]));
+        let sized = RetentionLimits { size_bytes_max: Some(1), ..LIMITS };
+        let now = plan(&stock, &sized, None);
+        assert_eq!((now.surplus, now.purged), (vec![0], vec![0, 1]));
     }
 
     #[test]
@@ -214,15 +223,15 @@ mod tests {
         let step = |stock: &Stock<'_>, max| plan(stock, &sized(max), None);
         let stock = Stock { kept: &kept, trash: &trash, leaving_bytes: 0 };
         assert_eq!(step(&stock, 140), RetentionPlan::default());
-        assert_eq!(step(&stock, 139).purged, ids(&[10]));
-        assert_eq!(step(&stock, 120).purged, ids(&[10, 11]));
-        assert_eq!(step(&stock, 120).surplus, vec![]);
-        assert_eq!(step(&stock, 119).surplus, ids(&[1]));
-        assert_eq!(step(&stock, 79).surplus, ids(&[1, 2]));
+        assert_eq!(step(&stock, 139).purged, [1]);
+        assert_eq!(step(&stock, 120).purged, [1, 0]);
+        assert!(step(&stock, 120).surplus.is_empty());
+        assert_eq!(step(&stock, 119).surplus, [1]);
+        assert_eq!(step(&stock, 79).surplus, [1, 0]);
         // What is on its way already counts as gone.
         let stock = Stock { kept: &kept[..1], trash: &[], leaving_bytes: 40 };
         assert_eq!(step(&stock, 60), RetentionPlan::default());
-        assert_eq!(step(&stock, 39).surplus, ids(&[2]));
+        assert_eq!(step(&stock, 39).surplus, [0]);
     }
 
     #[test]
@@ -270,17 +279,21 @@ mod tests {
                 if plan == RetentionPlan::default() {
                     break;
                 }
-                trash.retain(|file: &Trashed| !plan.purged.contains(&file.id));
-                for segment in &stock {
-                    if plan.surplus.contains(&segment.id) {
-                        surplus.push(*segment);
+                let mut places = 0..;
+                trash.retain(|_| places.next().is_some_and(|at| !plan.purged.contains(&at)));
+                let mut left = Vec::new();
+                for (at, segment) in stock.into_iter().enumerate() {
+                    if plan.surplus.contains(&at) {
+                        surplus.push(segment);
                     }
-                    if plan.surplus.contains(&segment.id) || plan.expired.contains(&segment.id) {
-                        let at_ms = now_ms.unwrap_or(0);
-                        trash.push(trashed(segment.id.0, segment.last.ms(), at_ms, segment.file_bytes));
+                    if plan.surplus.contains(&at) || plan.expired.contains(&at) {
+                        let (at_ms, bytes) = (now_ms.unwrap_or(0), segment.file_bytes);
+                        trash.push(trashed(segment.id.0, segment.last.ms(), at_ms, bytes));
+                    } else {
+                        left.push(segment);
                     }
                 }
-                stock.retain(|s| !plan.surplus.contains(&s.id) && !plan.expired.contains(&s.id));
+                stock = left;
             }
             let left: u64 = stock.iter().map(|s| s.file_bytes).sum();
             let in_trash: u64 = trash.iter().map(|t| t.file_bytes).sum();

@@ -95,21 +95,22 @@ impl Retention {
         }
         for _ in 0..ROUNDS_MAX {
             let now_ms = (!is_paused).then_some(wall_ms);
-            let plan = self.plan(catalogue, now_ms);
-            let is_trusted = !is_paused || plan.expired.is_empty();
+            let due = self.due(catalogue, now_ms);
             assert!(
-                is_trusted,
-                "nothing expires while the clock is not trusted: {:?}",
-                plan.expired
+                !is_paused || due.expired.is_empty(),
+                "nothing expires while the clock is not trusted: {}",
+                due.expired[0].path().display()
             );
-            turn.expired_count += plan.expired.len() as u64;
-            turn.surplus_count += plan.surplus.len() as u64;
-            catalogue.retire(&plan.expired);
-            catalogue.retire(&plan.surplus);
-            catalogue.let_go_trashed(&plan.purged);
+            turn.expired_count += due.expired.len() as u64;
+            turn.surplus_count += due.surplus.len() as u64;
+            catalogue.retire(&due.expired);
+            catalogue.retire(&due.surplus);
+            catalogue.let_go_trashed(&due.purged);
+            // Who holds one keeps its file where it is.
+            drop((due.expired, due.surplus));
             turn.failed.extend(self.keep_inventory(catalogue, monotonic_ms));
             let moved = catalogue.move_to_trash(wall_ms);
-            let purged = catalogue.purge(&plan.purged);
+            let purged = catalogue.purge(&due.purged);
             let is_done = moved.done.is_empty() && purged.done.is_empty();
             let has_failed = !moved.failed.is_empty() || !purged.failed.is_empty();
             let Moved { done, failed } = moved;
@@ -156,13 +157,24 @@ impl Retention {
         Some((KEEP, path, error))
     }
 
-    fn plan(&self, catalogue: &Catalogue, now_ms: Option<u64>) -> RetentionPlan {
-        let kept: Vec<Kept> = catalogue.snapshot().iter().map(kept_of).collect();
-        let trash = catalogue.trash();
+    fn due(&self, catalogue: &Catalogue, now_ms: Option<u64>) -> Due {
+        let (segments, trash) = (catalogue.snapshot(), catalogue.trash());
+        let kept: Vec<Kept> = segments.iter().map(kept_of).collect();
         let leaving_bytes = catalogue.leaving_bytes();
         let stock = Stock { kept: &kept, trash: &trash, leaving_bytes };
-        plan(&stock, &self.limits, now_ms)
+        let RetentionPlan { expired, surplus, purged } = plan(&stock, &self.limits, now_ms);
+        let published =
+            |places: Vec<usize>| places.iter().map(|at| Arc::clone(&segments[*at])).collect();
+        let purged = purged.iter().map(|at| trash[*at].clone()).collect();
+        Due { expired: published(expired), surplus: published(surplus), purged }
     }
+}
+
+/// What goes next.
+struct Due {
+    expired: Vec<Arc<StoreSegment>>,
+    surplus: Vec<Arc<StoreSegment>>,
+    purged: Vec<Trashed>,
 }
 
 /// Whether an inventory could not be written for want of room, whatever else keeps it from that.

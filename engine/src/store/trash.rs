@@ -117,9 +117,9 @@ impl Trash {
     }
 
     /// Removes files from the trash.
-    pub(super) fn purge(&self, directory: &StoreDirectory, ids: &[SegmentId]) -> Moved {
+    pub(super) fn purge(&self, directory: &StoreDirectory, files: &[Trashed]) -> Moved {
         let mut moved = Moved::default();
-        for file in self.files().into_iter().filter(|file| ids.contains(&file.id)) {
+        for file in self.files().into_iter().filter(|file| files.contains(file)) {
             match directory.storage.remove(&file.path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     moved.failed.push(("purge", file.path, e));

@@ -15,8 +15,9 @@ use crate::storage::Storage;
 use crate::storage::sim::SimStorage;
 use crate::store::StoreDirectory;
 use crate::store::catalogue::Catalogue;
-use crate::store::name::{IdSource, SegmentId};
+use crate::store::name::IdSource;
 use crate::store::recover::recover;
+use crate::store::segment::StoreSegment;
 use crate::store::testing::{Record, SMALL, record, write};
 
 const STORE: &str = "/store";
@@ -132,7 +133,7 @@ impl Life {
         Self { sim, ids: 1, catalogue, next, away, model }
     }
 
-    fn write(&mut self, mut records: Vec<Record>, remove: &[SegmentId]) {
+    fn write(&mut self, mut records: Vec<Record>, remove: &[Arc<StoreSegment>]) {
         records.sort();
         records.dedup();
         let segment = write(self.catalogue.directory(), SMALL, &records);
@@ -162,12 +163,11 @@ impl Life {
                 drop(snapshot);
                 let held = inputs.iter().flat_map(|input| &self.model.files[input.path()]);
                 let records = held.map(|&(stream, n)| record(stream, n)).collect();
-                let ids: Vec<_> = inputs.iter().map(|input| input.meta().id).collect();
                 for input in &inputs {
                     self.model.files.remove(input.path());
                 }
+                self.write(records, &inputs);
                 drop(inputs);
-                self.write(records, &ids);
                 self.catalogue.remove_replaced();
             }
             Act::Expire(count) => self.expire(count),
@@ -204,18 +204,19 @@ impl Life {
         let mut segments = self.catalogue.snapshot().to_vec();
         segments.sort_by_key(|segment| segment.meta().last);
         segments.truncate(count);
-        let ids: Vec<_> = segments.iter().map(|segment| segment.meta().id).collect();
         for segment in &segments {
             let gone = self.model.files.remove(segment.path()).unwrap();
             self.model.let_go(&gone);
         }
+        self.catalogue.retire(&segments);
+        let count = segments.len();
         drop(segments);
-        self.catalogue.retire(&ids);
         assert!(self.catalogue.is_settled() || self.catalogue.move_to_trash(0).done.is_empty());
-        if !ids.is_empty() {
+        if count > 0 {
             self.save();
-            assert_eq!(self.catalogue.move_to_trash(0).done.len(), ids.len());
-            assert_eq!(self.catalogue.purge(&ids).done.len(), ids.len());
+            let trashed = self.catalogue.move_to_trash(0).done;
+            assert_eq!(trashed.len(), count);
+            assert_eq!(self.catalogue.purge(&trashed).done.len(), count);
         }
     }
 

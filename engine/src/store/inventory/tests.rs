@@ -140,7 +140,8 @@ fn what_was_missing_and_is_merged_by_now_does_not_come_back_while_it_is_on_its_w
     // A query holds it, and it is merged before anybody has looked again what is missing.
     let pinned = catalogue.snapshot();
     let merged = write(catalogue.directory(), SMALL, &records(40, 80));
-    catalogue.publish(vec![merged], &[id]);
+    let old = pinned.iter().find(|segment| segment.meta().id == id).unwrap();
+    catalogue.publish(vec![merged], &[Arc::clone(old)]);
     assert_eq!(catalogue.read_again().back, Vec::<PathBuf>::new());
     assert_eq!((catalogue.snapshot().len(), catalogue.holes().len()), (3, 0));
     drop(pinned);
@@ -397,7 +398,9 @@ fn an_inventory_that_cannot_be_read_is_read_later_and_a_damaged_one_costs_no_rec
     recovered.catalogue.save_inventory().unwrap();
     let gap = hole(&sim, &start(&sim));
     let told = recovered.catalogue.holes();
-    assert!(matches!(told[..], [Damage { kind: DamageKind::Missing(_, found), .. }] if found == gap));
+    assert!(
+        matches!(told[..], [Damage { kind: DamageKind::Missing(_, found), .. }] if found == gap)
+    );
 
     sim.flip(&inventory_file(), 30, 1).unwrap();
     let again = start(&sim);
