@@ -55,6 +55,14 @@ fn tell_news(news: News, turn: &Expired) {
         News::ClockTrusted => {
             tracing::info!("the clock is trusted again: records expire by age");
         }
+        News::Held => tracing::warn!(
+            "records that have expired stay in the store while its INVENTORY can be neither read nor \
+             written (a later version reads it, perhaps): for ten minutes, then it is removed"
+        ),
+        News::InventoryGivenUp => tracing::warn!(
+            "the INVENTORY of the store was removed, for it could be neither read nor written and \
+             records are to expire: what vanished before is not told as missing any more"
+        ),
         News::Failing => {
             for (operation, path, error) in &turn.done.failed {
                 tracing::error!(

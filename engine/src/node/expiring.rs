@@ -29,6 +29,10 @@ pub enum News {
     ClockDistrusted,
     /// Records expire by age again.
     ClockTrusted,
+    /// What has expired stays: the inventory can be neither read nor written.
+    Held,
+    /// It was removed for that, and files go without it.
+    InventoryGivenUp,
     /// Something failed.
     Failing,
     /// Nothing fails any more.
@@ -55,6 +59,7 @@ pub struct Expiring {
     ingest: Option<Arc<Registry>>,
     next_ms: u64,
     is_paused: bool,
+    is_held: bool,
     is_failing: bool,
 }
 
@@ -72,6 +77,7 @@ impl Expiring {
             ingest: node.ingest.as_ref().map(|ingest| Arc::clone(&ingest.registry)),
             next_ms: 0,
             is_paused: false,
+            is_held: false,
             is_failing: false,
         })
     }
@@ -129,6 +135,12 @@ impl Expiring {
         self.next_ms = now_ms + if is_failing { BACK_OFF_MS } else { BEAT_MS };
         if std::mem::replace(&mut self.is_paused, is_paused) != is_paused {
             turn.news.push(if is_paused { News::ClockDistrusted } else { News::ClockTrusted });
+        }
+        if !std::mem::replace(&mut self.is_held, turn.done.is_held) && turn.done.is_held {
+            turn.news.push(News::Held);
+        }
+        if turn.done.has_given_up {
+            turn.news.push(News::InventoryGivenUp);
         }
         if std::mem::replace(&mut self.is_failing, is_failing) != is_failing {
             turn.news.push(if is_failing { News::Failing } else { News::WorksAgain });
@@ -220,5 +232,29 @@ mod tests {
         let turn = expiring.turn(at(BACK_OFF_MS / 1000)).unwrap();
         assert_eq!((turn.news, turn.done.is_paused), (vec![News::WorksAgain], false));
         assert_eq!(catalogue.totals().segment_count, 0, "and now by age");
+    }
+    #[test]
+    fn what_keeps_expired_records_is_told_once_and_that_it_was_given_up() {
+        let sim = SimStorage::new(1);
+        sim.create_dir_all(Path::new("/store")).unwrap();
+        let storage = Arc::new(sim.clone());
+        let directory = StoreDirectory::new(storage, "/store".into(), IdSource::seeded(1));
+        let directory = Arc::new(directory);
+        let start_ms = write(&directory, SMALL, &[record(1, 0)]).meta().last.ms();
+        let catalogue = Arc::new(recover(&directory, start_ms).unwrap().catalogue);
+        let store = Some(StoreSide { catalogue });
+        let node = Node { ingest: None, store, newest_ms: start_ms + 8 * DAY_MS };
+        let at = |s: u64| Now { monotonic_us: s * 1_000_000, wall_ms: start_ms + 8 * DAY_MS };
+        let mut expiring = Expiring::start(&node, LIMITS, at(0)).unwrap();
+        sim.fail(Fault::random(Call::Create, 1.0, FaultError::Io).of("INVENTORY"));
+        let mut turn = |s| {
+            let turn = expiring.turn(at(s)).unwrap();
+            (turn.news, turn.done.trashed.len())
+        };
+        assert_eq!(turn(0), (vec![News::Held, News::Failing], 0));
+        assert_eq!(turn(300), (vec![], 0));
+        assert_eq!(turn(600), (vec![News::InventoryGivenUp], 1));
+        sim.clear_faults();
+        assert_eq!(turn(700), (vec![News::WorksAgain], 0));
     }
 }

@@ -47,6 +47,10 @@ pub struct RetentionTurn {
     pub failed: Vec<(&'static str, PathBuf, io::Error)>,
     /// The wall clock was set: nothing goes by age.
     pub is_paused: bool,
+    /// Files are to go and stay, because the inventory can be neither read nor written.
+    pub is_held: bool,
+    /// The inventory was removed, so that they can go.
+    pub has_given_up: bool,
 }
 
 /// See the module page.
@@ -108,7 +112,7 @@ impl Retention {
             catalogue.let_go_trashed(&due.purged);
             // Who holds one keeps its file where it is.
             drop((due.expired, due.surplus));
-            turn.failed.extend(self.keep_inventory(catalogue, monotonic_ms));
+            self.keep_inventory(catalogue, monotonic_ms, &mut turn);
             let moved = catalogue.move_to_trash(wall_ms);
             let purged = catalogue.purge(&due.purged);
             let is_done = moved.done.is_empty() && purged.done.is_empty();
@@ -125,36 +129,53 @@ impl Retention {
         turn
     }
 
-    /// Saves the inventory, if it is time: before files go that it speaks of, and now and then. What was
-    /// tried and why it failed, if it did.
+    /// Saves the inventory, if it is time: before files go that it speaks of, and now and then.
     fn keep_inventory(
         &mut self,
         catalogue: &Catalogue,
         monotonic_ms: u64,
-    ) -> Option<(&'static str, PathBuf, io::Error)> {
+        turn: &mut RetentionTurn,
+    ) {
         let is_settled = catalogue.is_settled();
         if is_settled && monotonic_ms < self.save_ms {
-            return None;
+            return;
         }
         self.save_ms = monotonic_ms + SAVE_EVERY_MS;
         let Err(error) = catalogue.save_inventory() else {
-            self.waits_since_ms = None;
-            return None;
+            (self.waits_since_ms, turn.is_held) = (None, false);
+            return;
         };
         let path = catalogue.directory().path.join(INVENTORY_FILE);
-        if is_settled {
-            return Some((KEEP, path, error));
-        }
-        let since_ms = *self.waits_since_ms.get_or_insert(monotonic_ms);
-        let refusal = Refusal::from(&error);
-        let is_hopeless = refusal.is_no_room() || refusal.is_no_file() || is_full(catalogue);
-        if is_hopeless || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS {
-            match catalogue.forget_inventory() {
-                Ok(()) => self.waits_since_ms = None,
-                Err(error) => return Some(("remove", path, error)),
+        if !is_settled {
+            let given_up = self.give_up_inventory(catalogue, monotonic_ms, &error);
+            turn.is_held = !matches!(given_up, Ok(true));
+            turn.has_given_up |= !turn.is_held;
+            if let Err(error) = given_up {
+                turn.failed.push(("remove", path, error));
+                return;
             }
         }
-        Some((KEEP, path, error))
+        turn.failed.push((KEEP, path, error));
+    }
+
+    /// Files wait for the inventory, which was refused like this: removes it, if it is time; says whether
+    /// it did.
+    fn give_up_inventory(
+        &mut self,
+        catalogue: &Catalogue,
+        monotonic_ms: u64,
+        error: &io::Error,
+    ) -> io::Result<bool> {
+        let since_ms = *self.waits_since_ms.get_or_insert(monotonic_ms);
+        let refusal = Refusal::from(error);
+        let is_hopeless = refusal.is_no_room() || refusal.is_no_file() || is_full(catalogue);
+        let is_over =
+            is_hopeless || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS;
+        if is_over {
+            catalogue.forget_inventory()?;
+            self.waits_since_ms = None;
+        }
+        Ok(is_over)
     }
 
     fn due(&self, catalogue: &Catalogue, now_ms: Option<u64>) -> Due {

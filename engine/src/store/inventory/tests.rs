@@ -306,7 +306,8 @@ fn what_is_no_inventory_or_one_of_later_on_a_full_disk_keeps_no_file_from_going(
         if is_full {
             sim.set_capacity(files);
         }
-        shrink(&catalogue, 1).turn(&catalogue, 0, 0);
+        let turn = shrink(&catalogue, 1).turn(&catalogue, 0, 0);
+        assert_eq!((turn.is_held, turn.has_given_up), (!is_full, is_full));
         assert_eq!(segments(&sim).len(), left, "{is_full}");
     }
 }
