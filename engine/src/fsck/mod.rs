@@ -157,6 +157,14 @@ pub struct SpoolReport {
 }
 
 impl FileKind {
+    /// Whether records may be lost with it, as opposed to what is known of them.
+    const fn may_hold_records(self) -> bool {
+        !matches!(
+            self,
+            Self::StampMark | Self::Topics | Self::Waiting | Self::Identity | Self::Inventory
+        )
+    }
+
     /// Whether a node or forwarder put it aside, for an operator to look at.
     pub const fn is_set_aside(self) -> bool {
         matches!(
@@ -509,8 +517,9 @@ fn checked_file(
             FileReport { kind, record_count, damage, ..unknown(path, file_bytes) }
         }
         Err(e) => {
-            let damage = vec![of_file(&path, Refusal::from(&e).into())];
-            FileReport { kind, damage, ..unknown(path, file_bytes) }
+            let records = (!kind.may_hold_records()).then_some(0);
+            let damage = Damage { records, ..of_file(&path, Refusal::from(&e).into()) };
+            FileReport { kind, damage: vec![damage], ..unknown(path, file_bytes) }
         }
     }
 }

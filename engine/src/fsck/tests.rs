@@ -167,6 +167,7 @@ fn what_a_node_needs_and_is_no_file_is_told_and_what_anybody_may_have_is_not() {
     let needed = [
         "ingest/STAMPS",
         "ingest/TOPICS",
+        "ingest/WAITING",
         "ingest/IDENTITY",
         "store/INVENTORY",
         "ingest/shard-0.tail",
@@ -177,6 +178,11 @@ fn what_a_node_needs_and_is_no_file_is_told_and_what_anybody_may_have_is_not() {
     let report = check(&OsStorage, temp.path()).unwrap();
     let told: BTreeSet<_> = report.damage().map(|damage| damage.path.clone()).collect();
     assert_eq!(told, needed.iter().map(|path| temp.path().join(path)).collect());
+    // Only the last one may have held records.
+    for damage in report.damage() {
+        let lost = if damage.path.ends_with("shard-0.tail") { None } else { Some(0) };
+        assert_eq!(damage.records, lost, "{damage}");
+    }
 }
 
 #[test]
