@@ -56,13 +56,15 @@ pub enum TwinError {
     Unread(PathBuf, io::Error),
     /// Neither copy is whole, or they contradict each other.
     Damaged(PathBuf),
+    /// They are of another version than this program reads.
+    Version(PathBuf, u16),
 }
 
 impl TwinError {
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Unread(path, _) | Self::Damaged(path) => path,
+            Self::Unread(path, _) | Self::Damaged(path) | Self::Version(path, _) => path,
         }
     }
 }
@@ -73,6 +75,10 @@ impl fmt::Display for TwinError {
             Self::Unread(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
             Self::Damaged(path) => {
                 write!(f, "{} is damaged, in both of its copies", path.display())
+            }
+            Self::Version(path, version) => {
+                let path = path.display();
+                write!(f, "{path} is of version {version}, which this program does not read")
             }
         }
     }
@@ -127,10 +133,24 @@ pub fn read<T: Twin>(file: &dyn File) -> io::Result<Option<ReadTwin<T>>> {
     }
 }
 
+/// The other version that both copies are of, by the last character of their magic.
+fn other_version<T: Twin>(file: &dyn File) -> Option<u16> {
+    let version = |offset| {
+        let mut magic = [0; 4];
+        file.read_exact_at(&mut magic, offset).ok()?;
+        let is_ours = magic[..3] == T::MAGIC[..3] && magic[3] != T::MAGIC[3];
+        (is_ours && magic[3].is_ascii_digit()).then(|| u16::from(magic[3] - b'0'))
+    };
+    let [first, second] = COPY_OFFSETS.map(version);
+    first.filter(|_| first == second)
+}
+
 /// Checks such a file, offline and read-only; says what counts, too. It holds no record; while one
 /// copy is whole nothing is lost.
 pub fn check<T: Twin>(storage: &dyn Storage, path: &Path) -> io::Result<(Option<T>, Vec<Damage>)> {
-    let found = read::<T>(&*storage.open(path, Open::Read)?)?;
+    let file = storage.open(path, Open::Read)?;
+    let found = read::<T>(&*file)?;
+    let version = other_version::<T>(&*file).filter(|_| found.is_none());
     let whole = found.map_or([false; 2], |found| found.whole);
     let damage = |copy: usize| Damage {
         path: path.to_owned(),
@@ -141,7 +161,7 @@ pub fn check<T: Twin>(storage: &dyn Storage, path: &Path) -> io::Result<(Option<
         kind: match found.map(|found| found.unread[copy]) {
             Some(Some(refusal)) => DamageKind::Bypassed(refusal),
             Some(None) => DamageKind::Repairable(T::WHAT_COPY),
-            None => DamageKind::Checksum(T::WHAT),
+            None => version.map_or(DamageKind::Checksum(T::WHAT), DamageKind::Version),
         },
     };
     let damage = (0..2).filter(|&copy| !whole[copy]).map(damage).collect();
@@ -191,7 +211,11 @@ impl<T: Twin> TwinFile<T> {
         let found = match &file {
             Some(file) => {
                 let found = read(&**file).map_err(unread)?;
-                Some(found.ok_or_else(|| TwinError::Damaged(path.clone()))?)
+                let why = || match other_version::<T>(&**file) {
+                    Some(version) => TwinError::Version(path.clone(), version),
+                    None => TwinError::Damaged(path.clone()),
+                };
+                Some(found.ok_or_else(why)?)
             }
             None => None,
         };

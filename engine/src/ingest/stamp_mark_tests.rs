@@ -1,6 +1,7 @@
 //! The mark of stamps on a disk that fails, tears and forgets.
 
 use super::*;
+use crate::damage::DamageKind;
 use crate::identity::{NodeId, Side};
 use crate::storage::Open;
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
@@ -198,4 +199,22 @@ fn closing_leaves_what_was_stamped_and_no_less() {
     keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
     keeper.close(0).unwrap();
     assert_eq!(open(&sim).unwrap().keeper.floor_ms(), NOW_MS + 21);
+}
+
+#[test]
+fn a_mark_of_another_version_is_told_as_that_and_left_alone() {
+    let sim = disk();
+    open(&sim).unwrap().keeper.keep(NOW_MS, 0, &|| sync_dir(&sim)).unwrap();
+    let file = sim.open(&path(), Open::Write).unwrap();
+    file.write_all_at(b"OKS2", COPY_OFFSETS[0]).unwrap();
+    assert!(open(&sim).unwrap().has_damaged_copy, "one of two may be damaged");
+    file.write_all_at(b"OKS2", COPY_OFFSETS[1]).unwrap();
+    let before = sim.read_file(&path()).unwrap();
+    let error = open(&sim).err().unwrap();
+    assert!(error.to_string().contains("version 2") && !error.is_refusal(), "{error}");
+    let told = check_mark(&sim, &path()).unwrap();
+    assert!(told.iter().all(|damage| damage.kind == DamageKind::Version(2)), "{told:?}");
+    assert_eq!((told.len(), sim.read_file(&path()).unwrap()), (2, before));
+    file.write_all_at(b"OKX2", COPY_OFFSETS[0]).unwrap();
+    assert!(!open(&sim).err().unwrap().to_string().contains("version"), "that is none of it");
 }
