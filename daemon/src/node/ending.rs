@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::ingest::promises::NotOnDisk;
 use engine::node::ending::{Done, Effect, Ending, Failure, LastWord, Lost, Shards, Work};
@@ -18,8 +18,12 @@ use net::shard::inbox::Message;
 
 use super::common::Common;
 use super::ground::records_not_found;
+use super::read_again::is_lost;
 use super::{Node, NodeError, store_work};
 
+/// How long to look at files that have their names, whether they have their lengths: well below what the
+/// whole look may take.
+const LENGTHS_WITHIN: Duration = Duration::from_secs(1);
 /// Time between looks whether a thread has ended.
 const BEAT: Duration = Duration::from_millis(2);
 
@@ -153,6 +157,7 @@ impl Stop {
     fn look_or_write(&self, work: Work) {
         let common = Arc::clone(&self.node.common);
         let directory = self.node.config.ingest.as_ref().map(|side| side.path.clone());
+        let early = self.sender.clone();
         self.apart(work, move || match work {
             Work::Stamps => {
                 close_stamps(&common);
@@ -167,7 +172,13 @@ impl Stop {
                 let count = |path| Lost::count(&OsStorage, path, &shards);
                 Done::Unsynced(directory.as_deref().map_or_else(Lost::default, count))
             }
-            Work::Names => Done::Names(records_not_found(&common)),
+            Work::Names => {
+                let found = records_not_found(&common);
+                // Nobody may be waiting any more.
+                let _ = early.send(Done::Listed(found.records));
+                let until = Instant::now() + LENGTHS_WITHIN;
+                Done::Names(found.look_on(&is_lost, &|| Instant::now() < until))
+            }
             _ => {
                 common.doors.set_taken_away(common.grounds.look());
                 Done::Work(work)

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::Path;
 
-use engine::node::names;
+use engine::node::names::{self, NotFound};
 
 use super::common::Common;
 use super::data::Locks;
@@ -52,7 +52,7 @@ fn words(side: Side, ground: &Ground, lost: Lost) -> String {
 }
 
 /// Records whose files are not where the next start will look for them.
-pub(super) fn records_not_found(common: &Common) -> u64 {
+pub(super) fn records_not_found(common: &Common) -> NotFound {
     let is_away = common.grounds.look().map(|words| words.is_some());
     names::records_not_found(&common.node, &common.doors, is_away, &regular_files, &is_lost)
 }

@@ -166,6 +166,38 @@ fn published_at(catalogue: &Catalogue, path: &Path) -> Option<Arc<StoreSegment>>
     catalogue.snapshot().iter().find(|segment| segment.path() == path).cloned()
 }
 
+/// What a first look at the names of all segments found.
+pub struct NotFound {
+    /// Records whose files are not where the next start will look for them.
+    pub records: u64,
+    /// Files that are listed: of what length was not looked up.
+    listed: Vec<Arc<StoreSegment>>,
+    catalogue: Option<Arc<Catalogue>>,
+}
+
+impl NotFound {
+    /// Looks up files that are listed, too, for somebody may have cut them, while there is time. Says of how
+    /// many records in all the file is not what it was.
+    pub fn look_on(self, is_lost: IsLost<'_>, has_time: &dyn Fn() -> bool) -> u64 {
+        let Self { records, listed, catalogue } = self;
+        let Some(catalogue) = catalogue else { return records };
+        let looked_up = listed.iter().take_while(|_| has_time());
+        let named = looked_up.map(|segment| Named::of_store(segment));
+        records + lost_of_store(&catalogue, named, is_lost)
+    }
+}
+
+/// Records of those that are lost, and were not replaced or let go of meanwhile.
+fn lost_of_store(
+    catalogue: &Catalogue,
+    named: impl Iterator<Item = Named>,
+    is_lost: IsLost<'_>,
+) -> u64 {
+    let lost = named.filter(|named| is_lost(&named.path, named.len_bytes));
+    let still = lost.filter(|named| published_at(catalogue, &named.path).is_some());
+    still.map(|named| named.records).sum()
+}
+
 /// Records whose files are not where the next start will look for them; `is_away`, by [`Side`]: the
 /// directory is not the one that was locked. Directories are listed as a whole, which takes a slow disk
 /// less than a look at each file; only what is not listed, or could not be read, is looked up by itself.
@@ -175,7 +207,7 @@ pub fn records_not_found(
     is_away: [bool; 2],
     listing: Listing<'_>,
     is_lost: IsLost<'_>,
-) -> u64 {
+) -> NotFound {
     let of_ingest = node.ingest.as_ref().map_or(0, |side| {
         let nameless = doors.deleted_files();
         let names = listing(&side.registry.options().directory);
@@ -191,10 +223,12 @@ pub fn records_not_found(
         let lost = held.filter(|segment| is_away[Side::Ingest as usize] || is_gone(segment));
         lost.map(|segment| segment.content().records).sum()
     });
-    let of_store = node.store.as_ref().map_or(0, |side| {
+    let mut found = NotFound { records: of_ingest, listed: Vec::new(), catalogue: None };
+    if let Some(side) = &node.store {
         let catalogue = &side.catalogue;
         if is_away[Side::Store as usize] {
-            return catalogue.totals().record_count;
+            found.records += catalogue.totals().record_count;
+            return found;
         }
         let published = catalogue.snapshot();
         let names = listing(&catalogue.directory().path);
@@ -203,13 +237,13 @@ pub fn records_not_found(
             let is_well = !segment.is_unread() && !segment.is_damaged();
             !(is_well && is_listed(names.as_ref(), segment.path()))
         };
-        let doubtful = published.iter().filter(is_in_doubt);
-        let named = doubtful.map(|segment| Named::of_store(segment));
-        let lost = named.filter(|named| is_lost(&named.path, named.len_bytes));
-        let still = lost.filter(|named| published_at(catalogue, &named.path).is_some());
-        still.map(|named| named.records).sum::<u64>()
-    });
-    of_ingest + of_store
+        let (doubtful, listed): (Vec<_>, Vec<_>) = published.iter().partition(is_in_doubt);
+        let named = doubtful.into_iter().map(|segment| Named::of_store(segment));
+        found.records += lost_of_store(catalogue, named, is_lost);
+        found.listed = listed.into_iter().cloned().collect();
+        found.catalogue = Some(Arc::clone(catalogue));
+    }
+    found
 }
 
 fn is_listed(names: Option<&HashSet<OsString>>, path: &Path) -> bool {
@@ -222,7 +256,7 @@ mod tests {
     use crate::node::StoreSide;
     use crate::store::testing::{SMALL, directory, record, write};
     use crate::ulid::Ulid;
-    use std::cell::RefCell;
+    use std::cell::{Cell, RefCell};
     use std::collections::BTreeSet;
 
     #[test]
@@ -250,18 +284,35 @@ mod tests {
             };
             records_not_found(&node, &Doors::default(), [false; 2], &listing, &is_lost)
         };
-        assert_eq!(count(Some(&paths), &[]), 0);
+        let on = |found: NotFound, cut: &[PathBuf], time: usize| {
+            let left = Cell::new(time);
+            let has_time = || left.replace(left.get().saturating_sub(1)) > 0;
+            let is_lost = |path: &Path, len_bytes: Option<u64>| {
+                looked_up.borrow_mut().push(path.to_owned());
+                len_bytes.is_some() && cut.iter().any(|cut| cut == path)
+            };
+            found.look_on(&is_lost, &has_time)
+        };
+        assert_eq!(count(Some(&paths), &[]).records, 0);
         assert_eq!(looked_up.take(), Vec::<PathBuf>::new());
         // One was deleted; of another one the listing did not know yet.
-        assert_eq!(count(Some(&paths[2..]), &paths[..1]), 10);
+        assert_eq!(count(Some(&paths[2..]), &paths[..1]).records, 10);
         assert_eq!(looked_up.take(), paths[..2]);
-        assert_eq!(count(None, &paths[3..]), 20);
+        assert_eq!(count(None, &paths[3..]).records, 20);
         assert_eq!(looked_up.take(), paths, "what cannot be listed is looked up");
+        // Then the others, as far as there is time: one is cut.
+        let first = count(Some(&paths[2..]), &paths[..1]);
+        looked_up.take();
+        assert_eq!(on(first, &paths[3..4], 9), 10 + 10);
+        assert_eq!(looked_up.take(), paths[2..]);
+        assert_eq!(on(count(Some(&paths), &[]), &paths[3..4], 3), 0);
+        assert_eq!(looked_up.take(), paths[..3]);
         let mut is_away = [false; 2];
         is_away[Side::Store as usize] = true;
         let none = |_: &Path| panic!("nothing is looked for in another directory");
         let never = |_: &Path, _| panic!("nor looked up");
-        assert_eq!(records_not_found(&node, &Doors::default(), is_away, &none, &never), 50);
+        let found = records_not_found(&node, &Doors::default(), is_away, &none, &never);
+        assert_eq!((found.records, found.look_on(&never, &|| true)), (50, 50));
     }
 
     #[test]

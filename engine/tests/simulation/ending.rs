@@ -237,7 +237,7 @@ impl Node {
                 };
                 let missing =
                     records_not_found(&self.sides, &self.doors, [false; 2], &listing, &is_lost);
-                return Some(Done::Names(missing));
+                return Some(Done::Names(missing.look_on(&is_lost, &|| true)));
             }
         };
         is_done.then_some(Done::Work(work))

@@ -63,7 +63,7 @@ pub enum Work {
     /// Counting what of the shards' records is not on the disk ([`Lost::count`]).
     Unsynced,
     /// Counting what is not where the next start looks for it
-    /// ([`records_not_found`](super::names::records_not_found)).
+    /// ([`records_not_found`](super::names::records_not_found)), or was cut.
     Names,
 }
 
@@ -85,6 +85,8 @@ pub enum Done {
     Work(Work),
     /// [`Work::Unsynced`] is, and found this.
     Unsynced(Lost),
+    /// So many are missing by the first look of [`Work::Names`], which goes on.
+    Listed(u64),
     /// [`Work::Names`] is, and found so many missing.
     Names(u64),
 }
@@ -94,7 +96,7 @@ impl Done {
         match self {
             Self::Work(work) => work,
             Self::Unsynced(_) => Work::Unsynced,
-            Self::Names(_) => Work::Names,
+            Self::Listed(_) | Self::Names(_) => Work::Names,
         }
     }
 }
@@ -183,6 +185,11 @@ impl Ending {
         }
         match done {
             Done::Unsynced(lost) => self.word.lost = lost,
+            Done::Listed(records) => {
+                // Should the rest not be done in time, this is what is known.
+                self.word.not_found = Some(records);
+                return;
+            }
             Done::Names(records) => self.word.not_found = Some(records),
             Done::Work(_) => {}
         }

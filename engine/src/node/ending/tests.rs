@@ -123,6 +123,23 @@ fn what_hangs_is_left_and_nothing_takes_longer_than_it_may() {
 }
 
 #[test]
+fn what_is_listed_is_known_though_files_are_not_all_looked_up_in_time() {
+    let mut stop = Stop::new();
+    stop.up_to(Work::Tidy);
+    for work in [Work::Tidy, Work::Waiting] {
+        stop.done(Done::Work(work));
+    }
+    stop.ending.effects.clear();
+    stop.done(Done::Unsynced(Lost::default()));
+    stop.is_asked(Work::Names);
+    stop.done(Done::Listed(0));
+    assert_eq!(stop.ending.last_word(), None, "it goes on");
+    assert_eq!(stop.waits_until_over(), [Work::Names]);
+    let word = stop.last_word();
+    assert_eq!((word.not_found, word.failure()), (Some(0), None));
+}
+
+#[test]
 fn readers_that_hang_leave_shards_their_time() {
     let mut stop = Stop::new();
     for work in [Work::Followers, Work::Requests] {
