@@ -169,8 +169,7 @@ impl Retention {
         let since_ms = *self.waits_since_ms.get_or_insert(monotonic_ms);
         let refusal = Refusal::from(error);
         let is_hopeless = refusal.is_no_room() || refusal.is_no_file() || is_full(catalogue);
-        let is_over =
-            is_hopeless || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS;
+        let is_over = is_hopeless || monotonic_ms.saturating_sub(since_ms) >= INVENTORY_PATIENCE_MS;
         if is_over {
             catalogue.forget_inventory()?;
             self.waits_since_ms = None;
