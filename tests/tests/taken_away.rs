@@ -237,8 +237,9 @@ fn segments_that_are_taken_away_are_told_until_they_are_back() {
         node.signal(Signal::TERM);
         wait_until("it ends", || node.ended().is_some());
         assert_eq!(node.ended().unwrap().code(), Some(1), "{}", node.log());
+        // What it wrote last is read last.
+        wait_until("its last word", || node.log().contains("500 records cannot be found"));
         let log = node.log();
-        assert!(log.contains("500 records cannot be found"), "{log}");
         assert!(!log.contains("all is in the store") && !log.contains("what waits is on disk"));
     }
 }
