@@ -35,18 +35,20 @@ impl Browser {
     /// Starts one, if there is one on this machine; says loudly if not.
     pub fn start(test: &str) -> Option<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let spawned = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
         let has_browser = Command::new("chromium")
             .arg("--version")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        let (Ok(mut driver), Ok(_)) = (spawned, has_browser) else {
+        let start = || {
+            Command::new("chromedriver")
+                .arg("--port=0")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+        };
+        let Ok(mut driver) = has_browser.and_then(|_| start()) else {
             skipped(test, "no chromium and chromedriver: tests/run installs them where it is root");
             return None;
         };

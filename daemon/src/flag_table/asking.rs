@@ -93,8 +93,8 @@ const RAW: Flag = rare(
     "false",
     "Leave control characters (colours of a record, too) as they are, also on a terminal",
 );
-/// What no node of this version gives.
-const NO_CONTEXT: &str = "Not available in this version: records around a hit";
+/// What this version's command line does not show.
+const NO_CONTEXT: &str = "Not available in this version: records around a hit (/query?context=N)";
 const CONTEXT_MAX: u64 = 1_000_000;
 
 /// Flags of `query`.

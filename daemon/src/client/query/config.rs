@@ -95,8 +95,8 @@ fn check_fit(settings: &Settings) -> Result<(), SettingsError> {
     let is_given = |name: &str| settings.bool(name) || settings.optional_number(name).is_some();
     if ["context", "after-context", "before-context"].into_iter().any(is_given) {
         return refused(
-            "-A, -B and -C are not available in this version: no node gives the records around a hit \
-             yet; --ulid tells where it is, and --from and --to show what is there",
+            "-A, -B and -C are not available in this version: a node shows what is around a hit with \
+             /query?context=N; here --ulid tells where it is, and --from and --to show the rest",
         );
     }
     if is_given("lines") && is_given("limit") {
