@@ -87,11 +87,11 @@ async function followed({ id, url, after }) {
   }
 }
 
-/** Server-sent events: each record's object becomes a line as an answer has it. @param {number} id @param {ReadableStreamDefaultReader<Uint8Array>} source @param {{after: string}} at */
+/** Server-sent events: each record's object becomes a line as an answer has it. What has not come to its empty line has not come: it is asked for anew. @param {number} id @param {ReadableStreamDefaultReader<Uint8Array>} source @param {{after: string}} at */
 async function events(id, source, at) {
   const decoder = new TextDecoder();
   let text = '';
-  let name = '';
+  let [name, data, ulid] = ['', '', at.after];
   for (;;) {
     const { done, value } = await source.read();
     if (done) return;
@@ -102,12 +102,14 @@ async function events(id, source, at) {
     text = text.slice(last + 1);
     let records = '';
     for (const line of all) {
-      if (line.startsWith('data: ')) {
-        if (!name) records += `${line.slice(6)}\n`;
-        else if (name === 'missed') postMessage({ id, missed: JSON.parse(line.slice(6)).records ?? 0 });
-      } else if (line.startsWith('id: ')) at.after = line.slice(4);
+      if (line.startsWith('data: ')) data = line.slice(6);
+      else if (line.startsWith('id: ')) ulid = line.slice(4);
       else if (line.startsWith('event: ')) name = line.slice(7);
-      else if (!line) name = '';
+      if (line) continue;
+      at.after = ulid;
+      if (data && !name) records += `${data}\n`;
+      else if (data && name === 'missed') postMessage({ id, missed: JSON.parse(data).records ?? 0 });
+      [name, data] = ['', ''];
     }
     if (!records) continue;
     const bytes = new TextEncoder().encode(records);

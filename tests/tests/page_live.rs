@@ -1,8 +1,11 @@
 //! The web page as it follows live, and what one takes home from it.
 
-use std::net::IpAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 use tests::browser::Browser;
 use tests::node::Node;
@@ -21,6 +24,62 @@ fn start(directory: &Path, host: IpAddr) -> Node {
     command.args(["--listen", &host.to_string()]);
     command.current_dir(directory).env_clear();
     Node::from_command(command).unwrap_or_else(|log| panic!("the node ended: {log}"))
+}
+
+/// A way to a node on which the first connection that brings `needle` ends before it, once it is told to.
+fn cut_once(node: SocketAddr, needle: &'static [u8]) -> (SocketAddr, mpsc::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (cut, told) = mpsc::channel();
+    let told = Arc::new(Mutex::new(Some(told)));
+    // It ends with the process: there is no more to it than an address.
+    thread::spawn(move || {
+        for from in listener.incoming() {
+            let (mut from, mut to) = (from.unwrap(), TcpStream::connect(node).unwrap());
+            let (mut asked, mut asks) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut asked, &mut asks);
+                let _ = asks.shutdown(Shutdown::Write);
+            });
+            let told = Arc::clone(&told);
+            thread::spawn(move || {
+                let mut room = vec![0; 1 << 16];
+                while let Ok(got @ 1..) = to.read(&mut room) {
+                    let here = room[..got].windows(needle.len()).position(|at| at == needle);
+                    let wait = here.and_then(|at| Some((at, told.lock().unwrap().take()?)));
+                    let end = wait.as_ref().map_or(got, |(at, _)| *at);
+                    if from.write_all(&room[..end]).is_err() {
+                        break;
+                    }
+                    if let Some((_, told)) = wait {
+                        let _ = told.recv();
+                        break;
+                    }
+                }
+                let _ = from.shutdown(Shutdown::Both);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    (address, cut)
+}
+
+#[test]
+fn a_record_whose_connection_breaks_in_the_middle_of_it_is_shown_once() {
+    let name = "a_record_whose_connection_breaks_in_the_middle_of_it_is_shown_once";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path(), outlet::own_address(0).ip());
+    let (way, cut) = cut_once(node.api, b"in the middle");
+    browser.open(way, "/ui/?live");
+    browser.wait(&format!("{COUNTS}.startsWith('0 rows · live')"));
+    send(node.durable, b"one\ntwo, cut in the middle\n");
+    // What stands before it has been read, and with it the beginning of the one that is cut.
+    browser.wait(&format!("String({ROWS}) === 'one'"));
+    cut.send(()).unwrap();
+    send(node.durable, b"three\n");
+    browser.wait(&format!("{ROWS}.at(-1) === 'three'"));
+    assert_eq!(browser.text(&format!("{ROWS}.join('|')")), "one|two, cut in the middle|three");
 }
 
 #[test]
