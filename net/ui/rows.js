@@ -9,6 +9,8 @@ import { bytes } from './words.js';
 
 export const ROW = 20;
 const DAY = 20 * 3600e3;
+/** So long the next match is looked for, milliseconds. */
+const SEEK_MS = 1000;
 
 const COLOURS = 10;
 /** @type {Map<string, number>} */
@@ -289,8 +291,10 @@ export class Rows {
   match(step) {
     const store = this.store;
     if (!store) return;
+    const until = performance.now() + SEEK_MS;
     const start = Number.isNaN(this.selected) ? (step > 0 ? this.top - 1 : this.top) : this.selected;
     for (let index = start + step, tries = 0; index >= store.first && index < store.end && tries < 50_000; index += step, tries++) {
+      if (performance.now() > until) return;
       const plain = runs(store.row(index).text).map((run) => run.text).join('');
       if (this.matches(plain).length) { this.select(index); return; }
     }

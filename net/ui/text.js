@@ -125,8 +125,32 @@ export function fill(element, all, matches) {
 
 const MARKS_MAX = 200;
 
-/** Whether an expression may be run here: the browser's engine has no bound of time, the node's has. @param {string} source */
-const isTame = (source) => source.length <= 500 && !/\)[*+?{]|\\[1-9k]/.test(source) && (source.match(/[*+]|\{\d+,\d*\}/g) ?? []).length <= 2;
+/** Of a row so much is searched for expressions, characters. */
+const SEARCHED = 1000;
+const SOURCE_MAX = 200;
+/** What calls may take beyond a usual one before an expression is given up, milliseconds. */
+const USUAL_MS = 2;
+const SLOW_MS = 250;
+
+/**
+ * Whether an expression may be run here: the browser's engine tries every way to match, where the node's takes
+ * them all at once. Tame is what has no more ways at a place than one `*` has.
+ * @param {string} source
+ */
+export function isTame(source) {
+  if (/\\[1-9k]/.test(source)) return false;
+  const bare = source.replace(/\\[^]|\[(?:\\[^]|[^\]\\])*\]/g, '-').replaceAll('(?:', '(');
+  if (/\)(?:[*+]|\{\d)/.test(bare)) return false;
+  let [ways, length] = [1, source.length];
+  for (const [sign, least, comma, most] of bare.matchAll(/[*+?|]|\{(\d+)(,?)(\d*)\}/g)) {
+    if (sign === '|') ways *= bare.includes('(') ? 2 : 1;
+    else if (sign === '?') ways *= 2;
+    else if (!least || comma && !most) ways *= SEARCHED;
+    else if (comma) ways *= Math.max(1, Number(most) - Number(least) + 1);
+    length += Number(most || least || 0);
+  }
+  return ways <= SEARCHED && length <= SOURCE_MAX;
+}
 
 /**
  * Where expressions match: pairs of start and end.
@@ -141,14 +165,18 @@ export function matcher({ q, regex, i }) {
     try { all.push(new RegExp(source, i ? 'gi' : 'g')); } catch { /* Not of this dialect: nothing is marked. */ }
   }
   if (!all.length) return () => [];
+  let slow = 0;
   return (text) => {
     /** @type {[number, number][]} */
     const found = [];
     for (const one of all) {
-      for (const { index, 0: match } of (regex ? text.slice(0, 1000) : text).matchAll(one)) {
+      if (slow > SLOW_MS) break;
+      const before = performance.now();
+      for (const { index, 0: match } of (regex ? text.slice(0, SEARCHED) : text).matchAll(one)) {
         if (match) found.push([/** @type {number} */ (index), index + match.length]);
         if (found.length >= MARKS_MAX) break;
       }
+      if (regex) slow += Math.max(0, performance.now() - before - USUAL_MS);
     }
     found.sort((a, b) => a[0] - b[0]);
     /** @type {number[]} */

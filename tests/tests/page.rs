@@ -345,6 +345,81 @@ fn records_that_are_scripts_colours_or_no_text_are_shown_and_never_run() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+/// The module of the page that makes text of records, as an expression.
+const TEXT: &str = "import(document.querySelector('script').src.replace('app.js', 'text.js'))";
+
+#[test]
+fn an_expression_that_would_run_away_in_a_browser_marks_nothing_and_the_page_answers() {
+    let name = "an_expression_that_would_run_away_in_a_browser_marks_nothing_and_the_page_answers";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path());
+    send(node.durable, format!("{}\n", "-".repeat(40)).as_bytes());
+    let optional = "-?".repeat(35) + &"-".repeat(35);
+    browser.open(node.api, &format!("/ui/?regex&q={}", optional.replace('?', "%3F")));
+    wait_for_rows(&browser, "1");
+    browser.keys("", "j");
+    browser.wait("document.querySelector('.row.chosen')");
+    assert_eq!(browser.text("document.querySelectorAll('mark').length"), "0");
+
+    let is_tame = |pattern: &str| {
+        let body = format!("return {TEXT}.then((text) => text.isTame({}))", json!(pattern));
+        browser.script(&body) == json!(true)
+    };
+    let choices = "(-|-)".repeat(60);
+    let wild = [
+        optional.as_str(),
+        &choices,
+        &choices[..50],
+        "-*-*x",
+        "-+-+-+x",
+        "-*?-*x",
+        "(-*)*x",
+        "(-+)+x",
+        "(-?){60}x",
+        "-{0,60}-{0,60}x",
+        "-{3,}-{3,}x",
+        "[-?]*[*]*x",
+        "(-)\\1",
+        "(-*|x)y",
+        "-*-{900}x",
+    ];
+    for pattern in wild {
+        assert!(!is_tame(pattern), "{pattern}");
+    }
+    let plain = [
+        "GET",
+        "GET .*500",
+        "error|warn|panic",
+        "(error|warn): ",
+        "https?://",
+        r"\d+ ms",
+        "[*+?|]{3}",
+        r"\*\*\?\?\|",
+        r"\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}",
+        "^(?:a|b)c$",
+    ];
+    for pattern in plain {
+        assert!(is_tame(pattern), "{pattern}");
+    }
+    // The worst that is let through, on many rows.
+    let worst = format!("-*{}x", "-".repeat(190));
+    assert!(is_tame(&worst));
+    let rows = format!(
+        "return {TEXT}.then((text) => {{
+            const marks = text.matcher({{ q: [{worst:?}], regex: true, i: false }});
+            const before = performance.now();
+            for (let n = 0; n < 10000; n++) marks('-'.repeat(4096));
+            return performance.now() - before;
+        }})"
+    );
+    let took = browser.script(&rows).as_f64().unwrap();
+    assert!(took < 5_000.0, "{took} ms");
+    browser.open(node.api, "/ui/?regex&q=-%2B");
+    browser.wait("document.querySelector('mark')?.textContent.length === 40");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 #[test]
 fn it_is_dark_where_the_system_is_and_fits_the_narrowest_screen() {
     let Some(browser) =
