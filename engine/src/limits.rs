@@ -185,8 +185,8 @@ pub const QUERY_HELD_BYTES_MAX: usize = 64 << 20;
 pub const QUERY_HELD_NS_PER_BYTE: u64 = 8;
 
 /// Records that a query with context shows at most, hits and those around them; their ULIDs are kept until
-/// the last stage, 16 to 80 bytes each.
-pub const CONTEXT_RECORDS_MAX: u64 = 64 << 10;
+/// the last stage, up to 140 bytes each while they are sorted.
+pub const CONTEXT_RECORDS_MAX: u64 = 32 << 10;
 
 /// Records that are shown at most on either side of a hit.
 pub const CONTEXT_MAX: u32 = 1_000;

@@ -135,6 +135,10 @@ pub const HISTOGRAM_BUCKETS_DEFAULT: u64 = 100;
 /// hold, so that there is room for its expressions.
 pub const SERIES_BYTES_MAX: usize = 6 << 20;
 
+/// What a query with context may hold beyond that of any query, bytes: the ULIDs of what it shows
+/// ([`engine::limits::CONTEXT_RECORDS_MAX`]), twice while they are sorted.
+pub const CONTEXT_BYTES_MAX: usize = 6 << 20;
+
 /// What a client is told to wait where waiting helps, seconds.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 

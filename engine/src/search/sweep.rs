@@ -149,7 +149,8 @@ pub(super) struct SweepOptions {
 }
 
 impl Sweep {
-    pub(super) fn new(spec: QuerySpec, snapshot: Snapshot, options: SweepOptions) -> Self {
+    pub(super) fn new(mut spec: QuerySpec, snapshot: Snapshot, options: SweepOptions) -> Self {
+        spec.topics.sort_unstable();
         let bounds = spec.bounds();
         let (low, high) = bounds.unwrap_or((Ulid::MAX, Ulid::MIN));
         let known = spec.known_damage(&snapshot);

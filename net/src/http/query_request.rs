@@ -10,7 +10,9 @@ use engine::topic::Topic;
 use engine::ulid::Ulid;
 
 use super::parameters::{BadParameter, Known, Parameters};
-use crate::limits::{HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX, SERIES_BYTES_MAX};
+use crate::limits::{
+    CONTEXT_BYTES_MAX, HISTOGRAM_BUCKETS_DEFAULT, QUERY_TOPICS_MAX, SERIES_BYTES_MAX,
+};
 
 /// Parameters of `/query`.
 const QUERY: Known = Known {
@@ -145,7 +147,11 @@ impl QueryRequest {
             stats,
             buckets: buckets(parameters)?,
             by_topic,
-            beside_bytes: if by_topic { SERIES_BYTES_MAX } else { 0 },
+            beside_bytes: match (by_topic, context) {
+                (true, _) => SERIES_BYTES_MAX,
+                (false, 0) => 0,
+                (false, _) => CONTEXT_BYTES_MAX,
+            },
         })
     }
 

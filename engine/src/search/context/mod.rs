@@ -15,12 +15,13 @@ mod selection;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::consumer::{Breaker, Consumer, Drained, Output};
 use super::pipe::{PipeWriter, Room};
 use super::searcher::Way;
-use super::spec::{Format, Order, QuerySpec, Snapshot, Stats};
+use super::spec::{Format, Missing, Order, QuerySpec, Snapshot, Stats};
 use super::sweep::Sweep;
 use crate::limits::CONTEXT_RECORDS_MAX;
 use crate::topic::Topic;
@@ -35,6 +36,9 @@ struct Course {
     format: Format,
     spec: QuerySpec,
     snapshot: Snapshot,
+    /// The newest record that there was when the query came: parts that are being written grow, some
+    /// faster than others are asked.
+    horizon: Ulid,
     /// What the stages before have cost and missed.
     stats: Stats,
 }
@@ -46,6 +50,14 @@ impl Course {
             Room::Gone => Some(Drained::Unwanted),
             Room::Ended(reason) => Some(Drained::Ended(reason)),
             Room::Empty | Room::Some | Room::Full => None,
+        }
+    }
+
+    /// What was known to be missing between two ULIDs is missing in the answer.
+    fn miss_within(&mut self, (low, high): (Ulid, Ulid)) {
+        for missing in self.snapshot.missing.iter().filter(|m| m.from <= high && m.to >= low) {
+            let (from, to) = (missing.from.max(low), missing.to.min(high));
+            self.stats.miss(Missing { from, to, ..missing.clone() });
         }
     }
 
@@ -74,9 +86,11 @@ impl Course {
             Looked::Backward(..) => Order::Desc,
         };
         let spec = QuerySpec { from, to, topics: wanted, order, ..QuerySpec::everything() };
-        let (way, snapshot) = (self.way.clone(), self.snapshot.clone());
+        // What is missing is told as far as it was passed: neighbours may lie before it.
+        let snapshot = Snapshot { parts: self.snapshot.parts.clone(), missing: Vec::new() };
+        let way = self.way.clone();
         let (course, looked) = (Some(self), Some(looked));
-        let looking = Looking { course, is_ended: false, topics, looked };
+        let looking = Looking { course, is_ended: false, topics, bounds: (from, to), looked };
         way.submit(spec, snapshot, Box::new(looking), None);
     }
 
@@ -85,7 +99,7 @@ impl Course {
         let Some((from, to)) = selection.bounds() else {
             return self.end(&Stats::default(), false);
         };
-        let Self { way, pipe, format, spec, snapshot, stats } = self;
+        let Self { way, pipe, format, spec, snapshot, stats, .. } = self;
         let order = spec.order;
         let selection = Arc::new(selection);
         let output = Output::of_selection(pipe, format, order, (Arc::clone(&selection), stats));
@@ -104,9 +118,11 @@ pub(super) fn start(
     let shown = 2 * u64::from(spec.context) + 1;
     let bound = (CONTEXT_RECORDS_MAX / shown).max(1);
     let (ask, of) = (spec.clone(), snapshot.clone());
-    let course = Course { way: way.clone(), pipe, format, spec, snapshot, stats: Stats::default() };
+    let horizon = snapshot.parts.iter().map(|part| part.range().1).max().unwrap_or(Ulid::MAX);
+    let stats = Stats::default();
+    let course = Course { way: way.clone(), pipe, format, spec, snapshot, horizon, stats };
     let finding =
-        Finding { course: Some(course), is_ended: false, bound, found: 0, topics: Vec::new() };
+        Finding { course: Some(course), is_ended: false, bound, found: 0, topics: BTreeMap::new() };
     way.submit(ask, of, Box::new(finding), None);
 }
 
@@ -120,27 +136,28 @@ struct Finding {
     bound: u64,
     found: u64,
     /// Hits by topic, in the query's order.
-    topics: Vec<(Topic, Vec<Ulid>)>,
+    topics: BTreeMap<Topic, Vec<Ulid>>,
 }
 
 impl Finding {
     /// Notes the first records of a run, in the query's order.
     fn note(&mut self, topic: &Topic, span: Span, order: Order, take: u32) {
-        let at = self.topics.iter().position(|(other, _)| other == topic).unwrap_or_else(|| {
-            self.topics.push((topic.clone(), Vec::new()));
-            self.topics.len() - 1
-        });
         let numbers = match order {
             Order::Asc => 0..take,
             Order::Desc => span.count - take..span.count,
         };
-        self.topics[at].1.extend(numbers.map(|n| span.first.plus(u64::from(n))));
+        let ids = numbers.map(|n| span.first.plus(u64::from(n)));
+        if let Some(hits) = self.topics.get_mut(topic) {
+            hits.extend(ids);
+        } else {
+            self.topics.insert(topic.clone(), ids.collect());
+        }
         self.found += u64::from(take);
     }
 
     fn go_on(&mut self, stats: &Stats) {
         let Some(mut course) = self.course.take() else { return };
-        let mut hits = std::mem::take(&mut self.topics);
+        let mut hits: Vec<_> = std::mem::take(&mut self.topics).into_iter().collect();
         for (_, hits) in &mut hits {
             hits.sort_unstable();
         }
@@ -148,8 +165,9 @@ impl Finding {
         let Some(first) = first else { return course.end(stats, false) };
         course.stats.add_stage(stats);
         let topics: Vec<Topic> = hits.iter().map(|(topic, _)| topic.clone()).collect();
+        let last = hits.iter().filter_map(|(_, hits)| hits.last()).max().copied();
+        let bounds = (first, course.horizon.max(last.unwrap_or(first)));
         let forward = Forward::new(u64::from(course.spec.context), hits);
-        let bounds = (first, Ulid::MAX);
         course.look(topics.clone(), topics, bounds, Looked::Forward(forward, first));
     }
 }
@@ -163,6 +181,10 @@ impl Consumer for Finding {
         }
         let (order, limit) = (course.spec.order, course.spec.limit.unwrap_or(u64::MAX));
         let most = limit.min(self.bound);
+        if limit == 0 {
+            self.go_on(&sweep.stats);
+            return Drained::Enough;
+        }
         while sweep.prepare() {
             let Some(head) = sweep.head() else { break };
             let hit = head.hit;
@@ -214,6 +236,8 @@ struct Looking {
     is_ended: bool,
     /// All topics with hits.
     topics: Vec<Topic>,
+    /// What is looked at; once nothing more is wanted, what was.
+    bounds: (Ulid, Ulid),
     looked: Option<Looked>,
 }
 
@@ -247,6 +271,7 @@ impl Looking {
             return;
         };
         course.stats.add_stage(stats);
+        course.miss_within(self.bounds);
         let topics = std::mem::take(&mut self.topics);
         match looked {
             Looked::Forward(forward, first) => {
@@ -281,6 +306,12 @@ impl Consumer for Looking {
             let Some(head) = sweep.head() else { break };
             let hit = head.hit;
             looked.see(head.topic, Span { first: hit.first, count: hit.count });
+            if looked.is_satisfied() {
+                match looked {
+                    Looked::Forward(..) => self.bounds.1 = hit.last(),
+                    Looked::Backward(..) => self.bounds.0 = hit.first,
+                }
+            }
             sweep.advance(hit.count, u64::from(hit.end - hit.start));
         }
         if !looked.is_satisfied() {

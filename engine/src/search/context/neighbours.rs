@@ -4,7 +4,7 @@
 //! Invariants: pure; it keeps no more of a topic than the records before the next hit that may still be
 //! wanted; records are given in order and each once (the sweep sees to that).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::selection::Span;
 use crate::topic::Topic;
@@ -13,7 +13,7 @@ use crate::ulid::Ulid;
 /// Forward from the first hit of all: what lies behind each hit, and before it as far as that was seen.
 pub(super) struct Forward {
     reach: u64,
-    topics: Vec<Around>,
+    topics: BTreeMap<Topic, Around>,
     /// Topics that still want something.
     open: usize,
     spans: Vec<Span>,
@@ -21,7 +21,6 @@ pub(super) struct Forward {
 
 /// One topic.
 struct Around {
-    topic: Topic,
     /// In order of ULID.
     hits: Vec<Ulid>,
     next_hit: usize,
@@ -40,8 +39,7 @@ struct Around {
 impl Forward {
     /// Around these hits, each topic's in order of ULID and not empty, `reach` records on either side.
     pub(super) fn new(reach: u64, hits: Vec<(Topic, Vec<Ulid>)>) -> Self {
-        let around = |(topic, hits)| Around {
-            topic,
+        let around = |hits| Around {
             hits,
             next_hit: 0,
             seen: 0,
@@ -50,17 +48,17 @@ impl Forward {
             taken_to: 0,
             missing_before: None,
         };
-        let topics: Vec<_> = hits.into_iter().map(around).collect();
+        let of_topic = |(topic, hits)| (topic, around(hits));
+        let topics: BTreeMap<_, _> = hits.into_iter().map(of_topic).collect();
         Self { reach, open: topics.len(), topics, spans: Vec::new() }
     }
 
     /// The next records of a topic.
     pub(super) fn see(&mut self, topic: &Topic, span: Span) {
         let Self { reach, topics, open, spans } = self;
-        let Some(around) = topics.iter_mut().find(|around| around.topic == *topic) else { return };
-        let was_open = around.is_open();
+        let Some(around) = topics.get_mut(topic).filter(|around| around.is_open()) else { return };
         around.see(*reach, span, spans);
-        *open -= usize::from(was_open && !around.is_open());
+        *open -= usize::from(!around.is_open());
     }
 
     /// Whether nothing more is wanted.
@@ -70,12 +68,12 @@ impl Forward {
 
     /// What is to be shown of what was seen, the hits themselves, and what is wanted of what lies before.
     pub(super) fn into_found(self) -> (Vec<Span>, Vec<Ulid>, Backward) {
-        let (mut hits, mut topics) = (Vec::new(), Vec::new());
-        for around in self.topics {
+        let (mut hits, mut topics) = (Vec::new(), BTreeMap::new());
+        for (topic, around) in self.topics {
             hits.extend(around.hits);
-            let missing = around.missing_before.unwrap_or(self.reach);
-            if missing > 0 {
-                topics.push((around.topic, missing));
+            // Around a hit that was not met again nothing is known.
+            if let Some(missing) = around.missing_before.filter(|&missing| missing > 0) {
+                topics.insert(topic, missing);
             }
         }
         (self.spans, hits, Backward { topics, spans: Vec::new() })
@@ -110,7 +108,8 @@ impl Around {
 
     /// Shows the records up to a number that were not looked at yet.
     fn take(&mut self, to: u64, spans: &mut Vec<Span>) {
-        for &(at, span) in &self.recent {
+        let behind = |(at, span): &&(u64, Span)| at + u64::from(span.count) > self.taken_to;
+        for &(at, span) in self.recent.iter().rev().take_while(behind) {
             let from = self.taken_to.max(at);
             let end = to.min(at + u64::from(span.count));
             if from < end {
@@ -123,26 +122,25 @@ impl Around {
 
 /// Backward from the first hit of all: what is still wanted of each topic.
 pub(super) struct Backward {
-    topics: Vec<(Topic, u64)>,
+    topics: BTreeMap<Topic, u64>,
     spans: Vec<Span>,
 }
 
 impl Backward {
     /// Topics of which something is wanted.
     pub(super) fn topics(&self) -> Vec<Topic> {
-        self.topics.iter().map(|(topic, _)| topic.clone()).collect()
+        self.topics.keys().cloned().collect()
     }
 
     /// The records of a topic that lie before those seen last.
     pub(super) fn see(&mut self, topic: &Topic, span: Span) {
-        let Some(at) = self.topics.iter().position(|(other, _)| other == topic) else { return };
-        let wanted = &mut self.topics[at].1;
+        let Some(wanted) = self.topics.get_mut(topic) else { return };
         let count = (*wanted).min(u64::from(span.count));
         let first = span.first.plus(u64::from(span.count) - count);
         self.spans.push(Span { first, count: count as u32 });
         *wanted -= count;
         if *wanted == 0 {
-            self.topics.swap_remove(at);
+            self.topics.remove(topic);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which records are shown, and which of those are hits: what is left of a query once the neighbours of its
 //! hits are known.
 //!
-//! Invariants: spans are in order of ULID and share nothing; each hit lies in one of them.
+//! Invariants: spans are in order of ULID, neither share records nor touch; each hit lies in one of them.
 
 use crate::ulid::Ulid;
 
@@ -37,7 +37,7 @@ impl Selection {
         let mut spans: Vec<Span> = Vec::with_capacity(all.len());
         for span in all {
             match spans.last_mut() {
-                Some(before) if span.first <= before.last() => {
+                Some(before) if span.first.0 <= before.last().0 + 1 => {
                     let last = span.last().max(before.last());
                     before.count = (last.0 - before.first.0 + 1) as u32;
                 }
@@ -99,7 +99,7 @@ mod tests {
         let selection =
             Selection::new(hits, vec![span(10, 3), span(3, 4), span(12, 4), span(16, 1)]);
         let all: Vec<_> = selection.within(Ulid::MIN, Ulid::MAX).collect();
-        assert_eq!(all, [span(3, 4), span(10, 6), span(16, 1), span(90, 1)]);
+        assert_eq!(all, [span(3, 4), span(10, 7), span(90, 1)]);
         assert_eq!(selection.bounds(), Some((Ulid(3), Ulid(90))));
         assert_eq!(
             selection.within(Ulid(5), Ulid(11)).collect::<Vec<_>>(),

@@ -142,6 +142,8 @@ fn more_hits_than_context_can_be_shown_of_end_the_answer_early_to_be_resumed() {
     // A limit that is not beyond that is no such end.
     let (_, outcome) = ask(None, Some(bound));
     assert!(outcome.stats.complete && outcome.stats.records == bound);
+    let (_, outcome) = ask(None, Some(0));
+    assert!(outcome.stats.complete && outcome.stats.records == 0);
 }
 
 #[test]
@@ -166,6 +168,19 @@ fn what_any_stage_misses_the_answer_misses() {
         let lines = lines(&text);
         assert!(lines.iter().any(|line| line["record"] == "505" && line.get("context").is_none()));
         assert_eq!(lines[lines.len() - 1]["end"]["complete"], false);
+    }
+    let gone = |from: usize, to: usize| Missing {
+        from: records[from].0,
+        to: records[to].0,
+        node: "there".into(),
+        reason: "gone".into(),
+        damage: None,
+    };
+    let far = vec![gone(100, 110), gone(900, 910)];
+    assert!(ask(damaged(vec![]), far).1.stats.complete, "neighbours lie before that");
+    for (from, to) in [(480, 495), (515, 600), (505, 505)] {
+        let (_, outcome) = ask(damaged(vec![]), vec![gone(from, to)]);
+        assert!(!outcome.stats.complete && outcome.stats.missing[0].reason == "gone");
     }
     let (text, outcome) = ask(damaged(vec![50]), vec![]);
     assert_eq!((lines(&text).len(), outcome.stats.records, outcome.stats.complete), (1, 0, false));
