@@ -184,12 +184,14 @@ export class Rows {
     level.title = row.level;
     topic.textContent = row.topic;
     topic.className = `topic ${colour(row.topic)}`;
-    const marked = fill(text, runs(row.text), this.matches);
+    const { all, end } = runs(row.text);
+    const marked = fill(text, all, this.matches);
     element.classList.toggle('hit', marked);
-    if (row.hidden > 0) {
+    const hidden = row.hidden + row.text.length - end;
+    if (hidden > 0) {
       const more = document.createElement('span');
       more.className = 'more';
-      more.textContent = ` +${bytes(row.hidden)}`;
+      more.textContent = ` +${bytes(hidden)}`;
       text.appendChild(more);
     }
   }
@@ -295,7 +297,7 @@ export class Rows {
     const start = Number.isNaN(this.selected) ? (step > 0 ? this.top - 1 : this.top) : this.selected;
     for (let index = start + step, tries = 0; index >= store.first && index < store.end && tries < 50_000; index += step, tries++) {
       if (performance.now() > until) return;
-      const plain = runs(store.row(index).text).map((run) => run.text).join('');
+      const plain = runs(store.row(index).text).all.map((run) => run.text).join('');
       if (this.matches(plain).length) { this.select(index); return; }
     }
   }

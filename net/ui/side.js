@@ -3,9 +3,11 @@
 import { colour } from './rows.js';
 import { fill, fromBase64, runs } from './text.js';
 import { ago, full, ulidMs } from './time.js';
-import { W, bytes } from './words.js';
+import { W, bytes, number } from './words.js';
 
 const FIELDS_MAX = 200;
+/** So many runs are drawn at once, each an element; the next time more. */
+const DRAWN = 4096;
 const FIRST = '0'.repeat(26);
 
 /** @param {string} tag @param {string} kind @param {string} [text] */
@@ -89,8 +91,9 @@ export class Side {
     );
     const text = make('pre', 'whole');
     text.tabIndex = 0;
-    fill(text, runs(record.text, true), record.text.length < 65536 ? this.with.matches() : () => []);
-    const parts = [head, acts, text];
+    const rest = make('p', 'amber rest');
+    this.write(text, rest, 0, DRAWN);
+    const parts = [head, acts, text, rest];
     if (!record.isText) parts.push(make('p', 'quiet', W.notText));
     else parts.push(make('p', 'quiet', bytes(new Blob([record.text]).size)));
     const found = record.text.length < 65536 ? fields(record.text) : [];
@@ -99,13 +102,24 @@ export class Side {
     this.box.replaceChildren(...parts, this.place);
   }
 
+  /** Writes of the record what stands behind `from`, as far as `most` runs go. @param {HTMLElement} into @param {HTMLElement} rest @param {number} from @param {number} most */
+  write(into, rest, from, most) {
+    const { text } = this.record;
+    const { all, end } = runs(text.slice(from), true, most);
+    const part = from ? into.appendChild(make('span', '')) : into;
+    fill(part, all, text.length < 65536 ? this.with.matches() : () => []);
+    const drawn = from + end;
+    rest.hidden = drawn === text.length;
+    rest.replaceChildren(W.drawn(number(drawn), number(text.length)), ' ', button(W.drawMore, () => this.write(into, rest, drawn, 2 * most)));
+  }
+
   /** @param {[string, string, string][]} found */
   table(found) {
     const table = /** @type {HTMLTableElement} */ (make('table', 'fields'));
     for (const [name, value, raw] of found) {
       const row = table.insertRow();
-      fill(row.insertCell(), runs(name.slice(0, 200), true), () => []);
-      fill(row.insertCell(), runs(value.slice(0, 2000), true), () => []);
+      fill(row.insertCell(), runs(name.slice(0, 200), true).all, () => []);
+      fill(row.insertCell(), runs(value.slice(0, 2000), true).all, () => []);
       const acts = row.insertCell();
       for (const [sign, out, words] of /** @type {[string, boolean, string][]} */ ([['+', false, W.include], ['−', true, W.exclude]])) {
         const one = button(sign, () => this.with.onTerm(raw, out), 'add');
@@ -142,7 +156,7 @@ export class Side {
         const text = one.text ?? one.record ?? fromBase64(one.record_b64);
         item.append(make('time', '', full(ulidMs(one.ulid), this.with.zone()).slice(11)), ' ');
         const cell = make('span', 'text');
-        fill(cell, runs(text.slice(0, 4096)), this.with.matches());
+        fill(cell, runs(text.slice(0, 4096)).all, this.with.matches());
         item.append(cell);
         list.append(item);
       }

@@ -65,19 +65,31 @@ function rendition(kinds, codes) {
   }
 }
 
+/** Of a row, and of other short text, so many runs are shown: each is an element. */
+const RUNS_MAX = 256;
+/** So many special ones for each run that is asked for: they cost more to draw than text does. */
+const SPECIAL_MAX = 16;
+
 /**
- * Runs of text. With `raw`, escape sequences are shown as they are in place of what they mean.
- * @param {string} text @param {boolean} [raw] @returns {Run[]}
+ * Runs of text, neighbours of different kinds, and where they end: at the end of the text, or once there are
+ * `most` of them or many special characters. With `raw`, escape sequences are shown as they are in place of what they mean.
+ * @param {string} text @param {boolean} [raw] @param {number} [most] @returns {{all: Run[], end: number}}
  */
-export function runs(text, raw = false) {
+export function runs(text, raw = false, most = RUNS_MAX) {
   /** @type {Run[]} */
   const out = [];
   /** @type {Set<string>} */
   const kinds = new Set();
-  let done = 0;
-  const push = (/** @type {string} */ piece, /** @type {string} */ kind) => { if (piece) out.push({ text: piece, kind }); };
+  let [done, special] = [0, 0];
+  const push = (/** @type {string} */ piece, /** @type {string} */ kind) => {
+    const last = out[out.length - 1];
+    if (last && last.kind === kind) last.text += piece;
+    else if (piece) out.push({ text: piece, kind });
+  };
   for (const found of text.matchAll(SPECIAL)) {
     const at = /** @type {number} */ (found.index);
+    // What is between two, and the second one, may be a run each.
+    if (out.length + 2 > most && at > done || ++special > SPECIAL_MAX * most) return { all: out, end: done };
     const [all, codes] = found;
     push(text.slice(done, at), [...kinds].join(' '));
     done = at + all.length;
@@ -87,7 +99,7 @@ export function runs(text, raw = false) {
     } else if (codes !== undefined) rendition(kinds, codes);
   }
   push(text.slice(done), [...kinds].join(' '));
-  return out;
+  return { all: out, end: text.length };
 }
 
 /** Fills an element with runs, and marks what matches. @param {HTMLElement} element @param {Run[]} all @param {(text: string) => number[]} matches */

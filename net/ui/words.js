@@ -49,6 +49,7 @@ export const W = {
   noPlan: 'no plan', refused: 'the query was refused', noChart: 'no histogram',
   copied: 'copied', linkCopied: 'link copied', copyFailed: 'the browser did not let it be copied',
   notText: 'is no text: its bytes are shown as \\xNN, and copied so',
+  /** @param {string} n @param {string} of */ drawn: (n, of) => `${n} of ${of} characters are drawn; Copy takes all of them.`, drawMore: 'Draw more',
   copy: 'Copy', context: 'Context', details: 'Details', fields: 'Fields',
   more50: '50 more', zoomOut: 'Zoom out', chartHelp: 'Histogram: arrow keys choose, with Shift a span, Enter zooms in',
   noContext: 'no context',

@@ -345,6 +345,42 @@ fn records_that_are_scripts_colours_or_no_text_are_shown_and_never_run() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
 
+#[test]
+fn a_record_of_control_and_invalid_bytes_takes_few_elements_and_is_drawn_on_when_asked() {
+    let name =
+        "a_record_of_control_and_invalid_bytes_takes_few_elements_and_is_drawn_on_when_asked";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path());
+    let long = 1_000_000;
+    for one in [b"\x01".as_slice(), b"\xff", b"\x01a", b"a\xff"] {
+        send(node.durable, &[one.repeat(long / one.len()).as_slice(), b"\n"].concat());
+    }
+    browser.open(node.api, "/ui/?order=asc");
+    wait_for_rows(&browser, "4");
+    let elements = || browser.text("document.querySelectorAll('*').length").parse::<u32>().unwrap();
+    assert!(elements() < 2_000, "{} elements", elements());
+    assert_eq!(browser.text(&format!("{ROWS}.split('+').length - 1")), "4", "told in each row");
+    let whole = "document.querySelector('#side .whole')";
+    let rest = "document.querySelector('#side .rest')";
+    // Of one kind it is one element, and of many kinds the first ones are drawn, which is said.
+    let all = [("\u{2401}", 2_000), ("\\xff", 2_000), ("\u{2401}a", 8_000), ("a\\xff", 8_000)];
+    for (start, most) in all {
+        browser.keys("", &format!("j{ENTER}"));
+        browser.wait(&format!("{whole}?.textContent.startsWith({})", json!(start.repeat(2))));
+        assert!(elements() < most, "{} elements", elements());
+        let told = browser.text(&format!("{rest}.textContent"));
+        assert!(told.contains("of 1,000,000 characters are drawn"), "{told}");
+        let drawn = browser.text(&format!("{whole}.textContent"));
+        browser.click("#side .rest button");
+        let more = browser.text(&format!("{whole}.textContent"));
+        assert!(more.len() > 2 * drawn.len() && more.starts_with(&drawn));
+        assert!(start.repeat(long).starts_with(&more), "nothing left out between them");
+        assert!(elements() < 2 * most + 4_096, "{} elements", elements());
+    }
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
 /// The module of the page that makes text of records, as an expression.
 const TEXT: &str = "import(document.querySelector('script').src.replace('app.js', 'text.js'))";
 
