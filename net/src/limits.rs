@@ -82,6 +82,18 @@ pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// Messages of a client that are taken before others have their turn.
 pub const WEBSOCKET_READS_MAX: usize = 16;
 
+/// What is read of a client before others have their turn, bytes: some hundred of the shortest frames.
+pub const WEBSOCKET_TURN_BYTES: usize = 4 << 10;
+
+/// What a client may send over a WebSocket between two pings of ours, bytes; one that sends more is hung up
+/// on. Nobody looks at it: signs of life, however often they come, are a few of these.
+pub const WEBSOCKET_SENT_BYTES_MAX: usize = 64 << 10;
+
+/// What waits to be sent over a WebSocket, bytes: the longest line, of which all but the end came earlier, the
+/// rest of a piece, and pings, their answers and a close.
+pub const WEBSOCKET_UNSENT_BYTES_MAX: usize =
+    ENTRY_RECORD_BYTES_MAX + engine::limits::FOLLOW_PIECE_BYTES + WEBSOCKET_BUFFER_BYTES;
+
 /// A client that answers no ping for this long is gone: as many as can be missed in a minute.
 pub const WEBSOCKET_SILENCE_MAX: Duration = Duration::from_secs(60);
 

@@ -6,11 +6,10 @@
 //! does not fit is counted and told to it in a frame of its own.
 //!
 //! Invariants: nobody waits for a client; a client that takes nothing for as long as an answer may wait, or
-//! does not answer pings, is let go of; what it sends is not looked at; the exact form of an entry and what
+//! does not answer pings, or sends more than nothing at all needs, is let go of; what it sends is not looked at; the exact form of an entry and what
 //! the client asked of it are checked here, for followers share one search for what leads to them.
 
 use std::future::poll_fn;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
@@ -24,32 +23,37 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use serde_json::json;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tungstenite::handshake::derive_accept_key;
+use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
 use super::wanted::WantedEntries;
+use super::websocket::{
+    Next, Turn, Unblocked, close, count_anew, is_flooded, opened, queue, turn, wait,
+};
 use crate::backend::{Following, Live};
-use crate::budget::Taken;
 use crate::http::App;
 use crate::http::answer::Refusal;
 use crate::http::drain::ClientAddress;
-use crate::http::ledger::Place;
 use crate::http::parameters::{Known, Parameters};
 use crate::http::query::stopping;
 use crate::http::sites::asks_for_websocket;
 use crate::http::stream::{compiled, refused};
 use crate::limits::{
-    ENTRY_RECORD_BYTES_MAX, FOLLOW_KEEP_ALIVE, HTTP_WRITE_STALL_MAX, LINGER,
-    WEBSOCKET_BUFFER_BYTES, WEBSOCKET_MESSAGE_BYTES_MAX, WEBSOCKET_READS_MAX,
-    WEBSOCKET_SILENCE_MAX,
+    ENTRY_RECORD_BYTES_MAX, FOLLOW_KEEP_ALIVE, HTTP_WRITE_STALL_MAX, LINGER, WEBSOCKET_SILENCE_MAX,
 };
 use crate::wall_clock::now_ms;
+
+/// Why a session ends, as its client is told.
+type Reason = (CloseCode, &'static str);
+
+const STOPPING: Reason = (CloseCode::Away, "the node is stopping");
+const FLOODED: Reason =
+    (CloseCode::Policy, "more than 64 KiB were sent within 15 s; nothing is looked at here");
 
 const LIVE: Known = Known { single: &["level", "service", "q"], repeated: &[] };
 
@@ -73,7 +77,7 @@ pub(in crate::http) struct Session {
     live: Box<dyn Live>,
     lines: Lines,
     /// Given back with it.
-    _held: (Taken, Taken, Place),
+    _held: Box<dyn Send>,
 }
 
 /// `GET /ws/live`.
@@ -96,7 +100,11 @@ pub(in crate::http) async fn live(
         let Following { live, boundary_ms } = following.map_err(refused)?;
         // What is sent once the client knows of its connection comes.
         boundary_ms.await.ok_or_else(stopping)?;
-        slot.leave(Session { live, lines: Lines::new(wanted), _held: (permit, memory, place) });
+        slot.leave(Session {
+            live,
+            lines: Lines::new(wanted),
+            _held: Box::new((permit, memory, place)),
+        });
         Ok::<_, Refusal>(accept)
     };
     match answer.await {
@@ -152,23 +160,16 @@ impl Session {
         read: Vec<u8>,
         mut stopping: watch::Receiver<()>,
     ) {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(WEBSOCKET_BUFFER_BYTES)
-            .write_buffer_size(WEBSOCKET_BUFFER_BYTES)
-            .max_message_size(Some(WEBSOCKET_MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(WEBSOCKET_MESSAGE_BYTES_MAX));
-        let stream = Unblocked(Arc::clone(&socket));
-        let mut websocket =
-            WebSocket::from_partially_read(stream, read, Role::Server, Some(config));
+        let mut websocket = opened(Arc::clone(&socket), read);
         let reason = tokio::select! {
             biased;
-            _ = stopping.changed() => "the node is stopping",
+            _ = stopping.changed() => STOPPING,
             ended = self.serve(&mut websocket, &socket) => match ended {
                 Some(reason) => reason,
                 None => return,
             },
         };
-        let frame = CloseFrame { code: CloseCode::Away, reason: reason.into() };
+        let frame = CloseFrame { code: reason.0, reason: reason.1.into() };
         let _ = tokio::time::timeout(LINGER, close(&mut websocket, &socket, frame)).await;
     }
 
@@ -177,37 +178,38 @@ impl Session {
         &mut self,
         websocket: &mut WebSocket<Unblocked>,
         socket: &TcpStream,
-    ) -> Option<&'static str> {
+    ) -> Option<Reason> {
         let first_ping = Instant::now() + FOLLOW_KEEP_ALIVE;
         let mut pings = tokio::time::interval_at(first_ping, FOLLOW_KEEP_ALIVE);
         let mut heard = Instant::now();
         let mut took = Instant::now();
+        let mut is_flushed = true;
         loop {
-            let has_read = read(websocket)?;
-            if has_read {
+            let Turn { has_taken, has_sent, next } = turn(websocket).await?;
+            if is_flooded(websocket) {
+                return Some(FLOODED);
+            }
+            // While it took nothing it was not read from: that it takes shows as well that it is there.
+            if has_sent || (has_taken && !is_flushed) {
                 heard = Instant::now();
             }
-            let is_flushed = flush(websocket)?;
-            if is_flushed {
+            if has_taken {
                 took = Instant::now();
             }
+            is_flushed = next != Next::Room;
             let live = &mut self.live;
-            let wanted = if is_flushed {
-                Interest::READABLE
-            } else {
-                Interest::READABLE | Interest::WRITABLE
-            };
             tokio::select! {
-                ready = socket.ready(wanted) => drop(ready.ok()?),
+                ready = wait(socket, next) => ready.ok()?,
                 piece = poll_fn(move |cx| live.poll_next(cx)), if is_flushed => {
-                    let Some(piece) = piece else { return Some("the node is stopping") };
+                    let Some(piece) = piece else { return Some(STOPPING) };
                     let mut hand_on = |frame: &str| queue(websocket, Message::text(frame));
                     if !self.lines.take(&piece, &mut hand_on) {
                         return None;
                     }
                 }
                 _ = pings.tick() => {
-                    if heard.elapsed() > WEBSOCKET_SILENCE_MAX {
+                    count_anew(websocket);
+                    if is_flushed && heard.elapsed() > WEBSOCKET_SILENCE_MAX {
                         return None;
                     }
                     if is_flushed && !queue(websocket, Message::Ping(Vec::new().into())) {
@@ -217,81 +219,6 @@ impl Session {
                 () = tokio::time::sleep_until(took + HTTP_WRITE_STALL_MAX), if !is_flushed => return None,
             }
         }
-    }
-}
-
-/// Writes as much as there is room for, and keeps the rest for the next flush; `false`: the client is gone.
-fn queue(websocket: &mut WebSocket<Unblocked>, message: Message) -> bool {
-    match websocket.write(message) {
-        Err(tungstenite::Error::Io(error)) => error.kind() == io::ErrorKind::WouldBlock,
-        written => written.is_ok(),
-    }
-}
-
-/// Takes what has come, a little at a time; whether there was something. `None`: the client is gone.
-fn read(websocket: &mut WebSocket<Unblocked>) -> Option<bool> {
-    for turn in 0..WEBSOCKET_READS_MAX {
-        match websocket.read() {
-            Ok(Message::Close(_)) => return None,
-            Ok(_) => {}
-            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Some(turn > 0);
-            }
-            Err(_) => return None,
-        }
-    }
-    Some(true)
-}
-
-/// Whether all that was written is handed to the system. `None`: the client is gone.
-fn flush(websocket: &mut WebSocket<Unblocked>) -> Option<bool> {
-    match websocket.flush() {
-        Ok(()) => Some(true),
-        Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-            Some(false)
-        }
-        Err(_) => None,
-    }
-}
-
-/// Says that it is over, and waits for the client to say so too.
-async fn close(websocket: &mut WebSocket<Unblocked>, socket: &TcpStream, frame: CloseFrame) {
-    let mut closing = websocket.close(Some(frame));
-    loop {
-        let is_waiting = matches!(&closing, Err(tungstenite::Error::Io(error))
-            if error.kind() == io::ErrorKind::WouldBlock);
-        if !is_waiting && closing.is_err() {
-            return;
-        }
-        let wanted =
-            Interest::READABLE | if is_waiting { Interest::WRITABLE } else { Interest::READABLE };
-        if socket.ready(wanted).await.is_err() {
-            return;
-        }
-        if read(websocket).is_none() {
-            let _ = websocket.flush();
-            return;
-        }
-        closing = websocket.flush();
-    }
-}
-
-/// A socket that never waits, as the library takes it.
-struct Unblocked(Arc<TcpStream>);
-
-impl io::Read for Unblocked {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl io::Write for Unblocked {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -363,4 +290,114 @@ fn missed(records: &serde_json::Value) -> String {
         "missed": records,
     });
     told.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::limits::{WEBSOCKET_SENT_BYTES_MAX, WEBSOCKET_TURN_BYTES};
+
+    /// Of a log to which nothing comes.
+    struct Silent;
+
+    impl Live for Silent {
+        fn poll_next(&self, _: &Context<'_>) -> Poll<Option<Vec<u8>>> {
+            Poll::Pending
+        }
+
+        fn poll_ended(&self, _: &Context<'_>) -> bool {
+            false
+        }
+
+        fn is_missing(&self) -> bool {
+            false
+        }
+    }
+
+    fn session() -> Session {
+        let lines = Lines::new(WantedEntries::default());
+        Session { live: Box::new(Silent), lines, _held: Box::new(()) }
+    }
+
+    /// The beginning of a text that goes on.
+    const BEGUN: &[u8] = &[0x01, 0x80, 0, 0, 0, 0];
+    /// A piece of it with nothing in it.
+    const EMPTY: &[u8] = &[0x00, 0x80, 0, 0, 0, 0];
+
+    fn ping() -> Vec<u8> {
+        [&[0x89, 0x80 | 0x7D, 0, 0, 0, 0][..], &[b'p'; 125]].concat()
+    }
+
+    /// Sends the frame over and over until that is as much or it is hung up on; how much it was.
+    fn flood(stream: &mut std::net::TcpStream, frame: &[u8], bytes: usize) -> usize {
+        let (piece, mut sent) = (frame.repeat(600), 0);
+        if frame == EMPTY {
+            stream.write_all(BEGUN).unwrap();
+        }
+        while sent < bytes && stream.write_all(&piece).is_ok() {
+            sent += piece.len();
+        }
+        sent
+    }
+
+    /// Serves a client to its end; how often another had its turn meanwhile, and what the client saw.
+    async fn served<T: Send + 'static>(
+        is_stopping: bool,
+        client: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
+    ) -> (usize, T) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = Arc::new(listener.accept().await.unwrap().0);
+        let client = std::thread::spawn(move || client(stream));
+        let (stop, stopping) = watch::channel(());
+        if is_stopping {
+            stop.send_replace(());
+        }
+        let mut turns = 0;
+        let other = poll_fn(|cx| {
+            turns += 1;
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        });
+        tokio::select! {
+            biased;
+            () = other => {}
+            () = session().run(socket, Vec::new(), stopping) => {}
+        }
+        (turns, client.join().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_client_that_floods_is_hung_up_on_and_others_have_their_turns() {
+        for frame in [EMPTY.to_vec(), ping()] {
+            for is_stopping in [false, true] {
+                let bytes = 32 << 20;
+                let frame = frame.clone();
+                let client = move |mut stream| flood(&mut stream, &frame, bytes);
+                let (turns, sent) = served(is_stopping, client).await;
+                assert!(sent < bytes, "{sent} bytes were taken, stopping: {is_stopping}");
+                let least = WEBSOCKET_SENT_BYTES_MAX / WEBSOCKET_TURN_BYTES;
+                assert!(turns >= least, "{turns} turns, stopping: {is_stopping}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_too_much_is_told_so() {
+        // A frame of its closing, unmasked: the code and the words.
+        let close =
+            [&[0x88, 2 + u8::try_from(FLOODED.1.len()).unwrap(), 0x03, 0xF0], FLOODED.1.as_bytes()]
+                .concat();
+        let mut told = vec![0; close.len()];
+        let client = move |mut stream: std::net::TcpStream| {
+            flood(&mut stream, EMPTY, WEBSOCKET_SENT_BYTES_MAX);
+            stream.read_exact(&mut told).unwrap();
+            told
+        };
+        let (_, told) = served(false, client).await;
+        assert_eq!(told, close);
+    }
 }

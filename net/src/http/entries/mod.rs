@@ -5,7 +5,7 @@
 //! request, `batch` takes several entries out of them; `desk` has those that come at the same time share an
 //! append and a sync; `post` are `POST /log` and `POST /logs`. `wanted` says which entries somebody asks for,
 //! `shown` finds or counts them (`/api/logs`, `/api/stats`), `array` is how they are sent;
-//! `live` follows (`/ws/live`).
+//! `live` follows (`/ws/live`), on a `websocket`.
 //!
 //! Invariants: what is not valid in every field is refused before anything of its request is kept; 202 is
 //! said once all of it is on disk, synced; what is held of bodies is taken before.
@@ -19,6 +19,7 @@ mod live;
 mod post;
 mod shown;
 mod wanted;
+mod websocket;
 
 pub(super) use self::desk::EntryDesk;
 pub(super) use self::live::{SessionSlot, live};
