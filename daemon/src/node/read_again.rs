@@ -70,12 +70,12 @@ pub(super) fn words(lost: &LostSegments) -> String {
     if *files == 1 {
         return format!(
             "{path} ({flag}) was taken away, and {records} records with it: answers lack them; put \
-             it back, or restart the node"
+             it back (a restart tells what is missing for as long as it is)"
         );
     }
     format!(
         "{files} files ({flag}) were taken away, {path} among them, and {records} records with \
-         them: answers lack them; put them back, or restart the node"
+         them: answers lack them; put them back (a restart tells what is missing for as long as it is)"
     )
 }
 
