@@ -1,6 +1,6 @@
 // The page: what is asked goes into the URL, and from there to rows, histogram and plan, each on its own.
 
-import { headers, object } from './ask.js';
+import { headers, object, save } from './ask.js';
 import { Bar } from './bar.js';
 import { Histogram, bucketsFor } from './histogram.js';
 import { listen } from './keys.js';
@@ -13,6 +13,7 @@ import { Side } from './side.js';
 import { asked, read, write } from './state.js';
 import { matcher } from './text.js';
 import { boundMs, iso, known } from './time.js';
+import { hasToken } from './token.js';
 import { W, bytes, count, number } from './words.js';
 
 const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
@@ -84,6 +85,7 @@ function run(next, push) {
   changed();
   plan(others.signal);
   histogram(others.signal);
+  ready(others.signal);
 }
 
 function stop() {
@@ -129,6 +131,19 @@ async function histogram(signal) {
   }
 }
 
+/** Whether the node takes records and has all that it should: who looks for new ones wants to know. @param {AbortSignal} signal */
+async function ready(signal) {
+  const told = await object('ready', signal, 503).catch(() => null);
+  if (signal.aborted || !told?.reasons?.length) return;
+  const list = document.createElement('ul');
+  list.append(...told.reasons.slice(0, 5).map((/** @type {unknown} */ reason) => {
+    const item = document.createElement('li');
+    item.textContent = String(reason);
+    return item;
+  }));
+  notes.set('ready', { kind: 'amber', words: W.trouble, more: [list] });
+}
+
 let isDrawn = false;
 
 /** More rows, or the end of them. */
@@ -172,7 +187,7 @@ function tail() {
   if (!own) return;
   id('pill').hidden = !own.isPaused || !own.unseen;
   id('pill').textContent = W.unseen(number(own.unseen));
-  notes.set('live', own.isOn || !own.isStarted ? null : { kind: 'amber', words: W.liveOff });
+  notes.set('live', own.isOn || !own.isStarted ? null : { kind: 'amber', words: own.why ? W.liveRefused(own.why.words) : W.liveOff });
   notes.set('missed', own.missed ? { kind: 'amber', words: W.missed(number(own.missed)) } : null);
   status();
 }
@@ -249,6 +264,13 @@ const saved = new Saved(/** @type {HTMLDialogElement} */ (id('saved-list')), (se
 id('saved').onclick = () => saved.open();
 id('pill').onclick = () => live?.resume();
 id('link').onclick = () => copyLink(true);
+id('download').onclick = (event) => {
+  if (!hasToken()) return;
+  event.preventDefault();
+  const query = asked(state);
+  query.set('order', state.live ? 'asc' : state.order);
+  save(`query?${query}`, 'oklogd.log').then(() => notes.flash(W.downloaded), (fail) => notes.failed(fail, () => notes.set('failed', null)));
+};
 id('all').onclick = () => { results?.all(); status(); };
 id('chart').addEventListener('toggle', () => { if (!chart.data) histogram(others.signal); });
 addEventListener('popstate', () => run(read(location.search), false));

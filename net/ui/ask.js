@@ -1,10 +1,14 @@
-// Requests to the node. Paths are relative to the page, so that it works below any prefix.
+// Requests to the node, each with the token if there is one. Paths are relative to the page, so that it
+// works below any prefix.
+
+import { failure } from './refusal.js';
+import { bearer } from './token.js';
 
 /** @param {string} path */
 export const url = (path) => new URL(`../${path}`, document.baseURI).href;
 
-/** @typedef {{status: number, words: string, retry: number, brokeOff?: boolean}} Failure */
-/** @typedef {{onHead?: (head: Record<string, string | null>) => void, onRows: (bytes: Uint8Array, ends: Uint32Array) => void, onEnd?: (end: any) => void, onFail: (fail: Failure) => void, onState?: (isOn: boolean) => void, onMissed?: (records: number) => void}} Listener */
+/** @typedef {import('./refusal.js').Failure} Failure */
+/** @typedef {{onHead?: (head: Record<string, string | null>) => void, onRows: (bytes: Uint8Array, ends: Uint32Array) => void, onEnd?: (end: any) => void, onFail: (fail: Failure) => void, onState?: (isOn: boolean, why?: Failure) => void, onMissed?: (records: number) => void}} Listener */
 
 const worker = new Worker(new URL('./reader.js', import.meta.url), { type: 'module' });
 /** @type {Map<number, Listener>} */
@@ -15,7 +19,7 @@ worker.onmessage = ({ data }) => {
   const listener = listeners.get(data.id);
   if (!listener) return;
   if (data.head) listener.onHead?.(data.head);
-  else if (data.live !== undefined) listener.onState?.(data.live);
+  else if (data.live !== undefined) listener.onState?.(data.live, data.why);
   else if (data.missed) listener.onMissed?.(data.missed);
   else if (data.bytes) listener.onRows(data.bytes, data.ends);
   else {
@@ -28,7 +32,7 @@ worker.onmessage = ({ data }) => {
 export function records(query, listener) {
   const id = ++last;
   listeners.set(id, listener);
-  worker.postMessage({ id, url: url(`query?${query}`), headers: { accept: 'application/x-ndjson' } });
+  worker.postMessage({ id, url: url(`query?${query}`), headers: { accept: 'application/x-ndjson', ...bearer() } });
   return () => { if (listeners.delete(id)) worker.postMessage({ id, stop: true }); };
 }
 
@@ -36,34 +40,38 @@ export function records(query, listener) {
 export function follow(query, after, listener) {
   const id = ++last;
   listeners.set(id, listener);
-  worker.postMessage({ id, url: url(`stream?${query}`), after });
+  worker.postMessage({ id, url: url(`stream?${query}`), headers: bearer(), after });
   return () => { if (listeners.delete(id)) worker.postMessage({ id, stop: true }); };
 }
 
-/** @param {Response} answer @returns {Promise<Failure>} */
-async function failure(answer) {
-  let words = (await answer.text()).slice(0, 2000);
-  try { words = JSON.parse(words).error ?? words; } catch { /* As it is. */ }
-  return { status: answer.status, words, retry: Number(answer.headers.get('retry-after')) || 0 };
-}
-
-/** An object of the node, or a {@link Failure} is thrown. @param {string} path @param {AbortSignal} [signal] */
-export async function object(path, signal) {
-  const answer = await reached(path, { signal });
-  if (!answer.ok) throw await failure(answer);
+/** An object of the node, or a {@link Failure} is thrown; `also` is a status that comes with an object, too. @param {string} path @param {AbortSignal} [signal] @param {number} [also] */
+export async function object(path, signal, also) {
+  const answer = await reach(path, { signal });
+  if (!answer.ok && answer.status !== also) throw await failure(answer);
   return answer.json();
 }
 
 /** Headers alone. @param {string} path @param {AbortSignal} signal */
 export async function headers(path, signal) {
-  const answer = await reached(path, { method: 'HEAD', signal });
+  const answer = await reach(path, { method: 'HEAD', signal });
   if (!answer.ok) throw await failure(answer);
   return answer.headers;
 }
 
-/** @param {string} path @param {RequestInit} with_ */
-async function reached(path, with_) {
-  try { return await fetch(url(path), { cache: 'no-store', ...with_ }); } catch (error) {
+/** A file for the disk of who asks, where a plain link would lack the token. @param {string} path @param {string} name */
+export async function save(path, name) {
+  const answer = await reach(path);
+  if (!answer.ok) throw await failure(answer);
+  const link = document.createElement('a');
+  try { link.href = URL.createObjectURL(await answer.blob()); } catch { throw { status: 0, words: '', retry: 0, brokeOff: true }; }
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** Any request; whatever the answer is, it is one, else a {@link Failure} is thrown. @param {string} path @param {RequestInit} [with_] */
+export async function reach(path, with_ = {}) {
+  try { return await fetch(url(path), { cache: 'no-store', ...with_, headers: { ...with_.headers, ...bearer() } }); } catch (error) {
     throw { status: with_.signal?.aborted ? -1 : 0, words: String(error), retry: 0 };
   }
 }

@@ -19,6 +19,8 @@ export class Live {
     this.rows = rows;
     this.tell = tell;
     this.isOn = false;
+    /** @type {import('./ask.js').Failure | undefined} */
+    this.why = undefined;
     this.isStarted = false;
     this.unseen = 0;
     this.dropped = 0;
@@ -38,7 +40,7 @@ export class Live {
     query.delete('to');
     const after = store.length ? store.ulid(store.end - 1) : ulidOf(boundMs(from) || Date.now());
     this.end = follow(query, after, {
-      onState: (isOn) => { this.isOn = isOn; this.tell.changed(); },
+      onState: (isOn, why) => { this.isOn = isOn; this.why = why; this.tell.changed(); },
       onRows: (bytes, ends) => this.take(bytes, ends),
       onMissed: (records) => { this.missed += records; this.tell.changed(); },
       onFail: (fail) => { this.isOn = false; this.tell.failed(fail); },

@@ -1,6 +1,7 @@
 // What the page has to say of an answer: why it is none, what of it is missing, what to do.
 
 import { boundMs, full } from './time.js';
+import { tokenForm } from './token.js';
 import { W } from './words.js';
 
 const GAPS_SHOWN = 5;
@@ -11,6 +12,15 @@ function make(tag, text, kind = '') {
   element.textContent = text;
   element.className = kind;
   return element;
+}
+
+/** Why a request brought nothing, in words. @param {import('./ask.js').Failure} fail */
+export function told(fail) {
+  if (fail.brokeOff) return W.brokeOff;
+  if (fail.status === 0) return W.offline;
+  if (fail.status === 401) return W.unauthorized;
+  if (fail.status === 403) return `${W.forbidden} ${fail.words}`;
+  return fail.status === 429 ? `${W.tooMany} ${fail.words}` : fail.words;
 }
 
 export class Notes {
@@ -64,17 +74,17 @@ export class Notes {
   /** @param {import('./ask.js').Failure} fail @param {() => void} again */
   failed(fail, again) {
     if (fail.status === -1) return;
-    const words = fail.brokeOff ? W.brokeOff : fail.status === 0 ? W.offline
-      : fail.status === 401 ? W.unauthorized : fail.status === 403 ? `${W.forbidden} ${fail.words}` : fail.words;
-    const note = make('pre', words);
-    const more = [/** @type {Node} */ (note)];
-    const wait = fail.retry || (fail.status === 0 && !fail.brokeOff ? 3 : 0);
+    clearInterval(this.timer);
+    const more = [/** @type {Node} */ (make('pre', told(fail)))];
+    if (fail.status === 401 || fail.status === 403) more.push(tokenForm(again));
+    const wait = fail.retry || (fail.status === 0 && !fail.brokeOff ? 3 : fail.status === 429 ? 5 : 0);
     this.set('failed', { kind: fail.brokeOff ? 'amber' : 'bad', words: '', more });
     if (!wait) return;
     let left = wait;
     const clock = make('span', W.retry(left), 'quiet');
+    // Said once is enough.
+    clock.setAttribute('aria-hidden', 'true');
     this.all.get('failed')?.append(clock);
-    clearInterval(this.timer);
     this.timer = setInterval(() => {
       left--;
       clock.textContent = W.retry(left);

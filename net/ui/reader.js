@@ -2,12 +2,15 @@
 //
 // In: {id, url, headers} or {id, stop: true}. Out, each with its id: {head}, any number of {bytes, ends},
 // then one of {end} (the object that the node closes an answer with) and {fail}. With `after` it follows
-// live behind that ULID, over every loss of the node: {live} says whether it is there, {missed} what it left out.
+// live behind that ULID, over every loss of the node: {live} says whether it is there (and where it is but
+// has no time, {why}), {missed} what it left out.
+
+import { failure } from './refusal.js';
 
 const LF = 10;
 /** @type {Map<number, AbortController>} */
 const running = new Map();
-const TOLD = ['x-oklog-from', 'x-oklog-to', 'x-oklog-complete', 'x-oklog-error-count', 'retry-after'];
+const TOLD = ['x-oklog-from', 'x-oklog-to', 'x-oklog-complete', 'x-oklog-error-count'];
 
 onmessage = ({ data }) => {
   if (data.stop) running.get(data.id)?.abort();
@@ -22,10 +25,7 @@ async function read({ id, url, headers }) {
     const answer = await fetch(url, { headers, signal: control.signal, cache: 'no-store' });
     const told = Object.fromEntries(TOLD.map((name) => [name, answer.headers.get(name)]));
     if (!answer.ok || !answer.body) {
-      const body = await answer.text();
-      let words = body.slice(0, 2000);
-      try { words = JSON.parse(body).error ?? words; } catch { /* As it is. */ }
-      postMessage({ id, fail: { status: answer.status, words, retry: Number(told['retry-after']) || 0 } });
+      postMessage({ id, fail: await failure(answer) });
       return;
     }
     postMessage({ id, head: told });
@@ -61,29 +61,28 @@ async function lines(id, source) {
 const PAUSE_MS = 250;
 const PAUSE_MAX_MS = 5000;
 
-/** @param {{id: number, url: string, after: string}} request */
-async function followed({ id, url, after }) {
+/** @param {{id: number, url: string, headers: Record<string, string>, after: string}} request */
+async function followed({ id, url, headers: given, after }) {
   const control = new AbortController();
   running.set(id, control);
   const at = { after };
   for (let pause = PAUSE_MS; !control.signal.aborted; pause = Math.min(PAUSE_MAX_MS, 2 * pause)) {
+    let why;
     try {
-      const headers = { accept: 'text/event-stream', 'last-event-id': at.after };
+      const headers = { accept: 'text/event-stream', ...given, 'last-event-id': at.after };
       const answer = await fetch(url, { headers, signal: control.signal, cache: 'no-store' });
       if (answer.ok && answer.body) {
         postMessage({ id, live: true });
         pause = PAUSE_MS;
         await events(id, answer.body.getReader(), at);
-      } else if (answer.status < 429) {
-        let words = await answer.text();
-        try { words = JSON.parse(words).error ?? words; } catch { /* As it is. */ }
-        postMessage({ id, fail: { status: answer.status, words, retry: 0 } });
-        return;
+      } else {
+        why = await failure(answer);
+        if (answer.status < 429) { postMessage({ id, fail: why }); return; }
       }
     } catch { /* Gone: it comes back. */ }
     if (control.signal.aborted) return;
-    postMessage({ id, live: false });
-    await new Promise((go) => { setTimeout(go, pause); });
+    postMessage({ id, live: false, why });
+    await new Promise((go) => { setTimeout(go, why?.retry ? 1000 * why.retry : pause); });
   }
 }
 

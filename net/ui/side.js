@@ -1,5 +1,6 @@
 // The side panel: one record with all of its bytes and fields, and the records around it.
 
+import { reach } from './ask.js';
 import { colour } from './rows.js';
 import { fill, fromBase64, runs } from './text.js';
 import { ago, full, ulidMs } from './time.js';
@@ -138,7 +139,7 @@ export class Side {
     this.around = this.around ? this.around + 50 : 10;
     const ask = async (/** @type {Record<string, string>} */ given) => {
       const query = new URLSearchParams({ topic: record.topic, after: record.ulid, limit: String(this.around), ...given });
-      const answer = await fetch(new URL(`../query?${query}`, document.baseURI), { headers: { accept: 'application/x-ndjson' } });
+      const answer = await reach(`query?${query}`, { headers: { accept: 'application/x-ndjson' } });
       if (!answer.ok) throw new Error(`${answer.status}`);
       const all = (await answer.text()).trimEnd().split('\n').map((line) => JSON.parse(line));
       const end = all[all.length - 1]?.end;
@@ -165,7 +166,7 @@ export class Side {
       if (!before.complete || !after.complete) place.append(make('p', 'amber', W.incomplete));
       list.querySelector('.own')?.scrollIntoView({ block: 'center' });
     } catch (error) {
-      place.replaceChildren(make('p', 'bad', `${W.noContext}: ${/** @type {Error} */ (error).message}`));
+      place.replaceChildren(make('p', 'bad', `${W.noContext}: ${/** @type {any} */ (error).words ?? /** @type {any} */ (error).message}`));
     }
   }
 }

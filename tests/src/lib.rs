@@ -10,6 +10,7 @@ pub mod fake_ingester;
 pub mod faulty_disk;
 pub mod follower;
 pub mod forwarder;
+pub mod gate;
 pub mod http;
 pub mod lines;
 pub mod loop_disk;
