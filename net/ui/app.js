@@ -26,6 +26,7 @@ let results = null;
 /** Ends what belongs to the run before. */
 let others = new AbortController();
 let isDirty = false;
+let hasPlan = false;
 /** @type {Live | null} */
 let live = null;
 
@@ -65,14 +66,21 @@ function dirty(next) {
 
 /** @param {import('./state.js').State} next @param {boolean} push */
 function run(next, push) {
-  stop();
-  others = new AbortController();
   state = next;
   if (push && write(state) !== location.search) history.pushState(null, '', write(state));
-  isDrawn = false;
   bar.show(state);
+  begin();
   dirty(state);
+}
+
+/** Runs what is asked anew; what was typed meanwhile stays. */
+function begin() {
+  stop();
+  others = new AbortController();
+  isDrawn = false;
+  const wasEdited = isDirty;
   notes.clear();
+  if (wasEdited) dirty(bar.read());
   rows.zone = chart.zone = known(state.tz);
   rows.matches = matcher(state);
   rows.follows = false;
@@ -80,7 +88,7 @@ function run(next, push) {
   const own = new Results(state, { changed: () => { if (own === results) changed(); }, failed: (fail) => { if (own === results) failed(fail); } });
   results = own;
   rows.show(own.store);
-  live = state.live ? new Live(own, rows, { changed: tail, failed }) : null;
+  live = state.live ? new Live(own, rows, { changed: tail, failed, anew: begin }) : null;
   side.hide();
   changed();
   plan(others.signal);
@@ -89,9 +97,10 @@ function run(next, push) {
 }
 
 function stop() {
+  notes.calm();
   results?.stop();
   live?.end();
-  if (live) live.isOn = false;
+  if (live) live.isEnded = true;
   others.abort();
   status();
 }
@@ -100,8 +109,10 @@ function stop() {
 async function plan(signal) {
   const box = id('plan');
   box.textContent = '…';
+  hasPlan = false;
   try {
     const told = await headers(`query?${asked(state)}`, signal);
+    hasPlan = true;
     const of = (/** @type {string} */ name) => Number(told.get(`x-oklog-${name}`));
     box.textContent = W.planOf(count(of('segments-queried'), 'segment'), count(of('nodes-queried'), 'node'), bytes(of('max-data-set-size')));
   } catch (fail) {
@@ -154,7 +165,7 @@ function changed() {
     isDrawn = true;
     rows.centre(store.find(state.at, own.descending));
   }
-  if (live && !live.isStarted && !own.isReading && !own.isStopped) live.start();
+  if (live && !live.isStarted && !own.isReading && !own.isStopped && !own.broken.size) live.start();
   rows.draw();
   notes.incomplete(own.missing, own.isComplete, rows.zone);
   notes.set('stopped', own.isStopped ? { kind: 'amber', words: W.stopped } : null);
@@ -176,9 +187,16 @@ async function noRows(own) {
 }
 
 /** @param {import('./ask.js').Failure} fail */
-function failed(fail) {
-  const again = () => run(state, false);
-  notes.failed(fail, again);
+const failed = (fail) => notes.failed(fail, again);
+
+/** Goes on where something failed: what is shown and what is typed stay as they are. */
+function again() {
+  notes.set('failed', null);
+  if (live?.isStarted) live.start();
+  else results?.again();
+  if (!hasPlan) plan(others.signal);
+  if (!chart.data) { charting = null; histogram(others.signal); }
+  ready(others.signal);
 }
 
 /** The live tail has changed. */
@@ -186,8 +204,11 @@ function tail() {
   const own = live;
   if (!own) return;
   id('pill').hidden = !own.isPaused || !own.unseen;
-  id('pill').textContent = W.unseen(number(own.unseen));
-  notes.set('live', own.isOn || !own.isStarted ? null : { kind: 'amber', words: own.why ? W.liveRefused(own.why.words) : W.liveOff });
+  id('pill').textContent = W.unseen(number(own.unseen) + (own.isFull ? '+' : ''));
+  const isOff = own.isStarted && !own.isOn && !own.isFull && !own.isEnded;
+  const why = own.why ? W.liveRefused(own.why.words) : own.reason ? `${W.liveEnded(own.reason)} ${W.liveOff}` : W.liveOff;
+  notes.set('live', isOff ? { kind: 'amber', words: why } : null);
+  notes.set('gap', own.gaps ? { kind: 'amber', words: W.liveGap(count(own.gaps, 'span')) } : null);
   notes.set('missed', own.missed ? { kind: 'amber', words: W.missed(number(own.missed)) } : null);
   status();
 }
@@ -206,6 +227,7 @@ function status() {
   if (live?.isStarted) {
     words.splice(1);
     words.push(live.isPaused ? W.livePaused : W.liveOn, W.rate(number(live.rate)));
+    if (!own.isComplete) words.push(W.notComplete);
     if (live.dropped) words.push(W.dropped(number(live.dropped)));
   }
   id('counts').textContent = words.join(' · ');

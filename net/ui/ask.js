@@ -8,7 +8,7 @@ import { bearer } from './token.js';
 export const url = (path) => new URL(`../${path}`, document.baseURI).href;
 
 /** @typedef {import('./refusal.js').Failure} Failure */
-/** @typedef {{onHead?: (head: Record<string, string | null>) => void, onRows: (bytes: Uint8Array, ends: Uint32Array) => void, onEnd?: (end: any) => void, onFail: (fail: Failure) => void, onState?: (isOn: boolean, why?: Failure) => void, onMissed?: (records: number) => void}} Listener */
+/** @typedef {{onHead?: (head: Record<string, string | null>) => void, onRows: (bytes: Uint8Array, ends: Uint32Array) => void, onEnd?: (end: any) => void, onFail: (fail: Failure) => void, onState?: (isOn: boolean, why?: Failure) => void, onNote?: (name: string, data: Record<string, any>) => void}} Listener */
 
 const worker = new Worker(new URL('./reader.js', import.meta.url), { type: 'module' });
 /** @type {Map<number, Listener>} */
@@ -20,7 +20,7 @@ worker.onmessage = ({ data }) => {
   if (!listener) return;
   if (data.head) listener.onHead?.(data.head);
   else if (data.live !== undefined) listener.onState?.(data.live, data.why);
-  else if (data.missed) listener.onMissed?.(data.missed);
+  else if (data.note) listener.onNote?.(data.note, data.data);
   else if (data.bytes) listener.onRows(data.bytes, data.ends);
   else {
     listeners.delete(data.id);

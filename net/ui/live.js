@@ -1,7 +1,8 @@
 // The live tail: what is kept already comes first, then what comes, behind it, as it comes.
 //
 // Rows are put behind the others, and the window stays where it is unless it follows: so nothing moves
-// while one reads.
+// while one reads. What one reads is not let go of either: if there is no more room then, what comes is left
+// to the node.
 
 import { follow } from './ask.js';
 import { asked } from './state.js';
@@ -13,7 +14,7 @@ const KEPT_PAUSED = 200_000;
 const RATE_MS = 5000;
 
 export class Live {
-  /** @param {import('./results.js').Results} results @param {import('./rows.js').Rows} rows @param {{changed: () => void, failed: (fail: import('./ask.js').Failure) => void}} tell */
+  /** @param {import('./results.js').Results} results @param {import('./rows.js').Rows} rows @param {{changed: () => void, failed: (fail: import('./ask.js').Failure) => void, anew: () => void}} tell */
   constructor(results, rows, tell) {
     this.results = results;
     this.rows = rows;
@@ -22,9 +23,17 @@ export class Live {
     /** @type {import('./ask.js').Failure | undefined} */
     this.why = undefined;
     this.isStarted = false;
+    /** By the reader, or with its run. */
+    this.isEnded = false;
     this.unseen = 0;
     this.dropped = 0;
     this.missed = 0;
+    /** How many spans of what was made up for could not be searched. */
+    this.gaps = 0;
+    /** Why the node has ended it, in its words. */
+    this.reason = '';
+    /** No more is taken before the reader goes on. */
+    this.isFull = false;
     /** @type {[number, number][]} */
     this.came = [];
     this.end = () => {};
@@ -40,11 +49,26 @@ export class Live {
     query.delete('to');
     const after = store.length ? store.ulid(store.end - 1) : ulidOf(boundMs(from) || Date.now());
     this.end = follow(query, after, {
-      onState: (isOn, why) => { this.isOn = isOn; this.why = why; this.tell.changed(); },
+      onState: (isOn, why) => {
+        [this.isOn, this.why] = [isOn, why];
+        if (isOn) this.reason = '';
+        this.tell.changed();
+      },
       onRows: (bytes, ends) => this.take(bytes, ends),
-      onMissed: (records) => { this.missed += records; this.tell.changed(); },
+      onNote: (name, data) => this.note(name, data),
       onFail: (fail) => { this.isOn = false; this.tell.failed(fail); },
     });
+  }
+
+  /** @param {string} name @param {Record<string, any>} data */
+  note(name, data) {
+    if (name === 'missed') this.missed += Number(data.records) || 0;
+    else if (name === 'end') this.reason = String(data.reason ?? '');
+    else {
+      this.gaps += Number(data.missing_count) || 1;
+      this.results.isWhole = false;
+    }
+    this.tell.changed();
   }
 
   /** @param {Uint8Array} bytes @param {Uint32Array} ends */
@@ -53,8 +77,9 @@ export class Live {
     store.append(bytes, ends);
     this.came.push([performance.now(), ends.length]);
     if (!this.rows.follows) this.unseen += ends.length;
-    const dropped = store.drop(this.rows.follows ? KEPT : KEPT_PAUSED);
+    const dropped = this.rows.follows ? store.drop(KEPT) : store.drop(KEPT_PAUSED, this.rows.top);
     if (dropped) { this.dropped += dropped; this.results.more.before = false; }
+    if (!this.rows.follows && store.length > KEPT_PAUSED) { this.isFull = true; this.end(); }
     this.rows.draw();
     this.tell.changed();
   }
@@ -71,6 +96,7 @@ export class Live {
   pause() { this.rows.follows = false; this.tell.changed(); }
 
   resume() {
+    if (this.isFull) { this.tell.anew(); return; }
     this.unseen = 0;
     this.rows.follows = true;
     this.rows.draw();

@@ -53,6 +53,9 @@ export class Notes {
     this.all.set(name, element);
   }
 
+  /** Nothing is tried again. */
+  calm() { clearInterval(this.timer); }
+
   /** @param {string} words */
   flash(words) {
     this.set('flash', { kind: 'quiet', words });
@@ -77,6 +80,11 @@ export class Notes {
     clearInterval(this.timer);
     const more = [/** @type {Node} */ (make('pre', told(fail)))];
     if (fail.status === 401 || fail.status === 403) more.push(tokenForm(again));
+    if (fail.brokeOff) {
+      const on = make('button', W.readOn);
+      on.onclick = again;
+      more.push(on);
+    }
     const wait = fail.retry || (fail.status === 0 && !fail.brokeOff ? 3 : fail.status === 429 ? 5 : 0);
     this.set('failed', { kind: fail.brokeOff ? 'amber' : 'bad', words: '', more });
     if (!wait) return;

@@ -3,7 +3,8 @@
 // In: {id, url, headers} or {id, stop: true}. Out, each with its id: {head}, any number of {bytes, ends},
 // then one of {end} (the object that the node closes an answer with) and {fail}. With `after` it follows
 // live behind that ULID, over every loss of the node: {live} says whether it is there (and where it is but
-// has no time, {why}), {missed} what it left out.
+// has no time, {why}), {note, data} what it says beside records (`missed`, `incomplete`, `end`, and what a
+// later version may add).
 
 import { failure } from './refusal.js';
 
@@ -107,7 +108,7 @@ async function events(id, source, at) {
       if (line) continue;
       at.after = ulid;
       if (data && !name) records += `${data}\n`;
-      else if (data && name === 'missed') postMessage({ id, missed: JSON.parse(data).records ?? 0 });
+      else if (name) postMessage({ id, note: name, data: object(data) });
       [name, data] = ['', ''];
     }
     if (!records) continue;
@@ -117,6 +118,11 @@ async function events(id, source, at) {
     const packed = Uint32Array.from(ends);
     postMessage({ id, bytes, ends: packed }, { transfer: [bytes.buffer, packed.buffer] });
   }
+}
+
+/** What a note says; nothing of it is relied on. @param {string} text @returns {Record<string, any>} */
+function object(text) {
+  try { return Object(JSON.parse(text)); } catch { return {}; }
 }
 
 /** The object of the last line, if it is the one that closes an answer; it is no record. @param {Uint8Array} bytes @param {number[]} ends */

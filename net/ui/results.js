@@ -1,7 +1,7 @@
 // What one run of a query brings: rows page by page, in either direction from where it began.
 //
-// Pages go on behind the last ULID with the first page's start of the range, so that none is lost or
-// shown twice while the clock goes on.
+// Pages go on behind the last ULID, in the range as the first one had it: so none is lost or shown twice, and
+// none is of another time, while the clock goes on. What failed is read on from where it stands.
 
 import { records } from './ask.js';
 import { Store } from './store.js';
@@ -27,16 +27,21 @@ export class Results {
     this.to = '';
     /** @type {any[]} */
     this.missing = [];
-    this.isComplete = true;
+    this.isWhole = true;
+    /** Ends at which reading failed, and how much was asked for. @type {Map<'before' | 'after', number | undefined>} */
+    this.broken = new Map();
     this.scanned = 0;
     this.skipped = 0;
     this.started = performance.now();
     this.took = 0;
     this.isStopped = false;
     if (state.live) this.load('before', PAGE);
-    else if (state.at) { this.more.before = true; this.load('before', AROUND); }
-    this.load('after', state.at ? AROUND : PAGE);
+    // What stands before the row that is looked for says what the range is; the rest follows.
+    else if (state.at) { this.more.before = true; this.load('before', AROUND); return; }
+    this.load('after', PAGE);
   }
+
+  get isComplete() { return this.isWhole && !this.broken.size; }
 
   get isReading() { return Boolean(this.reading.before || this.reading.after); }
 
@@ -47,6 +52,7 @@ export class Results {
     const query = asked(state);
     const isBefore = end === 'before';
     if (this.from) query.set('from', this.from);
+    if (this.to && state.to) query.set('to', this.to);
     query.set('order', isBefore === this.descending ? 'asc' : 'desc');
     if (limit) query.set('limit', String(limit));
     if (store.length) query.set('after', store.ulid(isBefore ? store.first : store.end - 1));
@@ -55,8 +61,8 @@ export class Results {
     let got = 0;
     this.reading[end] = records(query, {
       onHead: (head) => {
-        if (state.at && !isBefore || this.from) return;
-        [this.from, this.to] = [head['x-oklog-from'] ?? '', head['x-oklog-to'] ?? ''];
+        if (!this.from) [this.from, this.to] = [head['x-oklog-from'] ?? '', head['x-oklog-to'] ?? ''];
+        if (state.at && isBefore && !store.length) this.load('after', AROUND);
       },
       onRows: (bytes, ends) => {
         if (!ends.length) return;
@@ -69,7 +75,7 @@ export class Results {
         this.more[end] = limit !== undefined && got >= limit;
         this.scanned += told.bytes_scanned ?? 0;
         this.skipped += told.blocks_skipped ?? 0;
-        if (!told.complete) this.isComplete = false;
+        if (!told.complete) this.isWhole = false;
         for (const gap of told.missing ?? []) {
           const known = this.missing.some((one) => one.from === gap.from && one.to === gap.to && one.reason === gap.reason);
           if (!known) this.missing.push(gap);
@@ -79,9 +85,22 @@ export class Results {
       onFail: (fail) => {
         this.over(end);
         this.more[end] = false;
-        this.isComplete = false;
-        this.tell.failed(fail); this.tell.changed(); },
+        this.broken.set(end, limit);
+        this.tell.failed(fail);
+        this.tell.changed();
+      },
     });
+  }
+
+  /** Reads on where it failed. */
+  again() {
+    const all = [...this.broken];
+    this.broken.clear();
+    for (const [end, limit] of all) {
+      this.more[end] = true;
+      this.load(end, limit);
+    }
+    this.tell.changed();
   }
 
   /** @param {'before' | 'after'} end */
@@ -92,7 +111,7 @@ export class Results {
 
   /** The next page, larger each time. */
   next() {
-    if (this.reading.after || !this.more.after) return;
+    if (this.reading.after || !this.more.after || this.broken.size || !this.store.length) return;
     this.page = Math.min(PAGE_MAX, this.page * 4);
     this.load('after', this.page);
   }

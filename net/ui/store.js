@@ -50,10 +50,10 @@ export class Store {
     this.bytes += bytes.length;
   }
 
-  /** Lets the oldest go, whole chunks at a time, while more than `max` stay. @param {number} max */
-  drop(max) {
+  /** Lets the oldest go, whole chunks at a time, while more than `max` stay, and none from `until` on. @param {number} max @param {number} [until] */
+  drop(max, until = this.end) {
     let dropped = 0;
-    while (this.chunks.length > 1 && this.length - this.chunks[0].ends.length >= max) {
+    while (this.chunks.length > 1 && this.length - this.chunks[0].ends.length >= max && this.chunks[1].first <= until) {
       const { bytes, ends } = /** @type {Chunk} */ (this.chunks.shift());
       dropped += ends.length;
       this.first += ends.length;

@@ -26,8 +26,12 @@ pub struct Gate {
     state: Arc<Mutex<State>>,
 }
 
+/// What answers in the node's place: given a method and target and where to write, it says whether it has.
+type Script = dyn Fn(&str, &mut TcpStream) -> bool + Send + Sync;
+
 struct State {
     rule: Rule,
+    script: Option<Arc<Script>>,
     seen: Vec<Seen>,
     clients: Vec<TcpStream>,
 }
@@ -47,7 +51,12 @@ impl Gate {
     pub fn open(node: SocketAddr, prefix: &'static str, rule: Rule) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
-        let state = Arc::new(Mutex::new(State { rule, seen: Vec::new(), clients: Vec::new() }));
+        let state = Arc::new(Mutex::new(State {
+            rule,
+            script: None,
+            seen: Vec::new(),
+            clients: Vec::new(),
+        }));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -57,6 +66,17 @@ impl Gate {
             }
         });
         Self { address, state }
+    }
+
+    /// Opens one that lets a test answer in the node's place: `script` is given each method and target, and
+    /// says whether it has written the whole answer.
+    pub fn scripted(
+        node: SocketAddr,
+        script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let gate = Self::open(node, "", Rule::Open);
+        gate.lock().script = Some(Arc::new(script));
+        gate
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -120,7 +140,11 @@ fn pass(
             line: format!("{method} {target}"),
             authorization: authorization.clone(),
         });
+        let script = state.script.clone();
         drop(state);
+        if script.is_some_and(|script| script(&format!("{method} {target}"), &mut client)) {
+            return client.shutdown(Shutdown::Write);
+        }
         match rule {
             Rule::Token(token) if is_token(token) => {}
             Rule::Token(_) if has_some => {
