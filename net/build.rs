@@ -1,8 +1,8 @@
 //! Makes the files of the web page (`ui/`) ready to be served: each once as it is and once compressed,
 //! under a name that changes with the whole set, so that browsers may keep them for good.
 //!
-//! Invariants: nothing but this package is read and no tool but Rust is needed; `index.html` alone has a
-//! lasting name, and its `{{SET}}` becomes the set's.
+//! Invariants: nothing but this package is read and no tool but Rust is needed; the pages themselves alone
+//! (`.html`) have lasting names, and their `{{SET}}` becomes the set's.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -44,11 +44,15 @@ fn write_file(
     set: &str,
     table: &mut String,
 ) -> io::Result<()> {
-    if name == "index.html" {
+    let ending = name.rsplit_once('.').map(|(_, ending)| ending);
+    if ending == Some("html") {
         let text = String::from_utf8(bytes).map_err(io::Error::other)?;
         bytes = text.replace("{{SET}}", set).into_bytes();
     }
-    let kind = match name.rsplit_once('.').map(|(_, ending)| ending) {
+    if matches!(ending, Some("js" | "css")) {
+        bytes = lean(&String::from_utf8(bytes).map_err(io::Error::other)?).into_bytes();
+    }
+    let kind = match ending {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         Some("js") => "text/javascript; charset=utf-8",
@@ -68,6 +72,24 @@ fn write_file(
     let gzip = form(&format!("{name}.gz"), &format!("{tag}-gz"));
     let row = format!("File {{ name: {name:?}, kind: {kind:?}, plain: {plain}, gzip: {gzip} }},");
     writeln!(table, "    {row}").map_err(io::Error::other)
+}
+
+/// A script or style sheet without indentation and comments, which nobody reads in a browser. Comments are
+/// `/* … */` wherever they stand and `//` where a line begins; the files have neither in a text.
+fn lean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("/*") {
+        let (before, from) = rest.split_at(start);
+        out.push_str(before);
+        let end = from.find("*/").map_or(from.len(), |end| end + 2);
+        rest = from[end..].trim_start_matches(' ');
+    }
+    out.push_str(rest);
+    let lines = out.lines().map(str::trim);
+    let kept: Vec<&str> =
+        lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect();
+    kept.join("\n") + "\n"
 }
 
 /// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>): tells versions apart, no attackers.

@@ -2,7 +2,7 @@
 
 import { object, url } from './ask.js';
 import { asked } from './state.js';
-import { W, bytes } from './words.js';
+import { O, W, bytes } from './words.js';
 
 const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
 const input = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (document.getElementById(name));
@@ -38,6 +38,7 @@ export class Bar {
     id('run').textContent = W.run;
     id('live').textContent = W.live;
     id('saved').textContent = W.saved;
+    id('overview').textContent = O.title;
     id('download').textContent = W.download;
     id('download').title = W.downloadHint;
     /** @type {HTMLElement} */ (document.querySelector('#chart > summary')).textContent = W.chart;

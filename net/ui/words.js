@@ -91,3 +91,19 @@ export function span(ms) {
   }
   return `${Math.round(ms)} ms`;
 }
+
+/** Those of the overview. */
+export const O = {
+  title: 'Overview', search: 'Search',
+  health: 'This node', ready: 'takes records', trouble: 'in trouble',
+  records: 'Records', ofText: 'of text', perSecond: 'records/s', how: 'How to send',
+  entries: 'Entries', entriesOf: 'of POST /log and /logs, last 24 h', levels: 'By level', services: 'By service', otherServices: 'of further services',
+  cluster: 'Nodes and disks', nodes: 'nodes', /** @param {number} all @param {number} not */ notUp: (all, not) => `${all}, ${not} not up`,
+  backlog: 'not in stores yet', leastFree: 'free on the fullest disk', volumes: 'volumes', under: 'below their copies', over: 'above them', moving: 'moving',
+  columns: ['Node', 'State', 'Roles', 'Not in stores yet', 'Free', 'Version'], asked: '(this one)',
+  insecure: 'Whoever reaches its ports is believed to be a member of this cluster: it has no secret.',
+  newest: 'Newest records', pause: 'Pause', goOn: 'Go on', leftOut: 'came too fast and are not shown', toRow: 'Show it among the records around it',
+  send: 'Send an entry', fields: { level: 'Level', service: 'Service', message: 'Message' }, sendIt: 'Send',
+  accepted: 'Accepted, on disk:', showIt: 'Show it', notSent: 'Not accepted.',
+  noSense: 'The answer makes no sense', gone: 'A part of the overview has no answer.', back: 'Every part of the overview has answers again.',
+};

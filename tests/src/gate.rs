@@ -17,6 +17,8 @@ pub enum Rule {
     Token(&'static str),
     /// Nobody, 429, for so many seconds, as `Retry-After` tells.
     Wait(u32),
+    /// These paths are answered here, with a status and a body; all others go on.
+    Answer(Vec<(&'static str, u16, String)>),
 }
 
 /// A proxy before a node.
@@ -158,6 +160,13 @@ fn pass(
                 let retry = format!("Retry-After: {seconds}\r\n");
                 return refuse(&mut client, "429 Too Many Requests", &retry, "slow down");
             }
+            Rule::Answer(all) => {
+                let path = target.split('?').next().unwrap_or_default();
+                if let Some((_, status, body)) = all.iter().find(|(of, ..)| *of == path) {
+                    let status = format!("{status} Told So");
+                    return refuse(&mut client, &status, "Retry-After: 1\r\n", body);
+                }
+            }
             Rule::Open => {}
         }
     }
@@ -185,7 +194,11 @@ fn pass(
 }
 
 fn refuse(client: &mut TcpStream, status: &str, more: &str, words: &str) -> std::io::Result<()> {
-    let kind = if words.starts_with('<') { "text/html" } else { "text/plain" };
+    let kind = match words.as_bytes().first() {
+        Some(b'<') => "text/html",
+        Some(b'{') => "application/json",
+        _ => "text/plain",
+    };
     let length = words.len();
     let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: {kind}\r\n{more}");
     client.write_all(format!("{head}Content-Length: {length}\r\n\r\n").as_bytes())?;

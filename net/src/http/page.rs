@@ -1,6 +1,7 @@
-//! The web page at `/ui/`: files of the binary (`net/ui`, made ready by `build.rs`).
+//! The web page at `/ui/` and its second page, the overview: files of the binary (`net/ui`, made ready by
+//! `build.rs`).
 //!
-//! Invariants: `index.html` is asked for anew each time and names its set of files; a file of a set never
+//! Invariants: the pages are asked for anew each time and name their set of files; a file of a set never
 //! changes and may be kept for good. No script, style or frame of anybody else runs in the page, and
 //! none of its own stands in markup, so that what a record says can never become one.
 
@@ -49,6 +50,11 @@ pub(super) async fn without_slash(uri: Uri) -> Response<Body> {
 /// `GET /ui/`.
 pub(super) async fn index(headers: HeaderMap) -> Response<Body> {
     serve("index.html", "no-cache", &headers)
+}
+
+/// `GET /ui/overview`.
+pub(super) async fn overview(headers: HeaderMap) -> Response<Body> {
+    serve("overview.html", "no-cache", &headers)
 }
 
 /// `GET /ui/SET/NAME`.

@@ -28,6 +28,7 @@ pub(super) fn router(app: &Arc<App>) -> Router {
         .route("/", get(page::root))
         .route("/ui", get(page::without_slash))
         .route("/ui/", get(page::index))
+        .route("/ui/overview", get(page::overview))
         .route("/ui/{set}/{name}", get(page::file))
         .route("/query", get(query::get).head(query::head))
         .route("/query/histogram", get(query::histogram))

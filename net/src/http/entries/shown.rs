@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use engine::search::format::rfc3339;
 use engine::search::{ChainText, Format, Window};
+use engine::topic::Topic;
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::Value;
@@ -85,7 +86,8 @@ pub(in crate::http) async fn stats(
         let Prepared { spec, view, mut watch, .. } = prepared;
         let found = view.entry_counts(spec).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
-        let encoded = tokio::task::spawn_blocking(move || encode(&found, by)).await;
+        let topic = app.options.log_topic.clone();
+        let encoded = tokio::task::spawn_blocking(move || encode(&found, by, &topic)).await;
         let bytes = encoded.map_err(|_| stopping())?;
         let place = watch.place.take();
         // Nobody waits for memory while holding some.
@@ -137,6 +139,8 @@ struct Object<'a> {
     total_logs: u64,
     logs_by_level: BTreeMap<&'a str, u64>,
     logs_by_service: BTreeMap<&'a str, u64>,
+    /// Under which their records are found.
+    topic: &'a str,
     /// Of services that are not counted each.
     #[serde(skip_serializing_if = "is_none")]
     logs_of_other_services: u64,
@@ -171,7 +175,7 @@ struct Row<'a> {
     latest: String,
 }
 
-fn encode(found: &EntryCounts, by: By) -> Vec<u8> {
+fn encode(found: &EntryCounts, by: By, topic: &Topic) -> Vec<u8> {
     let services = found.services.iter().map(|(name, counts)| (Some(name.as_str()), counts));
     let mut cells: BTreeMap<(Services<'_>, Option<&str>), LevelCount> = BTreeMap::new();
     let (mut total, mut levels, mut of_services) = (0, BTreeMap::new(), BTreeMap::new());
@@ -213,6 +217,7 @@ fn encode(found: &EntryCounts, by: By) -> Vec<u8> {
         total_logs: total,
         logs_by_level: levels,
         logs_by_service: of_services,
+        topic: topic.as_str(),
         logs_of_other_services: others,
         rows,
         complete: found.stats.complete,

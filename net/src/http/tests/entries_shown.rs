@@ -111,6 +111,7 @@ fn entries_are_counted_by_level_and_service() {
         "total_logs": 4,
         "logs_by_level": { "info": 1, "warn": 1, "error": 2 },
         "logs_by_service": { "web": 1, "Shop": 1, "workshop": 1, "web.eu": 1 },
+        "topic": "log",
         "complete": true,
         "missing": [],
     });
