@@ -287,6 +287,7 @@ fn searches(c: &mut Criterion) {
             order: Order::Asc,
             limit: None,
             context: 0,
+            entries: None,
         };
         group.bench_function(name, |b| {
             b.iter(|| {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::damage::Damage;
 use crate::decoded::DecodedText;
+use crate::entries::EntryRow;
 use crate::run_table::RunTable;
 use crate::search::required::Required;
 use crate::signature::Bits;
@@ -200,6 +201,16 @@ pub trait OpenPart: Send + Sync {
     /// Which of its chunks may hold a record that has what is required. May read, but no text.
     fn candidates(&self, _required: &Required) -> Candidates {
         Candidates::default()
+    }
+    /// Shows of which entries it is told, without reading them, that they are in some of its chunks: one
+    /// call for each chunk of which all that it holds is told, perhaps none. Reads no text. Says what is
+    /// damaged of that which tells it.
+    fn entries(
+        &self,
+        _chunks: Range<usize>,
+        _see: &mut dyn FnMut(usize, &[EntryRow<'_>]),
+    ) -> Option<Damage> {
+        None
     }
     /// Reads chunk `index` with its text and verifies it (a store may remember that it has
     /// verified a chunk before). A text that is decoded is decoded from readable bytes only; one

@@ -24,6 +24,7 @@ pub mod chunk;
 pub mod damage;
 pub mod decoded;
 pub mod disk_health;
+pub mod entries;
 pub mod follow;
 pub mod fsck;
 #[cfg(test)]

@@ -58,6 +58,13 @@ pub const SLAB_BLOCKS_MAX: usize = 1024;
 /// once it is 2.3 % of a full block's text.
 pub const SIGNATURE_ROWS_MAX: usize = 3 << 16;
 
+/// Most bytes of what a slab tells of the entries in its blocks: some ten for each topic, service and level
+/// of a block, so 800 of them in each of 32. Read into memory as a whole.
+pub const ENTRY_TABLE_BYTES_MAX: usize = 256 << 10;
+
+/// Longest text of a service that is told there, bytes: 100 characters, each escaped.
+pub const ENTRY_TABLE_SERVICE_BYTES_MAX: usize = 600;
+
 /// Share of a slab's stored blocks that its signature matrix may take, percent.
 pub const SIGNATURE_SHARE_PERCENT: u64 = 14;
 

@@ -11,6 +11,7 @@ use crate::storage::{Bytes, Refusal};
 use crate::store::block::{BLOCK_HEADER_LEN, BlockHeader};
 use crate::store::codec::CODEC_NONE;
 use crate::store::coverage::{CoverageBuilder, Interval};
+use crate::store::entry_table::EntryTable;
 use crate::store::index::{Block, TopicStats};
 use crate::store::name::Name;
 use crate::store::open::{self, Found, FoundSlab};
@@ -144,16 +145,32 @@ impl<'a> SegmentCheck<'a> {
                 let matrix = open::signatures_of(section, trailer)?;
                 matrix.map_or(Ok(()), |matrix| matrix.verify_all())
             });
-        match verified {
-            Ok(()) => {}
-            Err(DamageKind::Unread(refusal)) => {
-                self.harmless(span.clone(), DamageKind::Bypassed(refusal));
-            }
-            Err(_) => self.harmless(span.clone(), DamageKind::Dispensable("signature matrix")),
+        self.told_of(span.clone(), "signature matrix", verified);
+        let mut end = span.end;
+        if trailer.entries.len > 0 {
+            let span = start + trailer.entries.offset..start + trailer.entries.offset;
+            let span = span.start..span.end + trailer.entries.len;
+            let crc = trailer.entries.crc;
+            let read = self.bytes.read(span.clone()).map_err(DamageKind::from);
+            let verified = read.and_then(|bytes| {
+                EntryTable::decode(bytes, crc, slab.index.blocks.len())?.verify()
+            });
+            self.told_of(span.clone(), "entry table", verified);
+            self.zeros(end..span.start);
+            end = span.end;
         }
-        self.zeros(span.end..at);
+        self.zeros(end..at);
         let index_end = trailer.index.offset + trailer.index.len;
         self.zeros(start + index_end..start + section.offset);
+    }
+
+    /// Tells what became of checking what queries can do without.
+    fn told_of(&mut self, span: Range<u64>, name: &'static str, verified: Result<(), DamageKind>) {
+        match verified {
+            Ok(()) => {}
+            Err(DamageKind::Unread(refusal)) => self.harmless(span, DamageKind::Bypassed(refusal)),
+            Err(_) => self.harmless(span, DamageKind::Dispensable(name)),
+        }
     }
 
     /// Checks a block; says whether its records are readable.

@@ -47,6 +47,10 @@ pub(super) trait Consumer: Send {
     fn has_room(&self) -> bool;
     /// Whether it takes no notice of text.
     fn counts_only(&self) -> bool;
+    /// Whether it takes no notice of entries but how many there are of each kind.
+    fn counts_entries(&self) -> bool {
+        false
+    }
     /// What ends its answer from outside, as one that broke off, whatever it is at.
     fn breaker(&self) -> Breaker;
     /// Delivers the result.

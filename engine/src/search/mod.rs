@@ -17,6 +17,8 @@ mod automata;
 pub mod chain;
 mod consumer;
 mod context;
+#[cfg(test)]
+mod entries_tests;
 pub mod expression;
 mod fair_queue;
 mod feed;

@@ -8,9 +8,10 @@ use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::required::Required;
+use super::scan::ScanSpec;
 use crate::chunk::{Candidates, OpenPart, Part};
 use crate::damage::Damage;
+use crate::signature::Bits;
 
 /// See the page of the module.
 pub(super) struct PinnedPart {
@@ -22,10 +23,13 @@ pub(super) struct PinnedPart {
 }
 
 impl PinnedPart {
-    /// Opens a part for records that have what is required. May read and map.
-    pub(super) fn open(part: Arc<dyn Part>, required: &Required) -> Result<Self, Damage> {
+    /// Opens a part for records that are asked for. May read and map.
+    pub(super) fn open(part: Arc<dyn Part>, spec: &ScanSpec) -> Result<Self, Damage> {
         let open = part.open()?;
-        let candidates = open.candidates(required);
+        let mut candidates = open.candidates(spec.chain.required());
+        if spec.entries.is_some() {
+            without_entries(&*open, spec, &mut candidates);
+        }
         let has_text = part.text_bytes() > 0;
         Ok(Self { open, candidates, has_text, pin: part })
     }
@@ -52,6 +56,18 @@ impl PinnedPart {
     pub(super) const fn signature_damage(&self) -> Option<&Damage> {
         self.candidates.damage.as_ref()
     }
+}
+
+/// Takes those chunks out that are told to hold none of the entries that are asked for.
+fn without_entries(open: &dyn OpenPart, spec: &ScanSpec, candidates: &mut Candidates) {
+    let chunks = open.chunks().len();
+    let blocks = candidates.blocks.get_or_insert_with(|| Bits::all(chunks));
+    let damage = open.entries(0..chunks, &mut |chunk, rows| {
+        if !rows.iter().any(|row| spec.wants_entries(row)) {
+            blocks.remove(chunk);
+        }
+    });
+    candidates.damage = candidates.damage.take().or(damage);
 }
 
 impl Deref for PinnedPart {

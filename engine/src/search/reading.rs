@@ -8,6 +8,7 @@ use super::consumer::{Breaker, Consumer, Drained};
 use super::spec::Stats;
 use super::sweep::{HeadText, Sweep};
 use super::ticket::TicketSender;
+use crate::entries::CountedEntries;
 use crate::limits::BLOCK_TEXT_TARGET;
 use crate::ulid::Ulid;
 
@@ -15,6 +16,10 @@ use crate::ulid::Ulid;
 pub trait RecordTally: Send + 'static {
     /// Takes notice of one, given without its LF.
     fn count(&mut self, id: Ulid, record: &[u8]);
+
+    /// Takes notice of entries that were counted without being read, where only entries are asked for
+    /// ([`super::QuerySpec::entries`]).
+    fn count_entries(&mut self, entries: &CountedEntries);
 }
 
 /// See the page of the module.
@@ -50,6 +55,7 @@ impl<T: RecordTally> Consumer for Reading<T> {
         if self.sender.is_cancelled() {
             return Drained::Unwanted;
         }
+        sweep.take_told().iter().for_each(|entries| self.tally.count_entries(entries));
         while sweep.prepare() {
             let Some(head) = sweep.head() else { break };
             let hit = head.hit;
@@ -77,6 +83,10 @@ impl<T: RecordTally> Consumer for Reading<T> {
 
     fn counts_only(&self) -> bool {
         false
+    }
+
+    fn counts_entries(&self) -> bool {
+        true
     }
 
     fn breaker(&self) -> Breaker {

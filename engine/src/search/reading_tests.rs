@@ -8,6 +8,7 @@ use super::testing::{TestPart, TestRecord};
 use super::tests::{MS, searcher, spec};
 use super::*;
 use crate::chunk::Part;
+use crate::entries::CountedEntries;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -16,6 +17,10 @@ use crate::ulid::Ulid;
 struct Notes(Vec<(Ulid, Vec<u8>)>);
 
 impl RecordTally for Notes {
+    fn count_entries(&mut self, entries: &CountedEntries) {
+        unreachable!("nobody asked for entries: {entries:?}");
+    }
+
     fn count(&mut self, id: Ulid, record: &[u8]) {
         self.0.push((id, record.to_vec()));
     }

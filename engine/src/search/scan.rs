@@ -16,6 +16,7 @@ use super::pinned::PinnedPart;
 use super::spec::Order;
 use crate::chunk::{Chunk, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
+use crate::entries::{CountedEntries, EntriesWanted, EntryRow};
 use crate::run_table::{Run, RunTable, offset_after};
 use crate::storage::Refusal;
 use crate::topic::Topic;
@@ -35,12 +36,21 @@ pub(super) struct ScanSpec {
     pub(super) counts_only: bool,
     /// Of what matches, only these records are wanted.
     pub(super) only: Option<Arc<Selection>>,
+    /// What matches are entries of these.
+    pub(super) entries: Option<EntriesWanted>,
+    /// Only how many entries there are of each kind is wanted, and every one of these matches.
+    pub(super) counts_entries: bool,
 }
 
 impl ScanSpec {
     /// Whether no text has to be looked at.
     pub(super) fn tables_suffice(&self) -> bool {
         self.counts_only && self.chain.matches_all()
+    }
+
+    pub(super) fn wants_entries(&self, row: &EntryRow<'_>) -> bool {
+        self.wants(row.topic)
+            && self.entries.as_ref().is_none_or(|wanted| wanted.admits(row.level, row.service))
     }
 
     pub(super) fn wants(&self, topic: &Topic) -> bool {
@@ -88,6 +98,8 @@ pub(super) struct Scan {
     pub(super) low: Ulid,
     pub(super) high: Ulid,
     pub(super) hits_max: usize,
+    /// Its entries may be counted by what is told of them: all of it is asked for, and nothing overlaps it.
+    pub(super) may_be_told: bool,
     /// What an earlier scan has read and verified.
     pub(super) known: Option<Known>,
 }
@@ -101,6 +113,8 @@ pub(super) struct Found {
     pub(super) text: Option<Text>,
     pub(super) rest: Option<Rest>,
     pub(super) cost: Cost,
+    /// In place of all that: what is told of its entries.
+    pub(super) told: Option<Vec<CountedEntries>>,
 }
 
 /// What a scan cost, bytes of text.
@@ -143,6 +157,9 @@ pub(super) fn decoded_bytes(text: &Text) -> usize {
 impl Scan {
     /// Scans; an error costs the whole chunk.
     pub(super) fn run(mut self, spec: &ScanSpec) -> Result<Found, Damage> {
+        if let Some(told) = self.told(spec) {
+            return Ok(Found { told: Some(told), ..Found::default() });
+        }
         for index in self.ahead.clone().filter(|&index| self.part.is_candidate(index)) {
             self.part.will_read(index);
         }
@@ -176,6 +193,24 @@ impl Scan {
         Err(unreadable(&**self.part, self.index))
     }
 
+    /// Its entries, where they need not be read to be counted.
+    fn told(&self, spec: &ScanSpec) -> Option<Vec<CountedEntries>> {
+        if !self.may_be_told || self.part.is_bad(self.index) {
+            return None;
+        }
+        let mut told = None;
+        self.part.entries(self.index..self.index + 1, &mut |_, rows| {
+            let wanted = rows.iter().filter(|row| spec.wants_entries(row));
+            let counted = |row: &EntryRow<'_>| CountedEntries {
+                service: row.service.into(),
+                level: row.level,
+                count: row.count,
+            };
+            told = Some(wanted.map(counted).collect());
+        });
+        told
+    }
+
     /// Collects the hits of a chunk that was read; says how many bytes of text that took.
     fn collect(&self, known: &Known, spec: &ScanSpec, out: &mut Collector) -> Result<u64, Damage> {
         let pieces = self.pieces(&known.table, known.text.as_deref(), spec)?;
@@ -204,7 +239,7 @@ impl Scan {
         let topics = known.table.topics.clone();
         let text = known.text.clone().filter(|_| !spec.counts_only);
         let rest = more.then_some(Rest { low, high, known: Some(known) });
-        Found { hits, topics, text, rest, cost }
+        Found { hits, topics, text, rest, cost, told: None }
     }
 
     /// Checks that the text is what was written and has the lines that the table claims.

@@ -76,6 +76,7 @@ impl Way {
             node: self.node.clone(),
             hits_max: QUERY_HITS_MAX,
             counts_only: consumer.counts_only(),
+            counts_entries: consumer.counts_entries(),
             only,
         };
         spec.chain = spec.chain.kept_within(&self.caches.automata);

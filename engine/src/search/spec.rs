@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::chain::Chain;
 use crate::chunk::Part;
 use crate::damage::Damage;
+use crate::entries::EntriesWanted;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
 
@@ -100,6 +101,8 @@ pub struct QuerySpec {
     /// Records of the same topic to show before and after each one that matches, wherever they lie; the
     /// limit does not count them. Counts take no notice of it.
     pub context: u32,
+    /// Every record that matches is an entry of one of these levels and services.
+    pub entries: Option<EntriesWanted>,
 }
 
 impl QuerySpec {
@@ -114,6 +117,7 @@ impl QuerySpec {
             order: Order::Asc,
             limit: None,
             context: 0,
+            entries: None,
         }
     }
 

@@ -167,6 +167,7 @@ fn submit(pool: &Arc<Pool>, parts: &[Arc<dyn Part>]) -> PipeReader {
         node: "here".into(),
         hits_max: QUERY_HITS_MAX,
         counts_only: false,
+        counts_entries: false,
         only: None,
     };
     let output = Output::new(writer, Format::Text, Order::Asc);

@@ -23,14 +23,14 @@ fn stored(directory: &std::path::Path, records: &[TestRecord]) -> Arc<StoreSegme
 }
 
 /// Text as it is, and room for signatures however small the blocks.
-const PLAIN_TEXT: WriterOptions = WriterOptions {
+pub(super) const PLAIN_TEXT: WriterOptions = WriterOptions {
     block_text_target: 300,
     slab_blocks_max: 5,
     compression: Compression::None,
     signature_percent: 1_000,
 };
 
-fn stored_as(
+pub(super) fn stored_as(
     directory: &std::path::Path,
     records: &[TestRecord],
     options: WriterOptions,
@@ -41,8 +41,9 @@ fn stored_as(
         IdSource::seeded(7),
     ));
     let mut writer = SegmentWriter::new(&directory, options);
-    let mut cache = TopicCache::default();
     for (id, topic, record) in records {
+        // Each has a dictionary of its own.
+        let mut cache = TopicCache::default();
         let mut text = record.clone();
         text.push(b'\n');
         let run = Run { first: *id, count: 1, text_len: text.len() as u32, topic: 0 };

@@ -25,6 +25,7 @@ use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use super::track::{FrontIn, Track};
 use crate::chunk::{ChunkMeta, Part, Text};
 use crate::damage::{Damage, DamageKind};
+use crate::entries::CountedEntries;
 use crate::limits::{BATCH_HITS_MIN, QUERY_MISSING_MAX};
 use crate::storage::Refusal;
 use crate::topic::Topic;
@@ -59,10 +60,7 @@ impl Work {
     /// Does it. Opens, reads and searches: for scan threads only.
     pub(super) fn run(self) -> Done {
         let result = match self.job {
-            WorkKind::Open(part) => {
-                let required = self.scan_spec.chain.required();
-                DoneKind::Opened(PinnedPart::open(part, required))
-            }
+            WorkKind::Open(part) => DoneKind::Opened(PinnedPart::open(part, &self.scan_spec)),
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.scan_spec)),
         };
         Done { track: self.track, result }
@@ -131,6 +129,8 @@ pub(super) struct Sweep {
     /// Track that is being taken from, and the key up to which no other comes first.
     current: Option<(u64, u128)>,
     over: bool,
+    /// Of chunks that were not read.
+    told: Vec<CountedEntries>,
     pub(super) stats: Stats,
 }
 
@@ -144,6 +144,8 @@ pub(super) struct SweepOptions {
     pub(super) hits_max: usize,
     /// No text is wanted and no limit holds.
     pub(super) counts_only: bool,
+    /// Only how many entries there are of each kind is wanted.
+    pub(super) counts_entries: bool,
     /// Of what matches, only these records are wanted.
     pub(super) only: Option<Arc<Selection>>,
 }
@@ -161,6 +163,9 @@ impl Sweep {
             order: spec.order,
             counts_only: options.counts_only,
             only: options.only,
+            counts_entries: options.counts_entries
+                && spec.entries.as_ref().is_some_and(|entries| entries.is_all),
+            entries: spec.entries,
         };
         let only = scan_spec.only.clone();
         let mut sweep = Self {
@@ -177,6 +182,7 @@ impl Sweep {
             taken: None,
             current: None,
             over: false,
+            told: Vec::new(),
             stats: Stats::default(),
         };
         for missing in snapshot.missing {
@@ -281,6 +287,7 @@ impl Sweep {
                     low: self.low,
                     high: self.high,
                     hits_max: self.batch_max(),
+                    may_be_told: self.scan_spec.counts_entries && self.is_lone(range),
                     known: None,
                 };
                 self.stats.blocks_read += 1;
@@ -311,7 +318,8 @@ impl Sweep {
         track.running = true;
         track.text = None;
         let (low, high, known) = (rest.low, rest.high, rest.known);
-        let scan = Scan { part, index, ahead: 0..0, low, high, hits_max, known };
+        let may_be_told = false;
+        let scan = Scan { part, index, ahead: 0..0, low, high, hits_max, may_be_told, known };
         let scan_spec = Arc::clone(&self.scan_spec);
         Some(Work { track: track.id, scan_spec, job: WorkKind::Scan(scan) })
     }
@@ -348,6 +356,23 @@ impl Sweep {
         while self.feed.take_lone(&mut checked) {}
     }
 
+    /// Whether all of a chunk that was just taken off the feed is asked for, and nothing else can hold
+    /// copies of its records.
+    fn is_lone(&self, (first, last): (Ulid, Ulid)) -> bool {
+        let order = self.scan_spec.order;
+        let (starts, ends) = (first_key(order, first, last), last_key(order, first, last));
+        first >= self.low
+            && last <= self.high
+            && self.tracks.iter().all(|track| track.range.1 < first || track.range.0 > last)
+            && self.taken.is_none_or(|taken| taken < starts)
+            && self.feed.next_key().is_none_or(|next| next > ends)
+    }
+
+    /// Entries of chunks that were not read, since this was asked last.
+    pub(super) fn take_told(&mut self) -> Vec<CountedEntries> {
+        std::mem::take(&mut self.told)
+    }
+
     /// What a thread was at does not come back: goes on without the file.
     pub(super) fn give_up(&mut self, track: u64, path: &Path) {
         let Some(at) = self.tracks.iter().position(|other| other.id == track) else { return };
@@ -380,6 +405,12 @@ impl Sweep {
                     Ok(part) => self.opened(Arc::new(part), track.range),
                     Err(damage) => self.miss_damage(&damage, track.range),
                 }
+            }
+            DoneKind::Scanned(Ok(Found { told: Some(told), .. })) => {
+                self.tracks.swap_remove(at);
+                self.stats.blocks_read -= 1;
+                self.stats.records += told.iter().map(|told| told.count.entries).sum::<u64>();
+                self.told.extend(told);
             }
             DoneKind::Scanned(Ok(found)) => {
                 self.stats.bytes_scanned += found.cost.scanned;

@@ -29,6 +29,7 @@ pub(super) fn spec(pattern: &str) -> QuerySpec {
         order: Order::Asc,
         limit: None,
         context: 0,
+        entries: None,
     }
 }
 
@@ -122,7 +123,14 @@ fn sweep(mut sweep: Sweep, order: Order, dice: &[u8]) -> (Vec<TestRecord>, Stats
 }
 
 fn options(window: usize, hits_max: usize, counts_only: bool) -> SweepOptions {
-    SweepOptions { window, node: "n".into(), hits_max, counts_only, only: None }
+    SweepOptions {
+        window,
+        node: "n".into(),
+        hits_max,
+        counts_only,
+        counts_entries: false,
+        only: None,
+    }
 }
 
 /// Distinct records in ULID order: few milliseconds, two streams, consecutive counters.

@@ -20,6 +20,7 @@ pub mod codec;
 pub mod compaction;
 pub mod compaction_run;
 pub mod coverage;
+pub(crate) mod entry_table;
 pub mod footer;
 pub mod gather;
 pub mod gather_run;

@@ -21,6 +21,7 @@ use crate::storage::{Bytes, Refusal};
 use crate::ulid::Ulid;
 
 use super::block::{BLOCK_HEADER_LEN, BLOCK_MAGIC, BlockHeader};
+use super::entry_table::EntryTable;
 use super::footer::{Footer, SlabEntry, TAIL_LEN, Tail};
 use super::index::{Block, SlabIndex};
 use super::name::Name;
@@ -385,7 +386,7 @@ pub fn signatures_of<'a>(
 }
 
 /// Verifies what lies behind the blocks of a slab, every byte that means something: index,
-/// signatures, trailer. `bytes` are those from the index to the end.
+/// signatures, entry table, trailer. `bytes` are those from the index to the end.
 pub(super) fn verify_sections(
     bytes: &[u8],
     trailer: &SlabTrailer,
@@ -400,6 +401,10 @@ pub(super) fn verify_sections(
         section(trailer.signatures).ok_or(DamageKind::Truncated("signature matrix"))?;
     if let Some(matrix) = signatures_of(signatures, trailer)? {
         matrix.verify_all()?;
+    }
+    if trailer.entries.len > 0 {
+        let entries = section(trailer.entries).ok_or(DamageKind::Truncated("entry table"))?;
+        EntryTable::decode(entries, trailer.entries.crc, index.blocks.len())?.verify()?;
     }
     let stored = bytes.last_chunk::<TRAILER_LEN>().map_or(&[][..], |stored| stored);
     if SlabTrailer::decode(stored)? != *trailer {

@@ -17,6 +17,7 @@ use crate::checked::Checked;
 use crate::chunk::{Candidates, Chunk, ChunkMeta, OpenPart, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::decoded::{DecodedText, Decoders};
+use crate::entries::EntryRow;
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::open_cache::Opened;
 use crate::run_table::RunTable;
@@ -28,11 +29,13 @@ use crate::ulid::Ulid;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader};
 use super::blocks::{Blocks, OpenSlab};
 use super::codec::CODEC_NONE;
+use super::entry_table::EntryTable;
 use super::footer::Footer;
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
 use super::open;
 use super::signatures::Signatures;
+use super::slab::Section;
 
 /// A block where it is read.
 #[derive(Debug, Clone, Copy)]
@@ -215,14 +218,56 @@ impl OpenSegment {
     }
 
     fn signature_damage(&self, span: Range<u64>) -> Damage {
+        self.dispensable(span, "signature matrix")
+    }
+
+    /// Of what queries can do without.
+    fn dispensable(&self, span: Range<u64>, name: &'static str) -> Damage {
         Damage {
             path: self.path.clone(),
             offset: span.start,
             len_bytes: span.end - span.start,
             range: None,
             records: Some(0),
-            kind: DamageKind::Dispensable("signature matrix"),
+            kind: DamageKind::Dispensable(name),
         }
+    }
+
+    /// Shows what slabs tell of the entries in some blocks. What cannot be read, or is damaged, tells
+    /// nothing.
+    fn entries(
+        &self,
+        blocks: &Range<usize>,
+        see: &mut dyn FnMut(usize, &[EntryRow<'_>]),
+    ) -> Option<Damage> {
+        let mut bad = None;
+        let first = self.blocks.slabs.partition_point(|slab| slab.blocks.end <= blocks.start);
+        let slabs = self.blocks.slabs[first..].iter();
+        for slab in slabs.take_while(|slab| slab.blocks.start < blocks.end) {
+            let Some(trailer) = slab.trailer.filter(|_| slab.is_indexed) else { continue };
+            let Section { offset, len, crc } = trailer.entries;
+            if len == 0 {
+                continue;
+            }
+            let start = slab.offset.saturating_add(offset);
+            let span = start..start.saturating_add(len);
+            let Ok(bytes) = self.part(span.clone()) else { continue };
+            let wanted = blocks.start.max(slab.blocks.start)..blocks.end.min(slab.blocks.end);
+            let shown = EntryTable::decode(&bytes, crc, slab.blocks.len()).and_then(|table| {
+                wanted.clone().try_for_each(|block| {
+                    let first_ms = self.blocks.chunks[block].first.ms();
+                    let rows = table.block(block - slab.blocks.start, first_ms)?;
+                    if let Some(rows) = rows {
+                        see(block, &rows);
+                    }
+                    Ok(())
+                })
+            });
+            if shown.is_err() {
+                bad.get_or_insert_with(|| self.dispensable(span, "entry table"));
+            }
+        }
+        bad
     }
 
     pub(super) fn read_block(&self, index: usize) -> Result<Chunk, Damage> {
@@ -370,6 +415,17 @@ impl OpenPart for SegmentView {
 
     fn candidates(&self, required: &Required) -> Candidates {
         self.segment.candidates(self.blocks.clone(), required)
+    }
+
+    fn entries(
+        &self,
+        chunks: Range<usize>,
+        see: &mut dyn FnMut(usize, &[EntryRow<'_>]),
+    ) -> Option<Damage> {
+        let start = self.blocks.start;
+        let end = (start + chunks.end).min(self.blocks.end);
+        let blocks = start + chunks.start..end;
+        self.segment.entries(&blocks, &mut |block, rows| see(block - start, rows))
     }
 
     fn read(&self, index: usize) -> Result<Chunk, Damage> {

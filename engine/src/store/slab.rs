@@ -1,4 +1,4 @@
-//! A slab: header, up to 1,024 blocks, block index, signature matrix, trailer. Self-contained and
+//! A slab: header, up to 1,024 blocks, block index, signature matrix, entry table, trailer. Self-contained and
 //! position-independent (every offset counts from the slab's start), so that compaction copies it
 //! as it is.
 //!
@@ -7,7 +7,9 @@
 //! stand once more in the segment's footer: either of the two is enough to find everything.
 
 use crate::damage::DamageKind;
-use crate::limits::{BLOCK_ALIGNMENT, SLAB_BLOCKS_MAX, SLAB_INDEX_BYTES_MAX};
+use crate::limits::{
+    BLOCK_ALIGNMENT, ENTRY_TABLE_BYTES_MAX, SLAB_BLOCKS_MAX, SLAB_INDEX_BYTES_MAX,
+};
 use crate::ulid::Ulid;
 
 use super::fields::{Put, Take, ends_with_checksum};
@@ -89,6 +91,8 @@ pub struct SlabTrailer {
     pub signature_rows: u32,
     /// How grams are made and hashed; 0 when there is no matrix.
     pub signature_scheme: u32,
+    /// How many entries each block holds; empty when that is not told.
+    pub entries: Section,
 }
 
 impl SlabTrailer {
@@ -102,6 +106,7 @@ impl SlabTrailer {
             put.u64(section.offset).u64(section.len).u32(section.crc);
         }
         put.u32(0).u32(self.signature_rows).u32(self.signature_scheme);
+        put.u64(self.entries.offset).u64(self.entries.len).u32(self.entries.crc);
         put.0.resize(TRAILER_LEN - 4, 0);
         put.checksum();
         put.0
@@ -147,6 +152,7 @@ impl SlabTrailer {
             signatures: section(take)?,
             signature_rows: take.u32().and_then(|_| take.u32())?,
             signature_scheme: take.u32()?,
+            entries: section(take)?,
         };
         Some(this)
     }
@@ -169,6 +175,8 @@ impl SlabTrailer {
             && self.index.len <= SLAB_INDEX_BYTES_MAX as u64
             && inside(&self.index)
             && inside(&self.signatures)
+            && self.entries.len <= ENTRY_TABLE_BYTES_MAX as u64
+            && (self.entries.len == 0 || inside(&self.entries))
     }
 
     /// What the slab's index must agree with.
@@ -200,6 +208,7 @@ mod tests {
             last: Ulid(70),
             index: Section { offset: 1024, len: 300, crc: 1 },
             signatures: Section { offset: 1344, len: 0, crc: 0 },
+            entries: Section { offset: 1344, len: 70, crc: 3 },
             ..SlabTrailer::default()
         }
     }
@@ -227,6 +236,8 @@ mod tests {
         for section in outside {
             let bytes = SlabTrailer { index: section, ..trailer() }.encode();
             assert!(SlabTrailer::decode(&bytes).is_err(), "{section:?}");
+            let bytes = SlabTrailer { entries: section, ..trailer() }.encode();
+            assert_eq!(SlabTrailer::decode(&bytes).is_ok(), section.len == 0, "{section:?}");
         }
     }
 

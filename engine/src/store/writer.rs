@@ -24,6 +24,7 @@ use super::StoreDirectory;
 pub use super::codec::Compression;
 use super::codec::Encoder;
 use super::coverage::{Coverage, CoverageBuilder, Interval};
+use super::entry_table::EntryTableBuilder;
 use super::footer::{Footer, Inputs, SlabEntry};
 use super::index::{Block, SlabIndex, TopicStats};
 use super::name::{Name, SegmentId};
@@ -79,6 +80,7 @@ struct OpenSlab {
     offset: u64,
     index: SlabIndex,
     signatures: MatrixBuilder,
+    entries: EntryTableBuilder,
     topics: HashMap<Topic, u16>,
     block_topics: usize,
 }
@@ -324,6 +326,7 @@ impl SegmentWriter {
         if self.options.signature_percent > 0 {
             slab.signatures.push(&self.block.text);
         }
+        slab.entries.push(&self.block.table, &self.block.text);
         let full = slab.index.blocks.len() >= self.options.slab_blocks_max.min(SLAB_BLOCKS_MAX);
         self.slab = Some(slab);
         self.block.clear();
@@ -350,6 +353,7 @@ impl SegmentWriter {
         self.output.put(&matrix.bytes)?;
         self.output.pad()?;
         let signatures = Section { offset, len: matrix.bytes.len() as u64, crc: matrix.crc };
+        let entries = self.put_section(slab.offset, &slab.entries.finish())?;
         let scheme = if matrix.rows > 0 { SIGNATURE_SCHEME } else { 0 };
         let trailer = SlabTrailer {
             slab_id: slab.id,
@@ -364,10 +368,22 @@ impl SegmentWriter {
             signatures,
             signature_rows: matrix.rows,
             signature_scheme: scheme,
+            entries,
         };
         self.output.put(&trailer.encode())?;
         self.add_topics(&slab.index.topics);
         self.push_slab(SlabEntry { offset: slab.offset, trailer })
+    }
+
+    /// Appends a section to the slab that begins at `start`; none where it is empty.
+    fn put_section(&mut self, start: u64, bytes: &[u8]) -> Result<Section, WriteError> {
+        if bytes.is_empty() {
+            return Ok(Section::default());
+        }
+        let offset = self.output.position() - start;
+        self.output.put(bytes)?;
+        self.output.pad()?;
+        Ok(Section { offset, len: bytes.len() as u64, crc: crc32fast::hash(bytes) })
     }
 
     /// Ends the segment and syncs it under its temporary name. `None`: it holds no record, and no

@@ -23,7 +23,7 @@ use crate::limits::PIN_WITHIN;
 
 pub use self::asking::{End, Following, Live, LocalView, Records, View};
 pub use self::cluster::{ClusterState, Member, MemberState, NodeRole, VolumeCounts};
-pub use self::entry_counts::{ByLevel, EntryCounts, EntryTally, Kept, LEVELS, LevelCount};
+pub use self::entry_counts::{ByLevel, EntryCounts, EntryTally};
 
 /// A future that the control thread polls.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;

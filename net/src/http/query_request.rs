@@ -3,6 +3,7 @@
 //! Invariants: everything that can be refused is refused here, with the parameter's name; `now`
 //! is a value. Expressions are compiled by the caller, off this thread.
 
+use engine::entries::EntriesWanted;
 use engine::limits::{CONTEXT_MAX, HISTOGRAM_BUCKETS_MAX};
 use engine::search::window::{Now, Window, parse_duration_ms};
 use engine::search::{Chain, ChainError, ChainText, ExpressionError, Order, QuerySpec, Side};
@@ -74,6 +75,8 @@ pub(super) struct QueryRequest {
     pub(super) by_topic: bool,
     /// What it may hold beyond that of any query, bytes.
     pub(super) beside_bytes: usize,
+    /// Every record that matches is an entry of these.
+    pub(super) entries: Option<EntriesWanted>,
 }
 
 impl QueryRequest {
@@ -152,6 +155,7 @@ impl QueryRequest {
                 (false, 0) => 0,
                 (false, _) => CONTEXT_BYTES_MAX,
             },
+            entries: None,
         })
     }
 
@@ -166,6 +170,7 @@ impl QueryRequest {
             order: self.order,
             limit: self.limit,
             context: self.context,
+            entries: self.entries.clone(),
         }
     }
 }

@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use engine::entries::LEVELS;
 use engine::search::window::is_rfc3339;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use crate::backend::LEVELS;
 use crate::limits::{ENTRY_MESSAGE_BYTES_MAX, ENTRY_SERVICE_CHARS_MAX};
 
 const NAMES: [&str; 4] = ["timestamp", "level", "message", "service"];

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
+use engine::entries::{LEVELS, LevelCount};
 use engine::search::format::rfc3339;
 use engine::search::{ChainText, Format, Window};
 use engine::topic::Topic;
@@ -17,7 +18,7 @@ use serde_json::Value;
 
 use super::array::JsonArray;
 use super::wanted::WantedEntries;
-use crate::backend::{EntryCounts, LEVELS, LevelCount};
+use crate::backend::EntryCounts;
 use crate::http::App;
 use crate::http::client_stream::Flushes;
 use crate::http::described::Described;

@@ -2,9 +2,9 @@
 //!
 //! They become one regular expression over the whole record, which is an entry only in the form that
 //! `POST /log` gives it. So a level is the text `","level":"error","message":"`, which leads to its entries, and
-//! no other one's; signatures pass over blocks without the words of five letters that are asked for (debug,
-//! error, fatal; those of a service or a message). What they do not know of is found by looking at
-//! entries, the newest first, until there are enough.
+//! no other one's. Store segments tell of each block which levels of which services it holds (`EntriesWanted`), so
+//! that those without one that is asked for are passed over; signatures pass over blocks without the words of a
+//! message. What neither knows of is found by looking at entries, the newest first, until there are enough.
 //!
 //! Invariants: it matches exactly those records of which [`Kept::of`] makes an entry
 //! of that level, whose service contains the text asked for, in either case, and whose message contains the
@@ -12,11 +12,11 @@
 
 use std::fmt::Write as _;
 
+use engine::entries::{EntriesWanted, Kept, LEVELS, folded};
 use engine::search::{ChainText, Order, Window};
 use engine::topic::Topic;
 
 use super::entry::checked_level;
-use crate::backend::{Kept, LEVELS};
 use crate::http::parameters::{BadParameter, Parameters};
 use crate::http::query_request::{QueryRequest, refused};
 use crate::limits::{ENTRY_MESSAGE_BYTES_MAX, ENTRY_SERVICE_CHARS_MAX};
@@ -119,7 +119,15 @@ impl WantedEntries {
             buckets: 1,
             by_topic: false,
             beside_bytes: 0,
+            entries: Some(self.of_services()),
         })
+    }
+
+    /// What of it level and service tell.
+    fn of_services(&self) -> EntriesWanted {
+        let level = self.level.and_then(|level| LEVELS.iter().position(|known| *known == level));
+        let service = self.service.as_deref().unwrap_or_default();
+        EntriesWanted::new(level, service, self.message.is_none())
     }
 }
 
@@ -134,22 +142,6 @@ fn with_text(regex: &mut String, part: Option<&str>, flags: &str) {
             write!(regex, "{CHARACTER}*{group}{part}){CHARACTER}*")
         }
     };
-}
-
-/// A text without regard to case, as regular expressions have it.
-fn folded(text: &str) -> String {
-    let one = |character: char| match character {
-        'ſ' => 's',
-        'ς' => 'σ',
-        _ => {
-            let mut lower = character.to_lowercase();
-            match (lower.next(), lower.next()) {
-                (Some(lower), None) => lower,
-                _ => character,
-            }
-        }
-    };
-    text.chars().map(one).collect()
 }
 
 /// A text as it stands in JSON, without its quotes.

@@ -165,6 +165,7 @@ fn spec(wanted: &Wanted, after: Ulid, boundary_ms: u64) -> QuerySpec {
         order: Order::Asc,
         limit: None,
         context: 0,
+        entries: None,
     }
 }
 
