@@ -2,6 +2,7 @@
 
 import { headers, object, save } from './ask.js';
 import { Bar } from './bar.js';
+import { curl, oklogd } from './commands.js';
 import { Histogram, bucketsFor } from './histogram.js';
 import { listen } from './keys.js';
 import { Notes } from './notes.js';
@@ -10,14 +11,14 @@ import { Results } from './results.js';
 import { Rows } from './rows.js';
 import { Saved, remember } from './saved.js';
 import { Side } from './side.js';
-import { asked, read, write } from './state.js';
+import { asked, bare, read, write } from './state.js';
 import { matcher } from './text.js';
 import { boundMs, iso, known } from './time.js';
 import { hasToken } from './token.js';
 import { W, bytes, count, number } from './words.js';
 
 const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
-const parts = { rows: id('rows'), pane: id('pane'), track: id('track'), thumb: id('thumb') };
+const parts = { rows: id('rows'), heads: id('heads'), pane: id('pane'), track: id('track'), thumb: id('thumb') };
 
 /** What is asked, as it was run last. */
 let state = read(location.search);
@@ -39,18 +40,32 @@ const side = new Side(id('side'), {
   matches: () => rows.matches,
   onCopy: copy,
   onLink: () => copyLink(true),
-  onTerm: (text, out) => run({ ...state, [out ? 'x' : 'q']: [...(out ? state.x : state.q), state.regex ? escaped(text) : text], at: '' }, true),
-  onClose: () => parts.rows.focus(),
+  onTerm: (text, out) => run({ ...state, [out ? 'x' : 'q']: [...(out ? state.x : state.q), state.regex ? escaped(text) : text], at: '', context: 0 }, true),
+  onContext: (n) => view({ context: n, at: side.record?.ulid ?? '' }),
+  columns: () => state.cols,
+  onColumn: column,
+  onClose: () => { if (state.context) view({ context: 0 }); parts.rows.focus(); },
 });
 
 const escaped = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
+/** Something of the URL that needs no run. @param {Partial<import('./state.js').State>} changed */
+function view(changed) {
+  state = { ...state, ...changed };
+  bar.state = { ...bar.state, ...changed };
+  history.replaceState(null, '', write(state));
+}
+
+/** Makes a field a column, or no longer. @param {string} name */
+function column(name) {
+  const others = state.cols.filter((one) => one !== name);
+  view({ cols: others.length < state.cols.length ? others : [...state.cols, name] });
+  rows.showColumns(state.cols);
+}
+
 /** What the rows look like, not which they are. @param {{tz?: string}} changed */
 function look({ tz }) {
-  if (tz !== undefined) {
-    state = { ...state, tz };
-    history.replaceState(null, '', write(state));
-  }
+  if (tz !== undefined) view({ tz });
   rows.zone = chart.zone = known(state.tz);
   rows.redraw();
   chart.draw();
@@ -59,7 +74,7 @@ function look({ tz }) {
 
 /** Rows of a query that is no longer the one in the bar are dimmed. @param {import('./state.js').State} next */
 function dirty(next) {
-  isDirty = write({ ...next, at: '', live: false }) !== write({ ...state, at: '', live: false });
+  isDirty = bare(next) !== bare(state);
   parts.rows.classList.toggle('stale', isDirty);
   notes.set('edited', isDirty ? { kind: 'quiet', words: W.edited } : null);
 }
@@ -84,12 +99,15 @@ function begin() {
   rows.zone = chart.zone = known(state.tz);
   rows.matches = matcher(state);
   rows.follows = false;
-  remember(write({ ...state, at: '', live: false }));
+  remember(write({ ...state, at: '', context: 0, live: false }));
   const own = new Results(state, { changed: () => { if (own === results) changed(); }, failed: (fail) => { if (own === results) failed(fail); } });
   results = own;
+  rows.showColumns(state.cols);
   rows.show(own.store);
   live = state.live ? new Live(own, rows, { changed: tail, failed, anew: begin }) : null;
+  const hadFields = side.isFields;
   side.hide();
+  if (hadFields) side.openFields(own.store);
   changed();
   plan(others.signal);
   histogram(others.signal);
@@ -163,10 +181,13 @@ function changed() {
   const { store } = own;
   if (state.at && !isDrawn && store.end > 0 && !own.reading.before) {
     isDrawn = true;
-    rows.centre(store.find(state.at, own.descending));
+    const at = store.find(state.at, own.descending);
+    rows.centre(at);
+    if (state.context && at < store.end && store.ulid(at) === state.at) { open(); side.context(state.context); }
   }
   if (live && !live.isStarted && !own.isReading && !own.isStopped && !own.broken.size) live.start();
   rows.draw();
+  if (side.isFields && !own.isReading) side.openFields(store);
   notes.incomplete(own.missing, own.isComplete, rows.zone);
   notes.set('stopped', own.isStopped ? { kind: 'amber', words: W.stopped } : null);
   if (!live && !own.isReading && !store.length && !own.isStopped && own.isComplete) noRows(own);
@@ -238,8 +259,9 @@ function status() {
 
 rows.onNearEnd = () => results?.next();
 rows.onMoved = () => { if (results && (state.at || state.live && !rows.follows) && rows.top - results.store.first < 100) results.load('before', 4000); };
-rows.onTopic = (topic, out) => { if (!out) run({ ...state, topic: [topic], at: '' }, true); };
-rows.onPick = (index) => { live?.pause(); rows.select(index); open(); };
+rows.onTopic = (/** @type {string} */ topic, /** @type {boolean} */ out) => { if (!out) run({ ...state, topic: [topic], at: '' }, true); };
+rows.onColumn = column;
+rows.onPick = (/** @type {number} */ index) => { live?.pause(); rows.select(index); open(); };
 
 function open() {
   const own = results;
@@ -257,8 +279,26 @@ async function copy(text, words = W.copied) {
 function copyLink(toRow) {
   const own = results;
   const at = toRow && own && !Number.isNaN(rows.selected) ? own.store.ulid(rows.selected) : '';
+  copy(new URL(write({ ...frozen(), at, context: at ? state.context : 0 }), location.href).href, W.linkCopied);
+}
+
+/** What is asked, of the time of the last run. */
+function frozen() {
   const [from, to] = range();
-  copy(new URL(write({ ...state, from: iso(from), to: iso(to), at, live: false }), location.href).href, W.linkCopied);
+  return { ...state, from: iso(from), to: iso(to), live: false };
+}
+
+/** @param {(query: URLSearchParams) => string} shell */
+function copyAs(shell) {
+  const query = asked(frozen());
+  query.set('order', state.live ? 'asc' : state.order);
+  /** @type {HTMLDetailsElement} */ (id('copy-as')).open = false;
+  copy(shell(query), W.commandCopied);
+}
+
+function showFields() {
+  if (side.isFields) side.close();
+  else if (results) side.openFields(results.store);
 }
 
 /** The range of the last run, in milliseconds. */
@@ -286,12 +326,13 @@ const saved = new Saved(/** @type {HTMLDialogElement} */ (id('saved-list')), (se
 id('saved').onclick = () => saved.open();
 id('pill').onclick = () => live?.resume();
 id('link').onclick = () => copyLink(true);
-id('download').onclick = (event) => {
+id('as-curl').onclick = () => copyAs(curl);
+id('as-oklogd').onclick = () => copyAs(oklogd);
+id('fields').onclick = showFields;
+for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.querySelectorAll('.download'))) link.onclick = (event) => {
   if (!hasToken()) return;
   event.preventDefault();
-  const query = asked(state);
-  query.set('order', state.live ? 'asc' : state.order);
-  save(`query?${query}`, 'oklogd.log').then(() => notes.flash(W.downloaded), (fail) => notes.failed(fail, () => notes.set('failed', null)));
+  save(`query${new URL(link.href).search}`, link.download).then(() => notes.flash(W.downloaded), (fail) => notes.failed(fail, () => notes.set('failed', null)));
 };
 id('all').onclick = () => { results?.all(); status(); };
 id('chart').addEventListener('toggle', () => { if (!chart.data) histogram(others.signal); });
@@ -301,7 +342,8 @@ listen({
   open,
   copy: () => { if (results && !Number.isNaN(rows.selected)) copy(results.store.whole(rows.selected).text); },
   link: () => copyLink(true),
-  context: () => { open(); side.context(); },
+  context: () => { if (!side.record) open(); side.context(); },
+  fields: showFields,
   shift,
   pause: () => { if (live?.isPaused) live.resume(); else live?.pause(); },
 });

@@ -15,7 +15,7 @@ const worker = new Worker(new URL('./reader.js', import.meta.url), { type: 'modu
 const listeners = new Map();
 let last = 0;
 
-worker.onmessage = ({ data }) => {
+worker.onmessage = (/** @type {MessageEvent<any>} */ { data }) => {
   const listener = listeners.get(data.id);
   if (!listener) return;
   if (data.head) listener.onHead?.(data.head);

@@ -39,8 +39,11 @@ export class Bar {
     id('live').textContent = W.live;
     id('saved').textContent = W.saved;
     id('overview').textContent = O.title;
-    id('download').textContent = W.download;
-    id('download').title = W.downloadHint;
+    for (const [name, words, hint] of [['download', W.download, W.downloadHint], ['download-json', W.downloadJson, W.downloadJsonHint]]) [id(name).textContent, id(name).title] = [words, hint];
+    for (const [name, words] of [['downloads', W.downloads], ['copy-as', W.copyAs]]) /** @type {HTMLElement} */ (id(name).firstElementChild).textContent = words;
+    id('as-curl').textContent = W.asCurl;
+    id('as-oklogd').textContent = W.asOklogd;
+    id('fields').textContent = W.fields;
     /** @type {HTMLElement} */ (document.querySelector('#chart > summary')).textContent = W.chart;
     input('to').placeholder = W.now;
     options(id('preset'), W.presets);
@@ -52,7 +55,7 @@ export class Bar {
   /** What the bar says now. */
   read() {
     const text = input('q').value;
-    return { ...this.state, q: [...this.state.q.slice(0, this.chipped), ...(text ? [text] : [])], from: input('from').value || '1h', to: input('to').value, at: '' };
+    return { ...this.state, q: [...this.state.q.slice(0, this.chipped), ...(text ? [text] : [])], from: input('from').value || '1h', to: input('to').value, at: '', context: 0 };
   }
 
   /** How many of the terms that must match stand as chips: the last one is the box's. */
@@ -78,9 +81,12 @@ export class Bar {
     id('live').setAttribute('aria-pressed', String(state.live));
     const query = asked(state);
     query.set('order', state.live ? 'asc' : state.order);
-    const link = /** @type {HTMLAnchorElement} */ (id('download'));
-    link.href = url(`query?${query}`);
-    link.download = 'oklogd.log';
+    for (const [name, form, file] of [['download', 'text', 'oklogd.log'], ['download-json', 'ndjson', 'oklogd.ndjson']]) {
+      const link = /** @type {HTMLAnchorElement} */ (id(name));
+      query.set('download', form);
+      link.href = url(`query?${query}`);
+      link.download = file;
+    }
     this.chips();
     document.title = `${state.q.join(' ') || state.topic.join(' ') || 'all'} · oklogd`;
   }
@@ -150,10 +156,12 @@ export class Bar {
     };
     id('preset').onchange = () => this.preset(/** @type {HTMLSelectElement} */ (id('preset')).value, run);
     id('topics').addEventListener('toggle', () => this.topics());
-    id('topics').addEventListener('focusout', (event) => {
-      const menu = /** @type {HTMLDetailsElement} */ (id('topics'));
-      if (!menu.contains(/** @type {Node | null} */ (event.relatedTarget)) && event.relatedTarget) menu.open = false;
-    });
+    for (const menu of /** @type {NodeListOf<HTMLDetailsElement>} */ (document.querySelectorAll('.menu'))) {
+      document.addEventListener('pointerdown', (event) => { if (!menu.contains(/** @type {Node} */ (event.target))) menu.open = false; });
+      menu.addEventListener('focusout', (event) => {
+        if (!menu.contains(/** @type {Node | null} */ (event.relatedTarget)) && event.relatedTarget) menu.open = false;
+      });
+    }
     id('theme').onclick = () => {
       const all = Object.keys(W.theme);
       this.theme(all[(all.indexOf(document.documentElement.dataset.theme ?? 'system') + 1) % all.length]);

@@ -4,7 +4,7 @@ import { W } from './words.js';
 
 /**
  * @param {{rows: import('./rows.js').Rows, side: import('./side.js').Side, bar: import('./bar.js').Bar, open: () => void, copy: () => void,
- *   link: () => void, context: () => void, shift: (step: number) => void, pause?: () => void}} page
+ *   link: () => void, context: () => void, fields: () => void, shift: (step: number) => void, pause?: () => void}} page
  */
 export function listen(page) {
   const dialog = /** @type {HTMLDialogElement} */ (document.getElementById('keys'));
@@ -26,7 +26,7 @@ export function listen(page) {
   /** @type {Record<string, () => void>} */
   const keys = {
     '/': () => page.bar.focus(), t: () => page.bar.focusRange(), '?': help,
-    c: page.context, y: page.copy, l: page.link,
+    c: page.context, y: page.copy, l: page.link, f: page.fields,
     w: () => /** @type {HTMLElement} */ (document.getElementById('wrap')).click(),
     '[': () => page.shift(-1), ']': () => page.shift(1),
   };
@@ -37,8 +37,8 @@ export function listen(page) {
       return;
     }
     if (event.key === 'Escape') {
-      const menu = /** @type {HTMLDetailsElement} */ (document.getElementById('topics'));
-      if (menu.open) menu.open = false;
+      const menu = /** @type {HTMLDetailsElement | null} */ (document.querySelector('.menu[open]'));
+      if (menu) { menu.open = false; /** @type {HTMLElement} */ (menu.firstElementChild).focus(); }
       else if (target.matches('input, select')) page.rows.rows.focus();
       else if (page.side.isOpen) page.side.close();
       return;

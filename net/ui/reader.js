@@ -68,6 +68,7 @@ async function followed({ id, url, headers: given, after }) {
   running.set(id, control);
   const at = { after };
   for (let pause = PAUSE_MS; !control.signal.aborted; pause = Math.min(PAUSE_MAX_MS, 2 * pause)) {
+    /** @type {import('./refusal.js').Failure | undefined} */
     let why;
     try {
       const headers = { accept: 'text/event-stream', ...given, 'last-event-id': at.after };

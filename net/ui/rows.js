@@ -3,15 +3,18 @@
 // The place is (row, pixels of it above the window), so that rows may differ in height and their number
 // is not bounded by the height that a browser gives an element.
 
-import { fill, runs, GLYPHS } from './text.js';
-import { full } from './time.js';
-import { bytes } from './words.js';
+import { fields, PARSED_MAX } from './fields.js';
+import { fillRow, runs, GLYPHS } from './text.js';
+import { ago, full } from './time.js';
+import { W } from './words.js';
 
 export const ROW = 20;
 const DAY = 20 * 3600e3;
 /** So long the next match is looked for, milliseconds. */
 const SEEK_MS = 1000;
 
+/** What a cell of a column shows, characters. */
+const CELL = 200;
 const COLOURS = 10;
 /** @type {Map<string, number>} */
 const colours = new Map();
@@ -31,10 +34,9 @@ export function colour(topic) {
 }
 
 export class Rows {
-  /** @param {{rows: HTMLElement, pane: HTMLElement, track: HTMLElement, thumb: HTMLElement}} parts */
+  /** @param {{rows: HTMLElement, heads: HTMLElement, pane: HTMLElement, track: HTMLElement, thumb: HTMLElement}} parts */
   constructor(parts) {
-    Object.assign(this, parts);
-    this.rows = parts.rows; this.pane = parts.pane; this.track = parts.track; this.thumb = parts.thumb;
+    this.rows = parts.rows; this.heads = parts.heads; this.pane = parts.pane; this.track = parts.track; this.thumb = parts.thumb;
     /** @type {import('./store.js').Store | null} */
     this.store = null;
     this.top = 0;
@@ -49,11 +51,17 @@ export class Rows {
     /** @type {HTMLElement[]} */
     this.free = [];
     this.waiting = 0;
+    /** Names of fields that have a cell of their own. @type {string[]} */
+    this.columns = [];
+    /** @type {(name: string) => void} */
+    this.onColumn = () => {};
     this.onMoved = () => {};
     this.onPaused = () => {};
     this.onNearEnd = () => {};
-    this.onPick = (/** @type {number} */ _index, /** @type {boolean} */ _open) => {};
-    this.onTopic = (/** @type {string} */ _topic, /** @type {boolean} */ _out) => {};
+    /** @type {(index: number) => void} */
+    this.onPick = () => {};
+    /** @type {(topic: string, out: boolean) => void} */
+    this.onTopic = () => {};
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.rows);
   }
@@ -67,10 +75,22 @@ export class Rows {
     this.redraw();
   }
 
+  /** So much of the window is the rows'. */
+  get height() { return this.rows.clientHeight - this.heads.offsetHeight; }
+
+  /** @param {string[]} columns */
+  showColumns(columns) {
+    this.columns = columns;
+    this.rows.classList.toggle('columns', columns.length > 0);
+    this.redraw();
+  }
+
   /** Everything anew: what the rows look like has changed. */
   redraw() {
     for (const element of this.shown.values()) { element.remove(); this.free.push(element); }
     this.shown.clear();
+    if (this.free[0]?.children.length !== 4 + this.columns.length) this.free = [];
+    this.drawHeads();
     this.draw();
   }
 
@@ -82,7 +102,7 @@ export class Rows {
   paint() {
     const store = this.store;
     if (!store) return;
-    const height = this.rows.clientHeight;
+    const height = this.height;
     if (this.top < store.first) { this.top = store.first; this.above = 0; }
     if (this.follows) { this.top = store.end - 1; this.above = 0; }
     this.top = Math.max(store.first, Math.min(this.top, store.end - 1));
@@ -157,7 +177,7 @@ export class Rows {
     const row = document.createElement('div');
     row.className = 'row';
     row.setAttribute('role', 'row');
-    for (const kind of ['time', 'level', 'topic', 'text']) {
+    for (const kind of ['time', 'level', 'topic', ...this.columns.map(() => 'col'), 'text']) {
       const cell = document.createElement('span');
       cell.className = kind;
       cell.setAttribute('role', 'gridcell');
@@ -170,7 +190,9 @@ export class Rows {
   write(element, index) {
     const store = /** @type {import('./store.js').Store} */ (this.store);
     const row = store.row(index);
-    const [time, level, topic, text] = /** @type {HTMLElement[]} */ ([...element.children]);
+    const cells = /** @type {HTMLElement[]} */ ([...element.children]);
+    const [time, level, topic] = cells;
+    const text = cells[cells.length - 1];
     element.id = `row${index}`;
     element.dataset.index = String(index);
     element.className = `row ${row.level}`;
@@ -184,16 +206,44 @@ export class Rows {
     level.title = row.level;
     topic.textContent = row.topic;
     topic.className = `topic ${colour(row.topic)}`;
-    const { all, end } = runs(row.text);
-    const marked = fill(text, all, this.matches);
-    element.classList.toggle('hit', marked);
-    const hidden = row.hidden + row.text.length - end;
-    if (hidden > 0) {
-      const more = document.createElement('span');
-      more.className = 'more';
-      more.textContent = ` +${bytes(hidden)}`;
-      text.appendChild(more);
+    if (this.columns.length) {
+      row.fields ??= new Map(fields(store.text(index, PARSED_MAX)).map(([name, value]) => [name, value]));
+      for (const [k, name] of this.columns.entries()) {
+        const value = row.fields.get(name) ?? '';
+        fillRow(cells[3 + k], value.slice(0, CELL), Math.max(0, value.length - CELL), () => []);
+        cells[3 + k].title = value.slice(0, 1000);
+      }
     }
+    element.classList.toggle('hit', fillRow(text, row.text, row.hidden, this.matches));
+  }
+
+  /** Names of the columns, above the rows if there are any. */
+  drawHeads() {
+    this.heads.hidden = !this.columns.length;
+    if (!this.columns.length) { this.heads.replaceChildren(); return; }
+    const head = (/** @type {string} */ kind, /** @type {string} */ words) => {
+      const cell = document.createElement('span');
+      cell.className = kind;
+      cell.setAttribute('role', 'columnheader');
+      cell.textContent = words;
+      return cell;
+    };
+    const row = document.createElement('div');
+    row.className = 'row';
+    row.setAttribute('role', 'row');
+    const own = this.columns.map((name) => {
+      const cell = head('col', '');
+      const go = document.createElement('button');
+      go.type = 'button';
+      go.textContent = `${name} ×`;
+      go.title = W.columnGo;
+      go.setAttribute('aria-label', `${W.columnGo}: ${name}`);
+      go.onclick = () => this.onColumn(name);
+      cell.append(go);
+      return cell;
+    });
+    row.append(head('time', W.heads.time.padEnd(this.spansDays() ? 18 : 12)), head('level', W.heads.level), head('topic', W.heads.topic), ...own, head('text', W.heads.text));
+    this.heads.replaceChildren(row);
   }
 
   /** Whether times need their dates: told by the ends of what is loaded. */
@@ -239,7 +289,7 @@ export class Rows {
   jump(ratio) {
     const store = this.store;
     if (!store) return;
-    const at = ratio * Math.max(0, store.length - this.rows.clientHeight / ROW);
+    const at = ratio * Math.max(0, store.length - this.height / ROW);
     this.stay();
     this.top = store.first + Math.floor(at);
     this.above = (at % 1) * ROW;
@@ -268,7 +318,7 @@ export class Rows {
     this.follows = false;
     this.selected = index;
     this.top = index;
-    this.above = -this.rows.clientHeight / 3;
+    this.above = -this.height / 3;
     this.rows.setAttribute('aria-activedescendant', `row${index}`);
     this.redraw();
   }
@@ -276,7 +326,8 @@ export class Rows {
   /** @param {number} index */
   reveal(index) {
     const element = this.shown.get(index);
-    const window = this.rows.getBoundingClientRect();
+    const { bottom, top: above } = this.rows.getBoundingClientRect();
+    const window = { top: above + this.heads.offsetHeight, bottom, height: this.height };
     const own = element?.getBoundingClientRect();
     if (!own) {
       this.follows = false;
@@ -307,7 +358,7 @@ export class Rows {
     rows.addEventListener('wheel', (event) => {
       if (event.ctrlKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) return;
       event.preventDefault();
-      const unit = event.deltaMode === 1 ? 2 * ROW : event.deltaMode === 2 ? rows.clientHeight : 1;
+      const unit = event.deltaMode === 1 ? 2 * ROW : event.deltaMode === 2 ? this.height : 1;
       this.scroll(event.deltaY * unit);
     }, { passive: false });
     let touched = 0;
@@ -320,13 +371,20 @@ export class Rows {
     }, { passive: false });
     // Selecting text beyond the edges would scroll what the transform moves.
     rows.addEventListener('scroll', () => { rows.scrollTop = 0; });
+    rows.addEventListener('pointerover', (event) => {
+      const cell = /** @type {HTMLElement} */ (event.target);
+      const index = Number(/** @type {HTMLElement | null} */ (cell.closest('#pane > .row'))?.dataset.index ?? NaN);
+      if (!cell.classList.contains('time') || !this.store || !(index >= this.store.first)) return;
+      const { ms, ulid } = this.store.row(index);
+      cell.title = `${ago(ms, Date.now())} · ${full(ms, this.zone)} · ${ulid}`;
+    });
     rows.addEventListener('click', (event) => {
       const target = /** @type {HTMLElement} */ (event.target);
-      const row = /** @type {HTMLElement | null} */ (target.closest('.row'));
+      const row = /** @type {HTMLElement | null} */ (target.closest('#pane > .row'));
       if (!row || !getSelection()?.isCollapsed) return;
       const index = Number(row.dataset.index);
       if (target.classList.contains('topic')) this.onTopic(target.textContent ?? '', event.altKey);
-      else this.onPick(index, event.detail > 0);
+      else this.onPick(index);
     });
     const drag = (/** @type {PointerEvent} */ event) => {
       const box = track.getBoundingClientRect();
@@ -339,7 +397,7 @@ export class Rows {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const page = this.rows.clientHeight - 2 * ROW;
+    const page = this.height - 2 * ROW;
     const store = this.store;
     if (!store) return false;
     const at = !Number.isNaN(this.selected) ? this.selected : this.follows ? store.end : this.top - 1;

@@ -1,15 +1,19 @@
-// The side panel: one record with all of its bytes and fields, and the records around it.
+// The side panel: one record with all of its bytes and fields, and the records around it; or the fields of all.
 
-import { reach } from './ask.js';
+import { around } from './context.js';
+import { columnButton, fields, FieldsPanel, PARSED_MAX, termButtons, termOf } from './fields.js';
 import { colour } from './rows.js';
-import { fill, fromBase64, runs } from './text.js';
-import { ago, full, ulidMs } from './time.js';
+import { cut } from './store.js';
+import { fill, fillRow, fromBase64, runs } from './text.js';
+import { ago, full, iso, ulidMs } from './time.js';
 import { W, bytes, number } from './words.js';
 
-const FIELDS_MAX = 200;
 /** So many runs are drawn at once, each an element; the next time more. */
 const DRAWN = 4096;
-const FIRST = '0'.repeat(26);
+const AROUND = 10;
+const AROUND_MAX = 1000;
+const MORE = 50;
+const HOUR = 3600e3;
 
 /** @param {string} tag @param {string} kind @param {string} [text] */
 function make(tag, kind, text) {
@@ -27,36 +31,17 @@ function button(text, act, kind = '') {
   return element;
 }
 
-/** Fields of a record that is JSON or logfmt. @param {string} text @returns {[string, string, string][]} */
-export function fields(text) {
-  /** @type {[string, string, string][]} */
-  const out = [];
-  const brace = text.indexOf('{');
-  if (brace >= 0 && text.length < 65536) {
-    try {
-      const walk = (/** @type {any} */ value, /** @type {string} */ name) => {
-        if (out.length >= FIELDS_MAX) return;
-        if (value && typeof value === 'object') for (const [key, inner] of Object.entries(value)) walk(inner, name ? `${name}.${key}` : key);
-        else out.push([name, String(value), typeof value === 'string' ? JSON.stringify(value).slice(1, -1) : String(value)]);
-      };
-      walk(JSON.parse(text.slice(brace)), '');
-      return out;
-    } catch { out.length = 0; }
-  }
-  for (const [, name, quoted, bare] of text.slice(0, 65536).matchAll(/(?:^|\s)([A-Za-z_][\w.-]*)=(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))/g)) {
-    if (out.length < FIELDS_MAX) out.push([name, quoted ?? bare, quoted ?? bare]);
-  }
-  return out;
-}
-
 export class Side {
-  /** @param {HTMLElement} box @param {{zone: () => string, matches: () => (text: string) => number[], onCopy: (text: string) => void, onLink: () => void, onTerm: (text: string, out: boolean) => void, onClose: () => void}} with_ */
+  /** @param {HTMLElement} box @param {{zone: () => string, matches: () => (text: string) => number[], onCopy: (text: string) => void, onLink: () => void, onTerm: (text: string, out: boolean) => void,
+   *   onContext: (n: number) => void, columns: () => string[], onColumn: (name: string) => void, onClose: () => void}} with_ */
   constructor(box, with_) {
     this.box = box;
     this.with = with_;
     /** @type {any} */
     this.record = null;
-    this.around = 0;
+    this.isEveryTopic = false;
+    this.fields = new FieldsPanel(make('div', 'all-fields'), with_);
+    this.isFields = false;
     box.setAttribute('aria-label', W.details);
   }
 
@@ -64,27 +49,46 @@ export class Side {
 
   close() { this.hide(); this.with.onClose(); }
 
-  hide() { this.box.hidden = true; this.record = null; }
+  hide() { this.box.hidden = true; this.record = null; this.isFields = false; this.fields.close(); }
 
   /** @param {any} record */
   open(record) {
+    this.hide();
     this.record = record;
-    this.around = 0;
     this.box.hidden = false;
     this.draw();
   }
 
+  /** The fields of what is loaded. @param {import('./store.js').Store} store */
+  openFields(store) {
+    if (!this.isFields) {
+      this.hide();
+      this.isFields = true;
+      this.box.hidden = false;
+      const head = make('header', 'side-head');
+      head.append(make('h2', '', W.fields), make('span', 'grow'), this.closer());
+      this.box.replaceChildren(head, this.fields.box);
+      this.fields.box.replaceChildren();
+    }
+    this.fields.look(store);
+  }
+
+  closer() {
+    const close = button('×', () => this.close(), 'close');
+    close.title = W.close;
+    close.setAttribute('aria-label', W.close);
+    return close;
+  }
+
   draw() {
     const { record } = this;
+    if (!record) return;
     const ms = ulidMs(record.ulid);
     const head = make('header', 'side-head');
     head.append(
       make('span', `topic ${colour(record.topic)}`, record.topic), make('time', '', full(ms, this.with.zone())),
-      make('span', 'quiet', ago(ms, Date.now())), make('span', 'grow'), button('×', () => this.close(), 'close'),
+      make('span', 'quiet', ago(ms, Date.now())), make('span', 'grow'), this.closer(),
     );
-    const close = /** @type {HTMLElement} */ (head.lastChild);
-    close.title = W.close;
-    close.setAttribute('aria-label', W.close);
     const acts = make('div', 'acts');
     acts.append(
       button(W.copy, () => this.with.onCopy(record.text)), button(W.link, () => this.with.onLink()),
@@ -97,7 +101,7 @@ export class Side {
     const parts = [head, acts, text, rest];
     if (!record.isText) parts.push(make('p', 'quiet', W.notText));
     else parts.push(make('p', 'quiet', bytes(new Blob([record.text]).size)));
-    const found = record.text.length < 65536 ? fields(record.text) : [];
+    const found = record.text.length < PARSED_MAX ? fields(record.text) : [];
     if (found.length) parts.push(this.table(found));
     this.place = make('div', 'context');
     this.box.replaceChildren(...parts, this.place);
@@ -114,59 +118,76 @@ export class Side {
     rest.replaceChildren(W.drawn(number(drawn), number(text.length)), ' ', button(W.drawMore, () => this.write(into, rest, drawn, 2 * most)));
   }
 
-  /** @param {[string, string, string][]} found */
+  /** @param {import('./fields.js').Field[]} found */
   table(found) {
     const table = /** @type {HTMLTableElement} */ (make('table', 'fields'));
-    for (const [name, value, raw] of found) {
+    const { text } = this.record;
+    for (const field of found) {
+      const [name, value] = field;
       const row = table.insertRow();
-      fill(row.insertCell(), runs(name.slice(0, 200), true).all, () => []);
+      const head = row.appendChild(document.createElement('th'));
+      head.scope = 'row';
+      fill(head, runs(name.slice(0, 200), true).all, () => []);
       fill(row.insertCell(), runs(value.slice(0, 2000), true).all, () => []);
-      const acts = row.insertCell();
-      for (const [sign, out, words] of /** @type {[string, boolean, string][]} */ ([['+', false, W.include], ['−', true, W.exclude]])) {
-        const one = button(sign, () => this.with.onTerm(raw, out), 'add');
-        one.title = words;
-        one.setAttribute('aria-label', `${words}: ${name}`);
-        acts.append(one);
-      }
+      row.insertCell().append(
+        columnButton(name, this.with.columns().includes(name), () => { this.with.onColumn(name); table.replaceWith(this.table(found)); }),
+        ...termButtons(name, (out) => this.with.onTerm(termOf(text, field), out)),
+      );
     }
     return table;
   }
 
-  /** The records of the same topic around this one, whatever was asked. */
-  async context() {
+  /** The records around this one, whatever was asked. @param {number} [before] @param {number} [after] */
+  async context(before = AROUND, after = before) {
     const { record, place } = this;
     if (!record || !place) return;
-    this.around = this.around ? this.around + 50 : 10;
-    const ask = async (/** @type {Record<string, string>} */ given) => {
-      const query = new URLSearchParams({ topic: record.topic, after: record.ulid, limit: String(this.around), ...given });
-      const answer = await reach(`query?${query}`, { headers: { accept: 'application/x-ndjson' } });
-      if (!answer.ok) throw new Error(`${answer.status}`);
-      const all = (await answer.text()).trimEnd().split('\n').map((line) => JSON.parse(line));
-      const end = all[all.length - 1]?.end;
-      if (end) all.pop();
-      return { all, complete: Boolean(end?.complete) };
-    };
+    [before, after] = [Math.min(before, AROUND_MAX), Math.min(after, AROUND_MAX)];
+    this.with.onContext(Math.max(before, after));
     try {
-      const [before, after] = await Promise.all([
-        ask({ from: FIRST, to: record.ulid, order: 'desc' }), ask({ from: record.ulid, order: 'asc' }),
-      ]);
+      const found = await around(record, before, after, this.isEveryTopic);
       if (this.record !== record) return;
       const list = make('ol', 'around');
-      for (const one of [...before.all.reverse(), { ...record, own: true }, ...after.all]) {
-        const item = make('li', one.own ? 'own' : '');
-        const text = one.text ?? one.record ?? fromBase64(one.record_b64);
-        item.append(make('time', '', full(ulidMs(one.ulid), this.with.zone()).slice(11)), ' ');
-        const cell = make('span', 'text');
-        fill(cell, runs(text.slice(0, 4096)).all, this.with.matches());
-        item.append(cell);
-        list.append(item);
-      }
-      const foot = button(W.more50, () => this.context());
-      place.replaceChildren(make('h2', '', W.context), list, foot);
-      if (!before.complete || !after.complete) place.append(make('p', 'amber', W.incomplete));
+      list.tabIndex = 0;
+      list.append(...found.before.map((one) => this.neighbour(one)), this.neighbour(record), ...found.after.map((one) => this.neighbour(one)));
+      const parts = [make('h2', '', W.context), this.contextActs(before, after), list];
+      if (found.before.length === before && before < AROUND_MAX) parts.splice(2, 0, button(W.before50, () => this.context(before + MORE, after), 'more-before'));
+      if (found.after.length === after && after < AROUND_MAX) parts.push(button(W.after50, () => this.context(before, after + MORE), 'more-after'));
+      if (!found.isComplete) parts.push(make('p', 'amber', W.incomplete));
+      place.replaceChildren(...parts);
       list.querySelector('.own')?.scrollIntoView({ block: 'center' });
     } catch (error) {
       place.replaceChildren(make('p', 'bad', `${W.noContext}: ${/** @type {any} */ (error).words ?? /** @type {any} */ (error).message}`));
     }
+  }
+
+  /** Which ones, and all of them as rows. @param {number} before @param {number} after */
+  contextActs(before, after) {
+    const { record } = this;
+    const acts = make('div', 'acts');
+    const every = document.createElement('input');
+    every.type = 'checkbox';
+    every.checked = this.isEveryTopic;
+    every.onchange = () => { this.isEveryTopic = every.checked; this.context(before, after); };
+    const label = make('label', 'every');
+    label.append(every, ` ${W.allTopics}`);
+    const link = /** @type {HTMLAnchorElement} */ (make('a', '', W.asRows));
+    const ms = ulidMs(record.ulid);
+    const query = new URLSearchParams({ from: iso(ms - HOUR), to: iso(ms + HOUR), order: 'asc', at: record.ulid });
+    if (!this.isEveryTopic) query.set('topic', record.topic);
+    link.href = `?${query}`;
+    acts.append(label, link);
+    return acts;
+  }
+
+  /** @param {any} one */
+  neighbour(one) {
+    const item = make('li', one.ulid === this.record.ulid ? 'own' : '');
+    const { text, hidden } = cut(one.text ?? one.record ?? fromBase64(one.record_b64));
+    const cell = make('span', 'text');
+    fillRow(cell, text, hidden, this.with.matches());
+    item.append(make('time', '', full(ulidMs(one.ulid), this.with.zone()).slice(11)), ' ');
+    if (this.isEveryTopic) item.append(make('span', `topic ${colour(one.topic)}`, one.topic), ' ');
+    item.append(cell);
+    return item;
   }
 }

@@ -2,10 +2,17 @@
 
 /**
  * @typedef {{q: string[], x: string[], regex: boolean, i: boolean, topic: string[], from: string, to: string,
- *   order: string, tz: string, at: string, live: boolean}} State
+ *   order: string, tz: string, cols: string[], at: string, context: number, live: boolean}} State
  */
 
+const COLUMNS_MAX = 16;
 const SWITCHES = ['regex', 'i', 'live'];
+
+/** @param {string} text */
+function names(text) {
+  const decoded = (/** @type {string} */ one) => { try { return decodeURIComponent(one); } catch { return one; } };
+  return [...new Set(text.split(',').filter(Boolean).map(decoded))].slice(0, COLUMNS_MAX);
+}
 
 /** @param {string} search @returns {State} */
 export function read(search) {
@@ -17,7 +24,8 @@ export function read(search) {
     topic: given.getAll('topic').filter(Boolean),
     from: given.get('from') || '1h', to: given.get('to') || '',
     order: given.get('order') === 'asc' ? 'asc' : 'desc',
-    tz: given.get('tz') || '', at: given.get('at') || '',
+    tz: given.get('tz') || '', cols: names(given.get('cols') ?? ''),
+    at: given.get('at') || '', context: Math.max(0, Math.min(1000, Math.floor(Number(given.get('context'))) || 0)),
   };
 }
 
@@ -32,12 +40,18 @@ export function asked(state) {
   return out;
 }
 
+/** What is asked, without where one stands in it and how it looks. @param {State} state */
+export const bare = (state) => write({ ...state, at: '', context: 0, cols: [], tz: '', live: false });
+
 /** @param {State} state */
 export function write(state) {
   const out = asked(state);
   if (state.order !== 'desc') out.append('order', state.order);
   if (state.tz) out.append('tz', state.tz);
+  // Commas stand between names.
+  if (state.cols.length) out.append('cols', state.cols.map((one) => one.replace(/[,%]/g, encodeURIComponent)).join(','));
   if (state.live) out.append('live', '1');
   if (state.at) out.append('at', state.at);
+  if (state.at && state.context) out.append('context', String(state.context));
   return `?${out}`;
 }

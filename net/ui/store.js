@@ -5,7 +5,7 @@
 import { fromBase64, level } from './text.js';
 import { ulidMs } from './time.js';
 
-/** @typedef {{ulid: string, ms: number, topic: string, text: string, hidden: number, level: string}} Row */
+/** @typedef {{ulid: string, ms: number, topic: string, text: string, hidden: number, level: string, fields?: Map<string, string>}} Row */
 /** @typedef {{first: number, bytes: Uint8Array, ends: Uint32Array}} Chunk */
 
 /** What a row shows of its record, characters. */
@@ -81,6 +81,9 @@ export class Store {
     return { ...object, isText, text: isText ? object.record : fromBase64(object.record_b64) };
   }
 
+  /** Its text, of a longer one the beginning. @param {number} index @param {number} most Bytes that are read whole. */
+  text(index, most) { return this.line(index).length <= most ? this.whole(index).text : this.row(index).text; }
+
   /** What a row shows. @param {number} index @returns {Row} */
   row(index) {
     const cached = this.cache.get(index);
@@ -115,8 +118,8 @@ function short(line) {
   return { ulid: object.ulid, topic: object.topic, ...cut(text, text.length) };
 }
 
-/** @param {string} text @param {number} length */
-function cut(text, length) {
+/** @param {string} text @param {number} [length] */
+export function cut(text, length = text.length) {
   if (text.length <= SHOWN) return { text, hidden: length - text.length };
   const end = /[\ud800-\udbff]/.test(text[SHOWN - 1]) ? SHOWN - 1 : SHOWN;
   return { text: text.slice(0, end), hidden: length - end };

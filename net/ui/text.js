@@ -2,6 +2,8 @@
 //
 // Bytes that are no UTF-8 travel as lone surrogates U+DC80 to U+DCFF, which no text has.
 
+import { bytes } from './words.js';
+
 /** @typedef {{text: string, kind: string}} Run */
 
 // eslint-disable-next-line no-control-regex
@@ -133,6 +135,20 @@ export function fill(element, all, matches) {
   }
   element.replaceChildren(out);
   return marks.length > 0;
+}
+
+/** Fills an element with what a row shows of a text, and tells how much it does not. @param {HTMLElement} element @param {string} text @param {number} hidden @param {(text: string) => number[]} matches */
+export function fillRow(element, text, hidden, matches) {
+  const { all, end } = runs(text);
+  const isMarked = fill(element, all, matches);
+  const left = hidden + text.length - end;
+  if (left > 0) {
+    const more = document.createElement('span');
+    more.className = 'more';
+    more.textContent = ` +${bytes(left)}`;
+    element.appendChild(more);
+  }
+  return isMarked;
 }
 
 const MARKS_MAX = 200;

@@ -62,6 +62,7 @@ fn a_token_is_asked_for_kept_for_this_tab_alone_and_sent_with_every_request() {
     browser.wait("document.querySelectorAll('#side .around li').length >= 4");
     browser.click("#topics > summary");
     browser.wait("document.querySelector('#topic-list label')");
+    browser.click("#downloads > summary");
     browser.click("#download");
     let file = downloads.path().join("oklogd.log");
     wait_until("the download is there", || {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use engine::search::format::rfc3339;
 use engine::search::window::Now;
 use engine::search::{Chain, Format, Head, Plan, QuerySpec, Stats};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue, TE, TRAILER};
+use hyper::header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, TE, TRAILER};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ use super::drain::ClientAddress;
 use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
-use super::query_request::{QueryRequest, leading_parameter};
+use super::query_request::{Download, QueryRequest, leading_parameter};
 use super::series;
 use crate::backend::{End, Records, View};
 use crate::budget::{NoRoom, Taken};
@@ -64,14 +64,34 @@ pub(super) async fn get(
             return stats(&app, prepared, &headers).await;
         }
         let prepared = prepare(&app, read, "records", client).await?;
-        let format = format(&headers);
+        let download = prepared.request.download;
+        let format = match download {
+            Download::No | Download::Accepted => format(&headers),
+            Download::Text => Format::Text,
+            Download::Ndjson => Format::Ndjson,
+        };
         let told = Described::of(&prepared.request, &prepared.plan);
         let shown =
             Shown { told, format, content_type: content_type(format), shape: |reader| reader };
-        records(&app, prepared, shown, (&headers, flushes)).await
+        let mut response = records(&app, prepared, shown, (&headers, flushes)).await?;
+        if download != Download::No {
+            keep(response.headers_mut(), format);
+        }
+        Ok(response)
     };
     let answer = answer.await;
     answered(&app, answer)
+}
+
+/// Has a browser keep an answer as a file, whose name tells what is known to be missing.
+fn keep(headers: &mut HeaderMap, format: Format) {
+    let is_whole = headers.get("x-oklog-complete").is_some_and(|value| value == "true");
+    let name = if is_whole { "oklogd" } else { "oklogd-incomplete" };
+    let ending = if format == Format::Ndjson { "ndjson" } else { "log" };
+    let value = format!("attachment; filename=\"{name}.{ending}\"");
+    if let Ok(value) = HeaderValue::try_from(value) {
+        headers.insert(CONTENT_DISPOSITION, value);
+    }
 }
 
 /// `HEAD /query`: headers from indexes alone.

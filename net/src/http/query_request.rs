@@ -17,7 +17,10 @@ use crate::limits::{
 
 /// Parameters of `/query`.
 const QUERY: Known = Known {
-    single: &["from", "to", "regex", "i", "limit", "order", "after", "partial", "stats", "context"],
+    single: &[
+        "from", "to", "regex", "i", "limit", "order", "after", "partial", "stats", "context",
+        "download",
+    ],
     repeated: &["q", "x", "topic"],
 };
 /// Parameters of `/query/histogram`.
@@ -54,6 +57,16 @@ pub(super) fn refused(error: &ChainError, are_regular: bool) -> BadParameter {
     BadParameter(format!("{}: {error}{hint}", parameter(error.side())))
 }
 
+/// Whether an answer is to be kept as a file, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Download {
+    No,
+    /// In the form that the request accepts.
+    Accepted,
+    Text,
+    Ndjson,
+}
+
 /// A request that was read and whose expressions are not compiled yet.
 #[derive(Debug, Clone)]
 pub(super) struct QueryRequest {
@@ -69,6 +82,7 @@ pub(super) struct QueryRequest {
     pub(super) deny_partial: bool,
     /// Count in place of showing.
     pub(super) stats: bool,
+    pub(super) download: Download,
     /// Buckets of a histogram.
     pub(super) buckets: usize,
     /// A histogram of each of the largest topics, too.
@@ -148,6 +162,7 @@ impl QueryRequest {
             after: after(parameters)?,
             deny_partial: parameters.word("partial", &["allow", "deny"])? == "deny",
             stats,
+            download: download(parameters)?,
             buckets: buckets(parameters)?,
             by_topic,
             beside_bytes: match (by_topic, context) {
@@ -207,6 +222,16 @@ fn read_ulid(name: &str, text: &str) -> Result<Ulid, BadParameter> {
 
 fn context(parameters: &Parameters) -> Result<u32, BadParameter> {
     Ok(parameters.number("context", 0..=u64::from(CONTEXT_MAX))?.unwrap_or_default() as u32)
+}
+
+fn download(parameters: &Parameters) -> Result<Download, BadParameter> {
+    match parameters.get("download") {
+        None | Some("0" | "false") => Ok(Download::No),
+        Some("" | "1" | "true") => Ok(Download::Accepted),
+        Some("text") => Ok(Download::Text),
+        Some("ndjson") => Ok(Download::Ndjson),
+        Some(other) => Err(BadParameter::value("download", other, "text, ndjson or a switch")),
+    }
 }
 
 fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {
@@ -318,6 +343,7 @@ mod tests {
             ("after=1", "after"),
             ("partial=no", "partial"),
             ("stats=x", "stats"),
+            ("download=x", "download"),
             ("context=1001", "context"),
             ("context=-1", "context"),
             ("context=1&stats", "context"),

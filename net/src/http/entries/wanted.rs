@@ -18,7 +18,7 @@ use engine::topic::Topic;
 
 use super::entry::checked_level;
 use crate::http::parameters::{BadParameter, Parameters};
-use crate::http::query_request::{QueryRequest, refused};
+use crate::http::query_request::{Download, QueryRequest, refused};
 use crate::limits::{ENTRY_MESSAGE_BYTES_MAX, ENTRY_SERVICE_CHARS_MAX};
 
 /// One character of a text, as it is kept.
@@ -116,6 +116,7 @@ impl WantedEntries {
             after: None,
             deny_partial: false,
             stats: false,
+            download: Download::No,
             buckets: 1,
             by_topic: false,
             beside_bytes: 0,
