@@ -30,6 +30,7 @@ export class Newest {
     this.isPaused = false;
     this.isDue = false;
     this.missed = 0;
+    this.unseen = 0;
     /** @type {[number, number][]} */
     this.came = [];
     this.store = new Store();
@@ -66,6 +67,7 @@ export class Newest {
       onState: (isOn, fail) => { if (isOn) this.ok(); else this.gone(fail ?? { status: 0, words: '', retry: 0 }); },
       onRows: (all, ends) => {
         this.came.push([performance.now(), ends.length]);
+        if (this.isPaused) this.unseen += ends.length;
         store.append(all, ends);
         store.drop(SHOWN);
         this.draw();
@@ -100,6 +102,7 @@ export class Newest {
   /** @param {boolean} isPaused */
   pause(isPaused) {
     this.isPaused = isPaused;
+    this.unseen = 0;
     this.button.textContent = isPaused ? O.goOn : O.pause;
     this.draw();
     this.tell();
@@ -110,6 +113,7 @@ export class Newest {
     while (this.came.length && now - this.came[0][0] > RATE_MS) this.came.shift();
     const rate = Math.round(this.came.reduce((sum, [, n]) => sum + n, 0) / RATE_MS * 1000);
     const words = [this.isPaused ? W.livePaused : W.liveOn, W.rate(number(rate))];
+    if (this.unseen) words.push(`${number(this.unseen)} ${O.unseen}`);
     if (this.missed) words.push(`${number(this.missed)} ${O.leftOut}`);
     this.told.textContent = words.join(' · ');
   }

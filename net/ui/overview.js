@@ -36,7 +36,11 @@ let isAsking = false;
 /** @param {unknown} box @param {import('./ask.js').Failure | null} fail */
 function state(box, fail) {
   const before = failing.size;
+  const wasGone = failing.get(box)?.status === 0;
   if (fail) failing.set(box, fail); else failing.delete(box);
+  // What one has found all want to know: the node is gone, or it is back.
+  if (fail?.status === 0 && !wasGone) for (const other of cards) if (!failing.has(other)) other.ask();
+  if (!fail && wasGone) for (const [other, { status }] of failing) if (status === 0) again(other);
   if (!before && fail) say(O.gone);
   if (before && !failing.size) say(O.back);
   // A token is asked for once, for all of them.
@@ -54,6 +58,12 @@ const cards = [
   card('nodes', O.cluster, '_clusterstate', 5_000, nodes),
 ];
 const newest = new Newest(id('newest'), (fail) => state(newest, fail));
+
+/** @param {unknown} box */
+function again(box) {
+  if (box instanceof Card) box.ask();
+  else if (box === newest) newest.start();
+}
 
 function askAll() {
   if (isAsking) notes.clear();

@@ -110,7 +110,7 @@ export const O = {
   backlog: 'not in stores yet', leastFree: 'free on the fullest disk', volumes: 'volumes', under: 'below their copies', over: 'above them', moving: 'moving',
   columns: ['Node', 'State', 'Roles', 'Not in stores yet', 'Free', 'Version'], asked: '(this one)',
   insecure: 'Whoever reaches its ports is believed to be a member of this cluster: it has no secret.',
-  newest: 'Newest records', pause: 'Pause', goOn: 'Go on', leftOut: 'came too fast and are not shown', toRow: 'Show it among the records around it',
+  newest: 'Newest records', pause: 'Pause', goOn: 'Go on', unseen: 'new', leftOut: 'came too fast and are not shown', toRow: 'Show it among the records around it',
   send: 'Send an entry', fields: { level: 'Level', service: 'Service', message: 'Message' }, sendIt: 'Send',
   accepted: 'Accepted, on disk:', showIt: 'Show it', notSent: 'Not accepted.',
   noSense: 'The answer makes no sense', gone: 'A part of the overview has no answer.', back: 'Every part of the overview has answers again.',

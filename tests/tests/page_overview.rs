@@ -18,6 +18,8 @@ const ROWS: &str = "[...document.querySelectorAll('.row > .text')].map((e) => e.
 const COUNTS: &str = "document.getElementById('counts').textContent";
 /// Boxes that say why they have no answer.
 const FAILING: &str = "String([...document.querySelectorAll('.card > .why:not([hidden])')].map((e) => e.parentElement.id))";
+/// Somebody looks at the page again.
+const LOOK: &str = "document.dispatchEvent(new Event('visibilitychange'))";
 const WELL: &str = "[...document.querySelectorAll('.card .big')].length >= 3 && document.querySelector('.nodes tbody tr')";
 
 fn start(directory: &Path) -> Node {
@@ -91,7 +93,6 @@ fn every_number_of_lines_and_entries_leads_to_the_records_that_it_counts() {
     browser.wait("document.querySelector('#topics .body').textContent.includes('Nothing is kept')");
     browser.wait("document.querySelector('#entries .big')?.textContent === '0'");
     shop(&node);
-    browser.wait("document.querySelector('#topics .big')?.textContent === '102'");
     browser.open(node.api, "/ui/overview");
     follow(&browser, "#topics", "102", 102);
     follow(&browser, "#topics", "web", 60);
@@ -132,7 +133,7 @@ fn the_newest_records_come_as_they_come_a_few_at_a_time_and_rest_when_one_says_s
     browser.keys("", " ");
     browser.wait("document.querySelector('#newest header').textContent.includes('paused')");
     send(node.durable, b"web behind\n");
-    browser.wait("document.querySelector('#topics .big')?.textContent === '20,003'");
+    browser.wait("document.querySelector('#newest header').textContent.includes('· 1 new')");
     assert_eq!(browser.text(&format!("{FEED}[0]")), "web the last");
     browser.click("#newest header button");
     browser.wait(&format!("{FEED}[0] === 'web behind'"));
@@ -213,6 +214,10 @@ fn each_box_fails_for_itself_says_so_and_comes_back() {
         assert!(told.contains("broken by hand") || told.contains("makes no sense"), "{told}");
         assert!(told.contains("Tried again in"), "{told}");
         gate.set(Rule::Open);
+        if path == "/topics" {
+            // Nobody has said when.
+            browser.script(LOOK);
+        }
         browser.wait(&format!("{FAILING} === '' && {WELL} && {FEED}.length"));
     }
     // No turn: as long as was told.
@@ -425,6 +430,7 @@ fn the_overview_is_dark_where_the_system_is_fits_the_narrowest_screen_and_keeps_
         "[...document.querySelectorAll('#topics a')].find((e) => e.textContent === 'db').focus()",
     );
     send(node.durable, b"db one more\n");
+    browser.script(LOOK);
     browser.wait("document.querySelector('#topics .big').textContent === '104'");
     assert_eq!(browser.text("document.activeElement.textContent"), "db");
     assert_eq!(browser.complaints(), Vec::<String>::new());
