@@ -120,17 +120,19 @@ export class Histogram {
     }
   }
 
-  /** For those who do not see it. */
+  /** For those who do not see it. A table is as high as its rows are, whatever it is told: its box is not. */
   table() {
+    const box = document.createElement('div');
+    box.className = 'unseen';
     const table = document.createElement('table');
-    table.className = 'unseen';
+    box.append(table);
     this.data.counts.forEach((/** @type {number} */ value, /** @type {number} */ k) => {
       if (!value) return;
       const row = table.insertRow();
       row.insertCell().textContent = full(this.edge(k), this.zone);
       row.insertCell().textContent = number(value);
     });
-    return table;
+    return box;
   }
 
   /** @param {string} words */

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// A binary of this workspace, built beside the test that runs.
+/// A binary of this workspace, built beside the test or tool that runs.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running test has a path");
-    let path = test
-        .ancestors()
-        .nth(2)
-        .map(|directory| directory.join(name))
-        .expect("tests run in target/<profile>/deps");
-    assert!(path.exists(), "{} is missing: build the workspace's binaries first", path.display());
-    path
+    let own = std::env::current_exe().expect("a running program has a path");
+    // A test is in target/<profile>/deps, a tool in target/<profile>.
+    let near = own.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    near.into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("{name} is missing: build the workspace's binaries first"))
 }
 
 /// Runs `oklogd` to its end.

@@ -148,3 +148,22 @@ fn a_node_whose_disk_is_full_says_so_and_shows_what_it_has() {
     let told = browser.text("document.querySelector('.note.amber').textContent");
     assert!(told.starts_with("This node is in trouble") && told.contains("free"), "{told}");
 }
+
+#[test]
+fn the_table_for_those_who_do_not_see_the_histogram_takes_no_room_from_those_who_do() {
+    let name = "the_table_for_those_who_do_not_see_the_histogram_takes_no_room_from_those_who_do";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    send(node.durable, b"one\n");
+    let from = "2026-11-30T12:00:00Z";
+    let counts = json!({
+        "from": from, "to": "2026-11-30T12:03:20Z", "interval_ms": 1000, "counts": vec![7; 200],
+        "complete": true,
+    });
+    let answer = vec![("/query/histogram", 200, counts.to_string())];
+    let gate = Gate::open(node.api, "", Rule::Answer(answer));
+    browser.open(gate.address, "/ui/");
+    browser.wait("document.querySelectorAll('#chart-box tr').length === 200");
+    assert_eq!(browser.text("document.documentElement.scrollHeight <= innerHeight"), "true");
+}
