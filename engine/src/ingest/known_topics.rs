@@ -20,7 +20,7 @@ use super::topics::TopicSet;
 use crate::damage::{Damage, DamageKind};
 use crate::limits::{TOPIC_LEN_MAX, TOPICS_CEILING};
 use crate::storage::{Refusal, Storage};
-use crate::store::fields::{Put, Take, ends_with_checksum, read_small};
+use crate::store::fields::{Put, Take, decode_small, read_small};
 use crate::topic::{INVALID_TOPIC, Topic};
 
 /// Name of the file.
@@ -107,20 +107,7 @@ impl KnownTopics {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DamageKind> {
-        let mut take = Take(bytes);
-        if take.bytes(MAGIC.len()) != Some(&MAGIC) {
-            return Err(DamageKind::Malformed(PART));
-        }
-        if !ends_with_checksum(bytes) {
-            return Err(DamageKind::Checksum(PART));
-        }
-        let version = take.u16().ok_or(DamageKind::Malformed(PART))?;
-        if version != VERSION {
-            return Err(DamageKind::Version(version));
-        }
-        Self::take_topics(&mut take)
-            .filter(|_| take.0.len() == 4)
-            .ok_or(DamageKind::Malformed(PART))
+        decode_small(bytes, (&MAGIC, VERSION), PART, Self::take_topics)
     }
 
     fn take_topics(take: &mut Take<'_>) -> Option<Self> {

@@ -21,7 +21,7 @@ use crate::identity::{self, IDENTITY_FILE, NodeId, Side};
 use crate::limits::WAITING_SPANS_MAX;
 use crate::storage::{Refusal, Storage, write_anew};
 use crate::store::coverage::{Coverage, Gap};
-use crate::store::fields::{Put, Take, ends_with_checksum, read_small};
+use crate::store::fields::{Put, Take, decode_small, read_small};
 use crate::store::inventory::look::leave_out_stored;
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
@@ -124,20 +124,7 @@ impl Waiting {
     /// # Errors
     /// What is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<(NodeId, Self), DamageKind> {
-        let mut take = Take(bytes);
-        if take.bytes(MAGIC.len()) != Some(&MAGIC) {
-            return Err(DamageKind::Malformed(PART));
-        }
-        if !ends_with_checksum(bytes) {
-            return Err(DamageKind::Checksum(PART));
-        }
-        let version = take.u16().ok_or(DamageKind::Malformed(PART))?;
-        if version != VERSION {
-            return Err(DamageKind::Version(version));
-        }
-        Self::take_fields(&mut take)
-            .filter(|_| take.0.len() == 4)
-            .ok_or(DamageKind::Malformed(PART))
+        decode_small(bytes, (&MAGIC, VERSION), PART, Self::take_fields)
     }
 
     fn take_fields(take: &mut Take<'_>) -> Option<(NodeId, Self)> {

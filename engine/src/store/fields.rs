@@ -99,6 +99,28 @@ pub(crate) fn ends_with_checksum(bytes: &[u8]) -> bool {
         .is_some_and(|(body, crc)| crc32fast::hash(body) == u32::from_le_bytes(*crc))
 }
 
+/// The fields of a small file: behind its magic and version, to be taken up to its checksum, which holds.
+/// `part` says what it is, for people.
+pub(crate) fn decode_small<'a, T>(
+    bytes: &'a [u8],
+    (magic, version): (&[u8; 8], u16),
+    part: &'static str,
+    take_fields: impl FnOnce(&mut Take<'a>) -> Option<T>,
+) -> Result<T, DamageKind> {
+    let mut take = Take(bytes);
+    if take.bytes(magic.len()) != Some(magic) {
+        return Err(DamageKind::Malformed(part));
+    }
+    if !ends_with_checksum(bytes) {
+        return Err(DamageKind::Checksum(part));
+    }
+    let found = take.u16().ok_or(DamageKind::Malformed(part))?;
+    if found != version {
+        return Err(DamageKind::Version(found));
+    }
+    take_fields(&mut take).filter(|_| take.0.len() == 4).ok_or(DamageKind::Malformed(part))
+}
+
 /// The bytes of a file that has at most so many, or what is wrong with it; `None`: there is none. `part`
 /// says what it is, for people.
 pub(crate) fn read_small(

@@ -26,7 +26,7 @@ use crate::limits::COVERAGE_INTERVALS_MAX;
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
 use super::coverage::{Coverage, Gap, Interval};
-use super::fields::{Put, Take, ends_with_checksum};
+use super::fields::{Put, Take, decode_small};
 
 pub(super) use keeper::InventoryKeeper;
 
@@ -219,20 +219,7 @@ impl Inventory {
     /// What is wrong with the bytes.
     pub fn decode(bytes: &[u8]) -> Result<(NodeId, Self), DamageKind> {
         const PART: &str = "inventory";
-        let mut take = Take(bytes);
-        if take.bytes(INVENTORY_MAGIC.len()) != Some(&INVENTORY_MAGIC) {
-            return Err(DamageKind::Malformed(PART));
-        }
-        if !ends_with_checksum(bytes) {
-            return Err(DamageKind::Checksum(PART));
-        }
-        let version = take.u16().ok_or(DamageKind::Malformed(PART))?;
-        if version != INVENTORY_VERSION {
-            return Err(DamageKind::Version(version));
-        }
-        Self::take_fields(&mut take)
-            .filter(|_| take.0.len() == 4)
-            .ok_or(DamageKind::Malformed(PART))
+        decode_small(bytes, (&INVENTORY_MAGIC, INVENTORY_VERSION), PART, Self::take_fields)
     }
 
     fn take_fields(take: &mut Take<'_>) -> Option<(NodeId, Self)> {
