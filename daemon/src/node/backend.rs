@@ -101,8 +101,8 @@ impl NodeBackend {
         if missing > 0 {
             reasons.push(format!(
                 "{missing} records waited to be stored and are in no file: ingest segments were taken \
-                 away while the node was stopped; put them back and start it again, answers over their \
-                 time are incomplete until then"
+                 away; put them back and start the node again, answers over their time are incomplete \
+                 until then"
             ));
         }
         if self.common.draining.is_begun() {

@@ -7,9 +7,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use engine::damage::Damage;
-use engine::identity::{IdentityError, NodeId};
+use engine::identity::NodeId;
 use engine::ingest::registry::{FileError, RegistryOptions};
-use engine::ingest::stamp_mark::MarkError;
 use engine::limits::FRAME_ALIGNMENT;
 use engine::node::opening::{self, Finding, NodeOptions, OpenError, TopicOptions};
 use engine::node::{IngestSide, Node};
@@ -57,10 +56,8 @@ pub(crate) enum DataError {
     },
     /// Another process uses it, or it cannot be locked.
     Lock(LockError),
-    /// It is not known which stamps were given.
-    Stamps(MarkError),
-    /// It is not known who a directory is.
-    Identity(IdentityError),
+    /// A file without which nothing may go on.
+    Open(OpenError),
 }
 
 impl fmt::Display for DataError {
@@ -73,8 +70,7 @@ impl fmt::Display for DataError {
                 path.display()
             ),
             Self::Lock(error) => error.fmt(f),
-            Self::Stamps(error) => error.fmt(f),
-            Self::Identity(error) => error.fmt(f),
+            Self::Open(error) => error.fmt(f),
         }
     }
 }
@@ -84,8 +80,9 @@ impl std::error::Error for DataError {}
 impl From<OpenError> for DataError {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::Identity(error) => Self::Identity(error),
-            OpenError::Mark(error) => Self::Stamps(error),
+            OpenError::Identity(_) | OpenError::Mark(_) | OpenError::Waiting(_) => {
+                Self::Open(error)
+            }
             OpenError::Ingest(FileError { path, error, .. }) => {
                 Self::Directory { flag: "--ingest.path", path, error }
             }

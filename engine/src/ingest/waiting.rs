@@ -22,7 +22,8 @@ use crate::limits::WAITING_SPANS_MAX;
 use crate::storage::{Refusal, Storage, write_anew};
 use crate::store::coverage::{Coverage, Gap};
 use crate::store::fields::{Put, Take, decode_small, read_small};
-use crate::store::inventory::look::leave_out_stored;
+use crate::store::inventory::Holdings;
+use crate::store::inventory::look::holdings;
 use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
 /// Name of the file.
@@ -35,6 +36,9 @@ const MAGIC: [u8; 8] = *b"\x89OKLWTG\n";
 const VERSION: u16 = 1;
 /// What it is, for people.
 const PART: &str = "list of what waits";
+
+/// How often a file that cannot be read, or not be written, is tried before it is given up.
+pub(super) const TRIES: u32 = 5;
 
 /// The longest that is read, bytes: as many spans as there may be, each of a segment of its own.
 const BYTES_MAX: u64 = 44 + WAITING_SPANS_MAX as u64 * (24 + 40);
@@ -90,9 +94,13 @@ impl Waiting {
         self.change_spans(|span| if is_out(&span) { Vec::new() } else { vec![span] });
     }
 
-    /// A hole for each span, as what it is to those who look for records.
-    pub(crate) fn damage(&self, directory: &Path) -> Vec<Damage> {
+    /// A hole for each span, as what it is to those who look for records, where nothing may hold it of which
+    /// only the first and the last millisecond are known.
+    fn damage(&self, directory: &Path, unknown: &[(u64, u64)]) -> Vec<Damage> {
+        let may_be_held =
+            |span: &Gap| unknown.iter().any(|&(from, to)| from <= span.to_ms && span.from_ms <= to);
         let spans = self.0.iter().flat_map(|(id, spans)| spans.iter().map(move |span| (id, span)));
+        let spans = spans.filter(|(_, span)| !may_be_held(span));
         let hole = |(id, span): (&Ulid, &Gap)| Damage {
             path: directory.join(file_name(*id, SegmentState::Flushed)),
             offset: 0,
@@ -211,15 +219,16 @@ pub fn check(storage: &dyn Storage, path: &Path, stores: &[&Path]) -> io::Result
     for slot in slots_in(storage, directory) {
         waiting.leave_out(&Coverage::of_table(&slot.table));
     }
+    let mut unknown = Vec::new();
     for store in stores {
         // Of one that cannot be listed it is not known what it has, and that is told elsewhere.
-        if leave_out_stored(storage, store, &mut waiting).is_err() {
-            return Ok(Vec::new());
-        }
+        let Ok(holdings) = holdings(storage, store) else { return Ok(Vec::new()) };
+        holdings.leave_out_of(&mut waiting);
+        unknown.extend(holdings.into_unknown());
     }
     let Some(Ok(later)) = load(storage, path, own)? else { return Ok(Vec::new()) };
     waiting.retain(|segment| later.names(segment));
-    Ok(waiting.damage(directory))
+    Ok(waiting.damage(directory, &unknown))
 }
 
 /// What a node misses of what waited for it, and whether the file says so.
@@ -232,40 +241,134 @@ pub(crate) struct Missing {
     is_owed: bool,
     /// The disk has failed to do it: what seems to be gone may come back.
     has_failed: bool,
+    /// The store may hold some of it in what it cannot read: first and last millisecond since 1970.
+    unknown: Vec<(u64, u64)>,
+    /// Something can be read again of which that was not known.
+    is_stale: bool,
+    /// The file could not be read yet.
+    unread: Option<Unread>,
+}
+
+/// A file that could not be read at the start.
+#[derive(Debug, Clone)]
+struct Unread {
+    /// Segments of which a file was there then.
+    there: BTreeSet<u128>,
+    tries_left: u32,
 }
 
 impl Default for Missing {
     /// Nothing is missing, and there is no file.
     fn default() -> Self {
-        Self { waiting: Waiting::default(), is_saved: true, is_owed: false, has_failed: false }
+        Self {
+            waiting: Waiting::default(),
+            is_saved: true,
+            is_owed: false,
+            has_failed: false,
+            unknown: Vec::new(),
+            is_stale: false,
+            unread: None,
+        }
     }
 }
 
 impl Missing {
     /// Reads the file of an ingest directory, whose segments' files are these; says what is wrong with it,
     /// too.
+    ///
+    /// # Errors
+    /// It is a later program's: who gave it up would lose what that one knows.
     pub(crate) fn open(
         storage: &dyn Storage,
         directory: &Path,
         own: NodeId,
         there: &[u128],
-    ) -> (Self, Option<Damage>) {
+    ) -> Result<(Self, Option<Damage>), Damage> {
         let path = directory.join(WAITING_FILE);
-        let read = || load(storage, &path, Some(own));
-        let found = match read().or_else(|_| read()) {
-            Ok(None) => return (Self::default(), None),
-            Ok(Some(found)) => found,
-            Err(error) => Err(DamageKind::from(Refusal::from(&error))),
-        };
-        let (waiting, damage) = match found {
-            Ok(mut waiting) => {
-                let there: BTreeSet<u128> = there.iter().copied().collect();
-                waiting.retain(|segment| !there.contains(&segment.0));
-                (waiting, None)
+        let there: BTreeSet<u128> = there.iter().copied().collect();
+        let mut this = Self { is_saved: false, is_owed: true, ..Self::default() };
+        let damage = match load(storage, &path, Some(own)) {
+            Ok(None) => return Ok((Self::default(), None)),
+            Ok(Some(Ok(waiting))) => {
+                this.believe(waiting, &there);
+                None
             }
-            Err(kind) => (Waiting::default(), Some(damage_of_file(&path, kind))),
+            Ok(Some(Err(kind @ DamageKind::Version(version)))) if version > VERSION => {
+                return Err(damage_of_file(&path, kind));
+            }
+            Ok(Some(Err(kind))) => Some(kind),
+            Err(error) => {
+                this.unread = Some(Unread { there, tries_left: TRIES });
+                Some(DamageKind::from(Refusal::from(&error)))
+            }
         };
-        (Self { waiting, is_saved: false, is_owed: true, has_failed: false }, damage)
+        Ok((this, damage.map(|kind| damage_of_file(&path, kind))))
+    }
+
+    fn believe(&mut self, mut waiting: Waiting, there: &BTreeSet<u128>) {
+        waiting.retain(|segment| !there.contains(&segment.0));
+        self.waiting = waiting;
+    }
+
+    /// Whether the file could not be read yet: it claims what is not known, and nothing is given up.
+    pub(super) const fn is_unread(&self) -> bool {
+        self.unread.is_some()
+    }
+
+    /// Tries once more to read it. What is read was looked for nowhere yet.
+    ///
+    /// # Errors
+    /// It cannot be read, or not be believed; it was tried often enough, and is given up.
+    pub(super) fn read_late(
+        &mut self,
+        storage: &dyn Storage,
+        directory: &Path,
+        own: NodeId,
+    ) -> Result<(), Damage> {
+        let Some(mut unread) = self.unread.take() else { return Ok(()) };
+        let path = directory.join(WAITING_FILE);
+        match load(storage, &path, Some(own)) {
+            Ok(None) => Ok(()),
+            Ok(Some(Ok(waiting))) => {
+                self.believe(waiting, &unread.there);
+                Ok(())
+            }
+            Ok(Some(Err(kind))) => Err(damage_of_file(&path, kind)),
+            Err(error) => {
+                unread.tries_left -= 1;
+                if unread.tries_left == 0 {
+                    return Err(damage_of_file(&path, DamageKind::from(Refusal::from(&error))));
+                }
+                self.unread = Some(unread);
+                Ok(())
+            }
+        }
+    }
+
+    /// What the store says of it.
+    pub(crate) fn compare(&mut self, holdings: Holdings) {
+        self.change(|waiting| holdings.leave_out_of(waiting));
+        (self.unknown, self.is_stale) = (holdings.into_unknown(), false);
+    }
+
+    /// Until the store is asked, it may hold all of it.
+    pub(super) fn hide(&mut self) {
+        (self.unknown, self.is_stale) = (vec![(0, MS_MAX)], true);
+    }
+
+    /// A hole for each span of it that nothing may hold.
+    pub(super) fn holes(&self, directory: &Path) -> Vec<Damage> {
+        self.waiting.damage(directory, &self.unknown)
+    }
+
+    /// The store can read more than when it was asked.
+    pub(super) fn set_stale(&mut self) {
+        self.is_stale |= !self.unknown.is_empty();
+    }
+
+    /// Whether the store is to be asked.
+    pub(super) fn is_stale(&self) -> bool {
+        self.is_stale && !self.waiting.is_empty()
     }
 
     /// What is missing.
@@ -298,8 +401,8 @@ impl Missing {
         self.is_saved = saved.is_saved && self.waiting == saved.waiting;
     }
 
-    /// Has the file say just this, or nothing, where the disk refuses that. After an error it is to be
-    /// called again.
+    /// Has the file say just this. After an error it may say what it said before, and this is to be called
+    /// again.
     pub(crate) fn save(
         &mut self,
         storage: &dyn Storage,
@@ -319,14 +422,22 @@ impl Missing {
         };
         let done = done.and_then(|()| sync_dir());
         self.has_failed |= done.is_err();
-        if done.is_err() && self.is_owed {
-            // Best effort: its space may be what is lacking.
-            let _ = storage.remove(&new);
-            self.is_owed = remove(storage, &path).and_then(|()| sync_dir()).is_err();
-        }
         done?;
         (self.is_saved, self.is_owed, self.has_failed) = (true, false, false);
         Ok(())
+    }
+
+    /// Has it claim nothing, after it could not be written often enough: others wait for that.
+    pub(super) fn give_up(
+        &mut self,
+        storage: &dyn Storage,
+        directory: &Path,
+        sync_dir: &dyn Fn() -> io::Result<()>,
+    ) {
+        // Best effort: its space may be what is lacking.
+        let _ = storage.remove(&directory.join(WAITING_NEW_FILE));
+        let removed = remove(storage, &directory.join(WAITING_FILE)).and_then(|()| sync_dir());
+        self.is_owed &= removed.is_err();
     }
 }
 

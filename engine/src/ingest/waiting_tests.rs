@@ -10,9 +10,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::fuzz::{assert_little_was_allocated, cases, changed, changes};
 use crate::ingest::frame::{FrameBuffer, FramePlace};
+use crate::ingest::log::Now;
 use crate::ingest::registry::{ClaimLimits, Registry, RegistryOptions};
 use crate::ingest::segment::Content;
+use crate::node::Node;
 use crate::node::opening::{Finding, NodeOptions, TopicOptions, open};
+use crate::node::reading_again::{Happened, ReadingAgain};
 use crate::run_table::Run;
 use crate::storage::Open;
 use crate::storage::sim::{Call, Fault, FaultError, SimStorage};
@@ -43,8 +46,8 @@ fn disk() -> SimStorage {
 
 /// A node of both sides, or of one that only takes records, as it starts; and the holes that it tells.
 struct Started {
+    node: Node,
     registry: Arc<Registry>,
-    store: Arc<StoreDirectory>,
     holes: Vec<Damage>,
     /// All that answers lack.
     lost: Vec<Damage>,
@@ -52,6 +55,12 @@ struct Started {
 }
 
 fn start(sim: &SimStorage, seed: u64, has_store: bool) -> Started {
+    let started = begin(sim, seed, has_store);
+    assert_eq!(started.registry.tidy(NOW_MS).len(), 0);
+    started
+}
+
+fn options(sim: &SimStorage, seed: u64, has_store: bool) -> NodeOptions {
     let storage: Arc<dyn Storage> = Arc::new(sim.clone());
     let ids = IdSource::seeded(seed << 32);
     let store = Arc::new(StoreDirectory::new(Arc::clone(&storage), STORE.into(), ids));
@@ -62,24 +71,30 @@ fn start(sim: &SimStorage, seed: u64, has_store: bool) -> Started {
         frame_text_target: 4 << 10,
         ..RegistryOptions::new(storage, INGEST.into(), seed)
     };
-    let options = NodeOptions {
+    NodeOptions {
         ingest: Some(ingest),
         topics: TopicOptions::default(),
-        store: has_store.then(|| Arc::clone(&store)),
+        store: has_store.then_some(store),
         new_ingester: NodeId(7),
         new_store: NodeId(8),
-    };
+    }
+}
+
+/// The same, before anything else is done.
+fn begin(sim: &SimStorage, seed: u64, has_store: bool) -> Started {
+    let options = options(sim, seed, has_store);
     let mut told = Vec::new();
     let opened = open(options, NOW_MS, &mut |found| match found {
         Finding::Damage(damage) => told.push(damage.kind),
         Finding::OfIngest(note) => panic!("{note}"),
         _ => {}
     });
-    let registry = opened.unwrap().node.ingest.unwrap().registry;
+    let node = opened.unwrap().node;
+    let registry = Arc::clone(&node.ingest.as_ref().unwrap().registry);
     let (holes, lost) = (registry.missing(), registry.pin().lost);
     assert!(holes.iter().all(|hole| lost.contains(hole)), "answers lack them");
     assert_eq!(registry.missing_records(), set_of(&holes).len() as u64);
-    Started { registry, store, holes, lost, told }
+    Started { node, registry, holes, lost, told }
 }
 
 type Set = BTreeSet<(u64, u64)>;
@@ -210,10 +225,9 @@ fn a_damaged_or_cut_segment_is_no_hole_for_it_is_told_as_what_it_is() {
 
 #[test]
 fn a_file_that_is_not_to_be_believed_is_told_once_and_given_up() {
-    let wrong: [(&[u8], DamageKind); 3] = [
+    let wrong: [(&[u8], DamageKind); 2] = [
         (b"no such list", DamageKind::Malformed(PART)),
         (&Waiting::default().encode(NodeId(1)), DamageKind::Foreign(PART, "another ingester")),
-        (&later(), DamageKind::Version(2)),
     ];
     for (bytes, kind) in wrong {
         let sim = disk();
@@ -224,6 +238,162 @@ fn a_file_that_is_not_to_be_believed_is_told_once_and_given_up() {
         assert_eq!(start(&sim, 2, true).told, [kind]);
         assert_eq!(start(&sim, 3, true).told, []);
     }
+}
+
+#[test]
+fn one_of_a_later_program_is_not_given_up_but_the_start_is() {
+    let sim = disk();
+    start(&sim, 1, true);
+    sim.open(&path(), Open::CreateNew).unwrap().write_all_at(&later(), 0).unwrap();
+    let refused = open(options(&sim, 2, true), NOW_MS, &mut |_| {}).err().unwrap();
+    assert!(!refused.may_be_over_soon());
+    let words = refused.to_string();
+    assert!(words.contains(WAITING_FILE) && words.contains("version 2 is not known"), "{words}");
+    assert_eq!(sim.read_file(&path()).unwrap(), later());
+}
+
+/// What waited vanishes, and a store segment of its time cannot be read at the next start.
+#[test]
+fn what_the_store_may_hold_is_told_once_it_can_be_read_and_does_not_hold_it() {
+    for (stored, missing) in [(records(2, 0..9), 9), (records(1, 0..9), 0), (records(1, 3..9), 3)] {
+        for restarts in 0..2 {
+            let sim = disk();
+            let mut node = start(&sim, 1, true);
+            let file = put_segment(&node.registry, &records(1, 0..9));
+            let store = node.node.store.as_ref().unwrap();
+            write(store.catalogue.directory(), SMALL, &stored);
+            node.registry.note_waiting().unwrap();
+            sim.remove(&file).unwrap();
+            sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io).of("/store/0"));
+            for seed in 0..=restarts {
+                node = start(&sim, 2 + seed, true);
+                assert_eq!(node.holes, [], "it may be there");
+                assert_eq!(check(&sim, &path(), &[Path::new(STORE)]).unwrap(), []);
+            }
+            let mut reading = ReadingAgain::start(&node.node, Arc::default(), 0);
+            let mut turn = |now_ms: u64| {
+                let now = Now { monotonic_us: 1000 * now_ms, wall_ms: NOW_MS };
+                reading.turn(now, &|_, _| false)
+            };
+            assert_eq!(turn(4_000).len(), 0);
+            assert_eq!(node.registry.missing(), []);
+            sim.clear_faults();
+            let happened = turn(8_000);
+            let told: Vec<_> = happened
+                .iter()
+                .filter_map(|happened| match happened {
+                    Happened::Damaged(holes) => Some(holes.clone()),
+                    _ => None,
+                })
+                .flatten()
+                .collect();
+            let holes = node.registry.missing();
+            assert_eq!(told, holes);
+            assert_eq!(set_of(&holes), set(&records(1, 0..missing)));
+            assert_eq!(node.registry.missing_records(), missing);
+            assert_eq!(set_of(&node.registry.pin().lost), set_of(&holes));
+            assert_eq!(turn(12_000).len(), 0, "told once");
+            assert_eq!(node.registry.tidy(NOW_MS).len(), 0);
+            assert_eq!(sim.files().contains(&path()), missing > 0);
+            assert_eq!(start(&sim, 9, true).holes, holes);
+        }
+    }
+}
+
+#[test]
+fn while_it_is_not_known_what_the_store_let_go_nothing_is_told() {
+    let sim = disk();
+    let node = start(&sim, 1, true);
+    let file = put_segment(&node.registry, &records(1, 0..9));
+    let store = node.node.store.as_ref().unwrap();
+    write(store.catalogue.directory(), SMALL, &records(2, 0..9));
+    drop(node);
+    let node = start(&sim, 2, true);
+    let catalogue = &node.node.store.as_ref().unwrap().catalogue;
+    catalogue.save_inventory().unwrap();
+    node.registry.note_waiting().unwrap();
+    sim.remove(&file).unwrap();
+    sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io).of("INVENTORY"));
+    let node = start(&sim, 3, true);
+    assert_eq!(node.holes, []);
+    sim.clear_faults();
+    let mut reading = ReadingAgain::start(&node.node, Arc::default(), 0);
+    node.node.store.as_ref().unwrap().catalogue.save_inventory().unwrap();
+    let happened = reading.turn(Now { monotonic_us: 4_000_000, wall_ms: NOW_MS }, &|_, _| false);
+    assert!(matches!(&happened[..], [Happened::Damaged(_)]), "{happened:?}");
+    assert_eq!(set_of(&node.registry.missing()), set(&records(1, 0..9)));
+}
+
+#[test]
+fn a_start_that_fails_or_is_killed_leaves_the_list_to_the_next_one() {
+    for has_store in [false, true] {
+        let sim = disk();
+        let node = start(&sim, 1, has_store);
+        let file = put_segment(&node.registry, &records(1, 0..9));
+        node.registry.note_waiting().unwrap();
+        let node = begin(&sim, 2, has_store);
+        assert_eq!(node.holes, [], "it is there");
+        drop(node);
+        sim.fail(Fault::random(Call::List, 1.0, FaultError::Io));
+        assert!(open(options(&sim, 3, has_store), NOW_MS, &mut |_| {}).is_err());
+        sim.clear_faults();
+        sim.remove(&file).unwrap();
+        assert_eq!(set_of(&start(&sim, 4, has_store).holes), set(&records(1, 0..9)));
+    }
+}
+
+#[test]
+fn a_list_that_cannot_be_read_for_a_while_is_believed_later_and_nothing_goes_before() {
+    const ALL: ClaimLimits = ClaimLimits { segments_max: usize::MAX, text_bytes_max: u64::MAX };
+    for (has_store, is_over) in [(false, true), (true, true), (false, false), (true, false)] {
+        let sim = disk();
+        let node = start(&sim, 1, has_store);
+        let files = [0, 1].map(|n| put_segment(&node.registry, &records(n, 0..9)));
+        node.registry.note_waiting().unwrap();
+        sim.remove(&files[0]).unwrap();
+        sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io).of(WAITING_FILE));
+        let node = begin(&sim, 2, has_store);
+        assert!(matches!(node.told[..], [DamageKind::Unread(_)]), "{:?}", node.told);
+        let mut now_ms = NOW_MS;
+        for _ in 1..TRIES {
+            assert_eq!(node.registry.tidy(now_ms).len(), 0);
+            assert_eq!(node.registry.claim(ALL, 1).segments.len(), 0);
+            assert_eq!(node.registry.expire_unread(u64::MAX).0.len(), 0);
+            now_ms += 500;
+        }
+        if is_over {
+            sim.clear_faults();
+        }
+        let errors = node.registry.tidy(now_ms);
+        assert_eq!(errors.len(), usize::from(!is_over), "{errors:?}");
+        sim.clear_faults();
+        assert_eq!(node.registry.tidy(now_ms + 500).len(), 0);
+        assert_eq!(node.registry.claim(ALL, 1).segments.len(), 1, "given up, or settled");
+        if has_store {
+            assert_eq!(node.registry.missing(), [], "the store was not asked yet");
+            let mut reading = ReadingAgain::start(&node.node, Arc::default(), 0);
+            reading.turn(Now { monotonic_us: 4_000_000, wall_ms: NOW_MS }, &|_, _| false);
+        }
+        let missing = if is_over { set(&records(0, 0..9)) } else { Set::new() };
+        assert_eq!(set_of(&node.registry.missing()), missing);
+        assert_eq!(sim.files().contains(&path()), is_over);
+    }
+}
+
+#[test]
+fn a_stop_before_the_list_could_be_read_leaves_it_as_it_is() {
+    let sim = disk();
+    let node = start(&sim, 1, true);
+    let file = put_segment(&node.registry, &records(1, 0..9));
+    node.registry.note_waiting().unwrap();
+    let before = sim.read_file(&path()).unwrap();
+    sim.fail(Fault::random(Call::Open, 1.0, FaultError::Io).of(WAITING_FILE));
+    let node = begin(&sim, 2, true);
+    assert!(node.registry.note_waiting().is_err());
+    sim.clear_faults();
+    assert_eq!(sim.read_file(&path()).unwrap(), before);
+    sim.remove(&file).unwrap();
+    assert_eq!(set_of(&start(&sim, 3, true).holes), set(&records(1, 0..9)));
 }
 
 /// One of a later version.
@@ -254,7 +424,7 @@ fn nothing_is_let_go_while_the_file_may_claim_it() {
             let directory = Path::new(INGEST);
             let there: Vec<u128> =
                 segments_in(&sim, directory).unwrap().iter().map(|name| name.id.0).collect();
-            let (mut missing, damage) = Missing::open(&sim, directory, NodeId(7), &there);
+            let (mut missing, damage) = Missing::open(&sim, directory, NodeId(7), &there).unwrap();
             assert_eq!(
                 (missing.waiting().record_count(), damage),
                 (9 * u64::from(is_missing), None)
@@ -262,18 +432,28 @@ fn nothing_is_let_go_while_the_file_may_claim_it() {
             sim.fail(Fault::random(call, 1.0, FaultError::Io));
             let saved = missing.save(&sim, directory, NodeId(7), &|| sim.sync_dir(directory));
             let registry = Registry::new(RegistryOptions::new(storage, INGEST.into(), 2));
-            let is_safe = !missing.is_owed();
-            registry.begin_missing(missing, NodeId(7));
-            assert_eq!(registry.is_settled(), is_safe);
-            if is_safe && saved.is_ok() {
+            let is_done = saved.is_ok();
+            assert_eq!(is_done, !missing.is_owed());
+            registry.begin_missing(missing, NodeId(7), false);
+            let mut now_ms = NOW_MS;
+            for tries in 1..=TRIES {
+                assert_eq!(registry.is_settled(), is_done);
+                if !is_done {
+                    assert_eq!(registry.claim(ALL, 1).segments.len(), 0);
+                    assert_eq!(registry.expire_unread(u64::MAX).0.len(), 0);
+                }
+                let told = usize::from(!is_done);
+                assert_eq!(registry.tidy(now_ms).len(), told, "{call:?} is told, {tries}");
+                assert_eq!(registry.tidy(now_ms + 1).len(), 0, "and not tried at once");
+                now_ms += 500;
+            }
+            // What can be removed claims nothing: gathering goes on without it.
+            let may_be_removed = !matches!(call, Call::Remove | Call::SyncDir);
+            assert_eq!(registry.is_settled(), is_done || may_be_removed, "{call:?}");
+            if is_done {
                 continue;
             }
-            if !is_safe {
-                assert_eq!(registry.claim(ALL, 1).segments.len(), 0);
-                assert_eq!(registry.expire_unread(u64::MAX).0.len(), 0);
-            }
-            assert_eq!(registry.tidy(NOW_MS + 10_000).len(), 1, "{call:?} is told");
-            assert_eq!(registry.tidy(NOW_MS + 10_001).len(), 0, "and not tried at once");
+            assert_eq!(sim.files().contains(&path()), !may_be_removed && call != Call::SyncDir);
             sim.clear_faults();
             assert_eq!(registry.tidy(NOW_MS + 20_000).len(), 0);
             assert!(registry.is_settled());
@@ -336,7 +516,8 @@ impl Life {
     }
 
     fn store(&mut self, records: &[Record]) {
-        write(&self.node.store, SMALL, records);
+        let store = self.node.node.store.as_ref().unwrap();
+        write(store.catalogue.directory(), SMALL, records);
         self.stored.extend(set(records));
     }
 

@@ -24,7 +24,7 @@ use crate::ingest::registry::{FileError, Registry, RegistryOptions};
 use crate::ingest::segment::parse_file_name;
 use crate::ingest::stamp_mark::{MarkError, OpenedMark, STAMP_MARK_FILE, StampKeeper};
 use crate::ingest::topics::TopicSet;
-use crate::ingest::waiting::{Missing, WAITING_FILE};
+use crate::ingest::waiting::Missing;
 use crate::limits::TOPICS_MAX;
 use crate::storage::{Refusal, Storage};
 use crate::store::StoreDirectory;
@@ -84,6 +84,8 @@ pub enum OpenError {
     Identity(IdentityError),
     /// It is not known which stamps were given.
     Mark(MarkError),
+    /// The list of what waited is not to be given up.
+    Waiting(Damage),
     /// The directory of the ingest side cannot be used.
     Ingest(FileError),
     /// The directory of the store side cannot be used.
@@ -96,7 +98,7 @@ impl OpenError {
         match self {
             Self::Identity(error) => error.is_refusal(),
             Self::Mark(error) => error.is_refusal(),
-            Self::Ingest(_) | Self::Store(_) => false,
+            Self::Waiting(_) | Self::Ingest(_) | Self::Store(_) => false,
         }
     }
 }
@@ -106,6 +108,11 @@ impl fmt::Display for OpenError {
         match self {
             Self::Identity(error) => error.fmt(f),
             Self::Mark(error) => error.fmt(f),
+            Self::Waiting(damage) => write!(
+                f,
+                "{damage}; start the later program that wrote it, or delete it: then nobody tells which \
+                 segments were taken away since it was written"
+            ),
             Self::Ingest(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
@@ -282,7 +289,8 @@ fn open_ingest(
 ) -> Result<(), OpenError> {
     let directory = options.directory.clone();
     let found = segments_in(&options).map_err(OpenError::Ingest)?;
-    let missing = open_missing(&options, stamps.ingester().id, &found, stored.as_deref_mut(), tell);
+    let own = stamps.ingester().id;
+    let missing = open_missing(&options, own, &found, stored.as_deref_mut(), tell)?;
     let stored = stored.as_deref();
     let superfluous = stored.map(|stored| stored.superfluous_ingest(&found)).unwrap_or_default();
     let recovered = ingest::recover::recover(options, &superfluous, now_ms);
@@ -293,7 +301,7 @@ fn open_ingest(
     recovered.torn.into_iter().for_each(|frame| tell(Finding::Torn(frame)));
     recovered.notes.into_iter().for_each(|note| tell(Finding::OfIngest(note)));
     opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored));
-    recovered.registry.begin_missing(missing, stamps.ingester().id);
+    recovered.registry.begin_missing(missing, own, stored.is_some());
     if let Some(retain_ms) = topics.retain_ms {
         // A clock that is ahead makes nothing too old.
         let now_ms = now_ms.min(opened.node.newest_ms);
@@ -316,29 +324,24 @@ fn open_ingest(
     Ok(())
 }
 
-/// What waited when the node stopped and somebody took away: claimed no more than that before anything
-/// may go, whatever becomes of this start.
+/// What waited when the node stopped and somebody took away. The file that says so stays as it is until all
+/// of the start has gone well; nothing may go before.
 fn open_missing(
     options: &RegistryOptions,
     own: NodeId,
     there: &[u128],
     stored: Option<&mut Stored>,
     tell: &mut dyn FnMut(Finding),
-) -> Missing {
-    let (storage, directory) = (&*options.storage, &options.directory);
-    let (mut missing, damage) = Missing::open(storage, directory, own, there);
+) -> Result<Missing, OpenError> {
+    let opened = Missing::open(&*options.storage, &options.directory, own, there);
+    let (mut missing, damage) = opened.map_err(OpenError::Waiting)?;
     if let Some(damage) = damage {
         tell(Finding::Damage(damage));
     }
     if let Some(stored) = stored.filter(|_| !missing.waiting().is_empty()) {
-        missing.change(|waiting| stored.leave_out_stored(waiting));
+        missing.compare(stored.take_holdings());
     }
-    if let Err(error) = missing.save(storage, directory, own, &|| storage.sync_dir(directory)) {
-        let path = directory.join(WAITING_FILE);
-        let failed = FileError { operation: "write", path, error };
-        tell(Finding::OfIngest(IngestNote::Failed(failed)));
-    }
-    missing
+    Ok(missing)
 }
 
 fn open_topics(

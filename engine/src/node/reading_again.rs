@@ -54,6 +54,8 @@ pub struct ReadingAgain {
     told: Vec<(&'static str, PathBuf)>,
     next_ms: u64,
     next_store_ms: u64,
+    /// As far as is known: it may have been read since the node was opened.
+    was_inventory_unread: bool,
 }
 
 impl ReadingAgain {
@@ -67,6 +69,7 @@ impl ReadingAgain {
             told: Vec::new(),
             next_ms: now_ms + PAUSE_MS,
             next_store_ms: now_ms + STORE_PAUSE_MS,
+            was_inventory_unread: true,
         }
     }
 
@@ -95,7 +98,13 @@ impl ReadingAgain {
         if let Some(catalogue) = self.store.as_ref().filter(|_| now_ms >= self.next_store_ms) {
             self.next_store_ms = now_ms + STORE_PAUSE_MS;
             let back = catalogue.read_again().back;
+            let is_unread = catalogue.is_inventory_unread();
+            let is_more_known = !back.is_empty() || (self.was_inventory_unread && !is_unread);
+            self.was_inventory_unread = is_unread;
             happened.extend(back.into_iter().map(Happened::StoreSegmentBack));
+            if let Some(registry) = &self.ingest {
+                look_for_missing(registry, catalogue, is_more_known, &mut happened);
+            }
         }
         happened
     }
@@ -139,6 +148,24 @@ impl ReadingAgain {
             failing.push(what);
         }
         self.told = failing;
+    }
+}
+
+/// Asks the store about what is missing on the ingest side, once more of it can be read.
+fn look_for_missing(
+    registry: &Registry,
+    catalogue: &Catalogue,
+    is_more_known: bool,
+    happened: &mut Vec<Happened>,
+) {
+    if is_more_known {
+        registry.set_missing_stale();
+    }
+    if registry.is_missing_stale() {
+        // Where that fails it is asked again the next time.
+        let holdings = catalogue.look_for_holdings().ok();
+        let holes = holdings.map(|holdings| registry.compare_missing(holdings));
+        happened.extend(holes.filter(|holes| !holes.is_empty()).map(Happened::Damaged));
     }
 }
 

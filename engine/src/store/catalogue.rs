@@ -17,9 +17,8 @@ use crate::identity::NodeId;
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
-use super::coverage::Gap;
-use super::inventory::InventoryKeeper;
 use super::inventory::look::coverage;
+use super::inventory::{Holdings, Inventory, InventoryKeeper, Present};
 use super::segment::StoreSegment;
 use super::trash::{Moved, Trash, Trashed};
 use super::volume::{Volume, VolumeId, VolumeLimits, Volumes};
@@ -213,9 +212,29 @@ impl Catalogue {
         self.inventory.iter().for_each(|inventory| inventory.set_horizon(horizon_ms));
     }
 
-    /// Whether records that were here may have been let go.
-    pub(super) fn may_have_let_go(&self, gap: &Gap) -> bool {
-        self.inventory.as_ref().is_some_and(|inventory| inventory.may_have_let_go(gap))
+    /// What it says of what is missing elsewhere, with this in its directory.
+    pub(super) fn holdings(&self, present: Present) -> Holdings {
+        match &self.inventory {
+            Some(inventory) => inventory.holdings(present),
+            None => Holdings::of(present, Some(Inventory::default())),
+        }
+    }
+
+    /// The same, of what lies in the directory now.
+    ///
+    /// # Errors
+    /// Those of the disk, which cannot list it.
+    pub(crate) fn look_for_holdings(&self) -> io::Result<Holdings> {
+        let known = || self.known_files();
+        self.inventory.as_ref().map_or_else(
+            || Ok(Holdings::default()),
+            |inventory| inventory.look_for_holdings(&known),
+        )
+    }
+
+    /// Whether what was published and let go here cannot be read yet.
+    pub(crate) fn is_inventory_unread(&self) -> bool {
+        self.inventory.as_ref().is_some_and(InventoryKeeper::is_unread)
     }
 
     /// What was published here and is in no file: answers lack it.

@@ -16,14 +16,13 @@ use std::sync::Arc;
 use crate::chunk::OpenPart;
 use crate::damage::Damage;
 use crate::ingest::recover::{AlreadyStored, Taken};
-use crate::ingest::waiting::Waiting;
 use crate::storage::{Bytes, FileBytes, Open, Refusal};
 use crate::ulid::Ulid;
 
 use super::StoreDirectory;
 use super::catalogue::{Catalogue, Found};
 use super::footer::Inputs;
-use super::inventory::{InventoryKeeper, Present};
+use super::inventory::{Holdings, InventoryKeeper, Present};
 use super::name::{Name, SegmentId};
 use super::segment::{Loaded, SegmentView, StoreSegment};
 use super::slab::SLAB_MAGIC;
@@ -109,10 +108,9 @@ pub struct Recovered {
 }
 
 impl Recovered {
-    /// Leaves out of what waited on an ingest side what the store has, may have, or has let go.
-    pub fn leave_out_stored(&mut self, waiting: &mut Waiting) {
-        self.present.leave_out_of(waiting);
-        waiting.leave_out_if(|span| self.catalogue.may_have_let_go(span));
+    /// What the store says of what is missing elsewhere; to be asked once.
+    pub(crate) fn take_holdings(&mut self) -> Holdings {
+        self.catalogue.holdings(std::mem::take(&mut self.present))
     }
 
     /// Which of these ingest segments, found on disk, are superfluous, should they hold no other records

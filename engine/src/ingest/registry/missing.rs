@@ -1,17 +1,21 @@
 //! What is missing of the segments that waited when the node stopped: somebody took their files away.
 //!
 //! Invariants: nothing is claimed or removed before the file that says what waited claims no more than what
-//! is missing. What is missing is told in every answer until it is too old, or found by a later start.
+//! is missing, and that file is as it was before everything else of a start has gone well. What is missing
+//! is told in every answer until it is too old, or found. What the store may hold in what it cannot read is
+//! claimed on, and told once the store can read that, if it does not hold it.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{FileError, Registry};
+use super::{FileError, Registry, RegistryOptions};
 use crate::damage::Damage;
 use crate::identity::NodeId;
-use crate::ingest::segment::SegmentState;
-use crate::ingest::waiting::{Missing, WAITING_FILE};
+use crate::ingest::segment::{Segment, SegmentState};
+use crate::ingest::waiting::{Missing, TRIES, WAITING_FILE};
 use crate::store::coverage::Gap;
+use crate::store::inventory::Holdings;
 
 /// Time between tries to write the file that says what is missing, milliseconds.
 const RETRY_MS: u64 = 500;
@@ -24,7 +28,11 @@ pub(super) struct Missed {
     pub(super) told: Vec<Damage>,
     /// Whose file it is.
     own: Option<NodeId>,
+    /// There is a store that may hold it.
+    has_store: bool,
     next_try_ms: u64,
+    /// Tries to write it, since the last one that did not fail.
+    failed_tries: u32,
 }
 
 impl Missed {
@@ -34,21 +42,46 @@ impl Missed {
     }
 
     fn tell(&mut self, directory: &Path) {
-        self.told = self.missing.waiting().damage(directory);
+        self.told = self.missing.holes(directory);
     }
 }
 
 impl Registry {
-    /// This is missing, as far as the disk says; what was found by recovery after all is not.
-    pub(crate) fn begin_missing(&self, mut missing: Missing, own: NodeId) {
-        if !missing.waiting().is_empty() {
-            for segment in self.snapshot() {
-                missing.change(|waiting| waiting.leave_out(&segment.coverage()));
-            }
-        }
+    /// This is missing, as far as the disk says, and the store, where the node has one; what was found by
+    /// recovery after all is not.
+    pub(crate) fn begin_missing(&self, mut missing: Missing, own: NodeId, has_store: bool) {
+        leave_out(&mut missing, &self.snapshot());
         let mut inner = self.lock();
-        inner.missed = Missed { missing, own: Some(own), ..Missed::default() };
+        inner.missed = Missed { missing, own: Some(own), has_store, ..Missed::default() };
         inner.missed.tell(&self.options.directory);
+    }
+
+    /// More was found here than at the start.
+    pub(super) fn found_more(&self) {
+        let found = self.snapshot();
+        let mut inner = self.lock();
+        if leave_out(&mut inner.missed.missing, &found) {
+            inner.missed.tell(&self.options.directory);
+        }
+    }
+
+    /// The store can read more than before: what it may have held is to be compared with it anew.
+    pub(crate) fn set_missing_stale(&self) {
+        self.lock().missed.missing.set_stale();
+    }
+
+    /// Whether the store is to be asked about what is missing.
+    pub(crate) fn is_missing_stale(&self) -> bool {
+        self.lock().missed.missing.is_stale()
+    }
+
+    /// What the store says of what is missing; returns the holes that are told now and were not before.
+    pub(crate) fn compare_missing(&self, holdings: Holdings) -> Vec<Damage> {
+        let mut inner = self.lock();
+        let before = std::mem::take(&mut inner.missed.told);
+        inner.missed.missing.compare(holdings);
+        inner.missed.tell(&self.options.directory);
+        inner.missed.told.iter().filter(|hole| !before.contains(hole)).cloned().collect()
     }
 
     /// What is missing, a hole each.
@@ -58,7 +91,7 @@ impl Registry {
 
     /// Records that are missing.
     pub fn missing_records(&self) -> u64 {
-        self.lock().missed.missing.waiting().record_count()
+        self.lock().missed.told.iter().filter_map(|hole| hole.records).sum()
     }
 
     /// Whether segments can be claimed: not before what the last life has left is settled.
@@ -69,7 +102,7 @@ impl Registry {
     /// What was stamped up to then, milliseconds since 1970, is too old to be missed.
     pub fn let_go_missing(&self, until_ms: u64) {
         let mut inner = self.lock();
-        if inner.missed.told.is_empty() {
+        if inner.missed.missing.waiting().is_empty() {
             return;
         }
         let is_old = |span: &Gap| span.to_ms <= until_ms;
@@ -81,23 +114,63 @@ impl Registry {
     /// Brings what is missing to disk, if it is not there as it is; by whoever holds the lock on
     /// operations.
     pub(super) fn keep_missing(&self, now_ms: u64) -> Result<(), FileError> {
-        let (mut missing, own) = {
-            let inner = self.lock();
-            let missed = &inner.missed;
-            if missed.missing.is_saved() || now_ms < missed.next_try_ms {
-                return Ok(());
-            }
-            (missed.missing.clone(), missed.own)
+        let is_due = {
+            let missed = &self.lock().missed;
+            !missed.missing.is_saved() && now_ms >= missed.next_try_ms
         };
-        let saved = self.save(&mut missing, own.unwrap_or(NodeId(0)));
+        if !is_due {
+            return Ok(());
+        }
+        let (mut missing, own) = self.missing_read_late(now_ms)?;
+        if missing.is_unread() {
+            return Ok(());
+        }
+        let saved = self.save(&mut missing, own);
+        let failed_tries = self.lock().missed.failed_tries + 1;
+        if saved.is_err() && missing.is_owed() && failed_tries >= TRIES {
+            let RegistryOptions { storage, directory, .. } = &self.options;
+            missing.give_up(&**storage, directory, &|| self.sync_directory());
+        }
         let mut inner = self.lock();
         let missed = &mut inner.missed;
         if saved.is_err() {
             missed.next_try_ms = now_ms.saturating_add(RETRY_MS);
         }
+        missed.failed_tries = if saved.is_err() { failed_tries } else { 0 };
         // What became too old meanwhile is written the next time.
         missed.missing.was_saved_as(&missing);
-        saved.map_err(|error| self.waiting_error(error))
+        saved.map_err(|error| self.waiting_error("write", error))
+    }
+
+    /// What is missing, and whose file says so; what could not be read of it is tried now. An error: it is
+    /// given up.
+    fn missing_read_late(&self, now_ms: u64) -> Result<(Missing, NodeId), FileError> {
+        let (mut missing, own) = self.missing_now();
+        if !missing.is_unread() {
+            return Ok((missing, own));
+        }
+        let RegistryOptions { storage, directory, .. } = &self.options;
+        let read = missing.read_late(&**storage, directory, own);
+        let next_try_ms = now_ms.saturating_add(RETRY_MS);
+        if !missing.is_unread() {
+            if self.lock().missed.has_store {
+                missing.hide();
+            }
+            leave_out(&mut missing, &self.snapshot());
+        }
+        let mut inner = self.lock();
+        (inner.missed.missing, inner.missed.next_try_ms) = (missing.clone(), next_try_ms);
+        inner.missed.tell(directory);
+        drop(inner);
+        let failed = |damage: Damage| {
+            self.waiting_error("read, and give up,", io::Error::other(damage.kind.to_string()))
+        };
+        read.map(|()| (missing, own)).map_err(failed)
+    }
+
+    fn missing_now(&self) -> (Missing, NodeId) {
+        let missed = &self.lock().missed;
+        (missed.missing.clone(), missed.own.unwrap_or(NodeId(0)))
     }
 
     /// To be called when nobody is left who could claim anything, or write: says on disk which segments
@@ -107,16 +180,18 @@ impl Registry {
         let mut waiting = self.snapshot();
         // What could not be given its state yet may end anywhere.
         waiting.retain(|segment| segment.state() != SegmentState::Active);
-        let (mut missing, own) = {
-            let inner = self.lock();
-            (inner.missed.missing.clone(), inner.missed.own)
-        };
+        let (mut missing, own) = self.missing_read_late(0)?;
+        if missing.is_unread() {
+            // It stays as it is: nothing of what it claims has gone.
+            let error = io::Error::other("it could not be read yet");
+            return Err(self.waiting_error("write", error));
+        }
         missing.change(|all| {
             for segment in &waiting {
                 all.add(segment.id(), &segment.coverage());
             }
         });
-        self.save(&mut missing, own.unwrap_or(NodeId(0))).map_err(|error| self.waiting_error(error))
+        self.save(&mut missing, own).map_err(|error| self.waiting_error("write", error))
     }
 
     fn save(&self, missing: &mut Missing, own: NodeId) -> io::Result<()> {
@@ -124,7 +199,17 @@ impl Registry {
         missing.save(storage, &self.options.directory, own, &|| self.sync_directory())
     }
 
-    fn waiting_error(&self, error: io::Error) -> FileError {
-        FileError { operation: "write", path: self.options.directory.join(WAITING_FILE), error }
+    fn waiting_error(&self, operation: &'static str, error: io::Error) -> FileError {
+        FileError { operation, path: self.options.directory.join(WAITING_FILE), error }
     }
+}
+
+/// What these hold is not missing; says whether it was.
+fn leave_out(missing: &mut Missing, found: &[Arc<Segment>]) -> bool {
+    !missing.waiting().is_empty()
+        && missing.change(|waiting| {
+            for segment in found {
+                waiting.leave_out(&segment.coverage());
+            }
+        })
 }

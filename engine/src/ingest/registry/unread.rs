@@ -233,6 +233,9 @@ impl Registry {
             self.look_at(&segment, now_ms, &mut look);
         }
         self.look_at_tails(now_ms, &mut look);
+        if !look.returned.is_empty() || look.tail_records > 0 {
+            self.found_more();
+        }
         look
     }
 

@@ -16,8 +16,8 @@ use super::super::StoreDirectory;
 use super::super::coverage::{Coverage, Gap};
 use super::look::Known;
 use super::{
-    INVENTORY_FILE, INVENTORY_NEW_FILE, INVENTORY_VERSION, Inventory, Present, damage_of,
-    damage_of_file, look,
+    Holdings, INVENTORY_FILE, INVENTORY_NEW_FILE, Inventory, Present, damage_of, damage_of_file,
+    is_later, look,
 };
 
 /// See the module page.
@@ -141,9 +141,25 @@ impl InventoryKeeper {
         state.version += u64::from(is_news || told != state.told);
     }
 
-    /// Whether these records may have been let go.
-    pub(in super::super) fn may_have_let_go(&self, gap: &Gap) -> bool {
-        self.lock().inventory.may_have_let_go(gap)
+    /// What a store in whose directory this lies says of what is missing elsewhere.
+    pub(in super::super) fn holdings(&self, present: Present) -> Holdings {
+        let state = self.lock();
+        let inventory = (!state.is_unread).then(|| state.inventory.clone());
+        drop(state);
+        Holdings::of(present, inventory)
+    }
+
+    /// The same, of what lies there now.
+    pub(in super::super) fn look_for_holdings(&self, known: Known<'_>) -> io::Result<Holdings> {
+        let StoreDirectory { storage, path, .. } = &*self.directory;
+        let present = look::present(&**storage, path, Some(known))?;
+        // Behind it: what is let go is let go before its file goes.
+        Ok(self.holdings(present))
+    }
+
+    /// Whether the one on disk could not be read yet.
+    pub(in super::super) fn is_unread(&self) -> bool {
+        self.lock().is_unread
     }
 
     /// What is missing.
@@ -253,11 +269,6 @@ impl InventoryKeeper {
         state.version += 1;
         Ok(())
     }
-}
-
-/// Whether that is an inventory of a later program's.
-const fn is_later(kind: &DamageKind) -> bool {
-    matches!(kind, DamageKind::Version(version) if *version > INVENTORY_VERSION)
 }
 
 impl State {

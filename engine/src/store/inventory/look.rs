@@ -17,8 +17,9 @@ use crate::ulid::Ulid;
 use super::super::coverage::{Coverage, Gap};
 use super::super::name::Name;
 use super::super::open::read_footer;
-use super::{BYTES_MAX, INVENTORY_FILE, Inventory, Present, damage_of, damage_of_file};
-use crate::ingest::waiting::Waiting;
+use super::{
+    BYTES_MAX, Holdings, INVENTORY_FILE, Inventory, Present, damage_of, damage_of_file, is_later,
+};
 
 /// Looks at most, if a running node changes what lies there each time.
 const LOOKS_MAX: usize = 5;
@@ -67,29 +68,35 @@ pub fn check(storage: &dyn Storage, path: &Path) -> io::Result<Vec<Damage>> {
     Ok(holes.map(|hole| damage_of(&hole, directory)).collect())
 }
 
-/// Leaves out of what waited on an ingest side what lies in a store directory, may lie there in what cannot
-/// be read, or was let go there.
+/// What a store directory has, or had, or may have of what is missing elsewhere.
 ///
 /// # Errors
 /// The directory cannot be listed.
-pub(crate) fn leave_out_stored(
+pub(crate) fn holdings(storage: &dyn Storage, directory: &Path) -> io::Result<Holdings> {
+    let present = present(storage, directory, None)?;
+    let path = directory.join(INVENTORY_FILE);
+    let inventory = match load(storage, &path, owner(storage, directory)) {
+        Ok(Some(Ok(inventory))) => Some(inventory),
+        Ok(Some(Err(kind))) if is_later(&kind) => None,
+        Ok(Some(Err(_)) | None) => Some(Inventory::default()),
+        Err(_) => None,
+    };
+    Ok(Holdings::of(present, inventory))
+}
+
+/// What lies in a store directory; of what changes all the time, what lay there.
+pub(super) fn present(
     storage: &dyn Storage,
     directory: &Path,
-    waiting: &mut Waiting,
-) -> io::Result<()> {
+    known: Option<Known<'_>>,
+) -> io::Result<Present> {
+    let mut present = Present::default();
     for _ in 0..LOOKS_MAX {
-        let mut present = Present::default();
-        let is_still = look(storage, directory, None, &mut present)?;
-        present.leave_out_of(waiting);
-        if is_still {
+        if look(storage, directory, known, &mut present)? {
             break;
         }
     }
-    let path = directory.join(INVENTORY_FILE);
-    if let Ok(Some(Ok(inventory))) = load(storage, &path, owner(storage, directory)) {
-        waiting.leave_out_if(|span| inventory.may_have_let_go(span));
-    }
-    Ok(())
+    Ok(present)
 }
 
 /// Files of published segments that a node knows: what others have put there counts once it was published.

@@ -83,12 +83,6 @@ impl Present {
         }
     }
 
-    /// Leaves out of what waited on an ingest side what lies here, or may lie in what is not known in full.
-    pub(crate) fn leave_out_of(&mut self, waiting: &mut Waiting) {
-        waiting.leave_out(&self.union());
-        waiting.leave_out_if(|span| self.may_hold(span));
-    }
-
     /// Whether something of which it is not known what it holds is of the time of these records.
     fn may_hold(&self, gap: &Gap) -> bool {
         self.unknown.iter().any(|&(from, to)| from <= gap.to_ms && gap.from_ms <= to)
@@ -101,6 +95,40 @@ impl Present {
             self.unknown.push((0, MS_MAX));
         }
         union
+    }
+}
+
+/// What a store says of records that are missing elsewhere: that it has them, or had; or that it may have
+/// them.
+#[derive(Debug, Default)]
+pub(crate) struct Holdings {
+    held: Coverage,
+    /// First and last millisecond of what cannot be read.
+    unknown: Vec<(u64, u64)>,
+    inventory: Inventory,
+}
+
+impl Holdings {
+    /// What lies there, and the inventory; `None`: there is one that cannot be read now.
+    pub(super) fn of(mut present: Present, inventory: Option<Inventory>) -> Self {
+        let held = present.union();
+        let mut unknown = present.unknown;
+        if inventory.is_none() {
+            // All may have been let go.
+            unknown.push((0, MS_MAX));
+        }
+        Self { held, unknown, inventory: inventory.unwrap_or_default() }
+    }
+
+    /// Leaves out of what waited on an ingest side what is here, or was let go.
+    pub(crate) fn leave_out_of(&self, waiting: &mut Waiting) {
+        waiting.leave_out(&self.held);
+        waiting.leave_out_if(|span| self.inventory.may_have_let_go(span));
+    }
+
+    /// Where it is not known what is here, milliseconds since 1970, both ends belong to it.
+    pub(crate) fn into_unknown(self) -> Vec<(u64, u64)> {
+        self.unknown
     }
 }
 
@@ -243,6 +271,11 @@ impl Inventory {
         }
         Some((store, Self { held, cuts, horizon_ms, unsure_ms }))
     }
+}
+
+/// Whether that is an inventory of a later program's.
+const fn is_later(kind: &DamageKind) -> bool {
+    matches!(kind, DamageKind::Version(version) if *version > INVENTORY_VERSION)
 }
 
 /// A hole as what it is to those who look for records.
