@@ -414,14 +414,6 @@ fn check_file(
         let checked = check_tail(storage, &path);
         return checked_file(path, file_bytes, FileKind::IngestTail, checked);
     }
-    if name == STAMP_MARK_FILE {
-        let damage = check_mark(storage, &path);
-        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
-        return checked_file(path, file_bytes, FileKind::StampMark, checked);
-    }
-    if name == STAMP_MARK_NEW_FILE {
-        return FileReport { kind: FileKind::StampMarkUnfinished, ..unknown(path, file_bytes) };
-    }
     if name == IDENTITY_FILE {
         let checked = identity::check(storage, &path);
         let found = checked.as_ref().ok().and_then(|(found, _)| *found);
@@ -429,33 +421,12 @@ fn check_file(
         let report = checked_file(path, file_bytes, FileKind::Identity, checked);
         return FileReport { identity: found, ..report };
     }
-    if name == INVENTORY_FILE {
-        let damage = check_inventory(storage, &path);
+    if let Some((kind, damage)) = check_small(storage, &path, name, stores) {
         let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
-        return checked_file(path, file_bytes, FileKind::Inventory, checked);
+        return checked_file(path, file_bytes, kind, checked);
     }
-    if name == TOPICS_FILE {
-        let damage = known_topics::check(storage, &path);
-        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
-        return checked_file(path, file_bytes, FileKind::Topics, checked);
-    }
-    if name == WAITING_FILE {
-        let stores: Vec<&Path> = stores.iter().map(PathBuf::as_path).collect();
-        let damage = waiting::check(storage, &path, &stores);
-        let checked = damage.map(|damage| Checked { damage, ..Checked::default() });
-        return checked_file(path, file_bytes, FileKind::Waiting, checked);
-    }
-    if name == WAITING_NEW_FILE {
-        return FileReport { kind: FileKind::WaitingUnfinished, ..unknown(path, file_bytes) };
-    }
-    if name == TOPICS_NEW_FILE {
-        return FileReport { kind: FileKind::TopicsUnfinished, ..unknown(path, file_bytes) };
-    }
-    if name == INVENTORY_NEW_FILE {
-        return FileReport { kind: FileKind::InventoryUnfinished, ..unknown(path, file_bytes) };
-    }
-    if name == IDENTITY_NEW_FILE {
-        return FileReport { kind: FileKind::IdentityUnfinished, ..unknown(path, file_bytes) };
+    if let Some(kind) = unfinished(name) {
+        return FileReport { kind, ..unknown(path, file_bytes) };
     }
     match Name::parse(name) {
         Some(Name::Flushed { .. }) => {
@@ -477,6 +448,37 @@ fn check_file(
         }
         Some(Name::Identity | Name::Inventory) | None => unknown(path, file_bytes),
     }
+}
+
+/// One of the small files, and what is wrong with it.
+fn check_small(
+    storage: &dyn Storage,
+    path: &Path,
+    name: &str,
+    stores: &[PathBuf],
+) -> Option<(FileKind, io::Result<Vec<Damage>>)> {
+    Some(match name {
+        STAMP_MARK_FILE => (FileKind::StampMark, check_mark(storage, path)),
+        INVENTORY_FILE => (FileKind::Inventory, check_inventory(storage, path)),
+        TOPICS_FILE => (FileKind::Topics, known_topics::check(storage, path)),
+        WAITING_FILE => {
+            let stores: Vec<&Path> = stores.iter().map(PathBuf::as_path).collect();
+            (FileKind::Waiting, waiting::check(storage, path, &stores))
+        }
+        _ => return None,
+    })
+}
+
+/// One of the small files before it was whole.
+fn unfinished(name: &str) -> Option<FileKind> {
+    Some(match name {
+        STAMP_MARK_NEW_FILE => FileKind::StampMarkUnfinished,
+        WAITING_NEW_FILE => FileKind::WaitingUnfinished,
+        TOPICS_NEW_FILE => FileKind::TopicsUnfinished,
+        INVENTORY_NEW_FILE => FileKind::InventoryUnfinished,
+        IDENTITY_NEW_FILE => FileKind::IdentityUnfinished,
+        _ => return None,
+    })
 }
 
 fn is_segment_name(name: &str) -> bool {
