@@ -44,7 +44,7 @@ use crate::exit::Exit;
 
 fn main() -> ExitCode {
     logging::abort_on_panic();
-    if let Err(error) = signals::unblock() {
+    if let Err(error) = signals::unblock().and_then(|()| signals::hold_ends()) {
         output::tell(format_args!("warning: signals may be blocked here: {error}"));
     }
     if let Err(error) = signals::survive_file_size_limit() {
@@ -73,6 +73,9 @@ fn main() -> ExitCode {
 fn run(command: Command, warnings: &[String]) -> Exit {
     if let Command::Node { role: Role::IngestStore, config } = command {
         return run_node(*config, warnings);
+    }
+    if let Err(error) = signals::let_ends_arrive() {
+        output::tell(format_args!("warning: SIGINT and SIGTERM will not end this: {error}"));
     }
     if let Command::Forward(config) = command {
         keep_files_private();

@@ -4,7 +4,8 @@
 //! first process of a container ends as any other does; a limit on file sizes (`ulimit -f`) is met as an error of the call that would pass it
 //! (EFBIG); a terminal that goes, or a signal that means something to other
 //! programs, is no reason for a node to end. SIGPIPE is ignored by the runtime library already.
-//! Does not know what INT and TERM mean to who can stop in order: they listen to them.
+//! Does not know what INT and TERM mean to who can stop in order: they listen to them, and until they do the
+//! two wait.
 
 use std::io;
 
@@ -14,9 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// For every command, before it has threads: what it is ended by or has a handler for arrives. A mask of
 /// blocked signals is inherited, from a parent that waits for its own with `sigwait`, say.
 pub(crate) fn unblock() -> io::Result<()> {
-    const RELIED_ON: [Signal; 8] = [
-        Signal::SIGTERM,
-        Signal::SIGINT,
+    const RELIED_ON: [Signal; 6] = [
         Signal::SIGHUP,
         Signal::SIGQUIT,
         Signal::SIGABRT,
@@ -27,6 +26,20 @@ pub(crate) fn unblock() -> io::Result<()> {
     ];
     let all = RELIED_ON.into_iter().collect::<SigSet>();
     all.thread_unblock().map_err(io::Error::from)
+}
+
+/// INT and TERM wait from now on, for whoever knows what they mean to this command.
+pub(crate) fn hold_ends() -> io::Result<()> {
+    ends().thread_block().map_err(io::Error::from)
+}
+
+/// They arrive, also those that came before.
+pub(crate) fn let_ends_arrive() -> io::Result<()> {
+    ends().thread_unblock().map_err(io::Error::from)
+}
+
+fn ends() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
 }
 
 /// For a command that INT and TERM end at once, as is their way: not with the first process of a

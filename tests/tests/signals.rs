@@ -152,6 +152,29 @@ fn signals_that_a_parent_has_blocked_end_a_process_all_the_same() {
     }
 }
 
+/// It came before the process could hear it.
+#[test]
+fn a_signal_during_the_start_ends_a_node_in_good_order() {
+    for signal in ["TERM", "INT"] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new("env");
+        command.args(["--default-signal=TERM,INT", "--block-signal=TERM,INT", "sh", "-c"]);
+        command.arg(format!("kill -{signal} $$; exec \"$0\" \"$@\""));
+        command.arg(tools::binary("oklogd")).args(NODE).env_clear().env("PATH", "/usr/bin:/bin");
+        command.current_dir(directory.path()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        assert_eq!(ended(&mut child).code(), Some(0));
+        let mut log = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        // Broken off, or so early that it had begun to take records.
+        assert!(log.contains(&format!("signal=\"SIG{signal}\"")), "{log}");
+        // Nothing stands in the way of the next one.
+        let mut command = Command::new(tools::binary("oklogd"));
+        command.args(NODE).current_dir(directory.path()).env_clear();
+        assert!(Node::from_command(command).unwrap().stop().success());
+    }
+}
+
 #[test]
 fn the_first_process_of_a_container_ends_as_others_do() {
     let name = "the_first_process_of_a_container_ends_as_others_do";

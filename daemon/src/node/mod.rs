@@ -77,6 +77,7 @@ use self::data::{Data, DataError, Locks};
 use self::disks::{Disks, Side};
 use self::ground::Grounds;
 use self::listeners::{ListenError, Listeners};
+use self::stop_signals::StartGate;
 use self::store_work::StoreParts;
 use self::vitals::{LOOK_EVERY, Role};
 use crate::config::{IngestConfig, NodeConfig, RETAIN_PARTS, StoreConfig};
@@ -161,24 +162,28 @@ enum Ending {
 
 /// Runs a node until SIGINT or SIGTERM, or until it cannot go on.
 pub(crate) fn run(config: NodeConfig) -> Result<(), NodeError> {
-    let base = Base::of(config)?;
-    // Before anybody can connect: who hears an answer may send a signal.
+    // First of all, for the sake of its number.
+    let reserve = Reserve::take();
+    // For what follows there are descriptors.
+    let host = Host::of(&config)?;
     let (ended, endings) = channel();
-    stop_signals::spawn(ended.clone()).map_err(refused("the signals thread"))?;
+    let start = Arc::new(StartGate::default());
+    stop_signals::spawn(ended.clone(), Arc::clone(&start))
+        .map_err(refused("the signals thread"))?;
+    crate::signals::let_ends_arrive()
+        .map_err(|error| NodeError::Resources("signal handlers", error))?;
+    let base = Base::of(config, host, reserve)?;
+    // Before anybody can connect: who hears an answer may send a signal.
+    start.go_on();
     Node::start(base, &ended, endings)?.run()
 }
 
 impl Base {
     /// Everything that can be had before a thread is started.
-    fn of(mut config: NodeConfig) -> Result<Self, NodeError> {
-        // First of all, for the sake of its number.
-        let reserve = Reserve::take();
+    fn of(mut config: NodeConfig, host: Host, reserve: Reserve) -> Result<Self, NodeError> {
         crate::signals::survive_others(true)
             .map_err(|e| NodeError::Resources("signal handlers", e))?;
-        let cores = host::cores(config.cores);
-        let shards = if config.ingest.is_some() { cores.len() } else { 0 };
-        let (descriptors, advice) =
-            host::descriptors(&wanted(&config, shards)).map_err(NodeError::Descriptors)?;
+        let Host { cores, shards, descriptors, advice } = host;
         if let Some(advice) = advice {
             tracing::warn!("{advice}");
         }
@@ -205,6 +210,25 @@ impl Base {
         let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
         listeners.listen()?;
         Ok(Self { config, cores, shards, disks, metrics, data, listeners, reserve })
+    }
+}
+
+/// What the host allows.
+struct Host {
+    cores: Vec<usize>,
+    /// One a core, on a node that takes records.
+    shards: usize,
+    descriptors: host::Descriptors,
+    advice: Option<String>,
+}
+
+impl Host {
+    fn of(config: &NodeConfig) -> Result<Self, NodeError> {
+        let cores = host::cores(config.cores);
+        let shards = if config.ingest.is_some() { cores.len() } else { 0 };
+        let (descriptors, advice) =
+            host::descriptors(&wanted(config, shards)).map_err(NodeError::Descriptors)?;
+        Ok(Self { cores, shards, descriptors, advice })
     }
 }
 

@@ -9,7 +9,7 @@ use engine::ulid::Ulid;
 use serde_json::Value;
 
 use super::data::topic_options;
-use super::{Base, Node, compaction_limits};
+use super::{Base, Host, Node, compaction_limits};
 use crate::cli::{Command, parse};
 use crate::config::NodeConfig;
 use crate::lock::DirectoryLock;
@@ -62,7 +62,9 @@ impl Running {
     }
 
     fn start_with(directory: &Path, is: Is, flags: &[&str]) -> Self {
-        let base = Base::of(config(directory, is, flags)).unwrap();
+        let (config, reserve) = (config(directory, is, flags), net::http::Reserve::take());
+        let host = Host::of(&config).unwrap();
+        let base = Base::of(config, host, reserve).unwrap();
         let api = base.listeners.api.local_addr().unwrap();
         let ingest_ports = base.listeners.fast.len() + base.listeners.durable.len();
         let (ended, endings) = channel();
