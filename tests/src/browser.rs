@@ -34,6 +34,11 @@ pub struct Browser {
 impl Browser {
     /// Starts one, if there is one on this machine; says loudly if not.
     pub fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    /// The same, with further flags of Chromium's, without their dashes.
+    pub fn start_with(test: &str, further: &[&str]) -> Option<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let has_browser = Command::new("chromium")
             .arg("--version")
@@ -70,6 +75,7 @@ impl Browser {
         .map(|flag| format!("--{flag}"))
         .to_vec();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
+        flags.extend(further.iter().map(|flag| format!("--{flag}")));
         let mut browser = Self {
             driver,
             address,
@@ -100,7 +106,12 @@ impl Browser {
 
     /// Goes to a page of a node.
     pub fn open(&self, api: SocketAddr, path: &str) {
-        self.command("POST", "/url", &json!({ "url": format!("http://{api}{path}") }));
+        self.open_url(&format!("http://{api}{path}"));
+    }
+
+    /// Goes to any page.
+    pub fn open_url(&self, url: &str) {
+        self.command("POST", "/url", &json!({ "url": url }));
     }
 
     /// Runs the body of a function in the page.
