@@ -17,6 +17,8 @@ import { boundMs, iso, known } from './time.js';
 import { hasToken } from './token.js';
 import { W, bytes, count, number } from './words.js';
 
+/** The live tail is spoken of so often, milliseconds. */
+const SAY_MS = 10_000;
 const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
 const parts = { rows: id('rows'), heads: id('heads'), pane: id('pane'), track: id('track'), thumb: id('thumb') };
 
@@ -234,6 +236,16 @@ function tail() {
   status();
 }
 
+let saidMs = -SAY_MS;
+
+/** Ends and rates, not each row, for those who hear the page. @param {string} words @param {boolean} isReading */
+function say(words, isReading) {
+  const now = performance.now();
+  if (isReading || words === id('said').textContent || live?.isStarted && now - saidMs < SAY_MS) return;
+  saidMs = now;
+  id('said').textContent = words;
+}
+
 function status() {
   const own = results;
   if (!own) return;
@@ -252,6 +264,7 @@ function status() {
     if (live.dropped) words.push(W.dropped(number(live.dropped)));
   }
   id('counts').textContent = words.join(' · ');
+  say(words.join(', '), own.isReading);
   id('counts').dataset.state = own.isReading ? 'reading' : 'done';
   id('meter').textContent = bytes(store.bytes);
   id('all').hidden = !(own.more.after || own.more.before) || own.isReading;

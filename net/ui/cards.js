@@ -89,7 +89,8 @@ export class Card {
       onState(this, null);
     } catch (thrown) {
       if (own.signal.aborted) return;
-      const fail = failureOf(thrown?.status === -1 ? { ...thrown, status: 0 } : thrown);
+      const { status } = /** @type {import('./refusal.js').Failure} */ (thrown);
+      const fail = failureOf(status === -1 ? { .../** @type {any} */ (thrown), status: 0 } : thrown);
       this.note.textContent = why(fail);
       this.note.hidden = false;
       // What was there stays, as what it is.

@@ -126,9 +126,17 @@ export class Histogram {
     box.className = 'unseen';
     const table = document.createElement('table');
     box.append(table);
+    table.createCaption().textContent = W.chart;
+    const head = table.createTHead().insertRow();
+    for (const words of W.chartHeads) {
+      const cell = head.appendChild(document.createElement('th'));
+      cell.scope = 'col';
+      cell.textContent = words;
+    }
+    const body = table.createTBody();
     this.data.counts.forEach((/** @type {number} */ value, /** @type {number} */ k) => {
       if (!value) return;
-      const row = table.insertRow();
+      const row = body.insertRow();
       row.insertCell().textContent = full(this.edge(k), this.zone);
       row.insertCell().textContent = number(value);
     });

@@ -18,6 +18,7 @@ export function listen(page) {
   }
   const title = document.createElement('h2');
   title.textContent = W.help;
+  dialog.setAttribute('aria-label', W.help);
   dialog.append(title, list);
   dialog.addEventListener('click', () => dialog.close());
   const help = () => { if (dialog.open) dialog.close(); else dialog.showModal(); };

@@ -72,7 +72,7 @@ export class Newest {
         store.drop(SHOWN);
         this.draw();
       },
-      onMissed: (n) => { this.missed += n; this.tell(); },
+      onNote: (name, data) => { if (name === 'missed') { this.missed += Number(data.records) || 0; this.tell(); } },
       onFail: (fail) => this.failed(fail),
     });
   }

@@ -127,6 +127,8 @@ export class Rows {
     this.pane.style.transform = `translateY(${-this.above}px)`;
     this.drawThumb(height);
     this.rows.setAttribute('aria-rowcount', String(store.length));
+    if (this.shown.has(this.selected)) this.rows.setAttribute('aria-activedescendant', `row${this.selected}`);
+    else this.rows.removeAttribute('aria-activedescendant');
     if (store.end - this.top < 3 * height / ROW) this.onNearEnd();
     this.onMoved();
   }
@@ -309,7 +311,7 @@ export class Rows {
       element?.classList.toggle('chosen', one === index);
       element?.setAttribute('aria-selected', String(one === index));
     }
-    this.rows.setAttribute('aria-activedescendant', `row${index}`);
+    if (this.shown.has(index)) this.rows.setAttribute('aria-activedescendant', `row${index}`);
     this.reveal(index);
   }
 
@@ -319,7 +321,6 @@ export class Rows {
     this.selected = index;
     this.top = index;
     this.above = -this.height / 3;
-    this.rows.setAttribute('aria-activedescendant', `row${index}`);
     this.redraw();
   }
 

@@ -66,7 +66,7 @@ export const W = {
   noFields: 'None of them is JSON or logfmt.', share: 'Share', valueHint: 'Click: must also match. Alt-click: must not match.',
   copyAs: 'Copy as', asCurl: 'curl', asOklogd: 'oklogd query', commandCopied: 'command copied',
   before50: '50 more before', after50: '50 more after', asRows: 'As rows', chartHelp: 'Histogram: arrow keys choose, with Shift a span, Enter zooms in',
-  noContext: 'no context',
+  noContext: 'no context', chartHeads: ['From', 'Records'],
   rest: 'others', perBucket: 'bars of',
   keys: [
     ['/', 'query'], ['Enter', 'run · details'], ['Shift-Enter', 'must also match'], ['Alt-Enter', 'must not match'],
@@ -106,7 +106,8 @@ export const O = {
   health: 'This node', ready: 'takes records', trouble: 'in trouble',
   records: 'Records', ofText: 'of text', perSecond: 'records/s', how: 'How to send',
   entries: 'Entries', entriesOf: 'of POST /log and /logs, last 24 h', levels: 'By level', services: 'By service', otherServices: 'of further services',
-  cluster: 'Nodes and disks', nodes: 'nodes', /** @param {number} all @param {number} not */ notUp: (all, not) => `${all}, ${not} not up`,
+  cluster: 'Nodes and disks', nodes: 'nodes',
+  /** @param {number} all @param {number} not */ notUp: (all, not) => `${all}, ${not} not up`,
   backlog: 'not in stores yet', leastFree: 'free on the fullest disk', volumes: 'volumes', under: 'below their copies', over: 'above them', moving: 'moving',
   columns: ['Node', 'State', 'Roles', 'Not in stores yet', 'Free', 'Version'], asked: '(this one)',
   insecure: 'Whoever reaches its ports is believed to be a member of this cluster: it has no secret.',

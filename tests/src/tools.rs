@@ -42,6 +42,18 @@ pub fn promtool() -> Option<PathBuf> {
     tool("promtool")
 }
 
+/// The packages of npm's that tests use, each with its version.
+const NPM_VERSIONS: &str = include_str!("../npm-versions");
+
+/// A file of one of npm's packages, as the test command installed it.
+pub fn npm(package: &str, file: &str) -> Option<PathBuf> {
+    let versions = NPM_VERSIONS.lines().filter_map(|line| line.split_once(' '));
+    let (_, version) = versions.into_iter().find(|(name, _)| *name == package)?;
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let path = workspace.join(format!("target/tools/npm/{package}-{version}")).join(file);
+    path.exists().then_some(path)
+}
+
 /// What the test command installed under this name.
 fn tool(name: &str) -> Option<PathBuf> {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");

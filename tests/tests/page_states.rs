@@ -164,6 +164,6 @@ fn the_table_for_those_who_do_not_see_the_histogram_takes_no_room_from_those_who
     let answer = vec![("/query/histogram", 200, counts.to_string())];
     let gate = Gate::open(node.api, "", Rule::Answer(answer));
     browser.open(gate.address, "/ui/");
-    browser.wait("document.querySelectorAll('#chart-box tr').length === 200");
+    browser.wait("document.querySelectorAll('#chart-box tbody tr').length === 200");
     assert_eq!(browser.text("document.documentElement.scrollHeight <= innerHeight"), "true");
 }
