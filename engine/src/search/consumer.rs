@@ -28,7 +28,7 @@ pub(super) enum Drained {
     Full,
     /// Nobody wants the result.
     Unwanted,
-    /// It has all it wants, and has said so to whoever waits for it.
+    /// It has all it wants.
     Enough,
     /// Somebody ended the query, for this reason.
     Ended(String),

@@ -421,11 +421,7 @@ impl Pool {
                 *slot = None;
                 return Course::Over;
             }
-            Drained::Enough => {
-                *slot = None;
-                return Course::Over;
-            }
-            Drained::All | Drained::Ended(_) | Drained::Aborted => {
+            Drained::All | Drained::Enough | Drained::Ended(_) | Drained::Aborted => {
                 if let Drained::Ended(reason) = &drained {
                     state.sweep.end(reason);
                 }

@@ -41,14 +41,19 @@ struct Course {
     horizon: Ulid,
     /// What the stages before have cost and missed.
     stats: Stats,
+    /// Its reader has ended it.
+    is_ended: bool,
 }
 
 impl Course {
     /// What the reader wants, unless that is to go on.
-    fn wishes(&self) -> Option<Drained> {
+    fn wishes(&mut self) -> Option<Drained> {
         match self.pipe.room() {
             Room::Gone => Some(Drained::Unwanted),
-            Room::Ended(reason) => Some(Drained::Ended(reason)),
+            Room::Ended(reason) => {
+                self.is_ended = true;
+                Some(Drained::Ended(reason))
+            }
             Room::Empty | Room::Some | Room::Full => None,
         }
     }
@@ -88,10 +93,13 @@ impl Course {
         let spec = QuerySpec { from, to, topics: wanted, order, ..QuerySpec::everything() };
         // What is missing is told as far as it was passed: neighbours may lie before it.
         let snapshot = Snapshot { parts: self.snapshot.parts.clone(), missing: Vec::new() };
+        self.enter(Looking { topics, bounds: (from, to), looked }, spec, snapshot);
+    }
+
+    /// Begins a stage.
+    fn enter(self, stage: impl Stage, spec: QuerySpec, snapshot: Snapshot) {
         let way = self.way.clone();
-        let (course, looked) = (Some(self), Some(looked));
-        let looking = Looking { course, is_ended: false, topics, bounds: (from, to), looked };
-        way.submit(spec, snapshot, Box::new(looking), None);
+        way.submit(spec, snapshot, Box::new(Staged { course: self, stage }), None);
     }
 
     /// Reads and writes what was chosen.
@@ -120,18 +128,55 @@ pub(super) fn start(
     let (ask, of) = (spec.clone(), snapshot.clone());
     let horizon = snapshot.parts.iter().map(|part| part.range().1).max().unwrap_or(Ulid::MAX);
     let stats = Stats::default();
-    let course = Course { way: way.clone(), pipe, format, spec, snapshot, horizon, stats };
-    let finding =
-        Finding { course: Some(course), is_ended: false, bound, found: 0, topics: BTreeMap::new() };
-    way.submit(ask, of, Box::new(finding), None);
+    let course = Course { way, pipe, format, spec, snapshot, horizon, stats, is_ended: false };
+    course.enter(Finding { bound, found: 0, topics: BTreeMap::new() }, ask, of);
+}
+
+/// One of those that count hits without text.
+trait Stage: Send + 'static {
+    /// Takes what the sweep has; how it stands then.
+    fn take(&mut self, spec: &QuerySpec, sweep: &mut Sweep) -> Drained;
+
+    /// What follows, once it has all; `stats` are what it has cost and missed.
+    fn go_on(self, course: Course, stats: &Stats);
+}
+
+/// A stage, and what goes on with the next one.
+struct Staged<S> {
+    course: Course,
+    stage: S,
+}
+
+impl<S: Stage> Consumer for Staged<S> {
+    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
+        let wish = self.course.wishes();
+        wish.unwrap_or_else(|| self.stage.take(&self.course.spec, sweep))
+    }
+
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn counts_only(&self) -> bool {
+        true
+    }
+
+    fn breaker(&self) -> Breaker {
+        self.course.pipe.breaker()
+    }
+
+    fn finish(self: Box<Self>, stats: Stats, aborted: bool) {
+        let Self { course, stage } = *self;
+        if aborted || course.is_ended {
+            course.end(&stats, aborted);
+        } else {
+            stage.go_on(course, &stats);
+        }
+    }
 }
 
 /// The stage that collects hits.
 struct Finding {
-    /// `None`: the next stage has it.
-    course: Option<Course>,
-    /// Its reader has ended it.
-    is_ended: bool,
     /// Most hits that context can be shown of.
     bound: u64,
     found: u64,
@@ -154,10 +199,11 @@ impl Finding {
         }
         self.found += u64::from(take);
     }
+}
 
-    fn go_on(&mut self, stats: &Stats) {
-        let Some(mut course) = self.course.take() else { return };
-        let mut hits: Vec<_> = std::mem::take(&mut self.topics).into_iter().collect();
+impl Stage for Finding {
+    fn go_on(self, mut course: Course, stats: &Stats) {
+        let mut hits: Vec<_> = self.topics.into_iter().collect();
         for (_, hits) in &mut hits {
             hits.sort_unstable();
         }
@@ -170,19 +216,11 @@ impl Finding {
         let forward = Forward::new(u64::from(course.spec.context), hits);
         course.look(topics.clone(), topics, bounds, Looked::Forward(forward, first));
     }
-}
 
-impl Consumer for Finding {
-    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
-        let Some(course) = &self.course else { return Drained::Enough };
-        if let Some(wish) = course.wishes() {
-            self.is_ended = true;
-            return wish;
-        }
-        let (order, limit) = (course.spec.order, course.spec.limit.unwrap_or(u64::MAX));
+    fn take(&mut self, spec: &QuerySpec, sweep: &mut Sweep) -> Drained {
+        let (order, limit) = (spec.order, spec.limit.unwrap_or(u64::MAX));
         let most = limit.min(self.bound);
         if limit == 0 {
-            self.go_on(&sweep.stats);
             return Drained::Enough;
         }
         while sweep.prepare() {
@@ -200,45 +238,20 @@ impl Consumer for Finding {
             self.note(&topic, Span { first: hit.first, count: hit.count }, order, take);
             sweep.advance(take, u64::from(hit.end - hit.start));
             if self.found >= limit {
-                self.go_on(&sweep.stats);
                 return Drained::Enough;
             }
         }
         Drained::All
     }
-
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn counts_only(&self) -> bool {
-        true
-    }
-
-    fn breaker(&self) -> Breaker {
-        breaker(self.course.as_ref())
-    }
-
-    fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
-        if !aborted && !self.is_ended {
-            self.go_on(&stats);
-        } else if let Some(course) = self.course {
-            course.end(&stats, aborted);
-        }
-    }
 }
 
 /// The stages that look around.
 struct Looking {
-    /// `None`: the next stage has it.
-    course: Option<Course>,
-    /// Its reader has ended it.
-    is_ended: bool,
     /// All topics with hits.
     topics: Vec<Topic>,
     /// What is looked at; once nothing more is wanted, what was.
     bounds: (Ulid, Ulid),
-    looked: Option<Looked>,
+    looked: Looked,
 }
 
 /// Which way, and what was found.
@@ -265,14 +278,11 @@ impl Looked {
     }
 }
 
-impl Looking {
-    fn go_on(&mut self, stats: &Stats) {
-        let (Some(mut course), Some(looked)) = (self.course.take(), self.looked.take()) else {
-            return;
-        };
+impl Stage for Looking {
+    fn go_on(self, mut course: Course, stats: &Stats) {
+        let Self { topics, bounds, looked } = self;
         course.stats.add_stage(stats);
-        course.miss_within(self.bounds);
-        let topics = std::mem::take(&mut self.topics);
+        course.miss_within(bounds);
         match looked {
             Looked::Forward(forward, first) => {
                 let (spans, hits, backward) = forward.into_found();
@@ -291,17 +301,9 @@ impl Looking {
             }
         }
     }
-}
 
-impl Consumer for Looking {
-    fn drain(&mut self, sweep: &mut Sweep) -> Drained {
-        let (Some(course), Some(looked)) = (&self.course, &mut self.looked) else {
-            return Drained::Enough;
-        };
-        if let Some(wish) = course.wishes() {
-            self.is_ended = true;
-            return wish;
-        }
+    fn take(&mut self, _: &QuerySpec, sweep: &mut Sweep) -> Drained {
+        let looked = &mut self.looked;
         while !looked.is_satisfied() && sweep.prepare() {
             let Some(head) = sweep.head() else { break };
             let hit = head.hit;
@@ -314,34 +316,6 @@ impl Consumer for Looking {
             }
             sweep.advance(hit.count, u64::from(hit.end - hit.start));
         }
-        if !looked.is_satisfied() {
-            return Drained::All;
-        }
-        self.go_on(&sweep.stats);
-        Drained::Enough
+        if looked.is_satisfied() { Drained::Enough } else { Drained::All }
     }
-
-    fn has_room(&self) -> bool {
-        true
-    }
-
-    fn counts_only(&self) -> bool {
-        true
-    }
-
-    fn breaker(&self) -> Breaker {
-        breaker(self.course.as_ref())
-    }
-
-    fn finish(mut self: Box<Self>, stats: Stats, aborted: bool) {
-        if !aborted && !self.is_ended {
-            self.go_on(&stats);
-        } else if let Some(course) = self.course {
-            course.end(&stats, aborted);
-        }
-    }
-}
-
-fn breaker(course: Option<&Course>) -> Breaker {
-    course.map_or_else(|| Box::new(|| ()) as Breaker, |course| course.pipe.breaker())
 }

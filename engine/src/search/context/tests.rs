@@ -86,6 +86,30 @@ fn series(topics: &[&str], count: u64, text: impl Fn(u64) -> String) -> Vec<Test
 }
 
 #[test]
+fn a_stage_that_has_enough_tells_what_it_has_cost() {
+    let records =
+        series(
+            &["a", "b"],
+            400,
+            |n| {
+                if n == 200 { "needle".to_owned() } else { format!("line {n}") }
+            },
+        );
+    let part = TestPart::new(&records, 10);
+    let searcher = searcher(1);
+    let ask = |limit| {
+        let from = records[150].0;
+        let spec = QuerySpec { from, context: 1, limit, ..spec("needle") };
+        let answer = searcher.query(spec, snapshot(std::slice::from_ref(&part)), Format::Text);
+        answer.read_all_blocking().1.stats
+    };
+    let (all, enough) = (ask(None), ask(Some(1)));
+    assert_eq!((all.records, enough.records), (1, 1));
+    assert!(all.blocks_skipped.by_time > 0);
+    assert_eq!(all.blocks_skipped, enough.blocks_skipped, "found at the end, or before it");
+}
+
+#[test]
 fn the_neighbours_of_a_rare_topic_are_found_however_far_they_lie_and_little_is_read() {
     let mut records = series(&["busy"], 20_000, |n| format!("line {n}"));
     for (at, name) in [(10, "before"), (10_000, "needle"), (19_990, "behind")] {
