@@ -129,6 +129,13 @@ pub const ENTRIES_SHORT_BYTES: usize = 32 << 10;
 /// Time in which a body of entries has to come to its end: what is held for it others may wait for.
 pub const ENTRIES_BODY_MAX: Duration = Duration::from_secs(60);
 
+/// How fast such a body has to come while others wait for room, bytes a second on average, once it has had
+/// [`ENTRIES_BODY_GRACE`]: slower ones give way.
+pub const ENTRIES_BODY_RATE_MIN: u64 = 64 << 10;
+
+/// How long a body may come as slowly as it likes, and how often is looked whether others wait.
+pub const ENTRIES_BODY_GRACE: Duration = Duration::from_secs(1);
+
 /// What is held for bodies of `POST /log` that do not come with their heads, and what is made of them,
 /// bytes: over a hundred of the longest, and as many short ones as there may be connections.
 pub const ENTRY_BODIES_BYTES_MAX: u64 = 16 << 20;

@@ -256,3 +256,67 @@ fn a_level_that_is_rare_is_found_without_a_look_at_everything() {
         }
     }
 }
+
+#[test]
+fn what_is_asked_of_entries_beyond_its_bounds_is_named() {
+    let (_directory, node) = node(&[]);
+    let long = |count: usize| "x".repeat(count);
+    for (query, field) in [
+        ("level=loud".into(), "level"),
+        ("level=%FF".into(), "level"),
+        (format!("service={}", long(101)), "service"),
+        (format!("q={}", long(10_241)), "q"),
+        ("from=yesterday".into(), "from"),
+        ("to=%00".into(), "to"),
+        ("level=info&level=warn".into(), "level"),
+        ("host=x".into(), "host"),
+    ] {
+        for path in ["/api/logs", "/api/stats"] {
+            let answer = node.get(&format!("{path}?{query}"));
+            let reason = answer.text();
+            assert_eq!(answer.status, 400, "{path} {query:.60}: {reason}");
+            assert!(reason.contains(field), "{path} {query:.60}: {reason}");
+        }
+    }
+    for (request, field) in [
+        ("/api/logs?limit=1001", "limit"),
+        ("/api/logs?limit=-1", "limit"),
+        ("/api/logs?limit=1e3", "limit"),
+        ("/api/logs?offset=1000001", "offset"),
+        ("/api/stats?by=host", "by"),
+        ("/api/stats?by=level,level", "by"),
+        ("/api/stats?limit=1", "limit"),
+    ] {
+        let answer = node.get(request);
+        assert_eq!(answer.status, 400, "{request}: {}", answer.text());
+        assert!(answer.text().contains(field), "{request}: {}", answer.text());
+    }
+}
+
+#[test]
+fn bodies_that_hardly_come_give_way_to_one_that_comes() {
+    let (_directory, node) = node(&[]);
+    // Each says that it will be as long as any, so that the two have all the room there is.
+    let slow: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = TcpStream::connect(node.api).unwrap();
+            let head = format!("POST /logs HTTP/1.1\r\nHost: {}\r\n", node.api);
+            let length = 8 << 20;
+            write!(stream, "{head}Content-Length: {length}\r\n\r\n[").unwrap();
+            stream
+        })
+        .collect();
+    let held = || node.metric("oklog_http_budget_used{budget=\"entries_bodies_bytes\"}");
+    tests::wait_until("both have their room", || held() >= f64::from(40 << 20));
+    let many: Value = (0..10_000).map(|n| entry("info", &format!("entry {n}"), "quick")).collect();
+    let answer = post(&node, "/logs", &many);
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    assert_eq!(answer.json()["records"], 10_000);
+    // One of them was enough.
+    let told = slow.into_iter().filter(|stream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let answer = http::read_answer(&mut BufReader::new(stream), "POST");
+        answer.is_ok_and(|answer| answer.status == 408)
+    });
+    assert!(told.count() >= 1, "who gives way is told");
+}

@@ -40,6 +40,11 @@ impl<W> Account<W> {
         self.used
     }
 
+    /// Whether somebody waits for more than there is.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Gives out so much, if it is there and nobody waits for it.
     pub(super) fn try_take(&mut self, amount: u64) -> Result<(), NoRoom> {
         if amount > self.limit {

@@ -77,6 +77,11 @@ impl Budget {
         self.of.lock().used()
     }
 
+    /// Whether somebody waits for more than there is.
+    pub fn is_waited_for(&self) -> bool {
+        self.of.lock().is_waited_for()
+    }
+
     /// What there is in all.
     pub fn limit(&self) -> u64 {
         self.of.limit

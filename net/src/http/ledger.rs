@@ -149,6 +149,11 @@ impl Entry {
         self.budget.take(amount, until).await
     }
 
+    /// Whether somebody waits for more than there is.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.budget.is_waited_for()
+    }
+
     /// What there is in all.
     pub(super) fn limit(&self) -> u64 {
         self.budget.limit()

@@ -311,7 +311,11 @@ async fn linger(socket: &TcpStream) {
             socket.readable().await?;
             match socket.try_read(&mut sink) {
                 Ok(0) => break,
-                Ok(bytes) => left = left.saturating_sub(bytes as u64),
+                Ok(bytes) => {
+                    left = left.saturating_sub(bytes as u64);
+                    // However fast it sends, others have their turns.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }

@@ -2,20 +2,25 @@
 //!
 //! Invariants: a body that has come with its head, as those of single entries do, is taken where it lies; any
 //! other takes room in the ledger for all that it may become before a byte of it is kept, and has a bounded
-//! time to come, so that nobody holds that room for long. What is longer than it may be is refused as soon as
+//! time to come, so that nobody holds that room for long; one that hardly comes gives way as soon as others
+//! wait for room, and is told so. What is longer than it may be is refused as soon as
 //! that is known.
+
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use hyper::{HeaderMap, StatusCode};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::budget::Taken;
 use crate::http::answer::Refusal;
 use crate::http::ledger::Entry;
 use crate::http::records::next_piece;
-use crate::limits::{ENTRIES_BODY_MAX, RECORDS_REQUEST_WAIT};
+use crate::limits::{
+    ENTRIES_BODY_GRACE, ENTRIES_BODY_MAX, ENTRIES_BODY_RATE_MIN, RECORDS_REQUEST_WAIT,
+};
 
 /// Which bodies are taken.
 pub(super) struct Bounds<'a> {
@@ -55,12 +60,12 @@ pub(super) async fn whole(
     let amount = (bounds.factor * bytes_max) as u64;
     let wait_until = Instant::now() + RECORDS_REQUEST_WAIT;
     let held = bounds.room.take(amount, Some(wait_until)).await;
-    // Who waits for room has had no time to send.
-    let until = Instant::now() + ENTRIES_BODY_MAX;
     let held = held.map_err(|_| bounds.room.refusal())?;
+    // Who waits for room has had no time to send.
+    let pace = Pace::from_now();
     let mut bytes = BytesMut::with_capacity(declared.map_or(first.len(), |_| bytes_max));
     bytes.extend_from_slice(&first);
-    while let Some(piece) = in_time(&mut body, until).await? {
+    while let Some(piece) = pace.next(&mut body, bytes.len(), bounds.room).await? {
         if bytes.len() + piece.len() > bounds.bytes_max {
             return Err(too_large(bounds.bytes_max));
         }
@@ -85,14 +90,73 @@ fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
 }
 
 async fn in_time(body: &mut Body, until: Instant) -> Result<Option<Bytes>, Refusal> {
-    tokio::time::timeout_at(until, next_piece(body)).await.unwrap_or_else(|_| {
-        let seconds = ENTRIES_BODY_MAX.as_secs();
-        let words = format!("the body did not come to its end within {seconds} s");
-        Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, words))
-    })
+    timeout_at(until, next_piece(body)).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn late() -> Refusal {
+    let seconds = ENTRIES_BODY_MAX.as_secs();
+    let words = format!("the body did not come to its end within {seconds} s");
+    Refusal::new(StatusCode::REQUEST_TIMEOUT, words)
+}
+
+/// How a body comes for which room is held.
+struct Pace {
+    since: Instant,
+}
+
+impl Pace {
+    fn from_now() -> Self {
+        Self { since: Instant::now() }
+    }
+
+    /// The next piece, behind so many bytes.
+    async fn next(
+        &self,
+        body: &mut Body,
+        bytes: usize,
+        room: &Entry,
+    ) -> Result<Option<Bytes>, Refusal> {
+        let until = self.since + ENTRIES_BODY_MAX;
+        loop {
+            let now = Instant::now();
+            if is_behind(bytes, now - self.since) && room.is_waited_for() {
+                let rate = ENTRIES_BODY_RATE_MIN;
+                let words = format!(
+                    "the body came at less than {rate} bytes a second, and others wait for its room: \
+                     send it again, in smaller ones"
+                );
+                return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, words).retry_later());
+            }
+            match timeout_at(until.min(now + ENTRIES_BODY_GRACE), next_piece(body)).await {
+                Ok(piece) => return piece,
+                Err(_) if Instant::now() >= until => return Err(late()),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Whether so many bytes in this time are too few for one for whom others wait.
+fn is_behind(bytes: usize, time: Duration) -> bool {
+    time >= ENTRIES_BODY_GRACE
+        && (bytes as u128) < u128::from(ENTRIES_BODY_RATE_MIN) * time.as_millis() / 1_000
 }
 
 fn too_large(bytes_max: usize) -> Refusal {
     let words = format!("the body is longer than {bytes_max} bytes; send it in several requests");
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_behind_once_it_had_its_time_and_came_at_less_than_the_rate() {
+        let rate = ENTRIES_BODY_RATE_MIN as usize;
+        let seconds = Duration::from_secs_f64;
+        assert!(!is_behind(0, seconds(0.9)) && is_behind(0, seconds(1.0)));
+        assert!(!is_behind(rate, seconds(1.0)) && is_behind(rate - 1, seconds(1.0)));
+        assert!(!is_behind(30 * rate, seconds(30.0)) && is_behind(29 * rate, seconds(30.0)));
+    }
 }
