@@ -284,9 +284,11 @@ pub(super) async fn records(
     let mut reader = shape(view.records(spec, format));
     let alive = Alive::asked_for(headers, &app.options);
     let alive = alive.filter(|_| format.sign_of_life().is_some());
+    let too_old = end_when_old(watch.start, reader.ender());
     let head = tokio::select! {
         biased;
         head = poll_fn(|cx| reader.poll_head(cx)) => head,
+        head = too_old => head,
         () = flushes.until_half_closed_for_long(), if !deny_partial => planned,
         // Whoever wants all or nothing waits for what is known once something was found.
         () = silence(alive.as_ref()), if !deny_partial => planned,
@@ -326,6 +328,16 @@ async fn silence(alive: Option<&Alive>) {
     }
 }
 
+/// Ends a query that finds nothing until it is too old; its head is what comes then. Never ready.
+async fn end_when_old(start: Instant, end: End) -> Head {
+    tokio::time::sleep(QUERY_AGE_MAX.saturating_sub(start.elapsed())).await;
+    end(TOO_OLD);
+    pending().await
+}
+
+/// Why it is ended.
+const TOO_OLD: &str = "the query has run for too long";
+
 /// Ends a query whose reader takes nothing, or that has become too old: it pins files. If its
 /// reader does not even take the end, the connection goes too.
 async fn give_up(progress: Weak<Progress>, start: Instant, end: End, connection: Weak<Flushes>) {
@@ -345,7 +357,7 @@ async fn give_up(progress: Weak<Progress>, start: Instant, end: End, connection:
             end("the reader took nothing for too long");
             is_ended = true;
         } else if age > QUERY_AGE_MAX {
-            end("the query has run for too long");
+            end(TOO_OLD);
             is_ended = true;
         }
     }
@@ -496,5 +508,32 @@ impl App {
     pub(super) fn now(&self) -> Now {
         let clock_ms = now_ms();
         Now { clock_ms, newest_ms: clock_ms.max(self.backend.newest_ms()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_query_that_finds_nothing_until_it_is_too_old_is_ended() {
+        let Some(start) = Instant::now().checked_sub(QUERY_AGE_MAX) else { return };
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let end = {
+            let told = Arc::clone(&told);
+            Box::new(move |reason: &str| told.lock().unwrap().push(reason.to_owned()))
+        };
+        let is_told = async {
+            while told.lock().unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = end_when_old(start, end) => unreachable!("its head comes from the search"),
+            () = is_told => {}
+        }
+        assert_eq!(*told.lock().unwrap(), [TOO_OLD]);
     }
 }
