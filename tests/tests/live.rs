@@ -1,5 +1,6 @@
 //! `/ws/live` through the real binary, with a client of another make.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,7 +29,10 @@ fn open(
     for (name, value) in headers {
         request.headers_mut().insert(*name, value.parse().unwrap());
     }
-    let stream = TcpStream::connect(api).unwrap();
+    upgraded(TcpStream::connect(api).unwrap(), request)
+}
+
+fn upgraded(stream: TcpStream, request: Request) -> Result<WebSocket<TcpStream>, u16> {
     stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
     match tungstenite::client(request, stream) {
         Ok((websocket, _)) => Ok(websocket),
@@ -194,6 +198,55 @@ fn a_slow_client_is_told_what_it_misses_and_nobody_waits_for_it() {
     assert!(came > 0 && missed > 0 && came + missed == all, "{came} + {missed} of {all}");
     post(&node, &json!([entry("info", "again", "s")]));
     assert_eq!(next(&mut slow[0])["message"], "again");
+}
+
+/// A connection from another address of this machine, for which little waits in the system.
+fn connect_from(address: [u8; 4], api: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&api.into()).unwrap();
+    TcpStream::from(socket)
+}
+
+#[test]
+fn two_thousand_slow_readers_beside_ingest_take_a_bounded_memory_and_are_told_what_they_missed() {
+    if !tests::raise_descriptors(12_000) {
+        return tests::skipped("two_thousand_slow…", "the limit of open files is below 12,000");
+    }
+    let (_directory, node) = node(&[]);
+    let mut websockets: Vec<_> = (0..1_000)
+        .map(|_| {
+            let request = format!("ws://{}/ws/live", node.api).into_client_request().unwrap();
+            upgraded(connect_from([127, 0, 0, 2], node.api), request).unwrap()
+        })
+        .collect();
+    let mut streams: Vec<_> = (0..1_000)
+        .map(|_| {
+            let mut stream = connect_from([127, 0, 0, 3], node.api);
+            let head = "GET /stream?topic=log HTTP/1.1\r\nHost: localhost\r\n";
+            write!(stream, "{head}Accept: text/event-stream\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    wait_until("all follow", || node.metric("oklog_followers") >= 2_000.0);
+    let batch: Value =
+        (0..20).map(|n| entry("info", &format!("{n} {}", "x".repeat(10_000)), "s")).collect();
+    // Until each has missed more than it was sent.
+    wait_until("they miss most", || {
+        post(&node, &batch);
+        node.metric("oklog_follow_missed_records_total") >= 2_000.0 * 60.0
+    });
+    let used = node.anonymous_bytes() >> 20;
+    eprintln!("2,000 slow readers beside ingest: RssAnon {used} MiB");
+    assert!(used <= 300, "they hold {used} MiB");
+    let websocket = &mut websockets[999];
+    while next(websocket)["missed"].as_u64().is_none_or(|missed| missed == 0) {}
+    let stream = &mut streams[999];
+    stream.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+    let lines = BufReader::new(stream).lines();
+    let told = lines.map(Result::unwrap).find(|line| line.contains("missed"));
+    assert!(told.is_some(), "it is told");
 }
 
 #[test]
