@@ -266,7 +266,7 @@ function status() {
   id('counts').textContent = words.join(' · ');
   say(words.join(', '), own.isReading);
   id('counts').dataset.state = own.isReading ? 'reading' : 'done';
-  id('meter').textContent = bytes(store.bytes);
+  id('meter').textContent = W.memory(bytes(store.bytes));
   id('all').hidden = !(own.more.after || own.more.before) || own.isReading;
 }
 

@@ -154,6 +154,13 @@ export class Bar {
       this.state = { ...this.state, tz: /** @type {HTMLSelectElement} */ (id('tz')).value };
       given.look({ tz: this.state.tz });
     };
+    const zones = /** @type {HTMLSelectElement} */ (id('tz'));
+    const all = () => {
+      const there = new Set([...zones.options].map((one) => one.value));
+      zones.append(...Intl.supportedValuesOf('timeZone').filter((one) => !there.has(one)).map((one) => new Option(one, one)));
+    };
+    // There are hundreds: they are added once somebody looks.
+    for (const event of ['pointerdown', 'focus']) zones.addEventListener(event, all, { once: true });
     id('preset').onchange = () => this.preset(/** @type {HTMLSelectElement} */ (id('preset')).value, run);
     id('topics').addEventListener('toggle', () => this.topics());
     for (const menu of /** @type {NodeListOf<HTMLDetailsElement>} */ (document.querySelectorAll('.menu'))) {

@@ -104,9 +104,15 @@ export class Rows {
     if (!store) return;
     const height = this.height;
     if (this.top < store.first) { this.top = store.first; this.above = 0; }
-    if (this.follows) { this.top = store.end - 1; this.above = 0; }
+    if (this.follows) this.top = store.end - Math.ceil(height / ROW);
     this.top = Math.max(store.first, Math.min(this.top, store.end - 1));
     this.place(height);
+    if (this.follows) {
+      // As many as may fit, and what is too much of them above the window.
+      this.above = -height;
+      for (let index = this.top; index < store.end; index++) this.above += this.heightOf(index);
+      this.above = Math.max(0, this.above);
+    }
     // Heights are read of many rows at a time: each element that is written in between is laid out anew.
     while (this.above < 0 && this.top > store.first) {
       const up = Math.min(this.top - store.first, Math.ceil(-this.above / ROW), Math.ceil(height / ROW) + 2);

@@ -22,6 +22,7 @@ export const W = {
   edited: 'The query was edited and not run: these are the rows of the one before. Enter runs it.',
   searching: 'searching…', moreOnScroll: 'more on scroll', complete: 'complete', notComplete: 'incomplete',
   /** @param {string} size @param {string} blocks */ scanned: (size, blocks) => `${size} scanned · ${blocks} blocks skipped`,
+  /** @param {string} size */ memory: (size) => `${size} in memory`,
   stopped: 'Stopped: there may be more.',
   brokeOff: 'The answer broke off: there may be more rows than are shown.', readOn: 'Read on',
   offline: 'The node cannot be reached.',

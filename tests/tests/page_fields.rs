@@ -233,6 +233,32 @@ fn what_is_asked_is_taken_home_as_ndjson_and_as_commands_that_answer_the_same() 
 }
 
 #[test]
+fn times_are_shown_in_any_zone_and_as_how_long_ago() {
+    let Some(browser) = Browser::start("times_are_shown_in_any_zone_and_as_how_long_ago") else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path());
+    requests(&node);
+    browser.open(node.api, "/ui/?tz=UTC");
+    browser.wait("/^\\d\\d:\\d\\d:\\d\\d\\.\\d{3}$/.test(document.querySelector('.row > .time').textContent)");
+    let time = || browser.text("document.querySelector('.row > .time').textContent.slice(-12)");
+    let utc = time();
+    browser.script("const zones = document.getElementById('tz'); zones.focus(); zones.value = 'Australia/Eucla'; zones.dispatchEvent(new Event('change'))");
+    browser.wait("location.search.includes('tz=Australia%2FEucla')");
+    browser.wait(&format!(
+        "document.querySelector('.row > .time').textContent.slice(-12) !== '{utc}'"
+    ));
+    // Eight hours and three quarters ahead: no other zone of today is a quarter off like it.
+    let minute = |text: &str| text[3..5].parse::<u32>().unwrap();
+    assert_eq!((minute(&utc) + 45) % 60, minute(&time()));
+    assert_eq!(utc[6..], time()[6..]);
+    browser.script("document.querySelector('.row > .time').dispatchEvent(new PointerEvent('pointerover', { bubbles: true }))");
+    browser.wait("/(now|ago)/.test(document.querySelector('.row > .time').title)");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn further_keys_copy_shift_the_range_and_find_matches() {
     let Some(browser) = Browser::start("further_keys_copy_shift_the_range_and_find_matches") else {
         return;
