@@ -70,6 +70,9 @@ pub(crate) enum Command {
     Version,
 }
 
+/// Version, and the commit that this is made of where it was known (`build.rs`).
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("OKLOGD_BUILT_FROM"));
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -250,7 +253,7 @@ pub(crate) fn parser(shows: Shows) -> clap::Command {
     let root = clap::Command::new("oklogd")
         .about(ABOUT)
         .styles(STYLES)
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)

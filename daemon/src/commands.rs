@@ -281,5 +281,5 @@ pub(crate) const COMMANDS: &[CommandRow] = &[
         see_also: &["completions"],
         ..ROW
     },
-    CommandRow { name: "version", about: "Print the version", ..ROW },
+    CommandRow { name: "version", about: "Print the version, and the commit it is made of", ..ROW },
 ];

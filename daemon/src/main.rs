@@ -115,10 +115,9 @@ fn run(command: Command, warnings: &[String]) -> Exit {
             let page = commands::CommandRow::named(name).map(pages::manual_of);
             output::print(&page.unwrap_or_default(), Exit::Done)
         }
-        Command::Version => output::print(
-            concat!("oklogd ", env!("CARGO_PKG_VERSION"), "\n").as_bytes(),
-            Exit::Done,
-        ),
+        Command::Version => {
+            output::print(format!("oklogd {}\n", cli::VERSION).as_bytes(), Exit::Done)
+        }
     }
 }
 
