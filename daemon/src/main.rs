@@ -29,6 +29,8 @@ mod pages;
 mod released;
 mod settings;
 mod shell;
+#[cfg(test)]
+mod shown_tests;
 mod signals;
 mod terminal;
 mod testsvc;

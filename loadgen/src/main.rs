@@ -5,7 +5,7 @@
 //! measured against, [`verify`] asks for everything back, [`probe`] sends one record at a time and
 //! looks for it, [`post_log`] sends entries as JSON and
 //! follows them, [`procfs`] looks at the node's process, [`compare`] does all of it in one run and
-//! prints the table of the README.
+//! prints the table of `docs/figures.md`.
 //! [`commands`] joins them, one function per subcommand.
 //!
 //! Invariants: what is sent is a function of the command line (seed included), so verifying needs

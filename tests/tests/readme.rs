@@ -1,6 +1,9 @@
-//! README's examples are what a node answers: each is run, against the records that README shows.
+//! README and the pages for users: their examples are what a node answers, and their links lead somewhere.
 //!
-//! Times, ULIDs and figures may differ; keys and their order, words and records may not.
+//! Each example is run, against the records that the pages show. Times, ULIDs and figures may differ; keys and
+//! their order, words and records may not. That their command lines are read is a test of `daemon`.
+
+use std::path::{Path, PathBuf};
 
 use tests::node::Node;
 use tests::{http, sender, tools};
@@ -11,10 +14,23 @@ struct Example {
     output: Vec<String>,
 }
 
+/// The longest README that is read in a minute, lines.
+const README_LINES_MAX: usize = 250;
+
+/// Pages that show a console, in the order in which a reader comes by.
+const WITH_EXAMPLES: [&str; 3] = ["README.md", "docs/ingest.md", "docs/query.md"];
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(workspace().join(name)).unwrap()
+}
+
 /// Those in blocks that show a console.
 fn examples() -> Vec<Example> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = WITH_EXAMPLES.map(page).concat();
     let mut found: Vec<Example> = Vec::new();
     let mut is_console = false;
     for line in text.lines() {
@@ -129,7 +145,7 @@ fn form(line: &str, has_figures: bool) -> String {
 }
 
 #[test]
-fn readmes_examples_are_what_a_node_answers() {
+fn the_examples_of_the_pages_are_what_a_node_answers() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &["--cores", "1"]);
     let examples = examples();
@@ -149,4 +165,104 @@ fn readmes_examples_are_what_a_node_answers() {
         assert_eq!(shown, printed, "{}", example.command);
     }
     assert!(examples.len() >= 8 && lines.len() >= 8, "{} {}", examples.len(), lines.len());
+}
+
+#[test]
+fn readme_is_short_and_begins_with_the_two_commands_that_set_it_up() {
+    let readme = page("README.md");
+    let lines = readme.lines().count();
+    assert!(lines <= README_LINES_MAX, "{lines} lines");
+    let blocks: Vec<_> = readme.split("```sh\n").skip(1).collect();
+    let commands = blocks.iter().map(|block| block.split("\n```").next().unwrap()).take(2);
+    let expected = [
+        "cargo run --release -p daemon -- ingeststore --store.segment-replication-factor 1",
+        "bash tests/run",
+    ];
+    assert!(commands.eq(expected), "{blocks:?}");
+}
+
+/// Every page of the project, tests' own data apart.
+fn pages() -> Vec<PathBuf> {
+    let places = ["", "docs", "docs/decisions", "deploy", ".github/ISSUE_TEMPLATE"];
+    let mut pages = Vec::new();
+    for place in places {
+        for entry in std::fs::read_dir(workspace().join(place)).unwrap() {
+            pages.push(entry.unwrap().path());
+        }
+    }
+    pages.retain(|path| path.extension().is_some_and(|end| end == "md"));
+    pages
+}
+
+/// Without code, in blocks and in lines.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let mut prose = String::new();
+    for line in text.lines() {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        if !is_code && !is_fence {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// Where `[…](target)` leads.
+fn links(text: &str) -> Vec<String> {
+    let text = prose(text);
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).collect()
+}
+
+/// What a heading is linked by.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    text.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn has_anchor(page: &Path, wanted: &str) -> bool {
+    let text = std::fs::read_to_string(page).unwrap();
+    let is_named = text.contains(&format!("<a id=\"{wanted}\">"));
+    is_named || prose(&text).lines().any(|line| line.starts_with('#') && anchor(line) == wanted)
+}
+
+#[test]
+fn every_link_of_every_page_leads_to_what_is_there() {
+    let mut found = 0;
+    for page in pages() {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in links(&text).iter().filter(|link| !link.contains("://")) {
+            let (path, wanted) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => page.clone(),
+                path => page.parent().unwrap().join(path),
+            };
+            assert!(target.exists(), "{}: {link}", page.display());
+            let is_found = wanted.is_empty() || has_anchor(&target, wanted);
+            assert!(is_found, "{}: no heading is {link}", page.display());
+            found += 1;
+        }
+    }
+    assert!(found > 100, "{found}");
+}
+
+#[test]
+fn every_page_for_users_is_reached_from_readme() {
+    let readme = links(&page("README.md"));
+    let top = pages().into_iter().filter(|page| page.parent() == Some(&workspace()));
+    for page in top {
+        let name = page.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name == "README.md" || readme.contains(&name), "README does not lead to {name}");
+    }
+}
+
+#[test]
+fn links_and_headings_are_read_as_they_are_meant() {
+    assert_eq!(links("a [b](c.md#d) ![e](f.png)\n```\n[x](y)\n```\n"), ["c.md#d", "f.png"]);
+    assert_eq!(anchor("## Old → new"), "old--new");
+    assert_eq!(anchor("### What `oklogd forward` does"), "what-oklogd-forward-does");
+    assert_eq!(anchor("### GET /query"), "get-query");
 }

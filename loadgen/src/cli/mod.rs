@@ -291,3 +291,25 @@ pub(crate) struct IdleArgs {
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_line_that_the_pages_show_is_read() {
+        let mut shown = 0;
+        for page in ["README.md", "docs/figures.md"] {
+            let path = format!("{}/../{page}", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(path).unwrap();
+            for line in text.lines().filter(|line| line.starts_with("target/release/loadgen ")) {
+                let words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+                // Help is an error that is none.
+                let error = Cli::try_parse_from(words).err().filter(clap::Error::use_stderr);
+                assert!(error.is_none(), "{page}: {line}: {error:?}");
+                shown += 1;
+            }
+        }
+        assert!(shown > 5, "{shown}");
+    }
+}
