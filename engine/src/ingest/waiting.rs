@@ -9,7 +9,7 @@
 //! nor is what may be the same record as one that is there. Of another ingester's file nothing is
 //! believed; one that cannot be read is given up and told, for what it claims goes on being let go of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -65,6 +65,11 @@ impl Waiting {
     /// Records that are claimed.
     pub fn record_count(&self) -> u64 {
         self.0.values().flatten().map(Gap::record_count).sum()
+    }
+
+    /// Streams of them.
+    pub(super) fn streams(&self) -> HashSet<u64> {
+        self.0.values().flatten().map(|span| span.stream).collect()
     }
 
     /// Whether this segment's are.
@@ -293,9 +298,7 @@ impl Missing {
                 this.believe(waiting, &there);
                 None
             }
-            Ok(Some(Err(kind @ DamageKind::Version(version)))) if version > VERSION => {
-                return Err(damage_of_file(&path, kind));
-            }
+            Ok(Some(Err(kind))) if is_later(&kind) => return Err(damage_of_file(&path, kind)),
             Ok(Some(Err(kind))) => Some(kind),
             Err(error) => {
                 this.unread = Some(Unread { there, tries_left: TRIES });
@@ -318,7 +321,8 @@ impl Missing {
     /// Tries once more to read it. What is read was looked for nowhere yet.
     ///
     /// # Errors
-    /// It cannot be read, or not be believed; it was tried often enough, and is given up.
+    /// It cannot be read, or not be believed; it was tried often enough, and is given up. One of a later
+    /// program is not: it stays unread.
     pub(super) fn read_late(
         &mut self,
         storage: &dyn Storage,
@@ -333,7 +337,13 @@ impl Missing {
                 self.believe(waiting, &unread.there);
                 Ok(())
             }
-            Ok(Some(Err(kind))) => Err(damage_of_file(&path, kind)),
+            Ok(Some(Err(kind))) => {
+                if is_later(&kind) {
+                    // Never given up.
+                    self.unread = Some(unread);
+                }
+                Err(damage_of_file(&path, kind))
+            }
             Err(error) => {
                 unread.tries_left -= 1;
                 if unread.tries_left == 0 {
@@ -439,6 +449,11 @@ impl Missing {
         let removed = remove(storage, &directory.join(WAITING_FILE)).and_then(|()| sync_dir());
         self.is_owed &= removed.is_err();
     }
+}
+
+/// Whether that is a list of a later program's.
+const fn is_later(kind: &DamageKind) -> bool {
+    matches!(kind, DamageKind::Version(version) if *version > VERSION)
 }
 
 /// What is no file claims nothing.

@@ -5,17 +5,19 @@
 //! is told in every answer until it is too old, or found. What the store may hold in what it cannot read is
 //! claimed on, and told once the store can read that, if it does not hold it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{FileError, Registry, RegistryOptions};
-use crate::damage::Damage;
+use crate::damage::{Damage, DamageKind};
 use crate::identity::NodeId;
 use crate::ingest::segment::{Segment, SegmentState};
 use crate::ingest::waiting::{Missing, TRIES, WAITING_FILE};
-use crate::store::coverage::Gap;
+use crate::store::coverage::{Coverage, Gap};
 use crate::store::inventory::Holdings;
+use crate::ulid::Ulid;
 
 /// Time between tries to write the file that says what is missing, milliseconds.
 const RETRY_MS: u64 = 500;
@@ -81,7 +83,9 @@ impl Registry {
         let before = std::mem::take(&mut inner.missed.told);
         inner.missed.missing.compare(holdings);
         inner.missed.tell(&self.options.directory);
-        inner.missed.told.iter().filter(|hole| !before.contains(hole)).cloned().collect()
+        let before: HashSet<_> = before.iter().map(identity).collect();
+        let told = inner.missed.told.iter();
+        told.filter(|hole| !before.contains(&identity(hole))).cloned().collect()
     }
 
     /// What is missing, a hole each.
@@ -180,7 +184,8 @@ impl Registry {
         let mut waiting = self.snapshot();
         // What could not be given its state yet may end anywhere.
         waiting.retain(|segment| segment.state() != SegmentState::Active);
-        let (mut missing, own) = self.missing_read_late(0)?;
+        let read = self.missing_read_late(0);
+        let (mut missing, own) = self.missing_now();
         if missing.is_unread() {
             // It stays as it is: nothing of what it claims has gone.
             let error = io::Error::other("it could not be read yet");
@@ -191,7 +196,8 @@ impl Registry {
                 all.add(segment.id(), &segment.coverage());
             }
         });
-        self.save(&mut missing, own).map_err(|error| self.waiting_error("write", error))
+        self.save(&mut missing, own).map_err(|error| self.waiting_error("write", error))?;
+        read.map(|_| ())
     }
 
     fn save(&self, missing: &mut Missing, own: NodeId) -> io::Result<()> {
@@ -204,12 +210,28 @@ impl Registry {
     }
 }
 
+/// Which hole that is.
+fn identity(hole: &Damage) -> (&Path, Option<(Ulid, Ulid)>, Option<(u64, u64)>) {
+    let counters = match &hole.kind {
+        DamageKind::Missing(_, gap) => Some((gap.stream, gap.from)),
+        _ => None,
+    };
+    (&hole.path, hole.range, counters)
+}
+
 /// What these hold is not missing; says whether it was.
 fn leave_out(missing: &mut Missing, found: &[Arc<Segment>]) -> bool {
-    !missing.waiting().is_empty()
+    if missing.waiting().is_empty() {
+        return false;
+    }
+    // Of most nothing waited: each life has streams of its own.
+    let streams = missing.waiting().streams();
+    let is_of = |held: &Coverage| held.intervals().iter().any(|i| streams.contains(&i.stream));
+    let found: Vec<_> = found.iter().map(|segment| segment.coverage()).filter(is_of).collect();
+    !found.is_empty()
         && missing.change(|waiting| {
-            for segment in found {
-                waiting.leave_out(&segment.coverage());
+            for held in &found {
+                waiting.leave_out(held);
             }
         })
 }
