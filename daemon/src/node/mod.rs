@@ -170,8 +170,6 @@ pub(crate) fn run(config: NodeConfig) -> Result<(), NodeError> {
     let start = Arc::new(StartGate::default());
     stop_signals::spawn(ended.clone(), Arc::clone(&start))
         .map_err(refused("the signals thread"))?;
-    crate::signals::let_ends_arrive()
-        .map_err(|error| NodeError::Resources("signal handlers", error))?;
     let base = Base::of(config, host, reserve)?;
     // Before anybody can connect: who hears an answer may send a signal.
     start.go_on();
@@ -208,7 +206,6 @@ impl Base {
         let disks = Disks::new(&paths, clock);
         let storage = disks.observe(Arc::new(OsStorage));
         let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
-        listeners.listen()?;
         Ok(Self { config, cores, shards, disks, metrics, data, listeners, reserve })
     }
 }
@@ -288,6 +285,7 @@ fn searcher(threads: usize, node: String, caches: &Arc<Caches>) -> std::io::Resu
 impl Node {
     fn start(base: Base, ended: &Endings, endings: Receiver<Ending>) -> Result<Self, NodeError> {
         let Base { config, cores, shards, disks, metrics, mut data, listeners, reserve } = base;
+        listeners.listen()?;
         let foundation = Foundation {
             node: data.node.clone(),
             address: listeners.api_address(&config),

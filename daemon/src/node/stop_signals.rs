@@ -70,6 +70,38 @@ pub(super) fn spawn(endings: Endings, start: Arc<StartGate>) -> io::Result<()> {
             let _ = endings.send(Ending::Signal(name));
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(hear))?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        // They wait on all other threads: one that hangs in a call to a disk would be given them, and not
+        // take them.
+        if let Err(error) = crate::signals::let_ends_arrive() {
+            tracing::error!("SIGINT and SIGTERM will not end this in good order: {error}");
+        }
+        runtime.block_on(hear);
+    })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_broken_off_or_goes_on_and_that_is_decided_once() {
+        let start = StartGate::default();
+        start.go_on();
+        assert!(!start.break_off(), "what it took is to be kept");
+
+        let start = Arc::new(StartGate::default());
+        assert!(start.break_off());
+        let (came, comes) = std::sync::mpsc::channel::<()>();
+        let copy = Arc::clone(&start);
+        let waits = std::thread::spawn(move || {
+            let _came = came;
+            copy.go_on();
+        });
+        waits.thread().unpark();
+        // It never ends: the process does.
+        assert_eq!(comes.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+        assert!(!start.break_off(), "once");
+    }
 }
