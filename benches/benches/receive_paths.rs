@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use net::ring::{Event, Receive, Ring};
+use net::driver::{Event, Receive};
+use net::ring::Ring;
 
 /// One load.
 #[derive(Clone, Copy)]

@@ -72,6 +72,8 @@ pub(crate) struct IngestConfig {
     pub(crate) topic_mode: TopicMode,
     /// Distinct topics before further ones become `invalid`.
     pub(crate) topics_max: usize,
+    /// What shards wait on.
+    pub(crate) io: net::driver::Wanted,
     /// How plain senders mark where their messages end.
     pub(crate) framing: Framing,
     /// How long an unfinished line waits for its end before it is a record; `None`: for ever.
@@ -180,6 +182,7 @@ impl NodeConfig {
                 path: settings.text("ingest.path").into(),
                 topic_mode: topic_mode(settings),
                 topics_max: settings.number("ingest.topics-max") as usize,
+                io: io(settings),
                 framing: framing(settings),
                 unfinished_line_after: Some(settings.duration("ingest.unfinished-line-after"))
                     .filter(|after| !after.is_zero()),
@@ -271,6 +274,15 @@ impl NodeConfig {
 fn sites(settings: &Settings) -> Result<Arc<Sites>, SettingsError> {
     let sites = Sites::new(&settings.texts("http.host"), &settings.texts("http.cors-origin"));
     sites.map(Arc::new).map_err(SettingsError::Conflict)
+}
+
+fn io(settings: &Settings) -> net::driver::Wanted {
+    use net::driver::Wanted;
+    match settings.text("io").as_str() {
+        "uring" => Wanted::Uring,
+        "posix" => Wanted::Posix,
+        _ => Wanted::Auto,
+    }
 }
 
 fn framing(settings: &Settings) -> Framing {

@@ -13,10 +13,12 @@
 
 pub mod backend;
 pub mod budget;
+pub mod driver;
 pub mod follow;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod poller;
 pub mod ring;
 pub mod shard;
 pub mod wall_clock;

@@ -61,6 +61,7 @@ impl Node {
         command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
         command.args(["--listen", &host.to_string()]).args(flags);
         command.current_dir(directory).env_clear();
+        choose_io(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().expect("oklogd can be started");
         let mut node = Self { child, api, fast, durable, log: Arc::default() };
@@ -216,7 +217,15 @@ fn command(directory: &Path, flags: &[&str]) -> Command {
     command.args(["--api", "127.0.0.1:0", "--ingest.fast", "127.0.0.1:0"]);
     command.args(["--ingest.durable", "127.0.0.1:0"]).args(flags);
     command.current_dir(directory).env_clear();
+    choose_io(&mut command);
     command
+}
+
+/// What shards are to wait on (`--io`), where `tests/run` says so: the same tests pass on both.
+fn choose_io(command: &mut Command) {
+    if let Ok(io) = std::env::var("OKLOGD_TEST_IO") {
+        command.env("OKLOGD_IO", io);
+    }
 }
 
 impl Drop for Node {

@@ -121,20 +121,35 @@ fn too_few_descriptors_are_told_with_the_limit_to_raise() {
 }
 
 #[test]
-fn without_io_uring_the_error_says_what_to_change() {
+fn without_io_uring_a_node_says_what_to_change_and_runs_all_the_same() {
     for refuse in [tests::seccomp::without_io_uring, tests::seccomp::without_io_uring_enter] {
         let directory = tempfile::tempdir().unwrap();
-        let mut command = Command::new(tools::binary("oklogd"));
-        command
-            .args(["ingeststore", "--store.segment-replication-factor", "1"])
-            .args(["--api", ":0", "--ingest.fast", ":0", "--ingest.durable", ":0"])
-            .current_dir(directory.path());
-        refuse(&mut command);
-        let output = command.output().unwrap();
+        let start = |io: &str| {
+            let mut command = Command::new(tools::binary("oklogd"));
+            command
+                .args(["ingeststore", "--store.segment-replication-factor", "1", "--io", io])
+                .args(["--api", "127.0.0.1:0", "--ingest.fast", "127.0.0.1:0"])
+                .args(["--ingest.durable", "127.0.0.1:0"])
+                .current_dir(directory.path())
+                .env_clear();
+            refuse(&mut command);
+            command
+        };
+        let output = start("uring").output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let said = text(&output.stderr);
         is_one_clear_line(&said, &["io_uring", "kernel.io_uring_disabled", "seccomp"]);
         assert!(!said.contains("listening"), "{said}");
+
+        for (io, is_told) in [("auto", true), ("posix", false)] {
+            let node = Node::from_command(start(io)).unwrap();
+            let log = node.log();
+            assert_eq!(log.contains("kernel.io_uring_disabled"), is_told, "{log}");
+            assert!(log.lines().any(|line| line.contains("io=posix")), "{log}");
+            tests::sender::send(node.durable, format!("taken by {io}\n").as_bytes());
+            assert_eq!(node.all_lines().last().unwrap(), format!("taken by {io}").as_bytes());
+            assert!(node.stop().success());
+        }
     }
 }
 

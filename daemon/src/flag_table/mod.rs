@@ -179,6 +179,12 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Count(1, 1024),
         "Use this many cores (default: what affinity and cgroup quota leave)",
     ),
+    rare(
+        "io",
+        Kind::Choice(&["auto", "uring", "posix"]),
+        "auto",
+        "What shards wait on: io_uring; epoll and writing threads (posix); auto: io_uring where it is not refused",
+    ),
     SHUTDOWN_TIMEOUT,
     LOG_LEVEL,
     LOG_FORMAT,

@@ -65,6 +65,7 @@ use engine::store::compaction::CompactionLimits;
 use engine::store::gather::GatherLimits;
 use engine::store::writer::WriterOptions;
 use net::backend::Backend;
+use net::driver::DriverKind;
 use net::follow::Hub;
 use net::http::{HttpOptions, Reserve};
 use net::metrics::NodeMetrics;
@@ -189,7 +190,7 @@ impl Base {
             ingest.connections_max = descriptors.connections.ingest;
         }
         config.http.connections_max = descriptors.connections.http;
-        net::ring::probe().map_err(NodeError::Ring)?;
+        let driver = driver(&config)?;
         let clock = Clock::start();
         let mut metrics = NodeMetrics::new(shards);
         metrics.log = crate::logging::metrics();
@@ -206,8 +207,23 @@ impl Base {
         let disks = Disks::new(&paths, clock);
         let storage = disks.observe(Arc::new(OsStorage));
         let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
-        Ok(Self { config, cores, shards, disks, metrics, data, listeners, reserve })
+        Ok(Self { config, cores, shards, driver, disks, metrics, data, listeners, reserve })
     }
+}
+
+/// What shards wait on, told in one line; nothing that a node without them uses.
+fn driver(config: &NodeConfig) -> Result<DriverKind, NodeError> {
+    let Some(ingest) = &config.ingest else { return Ok(DriverKind::Posix) };
+    let (kind, refused) = net::driver::choose(ingest.io).map_err(NodeError::Ring)?;
+    if let Some(refused) = refused {
+        tracing::warn!(
+            io = %kind,
+            "{refused}; until then shards wait on epoll and write with threads, at more cost"
+        );
+    } else {
+        tracing::info!(io = %kind, "shards");
+    }
+    Ok(kind)
 }
 
 /// What the host allows.
@@ -245,6 +261,7 @@ struct Base {
     cores: Vec<usize>,
     /// One a core, on a node that takes records.
     shards: usize,
+    driver: DriverKind,
     disks: Disks,
     metrics: Arc<NodeMetrics>,
     data: Data,
@@ -284,7 +301,8 @@ fn searcher(threads: usize, node: String, caches: &Arc<Caches>) -> std::io::Resu
 
 impl Node {
     fn start(base: Base, ended: &Endings, endings: Receiver<Ending>) -> Result<Self, NodeError> {
-        let Base { config, cores, shards, disks, metrics, mut data, listeners, reserve } = base;
+        let Base { config, cores, shards, driver, disks, metrics, mut data, listeners, reserve } =
+            base;
         listeners.listen()?;
         let foundation = Foundation {
             node: data.node.clone(),
@@ -316,7 +334,8 @@ impl Node {
         let api = listeners.api;
         let ports = (listeners.fast, listeners.durable);
         let taking = if let (Some(ingest), Some(side)) = (&config.ingest, &common.node.ingest) {
-            Some(Taking::start((ingest, &config), side, &common, &cores, ports, ended)?)
+            let cores = (&cores[..], driver);
+            Some(Taking::start((ingest, &config), side, &common, cores, ports, ended)?)
         } else {
             let space = space_parts(&config, &common);
             let watching = store_keeper::spawn(Arc::clone(&common), space);
@@ -396,7 +415,7 @@ impl Taking {
         (ingest, config): (&IngestConfig, &NodeConfig),
         side: &IngestSide,
         common: &Arc<Common>,
-        cores: &[usize],
+        (cores, driver): (&[usize], DriverKind),
         (fast, durable): (Vec<TcpListener>, Vec<TcpListener>),
         ended: &Endings,
     ) -> Result<Self, NodeError> {
@@ -423,6 +442,7 @@ impl Taking {
             common,
             config: ingest,
             cores,
+            driver,
             floor_ms,
             ceiling,
             side,

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -13,6 +12,7 @@ use engine::ingest::topics::TopicChoice;
 use engine::node::IngestSide;
 use engine::ulid::PART_MAX;
 use net::budget::PerAddress;
+use net::driver::{Descriptor, DriverKind};
 use net::shard::{Keeper, ShardParts};
 
 use super::common::Common;
@@ -28,6 +28,7 @@ pub(super) struct Wiring<'a> {
     pub(super) common: &'a Common,
     pub(super) config: &'a IngestConfig,
     pub(super) cores: &'a [usize],
+    pub(super) driver: DriverKind,
     /// No stamp is below it, ms.
     pub(super) floor_ms: u64,
     pub(super) ceiling: Ceiling,
@@ -37,7 +38,7 @@ pub(super) struct Wiring<'a> {
 
 /// A shard's tail file at its full length, so that writing to it needs no space later. Without one
 /// the shard writes small batches as frames, which costs the disk more and loses nothing.
-fn open_tail(registry: &Registry, keeper: &KeeperHandle, shard: usize) -> Option<OwnedFd> {
+fn open_tail(registry: &Registry, keeper: &KeeperHandle, shard: usize) -> Option<Descriptor> {
     let opened = registry
         .prepare_tail(shard)
         .and_then(|path| Ok((std::fs::OpenOptions::new().write(true).open(&path)?, path)));
@@ -46,7 +47,7 @@ fn open_tail(registry: &Registry, keeper: &KeeperHandle, shard: usize) -> Option
             if let Ok(metadata) = file.metadata() {
                 keeper.watch_tail(shard, path, Inode::of(&metadata));
             }
-            Some(file.into())
+            Some(Descriptor::new(file.into()))
         }
         Err(error) => {
             tracing::warn!(
@@ -89,6 +90,7 @@ pub(super) fn spawn(
         };
         let parts = ShardParts {
             index,
+            driver: wiring.driver,
             core: wiring.cores.get(index).copied(),
             fast,
             durable,

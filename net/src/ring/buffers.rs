@@ -9,23 +9,12 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
+use crate::driver::Received;
+
 /// Alignment that the kernel asks of the ring of entries, bytes.
 const PAGE_BYTES: usize = 4096;
 /// Bytes of one entry (`struct io_uring_buf`).
 const ENTRY_BYTES: usize = 16;
-
-/// A filled buffer: hand it back with [`super::Ring::recycle`].
-#[derive(Debug)]
-pub struct Received {
-    id: u16,
-    len: usize,
-}
-
-impl Received {
-    pub(super) const fn new(id: u16, len: usize) -> Self {
-        Self { id, len }
-    }
-}
 
 pub(super) struct Buffers {
     /// Room for the entries, one page more than needed so that an aligned start can be found.

@@ -19,14 +19,14 @@ mod probe;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use buffers::Buffers;
-pub use buffers::Received;
 pub use probe::{RingRefused, probe};
+
+use crate::driver::{Event, Receive, Received, WriteBytes};
 
 /// Submission entries; further ones are submitted in rounds.
 const SUBMISSION_ENTRIES: u32 = 256;
@@ -34,66 +34,6 @@ const SUBMISSION_ENTRIES: u32 = 256;
 const COMPLETION_ENTRIES: u32 = 4096;
 /// The one group of provided buffers.
 const BUFFER_GROUP: u16 = 0;
-
-/// Bytes to be written, kept alive by the ring until the kernel is done with them.
-pub type WriteBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
-
-/// What has happened.
-#[derive(Debug)]
-pub enum Event {
-    /// A listener has a new connection. `more` is false when the listener must be armed again.
-    Accepted {
-        /// As given to [`Ring::accept`].
-        listener: u32,
-        /// The connection.
-        result: io::Result<OwnedFd>,
-        /// Whether further ones will follow by themselves.
-        more: bool,
-    },
-    /// A connection has bytes, or came to its end.
-    Received {
-        /// As given to [`Ring::receive`].
-        key: u64,
-        /// What came.
-        outcome: Receive,
-        /// Whether more will follow by itself; otherwise [`Ring::receive`] arms it again.
-        more: bool,
-    },
-    /// A connection that was asked for with [`Ring::poll`] has bytes, or came to its end.
-    Readable {
-        /// As given to [`Ring::poll`].
-        key: u64,
-    },
-    /// A write is complete.
-    Written {
-        /// As given to [`Ring::write`].
-        token: u64,
-        /// Bytes written.
-        result: io::Result<usize>,
-    },
-    /// A sync is complete.
-    Synced {
-        /// As given to [`Ring::sync`].
-        token: u64,
-        /// Whether the data is on the disk.
-        result: io::Result<()>,
-    },
-    /// Somebody signalled the event descriptor.
-    Woken,
-}
-
-/// What a receive brought.
-#[derive(Debug)]
-pub enum Receive {
-    /// Bytes; hand them back with [`Ring::recycle`].
-    Data(Received),
-    /// The peer has finished sending.
-    End,
-    /// No buffer was free, or the receive was cancelled: arm again.
-    Stopped,
-    /// The connection failed.
-    Failed(io::Error),
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -332,7 +272,7 @@ impl Ring {
                 Receive::End
             }
             (Ok(0), None) => Receive::End,
-            (Ok(len), Some(id)) => Receive::Data(Received::new(id, len)),
+            (Ok(len), Some(id)) => Receive::Data(Received { id, len }),
             (Ok(_), None) => Receive::Failed(io::Error::other("receive without a buffer")),
             (Err(e), _) if matches!(e.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {
                 Receive::Stopped

@@ -18,6 +18,7 @@ use engine::limits::{COUNTING_BYTES, STRANGER_LINE_BYTES_MAX};
 
 use super::intake::Intake;
 use crate::budget::AddressPlace;
+use crate::driver::Descriptor;
 pub(super) use bulk::Brought;
 use bulk::Pace;
 
@@ -58,7 +59,7 @@ enum Side {
 
 /// A connection of a shard.
 pub(super) struct Connection {
-    socket: OwnedFd,
+    socket: Descriptor,
     /// Among the connections of its address; given back with the connection.
     _place: AddressPlace,
     port: Port,
@@ -101,7 +102,7 @@ impl Connection {
         (framing, record_size_max): (Framing, usize),
     ) -> Self {
         Self {
-            socket,
+            socket: Descriptor::new(socket),
             _place: place,
             port,
             generation,
@@ -126,6 +127,10 @@ impl Connection {
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    pub(super) const fn descriptor(&self) -> &Descriptor {
+        &self.socket
     }
 
     pub(super) const fn port(&self) -> Port {

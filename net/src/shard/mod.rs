@@ -1,13 +1,13 @@
-//! A shard: one thread pinned to one core with its own ring, its own listeners on the shared
+//! A shard: one thread pinned to one core with its own driver, its own listeners on the shared
 //! ports, its own log and its own segment files. Shards share nothing but counters.
 //!
 //! - `connection`: one sender: framing, hello, what it is owed; a sender in bulk is received from
 //!   straight into the log's frame (`connection::bulk`);
-//! - `run`: the loop that carries events between ring, connections and log;
+//! - `run`: the loop that carries events between driver, connections and log;
 //! - [`inbox`]: how other threads speak to a shard;
 //! - [`placement`]: which shard a connection goes to; the [`Gate`] stops all reading.
 //!
-//! Invariants: a shard does no file operation but writes and syncs through its ring (the keeper
+//! Invariants: a shard does no file operation but writes and syncs through its driver (the keeper
 //! thread opens, renames and removes); it never blocks on another thread; a client that did not
 //! ask for acknowledgements is never sent a byte.
 
@@ -23,7 +23,6 @@ mod tally;
 mod unfinished;
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use engine::ingest::framing::Framing;
@@ -33,6 +32,7 @@ use engine::ingest::topics::TopicChoice;
 use engine::storage::DiskWatch;
 
 use crate::budget::PerAddress;
+use crate::driver::{Descriptor, DriverKind};
 use crate::follow::Hub;
 use crate::metrics::NodeMetrics;
 pub use connection::Port;
@@ -55,6 +55,8 @@ pub struct ShardParts {
     pub index: usize,
     /// The core it is pinned to; `None` leaves that to the kernel.
     pub core: Option<usize>,
+    /// What it waits on.
+    pub driver: DriverKind,
     /// Listener of the fast port (SO_REUSEPORT).
     pub fast: TcpListener,
     /// Listener of the durable port.
@@ -62,7 +64,7 @@ pub struct ShardParts {
     /// Its log.
     pub log: ShardLog,
     /// Its tail file, open for buffered writing, if there is one.
-    pub tail: Option<OwnedFd>,
+    pub tail: Option<Descriptor>,
     /// How lines get their topic.
     pub topics: TopicChoice,
     /// How plain senders mark where their messages end.

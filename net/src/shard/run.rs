@@ -1,5 +1,5 @@
-//! The shard's loop: wait on the ring, hand bytes to connections and their lines to the log, carry
-//! the log's effects to the ring, tell senders what is safe.
+//! The shard's loop: wait on the driver (a ring, or epoll), hand bytes to connections and their lines to the log, carry
+//! the log's effects to the driver, tell senders what is safe.
 //!
 //! Invariants:
 //! - received bytes are taken in the order they came, per connection; what cannot be taken now
@@ -15,7 +15,7 @@ mod disk;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use super::intake::Intake;
 use super::tally::Tally;
 use super::unfinished::Unfinished;
 use crate::budget::{AddressPlace, TooMany};
-use crate::ring::{Event, Receive, Received, Ring};
+use crate::driver::{Descriptor, Driver, Event, Receive, Received};
 use disk::UnderWay;
 
 /// Receive buffers per shard and their size, bytes.
@@ -62,7 +62,7 @@ enum Deferred {
 
 pub(super) struct Shard {
     parts: ShardParts,
-    ring: Ring,
+    driver: Driver,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
     generation: u32,
@@ -74,7 +74,7 @@ pub(super) struct Shard {
     waiters: Vec<(u64, oneshot::Sender<()>)>,
     /// Connections that may be owed an acknowledgement or a close.
     owed: Vec<usize>,
-    segments: Vec<(Arc<engine::ingest::segment::Segment>, OwnedFd)>,
+    segments: Vec<(Arc<engine::ingest::segment::Segment>, Descriptor)>,
     under_way: Vec<UnderWay>,
     accepting: Accepting,
     tally: Tally,
@@ -92,11 +92,11 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(parts: ShardParts) -> io::Result<Self> {
         let wake = parts.placement.seats()[parts.index].inbox.wake_descriptor()?;
-        let ring = Ring::new(BUFFERS, BUFFER_BYTES, wake)?;
+        let driver = Driver::new(parts.driver, (BUFFERS, BUFFER_BYTES), wake)?;
         let unfinished = Unfinished::new(parts.unfinished_line_after_us);
         Ok(Self {
             parts,
-            ring,
+            driver,
             connections: Vec::new(),
             free: Vec::new(),
             generation: 0,
@@ -128,7 +128,7 @@ impl Shard {
             pulse.begin();
             self.arm_listeners(now);
             let timeout = Duration::from_micros(self.wait_us(now));
-            self.ring.wait(timeout, &mut events)?;
+            self.driver.wait(timeout, &mut events)?;
             now = self.parts.clock.now();
             for event in events.drain(..) {
                 self.on_event(event, now);
@@ -183,7 +183,7 @@ impl Shard {
     fn arm_listeners(&mut self, now: Now) {
         for id in self.accepting.take_due(now.monotonic_us) {
             let listener = if id == LISTENER_FAST { &self.parts.fast } else { &self.parts.durable };
-            self.ring.accept(listener.as_fd(), id);
+            self.driver.accept(listener, id);
         }
     }
 
@@ -263,7 +263,7 @@ impl Shard {
         let connection = Connection::new((socket, place), port, self.generation, framing);
         self.parts.metrics.connections(port.name()).inc();
         self.parts.metrics.connected_clients(port.name()).inc();
-        self.ring.receive(connection.socket(), key_of(index, self.generation));
+        self.driver.receive(connection.descriptor(), key_of(index, self.generation));
         self.connections[index] = Some(connection);
     }
 
@@ -334,9 +334,9 @@ impl Shard {
             return;
         }
         if connection.is_direct(&Intake::of(&mut self.parts, &mut self.tally, now)) {
-            self.ring.poll(connection.socket(), key);
+            self.driver.poll(connection.descriptor(), key);
         } else {
-            self.ring.receive(connection.socket(), key);
+            self.driver.receive(connection.descriptor(), key);
         }
     }
 
@@ -345,7 +345,7 @@ impl Shard {
         let slot = self.connections.get_mut(index).and_then(Option::as_mut);
         let Some(connection) = slot.filter(|c| c.generation() == generation) else {
             if let Deferred::Data(received) = deferred {
-                self.ring.recycle(received);
+                self.driver.recycle(received);
             }
             return;
         };
@@ -353,14 +353,14 @@ impl Shard {
         let mut intake = Intake::of(&mut self.parts, &mut self.tally, now);
         match deferred {
             Deferred::Data(received) => {
-                let bytes = self.ring.received(&received);
+                let bytes = self.driver.received(&received);
                 let is_full = bytes.len() == BUFFER_BYTES;
                 intake.tally.taken_bytes += bytes.len() as u64;
                 connection.on_bytes(bytes, &mut intake);
                 let is_bulk = connection.note_buffer(is_full, &intake);
-                self.ring.recycle(received);
+                self.driver.recycle(received);
                 if is_bulk {
-                    self.ring.stop_receiving(key);
+                    self.driver.stop_receiving(key);
                 }
             }
             Deferred::Readable => match connection.receive(&mut intake) {
@@ -397,7 +397,7 @@ impl Shard {
             })
             .collect();
         for key in hung_up(&asked) {
-            self.ring.stop_receiving(key);
+            self.driver.stop_receiving(key);
         }
     }
 
@@ -461,7 +461,7 @@ impl Shard {
                 let _ = reply.send(self.parts.log.memory());
             }
             Message::Segment(segment, file) => {
-                self.segments.push((Arc::clone(&segment), file));
+                self.segments.push((Arc::clone(&segment), Arc::new(file)));
                 self.parts.log.on_segment(segment);
             }
             Message::LostSegment(id) => self.parts.log.lose_segment(id),
@@ -550,7 +550,7 @@ impl Shard {
         self.shutting_down = true;
         let now = self.parts.clock.now();
         self.take_deferred(now);
-        self.ring.stop_accepting(&[LISTENER_FAST, LISTENER_DURABLE]);
+        self.driver.stop_accepting(&[LISTENER_FAST, LISTENER_DURABLE]);
         for connection in self.connections.iter_mut().flatten() {
             connection.on_shutdown(&mut Intake::of(&mut self.parts, &mut self.tally, now));
         }

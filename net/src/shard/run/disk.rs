@@ -2,7 +2,6 @@
 //! the log what has become of them.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use engine::ingest::tail;
 
 use super::super::fetch::Span;
 use super::Shard;
+use crate::driver::Descriptor;
 
 /// What is under way on a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Shard {
                     let span = Span { segment: segment.id(), offset_bytes };
                     self.begin(token, now, Operation::Frame(span), &segment.path());
                     if let Some(file) = file_of(&self.segments, &segment) {
-                        self.ring.write(file.as_fd(), offset_bytes, frame, token);
+                        self.driver.write(file, offset_bytes, frame, token);
                     }
                 }
                 Effect::WriteTail { token, offset_bytes, bytes } => {
@@ -49,7 +49,7 @@ impl Shard {
                         Path::new(&tail::file_name(self.parts.index)),
                     );
                     if let Some(tail) = &self.parts.tail {
-                        self.ring.write(tail.as_fd(), offset_bytes, bytes, token);
+                        self.driver.write(tail, offset_bytes, bytes, token);
                     } else {
                         let missing = Err(io::ErrorKind::NotFound.into());
                         self.on_written(token, missing, now);
@@ -58,7 +58,7 @@ impl Shard {
                 Effect::Sync { token, segment } => {
                     self.begin(token, now, Operation::Sync, &segment.path());
                     if let Some(file) = file_of(&self.segments, &segment) {
-                        self.ring.sync(file.as_fd(), token);
+                        self.driver.sync(file, token);
                     }
                 }
                 Effect::Seal { segment, len_bytes } => {
@@ -103,7 +103,7 @@ impl Shard {
         let file = self.segments.iter().find(|(segment, _)| segment.id() == span.segment);
         if let Some((_, file)) = file.filter(|_| is_wanted) {
             let len_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-            self.ring.fetch(file.as_fd(), span.offset_bytes, len_bytes);
+            self.driver.fetch(file, span.offset_bytes, len_bytes);
         }
     }
 
@@ -129,8 +129,8 @@ impl Shard {
 }
 
 fn file_of<'a>(
-    files: &'a [(Arc<engine::ingest::segment::Segment>, OwnedFd)],
+    files: &'a [(Arc<engine::ingest::segment::Segment>, Descriptor)],
     segment: &Arc<engine::ingest::segment::Segment>,
-) -> Option<&'a OwnedFd> {
+) -> Option<&'a Descriptor> {
     files.iter().find(|(s, _)| Arc::ptr_eq(s, segment)).map(|(_, file)| file)
 }
