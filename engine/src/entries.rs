@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
+
 use crate::topic::Topic;
 
 /// What a level may be, in the case in which it is kept.
@@ -135,18 +137,18 @@ impl EntriesWanted {
     }
 }
 
-/// A text without regard to case, as regular expressions have it.
+/// A text without regard to case, as regular expressions have it: by their own table, of all letters that they
+/// take for the same the first.
 pub fn folded(text: &str) -> String {
-    let one = |character: char| match character {
-        'ſ' => 's',
-        'ς' => 'σ',
-        _ => {
-            let mut lower = character.to_lowercase();
-            match (lower.next(), lower.next()) {
-                (Some(lower), None) => lower,
-                _ => character,
-            }
+    let one = |character: char| {
+        if character.is_ascii() {
+            // The relatives of K and S that are not ASCII come later.
+            return character.to_ascii_uppercase();
         }
+        let mut same = ClassUnicode::new([ClassUnicodeRange::new(character, character)]);
+        // Without the table, expressions know of no case either.
+        let _ = same.try_case_fold_simple();
+        same.ranges().first().map_or(character, ClassUnicodeRange::start)
     };
     text.chars().map(one).collect()
 }
@@ -166,6 +168,7 @@ impl Ord for LevelCount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn entry(level: &str, message: &str, service: &str) -> String {
         format!(
@@ -223,5 +226,43 @@ mod tests {
         assert!(!wanted.admits(1, r#"a-Web\"ss"#) && !wanted.admits(2, "web"));
         let any = EntriesWanted::new(None, "", false);
         assert!((0..LEVELS.len()).all(|level| any.admits(level, "x")));
+    }
+
+    /// Letters of which case is more than a pair of two, and some with no case at all.
+    const LETTERS: &str = "aAkK\u{212A}sSſßẞµμΜβϐΒεϵθϑϴκϰςσΣåÅ\u{212B}iIıİвВ\u{1C80}\u{1C88}ꙋǅǆჟ-.";
+
+    proptest! {
+        #[test]
+        fn a_service_is_wanted_if_the_expression_finds_it(
+            part in prop::collection::vec(prop::sample::select(LETTERS.chars().collect::<Vec<_>>()), 1..3),
+            service in prop::collection::vec(prop::sample::select(LETTERS.chars().collect::<Vec<_>>()), 1..9),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let (part, mut service) = (String::from_iter(part), service);
+            // Half of them hold the part, but for its case.
+            let at = at.index(2 * service.len());
+            if at < service.len() {
+                service.splice(at..at, part.to_uppercase().chars());
+            }
+            let service = String::from_iter(service);
+            let expression = regex::Regex::new(&format!("(?i){}", regex::escape(&part))).unwrap();
+            let wanted = EntriesWanted::new(None, &part, true);
+            prop_assert_eq!(
+                wanted.admits(0, &service), expression.is_match(&service), "{} in {}", part, service
+            );
+        }
+    }
+
+    #[test]
+    fn letters_are_the_same_where_an_expression_takes_them_for_the_same() {
+        for same in ["µμΜ", "βϐΒ", "εϵΕ", "κϰΚ", "вВ\u{1C80}", "k\u{212A}K", "sſS", "ßẞ"]
+        {
+            for (a, b) in same.chars().flat_map(|a| same.chars().map(move |b| (a, b))) {
+                let expression = regex::Regex::new(&format!("(?i){a}")).unwrap();
+                assert!(expression.is_match(&b.to_string()), "{a} {b}");
+                let wanted = EntriesWanted::new(None, &a.to_string(), true);
+                assert!(wanted.admits(0, &format!("a-{b}")), "{a} {b}");
+            }
+        }
     }
 }

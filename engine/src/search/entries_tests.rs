@@ -180,3 +180,19 @@ fn entries_of_segments_that_overlap_nothing_are_counted_without_being_read() {
         );
     }
 }
+
+#[test]
+fn a_service_is_found_in_the_store_by_whatever_letters_an_expression_takes_for_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let records = [(Ulid::from_parts(MS, 1, 0), topic("log"), entry(1, "ϐεtaµ\u{212A}"))];
+    let parts = segments(directory.path(), &[records.to_vec()], 2_000);
+    let searcher = searcher(2);
+    for service in ["Βϵ", "β", "ΜK", "μk", "\u{212A}"] {
+        let snapshot = Snapshot { parts: parts.clone(), missing: Vec::new() };
+        let entries = Some(EntriesWanted::new(None, service, true));
+        let pattern = format!("(?i:{service})");
+        let spec = QuerySpec { topics: vec![topic("log")], entries, ..spec(&pattern) };
+        let (_, shown) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
+        assert_eq!(shown.stats.records, 1, "{service}");
+    }
+}

@@ -284,5 +284,20 @@ mod tests {
                 finds(&all, &bytes), Kept::of(&bytes).is_some(), "{}", String::from_utf8_lossy(&bytes)
             );
         }
+
+        #[test]
+        fn whoever_looks_for_a_service_takes_the_same_letters_for_the_same(
+            in_service in "[kK\u{212A}sſßẞµμΜβϐθϑϴςσΣвВ\u{1C80}ꙋ\u{1C88}iIıİ]{1,2}",
+            service in "[kK\u{212A}sſßẞµμΜβϐθϑϴςσΣвВ\u{1C80}ꙋ\u{1C88}iIıİ]{1,20}",
+        ) {
+            let record = kept("info", "m", &service);
+            let asked = wanted(None, &in_service, "");
+            let found = finds(&asked, record.as_bytes());
+            prop_assert_eq!(asked.admit(record.as_bytes()), found, "followed: {:?} {}", asked, record);
+            let told = Kept::of(record.as_bytes()).unwrap().service;
+            prop_assert_eq!(asked.of_services().admits(1, told), found, "stored: {:?} {}", asked, record);
+            let leading = asked.leading().unwrap().compile(EXPRESSION_COMPILED_BYTES_MAX).unwrap();
+            prop_assert!(!found || matches(&leading, record.as_bytes()), "{:?}", leading);
+        }
     }
 }
