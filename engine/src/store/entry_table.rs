@@ -11,7 +11,7 @@ use memchr::memmem;
 
 use crate::damage::DamageKind;
 use crate::entries::{EntryRow, Kept, LEVELS, LevelCount};
-use crate::limits::{ENTRY_TABLE_BYTES_MAX, ENTRY_TABLE_SERVICE_BYTES_MAX};
+use crate::limits::{ENTRY_TABLE_BYTES_MAX, ENTRY_TABLE_SERVICE_BYTES_MAX, SLAB_BLOCKS_MAX};
 use crate::run_table::RunTable;
 use crate::topic::Topic;
 use crate::varint::{self, Reader};
@@ -22,6 +22,9 @@ const START: &[u8] = b"{\"timestamp\":\"";
 const COUNT_BYTES: usize = 2;
 /// Where a block's rows end.
 const END_BYTES: usize = 4;
+/// What the counts and the ends of all blocks that a slab may have, also of those still to come, leave.
+const NAMES_AND_ROWS_BYTES_MAX: usize =
+    ENTRY_TABLE_BYTES_MAX - 2 * COUNT_BYTES - SLAB_BLOCKS_MAX * END_BYTES;
 const BAD: DamageKind = DamageKind::Malformed("entry table");
 
 /// Names by the order in which they came.
@@ -93,9 +96,8 @@ impl EntryTableBuilder {
         }
         let used = self.topics.bytes.len() + self.services.bytes.len() + start + new;
         // Four numbers of ten bytes at most, and a level.
-        let most =
-            used + counts.len() * 41 + 10 + 2 * COUNT_BYTES + (self.ends.len() + 1) * END_BYTES;
-        if most > ENTRY_TABLE_BYTES_MAX {
+        let most = used + counts.len() * 41 + 10;
+        if most > NAMES_AND_ROWS_BYTES_MAX {
             self.rows.truncate(start);
             return;
         }
@@ -114,7 +116,7 @@ impl EntryTableBuilder {
         self.has_entries |= !counts.is_empty();
     }
 
-    /// As it is stored; empty where no block holds an entry.
+    /// As it is stored; empty where no block holds an entry, or where nobody would believe it.
     pub(super) fn finish(self) -> Vec<u8> {
         if !self.has_entries {
             return Vec::new();
@@ -124,6 +126,9 @@ impl EntryTableBuilder {
         out.extend(self.ends.into_iter().flat_map(u32::to_le_bytes));
         for part in [self.topics.bytes, self.services.bytes, self.rows] {
             out.extend(part);
+        }
+        if out.len() > ENTRY_TABLE_BYTES_MAX {
+            return Vec::new();
         }
         out
     }
@@ -240,7 +245,11 @@ impl<'a> EntryTable<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::Part;
     use crate::run_table::Run;
+    use crate::store::open;
+    use crate::store::testing::{self, Record};
+    use crate::store::writer::WriterOptions;
     use crate::ulid::Ulid;
     use proptest::prelude::*;
 
@@ -332,6 +341,47 @@ mod tests {
         assert_eq!(told(&bytes, 4, 0, 10).unwrap(), ["log s info 1 10"]);
         assert_eq!((told(&bytes, 4, 1, 10), told(&bytes, 4, 2, 10)), (None, None));
         assert_eq!(told(&bytes, 4, 3, 10).unwrap(), ["log s info 1 10"]);
+    }
+
+    #[test]
+    fn a_table_that_is_full_has_room_for_all_blocks_that_follow() {
+        let names = 460;
+        let lines = (0..SLAB_BLOCKS_MAX).map(|n| match n {
+            n if n < names => entry(1, &format!("{n:0>590}")).trim_end().as_bytes().to_vec(),
+            _ => vec![b'x'; 600],
+        });
+        let records: Vec<Record> = lines
+            .enumerate()
+            .map(|(n, line)| Record {
+                ulid: Ulid::from_parts(10, 1, n as u64),
+                topic: "web".into(),
+                line,
+            })
+            .collect();
+        let options = WriterOptions {
+            block_text_target: 500,
+            slab_blocks_max: SLAB_BLOCKS_MAX,
+            ..testing::SMALL
+        };
+        let temp = tempfile::tempdir().unwrap();
+        let segment = testing::write(&testing::directory(temp.path()), options, &records);
+        let bytes = std::fs::read(segment.path()).unwrap();
+        let footer = open::read_footer(&mut &bytes[..]).expect("it is believed by who reads it");
+        let slabs: Vec<_> = footer.slabs.iter().map(|slab| slab.trailer).collect();
+        assert_eq!((slabs.len(), slabs[0].block_count as usize), (1, SLAB_BLOCKS_MAX));
+        let table_len = slabs[0].entries.len as usize;
+        assert!((ENTRY_TABLE_BYTES_MAX - 1_400..=ENTRY_TABLE_BYTES_MAX).contains(&table_len));
+
+        let part = segment.open().unwrap();
+        let mut told = vec![None; SLAB_BLOCKS_MAX];
+        let damage = part.entries(0..SLAB_BLOCKS_MAX, &mut |block, rows| {
+            told[block] = Some(rows.iter().map(|row| row.count.entries).sum::<u64>());
+        });
+        assert_eq!(damage, None);
+        let full = told.iter().position(Option::is_none).unwrap();
+        assert!((400..names).contains(&full), "{full}");
+        assert!(told[..full].iter().all(|told| *told == Some(1)));
+        assert!(told[full..].iter().all(|told| told.is_none_or(|entries| entries == 0)));
     }
 
     proptest! {
