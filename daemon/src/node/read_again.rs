@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use engine::caches::Caches;
+use engine::node::Side;
 use engine::node::names::LostSegments;
 use engine::node::reading_again::{Happened, ReadingAgain};
 use net::metrics::NodeMetrics;
@@ -67,15 +68,19 @@ fn tell(happened: &Happened, metrics: &NodeMetrics) {
 pub(super) fn words(lost: &LostSegments) -> String {
     let LostSegments { side, path, files, records } = lost;
     let (path, flag) = (path.display(), flag(*side));
+    let until = match side {
+        Side::Ingest => "a stop in good order lets the next start tell, a kill forgets it",
+        Side::Store => "a restart tells what is missing for as long as it is",
+    };
     if *files == 1 {
         return format!(
             "{path} ({flag}) was taken away, and {records} records with it: answers lack them; put \
-             it back (a restart tells what is missing for as long as it is)"
+             it back ({until})"
         );
     }
     format!(
         "{files} files ({flag}) were taken away, {path} among them, and {records} records with \
-         them: answers lack them; put them back (a restart tells what is missing for as long as it is)"
+         them: answers lack them; put them back ({until})"
     )
 }
 

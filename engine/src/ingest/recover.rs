@@ -8,7 +8,7 @@
 //! it held is durable in a segment. Running it twice, or being stopped inside it, changes nothing:
 //! copies that it makes carry the same ULIDs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +29,7 @@ use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
 use crate::storage::{Entry, Open, Refusal, Storage};
 use crate::store::coverage::{Coverage, Digest};
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
+use crate::ulid::Ulid;
 
 /// Name of the lock file, which is not recovery's business.
 pub const LOCK_FILE: &str = "LOCK";
@@ -91,6 +92,8 @@ pub struct Taken {
 pub enum Note {
     /// Not a file of ours (or one that was never used): left alone.
     Unknown(PathBuf),
+    /// Another file of the segment for which that one is taken: put aside under this name.
+    Double(PathBuf, String),
     /// A segment that the store has: removed.
     AlreadyStored(PathBuf),
     /// A segment that the store says it has, but it holds other records than were taken: kept.
@@ -103,6 +106,12 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown(path) => write!(f, "{} is not ours and is left alone", path.display()),
+            Self::Double(path, taken) => write!(
+                f,
+                "{} was put aside under this name: {taken} is another file of the same segment, and has no \
+                 fewer records; compare them and take this one away",
+                path.display()
+            ),
             Self::AlreadyStored(path) => {
                 write!(f, "{} is in the store already and was removed", path.display())
             }
@@ -150,8 +159,12 @@ pub fn recover(
         },
         torn: Vec::new(),
     };
+    let doubles = recovery.find_doubles(&entries);
     let mut tails = Vec::new();
-    for entry in &entries {
+    for entry in entries
+        .iter()
+        .filter(|entry| entry.name.as_deref().is_none_or(|name| !doubles.contains(name)))
+    {
         recovery.take_entry(entry, &mut tails);
     }
     for name in tails {
@@ -229,6 +242,43 @@ impl Recovery<'_> {
             None if entry.is_file && tail::is_file_name(name) => tails.push(name.clone()),
             _ => self.found.notes.push(Note::Unknown(self.directory().join(name))),
         }
+    }
+
+    /// Further files of a segment, which somebody has put there: the one with the most records is taken for
+    /// it, and the others are put aside and told.
+    fn find_doubles(&mut self, entries: &[Entry]) -> HashSet<String> {
+        let mut files: BTreeMap<Ulid, Vec<(FileName, bool)>> = BTreeMap::new();
+        for entry in entries {
+            if let Some(name) = entry.name.as_deref().and_then(FileName::parse) {
+                files.entry(name.id).or_default().push((name, entry.is_file));
+            }
+        }
+        let mut doubles = HashSet::new();
+        for mut files in files.into_values().filter(|files| files.len() > 1) {
+            files.sort_by_cached_key(|(name, is_file)| {
+                let path = self.directory().join(name.to_string());
+                let found = is_file.then(|| self.examine(*name, &path));
+                let records = match found {
+                    Some(Ok(Verdict::Records(found) | Verdict::Unread(found))) => {
+                        found.content.records
+                    }
+                    _ => 0,
+                };
+                (*is_file, records, name.state == SegmentState::Flushed)
+            });
+            let Some((taken, _)) = files.pop() else { continue };
+            for (name, _) in files {
+                let path = self.directory().join(name.to_string());
+                // Out of the way: the segment may be given that name later.
+                let aside = self.directory().join(format!("{name}.double"));
+                match self.storage.rename_new(&path, &aside) {
+                    Ok(()) => self.found.notes.push(Note::Double(aside, taken.to_string())),
+                    Err(error) => self.fail("rename", path, error),
+                }
+                doubles.insert(name.to_string());
+            }
+        }
+        doubles
     }
 
     fn take_segment(&mut self, name: FileName) {

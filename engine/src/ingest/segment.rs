@@ -383,14 +383,17 @@ impl Segment {
         self.written_len.store(written_len, Ordering::Release);
     }
 
-    /// Renames the file to its next state.
+    /// Renames the file to its next state. What somebody has put there under that name stays: it may be
+    /// all that is left of it.
     pub(super) fn move_to(&self, to: SegmentState) -> io::Result<()> {
         assert!(to != SegmentState::Active, "{self:?}: a complete segment is not written again");
         let _naming = lock(&self.naming);
         let label = *lock(&self.label);
         let next = Label { state: to, cut: label.cut_next, cut_next: label.cut_next };
         let (now, then) = (self.name_by(label), self.name_by(next));
-        self.storage.rename(&self.path_of(now), &self.path_of(then))?;
+        if now != then {
+            self.storage.rename_new(&self.path_of(now), &self.path_of(then))?;
+        }
         *lock(&self.label) = next;
         Ok(())
     }

@@ -278,8 +278,7 @@ impl Default for Missing {
 }
 
 impl Missing {
-    /// Reads the file of an ingest directory, whose segments' files are these; says what is wrong with it,
-    /// too.
+    /// Reads the file of an ingest directory; says what is wrong with it, too.
     ///
     /// # Errors
     /// It is a later program's: who gave it up would lose what that one knows.
@@ -287,30 +286,32 @@ impl Missing {
         storage: &dyn Storage,
         directory: &Path,
         own: NodeId,
-        there: &[u128],
     ) -> Result<(Self, Option<Damage>), Damage> {
         let path = directory.join(WAITING_FILE);
-        let there: BTreeSet<u128> = there.iter().copied().collect();
         let mut this = Self { is_saved: false, is_owed: true, ..Self::default() };
         let damage = match load(storage, &path, Some(own)) {
             Ok(None) => return Ok((Self::default(), None)),
             Ok(Some(Ok(waiting))) => {
-                this.believe(waiting, &there);
+                this.waiting = waiting;
                 None
             }
             Ok(Some(Err(kind))) if is_later(&kind) => return Err(damage_of_file(&path, kind)),
             Ok(Some(Err(kind))) => Some(kind),
             Err(error) => {
-                this.unread = Some(Unread { there, tries_left: TRIES });
+                this.unread = Some(Unread { there: BTreeSet::new(), tries_left: TRIES });
                 Some(DamageKind::from(Refusal::from(&error)))
             }
         };
         Ok((this, damage.map(|kind| damage_of_file(&path, kind))))
     }
 
-    fn believe(&mut self, mut waiting: Waiting, there: &BTreeSet<u128>) {
-        waiting.retain(|segment| !there.contains(&segment.0));
-        self.waiting = waiting;
+    /// Of these segments there are files, behind recovery: what they have lost is told as theirs.
+    pub(crate) fn are_there(&mut self, there: &[u128]) {
+        let there: BTreeSet<u128> = there.iter().copied().collect();
+        self.waiting.retain(|segment| !there.contains(&segment.0));
+        if let Some(unread) = &mut self.unread {
+            unread.there = there;
+        }
     }
 
     /// Whether the file could not be read yet: it claims what is not known, and nothing is given up.
@@ -334,7 +335,8 @@ impl Missing {
         match load(storage, &path, Some(own)) {
             Ok(None) => Ok(()),
             Ok(Some(Ok(waiting))) => {
-                self.believe(waiting, &unread.there);
+                self.waiting = waiting;
+                self.waiting.retain(|segment| !unread.there.contains(&segment.0));
                 Ok(())
             }
             Ok(Some(Err(kind))) => {

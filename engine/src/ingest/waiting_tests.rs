@@ -396,6 +396,75 @@ fn a_stop_before_the_list_could_be_read_leaves_it_as_it_is() {
     assert_eq!(set_of(&start(&sim, 3, true).holes), set(&records(1, 0..9)));
 }
 
+/// A file of that name that recovery finds to be nothing is no segment.
+#[test]
+fn what_recovery_removes_as_empty_is_missed_if_it_was_not() {
+    let sim = disk();
+    let node = start(&sim, 1, true);
+    let file = put_segment(&node.registry, &records(1, 0..9));
+    node.registry.note_waiting().unwrap();
+    let len = sim.read_file(&file).unwrap().len();
+    let opened = sim.open(&file, Open::Write).unwrap();
+    opened.write_all_at(&vec![0; len], 0).unwrap();
+    sim.rename(&file, &file.with_extension("active")).unwrap();
+    assert_eq!(set_of(&start(&sim, 2, true).holes), set(&records(1, 0..9)));
+}
+
+/// A copy that somebody made, whole, cut, empty or no file, under every name that a segment may have.
+#[test]
+fn a_second_file_of_a_segment_never_takes_its_place() {
+    const ALL: ClaimLimits = ClaimLimits { segments_max: usize::MAX, text_bytes_max: u64::MAX };
+    for state in [SegmentState::Active, SegmentState::Pending, SegmentState::Damaged] {
+        for len in [Some(usize::MAX), Some(512), Some(0), None] {
+            if len.is_none() && state == SegmentState::Pending {
+                continue;
+            }
+            let sim = disk();
+            let node = start(&sim, 1, false);
+            let file = put_segment(&node.registry, &records(1, 0..9));
+            drop(node);
+            let bytes = sim.read_file(&file).unwrap();
+            let copy = file.with_extension(state.extension());
+            match len {
+                Some(len) => {
+                    let copy = sim.open(&copy, Open::CreateNew).unwrap();
+                    copy.write_all_at(&bytes[..len.min(bytes.len())], 0).unwrap();
+                    copy.sync().unwrap();
+                }
+                None => sim.create_dir_all(&copy).unwrap(),
+            }
+            for seed in 2..4 {
+                let mut notes = Vec::new();
+                let opened = open(options(&sim, seed, false), NOW_MS, &mut |found| {
+                    if let Finding::OfIngest(note) = found {
+                        notes.push(note.to_string());
+                    }
+                });
+                let registry = opened.unwrap().node.ingest.unwrap().registry;
+                registry.tidy(NOW_MS);
+                let kept = registry.snapshot().pop().unwrap().path();
+                assert_eq!(sim.read_file(&kept).unwrap(), bytes, "{state:?} {len:?}");
+                let aside = format!("{}.double", copy.file_name().unwrap().to_str().unwrap());
+                let entries = sim.list(Path::new(INGEST)).unwrap().into_iter();
+                let names: Vec<_> = entries.filter_map(|entry| entry.name).collect();
+                // The simulated disk renames no directory, which is told.
+                let is_aside = names.contains(&aside) || len.is_none();
+                assert!(is_aside, "{state:?} {len:?} {seed}: {names:?} {notes:?}");
+                let claim = registry.claim(ALL, 1);
+                let records: u64 =
+                    claim.segments.iter().map(|segment| segment.content().records).sum();
+                assert_eq!(records, 9, "{state:?} {len:?}: it is stored");
+                let copy = copy.to_string_lossy();
+                let is_told = notes.iter().any(|note| note.contains(&*copy));
+                assert!(is_told, "{state:?} {len:?}: {notes:?}");
+                assert_eq!(registry.pin().lost, []);
+                drop(claim.segments);
+                registry.fail(claim.token);
+            }
+        }
+    }
+}
+
 /// One of a later version.
 fn later() -> Vec<u8> {
     let mut bytes = Waiting::default().encode(NodeId(7));
@@ -424,7 +493,8 @@ fn nothing_is_let_go_while_the_file_may_claim_it() {
             let directory = Path::new(INGEST);
             let there: Vec<u128> =
                 segments_in(&sim, directory).unwrap().iter().map(|name| name.id.0).collect();
-            let (mut missing, damage) = Missing::open(&sim, directory, NodeId(7), &there).unwrap();
+            let (mut missing, damage) = Missing::open(&sim, directory, NodeId(7)).unwrap();
+            missing.are_there(&there);
             assert_eq!(
                 (missing.waiting().record_count(), damage),
                 (9 * u64::from(is_missing), None)

@@ -282,7 +282,7 @@ fn open_store(
 fn open_ingest(
     (options, topics): (RegistryOptions, &TopicOptions),
     mut stamps: StampKeeper,
-    mut stored: Option<&mut Stored>,
+    stored: Option<&mut Stored>,
     now_ms: u64,
     tell: &mut dyn FnMut(Finding),
     opened: &mut Opened,
@@ -290,9 +290,9 @@ fn open_ingest(
     let directory = options.directory.clone();
     let found = segments_in(&options).map_err(OpenError::Ingest)?;
     let own = stamps.ingester().id;
-    let missing = open_missing(&options, own, &found, stored.as_deref_mut(), tell)?;
-    let stored = stored.as_deref();
-    let superfluous = stored.map(|stored| stored.superfluous_ingest(&found)).unwrap_or_default();
+    let mut missing = open_missing(&options, own, tell)?;
+    let superfluous = stored.as_deref().map(|stored| stored.superfluous_ingest(&found));
+    let superfluous = superfluous.unwrap_or_default();
     let recovered = ingest::recover::recover(options, &superfluous, now_ms);
     let recovered = recovered.map_err(OpenError::Ingest)?;
     opened.torn_bytes = recovered.torn_bytes();
@@ -300,8 +300,14 @@ fn open_ingest(
     recovered.report.into_iter().for_each(|damage| tell(Finding::Damage(damage)));
     recovered.torn.into_iter().for_each(|frame| tell(Finding::Torn(frame)));
     recovered.notes.into_iter().for_each(|note| tell(Finding::OfIngest(note)));
-    opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored));
-    recovered.registry.begin_missing(missing, own, stored.is_some());
+    opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored.as_deref()));
+    // Behind recovery: what it found to be nothing is gone.
+    missing.are_there(&segments_in(recovered.registry.options()).unwrap_or(found));
+    let has_store = stored.is_some();
+    if let Some(stored) = stored.filter(|_| !missing.waiting().is_empty()) {
+        missing.compare(stored.take_holdings());
+    }
+    recovered.registry.begin_missing(missing, own, has_store);
     if let Some(retain_ms) = topics.retain_ms {
         // A clock that is ahead makes nothing too old.
         let now_ms = now_ms.min(opened.node.newest_ms);
@@ -329,17 +335,12 @@ fn open_ingest(
 fn open_missing(
     options: &RegistryOptions,
     own: NodeId,
-    there: &[u128],
-    stored: Option<&mut Stored>,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<Missing, OpenError> {
-    let opened = Missing::open(&*options.storage, &options.directory, own, there);
-    let (mut missing, damage) = opened.map_err(OpenError::Waiting)?;
+    let opened = Missing::open(&*options.storage, &options.directory, own);
+    let (missing, damage) = opened.map_err(OpenError::Waiting)?;
     if let Some(damage) = damage {
         tell(Finding::Damage(damage));
-    }
-    if let Some(stored) = stored.filter(|_| !missing.waiting().is_empty()) {
-        missing.compare(stored.take_holdings());
     }
     Ok(missing)
 }

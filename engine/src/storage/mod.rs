@@ -59,6 +59,8 @@ pub trait Storage: Send + Sync {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
     /// Renames atomically; replaces an existing target.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// The same, but nothing is replaced: `AlreadyExists` if something has that name.
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file's name; open handles and maps stay readable.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// What the directory holds, in no order.

@@ -144,6 +144,10 @@ impl Storage for ObservedStorage {
         self.observe(DiskCall::Rename, from, || self.inner.rename(from, to))
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.observe(DiskCall::Rename, from, || self.inner.rename_new(from, to))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.observe(DiskCall::Remove, path, || self.inner.remove(path))
     }

@@ -39,6 +39,21 @@ impl Storage for OsStorage {
         fs::rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Not every file system can: then it is looked at first.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                match fs::symlink_metadata(to) {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),
+                    Err(error) => Err(error),
+                }
+            }
+            renamed => renamed.map_err(io::Error::from),
+        }
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }

@@ -311,6 +311,25 @@ impl Disk {
     }
 }
 
+impl SimStorage {
+    /// Renames, if what has the new name allows it.
+    fn rename_if(
+        &self,
+        from: &Path,
+        to: &Path,
+        may: impl FnOnce(Option<Node>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut disk = self.lock();
+        disk.admit(Call::Rename, from)?;
+        disk.inode_at(from)?;
+        disk.require_directory(parent(to))?;
+        may(disk.names.get(to))?;
+        disk.names.rename(from, to);
+        disk.collect();
+        Ok(())
+    }
+}
+
 impl Storage for SimStorage {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let mut disk = self.lock();
@@ -343,16 +362,17 @@ impl Storage for SimStorage {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.lock();
-        disk.admit(Call::Rename, from)?;
-        disk.inode_at(from)?;
-        disk.require_directory(parent(to))?;
-        if disk.names.get(to) == Some(Node::Directory) {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
-        disk.names.rename(from, to);
-        disk.collect();
-        Ok(())
+        self.rename_if(from, to, |there| match there {
+            Some(Node::Directory) => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Ok(()),
+        })
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.rename_if(from, to, |there| match there {
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => Ok(()),
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

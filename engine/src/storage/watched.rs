@@ -27,6 +27,10 @@ impl Storage for Watched {
         OsStorage.rename(from, to)
     }
 
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsStorage.rename_new(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsStorage.remove(path)
     }

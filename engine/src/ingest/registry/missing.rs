@@ -131,7 +131,8 @@ impl Registry {
         }
         let saved = self.save(&mut missing, own);
         let failed_tries = self.lock().missed.failed_tries + 1;
-        if saved.is_err() && missing.is_owed() && failed_tries >= TRIES {
+        let given_up = saved.is_err() && missing.is_owed() && failed_tries >= TRIES;
+        if given_up {
             let RegistryOptions { storage, directory, .. } = &self.options;
             missing.give_up(&**storage, directory, &|| self.sync_directory());
         }
@@ -143,7 +144,12 @@ impl Registry {
         missed.failed_tries = if saved.is_err() { failed_tries } else { 0 };
         // What became too old meanwhile is written the next time.
         missed.missing.was_saved_as(&missing);
-        saved.map_err(|error| self.waiting_error("write", error))
+        let operation = if given_up {
+            "write (so it is given up: what is missing is told on, and forgotten after a kill)"
+        } else {
+            "write"
+        };
+        saved.map_err(|error| self.waiting_error(operation, error))
     }
 
     /// What is missing, and whose file says so; what could not be read of it is tried now. An error: it is
