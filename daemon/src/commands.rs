@@ -99,7 +99,7 @@ pub(crate) const COMMANDS: &[CommandRow] = &[
         more: "It listens on 127.0.0.1 unless --listen says otherwise. SIGTERM and SIGINT end it in order; \
             a second one at once.",
         examples: &[
-            ("oklogd ingeststore --store.segment-replication-factor 1", "a node on its own"),
+            ("oklogd ingeststore", "a node on its own"),
             (
                 "oklogd ingeststore --config /etc/oklogd.toml --log-format json",
                 "the same with settings of a file",

@@ -340,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_predecessor() {
-        let config = config(&["-store.segment-replication-factor", "1"]).unwrap();
+        let config = config(&[]).unwrap();
         assert_eq!(config.api.to_string(), "127.0.0.1:7650");
         assert_eq!(config.ingest().fast.to_string(), "127.0.0.1:7651");
         assert_eq!(config.ingest().durable.to_string(), "127.0.0.1:7652");

@@ -159,8 +159,8 @@ pub(crate) const NODE: &[Flag] = &[
     common(
         "store.segment-replication-factor",
         Kind::Count(1, 16),
-        "2",
-        "Copies of each segment; 1 for a node on its own",
+        "1",
+        "Copies of each segment: no more than there are stores",
     ),
     common(
         "query.max-concurrent",
