@@ -13,6 +13,7 @@ use super::tests::{MS, searcher, spec};
 use super::*;
 use crate::chunk::Part;
 use crate::entries::{CountedEntries, EntriesWanted, Kept, LEVELS, LevelCount};
+use crate::store::open::read_footer;
 use crate::store::writer::WriterOptions;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -195,4 +196,30 @@ fn a_service_is_found_in_the_store_by_whatever_letters_an_expression_takes_for_i
         let (_, shown) = searcher.query(spec, snapshot, Format::Text).read_all_blocking();
         assert_eq!(shown.stats.records, 1, "{service}");
     }
+}
+
+#[test]
+fn tables_of_slabs_that_are_not_asked_for_are_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let records: Vec<TestRecord> =
+        (0..60).map(|n| (Ulid::from_parts(MS + n, 1, n), topic("log"), entry(1, "web"))).collect();
+    let options = WriterOptions { block_text_target: 300, slab_blocks_max: 3, ..PLAIN_TEXT };
+    let segment = stored_as(directory.path(), &records, options);
+    let mut bytes = std::fs::read(segment.path()).unwrap();
+    let footer = read_footer(&mut &bytes[..]).unwrap();
+    let [first, .., last] = &footer.slabs[..] else { panic!("several slabs") };
+    bytes[(first.offset + first.trailer.entries.offset) as usize] ^= 1;
+    std::fs::write(segment.path(), bytes).unwrap();
+    let searcher = searcher(2);
+    let damages = |from: Ulid, to: Ulid| {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        let entries = Some(EntriesWanted::new(None, "web", false));
+        let spec = QuerySpec { from, to, topics: vec![topic("log")], entries, ..spec("web") };
+        let snapshot = Snapshot { parts, missing: Vec::new() };
+        let shown = searcher.query(spec, snapshot, Format::Text).read_all_blocking().1;
+        assert!(shown.stats.complete && shown.stats.records > 0);
+        shown.stats.damaged_signatures.len()
+    };
+    assert_eq!(damages(last.trailer.first, last.trailer.last), 0);
+    assert_eq!(damages(first.trailer.first, last.trailer.last), 1);
 }

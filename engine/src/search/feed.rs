@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::context::Selection;
-use super::pinned::PinnedPart;
+use super::pinned::{PinnedPart, within};
 use super::scan::ScanSpec;
 use super::spec::{Order, Skipped};
 use crate::chunk::{ChunkMeta, Part};
@@ -227,8 +227,7 @@ impl Feed {
     /// A part that was taken is open: its chunks are merged in.
     pub(super) fn opened(&mut self, part: Arc<PinnedPart>, spec: &ScanSpec) {
         let chunks = part.chunks();
-        let start = chunks.partition_point(|chunk| chunk.last < self.low);
-        let end = chunks.partition_point(|chunk| chunk.first <= self.high).max(start);
+        let Range { start, end } = within(chunks, (self.low, self.high));
         self.blocks_skipped.by_time += (chunks.len() - (end - start)) as u64;
         let wanted = (!spec.topics.is_empty())
             .then(|| part.topics().iter().map(|topic| spec.wants(topic)).collect());

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::scan::ScanSpec;
-use crate::chunk::{Candidates, OpenPart, Part};
+use crate::chunk::{Candidates, ChunkMeta, OpenPart, Part};
 use crate::damage::Damage;
 use crate::signature::Bits;
+use crate::ulid::Ulid;
 
 /// See the page of the module.
 pub(super) struct PinnedPart {
@@ -23,12 +24,16 @@ pub(super) struct PinnedPart {
 }
 
 impl PinnedPart {
-    /// Opens a part for records that are asked for. May read and map.
-    pub(super) fn open(part: Arc<dyn Part>, spec: &ScanSpec) -> Result<Self, Damage> {
+    /// Opens a part for records that are asked for, between these two. May read and map.
+    pub(super) fn open(
+        part: Arc<dyn Part>,
+        spec: &ScanSpec,
+        bounds: (Ulid, Ulid),
+    ) -> Result<Self, Damage> {
         let open = part.open()?;
         let mut candidates = open.candidates(spec.chain.required());
         if spec.entries.is_some() {
-            without_entries(&*open, spec, &mut candidates);
+            without_entries(&*open, spec, bounds, &mut candidates);
         }
         let has_text = part.text_bytes() > 0;
         Ok(Self { open, candidates, has_text, pin: part })
@@ -58,11 +63,22 @@ impl PinnedPart {
     }
 }
 
+/// Which chunks may hold records between two.
+pub(super) fn within(chunks: &[ChunkMeta], (low, high): (Ulid, Ulid)) -> Range<usize> {
+    let start = chunks.partition_point(|chunk| chunk.last < low);
+    start..chunks.partition_point(|chunk| chunk.first <= high).max(start)
+}
+
 /// Takes those chunks out that are told to hold none of the entries that are asked for.
-fn without_entries(open: &dyn OpenPart, spec: &ScanSpec, candidates: &mut Candidates) {
-    let chunks = open.chunks().len();
-    let blocks = candidates.blocks.get_or_insert_with(|| Bits::all(chunks));
-    let damage = open.entries(0..chunks, &mut |chunk, rows| {
+fn without_entries(
+    open: &dyn OpenPart,
+    spec: &ScanSpec,
+    bounds: (Ulid, Ulid),
+    candidates: &mut Candidates,
+) {
+    let chunks = open.chunks();
+    let blocks = candidates.blocks.get_or_insert_with(|| Bits::all(chunks.len()));
+    let damage = open.entries(within(chunks, bounds), &mut |chunk, rows| {
         if !rows.iter().any(|row| spec.wants_entries(row)) {
             blocks.remove(chunk);
         }

@@ -39,7 +39,8 @@ pub(super) struct Work {
 }
 
 enum WorkKind {
-    Open(Arc<dyn Part>),
+    /// For records between these two.
+    Open(Arc<dyn Part>, (Ulid, Ulid)),
     Scan(Scan),
 }
 
@@ -60,7 +61,9 @@ impl Work {
     /// Does it. Opens, reads and searches: for scan threads only.
     pub(super) fn run(self) -> Done {
         let result = match self.job {
-            WorkKind::Open(part) => DoneKind::Opened(PinnedPart::open(part, &self.scan_spec)),
+            WorkKind::Open(part, bounds) => {
+                DoneKind::Opened(PinnedPart::open(part, &self.scan_spec, bounds))
+            }
             WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.scan_spec)),
         };
         Done { track: self.track, result }
@@ -69,7 +72,7 @@ impl Work {
     /// The track that it is for, and the file that has to be read for it.
     pub(super) fn file(&self) -> Option<(u64, PathBuf)> {
         let path = match &self.job {
-            WorkKind::Open(part) => part.file_path(),
+            WorkKind::Open(part, _) => part.file_path(),
             WorkKind::Scan(scan) => scan.part.file_path(),
         };
         Some((self.track, path?))
@@ -276,7 +279,7 @@ impl Sweep {
         let id = self.next_track;
         self.next_track += 1;
         let (range, chunk, job) = match next {
-            Next::Open(part) => (part.range(), None, WorkKind::Open(part)),
+            Next::Open(part) => (part.range(), None, WorkKind::Open(part, (self.low, self.high))),
             Next::Chunk(part, index, ahead) => {
                 let meta = &part.chunks()[index];
                 let range = (meta.first, meta.last);
