@@ -153,7 +153,8 @@ impl<'a> SegmentCheck<'a> {
             let crc = trailer.entries.crc;
             let read = self.bytes.read(span.clone()).map_err(DamageKind::from);
             let verified = read.and_then(|bytes| {
-                EntryTable::decode(bytes, crc, slab.index.blocks.len())?.verify()
+                let count = trailer.block_count as usize;
+                EntryTable::decode(bytes, crc, count)?.verify(&slab.index.blocks)
             });
             self.told_of(span.clone(), "entry table", verified);
             self.zeros(end..span.start);
@@ -262,8 +263,12 @@ fn read_block(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::Part;
+    use crate::entries::LevelCount;
+    use crate::storage::{FileBytes, Open, OsStorage, Storage};
     use crate::store::coverage::Coverage;
     use crate::store::testing::{Record, SIGNED, directory, record, write};
+    use crate::varint;
     use std::fs;
 
     fn records(to: u64) -> Vec<Record> {
@@ -273,7 +278,10 @@ mod tests {
     #[test]
     fn every_flipped_byte_is_found_and_every_lost_record_is_counted() {
         let temp = tempfile::tempdir().unwrap();
-        let segment = write(&directory(temp.path()), SIGNED, &records(26));
+        let mut records = records(20);
+        // So that there is an entry table, too.
+        records.extend(entries(26).split_off(20));
+        let segment = write(&directory(temp.path()), SIGNED, &records);
         let bytes = fs::read(segment.path()).unwrap();
         for at in 0..bytes.len() {
             let mut bytes = bytes.clone();
@@ -323,6 +331,102 @@ mod tests {
                 let reach = check.damage.iter().filter_map(|d| d.range).map(|range| range.1).max();
                 assert_eq!(reach, Some(segment.meta().last));
             }
+        }
+    }
+
+    /// Records, each of which is an entry.
+    fn entries(to: u64) -> Vec<Record> {
+        let line = |n: u64| {
+            format!(
+                "{{\"timestamp\":\"2024-05-01T12:00:00Z\",\"level\":\"info\",\"message\":\"{n}\",\
+                 \"service\":\"a service of some length\"}}"
+            )
+        };
+        records(to)
+            .into_iter()
+            .zip(0..)
+            .map(|(r, n)| Record { line: line(n).into(), ..r })
+            .collect()
+    }
+
+    /// What is found in a file of 8 entries after its first slab was changed, with checksums that hold.
+    fn found_in_changed(change: impl FnOnce(&mut SlabTrailer, &mut Vec<u8>)) -> (u64, Vec<Damage>) {
+        let temp = tempfile::tempdir().unwrap();
+        let segment = write(&directory(temp.path()), SIGNED, &entries(8));
+        let mut bytes = fs::read(segment.path()).unwrap();
+        let mut footer = open::read_footer(&mut &bytes[..]).unwrap();
+        let end = footer.offset() as usize;
+        bytes.truncate(end);
+        let trailer = &mut footer.slabs[0].trailer;
+        change(trailer, &mut bytes);
+        let at = trailer.len as usize - TRAILER_LEN;
+        bytes[at..at + TRAILER_LEN].copy_from_slice(&trailer.encode());
+        bytes.extend(footer.encode());
+        fs::write(segment.path(), bytes).unwrap();
+        let file = OsStorage.open(segment.path(), Open::Read).unwrap();
+        let mut bytes = FileBytes::new(file).unwrap();
+        let mut check = SegmentCheck::new(segment.path(), &mut bytes);
+        check.run();
+        if let Ok(part) = segment.open() {
+            part.entries(0..part.chunks().len(), &mut |_, rows| {
+                let mut count = LevelCount::default();
+                for row in rows {
+                    count.add(row.count);
+                }
+                assert!(count.entries <= 8, "{count:?} told of damaged entries");
+            });
+        }
+        (check.record_count, check.damage)
+    }
+
+    #[test]
+    fn sections_that_are_not_in_their_order_are_found_and_every_record_is_read() {
+        type Change = fn(&mut SlabTrailer);
+        let (records, damage) = found_in_changed(|_, _| {});
+        assert_eq!((records, damage), (8, Vec::new()));
+        let changes: [Change; 4] = [
+            |trailer| trailer.entries.offset = SLAB_HEADER_LEN as u64,
+            |trailer| trailer.signatures.offset = SLAB_HEADER_LEN as u64,
+            |trailer| trailer.signatures = trailer.entries,
+            |trailer| trailer.index.offset = trailer.entries.offset,
+        ];
+        for change in changes {
+            let (records, damage) = found_in_changed(|trailer, _| change(trailer));
+            assert_eq!(records, 8);
+            assert!(!damage.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_table_that_tells_of_more_entries_than_there_are_records_is_found_and_not_believed() {
+        for (entries, latest) in
+            [(u64::MAX, 0), (u64::MAX / 2, 0), (1 << 32, 0), (9, 0), (1, u64::MAX), (1, 9)]
+        {
+            let (records, damage) = found_in_changed(|trailer, bytes| {
+                let mut table = vec![1, 0, 1, 0];
+                let mut rows = vec![2];
+                for level in 0..2 {
+                    for number in [0, 0, level, entries, latest] {
+                        varint::put(&mut rows, number);
+                    }
+                }
+                let ends = (0..trailer.block_count).flat_map(|_| (rows.len() as u32).to_le_bytes());
+                table.extend(ends);
+                table.extend(b"\x03\0web\x01\0s");
+                table.extend(rows);
+                let section = &mut trailer.entries;
+                assert!(
+                    table.len() as u64 <= section.len.next_multiple_of(64),
+                    "it fits in its place"
+                );
+                let at = section.offset as usize;
+                bytes[at..trailer.len as usize - TRAILER_LEN].fill(0);
+                bytes[at..at + table.len()].copy_from_slice(&table);
+                (section.len, section.crc) = (table.len() as u64, crc32fast::hash(&table));
+            });
+            assert_eq!(records, 8);
+            let kinds: Vec<_> = damage.into_iter().map(|damage| damage.kind).collect();
+            assert_eq!(kinds, [DamageKind::Dispensable("entry table")], "{entries} {latest}");
         }
     }
 }

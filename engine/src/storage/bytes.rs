@@ -20,7 +20,7 @@ pub trait Bytes {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Those of a span; fewer where they end before it does.
+    /// Those of a span; fewer where they end before it does, none where it ends before it starts.
     fn read(&mut self, span: Range<u64>) -> Result<&[u8], Refusal>;
 }
 
@@ -77,7 +77,8 @@ impl Bytes for FileBytes {
     }
 
     fn read(&mut self, span: Range<u64>) -> Result<&[u8], Refusal> {
-        let span = span.start.min(self.len)..span.end.min(self.len);
+        let start = span.start.min(self.len);
+        let span = start..span.end.min(self.len).max(start);
         if span.start < self.start || span.end > self.end() {
             let follows = (self.start..=self.end()).contains(&span.start);
             let ahead = if follows { AHEAD_BYTES } else { LITTLE_BYTES };
@@ -135,6 +136,8 @@ mod tests {
             assert!(file.read(span.clone()).unwrap() == memory, "{span:?}");
         }
         assert_eq!(Bytes::len(&file), 300_000);
+        let (start, end) = (200_000, 10);
+        assert_eq!(file.read(start..end), Ok(&[][..]));
     }
 
     #[test]

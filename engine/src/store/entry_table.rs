@@ -3,18 +3,22 @@
 //!
 //! Invariants: what is told of a block is exact; of a block that holds more kinds of them than there is
 //! room for, or a service of which the text is too long, nothing is told, and it has to be read. Bytes from
-//! a disk are verified before anything in them is believed.
+//! a disk are verified before anything in them is believed: nor are they where they tell of more entries than
+//! the block has records, or of later ones.
 
 use std::collections::{BTreeMap, HashMap};
 
 use memchr::memmem;
 
+use crate::chunk::ChunkMeta;
 use crate::damage::DamageKind;
 use crate::entries::{EntryRow, Kept, LEVELS, LevelCount};
 use crate::limits::{ENTRY_TABLE_BYTES_MAX, ENTRY_TABLE_SERVICE_BYTES_MAX, SLAB_BLOCKS_MAX};
 use crate::run_table::RunTable;
 use crate::topic::Topic;
 use crate::varint::{self, Reader};
+
+use super::index::Block;
 
 /// What every entry begins with.
 const START: &[u8] = b"{\"timestamp\":\"";
@@ -156,6 +160,23 @@ fn counts<'a>(table: &RunTable, text: &'a [u8]) -> Option<Counts<'a>> {
     Some(counts)
 }
 
+/// What is known of a block without the table, which must agree with it.
+pub(crate) struct KnownBlock {
+    /// Of its first record, milliseconds since 1970.
+    pub(crate) first_ms: u64,
+    /// Of its last record.
+    pub(crate) last_ms: u64,
+    /// Its records.
+    pub(crate) record_count: u32,
+}
+
+impl From<&ChunkMeta> for KnownBlock {
+    fn from(chunk: &ChunkMeta) -> Self {
+        let (first_ms, last_ms) = (chunk.first.ms(), chunk.last.ms());
+        Self { first_ms, last_ms, record_count: chunk.record_count }
+    }
+}
+
 /// One that was read.
 pub(crate) struct EntryTable<'a> {
     topics: Vec<Topic>,
@@ -201,11 +222,11 @@ impl<'a> EntryTable<'a> {
         Some(Self { topics, services, ends, rows: rest })
     }
 
-    /// The entries of a block of which the first record has this time; `None`: they are not told.
+    /// The entries of a block; `None`: they are not told.
     pub(crate) fn block(
         &self,
         block: usize,
-        first_ms: u64,
+        known: &KnownBlock,
     ) -> Result<Option<Vec<EntryRow<'_>>>, DamageKind> {
         let end = |block: usize| {
             let end = self.ends.get(block * END_BYTES..)?.first_chunk()?;
@@ -217,28 +238,37 @@ impl<'a> EntryTable<'a> {
         if rows.is_empty() {
             return Ok(None);
         }
-        self.read(rows, first_ms).map(Some).ok_or(BAD)
+        self.read(rows, known).map(Some).ok_or(BAD)
     }
 
-    fn read(&self, rows: &[u8], first_ms: u64) -> Option<Vec<EntryRow<'_>>> {
+    fn read(&self, rows: &[u8], known: &KnownBlock) -> Option<Vec<EntryRow<'_>>> {
         let mut rows = Reader::new(rows);
         let mut found = Vec::new();
+        let mut left = u64::from(known.record_count);
         for _ in 0..rows.varint()? {
             let index = |number: u64| usize::try_from(number).ok();
             let topic = self.topics.get(index(rows.varint()?)?)?;
             let service = *self.services.get(index(rows.varint()?)?)?;
             let level = index(rows.varint()?).filter(|&level| level < LEVELS.len())?;
             let (entries, latest) = (rows.varint()?, rows.varint()?);
-            let count = LevelCount { entries, latest_ms: first_ms.checked_add(latest)? };
+            left = left.checked_sub(entries)?;
+            let latest_ms = known.first_ms.checked_add(latest)?;
+            if latest_ms > known.last_ms {
+                return None;
+            }
+            let count = LevelCount { entries, latest_ms };
             found.push(EntryRow { topic, level, service, count });
         }
         rows.is_empty().then_some(found)
     }
 
-    /// Reads all of it.
-    pub(crate) fn verify(&self) -> Result<(), DamageKind> {
-        let blocks = self.ends.len() / END_BYTES;
-        (0..blocks).try_for_each(|block| self.block(block, 0).map(drop))
+    /// Reads all that it tells of these blocks of its slab.
+    pub(crate) fn verify(&self, blocks: &[Block]) -> Result<(), DamageKind> {
+        blocks.iter().try_for_each(|Block { header, .. }| {
+            let (first_ms, last_ms) = (header.first.ms(), header.last.ms());
+            let known = KnownBlock { first_ms, last_ms, record_count: header.record_count };
+            self.block(header.number as usize, &known).map(drop)
+        })
     }
 }
 
@@ -285,8 +315,8 @@ mod tests {
 
     fn told(bytes: &[u8], blocks: usize, block: usize, first_ms: u64) -> Option<Vec<String>> {
         let table = EntryTable::decode(bytes, crc32fast::hash(bytes), blocks).unwrap();
-        table.verify().unwrap();
-        let rows = table.block(block, first_ms).unwrap()?;
+        let known = KnownBlock { first_ms, last_ms: first_ms + 5, record_count: 5 };
+        let rows = table.block(block, &known).unwrap()?;
         let shown = |row: EntryRow<'_>| {
             let LevelCount { entries, latest_ms } = row.count;
             format!("{} {} {} {entries} {latest_ms}", row.topic, row.service, LEVELS[row.level])
@@ -391,7 +421,12 @@ mod tests {
             blocks in 0usize..4,
         ) {
             if let Ok(table) = EntryTable::decode(&bytes, crc32fast::hash(&bytes), blocks) {
-                let _ = table.verify();
+                let known = KnownBlock { first_ms: 0, last_ms: 200, record_count: 100 };
+                for block in 0..blocks {
+                    let rows = table.block(block, &known).ok().flatten().unwrap_or_default();
+                    prop_assert!(rows.iter().map(|row| row.count.entries).sum::<u64>() <= 100);
+                    prop_assert!(rows.iter().all(|row| row.count.latest_ms <= 200));
+                }
             }
         }
 

@@ -404,7 +404,8 @@ pub(super) fn verify_sections(
     }
     if trailer.entries.len > 0 {
         let entries = section(trailer.entries).ok_or(DamageKind::Truncated("entry table"))?;
-        EntryTable::decode(entries, trailer.entries.crc, index.blocks.len())?.verify()?;
+        EntryTable::decode(entries, trailer.entries.crc, index.blocks.len())?
+            .verify(&index.blocks)?;
     }
     let stored = bytes.last_chunk::<TRAILER_LEN>().map_or(&[][..], |stored| stored);
     if SlabTrailer::decode(stored)? != *trailer {

@@ -29,7 +29,7 @@ use crate::ulid::Ulid;
 use super::block::{BLOCK_HEADER_LEN, BlockHeader};
 use super::blocks::{Blocks, OpenSlab};
 use super::codec::CODEC_NONE;
-use super::entry_table::EntryTable;
+use super::entry_table::{EntryTable, KnownBlock};
 use super::footer::Footer;
 use super::index::TopicStats;
 use super::known_damage::KnownDamage;
@@ -255,8 +255,8 @@ impl OpenSegment {
             let wanted = blocks.start.max(slab.blocks.start)..blocks.end.min(slab.blocks.end);
             let shown = EntryTable::decode(&bytes, crc, slab.blocks.len()).and_then(|table| {
                 wanted.clone().try_for_each(|block| {
-                    let first_ms = self.blocks.chunks[block].first.ms();
-                    let rows = table.block(block - slab.blocks.start, first_ms)?;
+                    let known = KnownBlock::from(&self.blocks.chunks[block]);
+                    let rows = table.block(block - slab.blocks.start, &known)?;
                     if let Some(rows) = rows {
                         see(block, &rows);
                     }

@@ -177,6 +177,14 @@ impl SlabTrailer {
             && inside(&self.signatures)
             && self.entries.len <= ENTRY_TABLE_BYTES_MAX as u64
             && (self.entries.len == 0 || inside(&self.entries))
+            && self.is_in_order()
+    }
+
+    /// Whether sections that lie inside follow each other.
+    const fn is_in_order(&self) -> bool {
+        let Self { index, signatures, entries, .. } = self;
+        index.offset + index.len <= signatures.offset
+            && (entries.len == 0 || signatures.offset + signatures.len <= entries.offset)
     }
 
     /// What the slab's index must agree with.
@@ -238,6 +246,22 @@ mod tests {
             assert!(SlabTrailer::decode(&bytes).is_err(), "{section:?}");
             let bytes = SlabTrailer { entries: section, ..trailer() }.encode();
             assert_eq!(SlabTrailer::decode(&bytes).is_ok(), section.len == 0, "{section:?}");
+        }
+    }
+
+    #[test]
+    fn sections_that_do_not_follow_each_other_are_refused() {
+        let of = |index: u64, signatures: u64, entries: u64| {
+            let mut trailer = trailer();
+            (trailer.index.offset, trailer.entries.offset) = (index, entries);
+            trailer.signatures = Section { offset: signatures, len: 100, crc: 0 };
+            SlabTrailer::decode(&trailer.encode()).is_ok()
+        };
+        assert!(of(1024, 1344, 1472) && of(64, 384, 512));
+        for (index, signatures, entries) in
+            [(1024, 1280, 1472), (1472, 1344, 1792), (1024, 1344, 1408), (1024, 1344, 64)]
+        {
+            assert!(!of(index, signatures, entries), "{index} {signatures} {entries}");
         }
     }
 
