@@ -254,20 +254,25 @@ impl Recovery<'_> {
             }
         }
         let mut doubles = HashSet::new();
-        for mut files in files.into_values().filter(|files| files.len() > 1) {
-            files.sort_by_cached_key(|(name, is_file)| {
+        for files in files.into_values().filter(|files| files.len() > 1) {
+            let records_of = |(name, is_file): &(FileName, bool)| {
                 let path = self.directory().join(name.to_string());
                 let found = is_file.then(|| self.examine(*name, &path));
-                let records = match found {
+                match found {
                     Some(Ok(Verdict::Records(found) | Verdict::Unread(found))) => {
                         found.content.records
                     }
                     _ => 0,
-                };
-                (*is_file, records, name.state == SegmentState::Flushed)
-            });
-            let Some((taken, _)) = files.pop() else { continue };
-            for (name, _) in files {
+                }
+            };
+            let mut files: Vec<_> = files
+                .into_iter()
+                .map(|file| (records_of(&file), file.0.state == SegmentState::Flushed, file.0))
+                .collect();
+            files.sort_by_key(|(records, is_flushed, _)| (*records, *is_flushed));
+            // Where there is no record in any of them, none is a segment's for sure.
+            let Some((1.., _, taken)) = files.pop() else { continue };
+            for (.., name) in files {
                 let path = self.directory().join(name.to_string());
                 // Out of the way: the segment may be given that name later.
                 let aside = self.directory().join(format!("{name}.double"));
