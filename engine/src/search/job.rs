@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::consumer::{Breaker, Consumer};
 use super::gate::Account;
 use super::spec::Stats;
-use super::sweep::{Done, Sweep};
+use super::sweep::Sweep;
+use super::work::Done;
 use crate::limits::QUERY_HELD_NS_PER_BYTE;
 
 /// See the page of the module.

@@ -66,6 +66,7 @@ mod threads;
 mod ticket;
 mod track;
 pub mod window;
+mod work;
 
 pub use automata::AutomatonMemory;
 pub use chain::{Chain, ChainError, ChainText, Side};

@@ -25,7 +25,8 @@ use super::gate::Account;
 use super::hanging::{GivenUp, Standing};
 use super::job::Job;
 use super::places::{Place, Places, Vacancy, Worker};
-use super::sweep::{Done, Sweep, Work};
+use super::sweep::Sweep;
+use super::work::{Done, Work};
 #[cfg(doc)]
 use crate::limits::QUERY_HELD_BYTES_MAX;
 use crate::limits::SCAN_SLICE_BYTES;

@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::context::Selection;
@@ -23,76 +23,14 @@ use super::pinned::PinnedPart;
 use super::scan::{Found, Hit, READS_MAX, Scan, ScanSpec, reread_if_poisoned, unreadable};
 use super::spec::{Missing, Order, QuerySpec, Snapshot, Stats};
 use super::track::{FrontIn, Track};
-use crate::chunk::{ChunkMeta, Part, Text};
+use super::work::{Done, DoneKind, Work, WorkKind};
+use crate::chunk::{ChunkMeta, Text};
 use crate::damage::{Damage, DamageKind};
 use crate::entries::CountedEntries;
 use crate::limits::{BATCH_HITS_MIN, QUERY_MISSING_MAX};
 use crate::storage::Refusal;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
-
-/// Work for a scan thread.
-pub(super) struct Work {
-    track: u64,
-    scan_spec: Arc<ScanSpec>,
-    job: WorkKind,
-}
-
-enum WorkKind {
-    /// For records between these two.
-    Open(Arc<dyn Part>, (Ulid, Ulid)),
-    Scan(Scan),
-}
-
-/// The result of [`Work`].
-pub(super) struct Done {
-    track: u64,
-    result: DoneKind,
-}
-
-enum DoneKind {
-    Opened(Result<PinnedPart, Damage>),
-    Scanned(Result<Found, Damage>),
-    /// Not done, for this file hangs.
-    Hangs(PathBuf),
-}
-
-impl Work {
-    /// Does it. Opens, reads and searches: for scan threads only.
-    pub(super) fn run(self) -> Done {
-        let result = match self.job {
-            WorkKind::Open(part, bounds) => {
-                DoneKind::Opened(PinnedPart::open(part, &self.scan_spec, bounds))
-            }
-            WorkKind::Scan(scan) => DoneKind::Scanned(scan.run(&self.scan_spec)),
-        };
-        Done { track: self.track, result }
-    }
-
-    /// The track that it is for, and the file that has to be read for it.
-    pub(super) fn file(&self) -> Option<(u64, PathBuf)> {
-        let path = match &self.job {
-            WorkKind::Open(part, _) => part.file_path(),
-            WorkKind::Scan(scan) => scan.part.file_path(),
-        };
-        Some((self.track, path?))
-    }
-
-    /// Leaves it undone, because its file hangs.
-    pub(super) fn refuse(self, path: PathBuf) -> Done {
-        Done { track: self.track, result: DoneKind::Hangs(path) }
-    }
-}
-
-impl Done {
-    /// Text that was searched, bytes.
-    pub(super) fn bytes_scanned(&self) -> u64 {
-        match &self.result {
-            DoneKind::Scanned(Ok(found)) => found.cost.scanned,
-            _ => 0,
-        }
-    }
-}
 
 /// The hit to take next.
 pub(super) struct Head<'a> {

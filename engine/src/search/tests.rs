@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
-use super::sweep::{Done, Sweep, SweepOptions};
+use super::sweep::{Sweep, SweepOptions};
 use super::testing::{TestPart, TestRecord};
+use super::work::Done;
 use super::*;
 use crate::chunk::Part;
 use crate::storage::OsStorage;
