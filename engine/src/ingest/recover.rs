@@ -255,20 +255,20 @@ impl Recovery<'_> {
         }
         let mut doubles = HashSet::new();
         for files in files.into_values().filter(|files| files.len() > 1) {
+            // `None`: it cannot be read now, and may have them all.
             let records_of = |(name, is_file): &(FileName, bool)| {
                 let path = self.directory().join(name.to_string());
                 let found = is_file.then(|| self.examine(*name, &path));
                 match found {
-                    Some(Ok(Verdict::Records(found) | Verdict::Unread(found))) => {
-                        found.content.records
-                    }
-                    _ => 0,
+                    Some(Ok(Verdict::Records(found))) => Some(found.content.records),
+                    Some(Ok(Verdict::Unread(_)) | Err(_)) => None,
+                    Some(Ok(_)) | None => Some(0),
                 }
             };
-            let mut files: Vec<_> = files
-                .into_iter()
-                .map(|file| (records_of(&file), file.0.state == SegmentState::Flushed, file.0))
-                .collect();
+            let ranked = files.into_iter().map(|file| {
+                Some((records_of(&file)?, file.0.state == SegmentState::Flushed, file.0))
+            });
+            let Some(mut files) = ranked.collect::<Option<Vec<_>>>() else { continue };
             files.sort_by_key(|(records, is_flushed, _)| (*records, *is_flushed));
             // Where there is no record in any of them, none is a segment's for sure.
             let Some((1.., _, taken)) = files.pop() else { continue };

@@ -302,7 +302,8 @@ fn open_ingest(
     recovered.notes.into_iter().for_each(|note| tell(Finding::OfIngest(note)));
     opened.node.newest_ms = recovered.newest_ms.max(newest_ms(stored.as_deref()));
     // Behind recovery: what it found to be nothing is gone.
-    missing.are_there(&segments_in(recovered.registry.options()).unwrap_or(found));
+    let there = segments_in(recovered.registry.options()).map_err(OpenError::Ingest)?;
+    missing.are_there(&there);
     let has_store = stored.is_some();
     if let Some(stored) = stored.filter(|_| !missing.waiting().is_empty()) {
         missing.compare(stored.take_holdings());

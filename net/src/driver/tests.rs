@@ -167,6 +167,40 @@ fn without_a_buffer_a_receive_stops_and_nothing_is_lost() {
 }
 
 #[test]
+fn with_fewer_buffers_than_senders_each_has_its_turn_without_a_ring() {
+    for kind in [DriverKind::Posix] {
+        let mut bench = bench(kind, 2);
+        let connections: Vec<_> = (0..7).map(|_| bench.connection()).collect();
+        for (key, (client, connection)) in connections.iter().enumerate() {
+            let mut client = client;
+            client.write_all(&vec![b'x'; 12 * BUFFER_BYTES]).unwrap();
+            bench.driver.receive(connection, key as u64);
+        }
+        let mut taken = [0; 7];
+        while taken.contains(&0) {
+            let most = *taken.iter().max().unwrap();
+            assert!(most < 11, "{kind}: some have it all: {taken:?}");
+            let mut events = Vec::new();
+            bench.driver.wait(Duration::from_millis(100), &mut events).unwrap();
+            let mut stopped = Vec::new();
+            for event in events {
+                let Event::Received { key, outcome, more } = event else { panic!("{event:?}") };
+                if let Receive::Data(received) = outcome {
+                    taken[key as usize] += 1;
+                    bench.driver.recycle(received);
+                }
+                if !more {
+                    stopped.push(key);
+                }
+            }
+            for key in stopped {
+                bench.driver.receive(&connections[key as usize].1, key);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_receive_that_is_stopped_says_so_once_and_polls_tell_once() {
     for kind in KINDS {
         let mut bench = bench(kind, 4);

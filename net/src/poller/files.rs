@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use super::reset;
 use crate::driver::{Descriptor, Event, WriteBytes};
 
-/// So many: one may sync, which takes its time, while the other writes.
-const THREADS: usize = 2;
+/// As many as a log has under way at most: a sync, three frames, a piece of the tail file, and a fetch. None
+/// waits behind another: what a killed process loses is what the tail has not got.
+const THREADS: usize = 6;
 
 enum Work {
     Write { file: Descriptor, offset_bytes: u64, bytes: WriteBytes, token: u64 },

@@ -9,7 +9,7 @@
 
 mod files;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -26,6 +26,11 @@ use files::Files;
 const READY_MAX: usize = 256;
 /// Most connections accepted from a listener in a turn.
 const ACCEPTS_MAX: usize = 64;
+
+/// Most connections whose turn is remembered.
+const UNSERVED_MAX: usize = 4096;
+/// Pause before what could not be watched is tried again.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a number that epoll gives back is of: in its highest byte.
 const KIND_SHIFT: u32 = 56;
@@ -56,6 +61,10 @@ pub struct Poller {
     ready: Vec<epoll::Event>,
     /// What happened without waiting.
     pending: Vec<Event>,
+    /// What could not be watched, to be tried again.
+    refused: Vec<Event>,
+    /// Those for whom no buffer was left: they come first the next time.
+    unserved: HashSet<u64>,
 }
 
 impl Poller {
@@ -79,6 +88,8 @@ impl Poller {
             files,
             ready: Vec::with_capacity(READY_MAX),
             pending: Vec::new(),
+            refused: Vec::new(),
+            unserved: HashSet::new(),
         })
     }
 
@@ -115,23 +126,23 @@ impl Poller {
 
     /// As [`crate::driver::Driver::receive`].
     pub fn receive(&mut self, connection: &Descriptor, key: u64) {
-        if let Err(error) = self.watch(connection, key, Watch::Bytes) {
-            let outcome = Receive::Failed(error.into());
-            self.pending.push(Event::Received { key, outcome, more: false });
+        if self.watch(connection, key, Watch::Bytes).is_err() {
+            // A shortage of ours, none of the connection's.
+            let outcome = Receive::Stopped;
+            self.refused.push(Event::Received { key, outcome, more: false });
         }
     }
 
     /// As [`crate::driver::Driver::poll`].
     pub fn poll(&mut self, connection: &Descriptor, key: u64) {
         if self.watch(connection, key, Watch::Readable).is_err() {
-            // Receiving tells what is wrong.
-            self.pending.push(Event::Readable { key });
+            self.refused.push(Event::Readable { key });
         }
     }
 
     fn watch(&mut self, connection: &Descriptor, key: u64, watch: Watch) -> Result<(), Errno> {
         // In one way at a time.
-        self.forget(key);
+        self.unwatch(key);
         let data = epoll::EventData::new_u64((CONNECTION << KIND_SHIFT) | key);
         epoll::add(&self.epoll, connection, data, epoll::EventFlags::IN)?;
         self.connections.insert(key, (Descriptor::clone(connection), watch));
@@ -139,6 +150,11 @@ impl Poller {
     }
 
     fn forget(&mut self, key: u64) {
+        self.unserved.remove(&key);
+        self.unwatch(key);
+    }
+
+    fn unwatch(&mut self, key: u64) {
         if let Some((connection, _)) = self.connections.remove(&key) {
             // The shard has the same one open: closing it here would not end the watch.
             let _ = epoll::delete(&self.epoll, &connection);
@@ -185,7 +201,11 @@ impl Poller {
     /// # Errors
     /// Epoll has become unusable.
     pub fn wait(&mut self, timeout: Duration, events: &mut Vec<Event>) -> io::Result<()> {
-        let timeout = if self.pending.is_empty() { timeout } else { Duration::ZERO };
+        let timeout = match (self.pending.is_empty(), self.refused.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, false) => timeout.min(SHORTAGE_PAUSE),
+            (true, true) => timeout,
+        };
         let timeout = Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -197,6 +217,17 @@ impl Poller {
             Err(error) => return Err(error.into()),
         }
         events.append(&mut self.pending);
+        events.append(&mut self.refused);
+        let connection_of = |event: &epoll::Event| {
+            let data = event.data.u64();
+            (data >> KIND_SHIFT == CONNECTION).then_some(data)
+        };
+        let is_first = |event: &epoll::Event| {
+            connection_of(event).is_some_and(|key| self.unserved.contains(&key))
+        };
+        if !self.unserved.is_empty() {
+            ready.sort_by_key(|event| !is_first(event));
+        }
         for event in &ready {
             let data = event.data.u64();
             let value = data & ((1 << KIND_SHIFT) - 1);
@@ -239,10 +270,16 @@ impl Poller {
             return events.push(Event::Readable { key });
         }
         let Some(id) = self.free.pop() else {
-            self.forget(key);
+            self.unwatch(key);
+            // Who goes before it is served is not taken out: it is a matter of order, and bounded.
+            if self.unserved.len() >= UNSERVED_MAX {
+                self.unserved.clear();
+            }
+            self.unserved.insert(key);
             let outcome = Receive::Stopped;
             return events.push(Event::Received { key, outcome, more: false });
         };
+        self.unserved.remove(&key);
         let buffer = &mut *self.buffers[usize::from(id)];
         let outcome = match rustix::net::recv(connection, buffer, RecvFlags::DONTWAIT) {
             Ok((len, _)) if len > 0 => {

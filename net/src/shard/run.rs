@@ -181,6 +181,9 @@ impl Shard {
     }
 
     fn arm_listeners(&mut self, now: Now) {
+        if self.shutting_down {
+            return;
+        }
         for id in self.accepting.take_due(now.monotonic_us) {
             let listener = if id == LISTENER_FAST { &self.parts.fast } else { &self.parts.durable };
             self.driver.accept(listener, id);

@@ -23,7 +23,7 @@ fn bad_parameters_are_named() {
         ("/query?limit=99999999999999999999999", "limit: "),
         (
             "/query?nonsense=1",
-            "valid are from, to, regex, i, limit, order, after, partial, stats, context, q, x, topic",
+            "valid are from, to, regex, i, limit, order, after, partial, stats, context, download, q, x, topic",
         ),
         ("/query?from=1h&from=2h", "from: given twice"),
         ("/query?q=a&x=(&regex", "x: "),
