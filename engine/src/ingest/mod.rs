@@ -23,6 +23,7 @@ pub mod left_in_tail;
 pub mod lines;
 pub mod log;
 pub mod memory;
+mod name;
 pub(crate) mod open;
 pub mod promises;
 pub mod recover;
