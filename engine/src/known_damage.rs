@@ -15,7 +15,7 @@ const BLOCKS_MAX: usize = 256;
 
 /// See the page of the module.
 #[derive(Debug, Default)]
-pub(super) struct KnownDamage {
+pub(crate) struct KnownDamage {
     /// Whether there is any, so that nobody takes the lock for nothing.
     is_any: AtomicBool,
     /// Text of the blocks, bytes.
@@ -35,7 +35,7 @@ struct Found {
 
 impl KnownDamage {
     /// The file was opened in a new state: only this much is known of it.
-    pub(super) fn begin(&self, structure: &[Damage]) {
+    pub(crate) fn begin(&self, structure: &[Damage]) {
         let lost = structure.iter().filter(|d| d.loses_records()).cloned();
         let mut found = self.lock();
         (found.refused, found.structure) = lost.partition(|d| d.refusal().is_some());
@@ -44,7 +44,7 @@ impl KnownDamage {
     }
 
     /// The file was opened once more in the same state.
-    pub(super) fn opened_again(&self, structure: &[Damage]) {
+    pub(crate) fn opened_again(&self, structure: &[Damage]) {
         let lost = structure.iter().filter(|d| d.loses_records() && d.refusal().is_some());
         let mut found = self.lock();
         found.refused = lost.cloned().collect();
@@ -52,19 +52,19 @@ impl KnownDamage {
     }
 
     /// The file could not be opened.
-    pub(super) fn refused(&self, damage: &Damage) {
+    pub(crate) fn refused(&self, damage: &Damage) {
         let mut found = self.lock();
         found.refused = vec![damage.clone()];
         self.note(&found);
     }
 
     /// Whether the file, or a part of it, could not be read when it was opened last.
-    pub(super) fn is_refused(&self) -> bool {
+    pub(crate) fn is_refused(&self) -> bool {
         self.is_any.load(Ordering::Acquire) && !self.lock().refused.is_empty()
     }
 
     /// A block could not be read; its text is so long.
-    pub(super) fn add(&self, block: usize, damage: &Damage, text_len: u32) {
+    pub(crate) fn add(&self, block: usize, damage: &Damage, text_len: u32) {
         let mut found = self.lock();
         if found.blocks.len() < BLOCKS_MAX {
             found.blocks.insert(block, (damage.clone(), text_len));
@@ -73,7 +73,7 @@ impl KnownDamage {
     }
 
     /// A block could be read after all.
-    pub(super) fn forget(&self, block: usize) {
+    pub(crate) fn forget(&self, block: usize) {
         if self.is_any.load(Ordering::Acquire) {
             let mut found = self.lock();
             found.blocks.remove(&block);
@@ -82,12 +82,12 @@ impl KnownDamage {
     }
 
     /// Text of the blocks that could not be read, bytes.
-    pub(super) fn lost_text_bytes(&self) -> u64 {
+    pub(crate) fn lost_text_bytes(&self) -> u64 {
         self.lost_text_bytes.load(Ordering::Acquire)
     }
 
     /// All of it.
-    pub(super) fn list(&self) -> Vec<Damage> {
+    pub(crate) fn list(&self) -> Vec<Damage> {
         if !self.is_any.load(Ordering::Acquire) {
             return Vec::new();
         }

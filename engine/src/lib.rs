@@ -32,6 +32,7 @@ pub(crate) mod fuzz;
 pub mod headroom;
 pub mod identity;
 pub mod ingest;
+mod known_damage;
 pub mod limits;
 pub mod node;
 mod open_cache;

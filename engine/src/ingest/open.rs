@@ -15,6 +15,7 @@ use super::walk::{self, FrameAt, Source};
 use crate::checked::Checked;
 use crate::chunk::{Chunk, ChunkMeta, OpenPart, Text, TopicList};
 use crate::damage::{Damage, DamageKind};
+use crate::known_damage::KnownDamage;
 use crate::limits::SEGMENT_OPEN_BYTES;
 use crate::open_cache::Opened;
 use crate::run_table::RunTable;
@@ -32,6 +33,8 @@ pub(crate) struct OpenSegment {
     damage: Vec<Damage>,
     /// Of the state that its file was in.
     checked: Arc<Checked>,
+    /// What answers are to tell of it without reading it.
+    known: Arc<KnownDamage>,
     /// The text that was read last by system calls: once nobody holds it any more, the next one is read
     /// into its buffer, so that who reads frame after frame allocates and clears nothing.
     last_read: Mutex<Option<Arc<Vec<u8>>>>,
@@ -58,7 +61,13 @@ impl OpenSegment {
             .collect();
         let checked = Arc::new(Checked::new(frames.len(), 0));
         let (source, last_read) = (Mutex::new(source), Mutex::default());
-        Self { path, source, file, frames, metas, damage, checked, last_read }
+        let known = Arc::default();
+        Self { path, source, file, frames, metas, damage, checked, known, last_read }
+    }
+
+    /// What is found damaged is remembered there.
+    pub(super) fn telling(self, known: &Arc<KnownDamage>) -> Self {
+        Self { known: Arc::clone(known), ..self }
     }
 
     /// Whether a part of its file was gone when its frames were looked for.
@@ -154,11 +163,16 @@ impl OpenSegment {
         match read {
             Ok(read) => {
                 self.checked.block_is_whole(index);
+                self.known.forget(index);
                 Ok(read)
             }
             Err(kind) => {
+                let damage = self.damage_of(&self.frames[index], kind);
                 self.checked.block_is_bad(index);
-                Err(self.damage_of(&self.frames[index], kind))
+                if damage.refusal().is_none() {
+                    self.known.add(index, &damage, self.metas[index].text_len);
+                }
+                Err(damage)
             }
         }
     }
@@ -172,6 +186,9 @@ impl Opened for OpenSegment {
     fn begin(&mut self, before: Option<&Arc<Checked>>) {
         if let Some(before) = before {
             self.checked = Arc::clone(before);
+            self.known.opened_again(&self.damage);
+        } else {
+            self.known.begin(&self.damage);
         }
     }
 
@@ -256,6 +273,10 @@ impl OpenPart for Frames {
         let frame = &self.0.frames[index];
         let table = self.0.with_source(|source| table_of(source, frame));
         table.map_err(|kind| self.0.damage_of(frame, kind))
+    }
+
+    fn is_bad(&self, index: usize) -> bool {
+        self.0.checked.is_bad(index)
     }
 
     fn verify(&self, index: usize) -> Result<(), Damage> {

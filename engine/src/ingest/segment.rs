@@ -14,15 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::covered::{self, Covered};
 use super::examine::{Depth, Found, Verdict, examine};
-pub use super::name::{
-    Cut, FileName, SegmentState, file_name, incarnation, parse_file_name,
-};
+pub use super::name::{Cut, FileName, SegmentState, file_name, incarnation, parse_file_name};
 use super::open::{Frames, OpenSegment};
 use super::registry::RegistryOptions;
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::caches::Caches;
 use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
+use crate::known_damage::KnownDamage;
 use crate::open_cache::Slot;
 use crate::storage::Refusal;
 use crate::storage::{File, Open, Storage};
@@ -98,6 +97,8 @@ pub struct Segment {
     /// Which records those are.
     covered: Mutex<Covered>,
     slot: Arc<Slot<OpenSegment>>,
+    /// What readers of the complete file have met.
+    known: Arc<KnownDamage>,
 }
 
 /// Its file's name but for the id.
@@ -154,6 +155,7 @@ impl Segment {
             content: Mutex::new(file.content),
             covered: Mutex::new(covered),
             slot: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -395,7 +397,9 @@ impl Segment {
             let open = self.find_frames(path.clone(), Arc::clone(&file), false, Reading::Map)?;
             // Where a part was gone frames may not have been found that are there: the file knows.
             let is_whole = !open.is_poisoned();
-            if is_whole { Ok(open) } else { self.find_frames(path, file, false, Reading::File) }
+            let open =
+                if is_whole { open } else { self.find_frames(path, file, false, Reading::File)? };
+            Ok(open.telling(&self.known))
         })
     }
 
@@ -460,7 +464,13 @@ impl Part for Segment {
     }
 
     fn text_bytes(&self) -> u64 {
-        self.content().text_bytes
+        self.content().text_bytes.saturating_sub(self.known.lost_text_bytes())
+    }
+
+    fn known_damage(&self) -> Vec<Damage> {
+        // It may have been renamed since.
+        let known = self.known.list().into_iter();
+        known.map(|damage| Damage { path: self.path(), ..damage }).collect()
     }
 
     fn open(&self) -> Result<Box<dyn OpenPart>, Damage> {

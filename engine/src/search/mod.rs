@@ -61,7 +61,7 @@ mod sweep;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod threads;
 mod ticket;
 mod track;

@@ -20,7 +20,7 @@ fn topic(name: &str) -> Topic {
     Topic::new(name.as_bytes()).unwrap()
 }
 
-pub(super) fn spec(pattern: &str) -> QuerySpec {
+pub(crate) fn spec(pattern: &str) -> QuerySpec {
     QuerySpec {
         from: Ulid::MIN,
         to: Ulid::MAX,
@@ -302,7 +302,7 @@ proptest! {
     }
 }
 
-pub(super) fn searcher(threads: usize) -> Searcher {
+pub(crate) fn searcher(threads: usize) -> Searcher {
     let on_thread_start: ThreadHook = Arc::new(|_| {});
     let (node, caches) = ("here".into(), Arc::default());
     Searcher::start(SearcherOptions { threads, node, caches, on_thread_start }).unwrap()

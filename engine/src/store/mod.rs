@@ -48,7 +48,6 @@ mod fuzz_tests;
 mod gather_error;
 #[cfg(test)]
 mod golden_tests;
-mod known_damage;
 mod open_block;
 mod opened;
 mod output;

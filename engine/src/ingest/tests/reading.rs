@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 use super::super::segment::Segment;
 use super::*;
 use crate::caches::Caches;
+use crate::search::spec::{QuerySpec, Snapshot};
+use crate::search::tests::{searcher, spec};
 use crate::storage::watched::Watched;
 
 /// The only segment of a directory that was stopped cleanly, and its records.
@@ -49,6 +51,39 @@ fn a_frame_is_verified_once_for_all_queries_and_again_before_it_is_shown() {
     assert!(first.read(0).is_err() && second.read(0).is_err(), "and what was found is remembered");
     flip(&segment);
     assert!(first.read(0).is_ok(), "for as long as it is so");
+}
+
+/// What was met once is known also to those who read no text, and before the first byte.
+#[test]
+fn damage_that_was_met_is_told_by_counts_and_plans_while_the_file_is_so() {
+    let directory = scratch();
+    let (registry, segment, _) = flushed(directory.path());
+    let searcher = searcher(1);
+    let snapshot = || {
+        let parts = vec![Arc::clone(&segment) as Arc<dyn Part>];
+        Snapshot { parts, missing: Vec::new() }
+    };
+    let count = |spec: QuerySpec| searcher.stats(spec, snapshot()).wait_blocking().unwrap();
+    let (all, some) = (spec(""), spec("t"));
+    flip(&segment);
+    assert_eq!(count(all.clone()).records, 3, "nobody has looked at the text");
+    let met = count(some.clone());
+    assert_eq!((met.complete, met.missing_count), (false, 1));
+    let counted = count(all.clone());
+    assert_eq!((counted.records, counted.missing), (0, met.missing.clone()));
+    let plan = searcher.plan(&all, &snapshot());
+    assert_eq!((plan.complete, plan.missing_count, plan.data_set_bytes_max), (false, 1, 0));
+    // A consumer claims it, and gives it back.
+    let claim = registry.claim(ALL, 0);
+    registry.fail(claim.token);
+    assert!(!searcher.plan(&all, &snapshot()).complete);
+    assert_eq!(count(some.clone()).missing_count, 1, "told once");
+    assert!(!count(all.clone()).complete);
+    flip(&segment);
+    age(&segment, 1);
+    assert_eq!(count(some).records, 2);
+    assert_eq!((count(all.clone()).records, count(all.clone()).complete), (3, true));
+    assert!(searcher.plan(&all, &snapshot()).complete);
 }
 
 #[test]
