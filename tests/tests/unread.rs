@@ -90,6 +90,9 @@ fn what_was_set_aside_as_damaged_is_told_over_restarts_and_comes_back_when_it_is
         assert_eq!(head.headers["x-oklog-complete"], "false");
         let state = node.get("/_segmentstate").json();
         assert_eq!(state["ingest"]["damaged"]["segments"], 1, "{state}");
+        let ready = node.get("/ready");
+        assert!(ready.text().contains("kept as .damaged: 1;"), "{}", ready.text());
+        assert_eq!(ready.status, 200);
         assert!((node.metric("oklog_ingest_damaged_segments") - 1.0).abs() < f64::EPSILON);
     };
     wait_until("answers tell it", || !is_complete(&node));
@@ -105,5 +108,39 @@ fn what_was_set_aside_as_damaged_is_told_over_restarts_and_comes_back_when_it_is
     flip(".damaged");
     let node = Node::start(directory.path(), &[]);
     wait_until_whole(&node, 2000);
+    assert!(!node.get("/ready").text().contains(".damaged"));
     assert_eq!(ingest_files(directory.path(), ".damaged"), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_has_a_segments_name_and_is_no_file_is_told_by_ready_from_the_start_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    sender::send(node.durable, lines(10).as_bytes());
+    node.settle();
+    // Of a time that does not expire.
+    let ulid = node.get("/query?from=24h").text().split(' ').next().unwrap().to_owned();
+    assert!(node.stop().success());
+    for side in ["ingest", "store"] {
+        let name = match side {
+            "ingest" => format!("{ulid}.flushed"),
+            _ => format!("{ulid}-{ulid}-0123456789abcdef.flushed"),
+        };
+        let stranger = directory.path().join("data").join(side).join(&name);
+        std::fs::create_dir(&stranger).unwrap();
+        let node = Node::start(directory.path(), &[]);
+        wait_until("/ready tells it", || {
+            let ready = node.get("/ready");
+            ready.status == 503 && ready.text().contains(&name)
+        });
+        std::fs::remove_dir(&stranger).unwrap();
+        if side == "ingest" {
+            wait_until("/ready is well again", || node.get("/ready").status == 200);
+        }
+        let _ = node.stop();
+        let node = Node::start(directory.path(), &[]);
+        wait_until_whole(&node, 10);
+        assert_eq!(node.get("/ready").status, 200);
+        let _ = node.stop();
+    }
 }

@@ -105,6 +105,10 @@ impl NodeBackend {
                  until then"
             ));
         }
+        reasons.extend(damage_reason(
+            ingest.map_or(0, |side| side.registry.damaged_segments()),
+            store.map_or(0, |side| side.catalogue.totals().damaged_count),
+        ));
         if self.common.draining.is_begun() {
             reasons.push("the node is draining: it takes no new records until a restart".into());
         }
@@ -317,6 +321,22 @@ fn show_store(side: &StoreSide, shown: &mut StoreSegments) {
     shown.trashed = SegmentCount { segments: totals.trash_count, bytes: totals.trash_bytes };
     (shown.damaged, shown.unread) = (totals.damaged_count, totals.unread_count);
     shown.records = totals.record_count;
+}
+
+/// Segments that hold damage, of which answers tell what they lack.
+fn damage_reason(ingest: usize, store: u64) -> Option<String> {
+    let sides = match (ingest, store) {
+        (0, 0) => return None,
+        (_, 0) => format!("ingest segments are damaged and kept as .damaged: {ingest}"),
+        (0, _) => format!("store segments hold damage: {store}"),
+        _ => format!(
+            "ingest segments are damaged and kept as .damaged: {ingest}; store segments hold damage: \
+             {store}"
+        ),
+    };
+    Some(format!(
+        "{sides}; answers over their time are incomplete, the log and `oklogd fsck` name the files"
+    ))
 }
 
 /// What was pinned, as search takes it.

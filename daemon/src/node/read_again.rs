@@ -72,16 +72,27 @@ pub(super) fn words(lost: &LostSegments) -> String {
         Side::Ingest => "a stop in good order lets the next start tell, a kill forgets it",
         Side::Store => "a restart tells what is missing for as long as it is",
     };
-    if *files == 1 {
-        return format!(
+    match (files, records) {
+        // What was no file at the start, for one.
+        (_, 0) => {
+            let again = match side {
+                Side::Ingest => "",
+                Side::Store => ", then start the node again",
+            };
+            format!(
+                "no file has the name of the segment {path} ({flag}): take away what has it, and put \
+                 the segment back if there was one{again}; answers are incomplete until then"
+            )
+        }
+        (1, _) => format!(
             "{path} ({flag}) was taken away, and {records} records with it: answers lack them; put \
              it back ({until})"
-        );
+        ),
+        _ => format!(
+            "{files} files ({flag}) were taken away, {path} among them, and {records} records with \
+             them: answers lack them; put them back ({until})"
+        ),
     }
-    format!(
-        "{files} files ({flag}) were taken away, {path} among them, and {records} records with \
-         them: answers lack them; put them back ({until})"
-    )
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::doors::Doors;
 use super::{Node, Side};
 use crate::ingest::registry::Registry;
-use crate::ingest::segment::{Segment, SegmentState};
+use crate::ingest::segment::Segment;
 use crate::store::catalogue::Catalogue;
 use crate::store::segment::StoreSegment;
 
@@ -101,7 +101,7 @@ impl Names {
 
     /// Looks at the next of those that wait to be gathered.
     pub(super) fn look_at_ingest(&mut self, registry: &Registry, is_lost: IsLost<'_>) -> NamesLook {
-        let waiting = waiting(registry);
+        let waiting = registry.named();
         let at = |at: usize| {
             let segment: &Segment = &waiting[at];
             let records = segment.content().records;
@@ -150,15 +150,8 @@ impl Names {
     }
 }
 
-/// Segments that are complete and wait, or are being gathered.
-fn waiting(registry: &Registry) -> Vec<Arc<Segment>> {
-    let mut held = registry.snapshot();
-    held.retain(|segment| segment.state() != SegmentState::Active);
-    held
-}
-
 fn waiting_at(registry: &Registry, path: &Path) -> bool {
-    waiting(registry).iter().any(|segment| segment.path() == path)
+    registry.named().iter().any(|segment| segment.path() == path)
 }
 
 /// Its file is renamed or removed only once it is not published any more.

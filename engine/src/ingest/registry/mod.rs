@@ -484,6 +484,15 @@ impl Registry {
         shown(&self.lock())
     }
 
+    /// Every complete segment that is not set aside, also where nothing that can be read is in it.
+    pub fn named(&self) -> Vec<Arc<Segment>> {
+        let inner = self.lock();
+        let all = inner.segments.values().map(|held| &held.segment);
+        let is_named =
+            |s: &&Arc<Segment>| [SegmentState::Flushed, SegmentState::Pending].contains(&s.state());
+        all.filter(is_named).cloned().collect()
+    }
+
     /// What waits.
     pub fn backlog(&self) -> Backlog {
         let inner = self.lock();

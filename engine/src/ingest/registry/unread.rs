@@ -248,9 +248,8 @@ impl Registry {
         }
         let is_aside = segment.state() == SegmentState::Damaged;
         match examined {
-            Err(error) if Refusal::from(&error).is_no_file() => {
-                self.is_worse(segment, &[segment.unread(&error)], now_ms);
-            }
+            // Also where no file has its name: that costs little, and is soon over once somebody has taken
+            // it away.
             Err(error)
                 if self.may_be_forgotten(segment)
                     && self.is_taken_away(&segment.path(), &error) =>
