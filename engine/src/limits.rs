@@ -266,6 +266,10 @@ pub const UNREAD_GIVEN_UP_MS: u64 = 300_000;
 /// Files that are read again at a time, so that the keeper gets on: each has some tens of MiB.
 pub const UNREAD_FILES_AT_A_TIME: usize = 4;
 
+/// Damaged tail files that are kept aside, of half a MiB each; of more the oldest goes. A disk that
+/// damages one at every start has other troubles by then.
+pub const TAILS_ASIDE_MAX: usize = 32;
+
 /// Spans of one ingest file that answers name apart; of more one is told that covers them.
 pub const LOST_SPANS_OF_FILE_MAX: usize = 64;
 

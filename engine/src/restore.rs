@@ -25,7 +25,7 @@ use crate::chunk::{OpenPart, Part};
 use crate::damage::{Damage, DamageKind};
 use crate::fsck;
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
-use crate::ingest::check::{Checked, check_segment};
+use crate::ingest::check::{Checked, check_segment, check_tail};
 use crate::ingest::known_topics::{TOPICS_FILE, TOPICS_NEW_FILE};
 use crate::ingest::registry::RegistryOptions;
 use crate::ingest::segment::{SegmentState, parse_file_name};
@@ -85,6 +85,8 @@ pub enum Given {
     Ingest(Ulid, SegmentState),
     /// A tail file, which belongs to the ingest segments beside it.
     Tail,
+    /// A tail file that was set aside because it is damaged.
+    TailAside,
     /// Nothing that could be restored (a lock, an unfinished store segment), and no loss either.
     Nothing,
     /// No file of ours.
@@ -100,6 +102,9 @@ impl Given {
         }
         if tail::is_file_name(name) {
             return Self::Tail;
+        }
+        if tail::parse_aside_file_name(name).is_some() {
+            return Self::TailAside;
         }
         // Of another node; this one has its own stamps, topics and identity.
         let stamps = [STAMP_MARK_FILE, STAMP_MARK_NEW_FILE, TOPICS_FILE, TOPICS_NEW_FILE];
@@ -261,7 +266,10 @@ impl Restore {
                 return;
             }
             match self.batch(batch, &tails, scratch) {
-                Ok(adopted) => {
+                Ok((adopted, damaged)) => {
+                    for (path, verdict) in damaged {
+                        on_verdict(&path, verdict);
+                    }
                     for (path, records) in batch {
                         let id = parse_file_name(name_of(path)).map(|(id, _)| id);
                         let verdict = match (records, id) {
@@ -291,9 +299,13 @@ impl Restore {
         let mut best: BTreeMap<Ulid, (PathBuf, Checked)> = BTreeMap::new();
         let mut others = Vec::new();
         for path in paths {
-            let Given::Ingest(id, state) = Given::of(path) else {
-                on_verdict(path, Verdict::NotOurs);
-                continue;
+            let (id, state) = match Given::of(path) {
+                Given::Ingest(id, state) => (id, state),
+                given => {
+                    let is_aside = given == Given::TailAside;
+                    on_verdict(path, if is_aside { Verdict::SetAside } else { Verdict::NotOurs });
+                    continue;
+                }
             };
             if state == SegmentState::Damaged {
                 on_verdict(path, Verdict::SetAside);
@@ -334,13 +346,13 @@ impl Restore {
     }
 
     /// Recovers segments in the scratch directory and merges those of which the store lacks
-    /// something; says which. The error is in words.
+    /// something; says which, and which tail files are damaged. The error is in words.
     fn batch(
         &mut self,
         segments: &[(PathBuf, u64)],
         tails: &[PathBuf],
         scratch: &Path,
-    ) -> Result<HashSet<Ulid>, String> {
+    ) -> Result<(HashSet<Ulid>, Vec<(PathBuf, Verdict)>), String> {
         let storage = Arc::clone(self.storage());
         let guard = Scratch { storage: &storage, directory: scratch };
         for path in segments.iter().map(|(path, _)| path).chain(tails) {
@@ -356,6 +368,7 @@ impl Restore {
         if let Some(damage) = unread {
             return Err(damage.to_string());
         }
+        let damaged = self.damaged_tails(tails, recovered.report);
         let found = recovered.registry.snapshot();
         let is_found = |path: &Path| {
             let id = parse_file_name(name_of(path)).map(|(id, _)| id);
@@ -375,7 +388,7 @@ impl Restore {
             }
         }
         if inputs.is_empty() {
-            return Ok(adopted);
+            return Ok((adopted, damaged));
         }
         let writer = SegmentWriter::new(&self.directory, WriterOptions::default());
         let mut writer = writer.in_volume(self.volume);
@@ -390,7 +403,22 @@ impl Restore {
         let made = writer.finish(Inputs::default()).map_err(finish)?;
         self.hold_adopted(made);
         drop(guard);
-        Ok(adopted)
+        Ok((adopted, damaged))
+    }
+
+    /// Tail files of which recovery found something damaged, and put them aside.
+    fn damaged_tails(&self, tails: &[PathBuf], report: Vec<Damage>) -> Vec<(PathBuf, Verdict)> {
+        let verdict = |path: &PathBuf| {
+            let start = format!("{}.", name_of(path));
+            let is_its = |damage: &&Damage| name_of(&damage.path).starts_with(&start);
+            let damage =
+                report.iter().filter(is_its).map(|d| Damage { path: path.clone(), ..d.clone() });
+            let damage: Vec<Damage> = damage.collect();
+            let records =
+                check_tail(&**self.storage(), path).map_or(0, |checked| checked.record_count);
+            (!damage.is_empty()).then(|| (path.clone(), Verdict::Salvaged { records, damage }))
+        };
+        tails.iter().filter_map(verdict).collect()
     }
 
     /// Whether the store has every record of a part, readable. An error: the part cannot be read.

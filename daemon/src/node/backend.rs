@@ -66,7 +66,7 @@ impl NodeBackend {
         ingest.topics.set(side.topics.len() as i64);
         ingest.backlog_bytes.set(registry.backlog_bytes() as i64);
         ingest.unread_segments.set(registry.unread_files() as i64);
-        ingest.damaged_segments.set(registry.damaged_segments() as i64);
+        ingest.damaged_segments.set(registry.damaged_files() as i64);
         ingest.missing_records.set(registry.missing_records() as i64);
         ingest.backlog_limit_bytes.set(self.common.backlog_max_bytes as i64);
         ingest.unindexed_bytes.set(unstored_bytes(side, memory));
@@ -106,7 +106,7 @@ impl NodeBackend {
             ));
         }
         reasons.extend(damage_reason(
-            ingest.map_or(0, |side| side.registry.damaged_segments()),
+            ingest.map_or(0, |side| side.registry.damaged_files()),
             store.map_or(0, |side| side.catalogue.totals().damaged_count),
         ));
         if self.common.draining.is_begun() {
@@ -327,10 +327,10 @@ fn show_store(side: &StoreSide, shown: &mut StoreSegments) {
 fn damage_reason(ingest: usize, store: u64) -> Option<String> {
     let sides = match (ingest, store) {
         (0, 0) => return None,
-        (_, 0) => format!("ingest segments are damaged and kept as .damaged: {ingest}"),
+        (_, 0) => format!("ingest files are damaged and kept as .damaged: {ingest}"),
         (0, _) => format!("store segments hold damage: {store}"),
         _ => format!(
-            "ingest segments are damaged and kept as .damaged: {ingest}; store segments hold damage: \
+            "ingest files are damaged and kept as .damaged: {ingest}; store segments hold damage: \
              {store}"
         ),
     };

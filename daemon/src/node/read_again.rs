@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use engine::caches::Caches;
+use engine::ingest::recover::Note as IngestNote;
 use engine::node::Side;
 use engine::node::names::LostSegments;
 use engine::node::reading_again::{Happened, ReadingAgain};
@@ -58,6 +59,7 @@ fn tell(happened: &Happened, metrics: &NodeMetrics) {
         Happened::Forgotten(path) => {
             tracing::warn!("{} was taken away and is forgotten", path.display());
         }
+        Happened::GivenUp(path) => tracing::warn!("{}", IngestNote::GivenUp(path.clone())),
         Happened::Damaged(damage) => tell_damage(damage, metrics),
         Happened::FileFailed(error) => tracing::error!("{error}; it is tried again"),
         Happened::StoreSegmentBack(path) => tracing::info!("{} can be read again", path.display()),

@@ -180,7 +180,7 @@ impl Files {
     fn file(&mut self, path: PathBuf, is_named: bool, tally: &mut Tally) {
         match Given::of(&path) {
             Given::Store => self.store.push(path),
-            Given::Ingest(..) | Given::Tail => {
+            Given::Ingest(..) | Given::Tail | Given::TailAside => {
                 match self.ingest.iter_mut().find(|group| group[0].parent() == path.parent()) {
                     Some(group) => group.push(path),
                     None => self.ingest.push(vec![path]),

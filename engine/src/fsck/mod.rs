@@ -41,6 +41,10 @@ pub enum FileKind {
     IngestSegment(SegmentState),
     /// The tail file of a shard.
     IngestTail,
+    /// One that was set aside because it is damaged.
+    IngestTailAside,
+    /// One that was not finished: it holds nothing.
+    IngestTailUnfinished,
     /// Which stamps the ingester has given.
     StampMark,
     /// A mark that was not finished: it means nothing.
@@ -95,6 +99,8 @@ impl fmt::Display for FileKind {
             Self::IngestSegment(SegmentState::Pending) => "pending ingest segment",
             Self::IngestSegment(SegmentState::Damaged) => "ingest segment that was set aside",
             Self::IngestTail => "tail file",
+            Self::IngestTailAside => "tail file that was set aside",
+            Self::IngestTailUnfinished => "unfinished tail file",
             Self::StampMark => "mark of stamps",
             Self::StampMarkUnfinished => "unfinished mark of stamps",
             Self::Topics => "list of topics",
@@ -169,7 +175,10 @@ impl FileKind {
     pub const fn is_set_aside(self) -> bool {
         matches!(
             self,
-            Self::IngestSegment(SegmentState::Damaged) | Self::StoreSetAside | Self::SpoolSetAside
+            Self::IngestSegment(SegmentState::Damaged)
+                | Self::IngestTailAside
+                | Self::StoreSetAside
+                | Self::SpoolSetAside
         )
     }
 }
@@ -358,7 +367,7 @@ fn side_of(path: &Path, entries: &[Entry], is_outermost: bool) -> Option<Side> {
     let names = || entries.iter().filter_map(|entry| entry.name.as_deref());
     let holds = |is_of: &dyn Fn(&str) -> bool| names().any(is_of);
     let of_ingest = |name: &str| {
-        name == STAMP_MARK_FILE || parse_file_name(name).is_some() || tail::is_file_name(name)
+        name == STAMP_MARK_FILE || parse_file_name(name).is_some() || is_tail_name(name)
     };
     let of_store = |name: &str| {
         use Name::{Flushed, Inventory, Trashed, Writing};
@@ -410,9 +419,11 @@ fn check_file(
         let checked = check_segment(storage, &path, id, state);
         return checked_file(path, file_bytes, FileKind::IngestSegment(state), checked);
     }
-    if tail::is_file_name(name) {
+    if is_tail_name(name) {
         let checked = check_tail(storage, &path);
-        return checked_file(path, file_bytes, FileKind::IngestTail, checked);
+        let is_aside = !tail::is_file_name(name);
+        let kind = if is_aside { FileKind::IngestTailAside } else { FileKind::IngestTail };
+        return checked_file(path, file_bytes, kind, checked);
     }
     if name == IDENTITY_FILE {
         let checked = identity::check(storage, &path);
@@ -477,6 +488,7 @@ fn unfinished(name: &str) -> Option<FileKind> {
         TOPICS_NEW_FILE => FileKind::TopicsUnfinished,
         INVENTORY_NEW_FILE => FileKind::InventoryUnfinished,
         IDENTITY_NEW_FILE => FileKind::IdentityUnfinished,
+        _ if tail::is_new_file_name(name) => FileKind::IngestTailUnfinished,
         _ => return None,
     })
 }
@@ -488,14 +500,19 @@ fn is_segment_name(name: &str) -> bool {
 /// Whether a node needs what has this name in a side's directory to be a file of its own.
 fn is_needed_name(name: &str) -> bool {
     [STAMP_MARK_FILE, TOPICS_FILE, WAITING_FILE, IDENTITY_FILE, INVENTORY_FILE].contains(&name)
-        || tail::is_file_name(name)
+        || is_tail_name(name)
+}
+
+/// Whether it is the name of a tail file, or of one that was set aside.
+fn is_tail_name(name: &str) -> bool {
+    tail::is_file_name(name) || tail::parse_aside_file_name(name).is_some()
 }
 
 /// Whether nobody but a node gives this name. A lock, say, may be anybody's.
 fn is_nobody_elses(name: &str) -> bool {
     use Name::{Flushed, Trashed, Writing};
     parse_file_name(name).is_some()
-        || tail::is_file_name(name)
+        || is_tail_name(name)
         || is_set_aside(name)
         || matches!(Name::parse(name), Some(Flushed { .. } | Trashed { .. } | Writing(_)))
 }

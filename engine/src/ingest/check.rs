@@ -6,17 +6,20 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::examine::{Depth, Verdict, examine};
 use super::frame::HEADER_BYTES;
 use super::open::{Frames, OpenSegment};
-use super::registry::{bad_slot, unread_slot};
+use super::recover::holds;
+use super::registry::{bad_slot, bad_slots, unread_slot};
 use super::segment::{FileName, SegmentState};
-use super::tail::{self, SlotContent, SlotState};
+use super::tail::slot::BackedFrame;
+use super::tail::{self, Slot, SlotContent};
 use super::torn::Torn;
 use super::walk::{self, Ending, Source, WalkOptions};
 use crate::chunk::OpenPart;
 use crate::damage::{Damage, DamageKind};
-use crate::storage::{Open, Storage};
-use crate::ulid::Ulid;
+use crate::storage::{File, Open, Storage};
+use crate::ulid::{MS_MAX, Ulid};
 
 /// How often an unfinished frame or slot is looked at before it counts: a node that writes it goes on
 /// meanwhile.
@@ -73,7 +76,8 @@ pub(super) fn slots_in(storage: &dyn Storage, directory: &Path) -> Vec<SlotConte
     let names = entries.into_iter().filter_map(|entry| entry.name);
     let tails = names.filter(|name| tail::is_file_name(name)).filter_map(|name| {
         let file = storage.open(&directory.join(name), Open::Read).ok()?;
-        let slots = (0..tail::SLOTS).filter_map(|slot| tail::read_slot(&*file, slot).ok()?.ok());
+        let slots = (0..tail::SLOTS).filter_map(|slot| tail::read_slot(&*file, slot).ok());
+        let slots = slots.filter(|slot| slot.bad.is_empty()).filter_map(|slot| slot.content);
         Some(slots.collect::<Vec<_>>())
     });
     tails.flatten().collect()
@@ -141,24 +145,70 @@ fn check_segment_bytes(
     Ok((checked, walk.torn))
 }
 
-/// Checks a tail file. Its records may be copies of what segments hold.
+/// Checks a tail file, also one that was put aside. Its records may be copies of what segments hold;
+/// what is missing of a frame that is whole in a segment beside it is no loss.
 pub fn check_tail(storage: &dyn Storage, path: &Path) -> io::Result<Checked> {
     let file = storage.open(path, Open::Read)?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let aside = tail::parse_aside_file_name(name);
     let mut checked = Checked::default();
-    for slot in 0..tail::SLOTS {
-        let mut looks = (0..LOOKS).map(|_| tail::read_slot(&*file, slot));
-        let is_settled = |look: &io::Result<_>| !matches!(look, Ok(Err(SlotState::Unreadable)));
-        let look = looks.find(is_settled).unwrap_or(Ok(Err(SlotState::Unreadable)));
-        match look {
-            Ok(Ok(content)) if content.table.describes(&content.text) => {
-                checked.record_count += content.table.record_count();
+    let mut slots = Vec::new();
+    for index in 0..tail::SLOTS {
+        let slot = match settled(&*file, index) {
+            Ok(slot) => slot,
+            Err(error) => {
+                checked.damage.push(unread_slot(path, index, &error));
+                continue;
             }
-            Ok(Err(SlotState::Empty)) => {}
-            Ok(_) => checked.damage.push(bad_slot(path, slot)),
-            Err(error) => checked.damage.push(unread_slot(path, slot, &error)),
+        };
+        let records = slot.content.as_ref().map_or(0, |content| content.table.record_count());
+        checked.record_count += records;
+        let backed = slot.frame.filter(|_| !slot.is_whole() && aside.is_none());
+        let is_held = backed.is_some_and(|backed| is_in_segment(storage, path, &backed));
+        slots.push((index, if is_held { slot.without_frame() } else { slot }));
+    }
+    checked.damage.extend(bad_slots(path, &slots, aside.map_or(MS_MAX, Ulid::ms)));
+    if aside.is_none() {
+        let torn = slots.iter().filter_map(|(index, slot)| Some((*index, slot.torn.as_ref()?)));
+        checked.damage.extend(torn.map(|(index, torn)| bad_slot(path, index, torn)));
+        if checked.damage.is_empty() {
+            checked.damage.extend(tail::odd_length(path, &*file)?);
         }
     }
     Ok(checked)
+}
+
+/// A slot with what is missing of it in every look.
+fn settled(file: &dyn File, index: usize) -> io::Result<Slot> {
+    let mut slot = tail::read_slot(file, index)?;
+    for _ in 1..LOOKS {
+        if slot.is_whole() {
+            break;
+        }
+        let before = std::mem::replace(&mut slot, tail::read_slot(file, index)?);
+        slot.bad.retain(|bad| before.bad.contains(bad));
+        slot.torn.take_if(|torn| before.torn.as_ref() != Some(torn));
+    }
+    Ok(slot)
+}
+
+/// Whether a segment beside a tail file has the frame that a slot backs.
+fn is_in_segment(storage: &dyn Storage, tail: &Path, backed: &BackedFrame) -> bool {
+    let directory = tail.parent().unwrap_or(Path::new(""));
+    let names = storage.list(directory).unwrap_or_default().into_iter();
+    let names = names.filter(|entry| entry.is_file).filter_map(|entry| entry.name);
+    let mut names = names.filter_map(|name| FileName::parse(&name));
+    names.any(|name| {
+        let path = directory.join(name.to_string());
+        name.incarnation() == backed.incarnation
+            && match examine(storage, &path, name, None, Depth::Headers) {
+                Ok(Verdict::Records(found) | Verdict::Unread(found)) => {
+                    let open = || storage.open(&path, Open::Read);
+                    holds(backed.incarnation, &found.walk.frames, open, backed)
+                }
+                _ => false,
+            }
+    })
 }
 
 #[cfg(test)]

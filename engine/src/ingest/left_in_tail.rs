@@ -6,7 +6,6 @@ use std::io;
 use std::path::Path;
 
 use super::tail;
-use crate::limits::TAIL_SLOT_BYTES;
 use crate::storage::{Open, Storage};
 use crate::ulid::Ulid;
 
@@ -19,12 +18,14 @@ pub fn sync_and_count(
 ) -> io::Result<u64> {
     let file = storage.open(&directory.join(tail::file_name(shard)), Open::Write)?;
     file.sync()?;
-    let mut bytes = vec![0; file.len()?.min(tail::FILE_BYTES) as usize];
-    file.read_exact_at(&mut bytes, 0)?;
-    let slots = bytes.chunks(TAIL_SLOT_BYTES).filter_map(|slot| tail::decode_slot(slot).ok());
-    let runs = slots.flat_map(|slot| slot.table.runs);
+    let mut runs = Vec::new();
+    for slot in 0..tail::SLOTS {
+        let content = tail::read_slot(&*file, slot)?.content;
+        runs.extend(content.into_iter().flat_map(|content| content.table.runs));
+    }
     // A run's records count up: those before `first` are safe elsewhere.
     Ok(runs
+        .iter()
         .filter(|run| run.last() >= first)
         .map(|run| {
             let before = first.0.saturating_sub(run.first.0);

@@ -8,6 +8,8 @@
 //! it held is durable in a segment. Running it twice, or being stopped inside it, changes nothing:
 //! copies that it makes carry the same ULIDs.
 
+mod tails;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
@@ -17,16 +19,17 @@ use std::sync::Arc;
 use super::examine::{Depth, Found, Verdict, examine};
 use super::known_topics::{KnownTopics, TOPICS_FILE, TOPICS_NEW_FILE};
 use super::open;
-use super::registry::{self, FileError, Registry, RegistryOptions};
+use super::registry::{FileError, Registry, RegistryOptions};
 use super::segment::{Content, Extent, FileName, Segment, SegmentFile, SegmentState};
 use super::stamp_mark::{STAMP_MARK_FILE, STAMP_MARK_NEW_FILE};
-use super::tail::{self, SlotContent, SlotState};
+use super::tail;
+use super::tail::slot::BackedFrame;
 use super::torn::Torn;
 use super::waiting::{WAITING_FILE, WAITING_NEW_FILE};
 use super::walk::{FrameAt, Source, Walk};
 use crate::damage::{Damage, DamageKind};
 use crate::identity::{IDENTITY_FILE, IDENTITY_NEW_FILE};
-use crate::storage::{Entry, Open, Refusal, Storage};
+use crate::storage::{Entry, File, Open, Storage};
 use crate::store::coverage::{Coverage, Digest};
 use crate::store::name::{PROBE_NAME, PROBE_RENAMED_NAME};
 use crate::ulid::Ulid;
@@ -63,8 +66,8 @@ pub struct Recovered {
     pub notes: Vec<Note>,
     /// Records saved from tail files.
     pub tail_records: u64,
-    /// Unfinished or damaged last frames of segments that were being written; they are cut off.
-    /// Those that a tail file restored have lost nothing.
+    /// Unfinished or damaged last frames of segments that were being written, which are cut off, and the
+    /// same of tail files. Those that a tail file restored have lost nothing.
     pub torn: Vec<Damage>,
 }
 
@@ -94,6 +97,10 @@ pub enum Note {
     Unknown(PathBuf),
     /// Another file of the segment for which that one is taken: put aside under this name.
     Double(PathBuf, String),
+    /// A damaged tail file that was put aside, and of which there are too many younger ones: removed.
+    GivenUp(PathBuf),
+    /// A tail file that was put aside reads well again: what it holds is saved, and it is removed.
+    Mended(PathBuf),
     /// A segment that the store has: removed.
     AlreadyStored(PathBuf),
     /// A segment that the store says it has, but it holds other records than were taken: kept.
@@ -110,6 +117,17 @@ impl fmt::Display for Note {
                 f,
                 "{} was put aside under this name: {taken} is another file of the same segment, and has no \
                  fewer records; compare them and take this one away",
+                path.display()
+            ),
+            Self::GivenUp(path) => write!(
+                f,
+                "{} was removed: there are too many younger damaged tail files, and answers do not tell \
+                 any more what it lacked",
+                path.display()
+            ),
+            Self::Mended(path) => write!(
+                f,
+                "{} reads well: what it holds is in segments now, and it was removed",
                 path.display()
             ),
             Self::AlreadyStored(path) => {
@@ -158,6 +176,7 @@ pub fn recover(
             torn: Vec::new(),
         },
         torn: Vec::new(),
+        torn_tails: Vec::new(),
     };
     let doubles = recovery.find_doubles(&entries);
     let mut tails = Vec::new();
@@ -167,15 +186,14 @@ pub fn recover(
     {
         recovery.take_entry(entry, &mut tails);
     }
-    for name in tails {
-        recovery.take_tail(&name);
-    }
+    recovery.take_tails(&tails);
     recovery.take_topics();
     recovery.remove_superfluous();
     let newest_ms = recovery.found.newest_ms.max(now_ms);
     recovery.found.registry.started(newest_ms);
     recovery.storage.sync_dir(&directory).map_err(failed("sync the directory"))?;
-    recovery.found.torn = recovery.torn.into_iter().map(|torn| torn.damage).collect();
+    let torn = recovery.torn.into_iter().map(|torn| torn.damage);
+    recovery.found.torn = torn.chain(recovery.torn_tails).collect();
     Ok(recovery.found)
 }
 
@@ -185,22 +203,25 @@ struct Life {
     frames: Vec<FrameAt>,
 }
 
-impl Life {
-    /// Whether it holds what a tail slot holds. The frame's payload is read: a write that failed
-    /// may have brought its header to the disk and no more.
-    fn holds(&self, content: &SlotContent) -> bool {
-        let Some((first, last)) = content.table.range() else { return true };
-        let mut frames = self.frames.iter().filter(|f| f.header.number == content.frame_number);
-        self.segment.incarnation() == content.incarnation
-            && frames.any(|frame| {
-                let FrameAt { offset, header } = frame;
-                let mut bytes = vec![0; header.table_span().end];
-                let file = self.segment.open_file();
-                let read = file.and_then(|file| file.read_exact_at(&mut bytes, *offset));
-                let has_range = header.first <= first && last <= header.last;
-                has_range && read.is_ok() && header.check_payload(&bytes).is_ok()
-            })
-    }
+/// Whether the frame that a slot backs is among those of this incarnation, whole, with all that the slot
+/// tells of. The frame's payload is read: a write that failed may have brought its header to the disk
+/// and no more.
+pub(super) fn holds(
+    incarnation: u64,
+    frames: &[FrameAt],
+    open: impl FnOnce() -> io::Result<Arc<dyn File>>,
+    backed: &BackedFrame,
+) -> bool {
+    let (first, last) = backed.range;
+    let frame = frames.iter().find(|frame| frame.header.number == backed.number);
+    let Some(FrameAt { offset, header }) = frame.filter(|_| incarnation == backed.incarnation)
+    else {
+        return false;
+    };
+    let mut bytes = vec![0; header.table_span().end];
+    let read = open().and_then(|file| file.read_exact_at(&mut bytes, *offset));
+    let has_range = header.first <= first && last <= header.last;
+    has_range && read.is_ok() && header.check_payload(&bytes).is_ok()
 }
 
 struct Recovery<'a> {
@@ -212,6 +233,8 @@ struct Recovery<'a> {
     superfluous: Vec<PathBuf>,
     /// Until the tail files are read too, nobody knows what they cost.
     torn: Vec<Torn>,
+    /// Bad ends of tail files.
+    torn_tails: Vec<Damage>,
     found: Recovered,
 }
 
@@ -220,26 +243,30 @@ impl Recovery<'_> {
         &self.found.registry.options().directory
     }
 
-    fn take_entry(&mut self, entry: &Entry, tails: &mut Vec<String>) {
+    fn take_entry(&mut self, entry: &Entry, tails: &mut Vec<Entry>) {
         let Some(name) = &entry.name else {
             let path = self.directory().join("(a name that is not UTF-8)");
             self.found.notes.push(Note::Unknown(path));
             return;
         };
-        if [TOPICS_NEW_FILE, WAITING_NEW_FILE].contains(&name.as_str()) && entry.is_file {
+        let is_new_tail = tail::is_new_file_name(name);
+        let is_new = is_new_tail || [TOPICS_NEW_FILE, WAITING_NEW_FILE].contains(&name.as_str());
+        if is_new && entry.is_file {
             let path = self.directory().join(name);
             // It was not finished, and means nothing.
             if let Err(error) = self.storage.remove(&path) {
                 self.fail("remove", path, error);
             }
         }
-        if NOT_RECOVERYS.contains(&name.as_str()) {
+        if NOT_RECOVERYS.contains(&name.as_str()) || (is_new_tail && entry.is_file) {
             return;
         }
         match FileName::parse(name) {
             Some(name) if entry.is_file => self.take_segment(name),
             Some(name) => self.keep_stranger(name),
-            None if entry.is_file && tail::is_file_name(name) => tails.push(name.clone()),
+            None if tail::is_file_name(name) || tail::parse_aside_file_name(name).is_some() => {
+                tails.push(entry.clone());
+            }
             _ => self.found.notes.push(Note::Unknown(self.directory().join(name))),
         }
     }
@@ -484,64 +511,6 @@ impl Recovery<'_> {
 
     fn fail(&mut self, operation: &'static str, path: PathBuf, error: io::Error) {
         self.found.notes.push(Note::Failed(FileError { operation, path, error }));
-    }
-
-    /// Saves what a tail file holds, then empties it. What cannot be read of it, or not be saved,
-    /// stays where it is.
-    fn take_tail(&mut self, name: &str) {
-        let path = self.directory().join(name);
-        let file = match self.storage.open(&path, Open::Write) {
-            Ok(file) => file,
-            Err(error) => return self.keep_tail(path, &[(0, error)]),
-        };
-        let mut kept = Vec::new();
-        for slot in 0..tail::SLOTS {
-            let read = tail::read_slot(&*file, slot);
-            match read.or_else(|_| tail::read_slot(&*file, slot)) {
-                Ok(Ok(content)) if self.is_needed(&content) => {
-                    if let Err(failed) = self.save_slot(&content) {
-                        kept.push((slot, Refusal::from(&failed.error).into()));
-                        self.found.notes.push(Note::Failed(failed));
-                    }
-                }
-                Ok(Ok(_) | Err(SlotState::Empty)) => {}
-                Ok(Err(SlotState::Unreadable)) => {
-                    self.found.report.push(registry::bad_slot(&path, slot));
-                }
-                Err(error) => kept.push((slot, error)),
-            }
-        }
-        if !kept.is_empty() {
-            self.keep_tail(path, &kept);
-        } else if let Err(error) = registry::empty(&*file) {
-            self.fail("empty", path, error);
-        }
-    }
-
-    fn save_slot(&mut self, content: &SlotContent) -> Result<(), FileError> {
-        let saved = self.found.registry.save_slot(content, self.now_ms)?;
-        self.saw(saved);
-        let last_ms = saved.range.map_or(0, |(_, last)| last.ms());
-        for topic in &content.table.topics {
-            self.found.topics.add_record(topic.clone(), last_ms);
-        }
-        self.found.tail_records += saved.records;
-        for torn in &mut self.torn {
-            torn.restore(content);
-        }
-        Ok(())
-    }
-
-    fn keep_tail(&mut self, path: PathBuf, slots: &[(usize, io::Error)]) {
-        let damage = slots.iter().map(|(slot, error)| registry::unread_slot(&path, *slot, error));
-        let damage: Vec<Damage> = damage.collect();
-        self.found.report.extend(damage.iter().cloned());
-        self.found.registry.keep_tail(path, damage);
-    }
-
-    /// Whether the frame that a slot backs is missing from its segment, or holds other records.
-    fn is_needed(&self, content: &SlotContent) -> bool {
-        !self.lives.iter().any(|life| life.holds(content))
     }
 }
 

@@ -2,19 +2,28 @@
 //! process (not of the machine) at next to no disk write.
 //!
 //! Two slots, used in turn by the frames that a shard fills; a slot holds *tail chunks*: what each
-//! flush added to the frame, in frame format without padding (`docs/format-ingest.md` §4).
+//! flush added to the frame, in frame format without padding, and an *end mark* behind the last of them
+//! (`docs/format-ingest.md` §4). `slot` reads what that became.
 //!
 //! Invariants: a slot is reused only when the frame it backs is completely written (the log sees to
-//! it); a slot's chunks count only as an unbroken sequence 0, 1, 2 … of one incarnation and frame,
-//! with ULIDs that grow.
+//! it); under its own name a tail file has its full length and says of each slot where it ends, so
+//! that zeros and a file that was cut are never taken for an empty one.
+
+pub(in crate::ingest) mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::frame::{FrameHeader, HEADER_BYTES};
+use crate::damage::{Damage, DamageKind};
 use crate::limits::TAIL_SLOT_BYTES;
 use crate::run_table::{Run, RunTable};
 use crate::storage::{File, Open, Storage};
+use crate::ulid::Ulid;
+
+pub(in crate::ingest) use slot::{Slot, SlotContent, read_slot};
 
 /// Slots of a tail file.
 pub const SLOTS: usize = 2;
@@ -37,27 +46,133 @@ pub const fn slot_offset(index: usize) -> u64 {
     (index * TAIL_SLOT_BYTES) as u64
 }
 
-/// Makes the tail file of a shard, at its full length so that writing to it needs no space later,
-/// and empties it. Only after recovery. An error: the shard has to do without; so it has when the
-/// file still holds records that recovery could not save.
+/// Name of a shard's tail file while it is made: under its own it is never unfinished.
+fn new_file_name(shard: usize) -> String {
+    format!("shard-{shard}.tail.new")
+}
+
+/// Whether this is the name of a tail file that was not finished: it holds nothing.
+pub fn is_new_file_name(name: &str) -> bool {
+    name.strip_suffix(".new").is_some_and(is_file_name)
+}
+
+/// Name of a tail file that is put aside because it is damaged: nothing in it is newer than `id`.
+pub(super) fn aside_file_name(name: &str, id: Ulid) -> String {
+    format!("{name}.{id}.damaged")
+}
+
+/// The id in the name of a tail file that was put aside.
+pub fn parse_aside_file_name(name: &str) -> Option<Ulid> {
+    let (tail, id) = name.strip_suffix(".damaged")?.rsplit_once('.')?;
+    let id: Ulid = id.parse().ok()?;
+    (is_file_name(tail) && aside_file_name(tail, id) == name).then_some(id)
+}
+
+/// Sees to it that a shard has a tail file, at its full length so that writing to it needs no space
+/// later, and empty. Only after recovery, which empties what is there. An error: the shard has to do
+/// without; so it has when the file still holds records that recovery could not save. The name of one
+/// that was made is not durable yet.
 pub fn prepare(storage: &dyn Storage, directory: &Path, shard: usize) -> io::Result<PathBuf> {
     let path = directory.join(file_name(shard));
-    let file = match storage.open(&path, Open::CreateNew) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => storage.open(&path, Open::Write)?,
-        other => other?,
-    };
-    for slot in 0..SLOTS {
-        // What cannot be read is not empty.
-        if read_slot(&*file, slot)?.is_ok() {
-            let what = format!("{} holds records that could not be saved", path.display());
-            return Err(io::Error::other(what));
+    match storage.open(&path, Open::Write) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => make(storage, directory, shard, &path)?,
+        Err(error) => return Err(error),
+        Ok(file) => {
+            let is_empty = |slot| Ok::<_, io::Error>(read_slot(&*file, slot)?.is_empty());
+            // What cannot be read is not empty.
+            for slot in 0..SLOTS {
+                if !is_empty(slot)? {
+                    let what = format!("{} holds records that could not be saved", path.display());
+                    return Err(io::Error::other(what));
+                }
+            }
+            file.allocate(FILE_BYTES)?;
         }
     }
-    file.allocate(FILE_BYTES)?;
-    for slot in 0..SLOTS {
-        file.write_all_at(&[0; HEADER_BYTES], slot_offset(slot))?;
-    }
     Ok(path)
+}
+
+fn make(storage: &dyn Storage, directory: &Path, shard: usize, path: &Path) -> io::Result<()> {
+    let new = directory.join(new_file_name(shard));
+    match storage.remove(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let made = storage.open(&new, Open::CreateNew).and_then(|file| {
+        file.allocate(FILE_BYTES)?;
+        empty(&*file)
+    });
+    made.and_then(|()| storage.rename_new(&new, path)).inspect_err(|_| {
+        // Best effort: the next start removes it.
+        let _ = storage.remove(&new);
+    })
+}
+
+/// Makes the slots empty, durably: a loss of power does not bring back what was there before.
+pub(super) fn empty(file: &dyn File) -> io::Result<()> {
+    if file.len()? < FILE_BYTES {
+        file.allocate(FILE_BYTES)?;
+    }
+    for slot in 0..SLOTS {
+        file.write_all_at(&EndMark::EMPTY.encode(), slot_offset(slot))?;
+    }
+    file.sync()
+}
+
+/// What is wrong with a tail file whose slots are whole: it is longer or shorter than one should be.
+pub(super) fn odd_length(path: &Path, file: &dyn File) -> io::Result<Option<Damage>> {
+    let len = file.len()?;
+    Ok((len != FILE_BYTES).then(|| Damage {
+        path: path.to_path_buf(),
+        offset: len.min(FILE_BYTES),
+        len_bytes: len.abs_diff(FILE_BYTES),
+        range: None,
+        records: Some(0),
+        kind: DamageKind::Dispensable("end of the tail file"),
+    }))
+}
+
+/// Bytes of an end mark.
+pub const END_BYTES: usize = 24;
+/// First bytes of an end mark, its version among them.
+const END_MAGIC: [u8; 4] = *b"OKE1";
+
+/// What stands behind the last chunk of a slot, or at the start of one that is empty. It goes out with
+/// the chunk before it, and the next one is written over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct EndMark {
+    pub(super) incarnation: u64,
+    pub(super) frame_number: u32,
+    /// How many chunks of that frame are before it.
+    pub(super) chunk_count: u32,
+}
+
+impl EndMark {
+    /// That of an empty slot.
+    pub(super) const EMPTY: Self = Self { incarnation: 0, frame_number: 0, chunk_count: 0 };
+
+    pub(super) fn encode(self) -> [u8; END_BYTES] {
+        let mut out = [0; END_BYTES];
+        out[..4].copy_from_slice(&END_MAGIC);
+        out[8..16].copy_from_slice(&self.incarnation.to_le_bytes());
+        out[16..20].copy_from_slice(&self.frame_number.to_le_bytes());
+        out[20..].copy_from_slice(&self.chunk_count.to_le_bytes());
+        let crc = crc32fast::hash(&out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// The one at the start of `bytes`, if that is whole.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; END_BYTES] = bytes.first_chunk()?;
+        let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let found = Self {
+            incarnation: u64::from_le_bytes(std::array::from_fn(|i| bytes[8 + i])),
+            frame_number: u32_at(16),
+            chunk_count: u32_at(20),
+        };
+        (found.encode() == *bytes).then_some(found)
+    }
 }
 
 /// What a chunk backs and carries.
@@ -67,7 +182,7 @@ pub(super) struct ChunkPlace {
     pub(super) chunk_number: u32,
 }
 
-/// Encodes the chunk of some records of a frame.
+/// Encodes the chunk of some records of a frame, without the end mark that goes out with it.
 pub(super) fn encode_chunk(place: &ChunkPlace, table: &RunTable, text: &[u8]) -> Vec<u8> {
     let mut table_bytes = Vec::new();
     table.encode(&mut table_bytes);
@@ -137,96 +252,5 @@ impl Mark {
             rest.push(run);
         }
         rest
-    }
-}
-
-/// What a slot holds of one frame.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SlotContent {
-    pub(super) incarnation: u64,
-    pub(super) frame_number: u32,
-    pub(super) table: RunTable,
-    pub(super) text: Vec<u8>,
-}
-
-/// Why a slot holds nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotState {
-    /// It was never used, or cleared.
-    Empty,
-    /// Its first chunk cannot be read.
-    Unreadable,
-}
-
-/// Reads a slot; a file that is shorter has fewer bytes in it.
-pub(super) fn read_slot(
-    file: &dyn File,
-    slot: usize,
-) -> io::Result<Result<SlotContent, SlotState>> {
-    let len = file.len()?.saturating_sub(slot_offset(slot)).min(TAIL_SLOT_BYTES as u64);
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, slot_offset(slot))?;
-    Ok(decode_slot(&bytes))
-}
-
-/// Reads the chunks of a slot up to the first that does not belong.
-pub(super) fn decode_slot(bytes: &[u8]) -> Result<SlotContent, SlotState> {
-    let mut content: Option<SlotContent> = None;
-    let mut rest = bytes;
-    let mut next_chunk = 0;
-    while let Some((header, table, text)) = decode_chunk(rest) {
-        if header.chunk != Some(next_chunk) {
-            break;
-        }
-        match &mut content {
-            None => {
-                content = Some(SlotContent {
-                    incarnation: header.incarnation,
-                    frame_number: header.number,
-                    table,
-                    text: text.to_vec(),
-                });
-            }
-            Some(before) if before.continues_with(&header) => {
-                if !before.append(&table, text) {
-                    break;
-                }
-            }
-            Some(_) => break,
-        }
-        next_chunk += 1;
-        rest = &rest[header.len_bytes as usize..];
-    }
-    content.ok_or_else(|| {
-        let start = &bytes[..bytes.len().min(HEADER_BYTES)];
-        if start.iter().all(|&b| b == 0) { SlotState::Empty } else { SlotState::Unreadable }
-    })
-}
-
-fn decode_chunk(bytes: &[u8]) -> Option<(FrameHeader, RunTable, &[u8])> {
-    let header = FrameHeader::decode(bytes).ok()?;
-    if header.chunk.is_none() || header.record_count == 0 {
-        return None;
-    }
-    let table = header.check_payload(bytes).ok()?;
-    Some((header, table, bytes.get(header.text_span())?))
-}
-
-impl SlotContent {
-    fn continues_with(&self, header: &FrameHeader) -> bool {
-        self.incarnation == header.incarnation
-            && self.frame_number == header.number
-            && self.table.range().is_some_and(|(_, last)| last < header.first)
-    }
-
-    fn append(&mut self, table: &RunTable, text: &[u8]) -> bool {
-        for run in &table.runs {
-            let Some(topic) = self.table.topic_index(&table.topics[usize::from(run.topic)]) else {
-                return false;
-            };
-            self.table.push(Run { topic, ..*run });
-        }
-        self.text.extend_from_slice(text);
-        true
     }
 }

@@ -293,7 +293,9 @@ fn open_ingest(
     let mut missing = open_missing(&options, own, tell)?;
     let superfluous = stored.as_deref().map(|stored| stored.superfluous_ingest(&found));
     let superfluous = superfluous.unwrap_or_default();
-    let recovered = ingest::recover::recover(options, &superfluous, now_ms);
+    // The clock may have been set back: nothing that is found was stamped behind the mark.
+    let stamped_ms = now_ms.max(stamps.floor_ms().saturating_sub(1));
+    let recovered = ingest::recover::recover(options, &superfluous, stamped_ms);
     let recovered = recovered.map_err(OpenError::Ingest)?;
     opened.torn_bytes = recovered.torn_bytes();
     opened.tail_records = recovered.tail_records;

@@ -35,6 +35,8 @@ pub enum Happened {
     TailBack(u64),
     /// Its file was set aside, and somebody took it away: it is forgotten.
     Forgotten(PathBuf),
+    /// It was damaged and set aside, and there are too many younger ones: it was removed.
+    GivenUp(PathBuf),
     /// What was read, and is damaged.
     Damaged(Vec<Damage>),
     /// A file of the ingest side that fails, and did not in the last turn.
@@ -136,6 +138,7 @@ impl ReadingAgain {
             happened.push(Happened::TailBack(look.tail_records));
         }
         happened.extend(look.taken_away.into_iter().map(Happened::Forgotten));
+        happened.extend(look.given_up.into_iter().map(Happened::GivenUp));
         if !look.damage.is_empty() {
             happened.push(Happened::Damaged(look.damage));
         }

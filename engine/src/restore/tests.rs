@@ -142,6 +142,9 @@ fn names_promise_what_a_file_is() {
     let name = crate::ingest::segment::file_name(id, SegmentState::Pending);
     assert_eq!(Given::of(Path::new(&name)), Given::Ingest(id, SegmentState::Pending));
     assert_eq!(Given::of(Path::new("a/shard-3.tail")), Given::Tail);
+    let aside = format!("a/shard-3.tail.{id}.damaged");
+    assert_eq!(Given::of(Path::new(&aside)), Given::TailAside);
+    assert_eq!(Given::of(Path::new(&aside.replace("-3", "-03"))), Given::Unknown);
     let of_another = ["a/STAMPS", "a/STAMPS.new", "a/TOPICS", "a/IDENTITY", "a/IDENTITY.new"];
     for name in of_another.into_iter().chain(["a/LOCK"]) {
         assert_eq!(Given::of(Path::new(name)), Given::Nothing);

@@ -144,6 +144,7 @@ impl Node {
             Read::NamesBack(path, _) | Read::Forgotten(path) => {
                 panic!("nobody had taken {} away", path.display());
             }
+            Read::GivenUp(path) => panic!("{} is one of too many", path.display()),
             Read::Damaged(damage) => damage.iter().for_each(|damage| self.tell(damage)),
             Read::FileFailed(error) => self.tell(error),
             Read::SegmentBack(_) | Read::TailBack(_) | Read::StoreSegmentBack(_) => {}

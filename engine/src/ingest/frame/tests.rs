@@ -47,7 +47,12 @@ fn the_worked_examples_of_the_format_page_are_what_is_written() {
         frame_number: 3,
         chunk_number: 0,
     };
-    let chunk = crate::ingest::tail::encode_chunk(&place, frame.table(), frame.text());
+    let mut chunk = crate::ingest::tail::encode_chunk(&place, frame.table(), frame.text());
+    let (incarnation, frame_number) = (PLACE.incarnation, 3);
+    let end = crate::ingest::tail::EndMark { incarnation, frame_number, chunk_count: 1 };
+    chunk.extend_from_slice(&end.encode());
+    let empty = dump(&crate::ingest::tail::EndMark::EMPTY.encode());
+    assert!(PAGE.contains(&empty), "empty slot:\n{empty}");
     assert!(PAGE.contains(&dump(&chunk)), "tail chunk:\n{}", dump(&chunk));
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Effect, Flight, FlightState, Now, ShardLog, SyncInFlight, Work};
 use crate::ingest::frame::{FrameBuffer, FramePlace, HEADER_BYTES};
 use crate::ingest::segment::Segment;
-use crate::ingest::tail::{self, ChunkPlace, Mark};
+use crate::ingest::tail::{self, ChunkPlace, END_BYTES, EndMark, Mark};
 use crate::limits::{
     DIRECT_WRITE_BYTES_MIN, FRAMES_HELD_MAX, FRAMES_IN_FLIGHT_MAX, TAIL_SLOT_BYTES,
 };
@@ -62,7 +62,8 @@ impl ShardLog {
             }
             self.tail.owners[slot] = None;
             self.tail.clearing = Some(incarnation);
-            return Some(self.write_tail(tail::slot_offset(slot), vec![0; HEADER_BYTES]));
+            let empty = EndMark::EMPTY.encode().to_vec();
+            return Some(self.write_tail(tail::slot_offset(slot), empty));
         }
         let work = self.closing.remove(at);
         let (placed, readable) = (work.next_offset, work.segment.written_len());
@@ -284,8 +285,8 @@ impl ShardLog {
             frame_number: bound.1,
             chunk_number: self.tail.next_chunk,
         };
-        let chunk = tail::encode_chunk(&place, &table, text);
-        if self.tail.used + chunk.len() > TAIL_SLOT_BYTES {
+        let mut chunk = tail::encode_chunk(&place, &table, text);
+        if self.tail.used + chunk.len() + END_BYTES > TAIL_SLOT_BYTES {
             self.tail.is_full = true;
             return self.place_full_staging(now);
         }
@@ -294,6 +295,12 @@ impl ShardLog {
         self.tail.owners[slot] = Some(bound.0);
         self.tail.next_chunk += 1;
         self.tail.used += chunk.len();
+        let end = EndMark {
+            incarnation: bound.0,
+            frame_number: bound.1,
+            chunk_count: self.tail.next_chunk,
+        };
+        chunk.extend_from_slice(&end.encode());
         self.tail.mark = Mark::of(self.staging.table(), self.staging.text().len());
         self.untailed_since_us = None;
         Some(self.write_tail(offset, chunk))

@@ -21,6 +21,7 @@ mod consume;
 mod frugal_tests;
 mod missing;
 mod tails;
+mod tails_aside;
 mod unread;
 mod values;
 
@@ -38,7 +39,8 @@ use crate::ulid::{MS_MAX, Ulid};
 pub use claims::ClaimToken;
 use claims::Claims;
 use missing::Missed;
-pub(super) use tails::{bad_slot, empty, unread_slot};
+pub(super) use tails::{bad_slot, bad_slots, newest_in, unread_slot};
+pub(super) use tails_aside::{FoundAside, PutAside};
 pub use unread::{Look, Pinned};
 use unread::{Trouble, is_offered};
 pub use values::{
@@ -67,6 +69,10 @@ struct Inner {
     pool: Vec<PooledFile>,
     /// Tail files that may hold records which are nowhere else.
     tails: Vec<tails::UnreadTail>,
+    /// Damaged ones that were put aside, by age.
+    tails_aside: Vec<tails_aside::TailAside>,
+    /// Tail files that were put aside, but perhaps not durably: no other is made under their names.
+    nameless_tails: Vec<PathBuf>,
     /// What waited for this life and is not there.
     missed: Missed,
     /// No record that was found at the start is newer, milliseconds since 1970.
@@ -118,6 +124,8 @@ impl Registry {
             random: Random::new(options.seed),
             is_frugal: false,
             tails: Vec::new(),
+            tails_aside: Vec::new(),
+            nameless_tails: Vec::new(),
             missed: Missed::default(),
             started_ms: 0,
         };

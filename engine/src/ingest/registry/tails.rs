@@ -2,19 +2,21 @@
 //! not possible then.
 //!
 //! Invariants: a slot is emptied only when what it held is durable in a segment; one that could not
-//! be read is neither empty nor emptied, and its file is nobody's until it was.
+//! be read is neither empty nor emptied, and its file is nobody's until it was; a damaged one is put
+//! aside as it is ([`super::tails_aside`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::unread::{Look, Retry};
+use super::unread::{Look, Retry, bounded};
 use super::{FileError, Registry};
 use crate::damage::{Damage, DamageKind};
-use crate::ingest::frame::{FrameBuffer, FramePlace, HEADER_BYTES};
+use crate::ingest::frame::{FrameBuffer, FramePlace};
 use crate::ingest::segment::{Content, Extent, SegmentFile, SegmentState, file_name, incarnation};
-use crate::ingest::tail::{self, SlotContent, SlotState};
-use crate::storage::{File, Open, Refusal};
-use crate::ulid::Ulid;
+use crate::ingest::tail::slot::Bad;
+use crate::ingest::tail::{self, Slot, SlotContent};
+use crate::storage::{Open, Refusal};
+use crate::ulid::{MS_MAX, PART_MAX, Ulid};
 
 /// A tail file that may hold records which are nowhere else.
 #[derive(Debug)]
@@ -36,11 +38,18 @@ impl Registry {
     pub fn prepare_tail(&self, shard: usize) -> io::Result<PathBuf> {
         let _operation = self.lock_operation();
         let path = self.options.directory.join(tail::file_name(shard));
-        if self.lock().tails.iter().any(|tail| tail.path == path) {
-            let what = format!("{} may hold records that could not be saved", path.display());
+        let inner = self.lock();
+        let is_kept = inner.tails.iter().any(|tail| tail.path == path);
+        let is_nameless = inner.nameless_tails.contains(&path);
+        drop(inner);
+        if is_kept || is_nameless {
+            let what = if is_kept { "may hold records" } else { "held records" };
+            let what = format!("{} {what} that could not be saved", path.display());
             return Err(io::Error::other(what));
         }
-        tail::prepare(&*self.options.storage, &self.options.directory, shard)
+        tail::prepare(&*self.options.storage, &self.options.directory, shard)?;
+        self.sync_directory()?;
+        Ok(path)
     }
 
     /// Writes a slot's records as a segment of their own: no file that was written before is
@@ -130,23 +139,29 @@ impl Registry {
         // Nobody else waits while the disk is asked for them.
         let mut slots = Vec::with_capacity(tail::SLOTS);
         for slot in 0..tail::SLOTS {
-            slots.push(tail::read_slot(&*file, slot).map_err(failed("read", true))?);
+            slots.push((slot, tail::read_slot(&*file, slot).map_err(failed("read", true))?));
         }
         let _operation = self.lock_operation();
         let now_ms = self.lock().started_ms;
-        for (slot, read) in slots.into_iter().enumerate() {
+        for (index, slot) in &slots {
             // Whether a segment has the records too does not matter: copies are one record.
-            match read {
-                Ok(content) => {
-                    let saved = self.save_slot(&content, now_ms);
-                    let saved = saved.map_err(|error| TailError { error, is_unread: false })?;
-                    look.tail_records += saved.records;
-                }
-                Err(SlotState::Unreadable) => look.damage.push(bad_slot(path, slot)),
-                Err(SlotState::Empty) => {}
+            if let Some(content) = &slot.content {
+                let saved = self.save_slot(content, now_ms);
+                let saved = saved.map_err(|error| TailError { error, is_unread: false })?;
+                look.tail_records += saved.records;
             }
+            look.damage.extend(slot.torn.iter().map(|torn| bad_slot(path, *index, torn)));
         }
-        empty(&*file).map_err(failed("empty", false))
+        if slots.iter().all(|(_, slot)| slot.bad.is_empty()) {
+            look.damage.extend(tail::odd_length(path, &*file).unwrap_or_default());
+            return tail::empty(&*file).map_err(failed("empty", false));
+        }
+        let aside = self.put_tail_aside(path, &*file, &slots, now_ms);
+        let aside = aside.map_err(|error| TailError { error, is_unread: false })?;
+        look.damage.extend(aside.damage);
+        look.given_up.extend(aside.given_up);
+        look.errors.extend(aside.errors);
+        Ok(())
     }
 }
 
@@ -156,24 +171,38 @@ struct TailError {
     is_unread: bool,
 }
 
-/// Makes the slots empty, durably: a loss of power does not bring back what was there before.
-pub(in crate::ingest) fn empty(file: &dyn File) -> io::Result<()> {
-    for slot in 0..tail::SLOTS {
-        file.write_all_at(&[0; HEADER_BYTES], tail::slot_offset(slot))?;
-    }
-    file.sync()
-}
-
-/// A slot that holds something else than it should.
-pub(in crate::ingest) fn bad_slot(path: &Path, slot: usize) -> Damage {
+/// What is missing of a slot.
+pub(in crate::ingest) fn bad_slot(path: &Path, slot: usize, bad: &Bad) -> Damage {
     Damage {
         path: path.to_path_buf(),
-        offset: tail::slot_offset(slot),
-        len_bytes: 0,
-        range: None,
-        records: None,
-        kind: DamageKind::Checksum("tail chunk"),
+        offset: tail::slot_offset(slot) + bad.offset as u64,
+        len_bytes: bad.len as u64,
+        range: Some(bad.range),
+        records: bad.records,
+        kind: bad.kind.clone(),
     }
+}
+
+/// What is damaged in the slots of a file; in those of one that was put aside nothing is newer than its
+/// name.
+pub(in crate::ingest) fn bad_slots(
+    path: &Path,
+    slots: &[(usize, Slot)],
+    newest_ms: u64,
+) -> Vec<Damage> {
+    let newest = newest_in(newest_ms);
+    let all = slots.iter().flat_map(|(index, slot)| slot.bad.iter().map(|bad| (*index, bad)));
+    let all = all.map(|(index, bad)| {
+        let (from, to) = bad.range;
+        let range = Some((from, to.min(newest).max(from)));
+        Damage { range, ..bad_slot(path, index, bad) }
+    });
+    bounded(&all.collect::<Vec<_>>())
+}
+
+/// The newest ULID of that time.
+pub(in crate::ingest) const fn newest_in(ms: u64) -> Ulid {
+    Ulid::from_parts(if ms < MS_MAX { ms } else { MS_MAX }, PART_MAX, PART_MAX)
 }
 
 /// A slot that cannot be read, or whose records could not be saved. It may be of any life of the

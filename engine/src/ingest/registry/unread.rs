@@ -78,7 +78,7 @@ impl Trouble {
 }
 
 /// Of many spans one that covers them all.
-fn bounded(damage: &[Damage]) -> Vec<Damage> {
+pub(super) fn bounded(damage: &[Damage]) -> Vec<Damage> {
     let lost: Vec<Damage> = damage.iter().filter(|d| d.loses_records()).cloned().collect();
     let Some(first) = lost.first().filter(|_| lost.len() > LOST_SPANS_OF_FILE_MAX) else {
         return lost;
@@ -97,6 +97,8 @@ pub struct Look {
     pub tail_records: u64,
     /// Files that were set aside and that somebody took away: they are forgotten.
     pub taken_away: Vec<PathBuf>,
+    /// Damaged tail files that were removed because there are too many younger ones.
+    pub given_up: Vec<PathBuf>,
     /// What was found damaged.
     pub damage: Vec<Damage>,
     /// What failed beside the reading.
@@ -119,6 +121,7 @@ impl Registry {
         let told = inner.segments.values().flat_map(|held| &held.told);
         let in_files = inner.segments.values().filter_map(|held| held.trouble.as_ref());
         let in_tails = inner.tails.iter().flat_map(|tail| &tail.damage);
+        let in_tails = in_tails.chain(inner.tails_aside.iter().flat_map(|tail| &tail.damage));
         let in_files = in_files.flat_map(|trouble| &trouble.damage);
         let lost = told.chain(in_files).chain(in_tails).chain(&inner.missed.told);
         Pinned { lost: lost.cloned().collect(), segments: super::shown(&inner) }
@@ -233,6 +236,7 @@ impl Registry {
             self.look_at(&segment, now_ms, &mut look);
         }
         self.look_at_tails(now_ms, &mut look);
+        self.look_at_tails_aside(now_ms, &mut look);
         if !look.returned.is_empty() || look.tail_records > 0 {
             self.found_more();
         }
@@ -410,6 +414,7 @@ impl Registry {
                 }
             }
         }
+        self.expire_tails_aside(horizon_ms, &mut gone, &mut errors);
         (gone, errors)
     }
 
@@ -423,11 +428,11 @@ impl Registry {
         inner.segments.iter().filter(is_unread).count() + inner.tails.len()
     }
 
-    /// Segments that are set aside.
-    pub fn damaged_segments(&self) -> usize {
+    /// Segments and tail files that are set aside.
+    pub fn damaged_files(&self) -> usize {
         let inner = self.lock();
         let is_aside = |held: &&Held| held.segment.state() == SegmentState::Damaged;
-        inner.segments.values().filter(is_aside).count()
+        inner.segments.values().filter(is_aside).count() + inner.tails_aside.len()
     }
 }
 

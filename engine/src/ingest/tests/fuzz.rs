@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fuzz::{assert_little_was_allocated, cases, changed, changes};
-use crate::ingest::tail::{ChunkPlace, SlotContent, decode_slot, encode_chunk};
+use crate::ingest::tail::{ChunkPlace, EndMark, Slot, SlotContent, encode_chunk};
 
 /// A segment and its records, made once.
 struct Seeds {
@@ -53,11 +53,15 @@ fn slots() -> &'static (Vec<Vec<u8>>, SlotContent) {
             let place = ChunkPlace { incarnation: 9, frame_number: 4, chunk_number };
             slot.extend(encode_chunk(&place, &table, text.as_bytes()));
         }
-        let content = decode_slot(&slot).expect("the seed is valid");
+        let end = EndMark { incarnation: 9, frame_number: 4, chunk_count: 3 };
+        slot.extend_from_slice(&end.encode());
+        let mut whole = slot.clone();
+        whole.resize(TAIL_SLOT_BYTES, 0);
+        let read = Slot::decode(&whole);
+        assert!(read.is_whole(), "{read:?}");
+        let content = read.content.expect("the seed is valid");
         assert_eq!(content.text, texts);
-        let mut padded = slot.clone();
-        padded.resize(padded.len() + 4096, 0);
-        (vec![slot, padded], content)
+        (vec![slot, whole], content)
     })
 }
 
@@ -113,11 +117,34 @@ proptest! {
     #[test]
     fn fuzz_tail_slots(plan in changes()) {
         let (seeds, whole) = slots();
-        if let Ok(content) = decode_slot(&changed(seeds, &plan)) {
-            prop_assert!(whole.text.starts_with(&content.text), "invented");
-            prop_assert_eq!(content.table.text_len(), content.text.len() as u64);
+        let bytes = changed(seeds, &plan);
+        let slot = Slot::decode(&bytes);
+        let written = records_of(whole);
+        let left = slot.content.as_ref().map(records_of).unwrap_or_default();
+        for (ulid, line) in &left {
+            prop_assert_eq!(Some(line), written.get(ulid), "invented");
+        }
+        if let Some(content) = &slot.content {
             prop_assert!(content.table.describes(&content.text));
+        }
+        let told: Vec<_> = slot.bad.iter().chain(&slot.torn).map(|bad| bad.range).collect();
+        for ulid in written.keys().filter(|ulid| !left.contains_key(ulid)) {
+            let is_told = told.iter().any(|(from, to)| (from..=to).contains(&ulid));
+            prop_assert!(is_told, "{ulid:?} is lost and not told: {:?}", told);
+        }
+        if bytes == seeds[1] {
+            prop_assert!(told.is_empty(), "{told:?}");
         }
         assert_little_was_allocated();
     }
+}
+
+fn records_of(content: &SlotContent) -> Records {
+    let mut records = Records::new();
+    for (run, span) in content.table.spans() {
+        for (i, line) in content.text[span].split_inclusive(|&b| b == b'\n').enumerate() {
+            records.insert(run.first.plus(i as u64), line.to_vec());
+        }
+    }
+    records
 }

@@ -6,6 +6,7 @@ mod fuzz;
 mod reading;
 mod registry;
 mod restart;
+mod tails;
 mod unread;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -33,6 +34,9 @@ use crate::topic::Topic;
 use crate::ulid::Ulid;
 
 type Records = BTreeMap<Ulid, Vec<u8>>;
+
+/// Behind everything that a [`Shard`] stamps.
+const LATER_MS: u64 = 1_700_000_100_000;
 
 const ALL: ClaimLimits = ClaimLimits { segments_max: usize::MAX, text_bytes_max: u64::MAX };
 
@@ -183,6 +187,16 @@ impl Shard {
         self.work(registry);
         assert!(self.log.is_idle());
     }
+}
+
+/// A tail file with this chunk of a frame in its first slot.
+fn tail_file(mut chunk: Vec<u8>, (incarnation, frame_number): (u64, u32)) -> Vec<u8> {
+    let end = tail::EndMark { incarnation, frame_number, chunk_count: 1 };
+    chunk.extend_from_slice(&end.encode());
+    chunk.resize(TAIL_SLOT_BYTES, 0);
+    chunk.extend_from_slice(&tail::EndMark::EMPTY.encode());
+    chunk.resize(2 * TAIL_SLOT_BYTES, 0);
+    chunk
 }
 
 fn lines(count: usize, len: usize) -> String {

@@ -531,17 +531,17 @@ fn what_was_set_aside_is_not_forgotten_while_another_directory_has_the_name_of_i
     bytes[HEADER_BYTES + 5] ^= 1;
     fs::write(&path, bytes).unwrap();
     assert_eq!(gathered(&registry, 0), Some(false));
-    assert_eq!(registry.damaged_segments(), 1);
+    assert_eq!(registry.damaged_files(), 1);
     let lost = registry.pin().lost;
     // As it is where a file system goes that was mounted there.
     fs::rename(&home, &away).unwrap();
     fs::create_dir(&home).unwrap();
     assert_eq!(registry.look_again(WORSE_PAUSE_MS).taken_away, Vec::<PathBuf>::new());
-    assert_eq!((registry.damaged_segments(), registry.pin().lost.is_empty()), (1, false));
+    assert_eq!((registry.damaged_files(), registry.pin().lost.is_empty()), (1, false));
     fs::remove_dir(&home).unwrap();
     fs::rename(&away, &home).unwrap();
     registry.look_again(3 * WORSE_PAUSE_MS);
-    assert_eq!((registry.damaged_segments(), registry.pin().lost), (1, lost));
+    assert_eq!((registry.damaged_files(), registry.pin().lost), (1, lost));
     let set_aside = registry.held(registry.list()[0].id).unwrap().path();
     fs::remove_file(&set_aside).unwrap();
     assert_eq!(registry.look_again(9 * WORSE_PAUSE_MS).taken_away, [set_aside]);
