@@ -33,6 +33,7 @@ pub mod headroom;
 pub mod identity;
 pub mod ingest;
 mod known_damage;
+pub mod levels;
 pub mod limits;
 pub mod node;
 mod open_cache;

@@ -59,6 +59,11 @@ fn a_histogram_has_a_bar_for_each_span_and_adds_up() {
     assert!(lines[4].contains("  4  ####"), "{out}");
     assert!(lines[5].starts_with("4 record(s), 5 bucket(s) of 2m"), "{out}");
     assert!(lines[7].starts_with("web  3  |") && lines[8].starts_with("db   1  |"), "{out}");
+    let counted = object(&node, &["histogram", "--since", "10m", "--by", "level", "--json"]);
+    assert_eq!(
+        (sum(&counted["series"][0]["counts"]), &counted["series"][0]["level"]),
+        (4, &Value::Null)
+    );
     let found = object(&node, &["histogram", "two", "-x", "db", "--json"]);
     assert_eq!(sum(&found["counts"]), 1);
     assert_eq!(sum(&object(&node, &["histogram", "-w", "tw", "--json"])["counts"]), 0);

@@ -23,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 const COLUMNS: usize = 80;
 /// Narrowest bar, columns.
 const BAR_COLUMNS_MIN: usize = 10;
-/// Longest row of a topic, columns: one for each count, where there are no more.
+/// Longest row of a topic or level, columns: one for each count, where there are no more.
 const ROW_COLUMNS_MAX: usize = 120;
 
 /// What `histogram` is told.
@@ -35,7 +35,7 @@ pub(crate) struct HistogramConfig {
     expressions: Expressions,
     topics: Vec<String>,
     buckets: u64,
-    by_topic: bool,
+    by: Option<String>,
     denies_partial: bool,
     zone: Option<Zone>,
     json: bool,
@@ -52,7 +52,7 @@ impl HistogramConfig {
             expressions: Expressions::from_settings(settings),
             topics: settings.texts("topic"),
             buckets: settings.number("buckets"),
-            by_topic: settings.optional_text("by").is_some(),
+            by: settings.optional_text("by"),
             denies_partial: settings.text("partial") == "deny",
             zone: settings.zone("tz")?,
             json: settings.bool("json"),
@@ -73,8 +73,8 @@ impl HistogramConfig {
         self.expressions.add_to(&mut target);
         self.topics.iter().for_each(|topic| target.add("topic", topic));
         target.add("buckets", &self.buckets.to_string());
-        if self.by_topic {
-            target.add("by", "topic");
+        if let Some(by) = &self.by {
+            target.add("by", by);
         }
         if self.denies_partial {
             target.add("partial", "deny");
@@ -171,7 +171,7 @@ impl Ink {
     }
 }
 
-/// Bars, one for each bucket, and rows of topics where there are some.
+/// Bars, one for each bucket, and rows of topics or levels where there are some.
 fn drawn(answer: &Value, counts: &[u64], zone: &jiff::tz::TimeZone, paper: Paper) -> String {
     let interval_ms = answer["interval_ms"].as_u64().unwrap_or(0);
     let seconds = if interval_ms.is_multiple_of(1_000) { "" } else { "%.3f" };
@@ -196,11 +196,11 @@ fn drawn(answer: &Value, counts: &[u64], zone: &jiff::tz::TimeZone, paper: Paper
     let buckets = counts.len();
     // Writing to memory cannot fail.
     let _ = writeln!(out, "{total} record(s), {buckets} bucket(s) of {span}");
-    out + &topics(answer, paper)
+    out + &series(answer, paper)
 }
 
-/// A row for each topic: how many, and when.
-fn topics(answer: &Value, paper: Paper) -> String {
+/// A row for each topic or level: how many, and when.
+fn series(answer: &Value, paper: Paper) -> String {
     let series = answer["series"].as_array().map_or(&[][..], Vec::as_slice);
     let row = |one: &Value| {
         let counts = numbers(&one["counts"]);
@@ -211,8 +211,11 @@ fn topics(answer: &Value, paper: Paper) -> String {
         } else {
             String::new()
         };
-        let name = one["topic"].as_str().map_or_else(|| "(all others)".to_owned(), str::to_owned);
-        [name, total.to_string(), format!("|{heights}|")]
+        let (name, rest) = match one.get("level") {
+            Some(level) => (level, "(none)"),
+            None => (&one["topic"], "(all others)"),
+        };
+        [name.as_str().unwrap_or(rest).to_owned(), total.to_string(), format!("|{heights}|")]
     };
     let rows: Vec<_> = series.iter().map(row).collect();
     if rows.is_empty() {
@@ -267,5 +270,9 @@ mod tests {
              web           14  | |#|\n\
              (all others)   1  |  #|\n"
         );
+        let levels = serde_json::json!({ "series": [
+            {"level": "error", "counts": [1, 0]}, {"level": null, "counts": [0, 1]},
+        ] });
+        assert_eq!(series(&levels, paper), "\nerror   1  |# |\n(none)  1  | #|\n");
     }
 }

@@ -235,7 +235,11 @@ pub(crate) const HISTOGRAM: &[Flag] = &[
         "24",
         "Count in this many spans",
     ),
-    optional("by", Kind::Choice(&["topic"]), "Count each of the largest topics, too"),
+    optional(
+        "by",
+        Kind::Choice(&["topic", "level"]),
+        "Count each of the largest topics, or each level, too",
+    ),
     rare(
         "partial",
         Kind::Choice(&["allow", "deny"]),

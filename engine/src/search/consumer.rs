@@ -36,6 +36,34 @@ pub(super) enum Drained {
     Aborted,
 }
 
+/// When what is told of a chunk's entries may stand for its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Never.
+    Nothing,
+    /// Where what matches are entries, and all of those that are asked for do: no notice is taken of
+    /// anything else.
+    Entries,
+    /// Where every record matches, and those of the chunk are entries of one of these spans.
+    Spans(Spans),
+}
+
+/// Spans of equal length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spans {
+    /// First millisecond of the first.
+    pub(super) from_ms: u64,
+    /// Their length, milliseconds, at least 1.
+    pub(super) interval_ms: u64,
+}
+
+impl Spans {
+    /// The number of the one that holds a millisecond.
+    pub(super) const fn of(self, ms: u64) -> u64 {
+        ms.saturating_sub(self.from_ms) / self.interval_ms
+    }
+}
+
 /// Ends an answer from outside.
 pub(super) type Breaker = Box<dyn Fn() + Send + Sync>;
 
@@ -47,9 +75,9 @@ pub(super) trait Consumer: Send {
     fn has_room(&self) -> bool;
     /// Whether it takes no notice of text.
     fn counts_only(&self) -> bool;
-    /// Whether it takes no notice of entries but how many there are of each kind.
-    fn counts_entries(&self) -> bool {
-        false
+    /// What it takes of a chunk's entries in place of its records.
+    fn telling(&self) -> Telling {
+        Telling::Nothing
     }
     /// What ends its answer from outside, as one that broke off, whatever it is at.
     fn breaker(&self) -> Breaker;
@@ -378,8 +406,12 @@ impl Histogram {
         Self { from_ms, to_ms, interval_ms, counts: vec![0; buckets], stats: Stats::default() }
     }
 
-    pub(super) fn bucket(&self, ms: u64) -> usize {
-        (ms.saturating_sub(self.from_ms) / self.interval_ms) as usize
+    pub(super) const fn spans(&self) -> Spans {
+        Spans { from_ms: self.from_ms, interval_ms: self.interval_ms }
+    }
+
+    pub(super) const fn bucket(&self, ms: u64) -> usize {
+        self.spans().of(ms) as usize
     }
 }
 

@@ -33,6 +33,9 @@ mod hanging;
 #[cfg(test)]
 mod hanging_tests;
 mod job;
+mod level_series;
+#[cfg(test)]
+mod level_series_tests;
 pub(crate) mod matcher;
 #[cfg(test)]
 mod memory_tests;
@@ -73,6 +76,7 @@ pub use chain::{Chain, ChainError, ChainText, Side};
 pub use consumer::{Histogram, TopicSummary, Topics};
 pub use expression::{Expression, ExpressionError};
 pub use hanging::{GivenUp, Standing};
+pub use level_series::{LevelHistogram, LevelSeries, LevelTally};
 pub use pipe::{Ender, Head, PipeReader};
 pub use reading::RecordTally;
 pub use required::{FoldedLiteral, Required};

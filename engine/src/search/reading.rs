@@ -4,7 +4,7 @@
 //! verified: it is copied first, and looked at afterwards. Runs under the lock of its query, on a scan
 //! thread; what is held beside the counts is the text of one hit.
 
-use super::consumer::{Breaker, Consumer, Drained};
+use super::consumer::{Breaker, Consumer, Drained, Telling};
 use super::spec::Stats;
 use super::sweep::{HeadText, Sweep};
 use super::ticket::TicketSender;
@@ -17,8 +17,8 @@ pub trait RecordTally: Send + 'static {
     /// Takes notice of one, given without its LF.
     fn count(&mut self, id: Ulid, record: &[u8]);
 
-    /// Takes notice of entries that were counted without being read, where only entries are asked for
-    /// ([`super::QuerySpec::entries`]).
+    /// Takes notice of entries that were counted without being read, which happens where only entries are
+    /// asked for ([`super::QuerySpec::entries`]).
     fn count_entries(&mut self, entries: &CountedEntries);
 }
 
@@ -26,14 +26,15 @@ pub trait RecordTally: Send + 'static {
 pub(super) struct Reading<T> {
     tally: T,
     sender: TicketSender<(T, Stats)>,
+    telling: Telling,
     /// The text of a hit.
     copy: Vec<u8>,
 }
 
 impl<T: RecordTally> Reading<T> {
     /// For a sweep that goes from the oldest on, without a limit.
-    pub(super) const fn new(tally: T, sender: TicketSender<(T, Stats)>) -> Self {
-        Self { tally, sender, copy: Vec::new() }
+    pub(super) const fn new(tally: T, sender: TicketSender<(T, Stats)>, telling: Telling) -> Self {
+        Self { tally, sender, telling, copy: Vec::new() }
     }
 
     /// Counts the records of `copy`, of which the first has this ULID.
@@ -85,8 +86,8 @@ impl<T: RecordTally> Consumer for Reading<T> {
         false
     }
 
-    fn counts_entries(&self) -> bool {
-        true
+    fn telling(&self) -> Telling {
+        self.telling
     }
 
     fn breaker(&self) -> Breaker {

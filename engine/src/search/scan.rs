@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::chain::{Chain, ChainMatcher};
+use super::consumer::Telling;
 use super::context::Selection;
 use super::pinned::PinnedPart;
 use super::spec::Order;
@@ -38,8 +39,8 @@ pub(super) struct ScanSpec {
     pub(super) only: Option<Arc<Selection>>,
     /// What matches are entries of these.
     pub(super) entries: Option<EntriesWanted>,
-    /// Only how many entries there are of each kind is wanted, and every one of these matches.
-    pub(super) counts_entries: bool,
+    /// When what is told of entries is enough for this query.
+    pub(super) telling: Telling,
 }
 
 impl ScanSpec {
@@ -198,8 +199,20 @@ impl Scan {
         if !self.may_be_told || self.part.is_bad(self.index) {
             return None;
         }
+        let chunk = &self.part.chunks()[self.index];
+        let needs_all = match spec.telling {
+            Telling::Spans(spans) if spans.of(chunk.first.ms()) != spans.of(chunk.last.ms()) => {
+                return None;
+            }
+            Telling::Spans(_) => true,
+            Telling::Nothing | Telling::Entries => false,
+        };
         let mut told = None;
         self.part.entries(self.index..self.index + 1, &mut |_, rows| {
+            let entries = rows.iter().map(|row| row.count.entries).sum::<u64>();
+            if needs_all && entries != u64::from(chunk.record_count) {
+                return;
+            }
             let wanted = rows.iter().filter(|row| spec.wants_entries(row));
             let counted = |row: &EntryRow<'_>| CountedEntries {
                 service: row.service.into(),

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::chain::Chain;
 use super::consumer::{
-    Consumer, Counting, Histogram, Output, StatsTally, Tally, TopicTally, Topics,
+    Consumer, Counting, Histogram, Output, StatsTally, Tally, Telling, TopicTally, Topics,
 };
 use super::context;
+use super::level_series::LevelTally;
 use super::pipe::{PipeReader, pipe};
 use super::pool::Pool;
 use super::reading::{Reading, RecordTally};
@@ -76,7 +77,7 @@ impl Way {
             node: self.node.clone(),
             hits_max: QUERY_HITS_MAX,
             counts_only: consumer.counts_only(),
-            counts_entries: consumer.counts_entries(),
+            telling: consumer.telling(),
             only,
         };
         spec.chain = spec.chain.kept_within(&self.caches.automata);
@@ -222,6 +223,19 @@ impl Searcher {
         self.count(tally, spec, snapshot)
     }
 
+    /// The same, and by level ([`crate::levels`]). Text is read, but that of blocks of which the store tells
+    /// that they hold entries alone, and all of them within one bucket, where every record matches.
+    pub fn histogram_by_level(
+        &self,
+        spec: QuerySpec,
+        snapshot: Snapshot,
+        buckets: usize,
+    ) -> Ticket<(LevelTally, Stats)> {
+        let all = empty_histogram(&spec, &snapshot, buckets);
+        let telling = Telling::Spans(all.spans());
+        self.read(LevelTally::new(all), telling, spec, snapshot)
+    }
+
     /// What is held of each topic, records held twice counted once. Chunks of one topic that
     /// overlap no other are counted from indexes; of the others the run tables are read, and text
     /// only where copies overlap in part.
@@ -233,13 +247,23 @@ impl Searcher {
     pub fn tally<T: RecordTally>(
         &self,
         tally: T,
+        spec: QuerySpec,
+        snapshot: Snapshot,
+    ) -> Ticket<(T, Stats)> {
+        self.read(tally, Telling::Entries, spec, snapshot)
+    }
+
+    fn read<T: RecordTally>(
+        &self,
+        tally: T,
+        telling: Telling,
         mut spec: QuerySpec,
         snapshot: Snapshot,
     ) -> Ticket<(T, Stats)> {
         let way = self.way();
         let (sender, ticket) = ticket(way.waker());
         (spec.limit, spec.order) = (None, Order::Asc);
-        way.submit(spec, snapshot, Box::new(Reading::new(tally, sender)), None);
+        way.submit(spec, snapshot, Box::new(Reading::new(tally, sender, telling)), None);
         ticket
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::consumer::Output;
+use super::consumer::{Output, Telling};
 use super::hanging_tests::{in_file, part};
 use super::pipe::pipe;
 use super::places::Place;
@@ -167,7 +167,7 @@ fn submit(pool: &Arc<Pool>, parts: &[Arc<dyn Part>]) -> PipeReader {
         node: "here".into(),
         hits_max: QUERY_HITS_MAX,
         counts_only: false,
-        counts_entries: false,
+        telling: Telling::Nothing,
         only: None,
     };
     let output = Output::new(writer, Format::Text, Order::Asc);

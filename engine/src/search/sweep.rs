@@ -17,6 +17,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::consumer::Telling;
 use super::context::Selection;
 use super::feed::{Feed, Next, first_key, key, last_key};
 use super::pinned::PinnedPart;
@@ -85,8 +86,8 @@ pub(super) struct SweepOptions {
     pub(super) hits_max: usize,
     /// No text is wanted and no limit holds.
     pub(super) counts_only: bool,
-    /// Only how many entries there are of each kind is wanted.
-    pub(super) counts_entries: bool,
+    /// When what is told of entries is enough.
+    pub(super) telling: Telling,
     /// Of what matches, only these records are wanted.
     pub(super) only: Option<Arc<Selection>>,
 }
@@ -98,14 +99,19 @@ impl Sweep {
         let (low, high) = bounds.unwrap_or((Ulid::MAX, Ulid::MIN));
         let known = spec.known_damage(&snapshot);
         let parts = if bounds.is_some() { snapshot.parts } else { Vec::new() };
+        let is_enough = match options.telling {
+            Telling::Nothing => false,
+            Telling::Entries => spec.entries.as_ref().is_some_and(|entries| entries.is_all),
+            Telling::Spans(_) => spec.chain.matches_all() && spec.entries.is_none(),
+        };
+        let telling = if is_enough { options.telling } else { Telling::Nothing };
         let scan_spec = ScanSpec {
             chain: spec.chain,
             topics: spec.topics,
             order: spec.order,
             counts_only: options.counts_only,
             only: options.only,
-            counts_entries: options.counts_entries
-                && spec.entries.as_ref().is_some_and(|entries| entries.is_all),
+            telling,
             entries: spec.entries,
         };
         let only = scan_spec.only.clone();
@@ -228,7 +234,7 @@ impl Sweep {
                     low: self.low,
                     high: self.high,
                     hits_max: self.batch_max(),
-                    may_be_told: self.scan_spec.counts_entries && self.is_lone(range),
+                    may_be_told: self.scan_spec.telling != Telling::Nothing && self.is_lone(range),
                     known: None,
                 };
                 self.stats.blocks_read += 1;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
+use super::consumer::Telling;
 use super::sweep::{Sweep, SweepOptions};
 use super::testing::{TestPart, TestRecord};
 use super::work::Done;
@@ -129,7 +130,7 @@ fn options(window: usize, hits_max: usize, counts_only: bool) -> SweepOptions {
         node: "n".into(),
         hits_max,
         counts_only,
-        counts_entries: false,
+        telling: Telling::Nothing,
         only: None,
     }
 }

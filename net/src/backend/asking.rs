@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use engine::search::{
-    Format, Head, Histogram, Outcome, PipeReader, Plan, QuerySpec, Searcher, Snapshot, Stats,
-    TopicHistogram, Topics,
+    Format, Head, Histogram, LevelHistogram, Outcome, PipeReader, Plan, QuerySpec, Searcher,
+    Snapshot, Stats, TopicHistogram, Topics,
 };
 
 use super::{EntryCounts, EntryTally, Pending};
@@ -36,6 +36,13 @@ pub trait View: Send {
         query: QuerySpec,
         buckets: usize,
     ) -> Pending<Option<TopicHistogram>>;
+
+    /// The same, and by level.
+    fn histogram_by_level(
+        self: Box<Self>,
+        query: QuerySpec,
+        buckets: usize,
+    ) -> Pending<Option<LevelHistogram>>;
 
     /// What is held of each topic.
     fn topics(self: Box<Self>) -> Pending<Option<Topics>>;
@@ -131,6 +138,15 @@ impl View for LocalView {
             };
             Some(found.with(again))
         })
+    }
+
+    fn histogram_by_level(
+        self: Box<Self>,
+        query: QuerySpec,
+        buckets: usize,
+    ) -> Pending<Option<LevelHistogram>> {
+        let counted = self.searcher.histogram_by_level(query, self.snapshot, buckets);
+        Box::pin(async move { counted.await.map(|(tally, stats)| tally.result(stats)) })
     }
 
     fn topics(self: Box<Self>) -> Pending<Option<Topics>> {

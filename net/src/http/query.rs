@@ -33,7 +33,7 @@ use super::drain::ClientAddress;
 use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
-use super::query_request::{Download, QueryRequest, leading_parameter};
+use super::query_request::{By, Download, QueryRequest, leading_parameter};
 use super::series;
 use crate::backend::{End, Records, View};
 use crate::budget::{NoRoom, Taken};
@@ -125,10 +125,11 @@ pub(super) async fn histogram(
         let read = QueryRequest::parse_histogram(uri.query(), app.now())?;
         let prepared = prepare(&app, read, "histogram", client).await?;
         let alive = Alive::asked_for(&headers, &app.options);
-        if prepared.request.by_topic {
-            return alive::object(alive, series::answer(prepared)).await;
+        match prepared.request.by {
+            By::Nothing => alive::object(alive, counts(prepared)).await,
+            By::Topic => alive::object(alive, series::by_topic(prepared)).await,
+            By::Level => alive::object(alive, series::by_level(prepared)).await,
         }
-        alive::object(alive, counts(prepared)).await
     };
     let answer = answer.await;
     answered(&app, answer)

@@ -67,6 +67,16 @@ pub(super) enum Download {
     Ndjson,
 }
 
+/// What a histogram is divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Nothing,
+    /// The largest topics each, too.
+    Topic,
+    /// Each level, too.
+    Level,
+}
+
 /// A request that was read and whose expressions are not compiled yet.
 #[derive(Debug, Clone)]
 pub(super) struct QueryRequest {
@@ -85,8 +95,8 @@ pub(super) struct QueryRequest {
     pub(super) download: Download,
     /// Buckets of a histogram.
     pub(super) buckets: usize,
-    /// A histogram of each of the largest topics, too.
-    pub(super) by_topic: bool,
+    /// A histogram of parts, too.
+    pub(super) by: By,
     /// What it may hold beyond that of any query, bytes.
     pub(super) beside_bytes: usize,
     /// Every record that matches is an entry of these.
@@ -145,7 +155,7 @@ impl QueryRequest {
             "desc" => Order::Desc,
             _ => Order::Asc,
         };
-        let by_topic = by_topic(parameters)?;
+        let by = by(parameters)?;
         let (context, stats) = (context(parameters)?, parameters.switch("stats")?);
         if context > 0 && stats {
             return Err(BadParameter(
@@ -164,11 +174,11 @@ impl QueryRequest {
             stats,
             download: download(parameters)?,
             buckets: buckets(parameters)?,
-            by_topic,
-            beside_bytes: match (by_topic, context) {
-                (true, _) => SERIES_BYTES_MAX,
-                (false, 0) => 0,
-                (false, _) => CONTEXT_BYTES_MAX,
+            by,
+            beside_bytes: match (by, context) {
+                (By::Topic | By::Level, _) => SERIES_BYTES_MAX,
+                (By::Nothing, 0) => 0,
+                (By::Nothing, _) => CONTEXT_BYTES_MAX,
             },
             entries: None,
         })
@@ -239,11 +249,12 @@ fn buckets(parameters: &Parameters) -> Result<usize, BadParameter> {
     Ok(buckets.unwrap_or(HISTOGRAM_BUCKETS_DEFAULT) as usize)
 }
 
-fn by_topic(parameters: &Parameters) -> Result<bool, BadParameter> {
+fn by(parameters: &Parameters) -> Result<By, BadParameter> {
     match parameters.get("by") {
-        None => Ok(false),
-        Some("topic") => Ok(true),
-        Some(other) => Err(BadParameter::value("by", other, "topic")),
+        None => Ok(By::Nothing),
+        Some("topic") => Ok(By::Topic),
+        Some("level") => Ok(By::Level),
+        Some(other) => Err(BadParameter::value("by", other, "topic or level")),
     }
 }
 
@@ -355,7 +366,7 @@ mod tests {
                 "{query}: {error}"
             );
         }
-        for query in ["buckets=0", "buckets=10001", "buckets=x", "by=level", "by="] {
+        for query in ["buckets=0", "buckets=10001", "buckets=x", "by=host", "by="] {
             let error = QueryRequest::parse_histogram(Some(query), NOW_MS.into()).unwrap_err().0;
             let name = query.split('=').next().unwrap();
             assert!(error.starts_with(&format!("{name}: ")), "{error}");

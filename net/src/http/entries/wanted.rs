@@ -18,7 +18,7 @@ use engine::topic::Topic;
 
 use super::entry::checked_level;
 use crate::http::parameters::{BadParameter, Parameters};
-use crate::http::query_request::{Download, QueryRequest, refused};
+use crate::http::query_request::{By, Download, QueryRequest, refused};
 use crate::limits::{ENTRY_MESSAGE_BYTES_MAX, ENTRY_SERVICE_CHARS_MAX};
 
 /// One character of a text, as it is kept.
@@ -118,7 +118,7 @@ impl WantedEntries {
             stats: false,
             download: Download::No,
             buckets: 1,
-            by_topic: false,
+            by: By::Nothing,
             beside_bytes: 0,
             entries: Some(self.of_services()),
         })

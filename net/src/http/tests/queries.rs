@@ -193,6 +193,33 @@ fn a_histogram_by_topic_has_rows_for_the_largest_and_one_for_the_rest() {
 }
 
 #[test]
+fn a_histogram_by_level_has_rows_for_each_that_there_is_and_one_for_none() {
+    let entry =
+        r#"{"timestamp":"2023-11-14T22:13:20Z","level":"debug","message":"error","service":"s"}"#;
+    let server =
+        Server::with_lines(&["level=error", entry, "plain", "[WARN] x", "level=error", "error"]);
+    let ask = |parameters: &str| {
+        let range = "from=2023-11-14T22:13:20Z&to=2023-11-14T22:13:20.005Z";
+        get(server.address, &format!("/query/histogram?{range}&buckets=2{parameters}")).json()
+    };
+    let (mut found, plain) = (ask("&by=level"), ask(""));
+    let series = found.as_object_mut().unwrap().remove("series").unwrap();
+    assert_eq!(found, plain);
+    assert_eq!(
+        series,
+        serde_json::json!([
+            { "level": "error", "counts": [1, 2] },
+            { "level": "warn", "counts": [0, 1] },
+            { "level": "debug", "counts": [1, 0] },
+            { "level": null, "counts": [1, 0] },
+        ])
+    );
+    let some = ask("&by=level&q=level%3D");
+    assert_eq!(some["series"], serde_json::json!([{ "level": "error", "counts": [1, 1] }]));
+    assert_eq!(ask("&by=level&q=nothing")["series"], serde_json::json!([]));
+}
+
+#[test]
 fn stats_histogram_and_topics_are_objects() {
     let server = Server::with_lines(&["a", "b", "a"]);
     server.inner.push(topic("web"), b"a").unwrap();
