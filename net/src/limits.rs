@@ -60,8 +60,17 @@ pub const DECODE_STEP_BYTES: usize = 64 << 10;
 /// allows in content codings.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
+/// What a decoder of zstd holds for its window, bytes.
+pub const DECODER_WINDOW_BYTES_MAX: usize = (1 << ZSTD_WINDOW_LOG_MAX) + (256 << 10);
+
 /// Largest body of `POST /log`, bytes; more gets 413, as from OgLogStream.
 pub const ENTRY_BODY_BYTES_MAX: usize = 50 << 10;
+
+/// What is held for one, and for what is made of it, in lengths of it.
+pub const ENTRIES_HELD_FACTOR: usize = 3;
+
+/// What is held for the largest, bytes.
+pub const ENTRY_BODY_HELD_BYTES: usize = ENTRIES_HELD_FACTOR * ENTRY_BODY_BYTES_MAX;
 
 /// Longest `message` of an entry, bytes, as there.
 pub const ENTRY_MESSAGE_BYTES_MAX: usize = 10 << 10;
@@ -122,6 +131,9 @@ pub const ENTRY_COUNTS_BYTES_MAX: usize = 4 << 20;
 /// entries are kept.
 pub const ENTRIES_BODY_BYTES_MAX: usize = 8 << 20;
 
+/// What is held for one of these, bytes.
+pub const ENTRIES_BODY_HELD_BYTES: usize = ENTRIES_HELD_FACTOR * ENTRIES_BODY_BYTES_MAX;
+
 /// A body of entries up to that long is taken apart at once, bytes: it takes no longer than a few requests.
 /// A longer one is, on a thread that may take its time.
 pub const ENTRIES_SHORT_BYTES: usize = 32 << 10;
@@ -140,7 +152,7 @@ pub const ENTRIES_BODY_GRACE: Duration = Duration::from_secs(1);
 /// bytes: over a hundred of the longest, and as many short ones as there may be connections.
 pub const ENTRY_BODIES_BYTES_MAX: u64 = 16 << 20;
 
-/// The same for `POST /logs`, bytes: two of the longest at a time, or many short ones.
+/// The same for `POST /logs`, bytes: two of the longest at a time, of two addresses, or many short ones.
 pub const ENTRIES_BODIES_BYTES_MAX: u64 = 48 << 20;
 
 /// Values of one repeated parameter.
@@ -150,7 +162,7 @@ pub const QUERY_TOPICS_MAX: usize = 256;
 pub const HISTOGRAM_BUCKETS_DEFAULT: u64 = 100;
 
 /// What a histogram by topic may hold beyond that of any query, bytes: its counts and, of some thousand
-/// topics, their names and sums, and the text of the answer. Less than the least that all queries may
+/// topics, their names and sums, and the text of the answer; one by level holds less. Less than the least that all queries may
 /// hold, so that there is room for its expressions.
 pub const SERIES_BYTES_MAX: usize = 6 << 20;
 

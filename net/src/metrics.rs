@@ -232,6 +232,11 @@ impl BudgetMeter {
         self
     }
 
+    /// Of several budgets whose refusals are counted together, one.
+    pub(crate) fn of_refusals(&self) -> Self {
+        Self { used: Vec::new(), refused: self.refused.clone() }
+    }
+
     pub(crate) fn took(&self, amount: u64) {
         for gauge in &self.used {
             gauge.inc_by(amount as i64);

@@ -2,7 +2,8 @@
 //!
 //! A budget has a name, a limit, what is out of it, and words for those who find it empty. There is
 //! one way to take: at once, or waiting up to a moment; what is taken comes back when its guard is
-//! dropped. Places by address are counted by the same account ([`PerAddress`]).
+//! dropped. Places by address are counted by the same account ([`PerAddress`]), and so is what an address may
+//! have of a budget ([`Shares`]).
 //!
 //! Invariants: the decision is `account`'s; here are its lock, those who wait, what is counted
 //! ([`BudgetMeter`]), and one log line when it is full and one when it is over. Nothing is awaited or
@@ -11,6 +12,7 @@
 
 mod account;
 mod per_address;
+mod shares;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 pub use self::account::NoRoom;
 use self::account::{Account, Ticket};
 pub use self::per_address::{AddressPlace, PerAddress, TooMany};
+pub use self::shares::{Full, Share, Shares};
 use crate::metrics::BudgetMeter;
 
 /// What a budget is called and what is said when it is empty.
@@ -75,11 +78,6 @@ impl Budget {
     /// What is out of it.
     pub fn used(&self) -> u64 {
         self.of.lock().used()
-    }
-
-    /// Whether somebody waits for more than there is.
-    pub fn is_waited_for(&self) -> bool {
-        self.of.lock().is_waited_for()
     }
 
     /// What there is in all.
@@ -180,6 +178,11 @@ impl Taken {
         let rest = self.amount.saturating_sub(amount);
         self.amount -= rest;
         drop(Self { of: Arc::clone(&self.of), amount: rest });
+    }
+
+    /// Whether somebody waits for more than there is.
+    pub fn is_waited_for(&self) -> bool {
+        self.of.lock().is_waited_for()
     }
 
     /// How much.

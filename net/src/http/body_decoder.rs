@@ -10,7 +10,9 @@ use std::io;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::gzip::{Gzip, GzipError};
-use crate::limits::{DECODE_STEP_BYTES, GZIP_DECODER_BYTES, ZSTD_WINDOW_LOG_MAX};
+use crate::limits::{
+    DECODE_STEP_BYTES, DECODER_WINDOW_BYTES_MAX, GZIP_DECODER_BYTES, ZSTD_WINDOW_LOG_MAX,
+};
 
 /// Decodes one body.
 pub(super) enum BodyDecoder {
@@ -77,7 +79,7 @@ impl BodyDecoder {
         match self {
             Self::Identity => 0,
             Self::Gzip(_) => GZIP_DECODER_BYTES,
-            Self::Zstd { .. } => (1 << ZSTD_WINDOW_LOG_MAX) + (256 << 10),
+            Self::Zstd { .. } => DECODER_WINDOW_BYTES_MAX,
         }
     }
 

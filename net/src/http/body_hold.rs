@@ -6,18 +6,21 @@
 //! in place of the turn, all that the longest one needs, so that nobody holds a part of a line while he
 //! waits for its rest. A compressed body holds what its decoder needs from its first byte to its last.
 //!
+//! Of all that but the turn an address has a share, so that one with many slow bodies leaves room to others.
+//!
 //! Invariants: what is held is taken before; in the order decoder, turn, long line, so that no two wait
 //! for each other: who waits for a turn holds no long line. None of it is held for ever while its
 //! request waits for its client, however close its pieces come.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::time::Instant;
 
 use super::answer::Refusal;
-use super::ledger::{Entry, Ledger};
-use crate::budget::Taken;
+use super::ledger::Ledger;
+use crate::budget::{Share, Taken};
 use crate::limits::{
     ENCODED_BODY_MAX, GZIP_DECODER_BYTES, LONG_LINE_MAX, LONG_LINE_OVERHEAD_BYTES,
     RECORDS_REQUEST_WAIT, UNFINISHED_LINE_BYTES_FREE,
@@ -38,12 +41,14 @@ pub(super) struct Kind {
 pub(super) struct BodyHold<'a> {
     ledger: &'a Ledger,
     kind: Kind,
-    window: Option<Taken>,
+    /// Whose it is.
+    address: IpAddr,
+    window: Option<Share>,
     held: Option<Taken>,
     /// Room for a long line.
-    line: Option<Taken>,
+    line: Option<Share>,
     /// What an unfinished line holds that waits without either.
-    unfinished: Option<Taken>,
+    unfinished: Option<Share>,
     /// Since when its line has been a long one.
     line_since: Instant,
     /// Since when it has held what its decoder needs.
@@ -52,10 +57,10 @@ pub(super) struct BodyHold<'a> {
 
 impl<'a> BodyHold<'a> {
     /// None held yet.
-    pub(super) fn new(ledger: &'a Ledger, kind: Kind) -> Self {
+    pub(super) fn new(ledger: &'a Ledger, kind: Kind, address: IpAddr) -> Self {
         let (window, held, line, unfinished) = (None, None, None, None);
         let (line_since, decodes_since) = (Instant::now(), None);
-        Self { ledger, kind, window, held, line, unfinished, line_since, decodes_since }
+        Self { ledger, kind, address, window, held, line, unfinished, line_since, decodes_since }
     }
 
     /// Waits for a turn, unless it is held, or room for a long line in its place. An error: there
@@ -69,12 +74,13 @@ impl<'a> BodyHold<'a> {
             let is_small = self.kind.window_bytes <= GZIP_DECODER_BYTES;
             let Ledger { gzip_decoders, decoder_windows, .. } = self.ledger;
             let decoders = if is_small { gzip_decoders } else { decoder_windows };
-            self.window = Some(wait_for(decoders, bytes).await?);
+            self.window = Some(decoders.take(self.address, bytes, Some(patience())).await?);
         }
         if self.kind.is_encoded && self.decodes_since.is_none() {
             self.decodes_since = Some(Instant::now());
         }
-        self.held = Some(wait_for(&self.ledger.records_turns, 1).await?);
+        let turns = &self.ledger.records_turns;
+        self.held = Some(turns.take(1, Some(patience())).await.map_err(|_| turns.refusal())?);
         self.unfinished = None;
         Ok(())
     }
@@ -86,17 +92,18 @@ impl<'a> BodyHold<'a> {
 
     /// A line has become long, so many bytes until now: takes room for all that it may become.
     pub(super) async fn take_line(&mut self, unfinished_bytes: usize) -> Result<(), Refusal> {
-        self.unfinished = Some(self.ledger.unfinished_lines.try_take(unfinished_bytes as u64)?);
+        let Ledger { unfinished_lines, long_lines, .. } = self.ledger;
+        self.unfinished = Some(unfinished_lines.try_take(self.address, unfinished_bytes as u64)?);
         self.held = None;
         let bytes = long_line_bytes(self.kind.record_bytes_max);
-        self.line = Some(wait_for(&self.ledger.long_lines, bytes).await?);
+        self.line = Some(long_lines.take(self.address, bytes, Some(patience())).await?);
         self.unfinished = None;
         self.line_since = Instant::now();
         Ok(())
     }
 
     /// The room of a long line that has ended: goes with it.
-    pub(super) const fn give_line(&mut self) -> Option<Taken> {
+    pub(super) const fn give_line(&mut self) -> Option<Share> {
         self.line.take()
     }
 
@@ -114,7 +121,9 @@ impl<'a> BodyHold<'a> {
         let bytes = unfinished_bytes.saturating_sub(UNFINISHED_LINE_BYTES_FREE) as u64;
         // What was counted before is counted anew.
         self.unfinished = None;
-        self.unfinished = Some(self.ledger.unfinished_lines.try_take(bytes)?);
+        if bytes > 0 {
+            self.unfinished = Some(self.ledger.unfinished_lines.try_take(self.address, bytes)?);
+        }
         self.held = None;
         Ok(())
     }
@@ -126,8 +135,7 @@ impl<'a> BodyHold<'a> {
 
     /// Nothing of the body is held any longer.
     pub(super) fn end(&mut self) {
-        let kind = self.kind;
-        *self = Self::new(self.ledger, kind);
+        *self = Self::new(self.ledger, self.kind, self.address);
     }
 
     /// How long the request may still wait for its client; `None` while it holds nothing that
@@ -167,21 +175,30 @@ pub(super) const fn long_line_bytes(record_bytes_max: usize) -> u64 {
     (record_bytes_max + LONG_LINE_OVERHEAD_BYTES) as u64
 }
 
-async fn wait_for(entry: &Entry, amount: u64) -> Result<Taken, Refusal> {
-    let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
-    entry.take(amount, until).await.map_err(|_| entry.refusal())
+/// Until when one waits who asks now.
+fn patience() -> Instant {
+    Instant::now() + RECORDS_REQUEST_WAIT
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::HttpOptions;
     use super::*;
-    use crate::limits::UNFINISHED_LINES_BYTES_MAX;
+    use crate::limits::{DECODER_WINDOW_BYTES_MAX, PARTIAL_BYTES_MAX, UNFINISHED_LINES_BYTES_MAX};
     use crate::metrics::NodeMetrics;
 
     const RECORD_BYTES: usize = 1 << 20;
     const PLAIN: Kind = Kind { is_encoded: false, window_bytes: 0, record_bytes_max: RECORD_BYTES };
     const ENCODED: Kind = Kind { is_encoded: true, ..PLAIN };
+
+    /// The sender of that number.
+    fn ip(n: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, n])
+    }
+
+    fn hold(ledger: &Ledger, kind: Kind) -> BodyHold<'_> {
+        BodyHold::new(ledger, kind, ip(1))
+    }
 
     /// With room for so many turns, and for two long lines.
     fn ledger(records_requests_max: usize) -> Ledger {
@@ -194,10 +211,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_waited_for_and_then_refused() {
         let ledger = ledger(1);
-        let mut first = BodyHold::new(&ledger, PLAIN);
+        let mut first = hold(&ledger, PLAIN);
         first.take().await.unwrap();
         first.take().await.unwrap();
-        let mut second = BodyHold::new(&ledger, PLAIN);
+        let mut second = hold(&ledger, PLAIN);
         let refusal = second.take().await.unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
         first.pause(0).unwrap();
@@ -208,7 +225,7 @@ mod tests {
     async fn nobody_waits_for_ever_with_what_others_want() {
         let ledger = ledger(1);
         let (mut plain, mut encoded) =
-            (BodyHold::new(&ledger, PLAIN), BodyHold::new(&ledger, ENCODED));
+            (hold(&ledger, PLAIN), BodyHold::new(&ledger, ENCODED, ip(2)));
         plain.take().await.unwrap();
         plain.pause(0).unwrap();
         assert_eq!(plain.wait_max(), None, "without a turn nobody else waits");
@@ -237,19 +254,19 @@ mod tests {
     async fn long_lines_have_a_share_of_their_own_and_leave_turns_to_others() {
         let ledger = ledger(1);
         let mut long = Vec::new();
-        for _ in 0..2 {
-            let mut turn = BodyHold::new(&ledger, PLAIN);
+        for n in 1..3 {
+            let mut turn = BodyHold::new(&ledger, PLAIN, ip(n));
             turn.take().await.unwrap();
             turn.take_line(100_000).await.unwrap();
             assert_eq!(turn.wait_max(), Some(LONG_LINE_MAX));
             long.push(turn);
         }
-        let mut third = BodyHold::new(&ledger, PLAIN);
+        let mut third = BodyHold::new(&ledger, PLAIN, ip(3));
         third.take().await.unwrap();
         let mut waits = Box::pin(third.take_line(100_000));
         assert!(tokio::time::timeout(RECORDS_REQUEST_WAIT / 2, &mut waits).await.is_err());
         // Others are served meanwhile.
-        let mut short = BodyHold::new(&ledger, PLAIN);
+        let mut short = hold(&ledger, PLAIN);
         short.take().await.unwrap();
         short.end();
         let refusal = waits.await.unwrap_err();
@@ -258,9 +275,9 @@ mod tests {
         // Room goes with the line, and comes back with it.
         let way = long[0].give_line();
         long[0].take().await.unwrap();
-        let mut fourth = BodyHold::new(&ledger, ENCODED);
+        let mut fourth = BodyHold::new(&ledger, ENCODED, ip(4));
         fourth.kind.record_bytes_max = RECORD_BYTES;
-        assert!(ledger.long_lines.take_if_free(1).is_none(), "it is on its way");
+        assert!(ledger.long_lines.try_take(ip(4), 1).is_err(), "it is on its way");
         drop(way);
         long[0].end();
         fourth.take().await.unwrap();
@@ -272,15 +289,61 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_waiting_requests_keep_is_counted_beyond_a_little() {
         let ledger = ledger(1);
-        let keep = UNFINISHED_LINES_BYTES_MAX as usize + UNFINISHED_LINE_BYTES_FREE;
-        let (mut large, mut small) = (BodyHold::new(&ledger, PLAIN), BodyHold::new(&ledger, PLAIN));
-        large.pause(keep).unwrap();
+        let keep = UNFINISHED_LINES_BYTES_MAX as usize / 2 + UNFINISHED_LINE_BYTES_FREE;
+        let mut large = [1, 2].map(|n| BodyHold::new(&ledger, PLAIN, ip(n)));
+        let mut small = BodyHold::new(&ledger, PLAIN, ip(3));
+        for large in &mut large {
+            large.pause(keep).unwrap();
+        }
         small.pause(UNFINISHED_LINE_BYTES_FREE).unwrap();
         let refusal = small.pause(UNFINISHED_LINE_BYTES_FREE + 1).unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
-        large.pause(keep).unwrap();
-        large.take().await.unwrap();
+        large[0].pause(keep).unwrap();
+        large[0].take().await.unwrap();
         small.pause(keep).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_with_many_slow_bodies_leaves_room_to_others() {
+        let ledger = ledger(64);
+        let zstd = Kind { window_bytes: DECODER_WINDOW_BYTES_MAX, ..ENCODED };
+        let gzip = Kind { window_bytes: GZIP_DECODER_BYTES, ..ENCODED };
+        for kind in [zstd, gzip] {
+            let mut held = Vec::new();
+            let refusal = loop {
+                let mut body = hold(&ledger, kind);
+                match body.take().await {
+                    Ok(()) => body.pause(0).unwrap(),
+                    Err(refusal) => break refusal,
+                }
+                held.push(body);
+            };
+            assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
+            assert!(refusal.reason.contains("this address"), "{}", refusal.reason);
+            BodyHold::new(&ledger, kind, ip(2)).take().await.unwrap();
+            // Once one of them is over, the next one has its turn.
+            held.pop();
+            hold(&ledger, kind).take().await.unwrap();
+        }
+        // The same of what waits inside of lines, and of long ones.
+        let keep = PARTIAL_BYTES_MAX;
+        let mut held = Vec::new();
+        let refusal = loop {
+            let mut body = hold(&ledger, PLAIN);
+            match body.pause(keep) {
+                Ok(()) => held.push(body),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert!(refusal.reason.contains("of this address"), "{}", refusal.reason);
+        let mut other = BodyHold::new(&ledger, PLAIN, ip(2));
+        other.pause(keep).unwrap();
+        held.clear();
+        let mut long = [1, 1, 2].map(|n| BodyHold::new(&ledger, PLAIN, ip(n)));
+        long[0].take_line(keep).await.unwrap();
+        let refusal = long[1].take_line(keep).await.unwrap_err();
+        assert!(refusal.reason.contains("--ingest.partial-max-size"), "{}", refusal.reason);
+        long[2].take_line(keep).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -289,7 +352,8 @@ mod tests {
         let kind = Kind { window_bytes: 8 << 20, ..ENCODED };
         let mut turns = Vec::new();
         let refusal = loop {
-            let mut turn = BodyHold::new(&ledger, kind);
+            // Each of another sender.
+            let mut turn = BodyHold::new(&ledger, kind, ip(turns.len() as u8));
             if let Err(refusal) = turn.take().await {
                 break refusal;
             }
@@ -298,8 +362,8 @@ mod tests {
         assert_eq!((refusal.status.as_u16(), refusal.retry), (429, true));
         assert_eq!(turns.len(), 16);
         let gzip = Kind { window_bytes: GZIP_DECODER_BYTES, ..ENCODED };
-        BodyHold::new(&ledger, gzip).take().await.unwrap();
+        hold(&ledger, gzip).take().await.unwrap();
         turns.pop();
-        BodyHold::new(&ledger, kind).take().await.unwrap();
+        hold(&ledger, kind).take().await.unwrap();
     }
 }

@@ -4,7 +4,7 @@
 //! Invariants: all that requests and connections share is taken here before it is used. Whoever
 //! takes several takes them in the order of the fields, so nobody waits for one who waits for him:
 //! connections, lasting answers, the share of replays, queries, their memory, compiling; and for records decoders (or bodies of entries),
-//! turns, long lines, lines on their way. Streams and queries hold at most three quarters of
+//! turns, long lines, lines on their way. Of what bodies hold that may come slowly an address has a share. Streams and queries hold at most three quarters of
 //! the connections, in all and of one address, so that a request which is answered at once (health,
 //! metrics, records) finds one however many follow or read slowly.
 //!
@@ -19,12 +19,16 @@ use tokio::time::Instant;
 use super::HttpOptions;
 use super::answer::Refusal;
 use super::body_hold::long_line_bytes;
-use crate::budget::{AddressPlace, Budget, NoRoom, PerAddress, Spec, Taken, TooMany};
+use crate::budget::{
+    AddressPlace, Budget, Full, NoRoom, PerAddress, Share, Shares, Spec, Taken, TooMany,
+};
 use crate::limits::{
-    DECODER_WINDOWS_BYTES_MAX, ENTRIES_BODIES_BYTES_MAX, ENTRY_BODIES_BYTES_MAX,
-    EXPRESSIONS_COMPILING_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX,
+    DECODER_WINDOW_BYTES_MAX, DECODER_WINDOWS_BYTES_MAX, ENTRIES_BODIES_BYTES_MAX,
+    ENTRIES_BODY_HELD_BYTES, ENTRY_BODIES_BYTES_MAX, ENTRY_BODY_HELD_BYTES,
+    EXPRESSIONS_COMPILING_MAX, FOLLOW_EXPRESSIONS_BYTES_MAX, FOLLOWERS_MAX, GZIP_DECODER_BYTES,
     GZIP_DECODERS_BYTES_MAX, HTTP_HEADS_BYTES_MAX, LINES_ON_THEIR_WAY_BYTES_MAX,
-    METRICS_PAGES_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX, UNFINISHED_LINES_BYTES_MAX,
+    METRICS_PAGES_BYTES_MAX, PARTIAL_BYTES_MAX, QUERIES_WAITING_MAX, QUERY_BYTES_MAX,
+    UNFINISHED_LINES_BYTES_MAX,
 };
 use crate::metrics::{BudgetMeter, NodeMetrics};
 
@@ -107,6 +111,33 @@ const ENTRIES_BODIES: Spec = Spec {
     name: "entries_bodies_bytes",
     full: "too many bodies with several entries come at the same time: {} bytes may be held for them",
 };
+const DECODER_WINDOWS_OF_ADDRESS: Spec = Spec {
+    name: "decoder_windows_bytes_of_address",
+    full: "too many compressed bodies come from this address at the same time: its decoders may hold {} bytes",
+};
+const GZIP_DECODERS_OF_ADDRESS: Spec = Spec {
+    name: "gzip_decoders_bytes_of_address",
+    full: "too many bodies in gzip come from this address at the same time: its decoders may hold {} bytes",
+};
+const ENTRY_BODIES_OF_ADDRESS: Spec = Spec {
+    name: "entry_bodies_bytes_of_address",
+    full: "too many long entries come from this address at the same time: {} bytes may be held for those that \
+           do not come with their heads",
+};
+const ENTRIES_BODIES_OF_ADDRESS: Spec = Spec {
+    name: "entries_bodies_bytes_of_address",
+    full: "too many bodies with several entries come from this address at the same time: {} bytes may be held \
+           for them",
+};
+const UNFINISHED_LINES_OF_ADDRESS: Spec = Spec {
+    name: "unfinished_lines_bytes_of_address",
+    full: "too many request bodies of this address wait inside a line: together they may hold {} bytes",
+};
+const LONG_LINES_OF_ADDRESS: Spec = Spec {
+    name: "long_lines_bytes_of_address",
+    full: "too many lines over 64 KiB come in request bodies of this address: those that have not come to \
+           their end may hold {} bytes (three quarters of --ingest.partial-max-size)",
+};
 const UNFINISHED_LINES: Spec = Spec {
     name: "unfinished_lines_bytes",
     full: "too many request bodies wait inside a line: together they may hold {} bytes",
@@ -149,11 +180,6 @@ impl Entry {
         self.budget.take(amount, until).await
     }
 
-    /// Whether somebody waits for more than there is.
-    pub(super) fn is_waited_for(&self) -> bool {
-        self.budget.is_waited_for()
-    }
-
     /// What there is in all.
     pub(super) fn limit(&self) -> u64 {
         self.budget.limit()
@@ -168,6 +194,39 @@ impl Entry {
     /// What one is told who finds it empty.
     pub(super) fn refusal(&self) -> Refusal {
         Refusal::new(self.status, self.budget.words()).retry_later()
+    }
+}
+
+/// One of which each address has a share: of what bodies hold that may come slowly.
+pub(super) struct Shared {
+    shares: Shares,
+    status: StatusCode,
+}
+
+impl Shared {
+    /// Takes so much if it is there.
+    pub(super) fn try_take(&self, address: IpAddr, amount: u64) -> Result<Share, Refusal> {
+        self.shares.try_take(address, amount).map_err(|full| self.refusal(full))
+    }
+
+    /// Takes so much when its turn comes, if that is before `until`.
+    pub(super) async fn take(
+        &self,
+        address: IpAddr,
+        amount: u64,
+        until: Option<Instant>,
+    ) -> Result<Share, Refusal> {
+        self.shares.take(address, amount, until).await.map_err(|full| self.refusal(full))
+    }
+
+    /// What is out of it.
+    #[cfg(test)]
+    pub(super) fn used(&self) -> u64 {
+        self.shares.all().used()
+    }
+
+    fn refusal(&self, full: Full) -> Refusal {
+        Refusal::new(self.status, self.shares.words(full)).retry_later()
     }
 }
 
@@ -258,19 +317,19 @@ pub(super) struct Ledger {
     pub(super) compiling: Entry,
     /// Pages of metrics that are being sent.
     pub(super) metrics_pages: Entry,
-    pub(super) decoder_windows: Entry,
+    pub(super) decoder_windows: Shared,
     /// Those whose decoders hold little.
-    pub(super) gzip_decoders: Entry,
+    pub(super) gzip_decoders: Shared,
     /// Bodies of single entries that have not come with their heads.
-    pub(super) entry_bodies: Entry,
+    pub(super) entry_bodies: Shared,
     /// Those with several.
-    pub(super) entries_bodies: Entry,
+    pub(super) entries_bodies: Shared,
     /// Requests that take a piece of their body apart.
     pub(super) records_turns: Entry,
     /// What requests that wait without a turn hold of an unfinished line; never waited for.
-    pub(super) unfinished_lines: Entry,
+    pub(super) unfinished_lines: Shared,
     /// Lines over [`crate::limits::PARTIAL_BYTES_MAX`], by what they may become.
-    pub(super) long_lines: Entry,
+    pub(super) long_lines: Shared,
     /// What was handed to shards and is not in their logs yet.
     pub(super) lines_on_their_way: Entry,
 }
@@ -289,6 +348,12 @@ impl Ledger {
     ) -> Self {
         let meter = |spec: Spec, limit| metrics.budget(spec.name, limit);
         let entry = |spec, limit, status| Entry::new(spec, limit, status, meter(spec, limit));
+        let long_line = long_line_bytes(record_bytes_max);
+        let shared = |(all, own): (Spec, Spec), (limit, most_of_one), status| {
+            let all = Budget::new(all, limit, meter(all, limit));
+            let shares = Shares::new(all, most_of_one, own, |share| meter(own, share));
+            Shared { shares, status }
+        };
         let by_address = |spec: Spec, max: usize, status, refused| {
             let meter = meter(spec, max as u64).and_as(None, refused);
             ByAddress { spec, places: PerAddress::metered(max, meter), status }
@@ -333,15 +398,35 @@ impl Ledger {
             follower_expressions: entry(FOLLOWER_EXPRESSIONS, FOLLOW_EXPRESSIONS_BYTES_MAX, BUSY),
             compiling: entry(COMPILING, EXPRESSIONS_COMPILING_MAX as u64, BUSY),
             metrics_pages: entry(METRICS_PAGES, METRICS_PAGES_BYTES_MAX, UNAVAILABLE),
-            decoder_windows: entry(DECODER_WINDOWS, DECODER_WINDOWS_BYTES_MAX, BUSY),
-            gzip_decoders: entry(GZIP_DECODERS, GZIP_DECODERS_BYTES_MAX, BUSY),
-            entry_bodies: entry(ENTRY_BODIES, ENTRY_BODIES_BYTES_MAX, UNAVAILABLE),
-            entries_bodies: entry(ENTRIES_BODIES, ENTRIES_BODIES_BYTES_MAX, UNAVAILABLE),
+            decoder_windows: shared(
+                (DECODER_WINDOWS, DECODER_WINDOWS_OF_ADDRESS),
+                (DECODER_WINDOWS_BYTES_MAX, DECODER_WINDOW_BYTES_MAX as u64),
+                BUSY,
+            ),
+            gzip_decoders: shared(
+                (GZIP_DECODERS, GZIP_DECODERS_OF_ADDRESS),
+                (GZIP_DECODERS_BYTES_MAX, GZIP_DECODER_BYTES as u64),
+                BUSY,
+            ),
+            entry_bodies: shared(
+                (ENTRY_BODIES, ENTRY_BODIES_OF_ADDRESS),
+                (ENTRY_BODIES_BYTES_MAX, ENTRY_BODY_HELD_BYTES as u64),
+                UNAVAILABLE,
+            ),
+            entries_bodies: shared(
+                (ENTRIES_BODIES, ENTRIES_BODIES_OF_ADDRESS),
+                (ENTRIES_BODIES_BYTES_MAX, ENTRIES_BODY_HELD_BYTES as u64),
+                UNAVAILABLE,
+            ),
             records_turns: entry(RECORDS_TURNS, options.records_requests_max as u64, BUSY),
-            unfinished_lines: entry(UNFINISHED_LINES, UNFINISHED_LINES_BYTES_MAX, BUSY),
-            long_lines: entry(
-                LONG_LINES,
-                options.long_lines_bytes.max(long_line_bytes(record_bytes_max)),
+            unfinished_lines: shared(
+                (UNFINISHED_LINES, UNFINISHED_LINES_OF_ADDRESS),
+                (UNFINISHED_LINES_BYTES_MAX, PARTIAL_BYTES_MAX as u64),
+                BUSY,
+            ),
+            long_lines: shared(
+                (LONG_LINES, LONG_LINES_OF_ADDRESS),
+                (options.long_lines_bytes.max(long_line), long_line),
                 BUSY,
             ),
             lines_on_their_way: told_as(

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::topic::Topic;
 use engine::ulid::Ulid;
@@ -26,11 +26,12 @@ use super::App;
 use super::answer::{self, Refusal};
 use super::body_decoder::{BodyDecoder, DecodeError};
 use super::body_hold::{BodyHold, Kind};
+use super::drain::ClientAddress;
 use super::ledger::Ledger;
 use super::line_batches::LineBatches;
 use super::parameters::{BadParameter, Known, Parameters};
 use crate::backend::{AppendError, Appender};
-use crate::budget::Taken;
+use crate::budget::{Share, Taken};
 use crate::limits::{
     APPEND_BATCH_BYTES_MAX, BATCH_LINGER, HTTP_BODY_IDLE, LINES_ON_THEIR_WAY_BYTES_MAX,
     PARTIAL_BYTES_MAX, RECORDS_REQUEST_WAIT,
@@ -69,9 +70,10 @@ pub(super) async fn post(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
     body: Body,
 ) -> Response<Body> {
-    match take(&app, &uri, &headers, body).await {
+    match take(&app, &uri, (&headers, client), body).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
@@ -80,7 +82,7 @@ pub(super) async fn post(
 async fn take(
     app: &App,
     uri: &Uri,
-    headers: &HeaderMap,
+    (headers, client): (&HeaderMap, ClientAddress),
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let (topic, mode) = read_parameters(uri.query())?;
@@ -95,7 +97,7 @@ async fn take(
     let record_bytes_max = app.backend.max_record_size_bytes();
     let (is_encoded, window_bytes) = (!decoder.is_identity(), decoder.window_bytes());
     let kind = Kind { is_encoded, window_bytes, record_bytes_max };
-    let turn = BodyHold::new(&app.ledger, kind);
+    let turn = BodyHold::new(&app.ledger, kind, client.0);
     let mut intake = Intake::new(&app.ledger, appender, turn, record_bytes_max, body_bytes_max);
     let taken = intake.take_body(body, decoder).await;
     app.metrics.ingest.cut_records.inc_by(intake.batches.cut_records);
@@ -251,21 +253,21 @@ impl<'a> Intake<'a> {
     }
 
     /// Room for lines on their way into the log. A long line that has ended has it already.
-    async fn way_for(&mut self, bytes: usize) -> Result<Taken, Refusal> {
+    async fn way_for(&mut self, bytes: usize) -> Result<Way, Refusal> {
         if self.batches.partial_bytes() == 0
             && let Some(line) = self.turn.give_line()
         {
-            return Ok(line);
+            return Ok(Way::Long(line));
         }
         let ways = &self.ledger.lines_on_their_way;
         let bytes = (bytes as u64).min(LINES_ON_THEIR_WAY_BYTES_MAX);
         if let Some(way) = ways.take_if_free(bytes) {
-            return Ok(way);
+            return Ok(Way::Short(way));
         }
         let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
         tokio::select! {
             biased;
-            way = ways.take(bytes, until) => way.map_err(|_| ways.refusal()),
+            way = ways.take(bytes, until) => way.map(Way::Short).map_err(|_| ways.refusal()),
             error = self.appender.trouble() => Err(refused(&error)),
         }
     }
@@ -290,20 +292,27 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// Lines, and what is held for them wherever they go.
-pub(super) struct OnTheirWay {
-    lines: Bytes,
-    _way: Taken,
+/// Room for lines on their way.
+enum Way {
+    Short(#[expect(dead_code, reason = "it is held")] Taken),
+    /// A long line keeps what it had.
+    Long(#[expect(dead_code, reason = "it is held")] Share),
 }
 
-impl OnTheirWay {
+/// Lines, and what is held for them wherever they go.
+pub(super) struct OnTheirWay<W = Taken> {
+    lines: Bytes,
+    _way: W,
+}
+
+impl<W> OnTheirWay<W> {
     /// Whole lines and their room.
-    pub(super) const fn new(lines: Bytes, way: Taken) -> Self {
+    pub(super) const fn new(lines: Bytes, way: W) -> Self {
         Self { lines, _way: way }
     }
 }
 
-impl AsRef<[u8]> for OnTheirWay {
+impl<W> AsRef<[u8]> for OnTheirWay<W> {
     fn as_ref(&self) -> &[u8] {
         &self.lines
     }

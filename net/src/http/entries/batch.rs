@@ -8,9 +8,10 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 
 use super::entry::{Entry, Fields, unreadable};
+use crate::limits::ENTRIES_HELD_FACTOR;
 
 /// Lines are at most so many times as long as the body that they are made of: a time is added to each.
-pub(super) const LINES_FACTOR: usize = 2;
+pub(super) const LINES_FACTOR: usize = ENTRIES_HELD_FACTOR - 1;
 
 /// The lines of a body's entries.
 #[derive(Debug, Default, PartialEq, Eq)]

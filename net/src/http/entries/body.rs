@@ -3,9 +3,11 @@
 //! Invariants: a body that has come with its head, as those of single entries do, is taken where it lies; any
 //! other takes room in the ledger for all that it may become before a byte of it is kept, and has a bounded
 //! time to come, so that nobody holds that room for long; one that hardly comes gives way as soon as others
-//! wait for room, and is told so. What is longer than it may be is refused as soon as
+//! wait for room, and is told so. An address has a share of the room, so that one with many slow bodies leaves
+//! some to others. What is longer than it may be is refused as soon as
 //! that is known.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
@@ -14,28 +16,29 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use hyper::{HeaderMap, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
-use crate::budget::Taken;
+use crate::budget::Share;
 use crate::http::answer::Refusal;
-use crate::http::ledger::Entry;
+use crate::http::ledger::Shared;
 use crate::http::records::next_piece;
 use crate::limits::{
-    ENTRIES_BODY_GRACE, ENTRIES_BODY_MAX, ENTRIES_BODY_RATE_MIN, RECORDS_REQUEST_WAIT,
+    ENTRIES_BODY_GRACE, ENTRIES_BODY_MAX, ENTRIES_BODY_RATE_MIN, ENTRIES_HELD_FACTOR,
+    RECORDS_REQUEST_WAIT,
 };
 
 /// Which bodies are taken.
 pub(super) struct Bounds<'a> {
     /// The longest, bytes.
     pub(super) bytes_max: usize,
-    /// What is held for one, in lengths of it.
-    pub(super) factor: usize,
-    /// Where that is taken from.
-    pub(super) room: &'a Entry,
+    /// Where what is held for one is taken from.
+    pub(super) room: &'a Shared,
+    /// Who sends it.
+    pub(super) address: IpAddr,
 }
 
 /// A body, and what is held for it and what is made of it, if that was taken.
 pub(super) struct Whole {
     pub(super) bytes: Bytes,
-    pub(super) held: Option<Taken>,
+    pub(super) held: Option<Share>,
 }
 
 /// All of a body.
@@ -57,15 +60,14 @@ pub(super) async fn whole(
         return Ok(Whole { bytes: first, held: None });
     }
     let bytes_max = declared.map_or(bounds.bytes_max, |bytes| bytes as usize);
-    let amount = (bounds.factor * bytes_max) as u64;
+    let amount = (ENTRIES_HELD_FACTOR * bytes_max) as u64;
     let wait_until = Instant::now() + RECORDS_REQUEST_WAIT;
-    let held = bounds.room.take(amount, Some(wait_until)).await;
-    let held = held.map_err(|_| bounds.room.refusal())?;
+    let held = bounds.room.take(bounds.address, amount, Some(wait_until)).await?;
     // Who waits for room has had no time to send.
     let pace = Pace::from_now();
     let mut bytes = BytesMut::with_capacity(declared.map_or(first.len(), |_| bytes_max));
     bytes.extend_from_slice(&first);
-    while let Some(piece) = pace.next(&mut body, bytes.len(), bounds.room).await? {
+    while let Some(piece) = pace.next(&mut body, bytes.len(), &held).await? {
         if bytes.len() + piece.len() > bounds.bytes_max {
             return Err(too_large(bounds.bytes_max));
         }
@@ -114,12 +116,12 @@ impl Pace {
         &self,
         body: &mut Body,
         bytes: usize,
-        room: &Entry,
+        held: &Share,
     ) -> Result<Option<Bytes>, Refusal> {
         let until = self.since + ENTRIES_BODY_MAX;
         loop {
             let now = Instant::now();
-            if is_behind(bytes, now - self.since) && room.is_waited_for() {
+            if is_behind(bytes, now - self.since) && held.is_waited_for() {
                 let rate = ENTRIES_BODY_RATE_MIN;
                 let words = format!(
                     "the body came at less than {rate} bytes a second, and others wait for its room: \
@@ -149,7 +151,69 @@ fn too_large(bytes_max: usize) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
+
     use super::*;
+    use crate::http::HttpOptions;
+    use crate::http::ledger::Ledger;
+    use crate::limits::{ENTRIES_BODY_BYTES_MAX, ENTRIES_BODY_HELD_BYTES};
+    use crate::metrics::NodeMetrics;
+
+    /// Brings its pieces at once, and then its end or nothing more.
+    struct Pieces {
+        left: Vec<Bytes>,
+        ends: bool,
+    }
+
+    impl HttpBody for Pieces {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            match self.left.pop() {
+                Some(piece) => Poll::Ready(Some(Ok(Frame::data(piece)))),
+                None if self.ends => Poll::Ready(None),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    /// A body in two pieces.
+    fn body(ends: bool) -> Body {
+        Body::new(Pieces { left: vec![Bytes::from_static(b"1"), Bytes::from_static(b"[")], ends })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_address_with_many_slow_bodies_leaves_room_to_others() {
+        let ledger = Ledger::new(&HttpOptions::default(), 1 << 20, &NodeMetrics::new(1));
+        let bounds = |n| Bounds {
+            bytes_max: ENTRIES_BODY_BYTES_MAX,
+            room: &ledger.entries_bodies,
+            address: IpAddr::from([10, 0, 0, n]),
+        };
+        let (headers, one, other) = (HeaderMap::new(), bounds(1), bounds(2));
+        let mut slow: Vec<_> =
+            (0..3).map(|_| Box::pin(whole(&headers, body(false), &one))).collect();
+        for slow in &mut slow {
+            assert!(tokio::time::timeout(Duration::from_millis(1), slow).await.is_err());
+        }
+        assert_eq!(ledger.entries_bodies.used(), ENTRIES_BODY_HELD_BYTES as u64);
+        // Another one's finds room at once.
+        let before = Instant::now();
+        let quick = whole(&headers, body(true), &other).await.unwrap();
+        assert_eq!((&quick.bytes[..], Instant::now()), (&b"[1"[..], before));
+        // Of its own, those that wait are waited for.
+        let first = tokio::time::timeout(2 * ENTRIES_BODY_GRACE, &mut slow[0]).await.unwrap();
+        assert_eq!(first.map(|_| ()).unwrap_err().status, StatusCode::REQUEST_TIMEOUT);
+        drop((slow, quick));
+        assert_eq!(ledger.entries_bodies.used(), 0);
+    }
 
     #[test]
     fn a_body_is_behind_once_it_had_its_time_and_came_at_less_than_the_rate() {

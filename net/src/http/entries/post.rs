@@ -7,21 +7,22 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use bytes::Bytes;
 use engine::search::format::rfc3339;
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::batch::{Batch, LINES_FACTOR};
+use super::batch::Batch;
 use super::body::{Bounds, Whole, whole};
 use super::desk::{Goal, keep};
 use super::entry::Entry;
 use crate::backend::{AppendError, Appender};
-use crate::budget::Taken;
+use crate::budget::{Share, Taken};
 use crate::http::App;
 use crate::http::answer::{self, Refusal};
+use crate::http::drain::ClientAddress;
 use crate::http::parameters::{Known, Parameters};
 use crate::http::query::stopping;
 use crate::http::records::OnTheirWay;
@@ -38,12 +39,13 @@ pub(in crate::http) async fn log(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
     body: Body,
 ) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), NONE)?;
         let room = &app.ledger.entry_bodies;
-        let bounds = Bounds { bytes_max: ENTRY_BODY_BYTES_MAX, factor: 1 + LINES_FACTOR, room };
+        let bounds = Bounds { bytes_max: ENTRY_BODY_BYTES_MAX, room, address: client.0 };
         let Whole { bytes, held } = whole(&headers, body, &bounds).await?;
         let entry = Entry::parse(&bytes).map_err(bad)?;
         let arrival = rfc3339(now_ms());
@@ -68,12 +70,13 @@ pub(in crate::http) async fn logs(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
+    Extension(client): Extension<ClientAddress>,
     body: Body,
 ) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), NONE)?;
         let room = &app.ledger.entries_bodies;
-        let bounds = Bounds { bytes_max: ENTRIES_BODY_BYTES_MAX, factor: 1 + LINES_FACTOR, room };
+        let bounds = Bounds { bytes_max: ENTRIES_BODY_BYTES_MAX, room, address: client.0 };
         let Whole { bytes, held } = whole(&headers, body, &bounds).await?;
         let arrival = rfc3339(now_ms());
         let (batch, held) = take_apart(bytes, &arrival, held).await?;
@@ -94,8 +97,8 @@ pub(in crate::http) async fn logs(
 async fn take_apart(
     bytes: Bytes,
     arrival: &str,
-    held: Option<Taken>,
-) -> Result<(Batch, Option<Taken>), Refusal> {
+    held: Option<Share>,
+) -> Result<(Batch, Option<Share>), Refusal> {
     if bytes.len() <= ENTRIES_SHORT_BYTES {
         return Ok((Batch::parse(&bytes, arrival).map_err(bad)?, held));
     }

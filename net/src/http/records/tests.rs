@@ -1,12 +1,13 @@
 //! What a body may hold back, and keep from others, on a clock that stands still.
 
 use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::Frame;
-use tokio::time::Sleep;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use super::super::HttpOptions;
 use super::super::body_hold::long_line_bytes;
@@ -16,18 +17,24 @@ use crate::limits::{ENCODED_BODY_MAX, LONG_LINE_MAX};
 use crate::metrics::NodeMetrics;
 
 const RECORD_BYTES: usize = 1 << 20;
+const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Brings its pieces so far apart, and after the last one nothing more, or its end.
 struct Trickle {
     pieces: Box<dyn Iterator<Item = Bytes> + Send>,
-    pause: Duration,
-    next: Pin<Box<Sleep>>,
+    ticks: Interval,
+}
+
+/// So far apart, the first one from now, each from when the one before was taken.
+fn ticks(pause: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + pause, pause);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 impl Trickle {
     fn body(pause: Duration, pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
-        let next = Box::pin(tokio::time::sleep(pause));
-        Body::new(Self { pieces: Box::new(pieces), pause, next })
+        Body::new(Self { pieces: Box::new(pieces), ticks: ticks(pause) })
     }
 }
 
@@ -39,11 +46,9 @@ impl HttpBody for Trickle {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.next.as_mut().poll(cx).is_pending() {
+        if self.ticks.poll_tick(cx).is_pending() {
             return Poll::Pending;
         }
-        let next = Instant::now() + self.pause;
-        self.next.as_mut().reset(next);
         Poll::Ready(self.pieces.next().map(|piece| Ok(Frame::data(piece))))
     }
 }
@@ -90,7 +95,7 @@ fn kind_of(decoder: &BodyDecoder) -> Kind {
 }
 
 fn intake<'a>(ledger: &'a Ledger, log: &Log, decoder: &BodyDecoder) -> Intake<'a> {
-    let turn = BodyHold::new(ledger, kind_of(decoder));
+    let turn = BodyHold::new(ledger, kind_of(decoder), SENDER);
     Intake::new(ledger, Box::new(log.clone()), turn, RECORD_BYTES, 1 << 30)
 }
 
@@ -107,15 +112,16 @@ async fn longest_wait_beside(
     let (longest, waits_since) = (Cell::new(Duration::ZERO), Cell::new(None));
     let waited = |since: Instant| longest.set(longest.get().max(since.elapsed()));
     let others = async {
+        let mut ticks = ticks(Duration::from_millis(701));
         loop {
-            let mut other = BodyHold::new(ledger, kind_of(&self::decoder("identity")));
+            let mut other = BodyHold::new(ledger, kind_of(&self::decoder("identity")), SENDER);
             let asked = Instant::now();
             waits_since.set(Some(asked));
             other.take().await.unwrap();
             waits_since.set(None);
             waited(asked);
             drop(other);
-            tokio::time::sleep(Duration::from_millis(701)).await;
+            ticks.tick().await;
         }
     };
     let taken = tokio::select! {
@@ -212,7 +218,7 @@ async fn a_compressed_body_that_trickles_leaves_the_turn_to_others_and_ends_in_t
 async fn who_waits_for_room_for_a_long_line_holds_no_turn_compressed_or_not() {
     for coding in ["identity", "gzip", "zstd"] {
         let (ledger, log) = (ledger(), Log::default());
-        let _all = ledger.long_lines.try_take(long_line_bytes(RECORD_BYTES)).unwrap();
+        let _all = ledger.long_lines.try_take(SENDER, long_line_bytes(RECORD_BYTES)).unwrap();
         let line = vec![b'x'; 200_000];
         let bytes = match coding {
             "identity" => line,
