@@ -18,6 +18,7 @@ pub mod matrix;
 pub mod metrics_page;
 pub mod node;
 pub mod outlet;
+pub mod page;
 pub mod seccomp;
 pub mod sender;
 pub mod terminal;

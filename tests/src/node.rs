@@ -1,7 +1,7 @@
 //! A node under test.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -40,6 +40,16 @@ impl Node {
     /// The same; the error is what the node printed before it ended by itself.
     pub fn try_start(directory: &Path, flags: &[&str]) -> Result<Self, String> {
         Self::from_command(command(directory, flags))
+    }
+
+    /// Starts a node that listens on the usual ports of a host of its own, so that it is found at the same
+    /// place after a restart.
+    pub fn start_at(directory: &Path, host: IpAddr) -> Self {
+        let mut command = Command::new(tools::binary("oklogd"));
+        command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
+        command.args(["--listen", &host.to_string()]);
+        command.current_dir(directory).env_clear();
+        Self::from_command(command).unwrap_or_else(|log| panic!("the node ended: {log}"))
     }
 
     /// Runs a prepared command that starts a node.

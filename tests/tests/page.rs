@@ -1,37 +1,17 @@
 //! The web page at `/ui/`, as it is served and as a real browser shows it.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde_json::json;
 use tests::browser::Browser;
 use tests::http;
 use tests::node::Node;
+use tests::page::{ALT, COUNTS, ENTER, ESCAPE, ROWS, SHIFT, TEXT, start, wait_for_rows};
 use tests::sender::send;
 
-/// Keys as the WebDriver protocol names them.
-const ENTER: char = '\u{e007}';
-const SHIFT: &str = "\u{e008}";
-const ALT: &str = "\u{e00a}";
-const ESCAPE: char = '\u{e00c}';
-
-/// Text of the rows that are shown, one a line.
-const ROWS: &str =
-    "[...document.querySelectorAll('.row > .text')].map((e) => e.textContent).join('\\n')";
-const COUNTS: &str = "document.getElementById('counts').textContent";
-
-fn start(directory: &Path) -> Node {
-    Node::start(directory, &["--ingest.topic-mode", "dynamic"])
-}
-
-/// Waits until an answer with so many rows has come to its end.
-fn wait_for_rows(browser: &Browser, rows: &str) {
-    let word = if rows == "1" { "row" } else { "rows" };
-    browser
-        .wait(&format!("{COUNTS}.startsWith('{rows} {word} ') && !{COUNTS}.includes('searching')"));
-    // They are drawn with the next frame: all, or a window full.
-    let drawn = rows.replace(',', "").parse::<u32>().unwrap().min(20);
-    browser.wait(&format!("document.querySelectorAll('.row').length >= {drawn}"));
+/// Texts of the rows that are shown, one a line.
+fn lines() -> String {
+    format!("{ROWS}.join('\\n')")
 }
 
 /// Ninety requests of a shop, of which thirty are of users and nine failed, and ten lines of a database.
@@ -126,17 +106,16 @@ fn a_search_narrows_down_and_its_link_brings_it_back() {
     assert_eq!(browser.text(&format!("{terms}.getAll('q')")), "GET,users");
     assert_eq!(browser.text(&format!("{terms}.getAll('x')")), "status=500");
     let link = browser.text("location.pathname + location.search");
-    browser.wait(&format!("{ROWS}.split('\\n').length > 20 && !{ROWS}.includes('status=500')"));
-    browser.wait(&format!("{ROWS}.split('\\n').length > 20 && !{ROWS}.includes('status=500')"));
-    let shown = browser.text(ROWS);
+    browser.wait(&format!("{ROWS}.length > 20 && !String({ROWS}).includes('status=500')"));
+    let shown = browser.text(&lines());
     assert!(shown.lines().all(|line| line.contains("users") && !line.contains("status=500")));
 
     browser.open(node.api, "/ui/?topic=db&order=asc");
     wait_for_rows(&browser, "10");
-    assert!(browser.text(ROWS).starts_with("db statement 0\n"));
+    assert!(browser.text(&lines()).starts_with("db statement 0\n"));
     browser.open(node.api, &link);
     wait_for_rows(&browser, "27");
-    browser.wait(&format!("{ROWS} === {}", json!(shown)));
+    browser.wait(&format!("{} === {}", lines(), json!(shown)));
     assert_eq!(browser.text("document.querySelector('.chip.out').textContent"), "status=500");
     // A chip goes with a click, and comes back with the browser's way back.
     browser.click(".chip.out");
@@ -153,8 +132,8 @@ fn a_link_to_a_row_lands_on_it_among_those_around() {
     };
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path());
-    let lines: String = (0..5000).fold(String::new(), |all, n| all + &format!("web line {n}\n"));
-    send(node.durable, lines.as_bytes());
+    let text: String = (0..5000).fold(String::new(), |all, n| all + &format!("web line {n}\n"));
+    send(node.durable, text.as_bytes());
     let (ulid, record) = node.query("q=line")[2500].clone();
     for order in ["desc", "asc"] {
         browser.open(node.api, &format!("/ui/?order={order}&at={ulid}"));
@@ -164,7 +143,7 @@ fn a_link_to_a_row_lands_on_it_among_those_around() {
         wait_for_rows(&browser, "1,000");
         let at = chosen.trim_start_matches("web line ").parse::<i32>().unwrap();
         let before = if order == "desc" { at + 1 } else { at - 1 };
-        browser.wait(&format!("{ROWS}.includes('web line {before}\\nweb line {at}\\n')"));
+        browser.wait(&format!("{}.includes('web line {before}\\nweb line {at}\\n')", lines()));
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
@@ -272,8 +251,8 @@ fn an_incomplete_answer_says_what_is_missing_and_why() {
     };
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path());
-    let lines: String = (0..50_000).fold(String::new(), |all, n| all + &format!("web line {n}\n"));
-    send(node.durable, lines.as_bytes());
+    let text: String = (0..50_000).fold(String::new(), |all, n| all + &format!("web line {n}\n"));
+    send(node.durable, text.as_bytes());
     node.settle();
     assert!(node.stop().success());
     let files = std::fs::read_dir(directory.path().join("data/store")).unwrap();
@@ -320,7 +299,7 @@ fn records_that_are_scripts_colours_or_no_text_are_shown_and_never_run() {
     browser.open(node.api, "/ui/?order=asc&q=evil");
     wait_for_rows(&browser, "6");
     browser.wait("document.querySelectorAll('.row').length === 6");
-    let shown = browser.text(ROWS);
+    let shown = browser.text(&lines());
     let shown: Vec<&str> = shown.lines().collect();
     assert_eq!(shown[..4], scripts);
     assert_eq!(
@@ -360,7 +339,11 @@ fn a_record_of_control_and_invalid_bytes_takes_few_elements_and_is_drawn_on_when
     wait_for_rows(&browser, "4");
     let elements = || browser.text("document.querySelectorAll('*').length").parse::<u32>().unwrap();
     assert!(elements() < 2_000, "{} elements", elements());
-    assert_eq!(browser.text(&format!("{ROWS}.split('+').length - 1")), "4", "told in each row");
+    assert_eq!(
+        browser.text(&format!("String({ROWS}).split('+').length - 1")),
+        "4",
+        "told in each row"
+    );
     let whole = "document.querySelector('#side .whole')";
     let rest = "document.querySelector('#side .rest')";
     // Of one kind it is one element, and of many kinds the first ones are drawn, which is said.
@@ -380,9 +363,6 @@ fn a_record_of_control_and_invalid_bytes_takes_few_elements_and_is_drawn_on_when
     }
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
-
-/// The module of the page that makes text of records, as an expression.
-const TEXT: &str = "import(document.querySelector('script').src.replace('app.js', 'text.js'))";
 
 #[test]
 fn an_expression_that_would_run_away_in_a_browser_marks_nothing_and_the_page_answers() {

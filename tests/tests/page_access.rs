@@ -1,21 +1,12 @@
 //! Whether everybody can use the web page: axe-core's rules for WCAG 2.2 AA in the states that it has, targets
 //! that can be hit, and what is asked of the system (less motion, colours of one's own).
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::node::Node;
+use tests::page::{COUNTS, ENTER, ESCAPE, start};
 use tests::sender::send;
 use tests::{skipped, tools};
-
-const ENTER: char = '\u{e007}';
-const ESCAPE: char = '\u{e00c}';
-const COUNTS: &str = "document.getElementById('counts').textContent";
-
-fn start(directory: &Path) -> Node {
-    Node::start(directory, &["--ingest.topic-mode", "dynamic"])
-}
 
 /// Lines of every level, with fields, colours, what matches, and what is no text.
 fn lines(node: &Node) {
@@ -177,7 +168,7 @@ fn what_is_seen_is_there_for_those_who_do_not_see_it() {
     let table = "document.querySelector('#chart-box table')";
     assert_eq!(browser.text(&format!("{table}.querySelectorAll('th[scope=col]').length")), "2");
     let sum = format!(
-        "[...{table}.tBodies[0].rows].reduce((sum, row) => sum + Number(row.lastElementChild.textContent), 0)"
+        "[...{table}.tBodies[0].rows].reduce((sum, row) => sum + Number(row.cells[1].textContent), 0)"
     );
     assert_eq!(browser.text(&sum), "62");
     let media = |name: &str, value: &str| {

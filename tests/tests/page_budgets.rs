@@ -11,9 +11,9 @@ use serde_json::json;
 use tests::browser::Browser;
 use tests::http;
 use tests::node::Node;
+use tests::page::COUNTS;
 use tests::sender::send;
 
-const COUNTS: &str = "document.getElementById('counts').textContent";
 const MANY: usize = 1_000_000;
 const LIVE_LINES: usize = 5_000;
 const LIVE_FOR: Duration = Duration::from_secs(3);

@@ -7,13 +7,10 @@ use std::process::Command;
 use tests::browser::Browser;
 use tests::gate::Gate;
 use tests::node::Node;
+use tests::page::{COUNTS, ENTER, ESCAPE, ROWS, start};
 use tests::sender::send;
 use tests::tools;
 
-const ENTER: char = '\u{e007}';
-const ESCAPE: char = '\u{e00c}';
-const ROWS: &str = "[...document.querySelectorAll('#pane .row > .text')].map((e) => e.textContent)";
-const COUNTS: &str = "document.getElementById('counts').textContent";
 const CHIPS: &str =
     "[...document.querySelectorAll('.chip')].map((e) => e.className + e.textContent).join()";
 
@@ -34,10 +31,6 @@ fn requests(node: &Node) {
         writeln!(lines, "job level=warn took={n} name=\"a b\"").unwrap();
     }
     send(node.durable, lines.as_bytes());
-}
-
-fn start(directory: &std::path::Path) -> Node {
-    Node::start(directory, &["--ingest.topic-mode", "dynamic"])
 }
 
 #[test]

@@ -1,30 +1,15 @@
 //! The web page as it follows live, and what one takes home from it.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
-use std::process::Command;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use tests::browser::Browser;
 use tests::node::Node;
+use tests::outlet;
+use tests::page::{COUNTS, ENTER, PILL, ROWS};
 use tests::sender::send;
-use tests::{outlet, tools};
-
-const ENTER: char = '\u{e007}';
-const ROWS: &str = "[...document.querySelectorAll('.row > .text')].map((e) => e.textContent)";
-const COUNTS: &str = "document.getElementById('counts').textContent";
-const PILL: &str = "document.getElementById('pill')";
-
-/// A node that is found at the same place after a restart.
-fn start(directory: &Path, host: IpAddr) -> Node {
-    let mut command = Command::new(tools::binary("oklogd"));
-    command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
-    command.args(["--listen", &host.to_string()]);
-    command.current_dir(directory).env_clear();
-    Node::from_command(command).unwrap_or_else(|log| panic!("the node ended: {log}"))
-}
 
 /// A way to a node on which the first connection that brings `needle` ends before it, once it is told to.
 fn cut_once(node: SocketAddr, needle: &'static [u8]) -> (SocketAddr, mpsc::Sender<()>) {
@@ -69,7 +54,7 @@ fn a_record_whose_connection_breaks_in_the_middle_of_it_is_shown_once() {
     let name = "a_record_whose_connection_breaks_in_the_middle_of_it_is_shown_once";
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
-    let node = start(directory.path(), outlet::own_address(0).ip());
+    let node = Node::start_at(directory.path(), outlet::own_address(0).ip());
     let (way, cut) = cut_once(node.api, b"in the middle");
     browser.open(way, "/ui/?live");
     browser.wait(&format!("{COUNTS}.startsWith('0 rows · live')"));
@@ -87,7 +72,7 @@ fn what_comes_is_shown_as_it_comes_and_nothing_moves_while_one_reads() {
     let name = "what_comes_is_shown_as_it_comes_and_nothing_moves_while_one_reads";
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
-    let node = start(directory.path(), outlet::own_address(0).ip());
+    let node = Node::start_at(directory.path(), outlet::own_address(0).ip());
     let some = |from: usize, to: usize| {
         (from..to).fold(String::new(), |all, n| all + &format!("line {n} end\n"))
     };
@@ -125,7 +110,7 @@ fn the_tail_goes_on_behind_a_restart_without_gap_or_copy() {
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
     let host = outlet::own_address(0).ip();
-    let node = start(directory.path(), host);
+    let node = Node::start_at(directory.path(), host);
     browser.open(node.api, "/ui/?live");
     browser.wait(&format!("{COUNTS}.startsWith('0 rows · live')"));
     send(node.durable, b"one\ntwo\n");
@@ -133,7 +118,7 @@ fn the_tail_goes_on_behind_a_restart_without_gap_or_copy() {
     node.kill();
     browser
         .wait("document.querySelector('.note.amber')?.textContent.startsWith('The node is gone')");
-    let node = start(directory.path(), host);
+    let node = Node::start_at(directory.path(), host);
     send(node.durable, b"three\n");
     browser.wait(&format!("String({ROWS}) === 'one,two,three'"));
     browser.wait("!document.querySelector('.note.amber')");
@@ -148,7 +133,7 @@ fn a_query_is_saved_and_all_that_matches_is_downloaded() {
         return;
     };
     let directory = tempfile::tempdir().unwrap();
-    let node = start(directory.path(), outlet::own_address(0).ip());
+    let node = Node::start_at(directory.path(), outlet::own_address(0).ip());
     let lines = (0..3_000).fold(String::new(), |all, n| all + &format!("line {n} end\n"));
     send(node.durable, lines.as_bytes());
     browser.open(node.api, "/ui/?q=line&x=7&order=asc");

@@ -1,39 +1,20 @@
 //! The overview, second page of the web page: what its boxes show, how each fails for itself, what is sent.
 
-use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::gate::{Gate, Rule};
 use tests::http;
 use tests::node::Node;
+use tests::page::{COUNTS, ENTER, ROWS, start};
 use tests::sender::send;
-use tests::{outlet, tools, wait_until};
+use tests::{outlet, wait_until};
 
-const ENTER: char = '\u{e007}';
 const FEED: &str = "[...document.querySelectorAll('.feed .text')].map((e) => e.textContent)";
-const ROWS: &str = "[...document.querySelectorAll('.row > .text')].map((e) => e.textContent)";
-const COUNTS: &str = "document.getElementById('counts').textContent";
 /// Boxes that say why they have no answer.
 const FAILING: &str = "String([...document.querySelectorAll('.card > .why:not([hidden])')].map((e) => e.parentElement.id))";
 /// Somebody looks at the page again.
 const LOOK: &str = "document.dispatchEvent(new Event('visibilitychange'))";
 const WELL: &str = "[...document.querySelectorAll('.card .big')].length >= 3 && document.querySelector('.nodes tbody tr')";
-
-fn start(directory: &Path) -> Node {
-    Node::start(directory, &["--ingest.topic-mode", "dynamic"])
-}
-
-/// A node that is found at the same place after a restart.
-fn start_at(directory: &Path, host: IpAddr) -> Node {
-    let mut command = Command::new(tools::binary("oklogd"));
-    command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
-    command.args(["--listen", &host.to_string()]);
-    command.current_dir(directory).env_clear();
-    Node::from_command(command).unwrap_or_else(|log| panic!("the node ended: {log}"))
-}
 
 /// Sixty lines of the web, thirty of a database, and twelve entries of two services, four of them errors.
 fn shop(node: &Node) {
@@ -275,7 +256,7 @@ fn a_node_that_goes_is_told_and_one_that_comes_back_is_shown_without_a_hand() {
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
     let host = outlet::own_address(0).ip();
-    let node = start_at(directory.path(), host);
+    let node = Node::start_at(directory.path(), host);
     send(node.durable, b"one\n");
     browser.open(node.api, "/ui/overview");
     browser.wait(&format!("{FEED}.length === 1 && {WELL}"));
@@ -285,7 +266,7 @@ fn a_node_that_goes_is_told_and_one_that_comes_back_is_shown_without_a_hand() {
         .wait("document.querySelector('#newest .why').textContent.startsWith('The node is gone')");
     browser.wait("document.getElementById('said').textContent.startsWith('A part')");
     assert_eq!(browser.text("document.querySelector('#topics .big').textContent"), "1", "stays");
-    let node = start_at(directory.path(), host);
+    let node = Node::start_at(directory.path(), host);
     send(node.durable, b"two\n");
     browser.wait(&format!("String({FEED}) === 'two,one'"));
     browser.wait(&format!("{FAILING} === '' && !document.querySelector('.card.old')"));

@@ -9,11 +9,9 @@ use std::sync::{Mutex, mpsc};
 use tests::browser::Browser;
 use tests::gate::Gate;
 use tests::node::Node;
+use tests::page::{COUNTS, PILL, ROWS};
 use tests::sender::send;
 
-const ROWS: &str = "[...document.querySelectorAll('.row > .text')].map((e) => e.textContent)";
-const COUNTS: &str = "document.getElementById('counts').textContent";
-const PILL: &str = "document.getElementById('pill')";
 const EVENTS: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 

@@ -1,29 +1,12 @@
 //! The web page on bad days: a token that is asked for, no turn to be had, a node that is gone.
 
-use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::json;
 use tests::browser::Browser;
 use tests::gate::{Gate, Rule};
 use tests::node::Node;
+use tests::page::{COUNTS, ENTER, NOTE, ROWS};
 use tests::sender::send;
-use tests::{outlet, tools, wait_until};
-
-const ENTER: char = '\u{e007}';
-const ROWS: &str = "[...document.querySelectorAll('.row > .text')].map((e) => e.textContent)";
-const COUNTS: &str = "document.getElementById('counts').textContent";
-const NOTE: &str = "document.querySelector('.note.bad')?.textContent";
-
-/// A node that is found at the same place after a restart.
-fn start(directory: &Path, host: IpAddr) -> Node {
-    let mut command = Command::new(tools::binary("oklogd"));
-    command.args(["ingeststore", "--store.segment-replication-factor", "1"]);
-    command.args(["--listen", &host.to_string()]);
-    command.current_dir(directory).env_clear();
-    Node::from_command(command).unwrap_or_else(|log| panic!("the node ended: {log}"))
-}
+use tests::{outlet, wait_until};
 
 #[test]
 fn a_token_is_asked_for_kept_for_this_tab_alone_and_sent_with_every_request() {
@@ -118,7 +101,7 @@ fn a_node_that_is_gone_is_told_and_the_query_answered_once_it_is_back() {
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
     let host = outlet::own_address(0).ip();
-    let node = start(directory.path(), host);
+    let node = Node::start_at(directory.path(), host);
     send(node.durable, b"one\ntwo\n");
     browser.open(node.api, "/ui/?order=asc");
     browser.wait(&format!("String({ROWS}) === 'one,two'"));
@@ -127,7 +110,7 @@ fn a_node_that_is_gone_is_told_and_the_query_answered_once_it_is_back() {
     browser.keys("", &format!("two{ENTER}"));
     browser.wait(&format!("{NOTE}.includes('cannot be reached')"));
     browser.wait(&format!("{NOTE}.includes('Tried again in')"));
-    let _node = start(directory.path(), host);
+    let _node = Node::start_at(directory.path(), host);
     browser.wait(&format!("String({ROWS}) === 'two'"));
     browser.wait("!document.querySelector('.note')");
 }
