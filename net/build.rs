@@ -52,6 +52,9 @@ fn write_file(
     if matches!(ending, Some("js" | "css")) {
         bytes = lean(&String::from_utf8(bytes).map_err(io::Error::other)?).into_bytes();
     }
+    if ending == Some("css") {
+        bytes = without_spaces(String::from_utf8(bytes).map_err(io::Error::other)?).into_bytes();
+    }
     let kind = match ending {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
@@ -74,8 +77,9 @@ fn write_file(
     writeln!(table, "    {row}").map_err(io::Error::other)
 }
 
-/// A script or style sheet without indentation and comments, which nobody reads in a browser. Comments are
-/// `/* … */` wherever they stand and `//` where a line begins; the files have neither in a text.
+/// A script or style sheet without indentation, comments and the ends of lines that need none, which nobody
+/// reads in a browser. Comments are `/* … */` wherever they stand and `//` where a line begins; the files have
+/// neither in a text, and no text that goes over several lines.
 fn lean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -87,9 +91,24 @@ fn lean(text: &str) -> String {
     }
     out.push_str(rest);
     let lines = out.lines().map(str::trim);
-    let kept: Vec<&str> =
-        lines.filter(|line| !line.is_empty() && !line.starts_with("//")).collect();
-    kept.join("\n") + "\n"
+    let kept = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+    let mut all = String::with_capacity(out.len());
+    for line in kept {
+        all.push_str(line);
+        if !line.ends_with(['{', ';', ',']) || line.contains("//") {
+            all.push('\n');
+        }
+    }
+    all
+}
+
+/// A style sheet without spaces that mean nothing; no text in it has such.
+fn without_spaces(mut sheet: String) -> String {
+    for (from, to) in [(" {", "{"), ("{ ", "{"), ("; ", ";"), (" }", "}"), (": ", ":"), (", ", ",")]
+    {
+        sheet = sheet.replace(from, to);
+    }
+    sheet
 }
 
 /// FNV-1a, 64 bits (<http://www.isthe.com/chongo/tech/comp/fnv/>): tells versions apart, no attackers.

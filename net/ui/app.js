@@ -4,6 +4,7 @@ import { headers, object, save } from './ask.js';
 import { Bar } from './bar.js';
 import { curl, oklogd } from './commands.js';
 import { Histogram, bucketsFor } from './histogram.js';
+import { Inset } from './inset.js';
 import { listen } from './keys.js';
 import { Notes } from './notes.js';
 import { Live } from './live.js';
@@ -22,12 +23,19 @@ const SAY_MS = 10_000;
 const id = (/** @type {string} */ name) => /** @type {HTMLElement} */ (document.getElementById(name));
 const parts = { rows: id('rows'), heads: id('heads'), pane: id('pane'), track: id('track'), thumb: id('thumb') };
 
+/** What a URL asks for; how bars are divided is remembered where it says nothing of it. @param {string} search */
+const asRead = (search) => {
+  const given = read(search);
+  return { ...given, by: given.by || (localStorage.getItem('by') ?? '') };
+};
 /** What is asked, as it was run last. */
-let state = read(location.search);
+let state = asRead(location.search);
 /** @type {Results | null} */
 let results = null;
 /** Ends what belongs to the run before. */
 let others = new AbortController();
+/** Ends the histogram that was asked for last. @type {AbortController | null} */
+let charting = null;
 let isDirty = false;
 let hasPlan = false;
 /** @type {Live | null} */
@@ -43,11 +51,30 @@ const side = new Side(id('side'), {
   onCopy: copy,
   onLink: () => copyLink(true),
   onTerm: (text, out) => run({ ...state, [out ? 'x' : 'q']: [...(out ? state.x : state.q), state.regex ? escaped(text) : text], at: '', context: 0 }, true),
-  onContext: (n) => view({ context: n, at: side.record?.ulid ?? '' }),
+  onContext: (n) => view({ context: n, at: side.record?.ulid ?? '', inline: false }),
+  onInList: (before, after) => { chosenPlace(true); inList(before, after); },
   columns: () => state.cols,
   onColumn: column,
-  onClose: () => { if (state.context) view({ context: 0 }); parts.rows.focus(); },
+  onClose: () => { if (state.context && !state.inline) view({ context: 0 }); parts.rows.focus(); },
 });
+const inset = new Inset(rows, {
+  isDescending: () => Boolean(results?.descending),
+  onContext: (n, ulid) => view({ context: n, at: ulid, inline: true }),
+  onPanel: () => { chosenPlace(false); const n = state.context; inset.close(); open(); side.context(n); },
+  onClose: () => { view({ context: 0, inline: false }); parts.rows.focus(); },
+});
+
+/** Where the records around one are shown is remembered. @param {boolean} isInList */
+const chosenPlace = (isInList) => localStorage.setItem('context', isInList ? 'list' : '');
+
+/** The records around the chosen row, within the list. @param {number} [before] @param {number} [after] */
+function inList(before, after) {
+  const own = results;
+  if (!own || Number.isNaN(rows.selected)) return;
+  side.hide();
+  inset.isEveryTopic = side.isEveryTopic;
+  inset.show(rows.selected, own.store.whole(rows.selected), before, after);
+}
 
 const escaped = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 
@@ -65,8 +92,17 @@ function column(name) {
   rows.showColumns(state.cols);
 }
 
-/** What the rows look like, not which they are. @param {{tz?: string}} changed */
-function look({ tz }) {
+/** What rows and bars look like, not which records they are. @param {{tz?: string, by?: string}} changed */
+function look({ tz, by }) {
+  if (by !== undefined) {
+    view({ by });
+    localStorage.setItem('by', by);
+    charting?.abort();
+    charting = null;
+    chart.wait();
+    histogram();
+    return;
+  }
   if (tz !== undefined) view({ tz });
   rows.zone = chart.zone = known(state.tz);
   rows.redraw();
@@ -105,6 +141,7 @@ function begin() {
   const own = new Results(state, { changed: () => { if (own === results) changed(); }, failed: (fail) => { if (own === results) failed(fail); } });
   results = own;
   rows.showColumns(state.cols);
+  inset.drop();
   rows.show(own.store);
   live = state.live ? new Live(own, rows, { changed: tail, failed, anew: begin }) : null;
   const hadFields = side.isFields;
@@ -112,7 +149,8 @@ function begin() {
   if (hadFields) side.openFields(own.store);
   changed();
   plan(others.signal);
-  histogram(others.signal);
+  charting = null;
+  histogram();
   ready(others.signal);
 }
 
@@ -122,6 +160,7 @@ function stop() {
   live?.end();
   if (live) live.isEnded = true;
   others.abort();
+  charting?.abort();
   status();
 }
 
@@ -141,18 +180,16 @@ async function plan(signal) {
   }
 }
 
-/** @type {AbortSignal | null} The run whose histogram was asked for last. */
-let charting = null;
-
-/** @param {AbortSignal} signal */
-async function histogram(signal) {
+/** Asks for the histogram, if somebody looks and it is not asked for already. */
+async function histogram() {
   const box = /** @type {HTMLDetailsElement} */ (id('chart'));
-  if (!box.open || charting === signal) return;
-  charting = signal;
+  if (!box.open || charting) return;
+  charting = new AbortController();
+  const { signal } = charting;
   try {
     const query = asked(state);
     query.set('buckets', String(bucketsFor(id('chart-box').clientWidth)));
-    query.set('by', 'topic');
+    query.set('by', state.by || 'topic');
     const data = await object(`query/histogram?${query}`, signal);
     chart.show(data);
     box.classList.toggle('incomplete', !data.complete);
@@ -185,7 +222,10 @@ function changed() {
     isDrawn = true;
     const at = store.find(state.at, own.descending);
     rows.centre(at);
-    if (state.context && at < store.end && store.ulid(at) === state.at) { open(); side.context(state.context); }
+    if (state.context && at < store.end && store.ulid(at) === state.at) {
+      if (state.inline) inList(state.context);
+      else { open(); side.context(state.context); }
+    }
   }
   if (live && !live.isStarted && !own.isReading && !own.isStopped && !own.broken.size) live.start();
   rows.draw();
@@ -218,7 +258,7 @@ function again() {
   if (live?.isStarted) live.start();
   else results?.again();
   if (!hasPlan) plan(others.signal);
-  if (!chart.data) { charting = null; histogram(others.signal); }
+  if (!chart.data) { charting = null; histogram(); }
   ready(others.signal);
 }
 
@@ -335,7 +375,7 @@ document.addEventListener('selectionchange', () => {
 });
 // The rate falls while nothing comes, too.
 setInterval(tail, 1000);
-const saved = new Saved(/** @type {HTMLDialogElement} */ (id('saved-list')), (search) => run(read(search), true));
+const saved = new Saved(/** @type {HTMLDialogElement} */ (id('saved-list')), (search) => run(asRead(search), true));
 id('saved').onclick = () => saved.open();
 id('pill').onclick = () => live?.resume();
 id('link').onclick = () => copyLink(true);
@@ -348,14 +388,19 @@ for (const link of /** @type {NodeListOf<HTMLAnchorElement>} */ (document.queryS
   save(`query${new URL(link.href).search}`, link.download).then(() => notes.flash(W.downloaded), (fail) => notes.failed(fail, () => notes.set('failed', null)));
 };
 id('all').onclick = () => { results?.all(); status(); };
-id('chart').addEventListener('toggle', () => { if (!chart.data) histogram(others.signal); });
-addEventListener('popstate', () => run(read(location.search), false));
+id('chart').addEventListener('toggle', () => { if (!chart.data) histogram(); });
+addEventListener('popstate', () => run(asRead(location.search), false));
 listen({
-  rows, side, bar,
+  rows, side, inset, bar,
   open,
   copy: () => { if (results && !Number.isNaN(rows.selected)) copy(results.store.whole(rows.selected).text); },
   link: () => copyLink(true),
-  context: () => { if (!side.record) open(); side.context(); },
+  context: () => {
+    if (Number.isNaN(rows.selected)) return;
+    if (!side.record && localStorage.getItem('context') === 'list') { if (inset.index === rows.selected) inset.close(); else inList(); return; }
+    if (!side.record) open();
+    side.context();
+  },
   fields: showFields,
   shift,
   pause: () => { if (live?.isPaused) live.resume(); else live?.pause(); },

@@ -13,7 +13,7 @@ function options(select, of) {
 }
 
 export class Bar {
-  /** @param {{run: (state: import('./state.js').State) => void, edited: (state: import('./state.js').State) => void, stop: () => void, look: (changed: {tz?: string}) => void}} with_ */
+  /** @param {{run: (state: import('./state.js').State) => void, edited: (state: import('./state.js').State) => void, stop: () => void, look: (changed: {tz?: string, by?: string}) => void}} with_ */
   constructor(with_) {
     this.with = with_;
     /** @type {import('./state.js').State} */
@@ -29,7 +29,7 @@ export class Bar {
   words() {
     input('q').placeholder = W.qHint;
     /** @type {[string, string, string?][]} */
-    const named = [['q', W.q], ['regex', W.regex], ['case', W.case], ['include', W.include], ['exclude', W.exclude], ['from', W.from], ['to', W.to], ['preset', W.preset], ['order', W.order], ['tz', W.tz], ['help', W.help], ['rows', W.rows]];
+    const named = [['q', W.q], ['regex', W.regex], ['case', W.case], ['include', W.include], ['exclude', W.exclude], ['from', W.from], ['to', W.to], ['preset', W.preset], ['order', W.order], ['tz', W.tz], ['by', W.by], ['help', W.help], ['rows', W.rows]];
     for (const [name, words] of named) { id(name).setAttribute('aria-label', words); id(name).title = words; }
     id('rows').title = '';
     id('wrap').textContent = W.wrap;
@@ -48,6 +48,7 @@ export class Bar {
     input('to').placeholder = W.now;
     options(id('preset'), W.presets);
     options(id('order'), W.orders);
+    options(id('by'), W.bys);
     const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
     options(id('tz'), { '': W.zones.local, UTC: W.zones.UTC, ...(own && own !== 'UTC' ? { [own]: own } : {}) });
   }
@@ -71,6 +72,7 @@ export class Bar {
     input('to').value = state.to;
     /** @type {HTMLSelectElement} */ (id('preset')).value = !state.to && state.from in W.presets ? state.from : '';
     /** @type {HTMLSelectElement} */ (id('order')).value = state.order;
+    /** @type {HTMLSelectElement} */ (id('by')).value = state.by;
     const zones = /** @type {HTMLSelectElement} */ (id('tz'));
     if (state.tz && ![...zones.options].some((one) => one.value === state.tz)) zones.append(new Option(state.tz, state.tz));
     zones.value = state.tz;
@@ -153,6 +155,10 @@ export class Bar {
     id('tz').onchange = () => {
       this.state = { ...this.state, tz: /** @type {HTMLSelectElement} */ (id('tz')).value };
       given.look({ tz: this.state.tz });
+    };
+    id('by').onchange = () => {
+      this.state = { ...this.state, by: /** @type {HTMLSelectElement} */ (id('by')).value };
+      given.look({ by: this.state.by });
     };
     const zones = /** @type {HTMLSelectElement} */ (id('tz'));
     const all = () => {

@@ -1,6 +1,7 @@
-// The histogram: counts by time, stacked by topic; a span of it is chosen by pointer or keys.
+// The histogram: counts by time, stacked by topic or level; a span of it is chosen by pointer or keys.
 
 import { colour } from './rows.js';
+import { GLYPHS } from './text.js';
 import { boundMs, full, iso } from './time.js';
 import { W, count, number, span } from './words.js';
 
@@ -15,6 +16,18 @@ function svg(name, given) {
   return element;
 }
 
+/** So many series are named below the bars, and so many have a column in the table. */
+const NAMED = 12;
+const COLUMNS = 6;
+
+/** What counts are of: its name, its colour's class, its sign. @param {{topic?: string | null, level?: string | null}} one */
+function called({ topic, level }) {
+  if (level !== undefined) {
+    return { name: level ?? W.noLevel, kind: `lv-${level ?? 'none'}`, mark: GLYPHS[/** @type {keyof typeof GLYPHS} */ (level ?? '')].trim() };
+  }
+  return topic ? { name: topic, kind: colour(topic), mark: '' } : { name: W.rest, kind: 'c-rest', mark: '' };
+}
+
 /** How many buckets a width has room for. @param {number} width */
 export const bucketsFor = (width) => Math.max(24, Math.min(240, Math.floor(width / 7)));
 
@@ -26,6 +39,8 @@ export class Histogram {
     /** @type {any} */
     this.data = null;
     this.zone = '';
+    /** @type {HTMLElement[]} */
+    this.names = [];
     this.cursor = -1;
     this.anchor = -1;
     box.tabIndex = 0;
@@ -71,7 +86,8 @@ export class Histogram {
       if (to >= from) image.append(svg('rect', { class: 'gap', x: from, y: 0, width: Math.max(3, to - from), height: HEIGHT }));
     }
     const base = new Float64Array(n);
-    for (const { topic, counts } of data.series ?? [{ topic: '', counts: data.counts }]) {
+    for (const one of data.series ?? [data]) {
+      const { counts } = one;
       let path = '';
       counts.forEach((/** @type {number} */ value, /** @type {number} */ k) => {
         if (!value) return;
@@ -80,7 +96,7 @@ export class Histogram {
         path += `M${x.toFixed(1)} ${(HEIGHT - base[k]).toFixed(1)}v${-tall.toFixed(1)}h${Math.max(1, step - 1).toFixed(1)}v${tall.toFixed(1)}z`;
         base[k] += tall;
       });
-      image.append(svg('path', { d: path, class: `bars ${topic === null ? 'c-rest' : colour(topic)}` }));
+      image.append(svg('path', { d: path, class: `bars ${called(one).kind}` }));
     }
     image.append(svg('line', { class: 'axis', x1: 0, x2: width, y1: HEIGHT + 0.5, y2: HEIGHT + 0.5 }));
     this.ticks(image, width);
@@ -91,12 +107,7 @@ export class Histogram {
     image.append(this.brush);
     const foot = document.createElement('div');
     foot.className = 'legend';
-    for (const { topic } of (data.series ?? []).slice(0, 12)) {
-      const name = document.createElement('span');
-      name.className = topic === null ? 'c-rest' : colour(topic);
-      name.textContent = topic ?? W.rest;
-      foot.append(name);
-    }
+    this.names = (data.series ?? []).slice(0, NAMED).map(() => foot.appendChild(document.createElement('span')));
     this.told = document.createElement('span');
     this.told.className = 'told';
     this.told.setAttribute('role', 'status');
@@ -128,7 +139,8 @@ export class Histogram {
     box.append(table);
     table.createCaption().textContent = W.chart;
     const head = table.createTHead().insertRow();
-    for (const words of W.chartHeads) {
+    const series = (this.data.series ?? []).slice(0, COLUMNS);
+    for (const words of [...W.chartHeads, ...series.map((/** @type {any} */ one) => called(one).name)]) {
       const cell = head.appendChild(document.createElement('th'));
       cell.scope = 'col';
       cell.textContent = words;
@@ -138,14 +150,36 @@ export class Histogram {
       if (!value) return;
       const row = body.insertRow();
       row.insertCell().textContent = full(this.edge(k), this.zone);
-      row.insertCell().textContent = number(value);
+      for (const n of [value, ...series.map((/** @type {any} */ one) => one.counts[k])]) row.insertCell().textContent = number(n);
     });
     return box;
+  }
+
+  /** Other counts of the same are on their way. */
+  wait() { if (this.told && this.data) this.told.textContent = W.counting; }
+
+  /** Names what the bars are of, with how many there are from one bucket to another if these are given. @param {number} [low] @param {number} [high] */
+  name(low, high) {
+    /** @type {string[]} */
+    const all = [];
+    this.names.forEach((element, k) => {
+      const one = this.data.series[k];
+      const { name, kind, mark } = called(one);
+      element.className = kind;
+      element.textContent = mark ? `${mark} ${name}` : name;
+      if (low === undefined || high === undefined) return;
+      let sum = 0;
+      for (let at = low; at <= high; at++) sum += one.counts[at];
+      element.textContent += ` ${number(sum)}`;
+      if (sum) all.push(`${number(sum)} ${name}`);
+    });
+    return all;
   }
 
   /** @param {string} words */
   tell(words) {
     const sum = this.data?.counts.reduce((/** @type {number} */ a, /** @type {number} */ b) => a + b, 0) ?? 0;
+    if (!words) this.name();
     if (this.told && this.data) this.told.textContent = words || `${count(sum, 'record')} · ${W.perBucket} ${span(this.data.interval_ms)}`;
   }
 
@@ -158,6 +192,11 @@ export class Histogram {
     let sum = 0;
     for (let k = low; k <= high; k++) sum += this.data.counts[k];
     this.tell(`${full(this.edge(low), this.zone)} – ${full(this.edge(high + 1), this.zone).slice(11)}: ${count(sum, 'record')}`);
+    // Seen beside the names, and heard with the rest.
+    const parts = document.createElement('span');
+    parts.className = 'unseen';
+    parts.textContent = this.name(low, high).map((words) => `, ${words}`).join('');
+    this.told?.append(parts);
   }
 
   /** @param {MouseEvent} event */

@@ -3,7 +3,7 @@
 import { W } from './words.js';
 
 /**
- * @param {{rows: import('./rows.js').Rows, side: import('./side.js').Side, bar: import('./bar.js').Bar, open: () => void, copy: () => void,
+ * @param {{rows: import('./rows.js').Rows, side: import('./side.js').Side, inset: import('./inset.js').Inset, bar: import('./bar.js').Bar, open: () => void, copy: () => void,
  *   link: () => void, context: () => void, fields: () => void, shift: (step: number) => void, pause?: () => void}} page
  */
 export function listen(page) {
@@ -42,6 +42,7 @@ export function listen(page) {
       if (menu) { menu.open = false; /** @type {HTMLElement} */ (menu.firstElementChild).focus(); }
       else if (target.matches('input, select')) page.rows.rows.focus();
       else if (page.side.isOpen) page.side.close();
+      else page.inset.close();
       return;
     }
     if (target.matches('input, select, textarea')) return;

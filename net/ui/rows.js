@@ -51,6 +51,8 @@ export class Rows {
     /** @type {HTMLElement[]} */
     this.free = [];
     this.waiting = 0;
+    /** What stands before and behind a row as parts of it. @type {{index: number, parts: HTMLElement[]} | null} */
+    this.around = null;
     /** Names of fields that have a cell of their own. @type {string[]} */
     this.columns = [];
     /** @type {(name: string) => void} */
@@ -72,6 +74,7 @@ export class Rows {
     this.top = store.first;
     this.above = 0;
     this.selected = NaN;
+    this.around = null;
     this.redraw();
   }
 
@@ -91,6 +94,28 @@ export class Rows {
     this.shown.clear();
     if (this.free[0]?.children.length !== 4 + this.columns.length) this.free = [];
     this.drawHeads();
+    this.draw();
+  }
+
+  /** Where the line of a row stands in the window. @param {number} index */
+  lineAt(index) { return this.shown.get(index)?.querySelector('.time')?.getBoundingClientRect().top; }
+
+  /** Shows parts of a row before and behind it, or none any longer: the row itself stays where it is, but for the first time, if they do not fit there. @param {{index: number, parts: HTMLElement[]} | null} around */
+  inset(around) {
+    const index = around?.index ?? this.around?.index ?? NaN;
+    const isNew = this.around?.index !== index;
+    this.stay();
+    const before = this.lineAt(index);
+    this.around = around;
+    this.redraw();
+    this.paint();
+    this.above += (this.lineAt(index) ?? 0) - (before ?? this.lineAt(index) ?? 0);
+    if (isNew && around) {
+      this.paint();
+      const { top, bottom } = this.rows.getBoundingClientRect();
+      const [first, last] = [around.parts[0], around.parts[around.parts.length - 1]].map((part) => part.getBoundingClientRect());
+      if (first.top < top || last.bottom > bottom) this.above += (this.lineAt(index) ?? 0) - (top + bottom) / 2;
+    }
     this.draw();
   }
 
@@ -198,6 +223,7 @@ export class Rows {
   write(element, index) {
     const store = /** @type {import('./store.js').Store} */ (this.store);
     const row = store.row(index);
+    for (const part of element.querySelectorAll('.inset')) part.remove();
     const cells = /** @type {HTMLElement[]} */ ([...element.children]);
     const [time, level, topic] = cells;
     const text = cells[cells.length - 1];
@@ -223,6 +249,9 @@ export class Rows {
       }
     }
     element.classList.toggle('hit', fillRow(text, row.text, row.hidden, this.matches));
+    const parts = this.around?.index === index ? this.around.parts : [];
+    element.classList.toggle('amid', parts.length > 0);
+    if (parts.length) { element.prepend(parts[0]); element.append(...parts.slice(1)); }
   }
 
   /** Names of the columns, above the rows if there are any. */
@@ -278,7 +307,8 @@ export class Rows {
   scroll(pixels) {
     if (pixels < 0) this.stay();
     this.above += pixels;
-    if (Math.abs(this.above) > 100 * ROW) {
+    // One with records around it may be as high as many.
+    if (Math.abs(this.above) > (this.around ? 5000 : 100) * ROW) {
       const rows = Math.trunc(this.above / ROW);
       this.top += rows;
       this.above -= rows * ROW;
@@ -388,7 +418,7 @@ export class Rows {
     rows.addEventListener('click', (event) => {
       const target = /** @type {HTMLElement} */ (event.target);
       const row = /** @type {HTMLElement | null} */ (target.closest('#pane > .row'));
-      if (!row || !getSelection()?.isCollapsed) return;
+      if (!row || !getSelection()?.isCollapsed || target.closest('.inset')) return;
       const index = Number(row.dataset.index);
       if (target.classList.contains('topic')) this.onTopic(target.textContent ?? '', event.altKey);
       else this.onPick(index);

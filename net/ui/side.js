@@ -2,38 +2,19 @@
 
 import { around } from './context.js';
 import { columnButton, fields, FieldsPanel, PARSED_MAX, termButtons, termOf } from './fields.js';
+import { AROUND, AROUND_MAX, MORE, button, everyTopic, make, neighbour } from './inset.js';
 import { colour } from './rows.js';
-import { cut } from './store.js';
-import { fill, fillRow, fromBase64, runs } from './text.js';
+import { fill, runs } from './text.js';
 import { ago, full, iso, ulidMs } from './time.js';
 import { W, bytes, number } from './words.js';
 
 /** So many runs are drawn at once, each an element; the next time more. */
 const DRAWN = 4096;
-const AROUND = 10;
-const AROUND_MAX = 1000;
-const MORE = 50;
 const HOUR = 3600e3;
-
-/** @param {string} tag @param {string} kind @param {string} [text] */
-function make(tag, kind, text) {
-  const element = document.createElement(tag);
-  element.className = kind;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
-
-/** @param {string} text @param {() => void} act @param {string} [kind] */
-function button(text, act, kind = '') {
-  const element = /** @type {HTMLButtonElement} */ (make('button', kind, text));
-  element.type = 'button';
-  element.addEventListener('click', act);
-  return element;
-}
 
 export class Side {
   /** @param {HTMLElement} box @param {{zone: () => string, matches: () => (text: string) => number[], onCopy: (text: string) => void, onLink: () => void, onTerm: (text: string, out: boolean) => void,
-   *   onContext: (n: number) => void, columns: () => string[], onColumn: (name: string) => void, onClose: () => void}} with_ */
+   *   onContext: (n: number) => void, onInList: (before: number, after: number) => void, columns: () => string[], onColumn: (name: string) => void, onClose: () => void}} with_ */
   constructor(box, with_) {
     this.box = box;
     this.with = with_;
@@ -164,30 +145,20 @@ export class Side {
   contextActs(before, after) {
     const { record } = this;
     const acts = make('div', 'acts');
-    const every = document.createElement('input');
-    every.type = 'checkbox';
-    every.checked = this.isEveryTopic;
-    every.onchange = () => { this.isEveryTopic = every.checked; this.context(before, after); };
-    const label = make('label', 'every');
-    label.append(every, ` ${W.allTopics}`);
+    const every = everyTopic(this.isEveryTopic, (isChecked) => { this.isEveryTopic = isChecked; this.context(before, after); });
     const link = /** @type {HTMLAnchorElement} */ (make('a', '', W.asRows));
     const ms = ulidMs(record.ulid);
     const query = new URLSearchParams({ from: iso(ms - HOUR), to: iso(ms + HOUR), order: 'asc', at: record.ulid });
     if (!this.isEveryTopic) query.set('topic', record.topic);
     link.href = `?${query}`;
-    acts.append(label, link);
+    acts.append(every, button(W.inList, () => this.with.onInList(before, after), 'in-list'), link);
     return acts;
   }
 
   /** @param {any} one */
   neighbour(one) {
-    const item = make('li', one.ulid === this.record.ulid ? 'own' : '');
-    const { text, hidden } = cut(one.text ?? one.record ?? fromBase64(one.record_b64));
-    const cell = make('span', 'text');
-    fillRow(cell, text, hidden, this.with.matches());
-    item.append(make('time', '', full(ulidMs(one.ulid), this.with.zone()).slice(11)), ' ');
-    if (this.isEveryTopic) item.append(make('span', `topic ${colour(one.topic)}`, one.topic), ' ');
-    item.append(cell);
+    const item = neighbour(one, { zone: this.with.zone(), isEveryTopic: this.isEveryTopic, matches: this.with.matches() });
+    item.classList.toggle('own', one.ulid === this.record.ulid);
     return item;
   }
 }

@@ -2,11 +2,11 @@
 
 /**
  * @typedef {{q: string[], x: string[], regex: boolean, i: boolean, topic: string[], from: string, to: string,
- *   order: string, tz: string, cols: string[], at: string, context: number, live: boolean}} State
+ *   order: string, tz: string, cols: string[], by: string, at: string, context: number, inline: boolean, live: boolean}} State
  */
 
 const COLUMNS_MAX = 16;
-const SWITCHES = ['regex', 'i', 'live'];
+const SWITCHES = ['regex', 'i', 'live', 'inline'];
 
 /** @param {string} text */
 function names(text) {
@@ -18,13 +18,13 @@ function names(text) {
 export function read(search) {
   const given = new URLSearchParams(search);
   const on = (/** @type {string} */ name) => ['', '1', 'true'].includes(given.get(name) ?? '0');
-  const [regex, i, live] = SWITCHES.map(on);
+  const [regex, i, live, inline] = SWITCHES.map(on);
   return {
-    q: given.getAll('q').filter(Boolean), x: given.getAll('x').filter(Boolean), regex, i, live,
+    q: given.getAll('q').filter(Boolean), x: given.getAll('x').filter(Boolean), regex, i, live, inline,
     topic: given.getAll('topic').filter(Boolean),
     from: given.get('from') || '1h', to: given.get('to') || '',
     order: given.get('order') === 'asc' ? 'asc' : 'desc',
-    tz: given.get('tz') || '', cols: names(given.get('cols') ?? ''),
+    tz: given.get('tz') || '', cols: names(given.get('cols') ?? ''), by: given.get('by') === 'level' ? 'level' : '',
     at: given.get('at') || '', context: Math.max(0, Math.min(1000, Math.floor(Number(given.get('context'))) || 0)),
   };
 }
@@ -41,7 +41,7 @@ export function asked(state) {
 }
 
 /** What is asked, without where one stands in it and how it looks. @param {State} state */
-export const bare = (state) => write({ ...state, at: '', context: 0, cols: [], tz: '', live: false });
+export const bare = (state) => write({ ...state, at: '', context: 0, cols: [], by: '', tz: '', live: false });
 
 /** @param {State} state */
 export function write(state) {
@@ -50,8 +50,12 @@ export function write(state) {
   if (state.tz) out.append('tz', state.tz);
   // Commas stand between names.
   if (state.cols.length) out.append('cols', state.cols.map((one) => one.replace(/[,%]/g, encodeURIComponent)).join(','));
+  if (state.by) out.append('by', state.by);
   if (state.live) out.append('live', '1');
   if (state.at) out.append('at', state.at);
-  if (state.at && state.context) out.append('context', String(state.context));
+  if (state.at && state.context) {
+    out.append('context', String(state.context));
+    if (state.inline) out.append('inline', '1');
+  }
   return `?${out}`;
 }

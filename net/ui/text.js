@@ -251,9 +251,9 @@ export const fromBase64 = (base64) => lossless(Uint8Array.from(atob(base64), (c)
 const LEVEL = /\b(?:(fatal|panic|crit(?:ical)?|emerg)|(err(?:or)?|fail(?:ed|ure)?)|(warn(?:ing)?)|(info|notice)|(debug|trace))\b/i;
 const NAMES = ['fatal', 'error', 'warn', 'info', 'debug'];
 
-/** Level of a record, or none. @param {string} text */
+/** Level of a record, or none, as the node finds it (engine/src/levels.rs). @param {string} text */
 export function level(text) {
-  const own = /"(?:level|severity|lvl)"\s*:\s*"(\w+)"|\blevel=(\w+)/i.exec(text.slice(0, 2000));
+  const own = /"(?:level|severity|lvl)"[ \t]*:[ \t]*"(\w+)"|\blevel=(\w+)/i.exec(text.slice(0, 2000));
   const found = LEVEL.exec(own ? own[1] ?? own[2] : text.slice(0, 160));
   return found ? NAMES[found.slice(1).findIndex(Boolean)] : '';
 }

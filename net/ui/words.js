@@ -66,8 +66,8 @@ export const W = {
   /** @param {string} n @param {string} of */ sampled: (n, of) => `Of ${n} of ${of} records loaded, evenly chosen.`,
   noFields: 'None of them is JSON or logfmt.', share: 'Share', valueHint: 'Click: must also match. Alt-click: must not match.',
   copyAs: 'Copy as', asCurl: 'curl', asOklogd: 'oklogd query', commandCopied: 'command copied',
-  before50: '50 more before', after50: '50 more after', asRows: 'As rows', chartHelp: 'Histogram: arrow keys choose, with Shift a span, Enter zooms in',
-  noContext: 'no context', chartHeads: ['From', 'Records'],
+  inList: 'In the list', inPanel: 'Beside the list', noneAround: 'Nothing around it any longer', before50: '50 more before', after50: '50 more after', asRows: 'As rows', chartHelp: 'Histogram: arrow keys choose, with Shift a span, Enter zooms in',
+  noContext: 'no context', chartHeads: ['From', 'Records'], by: 'Bars by', bys: { '': 'by topic', level: 'by level' }, noLevel: 'no level', counting: 'counting…',
   rest: 'others', perBucket: 'bars of',
   keys: [
     ['/', 'query'], ['Enter', 'run · details'], ['Shift-Enter', 'must also match'], ['Alt-Enter', 'must not match'],

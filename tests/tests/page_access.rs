@@ -74,10 +74,20 @@ impl Axe {
         self.browser
             .wait("document.querySelector('#chart-box .bars') && document.querySelector('.row')");
         self.look(&at("rows"));
+        self.browser.script(
+            "const by = document.getElementById('by'); by.value = 'level'; by.dispatchEvent(new Event('change'))",
+        );
+        self.browser.wait("document.querySelector('.legend > .lv-error')");
+        self.look(&at("bars by level"));
         self.browser.script("document.getElementById('rows').focus()");
         self.browser.keys("", &format!("j{ENTER}c"));
         self.browser.wait("document.querySelector('#side .around li')");
         self.look(&at("details and context"));
+        self.browser.click("#side .in-list");
+        self.browser.wait("document.querySelector('.inset .around li')");
+        self.look(&at("context in the list"));
+        self.browser.script("localStorage.removeItem('context')");
+        self.browser.keys("", &ESCAPE.to_string());
         self.browser.keys("", "f");
         self.browser.wait("document.querySelector('#side .field')");
         self.browser.script("document.querySelector('#side .field').open = true");
@@ -85,6 +95,7 @@ impl Axe {
         self.browser.click("#side .field-line .column");
         self.browser.wait("!document.getElementById('heads').hidden");
         self.look(&at("fields and a column"));
+        self.browser.script("localStorage.removeItem('by')");
         self.browser.keys("", &format!("{ESCAPE}?"));
         self.browser.wait("document.getElementById('keys').open");
         self.look(&at("keys"));
@@ -166,11 +177,14 @@ fn what_is_seen_is_there_for_those_who_do_not_see_it() {
     // The histogram is a table, too, and its bars are reached with keys.
     browser.wait("document.querySelector('#chart-box table')");
     let table = "document.querySelector('#chart-box table')";
-    assert_eq!(browser.text(&format!("{table}.querySelectorAll('th[scope=col]').length")), "2");
+    assert_eq!(browser.text(&format!("{table}.querySelectorAll('th[scope=col]').length")), "5");
     let sum = format!(
         "[...{table}.tBodies[0].rows].reduce((sum, row) => sum + Number(row.cells[1].textContent), 0)"
     );
     assert_eq!(browser.text(&sum), "62");
+    // So is what they are divided by.
+    let parts = sum.replace("row.cells[1].textContent", "row.cells[2].textContent");
+    assert_eq!(browser.text(&parts), "22");
     let media = |name: &str, value: &str| {
         let features = json!({ "features": [{ "name": name, "value": value }] });
         browser.devtools("Emulation.setEmulatedMedia", &features)
