@@ -21,7 +21,10 @@ worker.onmessage = (/** @type {MessageEvent<any>} */ { data }) => {
   if (data.head) listener.onHead?.(data.head);
   else if (data.live !== undefined) listener.onState?.(data.live, data.why);
   else if (data.note) listener.onNote?.(data.note, data.data);
-  else if (data.bytes) listener.onRows(data.bytes, data.ends);
+  else if (data.bytes) {
+    if (data.isBatch) worker.postMessage({ id: data.id, taken: true });
+    listener.onRows(data.bytes, data.ends);
+  }
   else {
     listeners.delete(data.id);
     if (data.fail) listener.onFail(data.fail); else listener.onEnd?.(data.end);

@@ -12,6 +12,8 @@ import { ulidOf, boundMs } from './time.js';
 const KEPT = 100_000;
 const KEPT_PAUSED = 200_000;
 const RATE_MS = 5000;
+/** Nobody reads more pictures a second of what comes faster than a window full in each. */
+const PICTURE_MS = 100;
 
 export class Live {
   /** @param {import('./results.js').Results} results @param {import('./rows.js').Rows} rows @param {{changed: () => void, failed: (fail: import('./ask.js').Failure) => void, anew: () => void}} tell */
@@ -36,6 +38,8 @@ export class Live {
     this.isFull = false;
     /** @type {[number, number][]} */
     this.came = [];
+    this.isDue = false;
+    this.drawnMs = 0;
     this.end = () => {};
     rows.follows = true;
   }
@@ -80,8 +84,20 @@ export class Live {
     const dropped = this.rows.follows ? store.drop(KEPT) : store.drop(KEPT_PAUSED, this.rows.top);
     if (dropped) { this.dropped += dropped; this.results.more.before = false; }
     if (!this.rows.follows && store.length > KEPT_PAUSED) { this.isFull = true; this.end(); }
-    this.rows.draw();
-    this.tell.changed();
+    this.picture();
+  }
+
+  /** Shows what has come: at once, unless it was shown a moment ago. */
+  picture() {
+    if (this.isDue) return;
+    this.isDue = true;
+    const wait = Math.max(0, this.drawnMs + PICTURE_MS - performance.now());
+    setTimeout(() => {
+      this.isDue = false;
+      this.drawnMs = performance.now();
+      this.rows.draw();
+      this.tell.changed();
+    }, wait);
   }
 
   /** Rows a second, lately. */

@@ -4,7 +4,8 @@
 // then one of {end} (the object that the node closes an answer with) and {fail}. With `after` it follows
 // live behind that ULID, over every loss of the node: {live} says whether it is there (and where it is but
 // has no time, {why}), {note, data} what it says beside records (`missed`, `incomplete`, `end`, and what a
-// later version may add).
+// later version may add). Of what comes live there is one batch at a time, which the page says it has {taken}: a
+// page that is slow gets fewer and larger ones, and one that takes none is read for no longer.
 
 import { failure } from './refusal.js';
 
@@ -15,7 +16,8 @@ const TOLD = ['x-oklog-from', 'x-oklog-to', 'x-oklog-complete', 'x-oklog-error-c
 
 onmessage = ({ data }) => {
   if (data.stop) running.get(data.id)?.abort();
-  else (data.after ? followed(data) : read(data)).finally(() => running.delete(data.id));
+  else if (data.taken) ways.get(data.id)?.taken();
+  else (data.after ? followed(data) : read(data)).finally(() => { running.delete(data.id); ways.delete(data.id); });
 };
 
 /** @param {{id: number, url: string, headers: Record<string, string>}} request */
@@ -59,6 +61,59 @@ async function lines(id, source) {
   postMessage(end ? { id, end } : { id, fail: { status: 0, words: '', retry: 0, brokeOff: true } });
 }
 
+/** So long what comes live is gathered, milliseconds: two or three frames. */
+const BATCH_MS = 40;
+/** So much of it waits for the page, characters; more is left to the node. */
+const HELD_MAX = 4 << 20;
+
+/** What comes live on its way to the page. */
+class Way {
+  /** @param {number} id */
+  constructor(id) {
+    this.id = id;
+    /** @type {string[]} */
+    this.parts = [];
+    this.held = 0;
+    this.isOut = false;
+    this.isDue = false;
+    this.goOn = () => {};
+  }
+
+  /** Lines. @param {string} lines */
+  push(lines) {
+    this.parts.push(lines);
+    this.held += lines.length;
+    if (this.isDue) return;
+    this.isDue = true;
+    setTimeout(() => { this.isDue = false; this.send(); }, BATCH_MS);
+  }
+
+  send() {
+    if (this.isOut || !this.held) return;
+    const bytes = new TextEncoder().encode(this.parts.join(''));
+    [this.parts, this.held, this.isOut] = [[], 0, true];
+    const ends = [];
+    for (let end = bytes.indexOf(LF); end >= 0; end = bytes.indexOf(LF, end + 1)) ends.push(end);
+    const packed = Uint32Array.from(ends);
+    postMessage({ id: this.id, bytes, ends: packed, isBatch: true }, { transfer: [bytes.buffer, packed.buffer] });
+  }
+
+  /** The page has the batch before. */
+  taken() {
+    this.isOut = false;
+    if (!this.isDue) this.send();
+    this.goOn();
+  }
+
+  /** Until there is room for more. @param {AbortSignal} signal */
+  async room(signal) {
+    while (this.held > HELD_MAX && !signal.aborted) await new Promise((go) => { this.goOn = () => go(undefined); });
+  }
+}
+
+/** @type {Map<number, Way>} */
+const ways = new Map();
+
 const PAUSE_MS = 250;
 const PAUSE_MAX_MS = 5000;
 
@@ -67,6 +122,9 @@ async function followed({ id, url, headers: given, after }) {
   const control = new AbortController();
   running.set(id, control);
   const at = { after };
+  const way = new Way(id);
+  ways.set(id, way);
+  control.signal.addEventListener('abort', () => way.goOn());
   for (let pause = PAUSE_MS; !control.signal.aborted; pause = Math.min(PAUSE_MAX_MS, 2 * pause)) {
     /** @type {import('./refusal.js').Failure | undefined} */
     let why;
@@ -76,7 +134,7 @@ async function followed({ id, url, headers: given, after }) {
       if (answer.ok && answer.body) {
         postMessage({ id, live: true });
         pause = PAUSE_MS;
-        await events(id, answer.body.getReader(), at);
+        await events(way, answer.body.getReader(), at, control.signal);
       } else {
         why = await failure(answer);
         if (answer.status < 429) { postMessage({ id, fail: why }); return; }
@@ -88,8 +146,8 @@ async function followed({ id, url, headers: given, after }) {
   }
 }
 
-/** Server-sent events: each record's object becomes a line as an answer has it. What has not come to its empty line has not come: it is asked for anew. @param {number} id @param {ReadableStreamDefaultReader<Uint8Array>} source @param {{after: string}} at */
-async function events(id, source, at) {
+/** Server-sent events: each record's object becomes a line as an answer has it. What has not come to its empty line has not come: it is asked for anew. @param {Way} way @param {ReadableStreamDefaultReader<Uint8Array>} source @param {{after: string}} at @param {AbortSignal} signal */
+async function events(way, source, at, signal) {
   const decoder = new TextDecoder();
   let text = '';
   let [name, data, ulid] = ['', '', at.after];
@@ -109,15 +167,11 @@ async function events(id, source, at) {
       if (line) continue;
       at.after = ulid;
       if (data && !name) records += `${data}\n`;
-      else if (name) postMessage({ id, note: name, data: object(data) });
+      else if (name) postMessage({ id: way.id, note: name, data: object(data) });
       [name, data] = ['', ''];
     }
-    if (!records) continue;
-    const bytes = new TextEncoder().encode(records);
-    const ends = [];
-    for (let end = bytes.indexOf(LF); end >= 0; end = bytes.indexOf(LF, end + 1)) ends.push(end);
-    const packed = Uint32Array.from(ends);
-    postMessage({ id, bytes, ends: packed }, { transfer: [bytes.buffer, packed.buffer] });
+    if (records) way.push(records);
+    await way.room(signal);
   }
 }
 
