@@ -37,6 +37,10 @@ fn bad_parameters_are_named() {
         ("/query/histogram?buckets=0", "buckets"),
         ("/query/histogram?buckets=10001", "buckets"),
         ("/query/histogram?buckets=x", "buckets"),
+        ("/query/histogram?by=host", "by"),
+        ("/query/histogram?by=level&by=topic", "by"),
+        ("/query?context=1001", "context"),
+        ("/query/histogram?context=1", "context"),
     ] {
         let answer = node.get(path);
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
