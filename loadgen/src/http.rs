@@ -40,7 +40,7 @@ enum Framing {
     Ended,
 }
 
-/// `GET path` from `host:port`; any status but 200 is an error that shows the body.
+/// `GET path` from `host:port`; any status that is no success is an error that shows the body.
 pub(crate) fn get(address: &str, path: &str) -> Result<Answer> {
     get_within(address, path, READ_TIMEOUT)
 }
@@ -83,7 +83,7 @@ fn request(
     let (status, headers) = read_head(&mut stream).context(asking)?;
     let framing = framing(&headers);
     let mut answer = Answer { headers, body: Body { stream, framing } };
-    if status != 200 {
+    if !(200..300).contains(&status) {
         let mut text = Vec::new();
         // What can be read of the reason is shown.
         let _ = (&mut answer.body).take(ERROR_BYTES_MAX).read_to_end(&mut text);

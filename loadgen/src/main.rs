@@ -4,7 +4,7 @@
 //! The folders: [`corpus`] makes the lines, [`send`] sends them, [`sink`] is what a node is
 //! measured against, [`verify`] asks for everything back, [`probe`] sends one record at a time and
 //! looks for it, [`post_log`] sends entries as JSON and
-//! follows them, [`procfs`] looks at the node's process, [`compare`] does all of it in one run and
+//! follows them, [`ask_logs`] asks for them, [`procfs`] looks at the node's process, [`compare`] does all of it in one run and
 //! prints the table of `docs/figures.md`.
 //! [`commands`] joins them, one function per subcommand.
 //!
@@ -12,6 +12,7 @@
 //! no memory of sending; memory is bounded; nothing is allocated per record while sending; blocking
 //! threads and epoll, no runtime.
 
+mod ask_logs;
 mod cli;
 mod commands;
 mod compare;

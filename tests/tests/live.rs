@@ -121,8 +121,16 @@ fn what_is_no_websocket_or_of_another_site_is_refused() {
     ] {
         assert_eq!(open(node.api, "", headers).unwrap_err(), status, "{headers:?}");
     }
-    for query in ["level=loud", "limit=1", "level=info&level=warn"] {
-        assert_eq!(open(node.api, query, &[]).unwrap_err(), 400, "{query}");
+    let (service, text) = ("x".repeat(101), "x".repeat(10_241));
+    for query in [
+        "level=loud",
+        "level=%FF",
+        "limit=1",
+        "level=info&level=warn",
+        &format!("service={service}"),
+        &format!("q={text}"),
+    ] {
+        assert_eq!(open(node.api, query, &[]).unwrap_err(), 400, "{query:.60}");
     }
     let own = format!("http://{}", node.api);
     for origin in [&*own, "http://localhost:3000"] {
@@ -280,4 +288,32 @@ fn the_load_generator_posts_and_follows() {
         assert_eq!(report[name], expected, "{name}: {report}");
     }
     assert_eq!(node.get("/api/stats").json()["total_logs"], 500);
+}
+
+#[test]
+fn the_load_generator_fills_a_node_and_asks_for_what_is_there() {
+    let (_directory, node) = node(&[]);
+    let api = node.api.to_string();
+    let output = std::process::Command::new(tests::tools::binary("loadgen"))
+        .args(["--json", "ask-logs", "--api", &api, "--fill", "20500", "--runs", "3"])
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_str(&report).unwrap();
+    for (name, expected) in [
+        ("entries", 20_500),
+        ("newest_found", 100),
+        ("newest_1000_found", 1_000),
+        ("level_found", 100),
+        ("service_found", 100),
+        ("one_found", 1),
+        ("level_absent_found", 0),
+        ("service_absent_found", 0),
+        ("text_absent_found", 0),
+    ] {
+        assert_eq!(report[name], expected, "{name}: {report}");
+    }
+    assert!(report["api_logs_p99_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{report}");
+    assert_eq!(node.get("/api/stats").json()["total_logs"], 20_500);
 }

@@ -26,6 +26,8 @@ Examples:
     loadgen probe --to :7652 --mode durable --records 500 --interval 20ms
   Entries of OgLogStream from 64 connections, and how soon its WebSocket brings them:
     loadgen post-log --connections 64 --records 500000 --live
+  Ten million entries, and how long it takes to find some of them:
+    loadgen ask-logs --fill 10000000
   A needle against ripgrep on the raw file:
     loadgen query-bench --raw corpus.log -q deadbeefcafe
   All of it in one run, on one corpus, as a Markdown table:
@@ -69,6 +71,9 @@ pub(crate) enum Command {
     /// Send entries as `POST /log` over connections that stay open; report entries/s, the time to the
     /// answer and, with --live, until /ws/live brings them. Exit code 1 if one is refused or does not come.
     PostLog(PostLogArgs),
+    /// Put entries in as `POST /logs`, then ask `/api/logs` and `/api/stats` for them; report how long
+    /// each question takes. Exit code 1 if fewer are there than were put in.
+    AskLogs(AskLogsArgs),
     /// Hold many connections that send little or nothing; report the node's memory.
     Idle(IdleArgs),
 }
@@ -271,6 +276,25 @@ pub(crate) struct PostLogArgs {
     /// Process to report: CPU seconds, peak of RssAnon.
     #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AskLogsArgs {
+    /// The node's API.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7650")]
+    pub(crate) api: String,
+    /// Entries to put in before; 0: ask for what is there.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) fill: u64,
+    /// Length of a message, bytes.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(32..=500))]
+    pub(crate) message_bytes: u64,
+    /// Services that they come from.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) services: u64,
+    /// Times that each question is asked.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) runs: u64,
 }
 
 #[derive(Debug, Args)]

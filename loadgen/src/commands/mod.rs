@@ -43,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<bool> {
         Command::Idle(args) => hold_idle(&args)?,
         Command::Probe(args) => probing::probe(&args)?,
         Command::PostLog(args) => posting::post_log(&args)?,
+        Command::AskLogs(args) => posting::ask_logs(&args)?,
         Command::Sink(args) => return serve_sink(&args).map(|()| true),
     };
     report.print(cli.json);

@@ -1,7 +1,8 @@
-//! `post-log`: entries over HTTP.
+//! `post-log` and `ask-logs`: entries over HTTP.
 
 use super::{API_PORT, with_port};
-use crate::cli::PostLogArgs;
+use crate::ask_logs::{self, Asking};
+use crate::cli::{AskLogsArgs, PostLogArgs};
 use crate::failure::{Failure, Result};
 use crate::post_log::{self, Posting};
 use crate::procfs::Watch;
@@ -50,4 +51,14 @@ pub(super) fn post_log(args: &PostLogArgs) -> Result<(Report, bool)> {
         report.text("error", error.as_str());
     }
     Ok((report, posted.holds()))
+}
+
+pub(super) fn ask_logs(args: &AskLogsArgs) -> Result<(Report, bool)> {
+    ask_logs::run(&Asking {
+        api: with_port(&args.api, API_PORT),
+        fill: args.fill,
+        message_bytes: args.message_bytes as usize,
+        services: args.services,
+        runs: args.runs,
+    })
 }

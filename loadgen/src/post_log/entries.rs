@@ -9,7 +9,7 @@ pub(super) const FOLLOWED: &str = "followed";
 
 /// Makes them.
 #[derive(Debug)]
-pub(super) struct Entries {
+pub(crate) struct Entries {
     services: u64,
     filler: String,
     message_bytes: usize,
@@ -17,14 +17,14 @@ pub(super) struct Entries {
 
 impl Entries {
     /// Of so many services, with messages of about that length.
-    pub(super) fn new(services: u64, message_bytes: usize) -> Self {
+    pub(crate) fn new(services: u64, message_bytes: usize) -> Self {
         let words = "request served from cache with status ok after waiting for a worker ";
         let filler = words.repeat(message_bytes / words.len() + 1);
         Self { services: services.max(1), filler, message_bytes }
     }
 
     /// The body of a request; `at` is when, since the beginning of the run.
-    pub(super) fn body(&self, number: u64, at: Duration) -> String {
+    pub(crate) fn body(&self, number: u64, at: Duration) -> String {
         let level = match number % 20 {
             0 => "error",
             1 | 2 => "warn",

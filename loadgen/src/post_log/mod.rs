@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use rustix::event::{Timespec, epoll};
 
-use self::entries::Entries;
+pub(crate) use self::entries::Entries;
 use self::live::{Follower, Seen};
 use self::sender::Sender;
 use crate::failure::{Context, Failure, Result};
