@@ -104,8 +104,16 @@ fn lean(text: &str) -> String {
 
 /// A style sheet without spaces that mean nothing; no text in it has such.
 fn without_spaces(mut sheet: String) -> String {
-    for (from, to) in [(" {", "{"), ("{ ", "{"), ("; ", ";"), (" }", "}"), (": ", ":"), (", ", ",")]
-    {
+    for (from, to) in [
+        (" {", "{"),
+        ("{ ", "{"),
+        ("; ", ";"),
+        (" }", "}"),
+        (": ", ":"),
+        (", ", ","),
+        ("}\n", "}"),
+        (";}", "}"),
+    ] {
         sheet = sheet.replace(from, to);
     }
     sheet

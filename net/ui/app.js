@@ -26,7 +26,7 @@ const parts = { rows: id('rows'), heads: id('heads'), pane: id('pane'), track: i
 /** What a URL asks for; how bars are divided is remembered where it says nothing of it. @param {string} search */
 const asRead = (search) => {
   const given = read(search);
-  return { ...given, by: given.by || (localStorage.getItem('by') ?? '') };
+  return { ...given, by: given.by || (localStorage.getItem('by') === 'level' ? 'level' : '') };
 };
 /** What is asked, as it was run last. */
 let state = asRead(location.search);
@@ -52,7 +52,14 @@ const side = new Side(id('side'), {
   onLink: () => copyLink(true),
   onTerm: (text, out) => run({ ...state, [out ? 'x' : 'q']: [...(out ? state.x : state.q), state.regex ? escaped(text) : text], at: '', context: 0 }, true),
   onContext: (n) => view({ context: n, at: side.record?.ulid ?? '', inline: false }),
-  onInList: (before, after) => { chosenPlace(true); inList(before, after); },
+  onInList: (before, after) => {
+    const own = results;
+    const ulid = side.record?.ulid ?? '';
+    const at = own?.store.length && ulid ? own.store.find(ulid, own.descending) : NaN;
+    if (!own || !(at < own.store.end) || own.store.ulid(at) !== ulid) return;
+    chosenPlace(true);
+    inList(at, before, after);
+  },
   columns: () => state.cols,
   onColumn: column,
   onClose: () => { if (state.context && !state.inline) view({ context: 0 }); parts.rows.focus(); },
@@ -60,20 +67,27 @@ const side = new Side(id('side'), {
 const inset = new Inset(rows, {
   isDescending: () => Boolean(results?.descending),
   onContext: (n, ulid) => view({ context: n, at: ulid, inline: true }),
-  onPanel: () => { chosenPlace(false); const n = state.context; inset.close(); open(); side.context(n); },
+  onPanel: () => {
+    chosenPlace(false);
+    const [n, index] = [state.context, inset.index];
+    inset.close();
+    rows.select(index);
+    open();
+    side.context(n);
+  },
   onClose: () => { view({ context: 0, inline: false }); parts.rows.focus(); },
 });
 
 /** Where the records around one are shown is remembered. @param {boolean} isInList */
 const chosenPlace = (isInList) => localStorage.setItem('context', isInList ? 'list' : '');
 
-/** The records around the chosen row, within the list. @param {number} [before] @param {number} [after] */
-function inList(before, after) {
+/** The records around a row, within the list. @param {number} index @param {number} [before] @param {number} [after] */
+function inList(index, before, after) {
   const own = results;
-  if (!own || Number.isNaN(rows.selected)) return;
+  if (!own || Number.isNaN(index)) return;
   side.hide();
   inset.isEveryTopic = side.isEveryTopic;
-  inset.show(rows.selected, own.store.whole(rows.selected), before, after);
+  inset.show(index, own.store.whole(index), before, after);
 }
 
 const escaped = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
@@ -106,6 +120,7 @@ function look({ tz, by }) {
   if (tz !== undefined) view({ tz });
   rows.zone = chart.zone = known(state.tz);
   rows.redraw();
+  inset.again();
   chart.draw();
   if (side.isOpen) side.draw();
 }
@@ -150,6 +165,8 @@ function begin() {
   changed();
   plan(others.signal);
   charting = null;
+  // What is folded is asked for when it is unfolded.
+  chart.data = null;
   histogram();
   ready(others.signal);
 }
@@ -223,7 +240,7 @@ function changed() {
     const at = store.find(state.at, own.descending);
     rows.centre(at);
     if (state.context && at < store.end && store.ulid(at) === state.at) {
-      if (state.inline) inList(state.context);
+      if (state.inline) inList(at, state.context);
       else { open(); side.context(state.context); }
     }
   }
@@ -258,7 +275,7 @@ function again() {
   if (live?.isStarted) live.start();
   else results?.again();
   if (!hasPlan) plan(others.signal);
-  if (!chart.data) { charting = null; histogram(); }
+  if (!chart.data) { charting?.abort(); charting = null; histogram(); }
   ready(others.signal);
 }
 
@@ -397,7 +414,7 @@ listen({
   link: () => copyLink(true),
   context: () => {
     if (Number.isNaN(rows.selected)) return;
-    if (!side.record && localStorage.getItem('context') === 'list') { if (inset.index === rows.selected) inset.close(); else inList(); return; }
+    if (!side.record && localStorage.getItem('context') === 'list') { if (inset.index === rows.selected) inset.close(); else inList(rows.selected); return; }
     if (!side.record) open();
     side.context();
   },

@@ -72,7 +72,7 @@ export class Bar {
     input('to').value = state.to;
     /** @type {HTMLSelectElement} */ (id('preset')).value = !state.to && state.from in W.presets ? state.from : '';
     /** @type {HTMLSelectElement} */ (id('order')).value = state.order;
-    /** @type {HTMLSelectElement} */ (id('by')).value = state.by;
+    /** @type {HTMLSelectElement} */ (id('by')).value = state.by === 'level' ? 'level' : '';
     const zones = /** @type {HTMLSelectElement} */ (id('tz'));
     if (state.tz && ![...zones.options].some((one) => one.value === state.tz)) zones.append(new Option(state.tz, state.tz));
     zones.value = state.tz;
@@ -157,7 +157,7 @@ export class Bar {
       given.look({ tz: this.state.tz });
     };
     id('by').onchange = () => {
-      this.state = { ...this.state, by: /** @type {HTMLSelectElement} */ (id('by')).value };
+      this.state = { ...this.state, by: /** @type {HTMLSelectElement} */ (id('by')).value || 'topic' };
       given.look({ by: this.state.by });
     };
     const zones = /** @type {HTMLSelectElement} */ (id('tz'));

@@ -61,6 +61,7 @@ export class Histogram {
   /** @param {string} words */
   fail(words) {
     this.data = null;
+    this.names = [];
     const note = document.createElement('p');
     note.className = 'chart-fail';
     note.textContent = words;
@@ -162,6 +163,7 @@ export class Histogram {
   name(low, high) {
     /** @type {string[]} */
     const all = [];
+    if (!this.data) return all;
     this.names.forEach((element, k) => {
       const one = this.data.series[k];
       const { name, kind, mark } = called(one);

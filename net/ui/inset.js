@@ -59,6 +59,9 @@ export class Inset {
     this.record = null;
     this.index = NaN;
     this.isEveryTopic = false;
+    this.counts = [AROUND, AROUND];
+    /** Which answer is waited for. */
+    this.turn = 0;
   }
 
   get isOpen() { return Boolean(this.record); }
@@ -66,16 +69,17 @@ export class Inset {
   /** So many before and behind a row. @param {number} index @param {any} record @param {number} [before] @param {number} [after] */
   async show(index, record, before = AROUND, after = before) {
     [before, after] = [Math.min(before, AROUND_MAX), Math.min(after, AROUND_MAX)];
-    [this.record, this.index] = [record, index];
+    [this.record, this.index, this.counts] = [record, index, [before, after]];
+    const turn = ++this.turn;
     this.with.onContext(Math.max(before, after), record.ulid);
     /** @type {HTMLElement[]} */
     let parts;
     try {
       const found = await around(record, before, after, this.isEveryTopic);
-      if (this.record !== record) return;
+      if (this.turn !== turn) return;
       parts = this.blocks(found, before, after);
     } catch (error) {
-      if (this.record !== record) return;
+      if (this.turn !== turn) return;
       parts = [this.block('', [this.acts(before, after), make('p', 'bad', `${W.noContext}: ${/** @type {any} */ (error).words ?? /** @type {any} */ (error).message}`)])];
     }
     this.rows.inset({ index, parts });
@@ -122,7 +126,10 @@ export class Inset {
   }
 
   /** What is shown goes with its rows: nothing is told. */
-  drop() { this.record = null; this.index = NaN; }
+  drop() { this.record = null; this.index = NaN; this.turn++; }
+
+  /** The same as it looks now. */
+  again() { if (this.isOpen) this.show(this.index, this.record, ...this.counts); }
 
   close() {
     if (!this.isOpen) return;

@@ -92,6 +92,7 @@ export class Rows {
   redraw() {
     for (const element of this.shown.values()) { element.remove(); this.free.push(element); }
     this.shown.clear();
+    for (const element of this.free) for (const part of element.querySelectorAll('.inset')) part.remove();
     if (this.free[0]?.children.length !== 4 + this.columns.length) this.free = [];
     this.drawHeads();
     this.draw();
@@ -307,11 +308,12 @@ export class Rows {
   scroll(pixels) {
     if (pixels < 0) this.stay();
     this.above += pixels;
-    // One with records around it may be as high as many.
-    if (Math.abs(this.above) > (this.around ? 5000 : 100) * ROW) {
-      const rows = Math.trunc(this.above / ROW);
-      this.top += rows;
-      this.above -= rows * ROW;
+    // The top row, with records around it, may be as high as many.
+    const beyond = this.above > 0 ? Math.max(0, this.above - this.heightOf(this.top)) : this.above;
+    if (Math.abs(beyond) > 100 * ROW) {
+      const rows = Math.trunc(beyond / ROW);
+      this.top += rows + (beyond > 0 ? 1 : 0);
+      this.above = beyond - rows * ROW;
     }
     this.draw();
   }

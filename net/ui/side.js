@@ -21,6 +21,8 @@ export class Side {
     /** @type {any} */
     this.record = null;
     this.isEveryTopic = false;
+    /** Which records around one are waited for. */
+    this.turn = 0;
     this.fields = new FieldsPanel(make('div', 'all-fields'), with_);
     this.isFields = false;
     box.setAttribute('aria-label', W.details);
@@ -124,9 +126,10 @@ export class Side {
     if (!record || !place) return;
     [before, after] = [Math.min(before, AROUND_MAX), Math.min(after, AROUND_MAX)];
     this.with.onContext(Math.max(before, after));
+    const turn = ++this.turn;
     try {
       const found = await around(record, before, after, this.isEveryTopic);
-      if (this.record !== record) return;
+      if (this.record !== record || this.turn !== turn) return;
       const list = make('ol', 'around');
       list.tabIndex = 0;
       list.append(...found.before.map((one) => this.neighbour(one)), this.neighbour(record), ...found.after.map((one) => this.neighbour(one)));

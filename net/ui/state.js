@@ -24,7 +24,7 @@ export function read(search) {
     topic: given.getAll('topic').filter(Boolean),
     from: given.get('from') || '1h', to: given.get('to') || '',
     order: given.get('order') === 'asc' ? 'asc' : 'desc',
-    tz: given.get('tz') || '', cols: names(given.get('cols') ?? ''), by: given.get('by') === 'level' ? 'level' : '',
+    tz: given.get('tz') || '', cols: names(given.get('cols') ?? ''), by: ['topic', 'level'].includes(given.get('by') ?? '') ? given.get('by') ?? '' : '',
     at: given.get('at') || '', context: Math.max(0, Math.min(1000, Math.floor(Number(given.get('context'))) || 0)),
   };
 }

@@ -149,6 +149,6 @@ fn bars_are_divided_by_level_with_signs_a_table_and_a_link() {
     browser.wait(&format!("{COUNTS}.startsWith('1 row ')"));
     browser.script("const by = document.getElementById('by'); by.value = ''; by.dispatchEvent(new Event('change'))");
     browser.wait("document.querySelector('.legend > [class^=c]')?.textContent === 'web'");
-    assert_eq!(browser.text("new URLSearchParams(location.search).get('by')"), "null");
+    assert_eq!(browser.text("new URLSearchParams(location.search).get('by')"), "topic");
     assert_eq!(browser.complaints(), Vec::<String>::new());
 }
