@@ -152,8 +152,9 @@ pub const ENTRIES_BODY_GRACE: Duration = Duration::from_secs(1);
 /// bytes: over a hundred of the longest, and as many short ones as there may be connections.
 pub const ENTRY_BODIES_BYTES_MAX: u64 = 16 << 20;
 
-/// The same for `POST /logs`, bytes: two of the longest at a time, of two addresses, or many short ones.
-pub const ENTRIES_BODIES_BYTES_MAX: u64 = 48 << 20;
+/// The same for `POST /logs`, bytes: three of the longest at a time, of which two may be of one address,
+/// or many short ones.
+pub const ENTRIES_BODIES_BYTES_MAX: u64 = 72 << 20;
 
 /// Values of one repeated parameter.
 pub const QUERY_TOPICS_MAX: usize = 256;

@@ -294,23 +294,30 @@ fn what_is_asked_of_entries_beyond_its_bounds_is_named() {
 }
 
 #[test]
-fn a_body_that_hardly_comes_gives_way_to_one_that_comes() {
+fn bodies_that_hardly_come_give_way_to_one_that_comes() {
     let (_directory, node) = node(&[]);
-    // It says that it will be as long as any, so that it has all the room that is its address's.
-    let mut slow = TcpStream::connect(node.api).unwrap();
-    let head = format!("POST /logs HTTP/1.1\r\nHost: {}\r\n", node.api);
-    let length = 8 << 20;
-    write!(slow, "{head}Content-Length: {length}\r\n\r\n[").unwrap();
+    // Each says that it will be as long as any, so that the two have all the room that is their address's.
+    let slow = [(); 2].map(|()| {
+        let mut stream = TcpStream::connect(node.api).unwrap();
+        let head = format!("POST /logs HTTP/1.1\r\nHost: {}\r\n", node.api);
+        let length = 8 << 20;
+        write!(stream, "{head}Content-Length: {length}\r\n\r\n[").unwrap();
+        stream
+    });
     let budget = |name: &str| {
         node.metric(&format!("oklog_http_budget_used{{budget=\"entries_bodies_bytes{name}\"}}"))
     };
-    tests::wait_until("it has its room", || budget("") >= f64::from(24 << 20));
-    assert!(budget("_of_address") >= f64::from(24 << 20));
+    tests::wait_until("both have their room", || budget("") >= f64::from(48 << 20));
+    assert!(budget("_of_address") >= f64::from(48 << 20));
     let many: Value = (0..10_000).map(|n| entry("info", &format!("entry {n}"), "quick")).collect();
     let answer = post(&node, "/logs", &many);
     assert_eq!(answer.status, 202, "{}", answer.text());
     assert_eq!(answer.json()["records"], 10_000);
-    slow.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-    let answer = http::read_answer(&mut BufReader::new(slow), "POST").unwrap();
-    assert_eq!(answer.status, 408, "who gives way is told");
+    // One of them was enough.
+    let told = slow.into_iter().filter(|stream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let answer = http::read_answer(&mut BufReader::new(stream), "POST");
+        answer.is_ok_and(|answer| answer.status == 408)
+    });
+    assert!(told.count() >= 1, "who gives way is told");
 }

@@ -5,7 +5,7 @@
 //! wait for; both come back when the guard is dropped; memory is one entry per address that holds or waits for
 //! something. Where there is room for a single taker only, all of it is his share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,13 +27,21 @@ struct OfEach {
     spec: Spec,
     share: u64,
     meter: BudgetMeter,
-    addresses: Mutex<HashMap<IpAddr, Own>>,
+    addresses: Mutex<Addresses>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    of: HashMap<IpAddr, Own>,
+    /// How many of them hold so much: the most is at hand however many there are.
+    holders: BTreeMap<u64, usize>,
 }
 
 /// What one address has.
 #[derive(Debug)]
 struct Own {
     budget: Budget,
+    held: u64,
     /// Guards of it, and those who wait for one.
     users: usize,
 }
@@ -61,6 +69,8 @@ pub enum Full {
 struct User {
     address: IpAddr,
     of: Arc<OfEach>,
+    /// What goes with it.
+    amount: u64,
 }
 
 impl Shares {
@@ -111,8 +121,9 @@ impl Shares {
         Ok(self.taken(all, own, user))
     }
 
-    fn taken(&self, all: Taken, own: Taken, user: User) -> Share {
-        self.of_each.tell(&self.of_each.lock());
+    fn taken(&self, all: Taken, own: Taken, mut user: User) -> Share {
+        user.amount = own.amount();
+        self.of_each.hold(&mut self.of_each.lock(), user.address, |held| held + user.amount);
         Share { all, own, _user: user }
     }
 }
@@ -125,7 +136,7 @@ impl Share {
 }
 
 impl OfEach {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Own>> {
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -133,30 +144,42 @@ impl OfEach {
     fn user(self: &Arc<Self>, address: IpAddr) -> (User, Budget) {
         let address = host_of(address);
         let mut addresses = self.lock();
-        let own = addresses.entry(address).or_insert_with(|| {
+        let own = addresses.of.entry(address).or_insert_with(|| {
             let budget = Budget::new(self.spec, self.share, self.meter.of_refusals());
-            Own { budget, users: 0 }
+            Own { budget, held: 0, users: 0 }
         });
         own.users += 1;
-        (User { address, of: Arc::clone(self) }, own.budget.clone())
+        (User { address, of: Arc::clone(self), amount: 0 }, own.budget.clone())
     }
 
-    /// The most that one address has.
-    fn tell(&self, addresses: &HashMap<IpAddr, Own>) {
-        self.meter.set(|| addresses.values().map(|own| own.budget.used()).max().unwrap_or(0));
+    /// An address holds another amount; the most that one has is told.
+    fn hold(&self, addresses: &mut Addresses, address: IpAddr, change: impl FnOnce(u64) -> u64) {
+        let Addresses { of, holders } = addresses;
+        let Some(own) = of.get_mut(&address) else { return };
+        if let Some(count) = holders.get_mut(&own.held) {
+            *count -= 1;
+            if *count == 0 {
+                holders.remove(&own.held);
+            }
+        }
+        own.held = change(own.held);
+        if own.held > 0 {
+            *holders.entry(own.held).or_default() += 1;
+        }
+        self.meter.set(|| holders.last_key_value().map_or(0, |(held, _)| *held));
     }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
         let mut addresses = self.of.lock();
-        if let Some(own) = addresses.get_mut(&self.address) {
+        self.of.hold(&mut addresses, self.address, |held| held - self.amount);
+        if let Some(own) = addresses.of.get_mut(&self.address) {
             own.users -= 1;
             if own.users == 0 {
-                addresses.remove(&self.address);
+                addresses.of.remove(&self.address);
             }
         }
-        self.of.tell(&addresses);
     }
 }
 
@@ -222,7 +245,12 @@ mod tests {
         }
         drop((held, other));
         assert_eq!(shares.all().used(), 0);
-        assert!(shares.of_each.lock().is_empty(), "nothing is kept of who has gone");
+        let addresses = shares.of_each.lock();
+        assert!(
+            addresses.of.is_empty() && addresses.holders.is_empty(),
+            "nothing is kept of who has gone"
+        );
+        drop(addresses);
         let page = metrics.encode();
         assert!(
             page.contains("oklog_http_budget_used{budget=\"things_of_address\"} 0\n"),
@@ -239,6 +267,6 @@ mod tests {
         assert_eq!(shares.take(ip(1), 3, until).await.unwrap_err(), Full::All);
         let waits = shares.take(ip(1), 3, None);
         assert!(tokio::time::timeout(Duration::from_secs(1), waits).await.is_err());
-        assert!(shares.of_each.lock().is_empty());
+        assert!(shares.of_each.lock().of.is_empty());
     }
 }
