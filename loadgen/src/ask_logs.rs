@@ -58,6 +58,7 @@ fn questions(total: u64) -> [(&'static str, String); 10] {
 /// Fills and asks; whether every answer made sense.
 pub(crate) fn run(asking: &Asking) -> Result<(Report, bool)> {
     let mut report = Report::new("ask-logs");
+    let before = total_logs(&asking.api)?;
     let start = Instant::now();
     fill(asking)?;
     if asking.fill > 0 {
@@ -66,8 +67,7 @@ pub(crate) fn run(asking: &Asking) -> Result<(Report, bool)> {
         report.number("fill_entries_per_s", entries_per_s);
         wait_until_stored(asking)?;
     }
-    let total = json(&asking.api, "/api/stats")?["total_logs"].as_u64();
-    let total = total.ok_or_else(|| Failure::run("/api/stats says no total_logs"))?;
+    let total = total_logs(&asking.api)?;
     report.count("entries", total);
     report.count("runs", asking.runs);
     let mut all = new_histogram();
@@ -80,7 +80,7 @@ pub(crate) fn run(asking: &Asking) -> Result<(Report, bool)> {
         tell(&mut report, name, &times);
     }
     tell(&mut report, "api_logs", &all);
-    Ok((report, total >= asking.fill))
+    Ok((report, total >= before + asking.fill))
 }
 
 fn tell(report: &mut Report, name: &str, times: &Histogram<u64>) {
@@ -150,9 +150,12 @@ fn ask(asking: &Asking, path: &str) -> Result<(Histogram<u64>, u64)> {
     Ok((times, found))
 }
 
-fn json(api: &str, path: &str) -> Result<Value> {
-    serde_json::from_slice(&get(api, path)?)
-        .map_err(|error| Failure::run(format!("{path}: no JSON: {error}")))
+/// How many entries there are.
+fn total_logs(api: &str) -> Result<u64> {
+    let stats: Value = serde_json::from_slice(&get(api, "/api/stats")?)
+        .map_err(|error| Failure::run(format!("/api/stats: no JSON: {error}")))?;
+    let total = stats["total_logs"].as_u64();
+    total.ok_or_else(|| Failure::run("/api/stats says no total_logs"))
 }
 
 fn get(api: &str, path: &str) -> Result<Vec<u8>> {
