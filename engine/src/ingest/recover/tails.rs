@@ -90,7 +90,13 @@ impl Recovery<'_> {
 
     fn take_aside(&mut self, path: &Path, id: Ulid, is_file: bool) {
         match self.found.registry.find_tail_aside(path, id, is_file) {
-            FoundAside::Damaged(damage) => self.found.report.extend(damage),
+            FoundAside::Damaged(damage, slots) => {
+                self.found.report.extend(damage);
+                // Somebody, or the disk, may have brought back more of it.
+                if let Err(failed) = self.save_slots(slots) {
+                    self.found.notes.push(Note::Failed(failed));
+                }
+            }
             FoundAside::Whole(slots) => {
                 if let Err(failed) = self.take_mended(path, slots) {
                     self.found.notes.push(Note::Failed(failed));
@@ -101,16 +107,21 @@ impl Recovery<'_> {
 
     /// Somebody has brought a whole copy.
     fn take_mended(&mut self, path: &Path, slots: Vec<Slot>) -> Result<(), FileError> {
+        self.save_slots(slots)?;
+        let removed = self.storage.remove(path);
+        let (operation, from) = ("remove", path.to_path_buf());
+        removed.map_err(|error| FileError { operation, path: from, error })?;
+        self.found.notes.push(Note::Mended(path.to_path_buf()));
+        Ok(())
+    }
+
+    fn save_slots(&mut self, slots: Vec<Slot>) -> Result<(), FileError> {
         for slot in slots {
             let slot = self.needed(slot);
             if let Some(content) = &slot.content {
                 self.save_slot(content, slot.bad.is_empty())?;
             }
         }
-        let removed = self.storage.remove(path);
-        let (operation, from) = ("remove", path.to_path_buf());
-        removed.map_err(|error| FileError { operation, path: from, error })?;
-        self.found.notes.push(Note::Mended(path.to_path_buf()));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Damaged tail files, put aside under names of their own, so that their shards have fresh ones.
 //!
-//! Invariants: what can be read of one is durable in segments before it is renamed, and never changed
-//! in it; what it lacks is in every answer, also after a restart, until somebody takes the file away, it
+//! Invariants: what can be read of one is durable in segments before it is renamed, and at each start that
+//! finds it, and never changed in it; what it lacks is in every answer, also after a restart, until somebody takes the file away, it
 //! reads well at a start (somebody has mended it), or all that it may have held has expired. No tail file
 //! is made under a name that may come back with the power.
 
@@ -49,8 +49,9 @@ pub(in crate::ingest) struct PutAside {
 /// What was found in a tail file that was put aside in an earlier life.
 #[derive(Debug)]
 pub(in crate::ingest) enum FoundAside {
-    /// It is damaged still, or cannot be read now.
-    Damaged(Vec<Damage>),
+    /// It is damaged still, or cannot be read now; and what can be read of it, which may be more than
+    /// before.
+    Damaged(Vec<Damage>, Vec<Slot>),
     /// It reads well.
     Whole(Vec<Slot>),
 }
@@ -122,19 +123,20 @@ impl Registry {
             let path = path.to_path_buf();
             vec![Damage { path, offset: 0, len_bytes: 0, range, records: None, kind }]
         };
-        let damage = match is_file.then(|| read().or_else(|_| read())) {
-            None => lost(DamageKind::NotAFile),
-            Some(Err(error)) => lost(Refusal::from(&error).into()),
+        let (damage, slots) = match is_file.then(|| read().or_else(|_| read())) {
+            None => (lost(DamageKind::NotAFile), Vec::new()),
+            Some(Err(error)) => (lost(Refusal::from(&error).into()), Vec::new()),
             Some(Ok(slots)) => {
                 let damage = bad_slots(path, &slots, id.ms());
+                let slots = slots.into_iter().map(|(_, slot)| slot).collect();
                 if damage.is_empty() {
-                    return FoundAside::Whole(slots.into_iter().map(|(_, slot)| slot).collect());
+                    return FoundAside::Whole(slots);
                 }
-                damage
+                (damage, slots)
             }
         };
         self.keep_tail_aside(id, path.to_path_buf(), damage.clone());
-        FoundAside::Damaged(damage)
+        FoundAside::Damaged(damage, slots)
     }
 
     fn read_tail_aside(&self, path: &Path) -> io::Result<Vec<(usize, Slot)>> {
@@ -142,28 +144,21 @@ impl Registry {
         (0..tail::SLOTS).map(|slot| Ok((slot, tail::read_slot(&*file, slot)?))).collect()
     }
 
-    /// Forgets those that somebody has taken away, and reads again what could not be read.
+    /// Forgets those that somebody has taken away. What can be read of the others by now the next start
+    /// takes: until then it is told.
     pub(super) fn look_at_tails_aside(&self, now_ms: u64, look: &mut Look) {
         let mut inner = self.lock();
         let mut due = Vec::new();
         for tail in inner.tails_aside.iter_mut().filter(|tail| tail.next_ms <= now_ms) {
             tail.next_ms = now_ms.saturating_add(UNREAD_PAUSE_MS_MAX);
-            let is_unread = tail.damage.iter().any(|damage| damage.refusal().is_some());
-            due.push((tail.path.clone(), tail.id, is_unread));
+            due.push(tail.path.clone());
         }
         drop(inner);
-        for (path, id, is_unread) in due {
+        for path in due {
             let opened = self.options.storage.open(&path, Open::Read);
             if opened.is_err_and(|error| self.is_taken_away(&path, &error)) {
                 self.lock().tails_aside.retain(|tail| tail.path != path);
                 look.taken_away.push(path);
-            } else if is_unread && let Ok(slots) = self.read_tail_aside(&path) {
-                // One that is whole was mended: the next start takes what it holds.
-                let damage = bad_slots(&path, &slots, id.ms());
-                look.damage.extend(damage.iter().cloned());
-                let mut inner = self.lock();
-                let same = inner.tails_aside.iter_mut().filter(|tail| tail.path == path);
-                same.for_each(|tail| tail.damage.clone_from(&damage));
             }
         }
     }

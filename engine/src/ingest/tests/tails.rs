@@ -85,8 +85,8 @@ fn a_bad_chunk_costs_its_records_and_is_told_until_its_file_is_taken_away() {
     let mut lost = Vec::new();
     for life in 0..3 {
         let found = found_in(directory.path());
-        assert_eq!(found.tail_records, if life == 0 { 4 } else { 0 });
-        assert_eq!(read_all(&found.registry).len(), 4, "what is behind it is found");
+        assert_eq!(found.tail_records, 4, "taken again, as copies, at each start");
+        assert_eq!(read_all_copies(&found.registry).len(), 4, "what is behind it is found");
         let [aside] = &aside_in(directory.path())[..] else { panic!("it is put aside once") };
         assert_eq!(fs::read(aside).unwrap(), bytes, "as it was");
         let told = lost_in(&found, &appended);
@@ -136,6 +136,28 @@ fn a_damaged_tail_file_goes_when_all_that_it_may_have_held_has_expired_or_when_i
     let (gone, errors) = found.registry.expire_unread(LATER_MS + 1);
     assert_eq!((gone, errors.len()), (aside, 0));
     assert_eq!((found.registry.pin().lost, aside_in(directory.path())), (vec![], vec![]));
+}
+
+/// Bytes that come back one by one: what is told gets less only with what is taken.
+#[test]
+fn what_comes_back_of_a_damaged_tail_file_is_taken_though_it_is_not_whole() {
+    let directory = scratch();
+    let (appended, offsets) = killed_in(directory.path());
+    let path = directory.path().join(tail::file_name(0));
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, vec![0; whole.len()]).unwrap();
+    let found = found_in(directory.path());
+    assert_eq!(read_all_copies(&found.registry).len(), 0);
+    let aside = aside_in(directory.path()).remove(0);
+    fs::write(&aside, &whole).unwrap();
+    flip(&aside, offsets[1] + 50);
+    for _ in 0..2 {
+        let found = found_in(directory.path());
+        let [damage] = &found.report[..] else { panic!("{:?}", found.report) };
+        let lost = damage.records.unwrap() as usize;
+        assert!(lost > 0 && lost < appended.len());
+        assert_eq!(read_all_copies(&found.registry).len() + lost, appended.len());
+    }
 }
 
 /// As [`read_all`], where a record may be in several segments.
