@@ -232,6 +232,9 @@ pub const FRAMES_HELD_MAX: usize = 6;
 /// the headers and tables of its chunks; a chunk that does not fit makes the frame be written.
 pub const TAIL_SLOT_BYTES: usize = 256 << 10;
 
+/// Longest token that says who somebody is, bytes: with every other field it fits a handshake.
+pub const TOKEN_BYTES_MAX: usize = 256;
+
 /// Longest handshake line of a connection that wants acknowledgements, bytes.
 pub const HELLO_BYTES_MAX: usize = 512;
 

@@ -1,14 +1,16 @@
 //! The handshake of a connection that wants acknowledgements:
-//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N] [count=bytes] [promise=fast|durable]\n` as its very
-//! first bytes, and the answer to one that is refused: `\0OKLOGD-NO/1 REASON\n`.
+//! `\0OKLOGD-ACK/1 [topic=T] [session=ID seq=N] [count=bytes] [promise=fast|durable] [token=TOKEN]\n` as
+//! its very first bytes, and the answer to one that is refused: `\0OKLOGD-NO/1 REASON\n`.
 //!
 //! Invariants: a connection whose first bytes differ is a plain one and keeps every byte; a
 //! handshake is at most [`HELLO_BYTES_MAX`] bytes; the first eight bytes of a refusal are a number
 //! that no count reaches, so whoever expects counts is not deceived. This only reads it; what
 //! session and sequence mean is not decided here (they are reserved).
 
-use crate::limits::{COUNTING_BYTES, HELLO_BYTES_MAX, SESSION_LEN_MAX};
+use crate::limits::{COUNTING_BYTES, HELLO_BYTES_MAX, SESSION_LEN_MAX, TOKEN_BYTES_MAX};
 use crate::topic::Topic;
+
+use std::fmt;
 
 const PREFIX: &[u8] = b"\0OKLOGD-ACK/";
 const VERSION: &[u8] = b"1";
@@ -34,6 +36,36 @@ impl Promise {
     }
 }
 
+/// A secret that says who somebody is; it is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Of visible ASCII, at least one byte and at most [`TOKEN_BYTES_MAX`].
+    pub fn new(text: &[u8]) -> Option<Self> {
+        let is_valid =
+            (1..=TOKEN_BYTES_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        let text = std::str::from_utf8(text).ok().filter(|_| is_valid)?;
+        Some(Self(text.to_owned()))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// As it stands in a handshake or a header.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
 /// What a client said.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hello {
@@ -45,6 +77,8 @@ pub struct Hello {
     pub counts_bytes: bool,
     /// The promise that acknowledgements have to make; a port that makes another one refuses.
     pub promise: Option<Promise>,
+    /// Who it is.
+    pub token: Option<Secret>,
 }
 
 /// What the first bytes of a connection are.
@@ -187,6 +221,11 @@ fn read_fields(line: &[u8]) -> Result<Hello, &'static str> {
             if hello.promise.replace(promise).is_some() {
                 return Err("the handshake asks for two promises");
             }
+        } else if let Some(token) = word.strip_prefix(b"token=") {
+            let token = Secret::new(token).ok_or("the token of the handshake is not valid")?;
+            if hello.token.replace(token).is_some() {
+                return Err("the handshake has two tokens");
+            }
         } else {
             return Err("the handshake has an unknown field");
         }
@@ -220,6 +259,14 @@ mod tests {
             panic!()
         };
         assert_eq!(hello.promise, Some(Promise::Durable));
+        let Opening::Hello { hello, .. } = read(b"\0OKLOGD-ACK/1 token=s3=cret topic=a\n") else {
+            panic!()
+        };
+        assert_eq!(hello.token.as_ref().map(Secret::as_str), Some("s3=cret"));
+        assert!(!format!("{hello:?}").contains("s3"), "a secret is never shown");
+        let longest = format!("\0OKLOGD-ACK/1 token={}", "t".repeat(TOKEN_BYTES_MAX));
+        assert!(matches!(read(format!("{longest}\n").as_bytes()), Opening::Hello { .. }));
+        assert!(matches!(read(format!("{longest}t\n").as_bytes()), Opening::Refused(_)));
         let trailing_space = read(b"\0OKLOGD-ACK/1 \n");
         assert_eq!(trailing_space, Opening::Hello { hello: Hello::default(), used: 15 });
     }
@@ -254,6 +301,10 @@ mod tests {
             "1 promise=bulk",
             "1 promise=",
             "1 promise=fast promise=fast",
+            "1 token=",
+            "1 token=a token=a",
+            "1 token=\u{e9}",
+            "1 token=a\x7f",
             "1\r",
         ] {
             let bytes = format!("\0OKLOGD-ACK/{bad}\n");
