@@ -288,6 +288,7 @@ fn searches(c: &mut Criterion) {
             limit: None,
             context: 0,
             entries: None,
+            is_discreet: false,
         };
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -350,6 +351,7 @@ fn followers(c: &mut Criterion) {
                 .expect("a valid one")
                 .into(),
             topics: Vec::new(),
+            is_discreet: false,
         };
         let fanout = Fanout::new((0..count).map(filter).collect());
         group.bench_function(format!("{count} followers"), |b| {

@@ -194,7 +194,7 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
         "stream" => Ok(Command::Stream(StreamConfig::from_settings(settings)?)),
         "histogram" => Ok(Command::Histogram(HistogramConfig::from_settings(settings)?)),
         "topics" => Ok(Command::Topics(TopicsConfig::from_settings(settings)?)),
-        "status" => Ok(Command::Status(StatusConfig::from_settings(settings))),
+        "status" => Ok(Command::Status(StatusConfig::from_settings(settings)?)),
         "testsvc" => Ok(Command::TestService(TestServiceConfig::from_settings(settings)?)),
         "fsck" if settings.bool("repair") => Err(usage(
             "fsck --repair is not available in this version; fsck only reads. Nodes and \
@@ -205,7 +205,7 @@ fn command(row: &CommandRow, matches: &ArgMatches, settings: &Settings) -> Resul
             let path = matches.get_one::<String>("PATH").cloned().unwrap_or_default();
             Ok(Command::Fsck { path: path.into(), json: settings.bool("json") })
         }
-        "drain" => Ok(Command::Drain(DrainConfig::from_settings(settings))),
+        "drain" => Ok(Command::Drain(DrainConfig::from_settings(settings)?)),
         "restore" => {
             let paths: Vec<String> =
                 matches.get_many::<String>("PATH").into_iter().flatten().cloned().collect();

@@ -53,6 +53,8 @@ pub(crate) struct NodeConfig {
     pub(crate) store: Option<StoreConfig>,
     /// The search side.
     pub(crate) query: QueryConfig,
+    /// Who may do what; `None`: everybody everything.
+    pub(crate) auth_file: Option<PathBuf>,
     /// The HTTP server.
     pub(crate) http: HttpConfig,
     /// What is logged.
@@ -215,6 +217,7 @@ impl NodeConfig {
                 memory_max_bytes: settings.number("query.memory-max"),
                 wait_max: settings.duration("query.wait-max"),
             },
+            auth_file: settings.optional_text("auth.file").map(PathBuf::from),
             http: HttpConfig {
                 connections_max: settings.number("http.connections-max") as usize,
                 connections_per_address_max: settings.number("http.connections-per-address-max")

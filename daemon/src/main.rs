@@ -143,7 +143,7 @@ fn run_node(config: NodeConfig, warnings: &[String]) -> Exit {
         Ok(()) => Exit::Done,
         Err(error) => {
             tracing::error!("{error}");
-            Exit::Error
+            error.exit()
         }
     };
     logging::finish();

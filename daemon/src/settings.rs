@@ -327,7 +327,7 @@ fn read_file(path: &Path, flags: &[Flag], command: &str) -> Result<FileValues, S
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What a regular file holds; others may have no end, or wait for somebody to write to them.
-fn read_text(path: &Path) -> io::Result<String> {
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     let refused = |words: &str| io::Error::new(io::ErrorKind::InvalidInput, words);
     // Before it is opened: opening a FIFO waits, and opening a device may do something.
     if !std::fs::metadata(path)?.is_file() {

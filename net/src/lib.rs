@@ -1,6 +1,6 @@
 //! Sockets around the engine: the shard's ring and connections, and the HTTP server.
 //!
-//! [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
+//! [`access`] says who may do what; [`backend`] is what the HTTP server asks of the node; [`http`] is that server; [`ring`] and the
 //! shards on it take lines in; [`follow`] hands them to live followers; [`budget`] bounds what they may hold; [`metrics`] is what all of
 //! them count. What talks to a node from outside is none of this: the forwarder and the other clients are
 //! programs of the daemon.
@@ -11,6 +11,7 @@
 // They end the process when nobody reads.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+pub mod access;
 pub mod backend;
 pub mod budget;
 pub mod driver;

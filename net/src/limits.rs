@@ -323,3 +323,22 @@ pub const FOLLOW_QUEUES_BYTES_MAX: usize = 64 << 20;
 /// Time after which a silent stream shows that it is alive, if it is one of server-sent events, or
 /// its client has closed its side.
 pub const FOLLOW_KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Tokens of one file: as many people and programs as one node knows by name.
+pub const TOKENS_MAX: usize = 4096;
+
+/// Wrong tokens of one address that are answered as such at once, and then a second: a page that reconnects
+/// with an old one is far below, and who guesses gets nowhere.
+pub const WRONG_TOKENS_AT_ONCE: u64 = 30;
+
+/// See [`WRONG_TOKENS_AT_ONCE`].
+pub const WRONG_TOKENS_PER_SECOND: u64 = 1;
+
+/// Time between two lines of the log about those who are refused for one reason, ms.
+pub const REFUSAL_TOLD_EVERY_MS: u64 = 60_000;
+
+/// Body of a log-in, bytes: a token in JSON.
+pub const LOGIN_BODY_BYTES_MAX: usize = 4 << 10;
+
+/// Time for it to come.
+pub const LOGIN_BODY_WITHIN: Duration = Duration::from_secs(10);

@@ -16,6 +16,8 @@ use prometheus_client::registry::Registry;
 
 use engine::damage::Damage;
 
+use crate::access::Reason;
+
 use self::damage_seen::DamageSeen;
 pub use self::distribution::Distribution;
 pub use self::exposition::Exposition;
@@ -216,6 +218,27 @@ pub struct FollowMetrics {
     pub missed: Counter,
 }
 
+/// Metrics of who may do what.
+#[derive(Debug, Default, Clone)]
+pub struct AccessMetrics {
+    refused: [Counter; Reason::ALL.len()],
+    /// Answers, streams and connections that ended because what they were let in with does so no longer.
+    pub withdrawn: Counter,
+    /// Times that another table was taken from the file.
+    pub changes: Counter,
+    /// Whether the file cannot be used, and what was read before holds: 1 or 0.
+    pub file_failing: Gauge,
+    /// Tokens that are known.
+    pub tokens: Gauge,
+}
+
+impl AccessMetrics {
+    /// Those who were refused for this reason.
+    pub const fn refused(&self, reason: Reason) -> &Counter {
+        &self.refused[reason as usize]
+    }
+}
+
 /// What is told of a budget; the default is nothing.
 #[derive(Debug, Default, Clone)]
 pub struct BudgetMeter {
@@ -274,6 +297,8 @@ pub struct NodeMetrics {
     pub query: QueryMetrics,
     /// Following them live.
     pub follow: FollowMetrics,
+    /// Who may do so.
+    pub access: AccessMetrics,
     /// Telling of it.
     pub log: LogMetrics,
     /// Bytes handed to the disk as frames of ingest segments.
@@ -356,6 +381,7 @@ impl NodeMetrics {
             store: StoreMetrics::default(),
             query: QueryMetrics::default(),
             follow: FollowMetrics::default(),
+            access: AccessMetrics::default(),
             log: LogMetrics::default(),
             disk_written_frames: Counter::default(),
             disk_written_tail: Counter::default(),

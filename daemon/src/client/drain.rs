@@ -10,34 +10,32 @@ use serde_json::Value;
 
 use crate::client::http::block_on;
 use crate::client::object;
+use crate::client::store::Store;
 use crate::exit::Exit;
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 use crate::terminal::Progress;
-use crate::units::Endpoint;
 
 /// Time between questions.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Longest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Port of a node that names none.
-const API_PORT: u16 = 7650;
 
 /// What `drain` is told.
 #[derive(Debug)]
 pub(crate) struct DrainConfig {
-    store: Endpoint,
+    store: Store,
     timeout: Option<Duration>,
 }
 
 impl DrainConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::DRAIN`].
-    pub(crate) fn from_settings(settings: &Settings) -> Self {
+    pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let timeout = settings.duration("timeout");
-        Self {
-            store: settings.address("store").or("localhost", API_PORT),
+        Ok(Self {
+            store: Store::from_settings(settings)?,
             timeout: (!timeout.is_zero()).then_some(timeout),
-        }
+        })
     }
 }
 
@@ -84,7 +82,7 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
     }
 }
 
-async fn ask(store: &Endpoint) -> Result<Value, String> {
+async fn ask(store: &Store) -> Result<Value, String> {
     let request = (Method::POST, "/_drain");
     let answer = object::ask(store, request, &[StatusCode::OK], ANSWER_BYTES_MAX).await;
     let object = answer.map_err(|failed| failed.words)?.object;

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::object::{ask, tell_missing};
+use super::store::Store;
 use super::table::{Side, lines};
 use crate::client::expressions::Expressions;
 use crate::client::http::{Target, block_on};
@@ -15,7 +16,7 @@ use crate::output;
 use crate::settings::{Settings, SettingsError};
 use crate::terminal;
 use crate::times::{Edge, Time, TimeForm, Zone};
-use crate::units::{Endpoint, format_duration};
+use crate::units::format_duration;
 
 /// Longest answer that is read, bytes: 10,000 counts of 21 rows with 20 digits each are 5 MB.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -29,7 +30,7 @@ const ROW_COLUMNS_MAX: usize = 120;
 /// What `histogram` is told.
 #[derive(Debug)]
 pub(crate) struct HistogramConfig {
-    store: Endpoint,
+    store: Store,
     from: Option<Time>,
     to: Option<Time>,
     expressions: Expressions,
@@ -46,7 +47,7 @@ impl HistogramConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::HISTOGRAM`].
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
-            store: settings.address("store").or("localhost", crate::config::API_PORT),
+            store: Store::from_settings(settings)?,
             from: settings.time("from")?,
             to: settings.time("to")?,
             expressions: Expressions::from_settings(settings),

@@ -15,10 +15,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use engine::ingest::hello::Secret;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, TE};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -27,6 +28,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::printer::escape;
+use super::store::Store;
 use crate::exit::Exit;
 use crate::units::Endpoint;
 
@@ -178,7 +180,7 @@ impl fmt::Display for Broken {
 /// Sends a request without a body; resolves with the head of its answer. `on_silence` is called
 /// whenever the node has been silent and showed that it is there.
 pub(crate) async fn send(
-    endpoint: &Endpoint,
+    store: &Store,
     (method, target, accept): (Method, &str, &'static str),
     patience: Patience,
     on_silence: &mut dyn FnMut(),
@@ -186,9 +188,9 @@ pub(crate) async fn send(
     if target.len() > TARGET_BYTES_MAX {
         return Err(ClientError::TooLong(target.len()));
     }
-    let stream = reach(endpoint).await?;
-    let answer = send_over(stream, endpoint, (method, target, accept));
-    in_time(endpoint, patience, answer, on_silence).await?
+    let stream = reach(store).await?;
+    let answer = send_over(stream, store, store.token(), (method, target, accept));
+    in_time(store, patience, answer, on_silence).await?
 }
 
 /// Awaits the head of an answer until the node does not show that it is there, or takes longer than it
@@ -209,7 +211,9 @@ async fn in_time<T>(
         }
         let sign = async {
             let stream = reach(endpoint).await?;
-            send_over(stream, endpoint, (Method::GET, "/health", "application/json")).await
+            // Whoever asks for that needs no token.
+            let request = (Method::GET, "/health", "application/json");
+            send_over(stream, endpoint, None, request).await
         };
         tokio::select! {
             done = &mut head => return Ok(done),
@@ -254,6 +258,7 @@ async fn reach(endpoint: &Endpoint) -> Result<TcpStream, ClientError> {
 async fn send_over(
     stream: TcpStream,
     endpoint: &Endpoint,
+    token: Option<&Secret>,
     (method, target, accept): (Method, &str, &'static str),
 ) -> Result<Response<Incoming>, ClientError> {
     let broken = |error| ClientError::Protocol(endpoint.clone(), error);
@@ -269,6 +274,12 @@ async fn send_over(
     headers.insert(ACCEPT, HeaderValue::from_static(accept));
     headers.insert(TE, HeaderValue::from_static("trailers"));
     headers.insert(ALIVE, HeaderValue::from_static("true"));
+    if let Some(token) = token {
+        let value = HeaderValue::try_from(format!("Bearer {}", token.as_str()));
+        let mut value = value.expect("a token is visible ASCII");
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
     sender.send_request(request).await.map_err(broken)
 }
 

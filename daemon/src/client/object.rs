@@ -7,9 +7,9 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use super::http::{Patience, exit_of, read_short, refusal, require, send};
+use super::store::Store;
 use crate::exit::Exit;
 use crate::output;
-use crate::units::Endpoint;
 
 /// Signs of life behind which somebody who sees nothing is told why.
 const SIGNS_UNTOLD: u64 = 2;
@@ -43,7 +43,7 @@ impl Failed {
 
 /// Asks for an object of at most so many bytes; one that takes its time is told once.
 pub(super) async fn ask(
-    store: &Endpoint,
+    store: &Store,
     (method, target): (Method, &str),
     statuses: &[StatusCode],
     bytes_max: usize,

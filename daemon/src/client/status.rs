@@ -10,11 +10,12 @@ use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::object::{Answered, Failed, ask};
+use super::store::Store;
 use super::table::{Side, lines, size};
 use crate::client::http::block_on;
 use crate::exit::Exit;
 use crate::output;
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
 use crate::units::{Endpoint, format_duration};
 
 /// Longest answer that is read, bytes: thousands of nodes.
@@ -23,20 +24,20 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// What `status` is told.
 #[derive(Debug)]
 pub(crate) struct StatusConfig {
-    store: Endpoint,
+    store: Store,
     timeout: Option<Duration>,
     json: bool,
 }
 
 impl StatusConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::STATUS`].
-    pub(crate) fn from_settings(settings: &Settings) -> Self {
+    pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let timeout = settings.duration("timeout");
-        Self {
-            store: settings.address("store").or("localhost", crate::config::API_PORT),
+        Ok(Self {
+            store: Store::from_settings(settings)?,
             timeout: (!timeout.is_zero()).then_some(timeout),
             json: settings.bool("json"),
-        }
+        })
     }
 }
 
@@ -83,7 +84,7 @@ pub(crate) fn run(config: &StatusConfig) -> Exit {
     output::print(printed.as_bytes(), exit)
 }
 
-async fn ask_all(store: &Endpoint) -> Result<Status, Failed> {
+async fn ask_all(store: &Store) -> Result<Status, Failed> {
     let told = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE];
     let get = async |path| ask(store, (Method::GET, path), &told, ANSWER_BYTES_MAX).await;
     let (health, ready) = (get("/health").await?, get("/ready").await?);

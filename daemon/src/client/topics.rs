@@ -4,13 +4,13 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 
 use super::object::{ask, tell_missing};
+use super::store::Store;
 use super::table::{Side, lines, size};
 use crate::client::http::block_on;
 use crate::exit::Exit;
 use crate::output;
 use crate::settings::{Settings, SettingsError};
 use crate::times::{TimeForm, Zone};
-use crate::units::Endpoint;
 
 /// Longest answer that is read, bytes: one of the most topics that a node may have is a third of it.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// What `topics` is told.
 #[derive(Debug)]
 pub(crate) struct TopicsConfig {
-    store: Endpoint,
+    store: Store,
     zone: Option<Zone>,
     json: bool,
 }
@@ -27,7 +27,7 @@ impl TopicsConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::TOPICS`].
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
-            store: settings.address("store").or("localhost", crate::config::API_PORT),
+            store: Store::from_settings(settings)?,
             zone: settings.zone("tz")?,
             json: settings.bool("json"),
         })

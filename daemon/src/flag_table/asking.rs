@@ -11,6 +11,13 @@ use crate::flags::{Flag, Kind};
 /// The node that is asked.
 const STORE: Flag = once(common("store", Kind::Address, "localhost:7650", "Ask this node"));
 
+/// Who asks.
+pub(super) const TOKEN_FILE: Flag = rare_optional(
+    "token-file",
+    Kind::Path("FILE"),
+    "Show the node the token that this file holds (default: none)",
+);
+
 /// What records have to contain.
 const REQUIRED: Flag = short(
     'q',
@@ -100,6 +107,7 @@ const CONTEXT_MAX: u64 = 1_000_000;
 /// Flags of `query`.
 pub(crate) const QUERY: &[Flag] = &[
     STORE,
+    TOKEN_FILE,
     SINCE,
     also(
         &["until"],
@@ -174,6 +182,7 @@ pub(crate) const QUERY: &[Flag] = &[
 /// Flags of `stream`.
 pub(crate) const STREAM: &[Flag] = &[
     once(common("store", Kind::Address, "localhost:7650", "Follow this node")),
+    TOKEN_FILE,
     REQUIRED,
     EXCLUDED,
     REGEX,
@@ -214,6 +223,7 @@ pub(crate) const STREAM: &[Flag] = &[
 /// Flags of `histogram`.
 pub(crate) const HISTOGRAM: &[Flag] = &[
     STORE,
+    TOKEN_FILE,
     SINCE,
     also(
         &["until"],
@@ -255,6 +265,7 @@ pub(crate) const HISTOGRAM: &[Flag] = &[
 /// Flags of `topics`.
 pub(crate) const TOPICS: &[Flag] = &[
     STORE,
+    TOKEN_FILE,
     ZONE,
     common("json", Kind::Bool, "false", "Print the object that the node answers"),
     CONFIG,
@@ -263,6 +274,7 @@ pub(crate) const TOPICS: &[Flag] = &[
 /// Flags of `status`.
 pub(crate) const STATUS: &[Flag] = &[
     STORE,
+    TOKEN_FILE,
     optional(
         "timeout",
         Kind::Duration(1, 365 * DAY_MS),
@@ -275,6 +287,7 @@ pub(crate) const STATUS: &[Flag] = &[
 /// Flags of `drain`.
 pub(crate) const DRAIN: &[Flag] = &[
     STORE,
+    TOKEN_FILE,
     optional(
         "timeout",
         Kind::Duration(1, 365 * DAY_MS),

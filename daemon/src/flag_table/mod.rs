@@ -4,6 +4,7 @@ mod asking;
 
 use engine::limits::{RECORD_SIZE_CEILING, RECORD_SIZE_FLOOR, SPOOL_BYTES_MIN, TOPICS_CEILING};
 
+use self::asking::TOKEN_FILE;
 pub(crate) use self::asking::{DRAIN, HISTOGRAM, QUERY, STATUS, STREAM, TOPICS};
 use crate::flags::{Flag, Kind, Several};
 
@@ -248,6 +249,11 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Text("ORIGIN"),
         "Let pages of this origin (https://logs.example.com) read answers and send records",
     )),
+    once(rare_optional(
+        "auth.file",
+        Kind::Path("FILE"),
+        "Let in only who has a token of this file, with its rights and topics; read again when it changes (default: everybody may do everything)",
+    )),
     rare(
         "http.log-topic",
         Kind::Topic,
@@ -385,6 +391,7 @@ pub(crate) const FORWARD: &[Flag] = &[
     LOG_FORMAT,
     DEBUG,
     CONFIG,
+    TOKEN_FILE,
     Flag {
         common: false,
         ..optional(

@@ -81,6 +81,13 @@ impl NodeBackend {
         let (is, doors) = (self.common.is(), self.common.doors.reasons());
         let mut reasons: Vec<String> = doors.iter().map(|found| reason(found, is)).collect();
         reasons.extend(self.common.vitals.reasons());
+        if self.common.auth_file.trouble().is_some() {
+            // Everybody may read this: what is wrong stands in the log.
+            reasons.push(
+                "the file of --auth.file cannot be used: what it said before holds (the log says why)"
+                    .into(),
+            );
+        }
         if self.common.is_replica_missing() {
             reasons.push(
                 "replicas are missing: the replication factor is larger than the number of \

@@ -18,6 +18,7 @@ use net::follow::Hub;
 use net::metrics::NodeMetrics;
 use net::shard::{Clock, Placement};
 
+use super::auth_file::AuthFile;
 use super::disks::Disks;
 use super::ground::Grounds;
 use super::host::Wanted;
@@ -50,6 +51,8 @@ pub(super) struct Common {
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) vitals: Vitals,
     pub(super) disks: Arc<Disks>,
+    /// Who may do what.
+    pub(super) auth_file: AuthFile,
     /// Who shares the process's descriptors.
     pub(super) descriptors: Wanted,
     /// Ends what is done with files in the background.
@@ -69,6 +72,7 @@ pub(super) struct Foundation {
     pub(super) address: String,
     pub(super) grounds: Grounds,
     pub(super) disks: Disks,
+    pub(super) auth_file: AuthFile,
     pub(super) metrics: Arc<NodeMetrics>,
     pub(super) backlog_max_bytes: u64,
     pub(super) descriptors: Wanted,
@@ -77,8 +81,9 @@ pub(super) struct Foundation {
 impl Common {
     /// With the threads that watch the disks.
     pub(super) fn start(shards: usize, foundation: Foundation) -> Result<Self, NodeError> {
-        let Foundation { node, address, grounds, disks, metrics, backlog_max_bytes, descriptors } =
-            foundation;
+        let Foundation { node, address, grounds, disks, auth_file, metrics, .. } = foundation;
+        let (backlog_max_bytes, descriptors) =
+            (foundation.backlog_max_bytes, foundation.descriptors);
         let placement = Placement::new(shards).map_err(refused("an event descriptor"))?;
         let common = Self {
             node,
@@ -95,6 +100,7 @@ impl Common {
             metrics,
             vitals: Vitals::default(),
             disks: Arc::new(disks),
+            auth_file,
             descriptors,
             work_ends: StopFlag::default(),
         };

@@ -88,17 +88,18 @@ impl Listeners {
 
     /// Says on one line each what is listened on and where data is kept.
     pub(super) fn tell(&self, config: &NodeConfig) {
+        let danger = if config.auth_file.is_some() {
+            "tokens and records go over this address unencrypted, to be read on the way: put what speaks TLS before it"
+        } else {
+            "anybody who can reach this address can use it: there is no authentication (--auth.file)"
+        };
         let fast = self.fast.first().map(|listener| ("fast", listener));
         let durable = self.durable.first().map(|listener| ("durable", listener));
         for (port, listener) in [("api", &self.api)].into_iter().chain(fast).chain(durable) {
             let Ok(address) = listener.local_addr() else { continue };
             tracing::info!(port, %address, "listening");
             if !address.ip().is_loopback() {
-                tracing::warn!(
-                    port,
-                    %address,
-                    "anybody who can reach this address can use it: there is no authentication"
-                );
+                tracing::warn!(port, %address, "{danger}");
             }
         }
         let absolute = |path: &std::path::Path| std::path::absolute(path).unwrap_or(path.into());

@@ -5,6 +5,7 @@
 //!   what a start needs;
 //! - [`shards`]: one thread per core that takes lines; [`keeper`]: their files ([`lent`]: as shards get them),
 //!   or [`store_keeper`] where none are taken;
+//! - [`auth_file`]: who may do what;
 //! - [`ground`]: whether the directories are those that were locked; [`disks`]: whether the disks do what they are told;
 //! - [`store_work`]: gathering and compaction, and [`expiry`];
 //! - [`mod@backend`]: the node as HTTP sees it;
@@ -17,6 +18,7 @@
 //! what to change. On a signal: no new connections, shards write out, the store takes what it can in the
 //! time it is given, then the process ends.
 
+mod auth_file;
 mod backend;
 mod cluster;
 mod common;
@@ -24,6 +26,7 @@ mod control;
 mod data;
 mod disks;
 mod ending;
+mod error;
 mod expiry;
 mod ground;
 mod hanging;
@@ -40,7 +43,6 @@ mod store_keeper;
 mod store_work;
 mod vitals;
 
-use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
@@ -69,91 +71,20 @@ use net::driver::DriverKind;
 use net::follow::Hub;
 use net::http::{HttpOptions, Reserve};
 use net::metrics::NodeMetrics;
-use net::ring::RingRefused;
 use net::shard::Clock;
 
+use self::auth_file::AuthFile;
 use self::backend::NodeBackend;
 use self::common::{Common, Foundation};
-use self::data::{Data, DataError, Locks};
+use self::data::{Data, Locks};
 use self::disks::{Disks, Side};
+use self::error::NodeError;
 use self::ground::Grounds;
-use self::listeners::{ListenError, Listeners};
+use self::listeners::Listeners;
 use self::stop_signals::StartGate;
 use self::store_work::StoreParts;
 use self::vitals::{LOOK_EVERY, Role};
 use crate::config::{IngestConfig, NodeConfig, RETAIN_PARTS, StoreConfig};
-
-/// Why a node did not start or had to stop.
-#[derive(Debug)]
-pub(crate) enum NodeError {
-    /// The limit of open files is this low.
-    Descriptors(host::TooFew),
-    /// No io_uring.
-    Ring(RingRefused),
-    /// A directory cannot be used.
-    Data(DataError),
-    /// A port cannot be listened on.
-    Listen(ListenError),
-    /// The kernel refused a thread or a descriptor.
-    Resources(&'static str, io::Error),
-    /// A shard's ring failed while running.
-    Shard(usize, io::Error),
-    /// It was stopped, and so many records that were taken are not on disk.
-    NotOnDisk(u64),
-    /// It was stopped, and so many records are not in the directories that were taken away.
-    TakenAway(u64),
-    /// It was stopped, and nobody knows whether all that was taken is there.
-    NotLookedUp,
-}
-
-impl fmt::Display for NodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ring(error) => error.fmt(f),
-            Self::Data(error) => error.fmt(f),
-            Self::Listen(error) => error.fmt(f),
-            Self::Resources(what, error) => write!(f, "the system refused {what}: {error}"),
-            Self::Descriptors(host::TooFew { have, needed }) => write!(
-                f,
-                "the limit of open files is {have}, a node needs {needed}: raise it (ulimit -n, or \
-                 LimitNOFILE=)"
-            ),
-            Self::TakenAway(records) => write!(
-                f,
-                "{records} records cannot be found at the next start: their files, or the \
-                 directory that they were in, were taken away while the node ran"
-            ),
-            Self::NotLookedUp => f.write_str(
-                "whether all records that were taken are where the next start looks for them is \
-                 not known: the disk did not answer in time",
-            ),
-            Self::NotOnDisk(records) => write!(
-                f,
-                "{records} records could not be brought to disk before the end; none of them was \
-                 acknowledged as durable"
-            ),
-            Self::Shard(shard, error) => write!(
-                f,
-                "shard {shard} cannot go on: {error}; the node stops, and a restart takes up \
-                 everything that was written"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for NodeError {}
-
-impl From<DataError> for NodeError {
-    fn from(error: DataError) -> Self {
-        Self::Data(error)
-    }
-}
-
-impl From<ListenError> for NodeError {
-    fn from(error: ListenError) -> Self {
-        Self::Listen(error)
-    }
-}
 
 /// What makes the main thread end the node.
 enum Ending {
@@ -195,6 +126,8 @@ impl Base {
         let mut metrics = NodeMetrics::new(shards);
         metrics.log = crate::logging::metrics();
         let metrics = Arc::new(metrics);
+        let auth_file = AuthFile::open(config.auth_file.as_deref(), &metrics);
+        let auth_file = auth_file.map_err(NodeError::AuthFile)?;
         let locks = data::lock(&config)?;
         // Before anything is written: a port that is taken leaves nothing behind.
         let listeners = Listeners::bind(&config, shards)?;
@@ -207,7 +140,18 @@ impl Base {
         let disks = Disks::new(&paths, clock);
         let storage = disks.observe(Arc::new(OsStorage));
         let data = data::open(&config, locks, &storage, &metrics, clock.now().wall_ms)?;
-        Ok(Self { config, cores, shards, driver, disks, metrics, data, listeners, reserve })
+        Ok(Self {
+            config,
+            cores,
+            shards,
+            driver,
+            disks,
+            auth_file,
+            metrics,
+            data,
+            listeners,
+            reserve,
+        })
     }
 }
 
@@ -263,6 +207,7 @@ struct Base {
     shards: usize,
     driver: DriverKind,
     disks: Disks,
+    auth_file: AuthFile,
     metrics: Arc<NodeMetrics>,
     data: Data,
     listeners: Listeners,
@@ -301,14 +246,15 @@ fn searcher(threads: usize, node: String, caches: &Arc<Caches>) -> std::io::Resu
 
 impl Node {
     fn start(base: Base, ended: &Endings, endings: Receiver<Ending>) -> Result<Self, NodeError> {
-        let Base { config, cores, shards, driver, disks, metrics, mut data, listeners, reserve } =
+        let Base { config, cores, shards, driver, metrics, mut data, listeners, reserve, .. } =
             base;
         listeners.listen()?;
         let foundation = Foundation {
             node: data.node.clone(),
             address: listeners.api_address(&config),
             grounds: Grounds::of(&data.locks),
-            disks,
+            disks: base.disks,
+            auth_file: base.auth_file,
             metrics,
             backlog_max_bytes: config.ingest.as_ref().map_or(0, |side| side.backlog_max_bytes),
             descriptors: wanted(&config, shards),
@@ -322,6 +268,7 @@ impl Node {
         }
         let caches = caches(&common.node);
         read_again::spawn(Arc::clone(&common), Arc::clone(&caches)).map_err(refused("a thread"))?;
+        auth_file::spawn(Arc::clone(&common)).map_err(refused("a thread"))?;
         let searcher =
             searcher(cores.len(), common.address.clone(), &caches).map_err(refused("a thread"))?;
         common.watch(&searcher);
@@ -343,7 +290,7 @@ impl Node {
             None
         };
         let answers = (Arc::new(backend) as Arc<dyn Backend>, Arc::clone(&common.metrics));
-        let control = control::spawn(api, answers, http_options(&config, reserve))
+        let control = control::spawn(api, answers, http_options(&config, &common, reserve))
             .map_err(refused("the control thread"))?;
         data.locks.keep();
         Ok(Self {
@@ -513,7 +460,7 @@ fn backend(config: &NodeConfig, common: &Arc<Common>, searcher: Searcher) -> Nod
     }
 }
 
-fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
+fn http_options(config: &NodeConfig, common: &Common, reserve: Reserve) -> HttpOptions {
     HttpOptions {
         queries_max: config.query.queries_max(),
         query_memory_bytes: config.query.memory_max_bytes,
@@ -524,6 +471,7 @@ fn http_options(config: &NodeConfig, reserve: Reserve) -> HttpOptions {
         long_lines_bytes: config.ingest.as_ref().map_or(0, |side| side.partial_max_bytes as u64),
         log_topic: config.http.log_topic.clone(),
         sites: Arc::clone(&config.http.sites),
+        authority: common.auth_file.authority().clone(),
         reserve,
         ..HttpOptions::default()
     }

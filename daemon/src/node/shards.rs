@@ -109,6 +109,7 @@ pub(super) fn spawn(
             hub: hub.clone(),
             metrics: Arc::clone(&common.metrics),
             clock: common.clock,
+            authority: common.auth_file.authority().clone(),
             disk: common.disks.watch(Side::Ingest),
         };
         let endings = endings.clone();

@@ -25,6 +25,8 @@ pub struct Wanted {
     pub chain: Chain,
     /// Their topics; empty: any.
     pub topics: Vec<Topic>,
+    /// Who follows may know of no other records, not even how many were lost beside its own.
+    pub is_discreet: bool,
 }
 
 /// A record for a follower.

@@ -142,6 +142,7 @@ proptest! {
             .map(|&(text, regex, ignore_case, topic)| Wanted {
                 chain: Expression::new(text, regex, ignore_case).unwrap().into(),
                 topics: topics.get(topic).cloned().into_iter().collect(),
+                is_discreet: false,
             })
             .collect();
         let mut got = vec![Vec::new(); wanted.len()];
@@ -203,6 +204,7 @@ proptest! {
                     .and_then(|chain| chain.compile(1 << 20))
                     .unwrap(),
                 topics: topics.get(*topic).cloned().into_iter().collect(),
+                is_discreet: false,
             })
             .collect();
         let mut live = vec![String::new(); wanted.len()];
@@ -216,7 +218,7 @@ proptest! {
             caches: Arc::default(),
             on_thread_start: Arc::new(|_| {}),
         }).unwrap();
-        for (Wanted { chain, topics }, live) in wanted.into_iter().zip(live) {
+        for (Wanted { chain, topics, .. }, live) in wanted.into_iter().zip(live) {
             let spec = QuerySpec { chain, topics, ..QuerySpec::everything() };
             let parts = vec![Arc::new(TestPart::new(&kept, 3)) as Arc<dyn Part>];
             let snapshot = Snapshot { parts, missing: Vec::new() };

@@ -179,6 +179,11 @@ pub fn read(bytes: &[u8]) -> Opening {
     }
 }
 
+/// Whether these first bytes of a connection, of which no more come, are of a hello that says who sends.
+pub fn may_hold_token(bytes: &[u8]) -> bool {
+    bytes.starts_with(PREFIX) && memchr::memmem::find(bytes, b"token=").is_some()
+}
+
 fn read_fields(line: &[u8]) -> Result<Hello, &'static str> {
     let mut words = line.split(|&b| b == b' ').filter(|word| !word.is_empty());
     if words.next() != Some(VERSION) {
@@ -264,6 +269,11 @@ mod tests {
         };
         assert_eq!(hello.token.as_ref().map(Secret::as_str), Some("s3=cret"));
         assert!(!format!("{hello:?}").contains("s3"), "a secret is never shown");
+        assert!(
+            may_hold_token(b"\0OKLOGD-ACK/1 token=s3"),
+            "nor kept where the rest does not come"
+        );
+        assert!(!may_hold_token(b"\0OKLOGD-ACK/1 topic=a") && !may_hold_token(b"a token=s3"));
         let longest = format!("\0OKLOGD-ACK/1 token={}", "t".repeat(TOKEN_BYTES_MAX));
         assert!(matches!(read(format!("{longest}\n").as_bytes()), Opening::Hello { .. }));
         assert!(matches!(read(format!("{longest}t\n").as_bytes()), Opening::Refused(_)));

@@ -167,6 +167,7 @@ impl RecordWriter {
         if !self.format.has_end() {
             return;
         }
+        let stats = stats.shown();
         let missing: Vec<serde_json::Value> = stats
             .missing
             .iter()

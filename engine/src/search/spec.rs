@@ -1,5 +1,6 @@
 //! What is asked, of what, and what became of it. Values only.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,8 @@ pub struct QuerySpec {
     pub context: u32,
     /// Every record that matches is an entry of one of these levels and services.
     pub entries: Option<EntriesWanted>,
+    /// Who asks may know of no other records: see [`Stats::shown`].
+    pub is_discreet: bool,
 }
 
 impl QuerySpec {
@@ -118,6 +121,7 @@ impl QuerySpec {
             limit: None,
             context: 0,
             entries: None,
+            is_discreet: false,
         }
     }
 
@@ -205,7 +209,12 @@ pub struct Stats {
     /// Damaged signatures that were met: nothing is missing for them, but blocks may have been read
     /// in vain. One for each part; at most [`crate::limits::QUERY_MISSING_MAX`].
     pub damaged_signatures: Vec<Damage>,
+    /// What is not of the records that were asked for is not for who asks: see [`Stats::shown`].
+    pub is_discreet: bool,
 }
+
+/// What stands in place of a reason that may tell of records that were not asked for.
+const DISCREET_REASON: &str = "part of what is held cannot be searched";
 
 impl Default for Stats {
     fn default() -> Self {
@@ -225,11 +234,37 @@ impl Default for Stats {
             missing: Vec::new(),
             missing_count: 0,
             damaged_signatures: Vec::new(),
+            is_discreet: false,
         }
     }
 }
 
 impl Stats {
+    /// As who asked may see it. What a search costs depends on all records that lie beside those asked for,
+    /// and why something is missing may tell how many: of a discreet query both are left out, and that
+    /// something is missing, and where, is told.
+    pub fn shown(&self) -> Cow<'_, Self> {
+        if !self.is_discreet {
+            return Cow::Borrowed(self);
+        }
+        let discreet = |missing: &Missing| Missing {
+            reason: DISCREET_REASON.to_owned(),
+            damage: None,
+            ..missing.clone()
+        };
+        Cow::Owned(Self {
+            records: self.records,
+            context_records: self.context_records,
+            bytes: self.bytes,
+            complete: self.complete,
+            ended_early: self.ended_early,
+            missing: self.missing.iter().map(discreet).collect(),
+            missing_count: self.missing_count,
+            is_discreet: true,
+            ..Self::default()
+        })
+    }
+
     /// Adds what it cost to look again, and what could not be looked at then.
     pub(super) fn add_cost(&mut self, again: &Self) {
         self.blocks_read += again.blocks_read;
@@ -256,6 +291,7 @@ impl Stats {
         self.cpu += other.cpu;
         self.duration += other.duration;
         self.ended_early |= other.ended_early;
+        self.is_discreet |= other.is_discreet;
         let unlisted = other.missing_count - other.missing.len() as u64;
         other.missing.iter().for_each(|missing| self.miss(missing.clone()));
         self.missing_count += unlisted;

@@ -130,7 +130,7 @@ impl Sweep {
             current: None,
             over: false,
             told: Vec::new(),
-            stats: Stats::default(),
+            stats: Stats { is_discreet: spec.is_discreet, ..Stats::default() },
         };
         for missing in snapshot.missing {
             if missing.from <= high && missing.to >= low {

@@ -32,6 +32,7 @@ pub(crate) fn spec(pattern: &str) -> QuerySpec {
         limit: None,
         context: 0,
         entries: None,
+        is_discreet: false,
     }
 }
 

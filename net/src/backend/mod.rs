@@ -8,6 +8,7 @@
 mod asking;
 mod cluster;
 mod entry_counts;
+mod guarded;
 
 use std::fmt;
 use std::future::Future;
@@ -24,6 +25,7 @@ use crate::limits::PIN_WITHIN;
 pub use self::asking::{End, Following, Live, LocalView, Records, View};
 pub use self::cluster::{ClusterState, Member, MemberState, NodeRole, VolumeCounts};
 pub use self::entry_counts::{ByLevel, EntryCounts, EntryTally};
+pub use self::guarded::{Guarded, Reader, Writer};
 
 /// A future that the control thread polls.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use self::account::NoRoom;
 use self::account::{Account, Ticket};
+pub(crate) use self::per_address::host_of;
 pub use self::per_address::{AddressPlace, PerAddress, TooMany};
 pub use self::shares::{Full, Share, Shares};
 use crate::metrics::BudgetMeter;

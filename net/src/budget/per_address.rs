@@ -94,7 +94,7 @@ impl Drop for AddressPlace {
 }
 
 /// The address that counts.
-pub(super) fn host_of(address: IpAddr) -> IpAddr {
+pub(crate) fn host_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let mut octets = address.octets();

@@ -415,7 +415,7 @@ impl Follow {
         let lost = self.ordered.take_lost();
         if lost > 0 {
             for follower in &self.followers {
-                follower.queue.miss(lost);
+                follower.queue.miss(if follower.wanted.is_discreet { 1 } else { lost });
             }
             self.metrics.follow.missed.inc_by(lost * self.followers.len() as u64);
         }
@@ -495,7 +495,7 @@ mod tests {
             std::thread::yield_now();
         };
         let start = Instant::now();
-        let wanted = Wanted { chain: Chain::default(), topics: Vec::new() };
+        let wanted = Wanted { chain: Chain::default(), topics: Vec::new(), is_discreet: false };
         let (subscription, mut boundary) = hub.subscribe(wanted, StreamFormat::Text);
         while boundary.try_recv().is_err() {
             assert!(start.elapsed() < Duration::from_secs(60), "no boundary");

@@ -6,7 +6,9 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::admission;
 use super::parameters::BadParameter;
+use crate::access::Reason;
 use crate::limits::RETRY_AFTER_SECONDS;
 
 /// A refusal: its status and its reason, which names what is wrong and what is valid.
@@ -18,12 +20,14 @@ pub(super) struct Refusal {
     pub(super) kept: Option<u64>,
     /// Whether the same request may succeed later.
     pub(super) retry: bool,
+    /// Why whoever asks may not, if it is that.
+    pub(super) denied: Option<Reason>,
 }
 
 impl Refusal {
     /// Without anything kept and without hope of success later.
     pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into(), kept: None, retry: false }
+        Self { status, reason: reason.into(), kept: None, retry: false, denied: None }
     }
 
     /// Says that waiting helps.
@@ -56,6 +60,9 @@ impl Refusal {
         let mut response = json(self.status, &object);
         if self.retry {
             response.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
+        }
+        if let Some(reason) = self.denied {
+            admission::mark(&mut response, reason);
         }
         response
     }

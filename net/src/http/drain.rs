@@ -1,9 +1,8 @@
 //! `/_drain`: empties the node before it goes.
 //!
-//! Invariants: only the node's own host may ask for it, since nobody is authenticated; asking
+//! Invariants: only the node's own host may ask for it, or whoever has a token with that right; asking
 //! twice changes nothing; only a restart takes it back.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -12,31 +11,36 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 
 use super::App;
+use super::admission::Client;
 use super::answer::{self, Refusal};
+use crate::access::Beyond;
 use crate::backend::DrainState;
-
-/// Where the client of a request is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ClientAddress(pub(super) IpAddr);
 
 /// `POST /_drain`: no new records from now on.
 pub(super) async fn post(
     State(app): State<Arc<App>>,
-    Extension(ClientAddress(address)): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
 ) -> Response<Body> {
-    if !address.to_canonical().is_loopback() {
+    if client.access.is_anonymous() && !client.address.to_canonical().is_loopback() {
         let words = "a node is drained from its own host: run `oklogd drain` there";
         return Refusal::new(StatusCode::FORBIDDEN, words).into_response();
     }
-    tell(Some(app.backend.drain()))
+    tell(app.backend.drain(&client.access).map(Some))
 }
 
 /// `GET /_drain`: how far it is.
-pub(super) async fn get(State(app): State<Arc<App>>) -> Response<Body> {
-    tell(app.backend.drain_state())
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+) -> Response<Body> {
+    tell(app.backend.drain_state(&client.access))
 }
 
-fn tell(state: Option<DrainState>) -> Response<Body> {
+fn tell(state: Result<Option<DrainState>, Beyond>) -> Response<Body> {
+    let state = match state {
+        Ok(state) => state,
+        Err(beyond) => return Refusal::from(beyond).into_response(),
+    };
     let draining = state.is_some();
     let DrainState { done, shards, segments, bytes, stuck } = state.unwrap_or_default();
     let left = json!({ "shards": shards, "segments": segments, "bytes": bytes });

@@ -3,7 +3,8 @@
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
 //! bounds connections (`client_stream`; `head_bytes` bounds
 //! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
-//! send, `router` picks who answers, `parameters` reads the query string; `query` turns it
+//! send, `router` picks who answers and what that takes, `admission` asks who it is and what he may (`login`
+//! is how the page says so), `parameters` reads the query string; `query` turns it
 //! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node; `entries` is the interface of OgLogStream; `page` is the web page.
 //!
 //! What all of them share is taken from the `ledger` before it is used.
@@ -11,6 +12,7 @@
 //! Invariants: bad input is answered with 4xx that names it, never with 500; everything that
 //! takes long happens on other threads; memory per connection is bounded.
 
+mod admission;
 mod alive;
 mod answer;
 mod bad_head;
@@ -26,6 +28,7 @@ mod head_bytes;
 mod held;
 mod ledger;
 mod line_batches;
+mod login;
 mod page;
 mod parameters;
 mod pipe_body;
@@ -45,7 +48,7 @@ mod told;
 mod topics;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::topic::Topic;
 
@@ -56,7 +59,8 @@ pub use self::server::serve;
 pub use self::sites::Sites;
 use self::told::Told;
 use self::topics::TopicsDesk;
-use crate::backend::Backend;
+use crate::access::Authority;
+use crate::backend::{Backend, Guarded};
 use crate::limits::{
     ALIVE_INTERVAL, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX,
     HTTP_HEAD_TIMEOUT, LONG_LINES_BYTES_MAX, QUERY_TURN_WAIT, RECORDS_REQUESTS_MAX,
@@ -67,7 +71,7 @@ use crate::metrics::NodeMetrics;
 pub const LOG_TOPIC_DEFAULT: &str = "log";
 
 /// Bounds of a server, and whom it answers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpOptions {
     /// Queries at a time; further ones get 429.
     pub queries_max: usize,
@@ -94,6 +98,8 @@ pub struct HttpOptions {
     pub log_topic: Topic,
     /// Names it answers to on loopback, and pages that may change something.
     pub sites: Arc<Sites>,
+    /// Who may do what.
+    pub authority: Authority,
     /// What connections are accepted with where there are no descriptors.
     pub reserve: Reserve,
 }
@@ -114,6 +120,7 @@ impl Default for HttpOptions {
             log_topic: Topic::new(LOG_TOPIC_DEFAULT.as_bytes())
                 .expect("the default topic is a topic"),
             sites: Arc::default(),
+            authority: Authority::none(),
             reserve: Reserve::default(),
         }
     }
@@ -121,7 +128,7 @@ impl Default for HttpOptions {
 
 /// What every request is answered with.
 struct App {
-    backend: Arc<dyn Backend>,
+    backend: Guarded,
     /// What requests are counted in.
     metrics: Arc<NodeMetrics>,
     options: HttpOptions,
@@ -133,6 +140,8 @@ struct App {
     topics: Arc<TopicsDesk>,
     /// What queries could not search.
     told: Arc<Told>,
+    /// Since when time is counted for those who are refused.
+    start: Instant,
 }
 
 impl App {
@@ -140,10 +149,11 @@ impl App {
         Self {
             ledger: Arc::new(Ledger::new(&options, backend.max_record_size_bytes(), &metrics)),
             metrics,
-            backend,
+            backend: Guarded::new(backend),
             entries: Arc::default(),
             topics: Arc::default(),
             told: Arc::default(),
+            start: Instant::now(),
             options,
         }
     }

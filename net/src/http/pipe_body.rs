@@ -169,9 +169,10 @@ impl PipeBody {
 /// Sent only where the client said `TE: trailers`; hyper sees to that.
 fn trailers(outcome: &Outcome) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    trailers.insert("x-oklog-records", outcome.stats.records.into());
-    trailers.insert("x-oklog-bytes-scanned", outcome.stats.bytes_scanned.into());
-    trailers.insert("x-oklog-blocks-skipped", outcome.stats.blocks_skipped.all().into());
+    let stats = outcome.stats.shown();
+    trailers.insert("x-oklog-records", stats.records.into());
+    trailers.insert("x-oklog-bytes-scanned", stats.bytes_scanned.into());
+    trailers.insert("x-oklog-blocks-skipped", stats.blocks_skipped.all().into());
     trailers
 }
 

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -24,12 +25,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::App;
+use super::admission::Client;
 use super::alive::{self, Alive, Awaited};
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::compile::{compile, too_large, tries};
 use super::described::Described;
-use super::drain::ClientAddress;
 use super::held;
 use super::ledger::QueryTurn;
 use super::pipe_body::{PipeBody, Progress, QueryWatch};
@@ -54,7 +55,7 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
     Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
     let answer = async {
@@ -99,7 +100,7 @@ pub(super) async fn head(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse_head(uri.query(), app.now())?;
@@ -119,7 +120,7 @@ pub(super) async fn histogram(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
 ) -> Response<Body> {
     let answer = async {
         let read = QueryRequest::parse_histogram(uri.query(), app.now())?;
@@ -150,13 +151,9 @@ async fn counts(prepared: Prepared) -> Result<Response<Body>, Refusal> {
     Ok(held::json(&object, watch))
 }
 
-/// Counts a query of this client in, as [`begin`] does, if the client has a connection left for it.
-async fn admit(
-    app: &App,
-    kind: &'static str,
-    client: ClientAddress,
-) -> Result<QueryWatch, Refusal> {
-    let place = app.ledger.lasting(client.0)?;
+/// Counts a query of this address in, as [`begin`] does, if the address has a connection left for it.
+async fn admit(app: &App, kind: &'static str, address: IpAddr) -> Result<QueryWatch, Refusal> {
+    let place = app.ledger.lasting(address)?;
     let mut watch = begin(app, kind).await?;
     watch.place = Some(place);
     Ok(watch)
@@ -211,11 +208,13 @@ pub(super) async fn prepare(
     app: &App,
     request: QueryRequest,
     kind: &'static str,
-    client: ClientAddress,
+    client: Client,
 ) -> Result<Prepared, Refusal> {
-    let mut watch = admit(app, kind, client).await?;
+    let reader = app.backend.reader(&client.access)?;
+    client.access.require_reading(&request.topics)?;
+    let mut watch = admit(app, kind, client.address).await?;
     let chain = compiled(app, &request, &mut watch.turn).await?;
-    let view = app.backend.pin().await;
+    let view = reader.pin().await;
     let spec = request.spec(chain);
     let plan = view.plan(&spec);
     let prepared = Prepared { request, spec, view, plan, watch };
@@ -406,6 +405,7 @@ async fn stats(
 /// What a query found and cost, as one object.
 fn object(stats: &Stats, watch: QueryWatch) -> Response<Body> {
     watch.count(stats);
+    let stats = &stats.shown();
     let object = json!({
         "records": stats.records,
         "bytes": stats.bytes,
@@ -436,7 +436,7 @@ pub(super) fn missing(stats: &Stats) -> Value {
             "reason": missing.reason,
         })
     };
-    stats.missing.iter().map(span).collect()
+    stats.shown().missing.iter().map(span).collect()
 }
 
 pub(super) fn stopping() -> Refusal {

@@ -196,6 +196,7 @@ impl QueryRequest {
             limit: self.limit,
             context: self.context,
             entries: self.entries.clone(),
+            is_discreet: false,
         }
     }
 }

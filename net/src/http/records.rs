@@ -23,10 +23,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::App;
+use super::admission::Client;
 use super::answer::{self, Refusal};
 use super::body_decoder::{BodyDecoder, DecodeError};
 use super::body_hold::{BodyHold, Kind};
-use super::drain::ClientAddress;
 use super::ledger::Ledger;
 use super::line_batches::LineBatches;
 use super::parameters::{BadParameter, Known, Parameters};
@@ -68,36 +68,37 @@ struct Intake<'a> {
 /// `POST /records`.
 pub(super) async fn post(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
     body: Body,
 ) -> Response<Body> {
-    match take(&app, &uri, (&headers, client), body).await {
+    match take((&app, &client), &uri, &headers, body).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
 
 async fn take(
-    app: &App,
+    (app, client): (&App, &Client),
     uri: &Uri,
-    (headers, client): (&HeaderMap, ClientAddress),
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
     let (topic, mode) = read_parameters(uri.query())?;
+    let writer = app.backend.writer(&client.access, topic)?;
     let decoder = decoder(headers)?;
     let body_bytes_max = app.options.body_bytes_max;
     let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if declared.is_some_and(|bytes: u64| bytes > body_bytes_max) {
         return Err(Refusal { kept: Some(0), ..too_large(body_bytes_max) });
     }
-    let appender = app.backend.appender(topic, mode == Mode::Durable);
+    let appender = writer.appender(mode == Mode::Durable);
     let appender = appender.map_err(|error| Refusal { kept: Some(0), ..refused(&error) })?;
     let record_bytes_max = app.backend.max_record_size_bytes();
     let (is_encoded, window_bytes) = (!decoder.is_identity(), decoder.window_bytes());
     let kind = Kind { is_encoded, window_bytes, record_bytes_max };
-    let turn = BodyHold::new(&app.ledger, kind, client.0);
+    let turn = BodyHold::new(&app.ledger, kind, client.address);
     let mut intake = Intake::new(&app.ledger, appender, turn, record_bytes_max, body_bytes_max);
     let taken = intake.take_body(body, decoder).await;
     app.metrics.ingest.cut_records.inc_by(intake.batches.cut_records);

@@ -6,15 +6,17 @@ use std::time::Instant;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use hyper::header::{HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Response, StatusCode, Uri};
 use tower_service::Service;
 
+use super::admission::{self, Door, Need};
 use super::answer::Refusal;
 use super::sites::{self, Sites};
-use super::{App, drain, entries, page, query, records, status, stream, topics};
+use super::{App, drain, entries, login, page, query, records, status, stream, topics};
+use crate::access::Right;
 use crate::limits::HTTP_QUERY_BYTES_MAX;
 
 /// Prefixes under which the predecessor had what is now at the root.
@@ -22,30 +24,70 @@ const ALIASES: [&str; 2] = ["/store", "/ingest"];
 const NOSNIFF: (HeaderName, HeaderValue) =
     (hyper::header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 
-/// The table of paths.
+/// The table of paths. A route gets into it with what it takes, and in no other way.
+struct Routes<'a> {
+    app: &'a Arc<App>,
+    router: Router<Arc<App>>,
+    /// Each path with what it takes.
+    declared: Vec<(&'static str, Need)>,
+}
+
+impl Routes<'_> {
+    /// Adds a route, behind a door unless everybody may do everything.
+    fn at(mut self, path: &'static str, need: Need, methods: MethodRouter<Arc<App>>) -> Self {
+        self.declared.push((path, need));
+        let methods = if self.app.options.authority.is_none() {
+            methods
+        } else {
+            let door = Door { app: Arc::clone(self.app), need };
+            methods.route_layer(axum::middleware::from_fn_with_state(door, admission::enter))
+        };
+        Self { router: self.router.route(path, methods), ..self }
+    }
+}
+
+/// Every route.
+fn routes(app: &Arc<App>) -> Routes<'_> {
+    let read = Need::Right(Right::Read);
+    let write = Need::Right(Right::Write);
+    let admin = Need::Right(Right::Admin);
+    Routes { app, router: Router::new(), declared: Vec::new() }
+        .at("/", Need::Nothing, get(page::root))
+        .at("/ui", Need::Nothing, get(page::without_slash))
+        .at("/ui/", Need::Nothing, get(page::index))
+        .at("/ui/overview", Need::Nothing, get(page::overview))
+        .at("/ui/{set}/{name}", Need::Nothing, get(page::file))
+        .at("/ui/login", Need::Nothing, post(login::login))
+        .at("/ui/logout", Need::Nothing, post(login::logout))
+        .at("/api/v1/whoami", Need::Somebody, get(login::whoami))
+        .at("/query", read, get(query::get).head(query::head))
+        .at("/query/histogram", read, get(query::histogram))
+        .at("/topics", read, get(topics::get))
+        .at("/stream", read, get(stream::get))
+        .at("/records", write, post(records::post))
+        .at("/log", write, post(entries::log))
+        .at("/logs", write, post(entries::logs))
+        .at("/api/logs", read, get(entries::shown))
+        .at("/api/stats", read, get(entries::stats))
+        .at("/ws/live", read, get(entries::live))
+        .at("/_drain", admin, get(drain::get).post(drain::post))
+        .at("/_segmentstate", Need::Everything, get(status::segment_state))
+        .at("/_clusterstate", Need::Everything, get(status::cluster_state))
+        .at("/health", Need::Nothing, get(status::health))
+        .at("/ready", Need::Nothing, get(status::ready))
+        .at("/metrics", Need::Everything, get(status::metrics))
+}
+
+/// Every path, with what it takes.
+#[cfg(test)]
+pub(super) fn declared(app: &Arc<App>) -> Vec<(&'static str, Need)> {
+    routes(app).declared
+}
+
+/// The table of paths, with what is answered beside it.
 pub(super) fn router(app: &Arc<App>) -> Router {
-    Router::new()
-        .route("/", get(page::root))
-        .route("/ui", get(page::without_slash))
-        .route("/ui/", get(page::index))
-        .route("/ui/overview", get(page::overview))
-        .route("/ui/{set}/{name}", get(page::file))
-        .route("/query", get(query::get).head(query::head))
-        .route("/query/histogram", get(query::histogram))
-        .route("/topics", get(topics::get))
-        .route("/stream", get(stream::get))
-        .route("/records", post(records::post))
-        .route("/log", post(entries::log))
-        .route("/logs", post(entries::logs))
-        .route("/api/logs", get(entries::shown))
-        .route("/api/stats", get(entries::stats))
-        .route("/ws/live", get(entries::live))
-        .route("/_drain", get(drain::get).post(drain::post))
-        .route("/_segmentstate", get(status::segment_state))
-        .route("/_clusterstate", get(status::cluster_state))
-        .route("/health", get(status::health))
-        .route("/ready", get(status::ready))
-        .route("/metrics", get(status::metrics))
+    routes(app)
+        .router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(app), count))
@@ -149,7 +191,8 @@ async fn unknown_path(uri: Uri) -> Response<Body> {
     let path: String = uri.path().chars().take(200).collect();
     let words = format!(
         "{path:?} is no path of this version; valid are /ui/, /query, /query/histogram, /topics, \
-         /stream, /records, /log, /logs, /api/logs, /api/stats, /ws/live, /_drain, /_segmentstate, /_clusterstate, /health, /ready, /metrics"
+         /stream, /records, /log, /logs, /api/logs, /api/stats, /api/v1/whoami, /ws/live, /_drain, \
+         /_segmentstate, /_clusterstate, /health, /ready, /metrics"
     );
     Refusal::new(StatusCode::NOT_FOUND, words).into_response()
 }
@@ -183,7 +226,7 @@ async fn count(
 /// The route as a label: only what the table has.
 fn known(path: &str) -> &'static str {
     const PAGE: &str = "/ui/";
-    const ROUTES: [&str; 16] = [
+    const ROUTES: [&str; 17] = [
         "/query",
         "/query/histogram",
         "/topics",
@@ -193,6 +236,7 @@ fn known(path: &str) -> &'static str {
         "/logs",
         "/api/logs",
         "/api/stats",
+        "/api/v1/whoami",
         "/ws/live",
         "/_drain",
         "/_segmentstate",

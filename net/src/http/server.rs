@@ -28,14 +28,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::admission::{Client as Asking, LetIn, Peer, until_withdrawn};
 use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes, until_gone};
-use super::drain::ClientAddress;
 use super::entries::SessionSlot;
 use super::head_bytes::HeadAccount;
 use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
+use crate::access::Access;
 use crate::backend::Backend;
 use crate::limits::{
     ACCEPT_PAUSE, HTTP_BUFFER_BYTES_MAX, HTTP_DRAIN, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX, LINGER,
@@ -103,6 +104,7 @@ pub async fn serve(
             idle_timeout: options.idle_timeout,
             heads,
             may_stay: reserve_place.is_none(),
+            app: Arc::clone(&app),
         };
         connections.spawn(async move {
             let patience = if client.may_stay { Duration::MAX } else { RESERVE_SERVES };
@@ -156,6 +158,7 @@ struct Client {
     heads: HeadAccount,
     /// Whether it may ask for more than one thing.
     may_stay: bool,
+    app: Arc<App>,
 }
 
 /// What the requests of one connection share. Clones are the same.
@@ -167,6 +170,8 @@ struct Requests {
     socket: Arc<TcpStream>,
     flushes: Arc<Flushes>,
     session: Arc<SessionSlot>,
+    /// Where it is noted what a request was let in with; `None`: everybody may do everything.
+    let_in: Option<Arc<LetIn>>,
 }
 
 impl Requests {
@@ -174,7 +179,13 @@ impl Requests {
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         request.extensions_mut().insert(self.flushes);
         request.extensions_mut().insert(self.session);
-        request.extensions_mut().insert(ClientAddress(self.address));
+        if let Some(let_in) = &self.let_in {
+            request.extensions_mut().insert(Peer(self.address));
+            request.extensions_mut().insert(Arc::clone(let_in));
+        } else {
+            let access = Access::everything();
+            request.extensions_mut().insert(Asking { address: self.address, access });
+        }
         let asks_head = request.method() == Method::HEAD;
         let is_old = request.version() < Version::HTTP_11 && !asks_head;
         let response = self.front.answer(request.map(Body::new)).await;
@@ -197,6 +208,8 @@ async fn connection(
     let flushes = Arc::new(Flushes::default());
     let session = Arc::new(SessionSlot::default());
     let heads = Arc::new(client.heads);
+    let authority = &client.app.options.authority;
+    let let_in = Arc::new(LetIn::default());
     let socket = Arc::new(stream);
     let stream = ClientStream::new(Arc::clone(&socket), Arc::clone(&flushes), Arc::clone(&heads));
     let requests = Requests {
@@ -206,6 +219,7 @@ async fn connection(
         socket: Arc::clone(&socket),
         flushes: Arc::clone(&flushes),
         session: Arc::clone(&session),
+        let_in: (!authority.is_none()).then(|| Arc::clone(&let_in)),
     };
     let service = service_fn(move |request| {
         requests.flushes.serve();
@@ -227,11 +241,20 @@ async fn connection(
         ended = see_through(connection, stopping.clone()) => ended,
         // With it goes the query behind its answer.
         () = until_gone(&socket, &flushes) => return,
+        // What was sent of an answer has no end, so nobody takes it for whole.
+        () = until_withdrawn(authority, &let_in) => {
+            client.app.metrics.access.withdrawn.inc();
+            return;
+        }
     };
     if ended.error.is_none()
         && let Some(session) = session.take()
     {
-        return session.run(socket, ended.read.into(), stopping).await;
+        let withdrawn = async {
+            until_withdrawn(authority, &let_in).await;
+            client.app.metrics.access.withdrawn.inc();
+        };
+        return session.run(socket, ended.read.into(), stopping, withdrawn).await;
     }
     if let Some(answer) = last_words(ended, &socket) {
         // Nothing is unsent before it, so it finds room; if not, closing says enough.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use hyper::header::{ACCEPT, HeaderValue, VARY};
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 
+use super::admission::Client;
 use super::alive::{self, HEAD_WITHIN};
 use super::answer::{self, Refusal};
 use super::held::{self, With};
@@ -46,10 +47,18 @@ fn tell(health: &Health) -> Response<Body> {
 }
 
 /// Everything that is counted.
-pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+pub(super) async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let text = match app.backend.whole(&client.access) {
+        Ok(node) => node.metrics_text(),
+        Err(beyond) => return Refusal::from(beyond).into_response(),
+    };
     let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let form = Exposition::asked_for(accept);
-    let page = form.of(app.backend.metrics_text()).into_bytes();
+    let page = form.of(text).into_bytes();
     let memory = match app.ledger.metrics_pages.try_take(page.len() as u64) {
         Ok(memory) => memory,
         Err(refusal) => return refusal.into_response(),
@@ -60,18 +69,35 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 }
 
 /// How many segments there are in which state.
-pub(super) async fn segment_state(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(super) async fn segment_state(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    uri: Uri,
+) -> Response<Body> {
     if let Err(bad) = Parameters::parse(uri.query(), NONE) {
         return Refusal::from(bad).into_response();
     }
-    let state = app.backend.segment_state();
-    answer::json(StatusCode::OK, &json!({ "ingest": state.ingest, "store": state.store }))
+    match app.backend.whole(&client.access) {
+        Ok(node) => {
+            let state = node.segment_state();
+            let object = json!({ "ingest": state.ingest, "store": state.store });
+            answer::json(StatusCode::OK, &object)
+        }
+        Err(beyond) => Refusal::from(beyond).into_response(),
+    }
 }
 
 /// Who is there.
-pub(super) async fn cluster_state(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(super) async fn cluster_state(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    uri: Uri,
+) -> Response<Body> {
     if let Err(bad) = Parameters::parse(uri.query(), NONE) {
         return Refusal::from(bad).into_response();
     }
-    answer::json(StatusCode::OK, &json!(app.backend.cluster_state()))
+    match app.backend.whole(&client.access) {
+        Ok(node) => answer::json(StatusCode::OK, &json!(node.cluster_state())),
+        Err(beyond) => Refusal::from(beyond).into_response(),
+    }
 }

@@ -6,7 +6,8 @@
 //!
 //! Invariants: an answer tells of everything that was acknowledged before its request came; it counts
 //! against the memory of queries as long as one of those who share it holds it, and no longer: nothing
-//! else does. Where all who wait have gone, it is not made to its end.
+//! else does. Where all who wait have gone, it is not made to its end. Who may not see all
+//! topics shares none.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,12 +20,13 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::App;
+use super::admission::Client;
 use super::alive::{self, Alive};
 use super::answer::Refusal;
-use super::drain::ClientAddress;
 use super::held::{self, With};
 use super::parameters::{Known, Parameters};
 use super::query::{answered, begin, memory_for, missing, stopping};
+use crate::backend::Reader;
 use crate::budget::Taken;
 
 /// An answer and the memory that it holds.
@@ -52,19 +54,26 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
 ) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), Known { single: &[], repeated: &[] })?;
-        let place = app.ledger.lasting(client.0)?;
+        let reader = app.backend.reader(&client.access)?;
+        let place = app.ledger.lasting(client.address)?;
+        // What only some may see is made for each of them, as any other query is.
+        let is_everybodys = client.access.topics().is_none();
         let of = Arc::clone(&app);
         let make = move || {
-            let app = Arc::clone(&of);
-            async move { make(&app).await }
+            let (app, reader) = (Arc::clone(&of), reader.clone());
+            async move { make(&app, &reader).await }
         };
         let desk = Arc::clone(&app.topics);
         let shared = async move {
-            let shared = desk.answer(make).await.unwrap_or_else(|| Err(stopping()))?;
+            let shared = if is_everybodys {
+                desk.answer(make).await.unwrap_or_else(|| Err(stopping()))?
+            } else {
+                make().await?
+            };
             Ok(held::answer(StatusCode::OK, "application/json", Share(shared, place)))
         };
         alive::object(Alive::asked_for(&headers, &app.options), shared).await
@@ -134,9 +143,9 @@ async fn until_all_have_gone<T>(waiting: &mut [oneshot::Sender<T>]) {
     }
 }
 
-async fn make(app: &App) -> Result<Shared, Refusal> {
+async fn make(app: &App, reader: &Reader) -> Result<Shared, Refusal> {
     let watch = begin(app, "topics").await?;
-    let view = app.backend.pin().await;
+    let view = reader.pin().await;
     let found = view.topics().await.ok_or_else(stopping)?;
     watch.count(&found.stats);
     let encoded = tokio::task::spawn_blocking(move || encode(&found)).await;

@@ -9,9 +9,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Unit;
 
+use crate::access::Reason;
+
 use super::{
-    Distribution, FollowMetrics, IngestMetrics, LogMetrics, NodeMetrics, QueryMetrics,
-    StoreMetrics, label,
+    AccessMetrics, Distribution, FollowMetrics, IngestMetrics, LogMetrics, NodeMetrics,
+    QueryMetrics, StoreMetrics, label,
 };
 
 /// Writes families one after the other.
@@ -65,6 +67,7 @@ impl Collector for NodeMetrics {
         store(&mut writer, &self.store)?;
         query(&mut writer, &self.query)?;
         follow(&mut writer, &self.follow)?;
+        access(&mut writer, &self.access)?;
         node(&mut writer, self)?;
         shards_and_connections(&mut writer, self)
     }
@@ -272,6 +275,27 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
         "Text searched for clients that had left.",
         &m.abandoned_bytes,
     )
+}
+
+fn access(w: &mut Writer<'_>, m: &AccessMetrics) -> Result<(), Error> {
+    let refused = Reason::ALL.map(|reason| (reason.name().to_owned(), m.refused(reason)));
+    w.labelled(
+        ("access_refused", "Requests and connections refused by --auth.file, by reason."),
+        "reason",
+        &refused,
+    )?;
+    w.counter(
+        "access_withdrawn",
+        "Answers and connections ended because their token does no longer what it did.",
+        &m.withdrawn,
+    )?;
+    w.counter("access_changes", "Times that --auth.file was taken anew.", &m.changes)?;
+    w.gauge(
+        "access_file_failing",
+        "Whether --auth.file cannot be used, and what was read before holds.",
+        &m.file_failing,
+    )?;
+    w.gauge("access_tokens", "Tokens that are known.", &m.tokens)
 }
 
 fn follow(w: &mut Writer<'_>, m: &FollowMetrics) -> Result<(), Error> {

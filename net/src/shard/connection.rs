@@ -17,6 +17,7 @@ use engine::ingest::topics::TopicChoice;
 use engine::limits::{COUNTING_BYTES, STRANGER_LINE_BYTES_MAX};
 
 use super::intake::Intake;
+use crate::access::{Access, Authority, Reason};
 use crate::budget::AddressPlace;
 use crate::driver::Descriptor;
 pub(super) use bulk::Brought;
@@ -66,6 +67,8 @@ pub(super) struct Connection {
     generation: u32,
     /// First bytes while they may become a hello; `None` once that is decided.
     opening: Option<Vec<u8>>,
+    /// What its client was let in with, where not everybody may write.
+    access: Option<Access>,
     /// Whether it is known if this is somebody who does not belong here.
     is_looked_at: bool,
     /// Whether the client is to be told.
@@ -107,6 +110,7 @@ impl Connection {
             port,
             generation,
             opening: Some(Vec::new()),
+            access: None,
             is_looked_at: false,
             acknowledges: false,
             is_reset: false,
@@ -154,15 +158,22 @@ impl Connection {
             return self.take_lines(bytes, intake);
         };
         if held.is_empty() && bytes.first() != Some(&0) {
-            return self.take_lines(bytes, intake);
+            return self.take_plain(bytes, intake);
         }
         held.extend_from_slice(bytes);
         match hello::read(&held) {
             Opening::Undecided => self.opening = Some(held),
-            Opening::Plain => self.take_lines(&held, intake),
+            Opening::Plain => self.take_plain(&held, intake),
             Opening::Hello { hello, used } => {
                 if let Some(reason) = hello.refusal_by(self.port.promise()) {
                     return self.refuse(reason, intake);
+                }
+                if !intake.is_open() {
+                    let asked = (hello.token.as_ref(), hello.topic.as_ref());
+                    match intake.admit(asked, &self.socket) {
+                        Ok(access) => self.access = Some(access),
+                        Err(reason) => return self.hang_up(Some(words_for(reason))),
+                    }
                 }
                 (self.acknowledges, self.is_looked_at) = (true, true);
                 self.framer.expect_lines();
@@ -180,10 +191,33 @@ impl Connection {
     /// Tells client and operator; nothing of the connection is taken.
     fn refuse(&mut self, reason: &'static str, intake: &Intake<'_>) {
         intake.tell_refused(reason);
+        self.hang_up(Some(reason));
+    }
+
+    /// Takes nothing of the connection any more; a client that has said hello is told why.
+    fn hang_up(&mut self, reason: Option<&'static str>) {
         self.side = Side::Refused;
+        let Some(reason) = reason else { return };
         let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
         // Nothing was sent before, so there is room; a client that is gone needs no answer.
         let _ = rustix::net::send(&self.socket, &hello::refusal(reason), flags);
+    }
+
+    /// The first lines of a client that has not said who it is.
+    fn take_plain(&mut self, bytes: &[u8], intake: &mut Intake<'_>) {
+        if !intake.is_open() && !bytes.is_empty() {
+            match intake.admit((None, None), &self.socket) {
+                Ok(access) => self.access = Some(access),
+                Err(_) => return self.hang_up(None),
+            }
+        }
+        self.take_lines(bytes, intake);
+    }
+
+    /// What its client was let in with does so no longer.
+    pub(super) fn is_withdrawn(&self, authority: &Authority) -> bool {
+        self.side == Side::Open
+            && self.access.as_ref().is_some_and(|access| !authority.holds(access))
     }
 
     /// Tells the operator of a client that speaks something else than lines; nobody is told twice.
@@ -327,8 +361,13 @@ impl Connection {
     /// Whether there was an unfinished line.
     fn flush_partial(&mut self, intake: &mut Intake<'_>) -> bool {
         if let Some(held) = self.opening.take() {
+            if hello::may_hold_token(&held) {
+                // Tokens become no records.
+                intake.tally.partials_discarded += 1;
+                return false;
+            }
             // An unfinished hello is text like any other.
-            self.take_lines(&held, intake);
+            self.take_plain(&held, intake);
         }
         let pending_before = self.pending.len();
         let is_awaited = self.is_awaited();
@@ -396,6 +435,16 @@ impl Connection {
             Side::Ended => self.pending.is_empty() && self.is_told(),
             Side::Failed | Side::Refused => true,
         }
+    }
+}
+
+/// Why a client that has said hello may not write.
+const fn words_for(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoToken => "a token is asked for: say token=TOKEN (forward: --token-file)",
+        Reason::WrongToken | Reason::Guessing => "nobody has this token",
+        Reason::Right => "this token has not the right to write",
+        Reason::Topic => "this token writes to certain topics only: name one of them",
     }
 }
 

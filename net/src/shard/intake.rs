@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use engine::ingest::hello::Secret;
 use engine::ingest::log::{Now, ShardLog, Stamped};
 use engine::ingest::stranger::Stranger;
 use engine::ingest::topics::TopicChoice;
@@ -11,18 +12,21 @@ use engine::topic::Topic;
 use super::ShardParts;
 use super::connection::Port;
 use super::tally::Tally;
+use crate::access::{Access, Authority, Reason, Unknown};
 
 /// What a connection needs in order to hand its lines over.
 pub(super) struct Intake<'a> {
     pub(super) log: &'a mut ShardLog,
     pub(super) tally: &'a mut Tally,
     topics: &'a TopicChoice,
+    authority: &'a Authority,
     now: Now,
 }
 
 impl<'a> Intake<'a> {
     pub(super) fn of(parts: &'a mut ShardParts, tally: &'a mut Tally, now: Now) -> Self {
-        Self { log: &mut parts.log, tally, topics: &parts.topics, now }
+        let ShardParts { log, topics, authority, .. } = parts;
+        Self { log, tally, topics, authority, now }
     }
 
     /// Appends whole lines under `topic`, or under the node's own choice.
@@ -53,6 +57,37 @@ impl<'a> Intake<'a> {
         let stamped = self.log.take_lent(len, topic, self.now);
         self.count(&stamped, len);
         stamped
+    }
+
+    /// Whether everybody may write.
+    pub(super) const fn is_open(&self) -> bool {
+        self.authority.is_none()
+    }
+
+    /// What a sender may do who brings this token and names this topic, if that lets him write; otherwise
+    /// that is counted, and told once a minute.
+    pub(super) fn admit(
+        &mut self,
+        (token, topic): (Option<&Secret>, Option<&Topic>),
+        socket: &OwnedFd,
+    ) -> Result<Access, Reason> {
+        let admitted = self.authority.admit(token.map(Secret::as_bytes));
+        let access = admitted.map_err(|unknown| match unknown {
+            Unknown::NoToken => Reason::NoToken,
+            Unknown::WrongToken => Reason::WrongToken,
+        });
+        let access = access.and_then(|access| {
+            access.require_writing(topic).map_err(|beyond| beyond.reason)?;
+            Ok(access)
+        });
+        access.inspect_err(|reason| {
+            self.tally.denied[*reason as usize] += 1;
+            let address = peer_of(socket).map(|address| address.ip());
+            let now_ms = self.now.monotonic_us / 1_000;
+            if let Some(line) = self.authority.refused(*reason, address, now_ms) {
+                tracing::warn!("{line}");
+            }
+        })
     }
 
     /// The monotonic clock, microseconds.
@@ -109,7 +144,10 @@ impl<'a> Intake<'a> {
 
 /// Who is at the other end.
 fn address_of(socket: &OwnedFd) -> String {
+    peer_of(socket).map_or_else(|| "?".to_owned(), |address| address.to_string())
+}
+
+fn peer_of(socket: &OwnedFd) -> Option<SocketAddr> {
     let address = rustix::net::getpeername(socket).ok().flatten();
-    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
-    address.map_or_else(|| "?".to_owned(), |address| address.to_string())
+    address.and_then(|address| SocketAddr::try_from(address).ok())
 }

@@ -31,6 +31,7 @@ use engine::ingest::segment::Segment;
 use engine::ingest::topics::TopicChoice;
 use engine::storage::DiskWatch;
 
+use crate::access::Authority;
 use crate::budget::PerAddress;
 use crate::driver::{Descriptor, DriverKind};
 use crate::follow::Hub;
@@ -92,6 +93,8 @@ pub struct ShardParts {
     pub metrics: Arc<NodeMetrics>,
     /// The node's clock.
     pub clock: Clock,
+    /// Who may write.
+    pub authority: Authority,
     /// Who hears what becomes of writes and syncs.
     pub disk: Arc<DiskWatch>,
 }

@@ -11,6 +11,7 @@
 //!   had it before are dropped.
 
 mod disk;
+mod looks;
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,7 +29,7 @@ use super::ShardParts;
 use super::accepting::Accepting;
 use super::connection::{Brought, Connection, Port};
 use super::fetch::Fetching;
-use super::hangups::{Hangups, hung_up};
+use super::hangups::Hangups;
 use super::inbox::{Append, Message};
 use super::intake::Intake;
 use super::tally::Tally;
@@ -84,6 +85,8 @@ pub(super) struct Shard {
     draining: bool,
     fetching: Fetching,
     hangups: Hangups,
+    /// Changes of who may write that were looked at.
+    changes: u64,
     unfinished: Unfinished,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
@@ -114,6 +117,7 @@ impl Shard {
             draining: false,
             fetching: Fetching::default(),
             hangups: Hangups::default(),
+            changes: 0,
             unfinished,
             told_until_us: None,
         })
@@ -140,6 +144,7 @@ impl Shard {
             self.take_deferred(now);
             self.end_unfinished(now);
             self.look_for_hangups(now);
+            self.look_for_withdrawn(now);
             self.parts.hub.after_turn(self.parts.index, &mut self.parts.log, now);
             self.carry_effects(now);
             self.acknowledge();
@@ -386,55 +391,6 @@ impl Shard {
         self.tally.partial_bytes = self.tally.partial_bytes + partial_after - partial_before;
         if self.tally.partial_bytes > self.parts.partial_bytes_max {
             self.cut_largest_partial(now);
-        }
-    }
-
-    /// Has those received from anew whose reset the ring has not told of.
-    fn look_for_hangups(&mut self, now: Now) {
-        let slots = self.hangups.due(self.connections.len(), now.monotonic_us);
-        let asked: Vec<_> = slots
-            .filter_map(|index| Some((index, self.connections[index].as_ref()?)))
-            .filter(|(_, connection)| connection.is_open())
-            .map(|(index, connection)| {
-                (key_of(index, connection.generation()), connection.socket())
-            })
-            .collect();
-        for key in hung_up(&asked) {
-            self.driver.stop_receiving(key);
-        }
-    }
-
-    fn cut_largest_partial(&mut self, now: Now) {
-        let largest = self.connections.iter_mut().flatten().max_by_key(|c| c.partial_len());
-        if let Some(connection) = largest {
-            self.tally.partial_bytes -= connection.partial_len();
-            connection.cut_partial(&mut Intake::of(&mut self.parts, &mut self.tally, now));
-            self.tally.partials_cut += 1;
-        }
-    }
-
-    /// Makes records of lines whose end has not come for so long as is waited for it.
-    fn end_unfinished(&mut self, now: Now) {
-        let (now_us, is_reading) = (now.monotonic_us, self.deferred.is_empty() && self.may_read());
-        if !self.unfinished.is_time(now_us, is_reading) {
-            return;
-        }
-        for (index, slot) in self.connections.iter_mut().enumerate() {
-            let Some(connection) = slot else { continue };
-            let since_us = connection.unfinished_since_us();
-            if !since_us.is_some_and(|since_us| self.unfinished.is_over(since_us, now_us)) {
-                continue;
-            }
-            self.tally.partial_bytes -= connection.partial_len();
-            connection.cut_partial(&mut Intake::of(&mut self.parts, &mut self.tally, now));
-            self.tally.partials_idle += 1;
-            if connection.is_owed() {
-                self.owed.push(index);
-            }
-            // The rest waits a while longer: there is no room for it now.
-            if !self.parts.log.can_accept() {
-                break;
-            }
         }
     }
 

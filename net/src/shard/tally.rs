@@ -3,6 +3,7 @@
 
 use engine::ingest::promises::Promises;
 
+use crate::access::Reason;
 use crate::metrics::NodeMetrics;
 
 /// Counts since the last [`Tally::publish`], and levels as they are now.
@@ -30,6 +31,9 @@ pub(super) struct Tally {
     pub(super) http_strangers: u64,
     pub(super) tls_strangers: u64,
     pub(super) pauses: u64,
+    /// By reason.
+    pub(super) denied: [u64; Reason::ALL.len()],
+    pub(super) withdrawn: u64,
     /// Bytes of unfinished lines now.
     pub(super) partial_bytes: usize,
     /// Received buffers and appends that wait now.
@@ -70,11 +74,18 @@ impl Tally {
             (&ingest.http_strangers, &mut self.http_strangers),
             (&ingest.tls_strangers, &mut self.tls_strangers),
             (&ingest.pauses, &mut self.pauses),
+            (&metrics.access.withdrawn, &mut self.withdrawn),
             (&metrics.disk_written_frames, &mut self.frame_bytes),
             (&metrics.disk_written_tail, &mut self.tail_bytes),
         ] {
             if *count > 0 {
                 counter.inc_by(std::mem::take(count));
+            }
+        }
+        for reason in Reason::ALL {
+            let count = std::mem::take(&mut self.denied[reason as usize]);
+            if count > 0 {
+                metrics.access.refused(reason).inc_by(count);
             }
         }
         let now = Levels {

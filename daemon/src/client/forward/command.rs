@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::ingest::hello::Secret;
 use engine::spool::{Opened, Spool};
 use engine::storage::OsStorage;
 
 use super::{ForwardOptions, Outcome, Target, Waiting, address};
+use crate::client::store;
 use crate::exit::Exit;
 use crate::lock::{DirectoryLock, LockError};
 use crate::logging::{self, LogConfig};
@@ -39,6 +41,7 @@ pub(crate) struct ForwardConfig {
     targets: Vec<Target>,
     durable: bool,
     topic: Option<String>,
+    token: Option<Secret>,
     prefix: Vec<u8>,
     record_bytes_max: usize,
     on_full: OnFull,
@@ -101,6 +104,7 @@ impl ForwardConfig {
             targets: targets.map_err(SettingsError::Conflict)?,
             durable,
             topic: settings.optional_text("topic"),
+            token: store::token(settings)?,
             prefix: prefix.into_bytes(),
             record_bytes_max,
             on_full,
@@ -198,6 +202,7 @@ fn start(config: ForwardConfig) -> Result<(ForwardOptions, Option<DirectoryLock>
         targets: config.targets,
         durable: config.durable,
         topic: config.topic,
+        token: config.token,
         prefix: config.prefix,
         record_bytes_max: config.record_bytes_max,
         waiting,

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engine::ingest::hello::{Answer, Promise, read_answer};
+use engine::ingest::hello::{Answer, Promise, Secret, read_answer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -126,9 +126,11 @@ impl Connection {
 
 /// What is sent first: counts of bytes are asked for, since those of records depend on where the
 /// ingester cuts long lines.
-pub(crate) fn hello(promise: Promise, topic: Option<&str>) -> Vec<u8> {
+pub(crate) fn hello(promise: Promise, topic: Option<&str>, token: Option<&Secret>) -> Vec<u8> {
     let topic = topic.map_or_else(String::new, |topic| format!(" topic={topic}"));
-    format!("\0OKLOGD-ACK/1 promise={}{topic} count=bytes\n", promise.name()).into_bytes()
+    let token = token.map_or_else(String::new, |token| format!(" token={}", token.as_str()));
+    let promise = promise.name();
+    format!("\0OKLOGD-ACK/1 promise={promise}{topic}{token} count=bytes\n").into_bytes()
 }
 
 /// Sends the hello and reads the answer; gives back what came behind it.
@@ -181,13 +183,17 @@ mod tests {
 
     #[test]
     fn the_hello_is_one_that_ingesters_obey() {
-        for (promise, topic) in [(Promise::Fast, None), (Promise::Durable, Some("web"))] {
-            let bytes = hello(promise, topic);
+        let token = Secret::new(b"s3cret");
+        for (promise, topic, token) in
+            [(Promise::Fast, None, None), (Promise::Durable, Some("web"), token.as_ref())]
+        {
+            let bytes = hello(promise, topic, token);
             let Opening::Hello { hello, used } = read(&bytes) else { panic!("{bytes:?}") };
             assert_eq!(
                 (hello.promise, hello.counts_bytes, used),
                 (Some(promise), true, bytes.len())
             );
+            assert_eq!(hello.token.as_ref(), token);
             assert_eq!(hello.topic.map(|t| t.as_str().to_owned()).as_deref(), topic);
         }
     }

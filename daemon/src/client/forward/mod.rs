@@ -35,6 +35,7 @@ use std::time::Duration;
 
 pub(crate) use self::rotation::Target;
 pub(crate) use self::run::{Outcome, run};
+use engine::ingest::hello::Secret;
 use net::metrics::LogMetrics;
 
 /// What is done with lines when no ingester takes them.
@@ -61,6 +62,8 @@ pub(crate) struct ForwardOptions {
     pub(crate) durable: bool,
     /// Topic of all lines, in place of the ingester's choice.
     pub(crate) topic: Option<String>,
+    /// What ingesters are shown of who sends.
+    pub(crate) token: Option<Secret>,
     /// What comes before each line.
     pub(crate) prefix: Vec<u8>,
     /// Longer lines are held and sent in parts of this size, bytes.

@@ -162,6 +162,7 @@ fn forward(options: ForwardOptions, mut signals: SignalNames) -> io::Result<Outc
         targets: options.targets,
         durable: options.durable,
         topic: options.topic,
+        token: options.token,
         backoff_max: options.backoff_max,
         dns_server: options.dns_server,
         seed: seed()?,

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::ingest::hello::Promise;
+use engine::ingest::hello::{Promise, Secret};
 use engine::random::Random;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -37,6 +37,7 @@ pub(crate) struct SenderOptions {
     pub(crate) targets: Vec<Target>,
     pub(crate) durable: bool,
     pub(crate) topic: Option<String>,
+    pub(crate) token: Option<Secret>,
     pub(crate) backoff_max: Duration,
     pub(crate) dns_server: Option<SocketAddr>,
     pub(crate) seed: u64,
@@ -82,7 +83,7 @@ impl Sender {
         Self {
             queue,
             metrics,
-            hello: hello(promise, options.topic.as_deref()),
+            hello: hello(promise, options.topic.as_deref(), options.token.as_ref()),
             dns_server: options.dns_server,
             rotation,
             backoff: Backoff::new(FORWARD_BACKOFF_BASE, options.backoff_max),

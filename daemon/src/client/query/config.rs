@@ -7,17 +7,14 @@ use std::time::Duration;
 
 use crate::client::expressions::Expressions;
 use crate::client::look::Look;
+use crate::client::store::Store;
 use crate::settings::{Settings, SettingsError};
 use crate::times::Time;
-use crate::units::Endpoint;
-
-/// Port of a node that names none.
-const API_PORT: u16 = 7650;
 
 /// What to ask and how to print it.
 #[derive(Debug, Clone)]
 pub(crate) struct QueryConfig {
-    pub(crate) store: Endpoint,
+    pub(crate) store: Store,
     pub(crate) from: Option<Time>,
     pub(crate) to: Option<Time>,
     pub(crate) expressions: Expressions,
@@ -70,7 +67,7 @@ impl QueryConfig {
         let is_descending = settings.text("order") == "desc";
         let timeout = settings.duration("timeout");
         Ok(Self {
-            store: settings.address("store").or("localhost", API_PORT),
+            store: Store::from_settings(settings)?,
             from: settings.time("from")?,
             to: settings.time("to")?,
             expressions: Expressions::from_settings(settings),

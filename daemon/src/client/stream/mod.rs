@@ -19,6 +19,7 @@ use crate::client::http::{self, Patience, Target};
 use crate::client::lines::{Form, LINE_BYTES_MAX, print_object};
 use crate::client::look::{Look, Output};
 use crate::client::printer::{Printer, escape};
+use crate::client::store::Store;
 use crate::exit::Exit;
 use crate::output;
 use crate::settings::{Settings, SettingsError};
@@ -32,7 +33,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// What to follow and how to print it.
 #[derive(Debug, Clone)]
 pub(crate) struct StreamConfig {
-    store: Endpoint,
+    store: Store,
     expressions: Expressions,
     topics: Vec<String>,
     /// Since when what is kept is printed first.
@@ -47,7 +48,7 @@ impl StreamConfig {
     /// Makes it of settings that were resolved with [`crate::flag_table::STREAM`].
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         Ok(Self {
-            store: settings.address("store").or("localhost", crate::config::API_PORT),
+            store: Store::from_settings(settings)?,
             expressions: Expressions::from_settings(settings),
             topics: settings.texts("topic"),
             from: settings.time("from")?,

@@ -90,7 +90,9 @@ impl Course {
             Looked::Forward(..) => Order::Asc,
             Looked::Backward(..) => Order::Desc,
         };
-        let spec = QuerySpec { from, to, topics: wanted, order, ..QuerySpec::everything() };
+        let is_discreet = self.spec.is_discreet;
+        let spec =
+            QuerySpec { from, to, topics: wanted, order, is_discreet, ..QuerySpec::everything() };
         // What is missing is told as far as it was passed: neighbours may lie before it.
         let snapshot = Snapshot { parts: self.snapshot.parts.clone(), missing: Vec::new() };
         self.enter(Looking { topics, bounds: (from, to), looked }, spec, snapshot);
@@ -108,10 +110,10 @@ impl Course {
             return self.end(&Stats::default(), false);
         };
         let Self { way, pipe, format, spec, snapshot, stats, .. } = self;
-        let order = spec.order;
+        let (order, is_discreet) = (spec.order, spec.is_discreet);
         let selection = Arc::new(selection);
         let output = Output::of_selection(pipe, format, order, (Arc::clone(&selection), stats));
-        let spec = QuerySpec { from, to, topics, order, ..QuerySpec::everything() };
+        let spec = QuerySpec { from, to, topics, order, is_discreet, ..QuerySpec::everything() };
         way.submit(spec, snapshot, Box::new(output), Some(selection));
     }
 }

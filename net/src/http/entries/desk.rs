@@ -11,11 +11,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use engine::topic::Topic;
 use tokio::sync::oneshot;
 
 use super::post::refused;
-use crate::backend::Backend;
+use crate::backend::{AppendError, Appender, Writer};
 use crate::budget::Taken;
 use crate::http::answer::Refusal;
 use crate::http::records::OnTheirWay;
@@ -35,9 +34,13 @@ struct Left {
 
 /// Where the entries of this server go.
 #[derive(Clone)]
-pub(super) struct Goal {
-    pub(super) backend: Arc<dyn Backend>,
-    pub(super) topic: Topic,
+pub(super) struct Goal(pub(super) Writer);
+
+impl Goal {
+    /// Takes them there.
+    pub(super) fn appender(&self) -> Result<Box<dyn Appender>, AppendError> {
+        self.0.appender(true)
+    }
 }
 
 impl EntryDesk {
@@ -90,8 +93,7 @@ impl EntryDesk {
 
 /// Keeps lines under the topic of entries; resolves once they are durable.
 pub(super) async fn keep(goal: &Goal, lines: OnTheirWay) -> Result<(), Refusal> {
-    let appender = goal.backend.appender(Some(goal.topic.clone()), true);
-    let mut appender = appender.map_err(|error| refused(&error))?;
+    let mut appender = goal.appender().map_err(|error| refused(&error))?;
     let lines = Bytes::from_owner(lines);
     appender.append(lines).await.map_err(|error| refused(&error))?;
     appender.durable().await.map_err(|error| refused(&error))
@@ -100,14 +102,16 @@ pub(super) async fn keep(goal: &Goal, lines: OnTheirWay) -> Result<(), Refusal> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::AppendError;
+    use crate::access::Access;
+    use crate::backend::{AppendError, Guarded};
     use crate::http::HttpOptions;
     use crate::http::ledger::Ledger;
     use crate::http::tests::fake::{self, Inner};
     use crate::metrics::NodeMetrics;
 
     fn goal(inner: &Arc<Inner>) -> Goal {
-        Goal { backend: fake::backend(inner), topic: fake::topic("log") }
+        let node = Guarded::new(fake::backend(inner));
+        Goal(node.writer(&Access::everything(), Some(fake::topic("log"))).unwrap())
     }
 
     /// Leaves so many lines at the same time; what became of them.

@@ -37,8 +37,8 @@ use super::websocket::{
 };
 use crate::backend::{Following, Live};
 use crate::http::App;
+use crate::http::admission::Client;
 use crate::http::answer::Refusal;
-use crate::http::drain::ClientAddress;
 use crate::http::parameters::{Known, Parameters};
 use crate::http::query::stopping;
 use crate::http::sites::asks_for_websocket;
@@ -52,6 +52,8 @@ use crate::wall_clock::now_ms;
 type Reason = (CloseCode, &'static str);
 
 const STOPPING: Reason = (CloseCode::Away, "the node is stopping");
+const WITHDRAWN: Reason =
+    (CloseCode::Policy, "the token of this connection was changed or taken away");
 const FLOODED: Reason =
     (CloseCode::Policy, "more than 64 KiB were sent within 15 s; nothing is looked at here");
 
@@ -86,17 +88,20 @@ pub(in crate::http) async fn live(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
     Extension(slot): Extension<Arc<SessionSlot>>,
 ) -> Response<Body> {
     let answer = async {
         let accept = accept_key(&method, &headers)?;
         let wanted = WantedEntries::read(&Parameters::parse(uri.query(), LIVE)?)?;
-        let place = app.ledger.lasting(client.0)?;
+        let topics = vec![app.options.log_topic.clone()];
+        let reader = app.backend.reader(&client.access)?;
+        client.access.require_reading(&topics)?;
+        let place = app.ledger.lasting(client.address)?;
         let permit = app.ledger.followers.try_take(1)?;
         let (chain, memory) = compiled(&app, &wanted.leading()?).await?;
-        let topics = vec![app.options.log_topic.clone()];
-        let following = app.backend.follow(Wanted { chain, topics }, StreamFormat::Text);
+        let followed = Wanted { chain, topics, is_discreet: false };
+        let following = reader.follow(followed, StreamFormat::Text);
         let Following { live, boundary_ms } = following.map_err(refused)?;
         // What is sent once the client knows of its connection comes.
         boundary_ms.await.ok_or_else(stopping)?;
@@ -152,18 +157,20 @@ fn accept_key(method: &Method, headers: &HeaderMap) -> Result<HeaderValue, Refus
 }
 
 impl Session {
-    /// Serves it to its end, on a connection from which `read` was read already. Told to stop, it says so
-    /// and ends.
+    /// Serves it to its end, on a connection from which `read` was read already. Told to stop, or once what it
+    /// was let in with is withdrawn, it says so and ends.
     pub(in crate::http) async fn run(
         mut self,
         socket: Arc<TcpStream>,
         read: Vec<u8>,
         mut stopping: watch::Receiver<()>,
+        withdrawn: impl Future<Output = ()>,
     ) {
         let mut websocket = opened(Arc::clone(&socket), read);
         let reason = tokio::select! {
             biased;
             _ = stopping.changed() => STOPPING,
+            () = withdrawn => WITHDRAWN,
             ended = self.serve(&mut websocket, &socket) => match ended {
                 Some(reason) => reason,
                 None => return,
@@ -365,7 +372,7 @@ mod tests {
         tokio::select! {
             biased;
             () = other => {}
-            () = session().run(socket, Vec::new(), stopping) => {}
+            () = session().run(socket, Vec::new(), stopping, std::future::pending()) => {}
         }
         (turns, client.join().unwrap())
     }

@@ -21,8 +21,8 @@ use super::entry::Entry;
 use crate::backend::{AppendError, Appender};
 use crate::budget::{Share, Taken};
 use crate::http::App;
+use crate::http::admission::Client;
 use crate::http::answer::{self, Refusal};
-use crate::http::drain::ClientAddress;
 use crate::http::parameters::{Known, Parameters};
 use crate::http::query::stopping;
 use crate::http::records::OnTheirWay;
@@ -37,15 +37,16 @@ const NONE: Known = Known { single: &[], repeated: &[] };
 /// `POST /log`: one entry.
 pub(in crate::http) async fn log(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
     body: Body,
 ) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), NONE)?;
+        let goal = goal(&app, &client)?;
         let room = &app.ledger.entry_bodies;
-        let bounds = Bounds { bytes_max: ENTRY_BODY_BYTES_MAX, room, address: client.0 };
+        let bounds = Bounds { bytes_max: ENTRY_BODY_BYTES_MAX, room, address: client.address };
         let Whole { bytes, held } = whole(&headers, body, &bounds).await?;
         let entry = Entry::parse(&bytes).map_err(bad)?;
         let arrival = rfc3339(now_ms());
@@ -56,9 +57,9 @@ pub(in crate::http) async fn log(
         let accepted = json!({ "status": "accepted", "timestamp": timestamp });
         drop(entry);
         drop(bytes);
-        let way = way_for(&app, batch.lines.len()).await?;
+        let way = way_for(&app, &goal, batch.lines.len()).await?;
         drop(held);
-        let kept = app.entries.keep(&goal(&app), batch.lines, way).await;
+        let kept = app.entries.keep(&goal, batch.lines, way).await;
         kept.unwrap_or_else(|| Err(stopping()))?;
         Ok(answer::json(StatusCode::ACCEPTED, &accepted))
     };
@@ -68,15 +69,16 @@ pub(in crate::http) async fn log(
 /// `POST /logs`: several, all or none of them.
 pub(in crate::http) async fn logs(
     State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
     body: Body,
 ) -> Response<Body> {
     let answer = async {
         Parameters::parse(uri.query(), NONE)?;
+        let goal = goal(&app, &client)?;
         let room = &app.ledger.entries_bodies;
-        let bounds = Bounds { bytes_max: ENTRIES_BODY_BYTES_MAX, room, address: client.0 };
+        let bounds = Bounds { bytes_max: ENTRIES_BODY_BYTES_MAX, room, address: client.address };
         let Whole { bytes, held } = whole(&headers, body, &bounds).await?;
         let arrival = rfc3339(now_ms());
         let (batch, held) = take_apart(bytes, &arrival, held).await?;
@@ -84,9 +86,9 @@ pub(in crate::http) async fn logs(
         let accepted =
             json!({ "status": "accepted", "timestamp": arrival, "records": batch.entries });
         if batch.entries > 0 {
-            let way = way_for(&app, batch.lines.len()).await?;
+            let way = way_for(&app, &goal, batch.lines.len()).await?;
             drop(held);
-            keep(&goal(&app), OnTheirWay::new(batch.lines.into(), way)).await?;
+            keep(&goal, OnTheirWay::new(batch.lines.into(), way)).await?;
         }
         Ok(answer::json(StatusCode::ACCEPTED, &accepted))
     };
@@ -124,15 +126,14 @@ fn fit(app: &App, batch: &Batch) -> Result<(), Refusal> {
 }
 
 /// Room for lines on their way into the log.
-async fn way_for(app: &App, bytes: usize) -> Result<Taken, Refusal> {
+async fn way_for(app: &App, goal: &Goal, bytes: usize) -> Result<Taken, Refusal> {
     let ways = &app.ledger.lines_on_their_way;
     let bytes = (bytes as u64).min(LINES_ON_THEIR_WAY_BYTES_MAX);
     if let Some(way) = ways.take_if_free(bytes) {
         return Ok(way);
     }
     let unavailable = || Refusal { status: StatusCode::SERVICE_UNAVAILABLE, ..ways.refusal() };
-    let goal = goal(app);
-    let appender = goal.backend.appender(Some(goal.topic), true);
+    let appender = goal.appender();
     let appender: Box<dyn Appender> = appender.map_err(|error| refused(&error))?;
     let until = Some(Instant::now() + RECORDS_REQUEST_WAIT);
     tokio::select! {
@@ -142,8 +143,10 @@ async fn way_for(app: &App, bytes: usize) -> Result<Taken, Refusal> {
     }
 }
 
-fn goal(app: &App) -> Goal {
-    Goal { backend: Arc::clone(&app.backend), topic: app.options.log_topic.clone() }
+/// Where entries go, for one who may send them there.
+fn goal(app: &App, client: &Client) -> Result<Goal, Refusal> {
+    let topic = Some(app.options.log_topic.clone());
+    Ok(Goal(app.backend.writer(&client.access, topic)?))
 }
 
 fn bad(words: String) -> Refusal {

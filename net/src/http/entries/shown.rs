@@ -20,9 +20,9 @@ use super::array::JsonArray;
 use super::wanted::WantedEntries;
 use crate::backend::EntryCounts;
 use crate::http::App;
+use crate::http::admission::Client;
 use crate::http::client_stream::Flushes;
 use crate::http::described::Described;
-use crate::http::drain::ClientAddress;
 use crate::http::held::{self, With};
 use crate::http::parameters::{BadParameter, Known, Parameters};
 use crate::http::query::{
@@ -43,7 +43,7 @@ pub(in crate::http) async fn logs(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
     Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
     let answer = async {
@@ -70,7 +70,7 @@ pub(in crate::http) async fn logs(
 pub(in crate::http) async fn stats(
     State(app): State<Arc<App>>,
     uri: Uri,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
 ) -> Response<Body> {
     let answer = async {
         let parameters = Parameters::parse(uri.query(), STATS)?;

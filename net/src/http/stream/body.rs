@@ -8,7 +8,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,9 +15,8 @@ use engine::follow::StreamFormat;
 use http_body::Frame;
 
 use super::replay::{Replay, Step};
-use crate::backend::{Live, Pending};
+use crate::backend::{Live, Pending, Reader};
 use crate::budget::Taken;
-use crate::http::App;
 use crate::http::alive::Alive;
 use crate::http::ledger::Place;
 use crate::http::pipe_body::Incomplete;
@@ -38,7 +36,8 @@ pub(super) enum Phase {
 
 /// See the page of the module.
 pub(super) struct StreamBody {
-    pub(super) app: Arc<App>,
+    /// What it may see.
+    pub(super) reader: Reader,
     pub(super) format: StreamFormat,
     /// What is sent before anything else.
     pub(super) first: Option<Vec<u8>>,
@@ -100,7 +99,7 @@ impl StreamBody {
     fn leave_replay(&mut self, is_missing: bool) {
         let Phase::Replay(replay) = std::mem::replace(&mut self.phase, Phase::Live) else { return };
         if is_missing {
-            let boundary_ms = match self.app.backend.follow(replay.wanted().clone(), self.format) {
+            let boundary_ms = match self.reader.follow(replay.wanted().clone(), self.format) {
                 Ok(following) => {
                     self.live = following.live;
                     following.boundary_ms

@@ -20,11 +20,11 @@ use hyper::{HeaderMap, Response, StatusCode, Uri};
 use self::body::{Phase, StreamBody};
 use self::replay::Replay;
 use super::App;
+use super::admission::Client;
 use super::alive::Alive;
 use super::answer::Refusal;
 use super::client_stream::Flushes;
 use super::compile::{compile, too_large, tries};
-use super::drain::ClientAddress;
 use super::query::{patience, stopping};
 use super::query_request::QueryRequest;
 use crate::backend::{FollowError, Following};
@@ -36,7 +36,7 @@ pub(super) async fn get(
     State(app): State<Arc<App>>,
     uri: Uri,
     headers: HeaderMap,
-    Extension(client): Extension<ClientAddress>,
+    Extension(client): Extension<Client>,
     Extension(flushes): Extension<Arc<Flushes>>,
 ) -> Response<Body> {
     follow(&app, &uri, &headers, (client, flushes)).await.unwrap_or_else(Refusal::into_response)
@@ -46,17 +46,19 @@ async fn follow(
     app: &Arc<App>,
     uri: &Uri,
     headers: &HeaderMap,
-    (client, flushes): (ClientAddress, Arc<Flushes>),
+    (client, flushes): (Client, Arc<Flushes>),
 ) -> Result<Response<Body>, Refusal> {
     // What is no text is no ULID either, and is refused as such.
     let last_event = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
     let request = QueryRequest::parse_stream(uri.query(), last_event, app.now())?;
     let format = format(headers);
-    let place = app.ledger.lasting(client.0)?;
+    let reader = app.backend.reader(&client.access)?;
+    client.access.require_reading(&request.topics)?;
+    let place = app.ledger.lasting(client.address)?;
     let permit = app.ledger.followers.try_take(1)?;
     let (chain, memory) = compiled(app, &request.source).await?;
-    let wanted = Wanted { chain, topics: request.topics };
-    let following = app.backend.follow(wanted.clone(), format);
+    let wanted = Wanted { chain, topics: request.topics, is_discreet: false };
+    let following = reader.follow(wanted.clone(), format);
     let Following { live, boundary_ms } = following.map_err(refused)?;
     let boundary_ms = boundary_ms.await.ok_or_else(stopping)?;
     let boundary_id = Ulid::last_of_ms(boundary_ms - 1).to_string();
@@ -65,7 +67,10 @@ async fn follow(
         .then(|| format!("id: {boundary_id}\n\n").into_bytes());
     let phase = match request.after {
         None => Phase::Live,
-        Some(after) => Phase::Replay(Replay::new(app, (wanted, format), after, boundary_ms)),
+        Some(after) => {
+            let of = (app, reader.clone());
+            Phase::Replay(Replay::new(of, (wanted, format), after, boundary_ms))
+        }
     };
     let asked = Alive::asked_for(headers, &app.options);
     let mut response = Response::new(Body::empty());
@@ -75,7 +80,7 @@ async fn follow(
     let unasked = (format == StreamFormat::Sse).then(|| Alive::every(FOLLOW_KEEP_ALIVE));
     let alive = asked.or(unasked);
     let body = StreamBody {
-        app: Arc::clone(app),
+        reader,
         format,
         first,
         phase,

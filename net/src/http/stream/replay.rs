@@ -17,7 +17,7 @@ use engine::search::{Format, Order, QuerySpec};
 use engine::ulid::Ulid;
 
 use super::replay_lines::{Lost, ReplayLines};
-use crate::backend::Records;
+use crate::backend::{Reader, Records};
 use crate::budget::Taken;
 use crate::http::App;
 use crate::http::pipe_body::QueryWatch;
@@ -54,6 +54,7 @@ enum Stage {
 /// See the page of the module.
 pub(super) struct Replay {
     app: Arc<App>,
+    reader: Reader,
     wanted: Wanted,
     format: StreamFormat,
     boundary_ms: u64,
@@ -65,16 +66,16 @@ impl Replay {
     /// Of what is kept behind `after` and before the boundary, which is known: so all of it is in
     /// what is pinned from now on.
     pub(super) fn new(
-        app: &Arc<App>,
+        (app, reader): (&Arc<App>, Reader),
         (wanted, format): (Wanted, StreamFormat),
         after: Ulid,
         boundary_ms: u64,
     ) -> Self {
         let spec = spec(&wanted, after, boundary_ms);
-        let stage = start(Arc::clone(app), spec, format);
+        let stage = start((Arc::clone(app), reader.clone()), spec, format);
         let app = Arc::clone(app);
         let lines = ReplayLines::new(format, after);
-        Self { app, wanted, format, boundary_ms, stage, lines }
+        Self { app, reader, wanted, format, boundary_ms, stage, lines }
     }
 
     /// Goes on behind its boundary up to another one.
@@ -97,7 +98,8 @@ impl Replay {
     fn restart(&mut self) {
         self.lines.begin_anew();
         let spec = spec(&self.wanted, self.lines.after(), self.boundary_ms);
-        self.stage = start(Arc::clone(&self.app), spec, self.format);
+        let of = (Arc::clone(&self.app), self.reader.clone());
+        self.stage = start(of, spec, self.format);
     }
 
     /// The next records, or the end.
@@ -166,15 +168,16 @@ fn spec(wanted: &Wanted, after: Ulid, boundary_ms: u64) -> QuerySpec {
         limit: None,
         context: 0,
         entries: None,
+        is_discreet: false,
     }
 }
 
 /// Waits for a place and begins. `None` never comes: any query fits into the budgets.
-fn start(app: Arc<App>, spec: QuerySpec, format: StreamFormat) -> Stage {
+fn start((app, reader): (Arc<App>, Reader), spec: QuerySpec, format: StreamFormat) -> Stage {
     Stage::Starting(Box::pin(async move {
         let (share, turn) = app.ledger.replay().await.ok()?;
         let watch = QueryWatch::start("replay", &app.metrics, &app.told, turn);
-        let view = app.backend.pin().await;
+        let view = reader.pin().await;
         let kind = if format == StreamFormat::Text { Format::Text } else { Format::Ndjson };
         let reader = view.records(spec, kind);
         Some(Running { reader, watch, _share: share, given: None, has_given: false })

@@ -1,5 +1,6 @@
 //! The server over real sockets, with a node that lives in memory.
 
+mod access;
 mod entries;
 mod entries_shown;
 pub(super) mod fake;
