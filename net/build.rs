@@ -52,6 +52,11 @@ fn write_file(
     if matches!(ending, Some("js" | "css")) {
         bytes = lean(&String::from_utf8(bytes).map_err(io::Error::other)?).into_bytes();
     }
+    if ending == Some("js") {
+        // No text has such an arrow.
+        bytes =
+            String::from_utf8(bytes).map_err(io::Error::other)?.replace(" => ", "=>").into_bytes();
+    }
     if ending == Some("css") {
         bytes = without_spaces(String::from_utf8(bytes).map_err(io::Error::other)?).into_bytes();
     }

@@ -1,7 +1,7 @@
 // What is asked, as commands for a shell.
 
 import { url } from './ask.js';
-import { hasToken } from './token.js';
+import { needsToken } from './token.js';
 
 /** One word of a POSIX shell. @param {string} text */
 const word = (text) => (/^[\w.,:/@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
@@ -9,7 +9,7 @@ const word = (text) => (/^[\w.,:/@%+=-]+$/.test(text) ? text : `'${text.replaceA
 /** @param {URLSearchParams} query */
 export function curl(query) {
   const given = [...query].map(([name, value]) => `--data-urlencode ${word(`${name}=${value}`)}`);
-  const token = hasToken() ? '-H "Authorization: Bearer $TOKEN" ' : '';
+  const token = needsToken() ? '-H "Authorization: Bearer $TOKEN" ' : '';
   return `curl -fsSG ${token}${given.join(' ')} ${word(url('query'))}`;
 }
 
