@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use crate::chunk::ChunkMeta;
 use crate::damage::DamageKind;
@@ -144,18 +144,22 @@ type Counts<'a> = BTreeMap<(u16, &'a str, usize), LevelCount>;
 /// The entries of a block; `None`: a service is too long.
 fn counts<'a>(table: &RunTable, text: &'a [u8]) -> Option<Counts<'a>> {
     let mut counts = Counts::new();
-    // Most texts have none at all, which is seen at once.
-    let Some(from) = memmem::find(text, START) else { return Some(counts) };
-    for (run, span) in table.spans().filter(|(_, span)| span.end > from) {
-        let lines = text.get(span).unwrap_or_default().split(|&byte| byte == b'\n');
-        for line in lines.filter(|line| line.starts_with(START)) {
-            let Some(Kept { level, service, .. }) = Kept::of(line) else { continue };
-            if service.len() > ENTRY_TABLE_SERVICE_BYTES_MAX {
-                return None;
-            }
-            let one = LevelCount { entries: 1, latest_ms: run.first.ms() };
-            counts.entry((run.topic, service, level)).or_default().add(one);
+    let mut spans = table.spans().peekable();
+    // What begins like one is looked for, not each line looked at: most have nothing of the kind.
+    for at in memmem::find_iter(text, START) {
+        if at > 0 && text[at - 1] != b'\n' {
+            continue;
         }
+        while spans.next_if(|(_, span)| span.end <= at).is_some() {}
+        let Some((run, span)) = spans.peek() else { break };
+        let line = &text[at..span.end.min(text.len())];
+        let line = &line[..memchr(b'\n', line).unwrap_or(line.len())];
+        let Some(Kept { level, service, .. }) = Kept::of(line) else { continue };
+        if service.len() > ENTRY_TABLE_SERVICE_BYTES_MAX {
+            return None;
+        }
+        let one = LevelCount { entries: 1, latest_ms: run.first.ms() };
+        counts.entry((run.topic, service, level)).or_default().add(one);
     }
     Some(counts)
 }
