@@ -110,8 +110,11 @@ fn make(storage: &dyn Storage, directory: &Path, shard: usize, path: &Path) -> i
 
 /// Makes the slots empty, durably: a loss of power does not bring back what was there before.
 pub(super) fn empty(file: &dyn File) -> io::Result<()> {
-    if file.len()? < FILE_BYTES {
-        file.allocate(FILE_BYTES)?;
+    match file.len()? {
+        ..FILE_BYTES => file.allocate(FILE_BYTES)?,
+        FILE_BYTES => {}
+        // What is behind was told, and is nobody's.
+        _ => file.set_len(FILE_BYTES)?,
     }
     for slot in 0..SLOTS {
         file.write_all_at(&EndMark::EMPTY.encode(), slot_offset(slot))?;

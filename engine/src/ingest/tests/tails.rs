@@ -138,6 +138,21 @@ fn a_damaged_tail_file_goes_when_all_that_it_may_have_held_has_expired_or_when_i
     assert_eq!((found.registry.pin().lost, aside_in(directory.path())), (vec![], vec![]));
 }
 
+#[test]
+fn bytes_behind_a_tail_file_are_told_once_and_cost_nothing() {
+    let directory = scratch();
+    let (appended, _) = killed_in(directory.path());
+    let path = directory.path().join(tail::file_name(0));
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, [&whole[..], &[b'x'; 5000]].concat()).unwrap();
+    let found = found_in(directory.path());
+    let [damage] = &found.report[..] else { panic!("{:?}", found.report) };
+    assert_eq!((damage.len_bytes, damage.records), (5000, Some(0)));
+    assert_eq!(read_all(&found.registry), appended);
+    assert_eq!(found_in(directory.path()).report, []);
+    assert_eq!(fs::metadata(&path).unwrap().len(), tail::FILE_BYTES);
+}
+
 /// Bytes that come back one by one: what is told gets less only with what is taken.
 #[test]
 fn what_comes_back_of_a_damaged_tail_file_is_taken_though_it_is_not_whole() {
