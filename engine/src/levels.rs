@@ -5,7 +5,9 @@
 //! units, so that its rows and its histogram agree (`tests/tests/page_levels.rs`). A record that says
 //! nothing of the kind has none.
 
-use memchr::memchr2_iter;
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2_iter};
 
 /// So far fields are looked for, units of UTF-16, as which the page has text.
 const FIELD_UNITS: usize = 2000;
@@ -33,6 +35,8 @@ const WORDS: [(&[u8], usize); 16] = [
     (b"critical", 4),
     (b"emerg", 4),
 ];
+/// What escape sequences begin with.
+const ESCAPE: u8 = 0x1B;
 /// Names that a field of JSON has.
 const FIELDS: [&[u8]; 3] = [b"level", b"severity", b"lvl"];
 
@@ -41,10 +45,30 @@ const FIELDS: [&[u8]; 3] = [b"level", b"severity", b"lvl"];
 /// Of a field in JSON (`level`, `severity`, `lvl`) or logfmt (`level`) its value, if it is one of the words;
 /// without such a field the first of the words. In either case, whole words, the first that there is.
 pub fn level(record: &[u8]) -> Option<usize> {
-    match field(head(record, FIELD_UNITS)) {
+    match field(&without_colours(head(record, FIELD_UNITS))) {
         Some(value) => named(value),
-        None => first_word(head(record, WORD_UNITS)),
+        None => first_word(&without_colours(head(record, WORD_UNITS))),
     }
+}
+
+/// With a space in place of each SGR sequence (ECMA-48, 8.3.117), by which terminals are told of colours.
+fn without_colours(text: &[u8]) -> Cow<'_, [u8]> {
+    let Some(mut at) = memchr(ESCAPE, text) else { return Cow::Borrowed(text) };
+    let mut plain = text[..at].to_vec();
+    while at < text.len() {
+        let len = sgr_len(&text[at..]);
+        plain.push(if len > 0 { b' ' } else { text[at] });
+        at += len.max(1);
+    }
+    Cow::Owned(plain)
+}
+
+/// Bytes of the sequence that a text begins with; 0: it begins with none.
+fn sgr_len(text: &[u8]) -> usize {
+    let Some(rest) = text.strip_prefix(&[ESCAPE, b'[']) else { return 0 };
+    let is_parameter = |byte: &&u8| matches!(byte, b'0'..=b'9' | b';' | b':');
+    let parameters = rest.iter().take_while(is_parameter).count();
+    if rest.get(parameters) == Some(&b'm') { 2 + parameters + 1 } else { 0 }
 }
 
 /// Which bytes words are made of.
@@ -166,13 +190,15 @@ mod tests {
             text.chars().take_while(fits).collect::<String>()
         };
         let own = expression(r#"(?i-u)"(?:level|severity|lvl)"[ \t]*:[ \t]*"(\w+)"|\blevel=(\w+)"#);
-        let head = units(FIELD_UNITS);
+        let colours = expression("\x1b\\[[0-9;:]*m");
+        let head = colours.replace_all(&units(FIELD_UNITS), " ").into_owned();
         let own =
             own.captures(&head).map(|own| own.get(1).or_else(|| own.get(2)).unwrap().as_str());
         let words = expression(
             r"(?i-u)\b(?:(debug|trace)|(info|notice)|(warn(?:ing)?)|(err(?:or)?|fail(?:ed|ure)?)|(fatal|panic|crit(?:ical)?|emerg))\b",
         );
-        let head = own.map_or_else(|| units(WORD_UNITS), str::to_owned);
+        let words_in = || colours.replace_all(&units(WORD_UNITS), " ").into_owned();
+        let head = own.map_or_else(words_in, str::to_owned);
         let found = words.captures(&head)?;
         (0..LEVELS.len()).find(|level| found.get(level + 1).is_some())
     }
@@ -192,6 +218,10 @@ mod tests {
             ("ts=1 level=debug msg=panic", Some("debug")),
             ("ts=1 sublevel=debug msg=panic", Some("debug")),
             ("level= panic", Some("fatal")),
+            ("\x1b[31mERROR\x1b[0m it is", Some("error")),
+            ("\x1b[36mINFO\x1b[0m[0000] an error", Some("info")),
+            ("\x1b[1;38:5:9mlevel\x1b[0m=verbose", None),
+            ("\x1b[31ERROR", None),
             ("", None),
         ] {
             let found = level(record.as_bytes()).map(|level| LEVELS[level]);
@@ -218,6 +248,7 @@ mod tests {
                     "level", "\"level\"", "\"LVL\"", "severity\"", "\"", ":", "=", " ", "\t", "_", "error",
                     "Err", "fail", "failure", "failed", "warn", "warning", "INFO", "notice", "debug", "trace", "fatal",
                     "panic", "crit", "critical", "emerg", "ſ", "\u{212A}", "é", "\u{1F600}", ",", "{", "7",
+                    "\x1b", "[", "m", "\x1b[31m", "\x1b[0;1m",
                 ]).prop_map(str::to_owned),
                 1 => prop::sample::select(vec!["x ", "é", "\u{1F600} "]).prop_flat_map(|text| (1..1_500usize).prop_map(move |n| text.repeat(n))),
             ], 0..14)

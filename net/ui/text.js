@@ -253,8 +253,9 @@ const NAMES = ['fatal', 'error', 'warn', 'info', 'debug'];
 
 /** Level of a record, or none, as the node finds it (engine/src/levels.rs). @param {string} text */
 export function level(text) {
-  const own = /"(?:level|severity|lvl)"[ \t]*:[ \t]*"(\w+)"|\blevel=(\w+)/i.exec(text.slice(0, 2000));
-  const found = LEVEL.exec(own ? own[1] ?? own[2] : text.slice(0, 160));
+  const head = (/** @type {number} */ units) => text.slice(0, units).replace(/\x1b\[[0-9;:]*m/g, ' ');
+  const own = /"(?:level|severity|lvl)"[ \t]*:[ \t]*"(\w+)"|\blevel=(\w+)/i.exec(head(2000));
+  const found = LEVEL.exec(own ? own[1] ?? own[2] : head(160));
   return found ? NAMES[found.slice(1).findIndex(Boolean)] : '';
 }
 export const GLYPHS = { fatal: '✖', error: '●', warn: '▲', info: '·', debug: '○', '': ' ' };

@@ -10,7 +10,7 @@ use tests::page::{COUNTS, TEXT, start, wait_for_rows};
 use tests::sender::send;
 
 /// Of what texts are made that are levels, nearly are, or stand between them.
-const PARTS: [&str; 30] = [
+const PARTS: [&str; 34] = [
     "level",
     "\"level\"",
     "\"LVL\"",
@@ -41,6 +41,10 @@ const PARTS: [&str; 30] = [
     "\u{1F600}",
     "x x x x x x x x x x x x x x x x x ",
     "7",
+    "\x1b",
+    "[",
+    "\x1b[31m",
+    "\x1b[0;1m",
 ];
 
 /// Texts of these, the same ones each time.
