@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use engine::ingest::hello::{Answer, Promise, Secret, read_answer};
+use engine::ingest::hello::{Answer, Promise, Secret, may_hold_token, read_answer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -150,6 +150,13 @@ async fn greet(stream: &mut TcpStream, hello: &[u8]) -> Result<Vec<u8>, Failure>
             Answer::Refused(reason) => {
                 let reason = reason.escape_debug();
                 return Err(Failure::refusal(format!("the ingester refuses: {reason}")));
+            }
+            // It may be the token.
+            Answer::Foreign if may_hold_token(&answer) => {
+                return Err(Failure::refusal(
+                    "what listens there is no ingester's port: it sent back what it was sent"
+                        .to_owned(),
+                ));
             }
             Answer::Foreign => {
                 let shown = answer[..answer.len().min(SHOWN_BYTES)].escape_ascii();
