@@ -334,6 +334,12 @@ pub const WRONG_TOKENS_AT_ONCE: u64 = 30;
 /// See [`WRONG_TOKENS_AT_ONCE`].
 pub const WRONG_TOKENS_PER_SECOND: u64 = 1;
 
+/// How long a sender has to say who it is, where nobody may write without a token, microseconds.
+pub const HELLO_WITHIN_US: u64 = 10_000_000;
+
+/// Time between looks for those who have not, microseconds.
+pub const HELLO_LOOK_EVERY_US: u64 = 1_000_000;
+
 /// Time between two lines of the log about those who are refused for one reason, ms.
 pub const REFUSAL_TOLD_EVERY_MS: u64 = 60_000;
 

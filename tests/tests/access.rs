@@ -110,6 +110,14 @@ fn a_token_opens_every_way_in_and_out_that_it_is_for_and_no_other() {
         sender.wait_for(1).unwrap();
     }
     assert_eq!(metric(&node, "oklog_access_refused_total{reason=\"no_token\"}"), 4);
+    // Who says nothing, or half of it, keeps no place.
+    for said in [&b""[..], b"\0OKLOGD-ACK/1 token=all-sec"] {
+        let mut silent = TcpStream::connect(node.fast).unwrap();
+        silent.set_read_timeout(Some(tests::DEADLINE)).unwrap();
+        silent.write_all(said).unwrap();
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0, "hung up on");
+    }
+    assert_eq!(metric(&node, "oklog_access_refused_total{reason=\"no_token\"}"), 6);
     let mode = ["--mode", "durable", "--token-file", "web", "--topic", "web"];
     let durable = node.durable.to_string();
     let mut forwarder = Forwarder::start(directory, &[&mode[..], &[&durable]].concat());

@@ -241,11 +241,14 @@ fn token_of(headers: &HeaderMap) -> Result<Option<Vec<u8>>, &'static str> {
 
 /// What the page has kept; one that cannot be read is a wrong one.
 fn cookie_of(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|text| text.split(';')).filter_map(|pair| pair.split_once('='));
-    let (_, value) =
-        pairs.find(|(name, value)| name.trim() == TOKEN_COOKIE && !value.is_empty())?;
-    let value = value.trim();
+    // Cookies of others in the same field may be anything.
+    let fields = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let pairs = fields.flat_map(|field| field.split(|&byte| byte == b';'));
+    let value = pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
+        let value = pair.strip_prefix(TOKEN_COOKIE.as_bytes())?.trim_ascii_start();
+        value.strip_prefix(b"=").filter(|value| !value.is_empty())
+    })?;
+    let value = value.trim_ascii();
     let is_short = value.len() <= 2 * TOKEN_BYTES_MAX;
     Some(is_short.then(|| URL_SAFE_NO_PAD.decode(value).ok()).flatten().unwrap_or_default())
 }
@@ -278,6 +281,11 @@ mod tests {
         assert_eq!(token(&[("authorization", "BASIC Ong=")]), some("x"));
         let kept = format!("a=b; {TOKEN_COOKIE}={}; c=d", cookie_value(b"s3;cret"));
         assert_eq!(token(&[("cookie", &kept)]), some("s3;cret"));
+        assert_eq!(
+            token(&[("cookie", &format!("name=Zoë; {kept}"))]),
+            some("s3;cret"),
+            "another's"
+        );
         let both = [("cookie", &*kept), ("authorization", "Bearer other")];
         assert_eq!(token(&both), some("other"), "who says it himself means it");
         assert_eq!(token(&[("cookie", "a=b"), ("cookie", &kept)]), some("s3;cret"));

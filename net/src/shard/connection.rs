@@ -20,6 +20,7 @@ use super::intake::Intake;
 use crate::access::{Access, Authority, Reason};
 use crate::budget::AddressPlace;
 use crate::driver::Descriptor;
+use crate::limits::HELLO_WITHIN_US;
 pub(super) use bulk::Brought;
 use bulk::Pace;
 
@@ -67,6 +68,8 @@ pub(super) struct Connection {
     generation: u32,
     /// First bytes while they may become a hello; `None` once that is decided.
     opening: Option<Vec<u8>>,
+    /// When it came, microseconds of the monotonic clock.
+    opened_us: u64,
     /// What its client was let in with, where not everybody may write.
     access: Option<Access>,
     /// Whether it is known if this is somebody who does not belong here.
@@ -103,6 +106,7 @@ impl Connection {
         port: Port,
         generation: u32,
         (framing, record_size_max): (Framing, usize),
+        opened_us: u64,
     ) -> Self {
         Self {
             socket: Descriptor::new(socket),
@@ -110,6 +114,7 @@ impl Connection {
             port,
             generation,
             opening: Some(Vec::new()),
+            opened_us,
             access: None,
             is_looked_at: false,
             acknowledges: false,
@@ -212,6 +217,21 @@ impl Connection {
             }
         }
         self.take_lines(bytes, intake);
+    }
+
+    /// Hangs up on a client that has not said who it is for as long as that may take, where nobody may write
+    /// without a token; says whether it did.
+    pub(super) fn end_nameless(&mut self, intake: &mut Intake<'_>) -> bool {
+        let waits_us = intake.now_us().saturating_sub(self.opened_us);
+        let is_nameless = self.side == Side::Open && self.opening.is_some();
+        if !is_nameless || waits_us < HELLO_WITHIN_US {
+            return false;
+        }
+        let is_refused = intake.admit((None, None), &self.socket).is_err();
+        if is_refused {
+            self.hang_up(None);
+        }
+        is_refused
     }
 
     /// What its client was let in with does so no longer.

@@ -87,6 +87,8 @@ pub(super) struct Shard {
     hangups: Hangups,
     /// Changes of who may write that were looked at.
     changes: u64,
+    /// When those who have not said who they are are looked for, microseconds of the monotonic clock.
+    next_nameless_us: u64,
     unfinished: Unfinished,
     /// When the last acknowledgements of a stopping shard must have been taken.
     told_until_us: Option<u64>,
@@ -118,6 +120,7 @@ impl Shard {
             fetching: Fetching::default(),
             hangups: Hangups::default(),
             changes: 0,
+            next_nameless_us: 0,
             unfinished,
             told_until_us: None,
         })
@@ -145,6 +148,7 @@ impl Shard {
             self.end_unfinished(now);
             self.look_for_hangups(now);
             self.look_for_withdrawn(now);
+            self.look_for_nameless(now);
             self.parts.hub.after_turn(self.parts.index, &mut self.parts.log, now);
             self.carry_effects(now);
             self.acknowledge();
@@ -201,7 +205,7 @@ impl Shard {
                 match result {
                     Ok(socket) => {
                         self.accepting.works();
-                        self.on_accepted(listener, socket);
+                        self.on_accepted(listener, socket, now);
                     }
                     Err(error) if self.accepting.fails(&error) && !self.shutting_down => {
                         let shard = self.parts.index;
@@ -228,7 +232,7 @@ impl Shard {
         }
     }
 
-    fn on_accepted(&mut self, listener: u32, socket: OwnedFd) {
+    fn on_accepted(&mut self, listener: u32, socket: OwnedFd, now: Now) {
         let port = if listener == LISTENER_FAST { Port::Fast } else { Port::Durable };
         // A client that is gone already needs no place.
         let Some(address) = peer_of(&socket) else { return };
@@ -249,7 +253,7 @@ impl Shard {
         let place = self.parts.placement.take_place(self.parts.index, self.parts.connections_max);
         match place {
             Some(shard) if shard == self.parts.index => {
-                self.adopt(socket, port, address_place);
+                self.adopt(socket, port, address_place, now);
             }
             Some(shard) => {
                 let message = Message::Adopt(socket, port, address_place);
@@ -261,14 +265,15 @@ impl Shard {
         }
     }
 
-    fn adopt(&mut self, socket: OwnedFd, port: Port, place: AddressPlace) {
+    fn adopt(&mut self, socket: OwnedFd, port: Port, place: AddressPlace, now: Now) {
         let index = self.free.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
         self.generation = self.generation.wrapping_add(1);
         let framing = (self.parts.framing, self.parts.record_size_max);
-        let connection = Connection::new((socket, place), port, self.generation, framing);
+        let connection =
+            Connection::new((socket, place), port, self.generation, framing, now.monotonic_us);
         self.parts.metrics.connections(port.name()).inc();
         self.parts.metrics.connected_clients(port.name()).inc();
         self.driver.receive(connection.descriptor(), key_of(index, self.generation));
@@ -400,7 +405,7 @@ impl Shard {
                 drop((socket, place));
                 self.parts.placement.leave(self.parts.index);
             }
-            Message::Adopt(socket, port, place) => self.adopt(socket, port, place),
+            Message::Adopt(socket, port, place) => self.adopt(socket, port, place, now),
             Message::Durable(end, reply) => {
                 self.parts.log.want_durable();
                 self.waiters.push((end, reply));

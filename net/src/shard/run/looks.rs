@@ -8,6 +8,7 @@ use engine::ingest::log::Now;
 use super::super::hangups::hung_up;
 use super::super::intake::Intake;
 use super::{Shard, key_of};
+use crate::limits::HELLO_LOOK_EVERY_US;
 
 impl Shard {
     /// Has those received from anew whose reset the ring has not told of.
@@ -47,6 +48,21 @@ impl Shard {
             self.owed.push(index);
         }
         self.changes = changes;
+    }
+
+    /// Hangs up on those who do not say who they are where they have to, so that they keep no places.
+    pub(super) fn look_for_nameless(&mut self, now: Now) {
+        if self.parts.authority.is_none() || now.monotonic_us < self.next_nameless_us {
+            return;
+        }
+        self.next_nameless_us = now.monotonic_us + HELLO_LOOK_EVERY_US;
+        for (index, slot) in self.connections.iter_mut().enumerate() {
+            let Some(connection) = slot else { continue };
+            let mut intake = Intake::of(&mut self.parts, &mut self.tally, now);
+            if connection.end_nameless(&mut intake) {
+                self.owed.push(index);
+            }
+        }
     }
 
     pub(super) fn cut_largest_partial(&mut self, now: Now) {
