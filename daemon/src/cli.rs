@@ -547,6 +547,9 @@ mod tests {
                 (&["", "x", "-1", "1.5", "99999999999999999999"], around(min, max, ""))
             }
             Kind::NoneOr(min, max) => (&["", "x", "-1", "None"], around(min, max, "")),
+            Kind::Rate(min, max) => {
+                (&["", "x", "-1/s", "5/m", "1.5/s", "/s"], around(min, max, "/s"))
+            }
             Kind::Choice(_) => (&["", "nonsense", " "], Vec::new()),
             Kind::Topic => (&["", "a b", "-a", "a/b", "\u{e9}"], vec!["a".repeat(65)]),
             Kind::Time => (&["", "x", "5", "1y", "25:00", "2026-02-30", "\n"], Vec::new()),

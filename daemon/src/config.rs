@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::ingest::framing::Framing;
 use engine::store::writer::Compression;
 use engine::topic::{DEFAULT_TOPIC, Topic};
-use net::http::{LOG_TOPIC_DEFAULT, Sites};
+use net::http::{LOG_TOPIC_DEFAULT, Proxies, Sites};
 use net::limits::QUERY_BYTES_MAX;
 
 use crate::logging::LogConfig;
@@ -151,6 +151,10 @@ pub(crate) struct HttpConfig {
     pub(crate) log_topic: Topic,
     /// Names it answers to on loopback, and pages that may change something.
     pub(crate) sites: Arc<Sites>,
+    /// Requests a second of one address, and of one token; `None`: any.
+    pub(crate) rate_limit: Option<u64>,
+    /// Who says for whom he asks.
+    pub(crate) proxies: Arc<Proxies>,
 }
 
 impl HttpConfig {
@@ -225,6 +229,8 @@ impl NodeConfig {
                 idle_timeout: settings.duration("http.idle-timeout"),
                 log_topic: topic(settings, "http.log-topic", LOG_TOPIC_DEFAULT),
                 sites: sites(settings)?,
+                rate_limit: settings.optional_number("http.rate-limit"),
+                proxies: proxies(settings)?,
             },
             log: LogConfig::from_settings(settings),
         };
@@ -277,6 +283,11 @@ impl NodeConfig {
 fn sites(settings: &Settings) -> Result<Arc<Sites>, SettingsError> {
     let sites = Sites::new(&settings.texts("http.host"), &settings.texts("http.cors-origin"));
     sites.map(Arc::new).map_err(SettingsError::Conflict)
+}
+
+fn proxies(settings: &Settings) -> Result<Arc<Proxies>, SettingsError> {
+    let proxies = Proxies::new(&settings.texts("http.trusted-proxy"));
+    proxies.map(Arc::new).map_err(SettingsError::Conflict)
 }
 
 fn io(settings: &Settings) -> net::driver::Wanted {

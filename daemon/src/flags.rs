@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Count(u64, u64),
     /// `none`, which is 0, or a whole number within the bounds, inclusive.
     NoneOr(u64, u64),
+    /// So many a second within the bounds, inclusive: `N/s`, or `N`.
+    Rate(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A topic name.
@@ -131,6 +133,10 @@ impl Kind {
                 Ok(number) if (min..=max).contains(&number) => Ok(Value::Number(number)),
                 _ => Err(format!("none or a whole number from {min} to {max} is expected")),
             },
+            Self::Rate(min, max) => match text.strip_suffix("/s").unwrap_or(text).parse() {
+                Ok(number) if (min..=max).contains(&number) => Ok(Value::Number(number)),
+                _ => Err(format!("a number a second from {min}/s to {max}/s is expected")),
+            },
             Self::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
             Self::Choice(words) => Err(format!("one of {} is expected", words.join(", "))),
             Self::Topic => match engine::topic::Topic::new(text.as_bytes()) {
@@ -165,6 +171,7 @@ impl Kind {
             Self::Duration(..) => "DURATION".to_owned(),
             Self::Count(..) => "N".to_owned(),
             Self::NoneOr(..) => "none|N".to_owned(),
+            Self::Rate(..) => "N/s".to_owned(),
             Self::Choice(words) => words.join("|"),
             Self::Topic => "TOPIC".to_owned(),
             Self::Expression => "EXPR".to_owned(),

@@ -249,6 +249,16 @@ pub(crate) const NODE: &[Flag] = &[
         Kind::Text("ORIGIN"),
         "Let pages of this origin (https://logs.example.com) read answers and send records",
     )),
+    rare_optional(
+        "http.rate-limit",
+        Kind::Rate(1, 1_000_000),
+        "Requests a second of one address (IPv6: of one /64), and of one token; further ones get 429 (default: any)",
+    ),
+    all_count(rare_optional(
+        "http.trusted-proxy",
+        Kind::Text("CIDR"),
+        "Believe proxies of this network (10.0.0.0/8, or an address) for whom they ask: X-Forwarded-For",
+    )),
     once(rare_optional(
         "auth.file",
         Kind::Path("FILE"),

@@ -471,6 +471,8 @@ fn http_options(config: &NodeConfig, common: &Common, reserve: Reserve) -> HttpO
         long_lines_bytes: config.ingest.as_ref().map_or(0, |side| side.partial_max_bytes as u64),
         log_topic: config.http.log_topic.clone(),
         sites: Arc::clone(&config.http.sites),
+        rate_limit: config.http.rate_limit,
+        proxies: Arc::clone(&config.http.proxies),
         authority: common.auth_file.authority().clone(),
         reserve,
         ..HttpOptions::default()

@@ -2,7 +2,8 @@
 //!
 //! Whoever asks gets an [`Access`] from the node's [`Authority`] and shows it wherever records are shown,
 //! counted or taken: [`crate::backend::Guarded`] is the one way to them, and takes no request without one.
-//! `table` says what a token may do, `buckets` how often something may be tried, `refusals` what is told of
+//! `table` says what a token may do, `buckets` how often something may be tried, `rates` how often
+//! somebody may ask, `refusals` what is told of
 //! those who may not.
 //!
 //! Invariants: no I/O and no clock here. A token is compared by its SHA-256, as the key of a map with a
@@ -11,6 +12,7 @@
 //! may do everything, and nobody waits for a lock. Secrets are never shown.
 
 mod buckets;
+mod rates;
 mod refusals;
 mod table;
 
@@ -23,6 +25,7 @@ use engine::topic::Topic;
 use tokio::sync::watch;
 
 pub use self::buckets::Buckets;
+pub use self::rates::Rates;
 pub use self::refusals::{Line, Reason, Refusals};
 pub use self::table::{Digest, Entry, Grant, Right, Rights, Table, TableError, digest};
 
@@ -81,6 +84,11 @@ impl Access {
     /// Whether it came without a token.
     pub const fn is_anonymous(&self) -> bool {
         self.key.is_none()
+    }
+
+    /// The hash of its token.
+    pub const fn key(&self) -> Option<Digest> {
+        self.key
     }
 
     /// Refuses what takes a right that it has not.

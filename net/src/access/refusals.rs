@@ -23,12 +23,14 @@ pub enum Reason {
     Right,
     /// The topic is not among those of the token.
     Topic,
+    /// Requests came too often.
+    Rate,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::NoToken, Self::WrongToken, Self::Guessing, Self::Right, Self::Topic];
+    pub const ALL: [Self; 6] =
+        [Self::NoToken, Self::WrongToken, Self::Guessing, Self::Right, Self::Topic, Self::Rate];
 
     /// Its name in metrics.
     pub const fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl Reason {
             Self::Guessing => "guessing",
             Self::Right => "right",
             Self::Topic => "topic",
+            Self::Rate => "rate",
         }
     }
 
@@ -48,6 +51,7 @@ impl Reason {
             Self::Guessing => "brought wrong tokens so often that it has to wait",
             Self::Right => "asked for what its token has no right to",
             Self::Topic => "asked for a topic that is not for its token",
+            Self::Rate => "asks more often than --http.rate-limit lets it",
         }
     }
 }

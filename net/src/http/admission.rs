@@ -10,7 +10,6 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -25,8 +24,7 @@ use hyper::{Response, StatusCode};
 
 use super::App;
 use super::answer::Refusal;
-use crate::access::{Access, Authority, Beyond, Reason, Right, Unknown};
-use crate::metrics::NodeMetrics;
+use crate::access::{Access, Authority, Beyond, Rates, Reason, Right, Unknown};
 
 /// What a route takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +73,30 @@ pub(super) async fn until_withdrawn(authority: &Authority, let_in: &LetIn) {
     }
 }
 
+impl App {
+    /// Everybody may do everything, any time: routes have no door.
+    pub(super) const fn is_open(&self) -> bool {
+        self.options.authority.is_none() && self.rates.is_none()
+    }
+
+    /// Refuses what comes too often.
+    fn pace(&self, take: impl FnOnce(&mut Rates, u64) -> Result<(), u64>) -> Result<(), Refusal> {
+        let Some(rates) = &self.rates else { return Ok(()) };
+        let taken = take(
+            &mut rates.lock().unwrap_or_else(PoisonError::into_inner),
+            self.refusals().now_ms(),
+        );
+        taken.map_err(|_| Refusal {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            retry: true,
+            ..denied(
+                Reason::Rate,
+                "too many requests: more a second came than may (--http.rate-limit)",
+            )
+        })
+    }
+}
+
 /// The door of one route.
 #[derive(Clone)]
 pub(super) struct Door {
@@ -111,7 +133,12 @@ fn let_in(app: &App, need: Need, request: &mut Request<Body>) -> Result<(), Refu
     if need == Need::Nothing {
         return Ok(());
     }
+    // First that: who asks with wrong tokens asks as well.
+    app.pace(|rates, now_ms| rates.of_address(address, now_ms))?;
     let access = app.identify(request.headers(), address)?;
+    if let Some(token) = access.key() {
+        app.pace(|rates, now_ms| rates.of_token(token, now_ms))?;
+    }
     match need {
         Need::Nothing | Need::Somebody => {}
         Need::Right(right) => access.require(right)?,
@@ -127,6 +154,10 @@ fn let_in(app: &App, need: Need, request: &mut Request<Body>) -> Result<(), Refu
 impl App {
     /// Who sends this.
     fn identify(&self, headers: &HeaderMap, address: IpAddr) -> Result<Access, Refusal> {
+        if self.options.authority.is_none() {
+            // Where nobody has a token, what stands there is for a proxy.
+            return Ok(Access::everything());
+        }
         let token = token_of(headers).map_err(|words| denied(Reason::WrongToken, words))?;
         self.known(token.as_deref(), address)
     }
@@ -154,26 +185,30 @@ impl App {
     }
 
     pub(super) fn refusals(&self) -> Told<'_> {
-        let (authority, metrics) = (&self.options.authority, &*self.metrics);
-        Told { authority, metrics, start: self.start }
+        Told { app: self }
     }
 }
 
 /// Where refusals are counted and told.
 pub(super) struct Told<'a> {
-    authority: &'a Authority,
-    metrics: &'a NodeMetrics,
-    start: Instant,
+    app: &'a App,
 }
 
 impl Told<'_> {
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.app.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn note(&self, reason: Reason, address: Option<IpAddr>) {
-        self.metrics.access.refused(reason).inc();
-        if let Some(line) = self.authority.refused(reason, address, self.now_ms()) {
+        let (app, now_ms) = (self.app, self.now_ms());
+        app.metrics.access.refused(reason).inc();
+        let line = match &app.rates {
+            Some(rates) if reason == Reason::Rate => {
+                rates.lock().unwrap_or_else(PoisonError::into_inner).refused(address, now_ms)
+            }
+            _ => app.options.authority.refused(reason, address, now_ms),
+        };
+        if let Some(line) = line {
             tracing::warn!("{line}");
         }
     }

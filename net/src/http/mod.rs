@@ -2,7 +2,7 @@
 //!
 //! Runs on the control thread's single-threaded runtime. A request's way: `server` accepts and
 //! bounds connections (`client_stream`; `head_bytes` bounds
-//! unfinished heads, `bad_head` answers what is no request), `sites` refuses what pages of strangers
+//! unfinished heads, `bad_head` answers what is no request), `proxies` says for whom a proxy asks, `sites` refuses what pages of strangers
 //! send, `router` picks who answers and what that takes, `admission` asks who it is and what he may (`login`
 //! is how the page says so), `parameters` reads the query string; `query` turns it
 //! into a query (`compile`) whose bytes come out of `pipe_body`, `stream` follows live (`alive` shows that either is there while it has nothing to say); `records` decodes a body (`body_decoder`, `gzip`) into batches of lines (`line_batches`) for the node; `entries` is the interface of OgLogStream; `page` is the web page.
@@ -32,6 +32,7 @@ mod login;
 mod page;
 mod parameters;
 mod pipe_body;
+mod proxies;
 mod query;
 mod query_request;
 mod records;
@@ -47,19 +48,20 @@ mod tests;
 mod told;
 mod topics;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use engine::topic::Topic;
 
 use self::entries::EntryDesk;
 use self::ledger::Ledger;
+pub use self::proxies::Proxies;
 pub use self::reserve::Reserve;
 pub use self::server::serve;
 pub use self::sites::Sites;
 use self::told::Told;
 use self::topics::TopicsDesk;
-use crate::access::Authority;
+use crate::access::{Authority, Rates};
 use crate::backend::{Backend, Guarded};
 use crate::limits::{
     ALIVE_INTERVAL, HTTP_BODY_BYTES_MAX, HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX,
@@ -100,6 +102,10 @@ pub struct HttpOptions {
     pub sites: Arc<Sites>,
     /// Who may do what.
     pub authority: Authority,
+    /// Requests a second of one address, and of one token; `None`: any.
+    pub rate_limit: Option<u64>,
+    /// Who says for whom he asks.
+    pub proxies: Arc<Proxies>,
     /// What connections are accepted with where there are no descriptors.
     pub reserve: Reserve,
 }
@@ -121,6 +127,8 @@ impl Default for HttpOptions {
                 .expect("the default topic is a topic"),
             sites: Arc::default(),
             authority: Authority::none(),
+            rate_limit: None,
+            proxies: Arc::default(),
             reserve: Reserve::default(),
         }
     }
@@ -142,6 +150,8 @@ struct App {
     told: Arc<Told>,
     /// Since when time is counted for those who are refused.
     start: Instant,
+    /// How often somebody may ask; `None`: any time.
+    rates: Option<Mutex<Rates>>,
 }
 
 impl App {
@@ -154,6 +164,7 @@ impl App {
             topics: Arc::default(),
             told: Arc::default(),
             start: Instant::now(),
+            rates: options.rate_limit.map(|rate| Mutex::new(Rates::new(rate))),
             options,
         }
     }

@@ -36,7 +36,7 @@ impl Routes<'_> {
     /// Adds a route, behind a door unless everybody may do everything.
     fn at(mut self, path: &'static str, need: Need, methods: MethodRouter<Arc<App>>) -> Self {
         self.declared.push((path, need));
-        let methods = if self.app.options.authority.is_none() {
+        let methods = if self.app.is_open() {
             methods
         } else {
             let door = Door { app: Arc::clone(self.app), need };

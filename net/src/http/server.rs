@@ -33,6 +33,7 @@ use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes, until_gone};
 use super::entries::SessionSlot;
 use super::head_bytes::HeadAccount;
+use super::proxies::Proxies;
 use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
@@ -89,7 +90,7 @@ pub async fn serve(
             Err(_) => continue,
         };
         accepted.inc();
-        let place = match app.ledger.connection(address.ip()) {
+        let place = match app.ledger.connection(address.ip(), options.proxies.trust(address.ip())) {
             Ok(place) => place,
             Err(refusal) => {
                 // A send buffer that is still empty takes it; otherwise closing says enough.
@@ -165,7 +166,9 @@ struct Client {
 #[derive(Clone)]
 struct Requests {
     front: Front,
+    /// Of the other end, be it a proxy.
     address: IpAddr,
+    proxies: Arc<Proxies>,
     heads: Arc<HeadAccount>,
     socket: Arc<TcpStream>,
     flushes: Arc<Flushes>,
@@ -177,14 +180,15 @@ struct Requests {
 impl Requests {
     /// Answers one of them, whose head is whole.
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let address = self.proxies.client(self.address, request.headers());
         request.extensions_mut().insert(self.flushes);
         request.extensions_mut().insert(self.session);
         if let Some(let_in) = &self.let_in {
-            request.extensions_mut().insert(Peer(self.address));
+            request.extensions_mut().insert(Peer(address));
             request.extensions_mut().insert(Arc::clone(let_in));
         } else {
             let access = Access::everything();
-            request.extensions_mut().insert(Asking { address: self.address, access });
+            request.extensions_mut().insert(Asking { address, access });
         }
         let asks_head = request.method() == Method::HEAD;
         let is_old = request.version() < Version::HTTP_11 && !asks_head;
@@ -215,11 +219,12 @@ async fn connection(
     let requests = Requests {
         front,
         address: client.address,
+        proxies: Arc::clone(&client.app.options.proxies),
         heads,
         socket: Arc::clone(&socket),
         flushes: Arc::clone(&flushes),
         session: Arc::clone(&session),
-        let_in: (!authority.is_none()).then(|| Arc::clone(&let_in)),
+        let_in: (!client.app.is_open()).then(|| Arc::clone(&let_in)),
     };
     let service = service_fn(move |request| {
         requests.flushes.serve();

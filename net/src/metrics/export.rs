@@ -280,7 +280,10 @@ fn query(w: &mut Writer<'_>, m: &QueryMetrics) -> Result<(), Error> {
 fn access(w: &mut Writer<'_>, m: &AccessMetrics) -> Result<(), Error> {
     let refused = Reason::ALL.map(|reason| (reason.name().to_owned(), m.refused(reason)));
     w.labelled(
-        ("access_refused", "Requests and connections refused by --auth.file, by reason."),
+        (
+            "access_refused",
+            "Requests and connections refused by --auth.file and --http.rate-limit, by reason.",
+        ),
         "reason",
         &refused,
     )?;

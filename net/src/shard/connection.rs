@@ -465,6 +465,7 @@ const fn words_for(reason: Reason) -> &'static str {
         Reason::WrongToken | Reason::Guessing => "nobody has this token",
         Reason::Right => "this token has not the right to write",
         Reason::Topic => "this token writes to certain topics only: name one of them",
+        Reason::Rate => "too much comes",
     }
 }
 

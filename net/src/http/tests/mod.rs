@@ -5,6 +5,7 @@ mod entries;
 mod entries_shown;
 pub(super) mod fake;
 mod queries;
+mod rates;
 mod records;
 mod refusals;
 mod wire;
