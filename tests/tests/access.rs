@@ -67,6 +67,12 @@ fn metric(node: &Node, series: &str) -> u64 {
     page.lines().find_map(value).unwrap_or_else(|| panic!("no {series} in {page}"))
 }
 
+/// Shards count for themselves and tell of it in turns of their own.
+fn until_counted(node: &Node, series: &str, count: u64) {
+    wait_until(series, || metric(node, series) >= count);
+    assert_eq!(metric(node, series), count, "{series}");
+}
+
 fn run(directory: &Path, node: &Node, arguments: &[&str]) -> Output {
     let store = node.api.to_string();
     let mut command = Command::new(tools::binary("oklogd"));
@@ -109,7 +115,7 @@ fn a_token_opens_every_way_in_and_out_that_it_is_for_and_no_other() {
         sender.send(b"web by hello\n").unwrap();
         sender.wait_for(1).unwrap();
     }
-    assert_eq!(metric(&node, "oklog_access_refused_total{reason=\"no_token\"}"), 4);
+    until_counted(&node, "oklog_access_refused_total{reason=\"no_token\"}", 4);
     // Who says nothing, or half of it, keeps no place.
     for said in [&b""[..], b"\0OKLOGD-ACK/1 token=all-sec"] {
         let mut silent = TcpStream::connect(node.fast).unwrap();
@@ -117,7 +123,7 @@ fn a_token_opens_every_way_in_and_out_that_it_is_for_and_no_other() {
         silent.write_all(said).unwrap();
         assert_eq!(silent.read(&mut [0]).unwrap(), 0, "hung up on");
     }
-    assert_eq!(metric(&node, "oklog_access_refused_total{reason=\"no_token\"}"), 6);
+    until_counted(&node, "oklog_access_refused_total{reason=\"no_token\"}", 6);
     let mode = ["--mode", "durable", "--token-file", "web", "--topic", "web"];
     let durable = node.durable.to_string();
     let mut forwarder = Forwarder::start(directory, &[&mode[..], &[&durable]].concat());
@@ -249,14 +255,14 @@ fn a_token_that_is_taken_away_ends_what_it_let_in_and_a_broken_file_changes_noth
     fs::write(&path, &half[..half.len() / 2]).unwrap();
     wait_until("it is told", || reasons().contains("--auth.file"));
     assert_eq!(http::get(node.api, "/ready").status, 200, "records are taken");
-    assert_eq!(metric(&node, "oklog_access_file_failing"), 1);
+    until_counted(&node, "oklog_access_file_failing", 1);
     assert_eq!(ask(&node, "GET", "/topics", "gone", b"").status, 200, "what was before holds");
     fs::remove_file(&path).unwrap();
     wait_until("it is told", || node.log().contains("cannot be read"));
     assert!(!reasons().contains("auth.toml"), "everybody may read those: {}", reasons());
     fs::write(&path, tables()).unwrap();
     wait_until("it is over", || reasons() == "[]");
-    assert_eq!(metric(&node, "oklog_access_withdrawn_total"), 0);
+    until_counted(&node, "oklog_access_withdrawn_total", 0);
 
     let without = tables().split("[[token]]\nname = \"gone\"").next().unwrap().to_owned();
     fs::write(&path, without).unwrap();
@@ -273,7 +279,7 @@ fn a_token_that_is_taken_away_ends_what_it_let_in_and_a_broken_file_changes_noth
     assert!(reason.contains("taken away"), "{reason}");
     wait_until("the sender is hung up on", || ends.send(b"two\n").is_err());
     assert_eq!(ask(&node, "GET", "/topics", "gone", b"").status, 401);
-    assert_eq!(metric(&node, "oklog_access_withdrawn_total"), 5);
+    until_counted(&node, "oklog_access_withdrawn_total", 5);
     goes_on.send(b"still here\n").unwrap();
     goes_on.wait_for(2).unwrap();
     stays.until("still here\n");
