@@ -10,7 +10,7 @@ use std::time::Duration;
 use engine::ingest::framing::Framing;
 use engine::store::writer::Compression;
 use engine::topic::{DEFAULT_TOPIC, Topic};
-use net::http::{LOG_TOPIC_DEFAULT, Proxies, Sites};
+use net::http::{LOG_TOPIC_DEFAULT, Proxies, Sites, StatsShape};
 use net::limits::QUERY_BYTES_MAX;
 
 use crate::logging::LogConfig;
@@ -149,6 +149,8 @@ pub(crate) struct HttpConfig {
     pub(crate) idle_timeout: Duration,
     /// Topic of entries.
     pub(crate) log_topic: Topic,
+    /// What `/api/stats` is answered with.
+    pub(crate) api_stats: StatsShape,
     /// Names it answers to on loopback, and pages that may change something.
     pub(crate) sites: Arc<Sites>,
     /// Requests a second of one address, and of one token; `None`: any.
@@ -228,6 +230,7 @@ impl NodeConfig {
                     as usize,
                 idle_timeout: settings.duration("http.idle-timeout"),
                 log_topic: topic(settings, "http.log-topic", LOG_TOPIC_DEFAULT),
+                api_stats: api_stats(settings),
                 sites: sites(settings)?,
                 rate_limit: settings.optional_number("http.rate-limit"),
                 proxies: proxies(settings)?,
@@ -319,6 +322,13 @@ fn topic(settings: &Settings, name: &str, default: &str) -> Topic {
     let topic =
         Topic::new(settings.text(name).as_bytes()).or_else(|_| Topic::new(default.as_bytes()));
     topic.expect("the default topic is a topic")
+}
+
+fn api_stats(settings: &Settings) -> StatsShape {
+    match settings.text("http.api-stats").as_str() {
+        "array" => StatsShape::Array,
+        _ => StatsShape::Object,
+    }
 }
 
 fn compression(settings: &Settings) -> Compression {
@@ -415,6 +425,25 @@ mod tests {
         assert_eq!(small.ingest().segment_flush_size_bytes, 10 << 20);
         assert_eq!(small.disk_free_min_bytes, Some(2 << 30));
         assert!(config(&["--store.segment-retain=0s"]).is_err());
+    }
+
+    #[test]
+    fn counts_of_entries_are_an_object_unless_a_flag_or_a_file_says_array() {
+        let of = |line: &[&str]| config(line).map(|config| config.http.api_stats);
+        assert_eq!(of(&[]), Ok(StatsShape::Object));
+        assert_eq!(of(&["--http.api-stats", "array"]), Ok(StatsShape::Array));
+        assert_eq!(of(&["-http.api-stats=object"]), Ok(StatsShape::Object));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("oklogd.toml");
+        let file = path.display().to_string();
+        std::fs::write(&path, "'http.api-stats' = 'array'\n").unwrap();
+        assert_eq!(of(&["--config", &file]), Ok(StatsShape::Array));
+        assert_eq!(of(&["--config", &file, "--http.api-stats=object"]), Ok(StatsShape::Object));
+        std::fs::write(&path, "'http.api-stats' = 'list'\n").unwrap();
+        for line in [&["--config", &file][..], &["--http.api-stats", "Array"]] {
+            let told = of(line).unwrap_err();
+            assert!(told.contains("http.api-stats") && told.contains("object, array"), "{told}");
+        }
     }
 
     #[test]

@@ -54,7 +54,7 @@ const card = (/** @type {string} */ name, /** @type {string} */ title, /** @type
 const cards = [
   card('ready', O.health, 'ready', 5_000, health, 503),
   card('topics', O.records, 'topics', 5_000, topics),
-  card('entries', O.entries, 'api/stats', 10_000, entries),
+  card('entries', O.entries, 'api/stats?by=level', 10_000, entries),
   card('nodes', O.cluster, '_clusterstate', 5_000, nodes),
 ];
 const newest = new Newest(id('newest'), (fail) => state(newest, fail));

@@ -219,6 +219,27 @@ fn entries_are_shown_and_counted_wherever_they_are() {
 }
 
 #[test]
+fn a_node_that_is_told_so_counts_levels_in_the_array_of_oglogstream() {
+    let (_directory, node) = node(&["--http.api-stats", "array"]);
+    let stats = |query: &str| {
+        let answer = node.get(&format!("/api/stats{query}"));
+        assert_eq!((answer.status, &*answer.headers["x-oklog-complete"]), (200, "true"));
+        answer.text()
+    };
+    assert_eq!(stats(""), "[]\n");
+    let sent =
+        json!([entry("warn", "a", "web"), entry("fatal", "b", "web"), entry("WARN", "c", "db")]);
+    assert_eq!(post(&node, "/logs", &sent).status, 202);
+    let expected = "[{\"level\":\"warn\",\"count\":2},{\"level\":\"fatal\",\"count\":1}]\n";
+    assert_eq!(stats(""), expected);
+    node.settle();
+    assert_eq!(stats(""), expected, "and as the store tells");
+    assert_eq!(stats("?service=DB&from=1h"), "[{\"level\":\"warn\",\"count\":1}]\n");
+    let rows: Value = serde_json::from_str(&stats("?by=level")).unwrap();
+    assert_eq!((&rows["total_logs"], &rows["logs_by_level"]["warn"]), (&json!(3), &json!(2)));
+}
+
+#[test]
 fn a_level_that_is_rare_is_found_without_a_look_at_everything() {
     // As good as may be: what passes by chance is the signature's affair, not that of the question.
     let (_directory, node) = node(&["--store.signature-percent", "100", "--cores", "2"]);

@@ -271,6 +271,12 @@ pub(crate) const NODE: &[Flag] = &[
         "Topic of the entries that POST /log and /logs take",
     ),
     rare(
+        "http.api-stats",
+        Kind::Choice(&["object", "array"]),
+        "object",
+        "What /api/stats answers without by: an object; array: level and count each, as OgLogStream's dashboard reads it",
+    ),
+    rare(
         "query.wait-max",
         Kind::Duration(0, DAY_MS),
         "5s",

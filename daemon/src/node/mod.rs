@@ -470,6 +470,7 @@ fn http_options(config: &NodeConfig, common: &Common, reserve: Reserve) -> HttpO
         idle_timeout: config.http.idle_timeout,
         long_lines_bytes: config.ingest.as_ref().map_or(0, |side| side.partial_max_bytes as u64),
         log_topic: config.http.log_topic.clone(),
+        api_stats: config.http.api_stats,
         sites: Arc::clone(&config.http.sites),
         rate_limit: config.http.rate_limit,
         proxies: Arc::clone(&config.http.proxies),

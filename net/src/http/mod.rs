@@ -54,6 +54,7 @@ use std::time::{Duration, Instant};
 use engine::topic::Topic;
 
 use self::entries::EntryDesk;
+pub use self::entries::StatsShape;
 use self::ledger::Ledger;
 pub use self::proxies::Proxies;
 pub use self::reserve::Reserve;
@@ -98,6 +99,8 @@ pub struct HttpOptions {
     pub long_lines_bytes: u64,
     /// Topic of what `POST /log` takes and `/api/logs` shows.
     pub log_topic: Topic,
+    /// What `/api/stats` is answered with.
+    pub api_stats: StatsShape,
     /// Names it answers to on loopback, and pages that may change something.
     pub sites: Arc<Sites>,
     /// Who may do what.
@@ -125,6 +128,7 @@ impl Default for HttpOptions {
             long_lines_bytes: LONG_LINES_BYTES_MAX,
             log_topic: Topic::new(LOG_TOPIC_DEFAULT.as_bytes())
                 .expect("the default topic is a topic"),
+            api_stats: StatsShape::Object,
             sites: Arc::default(),
             authority: Authority::none(),
             rate_limit: None,

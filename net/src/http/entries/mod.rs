@@ -24,4 +24,5 @@ mod websocket;
 pub(super) use self::desk::EntryDesk;
 pub(super) use self::live::{SessionSlot, live};
 pub(super) use self::post::{log, logs};
+pub use self::shown::StatsShape;
 pub(super) use self::shown::{logs as shown, stats};

@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use engine::entries::{LEVELS, LevelCount};
 use engine::search::format::rfc3339;
-use engine::search::{ChainText, Format, Window};
+use engine::search::{ChainText, Format, Head, Stats, Window};
 use engine::topic::Topic;
 use hyper::{HeaderMap, Response, StatusCode, Uri};
 use serde::Serialize;
@@ -66,6 +66,16 @@ pub(in crate::http) async fn logs(
     answered(&app, answer)
 }
 
+/// What `GET /api/stats` is answered with where it is not asked for rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StatsShape {
+    /// One object: in all, by level, by service.
+    #[default]
+    Object,
+    /// An array of a level and its count each, as OgLogStream's dashboard reads it.
+    Array,
+}
+
 /// `GET /api/stats`: how many there are.
 pub(in crate::http) async fn stats(
     State(app): State<Arc<App>>,
@@ -84,17 +94,28 @@ pub(in crate::http) async fn stats(
         }
         request.beside_bytes = ENTRY_COUNTS_BYTES_MAX;
         let prepared = prepare(&app, request, "api_stats", client).await?;
+        let told = Described::of(&prepared.request, &prepared.plan).without_expressions();
         let Prepared { spec, view, mut watch, .. } = prepared;
+        let start = watch.start;
         let found = view.entry_counts(spec).await.ok_or_else(stopping)?;
         watch.count(&found.stats);
+        let Stats { complete, missing_count, .. } = found.stats;
         let topic = app.options.log_topic.clone();
-        let encoded = tokio::task::spawn_blocking(move || encode(&found, by, &topic)).await;
+        let is_array = by == By::default() && app.options.api_stats == StatsShape::Array;
+        let encoded = tokio::task::spawn_blocking(move || {
+            if is_array { levels(&found) } else { encode(&found, by, &topic) }
+        });
+        let encoded = encoded.await;
         let bytes = encoded.map_err(|_| stopping())?;
         let place = watch.place.take();
         // Nobody waits for memory while holding some.
         drop(watch);
         let memory = memory_for(&app, bytes.len()).await?;
-        Ok(held::answer(StatusCode::OK, "application/json", With(bytes, (memory, place))))
+        let held = With(bytes, (memory, place));
+        let mut response = held::answer(StatusCode::OK, "application/json", held);
+        // An array has no other place for what is missing.
+        told.write(response.headers_mut(), Head { complete, missing_count }, start);
+        Ok(response)
     };
     let answer = answer.await;
     answered(&app, answer)
@@ -156,6 +177,13 @@ const fn is_none(entries: &u64) -> bool {
     *entries == 0
 }
 
+/// One element of the array.
+#[derive(Serialize)]
+struct OfLevel<'a> {
+    level: &'a str,
+    count: u64,
+}
+
 /// Which services a row is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Services<'a> {
@@ -174,6 +202,25 @@ struct Row<'a> {
     level: Option<&'a str>,
     count: u64,
     latest: String,
+}
+
+/// How many there are of each level that there is, from the least severe on.
+fn levels(found: &EntryCounts) -> Vec<u8> {
+    let of = |level: usize| {
+        let all = found.services.iter().map(|(_, counts)| counts).chain([&found.others]);
+        all.map(|counts| counts[level].entries).sum::<u64>()
+    };
+    let counts = LEVELS.iter().enumerate().map(|(at, level)| OfLevel { level, count: of(at) });
+    written(&counts.filter(|row| row.count > 0).collect::<Vec<_>>())
+}
+
+/// As JSON, with a newline.
+fn written(answer: &impl Serialize) -> Vec<u8> {
+    let mut out = Vec::new();
+    // Neither text nor numbers can fail, nor can memory.
+    let _ = serde_json::to_writer(&mut out, answer);
+    out.push(b'\n');
+    out
 }
 
 fn encode(found: &EntryCounts, by: By, topic: &Topic) -> Vec<u8> {
@@ -224,9 +271,5 @@ fn encode(found: &EntryCounts, by: By, topic: &Topic) -> Vec<u8> {
         complete: found.stats.complete,
         missing: missing(&found.stats),
     };
-    let mut out = Vec::new();
-    // Neither text nor numbers can fail, nor can memory.
-    let _ = serde_json::to_writer(&mut out, &object);
-    out.push(b'\n');
-    out
+    written(&object)
 }

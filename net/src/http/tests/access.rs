@@ -167,6 +167,7 @@ fn whoever_may_see_a_topic_is_told_the_same_whether_there_are_others_or_not() {
         ("GET", "/stream?topic=hidden".into()),
         ("GET", "/api/v1/whoami".into()),
         ("GET", format!("/api/logs?{span}")),
+        ("GET", format!("/api/stats?{span}")),
         ("GET", format!("/api/stats?{span}&by=service,level")),
         ("GET", "/ws/live".into()),
         ("POST", "/records?topic=hidden".into()),

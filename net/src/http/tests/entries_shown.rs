@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::fake::{BASE_MS, Server, topic};
-use super::wire::{Answer, get, post};
+use super::wire::{Answer, get, post, request};
+use crate::http::{HttpOptions, StatsShape};
 use engine::search::Missing;
 use engine::ulid::Ulid;
 
@@ -29,7 +30,11 @@ fn messages(answer: &Answer) -> Vec<String> {
 }
 
 fn server() -> Server {
-    let server = Server::start();
+    filled(HttpOptions::default())
+}
+
+fn filled(options: HttpOptions) -> Server {
+    let server = Server::with(options);
     post_all(
         &server,
         &[
@@ -138,6 +143,67 @@ fn entries_are_counted_by_level_and_service() {
     assert_eq!(get(server.address, "/api/stats").json()["total_logs"], 0);
 }
 
+fn of_missing(answer: &Answer) -> (&str, &str) {
+    (answer.header("x-oklog-complete"), answer.header("x-oklog-error-count"))
+}
+
+#[test]
+fn a_node_that_is_told_so_counts_as_the_server_of_oglogstream_does() {
+    let server = filled(HttpOptions { api_stats: StatsShape::Array, ..HttpOptions::default() });
+    let ask = |query: &str| {
+        let answer = get(server.address, &format!("/api/stats?{query}"));
+        assert_eq!((answer.status, answer.whole), (200, true), "{query}: {}", answer.text());
+        assert_eq!(answer.header("content-type"), "application/json");
+        assert_eq!(of_missing(&answer), ("true", "0"), "{query}");
+        answer
+    };
+    let text = "[{\"level\":\"info\",\"count\":1},{\"level\":\"warn\",\"count\":1},\
+                {\"level\":\"error\",\"count\":2}]\n";
+    assert_eq!(ask(TIME).text(), text);
+    for (query, expected) in [
+        ("level=error", json!([{ "level": "error", "count": 2 }])),
+        (
+            "service=SHOP",
+            json!([{ "level": "warn", "count": 1 }, { "level": "error", "count": 1 }]),
+        ),
+        ("level=ERROR&q=d", json!([{ "level": "error", "count": 1 }])),
+        ("to=2023-11-14T22:13:20.000Z", json!([{ "level": "info", "count": 1 }])),
+        ("by=&level=info", json!([{ "level": "info", "count": 1 }])),
+        ("level=fatal", json!([])),
+    ] {
+        assert_eq!(ask(&format!("{TIME}&{query}")).json(), expected, "{query}");
+    }
+    // They are older than a day.
+    assert_eq!(ask("").text(), "[]\n");
+    // Who asks for rows reads the object.
+    let rows = ask(&format!("{TIME}&by=level")).json();
+    assert_eq!((&rows["total_logs"], rows["rows"].as_array().unwrap().len()), (&json!(4), 3));
+    for (query, name) in [("limit=1", "\\\"limit\\\""), ("level=loud", "level"), ("by=host", "by")]
+    {
+        let answer = get(server.address, &format!("/api/stats?{query}"));
+        assert_eq!(answer.status, 400, "{query}");
+        assert!(answer.text().contains(name), "{query}: {}", answer.text());
+    }
+    server.inner.missing.lock().unwrap().push(gone());
+    let path = format!("/api/stats?{TIME}");
+    for method in ["GET", "HEAD"] {
+        let answer = request(server.address, method, &path, &[], b"");
+        assert_eq!((answer.status, of_missing(&answer)), (200, ("false", "1")), "{method}");
+        let body = if method == "HEAD" { "" } else { text };
+        assert_eq!(answer.text(), body, "{method}");
+    }
+}
+
+fn gone() -> Missing {
+    Missing {
+        from: Ulid::first_of_ms(BASE_MS),
+        to: Ulid::last_of_ms(BASE_MS),
+        node: "test".into(),
+        reason: "gone".into(),
+        damage: None,
+    }
+}
+
 #[test]
 fn parameters_out_of_bounds_are_named() {
     let server = server();
@@ -171,19 +237,15 @@ fn parameters_out_of_bounds_are_named() {
 #[test]
 fn what_is_missing_is_told() {
     let server = server();
-    server.inner.missing.lock().unwrap().push(Missing {
-        from: Ulid::first_of_ms(BASE_MS),
-        to: Ulid::last_of_ms(BASE_MS),
-        node: "test".into(),
-        reason: "gone".into(),
-        damage: None,
-    });
+    server.inner.missing.lock().unwrap().push(gone());
     let answer = get(server.address, &format!("/api/logs?{TIME}"));
     assert_eq!(messages(&answer).len(), 4);
     assert_eq!(answer.header("x-oklog-complete"), "false");
-    let stats = get(server.address, &format!("/api/stats?{TIME}")).json();
+    let answer = get(server.address, &format!("/api/stats?{TIME}"));
+    let stats = answer.json();
     assert_eq!(
         (&stats["complete"], &stats["missing"][0]["reason"]),
         (&json!(false), &json!("gone"))
     );
+    assert_eq!(of_missing(&answer), ("false", "1"));
 }
