@@ -228,7 +228,15 @@ impl Spool {
         if let Some(first) = self.rewrite_from {
             self.write_again(first).map_err(AppendError::Io)?;
         }
-        self.write(&header, &entry.bytes).map_err(AppendError::Io)?;
+        let written = self.write(&header, &entry.bytes);
+        let written = match written {
+            // The file that was written is no longer: it may go, and nobody else will see to that.
+            Err(error) if is_full_disk(&error) && self.make_room() => {
+                self.write(&header, &entry.bytes)
+            }
+            written => written,
+        };
+        written.map_err(AppendError::Io)?;
         self.number_next += 1;
         self.lines_next += entry.lines;
         Ok(header.number)
@@ -359,6 +367,14 @@ impl Spool {
             }
         }
         without_room
+    }
+
+    /// Removes what is released and still there; says whether that was something.
+    fn make_room(&mut self) -> bool {
+        let before = self.files.len();
+        // What else could not be done is tried again with the next release.
+        let _ = self.drop_released();
+        self.files.len() < before
     }
 
     /// Whether the file that is being read has been read to its end and takes no more entries.

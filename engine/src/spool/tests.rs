@@ -109,6 +109,41 @@ fn a_full_spool_refuses_until_something_is_released() {
 }
 
 #[test]
+fn on_a_full_disk_what_is_handed_over_makes_room_whenever_it_was() {
+    for extra in (20_000..200_000).step_by(3_001) {
+        for at_once in [false, true] {
+            let disk = SimStorage::new(1);
+            let mut spool = open(&disk);
+            disk.set_capacity(disk.used_bytes() + extra);
+            let mut given = 0;
+            let mut hand_over = |spool: &mut Spool| {
+                given += read_all(spool).len() as u64;
+                // Without room for the mark, a file makes it.
+                let _ = spool.release(given);
+            };
+            for n in 0..60 {
+                match spool.append(&entry(n, 9_000), false) {
+                    Ok(number) => assert_eq!(number, n),
+                    Err(AppendError::Full) => panic!("it may hold more than the disk"),
+                    Err(AppendError::Io(_)) => {
+                        assert!(
+                            !at_once,
+                            "{extra}: nothing waits, and what does not is in the way"
+                        );
+                        hand_over(&mut spool);
+                        let number = spool.append(&entry(n, 9_000), false).unwrap();
+                        assert_eq!(number, n, "{extra}");
+                    }
+                }
+                if at_once {
+                    hand_over(&mut spool);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_record_larger_than_the_spool_passes_through_an_empty_one() {
     let disk = SimStorage::new(1);
     let mut spool = open(&disk);
