@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 
+use crate::limits::TIME_TEXT_BYTES_MAX;
 use crate::topic::Topic;
 
 /// What a level may be, in the case in which it is kept.
@@ -31,7 +32,7 @@ impl<'a> Kept<'a> {
         let record = std::str::from_utf8(record).ok()?;
         let rest = record.strip_prefix("{\"timestamp\":\"")?;
         let is_time = |b: &u8| b.is_ascii_digit() || b"TtZz:.+-".contains(b);
-        let len = rest.bytes().take_while(|b| is_time(b)).count();
+        let len = rest.bytes().take(TIME_TEXT_BYTES_MAX).take_while(|b| is_time(b)).count();
         let rest = rest[len..].strip_prefix("\",\"level\":\"").filter(|_| len > 0)?;
         let level = LEVELS.iter().position(|level| rest.starts_with(level))?;
         let rest = rest[LEVELS[level].len()..].strip_prefix("\",\"message\":\"")?;
@@ -186,6 +187,8 @@ mod tests {
         );
         let good = entry("info", "m", "s");
         assert!(Kept::of(good.as_bytes()).is_some());
+        let long = good.replacen("2024-05-01", &"2".repeat(TIME_TEXT_BYTES_MAX - 17), 1);
+        assert!(Kept::of(long.as_bytes()).is_some());
         for (from, to) in [
             ("{\"t", " {\"t"),
             ("}", "} "),
@@ -195,6 +198,7 @@ mod tests {
             ("info", "infos"),
             ("info", "trace"),
             ("2024-05-01T12:00:00.5+02:00", ""),
+            ("2024-05-01T12:00:00.5+02:00", &"2".repeat(TIME_TEXT_BYTES_MAX + 1)),
             ("2024", "x"),
             ("\"m\"", "\"\""),
             ("\"s\"", "\"\""),

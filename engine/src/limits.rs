@@ -65,6 +65,10 @@ pub const ENTRY_TABLE_BYTES_MAX: usize = 256 << 10;
 /// Longest text of a service that is told there, bytes: 100 characters, each escaped.
 pub const ENTRY_TABLE_SERVICE_BYTES_MAX: usize = 600;
 
+/// Longest time of RFC 3339 that is read, and longest that an entry has, bytes: as precise as it may be, it has 35.
+/// So the level of an entry stands where levels are looked for.
+pub const TIME_TEXT_BYTES_MAX: usize = 64;
+
 /// Share of a slab's stored blocks that its signature matrix may take, percent.
 pub const SIGNATURE_SHARE_PERCENT: u64 = 14;
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::chunk::Part;
 use crate::entries::LEVELS;
 use crate::levels::level;
+use crate::limits::TIME_TEXT_BYTES_MAX;
 use crate::store::writer::WriterOptions;
 use crate::topic::Topic;
 use crate::ulid::Ulid;
@@ -21,9 +22,14 @@ fn topic(name: &str) -> Topic {
 }
 
 fn entry(level: usize) -> Vec<u8> {
+    entry_of("2024-05-01T12:00:00Z", level)
+}
+
+/// What begins like an entry and has as long a time as one may be sent over TCP.
+fn entry_of(time: &str, level: usize) -> Vec<u8> {
     let level = LEVELS[level];
     format!(
-        "{{\"timestamp\":\"2024-05-01T12:00:00Z\",\"level\":\"{level}\",\"message\":\"m\",\"service\":\"s\"}}"
+        "{{\"timestamp\":\"{time}\",\"level\":\"{level}\",\"message\":\"m\",\"service\":\"s\"}}"
     )
     .into_bytes()
 }
@@ -80,7 +86,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
     fn each_level_is_counted_and_those_without_together(
-        lines in prop::collection::vec((0..3u64, 0..9usize, 0..9u8), 0..150),
+        lines in prop::collection::vec((0..3u64, 0..11usize, 0..9u8), 0..150),
         (block, chunk, buckets) in (100..900usize, 1..20usize, 1..9usize),
         (from, to) in (0..150u64, 0..200u64),
         pattern in prop::sample::select(vec!["", "level|it"]),
@@ -96,6 +102,8 @@ proptest! {
                 5 => b"it WARNS: warning".to_vec(),
                 6 => b"level=error msg=debug".to_vec(),
                 7 => b"nothing of the kind".to_vec(),
+                8 => entry_of(&"7".repeat(TIME_TEXT_BYTES_MAX + n % 2), 3),
+                9 => entry_of(&"7".repeat(1_950 + 17 * n), 3),
                 _ => Vec::new(),
             };
             (Ulid::from_parts(ms, 1, n as u64), topic(name), text)
@@ -119,6 +127,22 @@ proptest! {
         let found = counted(&spec, &parts, buckets);
         prop_assert_eq!(&found.series, &model(asked, &found.all));
         prop_assert!(found.all.stats.complete);
+    }
+}
+
+#[test]
+fn a_time_of_thousands_of_digits_counts_the_same_whether_it_is_told_or_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let records: Vec<TestRecord> = (0..40)
+        .map(|n| (Ulid::from_parts(MS + n, 1, n), topic("log"), entry_of(&"7".repeat(3_000), 3)))
+        .collect();
+    let options = WriterOptions { block_text_target: 10_000, ..PLAIN_TEXT };
+    let parts: Vec<Arc<dyn Part>> = vec![stored_as(directory.path(), &records, options)];
+    let spec = QuerySpec { from: Ulid::first_of_ms(MS), ..spec("") };
+    // All of a block in one bucket, and each record in one of its own.
+    for buckets in [1, 40] {
+        let found = counted(&spec, &parts, buckets);
+        assert_eq!(found.series, model(records.iter(), &found.all), "{buckets}");
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::limits::TIME_TEXT_BYTES_MAX;
 use crate::ulid::{MS_MAX, ULID_TEXT_LEN, Ulid};
 
 /// How far back a query without `from` reaches, milliseconds.
@@ -131,7 +132,7 @@ fn parse_time(text: &str, clock_ms: u64, now_ms: u64) -> Option<Time> {
 /// lies before that.
 fn parse_rfc3339_ms(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
-    if bytes.len() < 20 || bytes.len() > 64 || !has_rfc3339_shape(bytes) {
+    if bytes.len() < 20 || bytes.len() > TIME_TEXT_BYTES_MAX || !has_rfc3339_shape(bytes) {
         return None;
     }
     let mut plain = text.to_owned();

@@ -13,6 +13,7 @@
 use std::fmt::Write as _;
 
 use engine::entries::{EntriesWanted, Kept, LEVELS, folded};
+use engine::limits::TIME_TEXT_BYTES_MAX;
 use engine::search::{ChainText, Order, Window};
 use engine::topic::Topic;
 
@@ -62,8 +63,9 @@ impl WantedEntries {
     /// The expression.
     fn regex(&self) -> String {
         let level = self.level.map_or_else(|| format!("(?:{})", LEVELS.join("|")), str::to_owned);
-        let mut regex =
-            format!(r#"^\{{"timestamp":"[0-9TtZz:.+-]+","level":"{level}","message":""#);
+        let mut regex = format!(
+            r#"^\{{"timestamp":"[0-9TtZz:.+-]{{1,{TIME_TEXT_BYTES_MAX}}}","level":"{level}","message":""#
+        );
         with_text(&mut regex, self.message.as_deref(), "");
         regex.push_str(r#"","service":""#);
         with_text(&mut regex, self.service.as_deref(), "i");
@@ -249,6 +251,22 @@ mod tests {
         assert!(read("level=loud").unwrap_err().0.starts_with("level: \"loud\""));
         let long = format!("service={}", "x".repeat(101));
         assert!(read(&long).unwrap_err().0.starts_with("service: "));
+    }
+
+    #[test]
+    fn a_time_may_be_as_long_as_one_that_is_read_and_no_longer() {
+        for len in
+            [1, 35, TIME_TEXT_BYTES_MAX - 1, TIME_TEXT_BYTES_MAX, TIME_TEXT_BYTES_MAX + 1, 3_000]
+        {
+            let record =
+                kept("error", "m", "web").replace("2024-05-01T12:00:00Z", &"7".repeat(len));
+            let is_entry = len <= TIME_TEXT_BYTES_MAX;
+            assert_eq!(Kept::of(record.as_bytes()).is_some(), is_entry, "{len}");
+            for asked in [WantedEntries::default(), wanted(Some("error"), "we", "m")] {
+                assert_eq!(finds(&asked, record.as_bytes()), is_entry, "{asked:?} {len}");
+                assert_eq!(asked.admit(record.as_bytes()), is_entry, "{asked:?} {len}");
+            }
+        }
     }
 
     fn part() -> impl Strategy<Value = String> {
