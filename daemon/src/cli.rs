@@ -98,7 +98,8 @@ impl From<SettingsError> for Stop {
     }
 }
 
-fn usage(words: &str) -> Stop {
+/// A line that says what is wrong with a command line.
+pub(crate) fn usage(words: &str) -> Stop {
     let text = format!("error: {words}\n");
     Stop { coloured: text.clone(), text, exit: Exit::Usage }
 }
@@ -153,7 +154,9 @@ pub(crate) fn parse(
         return Err(usage(&format!("--{} needs a value: {}", flag.name, flag.kind.expected())));
     }
     let shows = if show_all { Shows::All } else { Shows::Common };
-    let matches = parser(shows).try_get_matches_from(line).map_err(help::without_far_tips)?;
+    let parsed = parser(shows).try_get_matches_from(line);
+    let asked = row.map(|row| row.name);
+    let matches = parsed.map_err(|error| help::without_far_tips(asked, error))?;
     let (name, matches) = matches.subcommand().ok_or_else(|| usage("a command is needed"))?;
     let row = CommandRow::named(name).ok_or_else(|| usage("unknown command"))?;
     let (command_name, mut given) = (row.name, given(row.flags, matches));

@@ -5,11 +5,12 @@
 
 use std::fmt::Write;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::cli::Stop;
+use crate::cli::{Stop, usage};
 use crate::exit::Exit;
 use crate::flags::Flag;
+use crate::habits;
 use crate::settings::is_alike;
 
 /// Behind the flags of one command, of which this is one.
@@ -56,17 +57,37 @@ pub(crate) fn of_all_commands(mut root: clap::Command) -> Stop {
     Stop { text, coloured, exit: Exit::Done }
 }
 
+/// The first of the words of an error's context.
+fn first(value: Option<&ContextValue>) -> String {
+    match value {
+        Some(ContextValue::String(word)) => word.clone(),
+        Some(ContextValue::Strings(words)) => words.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+/// What somebody means who knows another program.
+fn habit(command: Option<&str>, error: &clap::Error) -> Option<String> {
+    match (error.kind(), command) {
+        (ErrorKind::InvalidSubcommand, _) => {
+            habits::of_command(&first(error.get(ContextKind::InvalidSubcommand)))
+        }
+        (ErrorKind::UnknownArgument, Some(command)) => {
+            habits::of_flag(command, &first(error.get(ContextKind::InvalidArg)))
+        }
+        _ => None,
+    }
+}
+
 /// What the parser says, without tips that lead elsewhere: those whose words are not much alike.
-pub(crate) fn without_far_tips(mut error: clap::Error) -> Stop {
+pub(crate) fn without_far_tips(command: Option<&str>, mut error: clap::Error) -> Stop {
+    if let Some(words) = habit(command, &error) {
+        return usage(&words);
+    }
     for (kind, given) in [
         (ContextKind::SuggestedSubcommand, ContextKind::InvalidSubcommand),
         (ContextKind::SuggestedArg, ContextKind::InvalidArg),
     ] {
-        let first = |value: Option<&ContextValue>| match value {
-            Some(ContextValue::String(word)) => word.clone(),
-            Some(ContextValue::Strings(words)) => words.first().cloned().unwrap_or_default(),
-            _ => String::new(),
-        };
         if !is_alike(&first(error.get(kind)), &first(error.get(given))) {
             error.remove(kind);
         }

@@ -19,6 +19,7 @@ mod config;
 mod exit;
 mod flag_table;
 mod flags;
+mod habits;
 mod help;
 mod lock;
 mod logging;
