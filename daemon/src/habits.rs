@@ -84,7 +84,6 @@ mod tests {
             (&["query", "-e", "x"], "-q"),
             (&["stream", "--fixed-strings", "x"], "leave it out"),
             (&["query", "--max-count=3", "x"], "--limit N"),
-            (&["query", "-m3", "x"], "--limit N"),
             (&["query", "--invert-match", "x"], "-x EXPR"),
             (&["query", "-f"], "oklogd stream"),
         ] {
