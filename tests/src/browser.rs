@@ -104,6 +104,22 @@ impl Browser {
         answer.json()["value"].take()
     }
 
+    /// A further tab, which has the same cookies; [`Browser::turn_to`] goes there.
+    pub fn tab(&self) -> String {
+        let made = self.command("POST", "/window/new", &json!({ "type": "tab" }));
+        made["handle"].as_str().expect("a tab has a handle").to_owned()
+    }
+
+    /// The tab that has the keys.
+    pub fn here(&self) -> String {
+        self.command("GET", "/window", &Value::Null).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Gives another tab the keys.
+    pub fn turn_to(&self, tab: &str) {
+        self.command("POST", "/window", &json!({ "handle": tab }));
+    }
+
     /// Goes to a page of a node.
     pub fn open(&self, api: SocketAddr, path: &str) {
         self.open_url(&format!("http://{api}{path}"));

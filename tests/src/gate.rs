@@ -45,6 +45,8 @@ pub struct Seen {
     pub line: String,
     /// Its `Authorization`, if any.
     pub authorization: Option<String>,
+    /// Its `Last-Event-ID`: behind which record a stream is to go on.
+    pub last_event_id: Option<String>,
 }
 
 impl Gate {
@@ -125,10 +127,13 @@ fn pass(
     }
     let line = lines.remove(0);
     let Some(line) = line.strip_suffix(" HTTP/1.1\r\n") else { return Ok(()) };
-    let authorization = lines.iter().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("authorization").then(|| value.trim_end().to_owned())
-    });
+    let field = |wanted: &str| {
+        lines.iter().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim_end().to_owned())
+        })
+    };
+    let (authorization, last_event_id) = (field("authorization"), field("last-event-id"));
     let (method, target) = line.split_once(' ').unwrap_or(("", ""));
     let Some(target) = target.strip_prefix(prefix).filter(|rest| rest.starts_with('/')) else {
         return refuse(&mut client, "404 Not Found", "", "nothing is here");
@@ -141,6 +146,7 @@ fn pass(
         state.seen.push(Seen {
             line: format!("{method} {target}"),
             authorization: authorization.clone(),
+            last_event_id,
         });
         let script = state.script.clone();
         drop(state);

@@ -1,9 +1,14 @@
 //! Levels in the web page: the bars of the histogram by level, and that they are the levels of the rows.
 
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
 use engine::entries::LEVELS;
 use engine::levels::level;
 use serde_json::{Value, json};
 use tests::browser::Browser;
+use tests::gate::{Gate, Rule};
 use tests::http;
 use tests::node::Node;
 use tests::page::{COUNTS, TEXT, start, wait_for_rows};
@@ -155,4 +160,102 @@ fn bars_are_divided_by_level_with_signs_a_table_and_a_link() {
     browser.wait("document.querySelector('.legend > [class^=c]')?.textContent === 'web'");
     assert_eq!(browser.text("new URLSearchParams(location.search).get('by')"), "topic");
     assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+/// What is said of the bars.
+const TOLD: &str = "document.querySelector('#chart-box .told')?.textContent";
+
+#[test]
+fn what_a_link_says_of_bars_holds_and_what_is_folded_is_asked_for_when_it_unfolds() {
+    let name = "what_a_link_says_of_bars_holds_and_what_is_folded_is_asked_for_when_it_unfolds";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path());
+    records(&node);
+    browser.open(node.api, "/ui/");
+    browser.script("localStorage.setItem('by', 'level')");
+    let topics = "[...document.querySelectorAll('.legend > [class^=c]')].map((e) => e.textContent).sort().join() === 'log,web'";
+    let by = "document.getElementById('by').value";
+    // Somebody else's link, whatever one likes oneself; a query that follows keeps to it.
+    browser.open(node.api, "/ui/?by=topic");
+    browser.wait(topics);
+    assert_eq!(browser.text(by), "");
+    browser.click("#q");
+    browser.keys("", "e\u{e007}");
+    browser.wait("location.search.includes('q=e')");
+    browser.wait(topics);
+    assert!(browser.text("location.search").contains("by=topic"));
+    browser.open(node.api, "/ui/");
+    browser.wait(&format!("{LEGEND}.startsWith('✖ fatal')"));
+    assert_eq!(browser.text(by), "level");
+    // What nobody can have chosen is nothing.
+    browser.script("localStorage.setItem('by', 'nonsense')");
+    for link in ["/ui/", "/ui/?by=nonsense"] {
+        browser.open(node.api, link);
+        browser.wait(topics);
+        assert_eq!(browser.text(by), "", "{link}");
+    }
+
+    browser.wait(&format!("{TOLD}.startsWith('16 records')"));
+    browser.click("#chart > summary");
+    browser.wait("!document.getElementById('chart').open");
+    browser.click("#q");
+    browser.keys("", "WARN\u{e007}");
+    browser.wait(&format!("{COUNTS}.startsWith('1 row ')"));
+    browser.click("#chart > summary");
+    browser.wait(&format!("{TOLD}.startsWith('1 record ')"));
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn bars_that_were_asked_for_before_a_failure_do_not_come_behind_it() {
+    let name = "bars_that_were_asked_for_before_a_failure_do_not_come_behind_it";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = start(directory.path());
+    records(&node);
+    let (go_on, told) = mpsc::channel::<()>();
+    let (told, is_failing) = (Mutex::new(told), AtomicBool::new(true));
+    let asked = Arc::new(AtomicU32::new(0));
+    let own = Arc::clone(&asked);
+    let gate = Gate::scripted(node.api, move |target, client| {
+        let refuse = |client: &mut std::net::TcpStream, status: &str, body: &str| {
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\nRetry-After: 1\r\nConnection: close\r\n");
+            let _ = write!(client, "{head}Content-Length: {length}\r\n\r\n{body}");
+            true
+        };
+        if target.starts_with("GET /query/histogram") && own.fetch_add(1, Relaxed) == 0 {
+            let _ = told.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let old = json!({
+                "from": "2026-11-30T12:00:00Z", "to": "2026-11-30T12:00:01Z", "interval_ms": 1000,
+                "counts": [999], "complete": true,
+            });
+            return refuse(client, "200 OK", &old.to_string());
+        }
+        // The rows fail once the bars have been asked for, and are asked for again.
+        target.starts_with("GET /query?")
+            && is_failing.swap(false, Relaxed)
+            && refuse(client, "503 Busy", "not now")
+    });
+    browser.open(gate.address, "/ui/");
+    browser.wait(&format!("{COUNTS}.startsWith('16 rows ')"));
+    browser.wait(&format!("{TOLD}.startsWith('16 records')"));
+    assert_eq!(asked.load(Relaxed), 2);
+    go_on.send(()).unwrap();
+    // Whatever has come by now has been seen to.
+    browser.script("return fetch('../health').then(() => new Promise((done) => setTimeout(() => requestAnimationFrame(done), 50)))");
+    assert!(browser.text(TOLD).starts_with("16 records"));
+    // Bars that are not to be had leave no names that somebody could point at.
+    gate.set(Rule::Answer(vec![("/query/histogram", 500, "broken by hand".into())]));
+    browser.complaints();
+    browser.click("#q");
+    browser.keys("", "e\u{e007}");
+    browser.wait("document.querySelector('.chart-fail')");
+    browser.script(
+        "document.getElementById('chart-box').dispatchEvent(new PointerEvent('pointerleave'))",
+    );
+    browser.keys("", "x");
+    let complaints = browser.complaints();
+    assert!(!complaints.iter().any(|told| told.contains("TypeError")), "{complaints:?}");
 }

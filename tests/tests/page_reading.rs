@@ -3,14 +3,16 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Mutex, mpsc};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use tests::browser::Browser;
 use tests::gate::Gate;
 use tests::node::Node;
 use tests::page::{COUNTS, PILL, ROWS};
 use tests::sender::send;
+use tests::wait_until;
 
 const EVENTS: &str =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
@@ -157,6 +159,121 @@ fn what_the_live_stream_says_beside_records_is_told() {
     browser.wait(&format!("!{}", note("live")));
     send(node.durable, b"two\n");
     browser.wait(&format!("String({ROWS}) === 'one,two'"));
+}
+
+/// A reader as the page has one, to which the test says when a batch was taken.
+const READER: &str = "
+    window.batches = [];
+    window.notes = 0;
+    window.reader = new Worker(document.querySelector('script').src.replace('app.js', 'reader.js'), { type: 'module' });
+    window.follow = (id, q) => reader.postMessage({ id, url: new URL(`../stream?q=${q}`, document.baseURI).href, headers: {}, after: '0'.repeat(26) });
+    window.of = (id) => batches.filter((one) => one.id === id);
+    window.come = () => of(1).flatMap((one) => one.numbers);
+    reader.onmessage = ({ data: { id, note, bytes, ends } }) => {
+        if (note) notes++;
+        if (!bytes) return;
+        const lines = new TextDecoder().decode(bytes).split('\\n');
+        const isWhole = lines.pop() === '' && ends.length === lines.length && [...ends].every((end) => bytes[end] === 10);
+        batches.push({ id, size: bytes.length, numbers: isWhole ? lines.map((line) => parseInt(JSON.parse(line).record, 10)) : [NaN] });
+    };
+    follow(1, 'first')";
+/// The last records are so many, of so many bytes.
+const LONG: (u32, usize) = (4_000, 8 << 10);
+
+/// Streams for it. The first one breaks off in the middle of record 400; each of its parts waits until it is
+/// told. Who comes again is given all further ones as fast as they are taken, counted in `written`.
+fn stream_in_parts(target: &str, client: &mut TcpStream, on: &Parts) -> bool {
+    let some = |from: u32, to: u32| {
+        (from..to).fold(String::new(), |all, n| all + &event(n, &format!("{n} é€😀 of many")))
+    };
+    let next = || {
+        let _ = on.told.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    };
+    // Who hangs up is nobody's fault.
+    let mut write = |text: &str| {
+        // In pieces that keep to no edge of a record or a letter.
+        text.as_bytes().chunks(16_411).all(|piece| client.write_all(piece).is_ok())
+    };
+    if target.contains("q=second") {
+        write(&(EVENTS.to_owned() + &some(0, 1)));
+    } else if !target.contains("q=first") {
+        return false;
+    } else if on.tries.fetch_add(1, Relaxed) == 0 {
+        write(&(EVENTS.to_owned() + &some(0, 200)));
+        next();
+        write(&(some(200, 400) + "event: missed\ndata: {\"records\":7}\n\n"));
+        next();
+        let half = event(400, &"x".repeat(LONG.1));
+        write(&half[..half.len() / 2]);
+        return true;
+    } else {
+        write(EVENTS);
+        for n in 400..400 + LONG.0 {
+            let one = event(n, &format!("{n} {}", "x".repeat(LONG.1)));
+            if !write(&one) {
+                break;
+            }
+            on.written.fetch_add(one.len(), Relaxed);
+        }
+    }
+    // Nothing more, and no end.
+    let _ = std::io::copy(client, &mut std::io::sink());
+    true
+}
+
+/// What the test and those streams share.
+struct Parts {
+    told: Mutex<mpsc::Receiver<()>>,
+    tries: AtomicU32,
+    written: AtomicUsize,
+}
+
+#[test]
+fn what_comes_live_is_handed_over_one_batch_at_a_time_each_record_once_and_in_its_order() {
+    let name =
+        "what_comes_live_is_handed_over_one_batch_at_a_time_each_record_once_and_in_its_order";
+    let Some(browser) = Browser::start(name) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path(), &[]);
+    let (go_on, told) = mpsc::channel();
+    let parts = Arc::new(Parts {
+        told: Mutex::new(told),
+        tries: AtomicU32::new(0),
+        written: AtomicUsize::new(0),
+    });
+    let own = Arc::clone(&parts);
+    let gate =
+        Gate::scripted(node.api, move |target, client| stream_in_parts(target, client, &own));
+    browser.open(gate.address, "/ui/");
+    browser.script(READER);
+    browser.wait("of(1).length === 1");
+    go_on.send(()).unwrap();
+    // What was said behind the next records has come, so they have; and what another stream brings later is
+    // handed over. Of the first one nothing is, for its batch has not been taken.
+    browser.wait("notes === 1");
+    browser.script("follow(2, 'second')");
+    browser.wait("of(2).length === 1");
+    assert_eq!(browser.text("of(1).length"), "1");
+    browser.script("reader.postMessage({ id: 1, taken: true })");
+    browser.wait("of(1).length === 2");
+    assert_eq!(browser.text("come().length"), "400", "all of it at once");
+    // Goes on behind the last whole one, though nobody has taken that yet.
+    go_on.send(()).unwrap();
+    wait_until("more is held than may be", || parts.written.load(Relaxed) > 5 << 20);
+    let mut sizes = Vec::new();
+    while browser.text("come().length") != (400 + LONG.0).to_string() {
+        let batches = browser.text("of(1).length");
+        browser.script("reader.postMessage({ id: 1, taken: true })");
+        browser.wait(&format!("of(1).length > {batches}"));
+        sizes.push(browser.script("return of(1).at(-1).size").as_u64().unwrap());
+    }
+    // Four mebibytes, and what came with the one that was too much.
+    assert!(sizes.iter().all(|size| *size < 7 << 20), "{sizes:?}");
+    assert_eq!(browser.text("come().every((n, k) => n === k)"), "true");
+    let seen = gate.take_seen();
+    let asked = seen.iter().filter(|one| one.line.contains("q=first"));
+    let behind: Vec<_> = asked.map(|one| one.last_event_id.clone().unwrap_or_default()).collect();
+    assert_eq!(behind, ["0".repeat(26), format!("01M7Y424B2{:016}", 399)]);
 }
 
 #[test]
