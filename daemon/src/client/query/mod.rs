@@ -9,6 +9,7 @@
 mod answers;
 mod config;
 mod course;
+mod nothing;
 mod records;
 mod request;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use hyper::{Method, Response};
 use super::config::{Print, QueryConfig};
 use super::course::{Cut, Gaps, Range, Verdict, judge};
 use super::{
-    Answer, SIGNS_UNTOLD, Streams, Waiting, answers, ask, conclude, in_all, request, tell,
+    Answer, SIGNS_UNTOLD, Streams, Waiting, answers, ask, conclude, in_all, nothing, request, tell,
 };
 use crate::client::http::{self, ClientError, Patience};
 use crate::client::lines::{End, Form, HELD_BYTES_MAX, Lines, Manner};
@@ -71,6 +71,12 @@ pub(super) async fn print(
     let of_all = lines.end.as_ref().filter(|_| course.range.is_rest);
     let of_all = of_all.map(|end| gaps.end_of_all(end, lines.printed));
     lines.print_end(of_all)?;
+    let is_empty = lines.printed == 0 && is_complete;
+    if is_empty && !streams.is_part && streams.output.is_terminal && config.print == Print::Records
+    {
+        // Where it cannot be told, nothing is lost.
+        let _ = writeln!(streams.err, "{}", nothing::words(config, &course.range));
+    }
     Ok(conclude(config, streams.err, (lines.printed, is_complete), start))
 }
 

@@ -121,6 +121,30 @@ fn nothing_found_is_an_error_only_where_it_is_asked_for() {
 }
 
 #[test]
+fn a_person_who_sees_nothing_is_told_where_nothing_is_and_a_program_is_not() {
+    let empty = || text("# end {\"records\":0,\"complete\":true}\n");
+    assert_eq!(run(&["a.*b"], empty()).err, "");
+    for (line, words) in [
+        (
+            &["a.*b"][..],
+            "no record matches from F to T (--since, --until); \"a.*b\" is searched as plain text",
+        ),
+        (&["a.*b", "--regex"], "no record matches from F to T (--since, --until)\n"),
+        (&[], "no record is there from F to T"),
+    ] {
+        let (address, thread) = nodes(vec![empty()]);
+        let config = config(&[&["--store", &address], line].concat());
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let output = Output { is_terminal: true, shows_colours: false };
+        let exit = run_with(&config, &mut Streams { output, ..streams(&mut out, &mut err) });
+        thread.join().unwrap();
+        let err = String::from_utf8(err).unwrap();
+        assert_eq!((exit, out.len()), (Exit::Done, 0));
+        assert!(err.contains(words) && err.lines().count() == 1, "{err}");
+    }
+}
+
+#[test]
 fn incomplete_answers_are_printed_and_told() {
     let end = "# end {\"records\":1,\"complete\":false,\"missing_count\":1}\n";
     let ran = run(&["--fail-empty"], text(&[ONE, end].concat()));
