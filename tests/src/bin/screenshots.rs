@@ -84,7 +84,7 @@ fn pictures() -> Vec<Picture> {
     let details = "document.querySelectorAll('.row')[4].click()";
     let context = "document.querySelectorAll('.row')[4].click(); [...document.querySelectorAll('#side .acts button')].find((e) => e.textContent === 'Context').click()";
     vec![
-        Picture { size: (1000, 460), ..of("search", &at("q=took&x=healthz"), "", ROWS) },
+        Picture { size: (1140, 480), ..of("search", &at("q=took&x=healthz"), "", ROWS) },
         of("details", &at("topic=log"), details, "document.querySelector('#side .fields')"),
         of("context", &at("q=status%3D500"), context, "document.querySelector('#side .around li')"),
         of(
