@@ -257,7 +257,7 @@ pub(crate) const NODE: &[Flag] = &[
     all_count(rare_optional(
         "http.trusted-proxy",
         Kind::Text("CIDR"),
-        "Believe proxies of this network (10.0.0.0/8, or an address) for whom they ask: X-Forwarded-For",
+        "Believe this proxy (an address, or a network of proxies and nothing else, as in 10.1.2.0/28) for whom it asks: X-Forwarded-For, which it has to set",
     )),
     once(rare_optional(
         "auth.file",
@@ -274,7 +274,7 @@ pub(crate) const NODE: &[Flag] = &[
         "http.api-stats",
         Kind::Choice(&["object", "array"]),
         "object",
-        "What /api/stats answers without by: an object; array: level and count each, as OgLogStream's dashboard reads it",
+        "What /api/stats answers without by: an object; array: level and count each, as OgLogStream's dashboard reads it, and what is missing in headers alone",
     ),
     rare(
         "query.wait-max",

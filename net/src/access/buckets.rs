@@ -18,41 +18,41 @@ const SWEEP_MS: u64 = 1_000;
 /// See the module page.
 #[derive(Debug)]
 pub struct Buckets<K> {
-    /// What one costs, microseconds.
-    cost_us: u64,
+    /// What one costs, nanoseconds.
+    cost_ns: u64,
     /// How many may be taken at once, in the same.
-    burst_us: u64,
+    burst_ns: u64,
     /// When all is given back.
-    back_us: HashMap<K, u64>,
+    back_ns: HashMap<K, u64>,
     swept_ms: u64,
 }
 
 impl<K: Eq + Hash> Buckets<K> {
     /// So many a second, and as many at once as `burst` says; at least one of each.
     pub fn new(per_second: u64, burst: u64) -> Self {
-        let cost_us = (1_000_000 / per_second.max(1)).max(1);
-        let burst_us = cost_us.saturating_mul(burst.max(1));
-        Self { cost_us, burst_us, back_us: HashMap::new(), swept_ms: 0 }
+        let cost_ns = (1_000_000_000 / per_second.max(1)).max(1);
+        let burst_ns = cost_ns.saturating_mul(burst.max(1));
+        Self { cost_ns, burst_ns, back_ns: HashMap::new(), swept_ms: 0 }
     }
 
     /// Takes one; the error is how long to wait, ms.
     pub fn take(&mut self, key: K, now_ms: u64) -> Result<(), u64> {
-        let now_us = now_ms.saturating_mul(1_000);
-        if let Some(back_us) = self.back_us.get_mut(&key) {
-            let after_us = (*back_us).max(now_us) + self.cost_us;
-            let over_us = after_us.saturating_sub(now_us + self.burst_us);
-            if over_us > 0 {
-                return Err(over_us.div_ceil(1_000));
+        let now_ns = now_ms.saturating_mul(1_000_000);
+        if let Some(back_ns) = self.back_ns.get_mut(&key) {
+            let after_ns = (*back_ns).max(now_ns) + self.cost_ns;
+            let over_ns = after_ns.saturating_sub(now_ns + self.burst_ns);
+            if over_ns > 0 {
+                return Err(over_ns.div_ceil(1_000_000));
             }
-            *back_us = after_us;
+            *back_ns = after_ns;
             return Ok(());
         }
-        if self.back_us.len() >= KEYS_MAX && now_ms >= self.swept_ms.saturating_add(SWEEP_MS) {
+        if self.back_ns.len() >= KEYS_MAX && now_ms >= self.swept_ms.saturating_add(SWEEP_MS) {
             self.swept_ms = now_ms;
-            self.back_us.retain(|_, back_us| *back_us > now_us);
+            self.back_ns.retain(|_, back_ns| *back_ns > now_ns);
         }
-        if self.back_us.len() < KEYS_MAX {
-            self.back_us.insert(key, now_us + self.cost_us);
+        if self.back_ns.len() < KEYS_MAX {
+            self.back_ns.insert(key, now_ns + self.cost_ns);
         }
         Ok(())
     }
@@ -86,10 +86,10 @@ mod tests {
         for key in 0..3 * KEYS_MAX {
             assert_eq!(buckets.take(key, 0), Ok(()));
         }
-        assert_eq!(buckets.back_us.len(), KEYS_MAX);
+        assert_eq!(buckets.back_ns.len(), KEYS_MAX);
         assert!(buckets.take(0, 0).is_err());
         assert_eq!(buckets.take(usize::MAX, 2_000), Ok(()));
-        assert_eq!(buckets.back_us.len(), 1, "the others have theirs back");
+        assert_eq!(buckets.back_ns.len(), 1, "the others have theirs back");
     }
 
     proptest! {

@@ -51,7 +51,9 @@ impl Reason {
             Self::Guessing => "brought wrong tokens so often that it has to wait",
             Self::Right => "asked for what its token has no right to",
             Self::Topic => "asked for a topic that is not for its token",
-            Self::Rate => "asks more often than --http.rate-limit lets it",
+            Self::Rate => {
+                "asks more often, itself or with others who have its token, than --http.rate-limit lets it"
+            }
         }
     }
 }

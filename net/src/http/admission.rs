@@ -41,12 +41,18 @@ pub(super) enum Need {
 
 /// Where a request comes from; who that is is not known yet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    /// It is on the node's own host, and asks for nobody else.
+    pub(super) is_local: bool,
+}
 
 /// Who asks.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) address: IpAddr,
+    /// He is on the node's own host.
+    pub(super) is_local: bool,
     pub(super) access: Access,
 }
 
@@ -80,7 +86,11 @@ impl App {
     }
 
     /// Refuses what comes too often.
-    fn pace(&self, take: impl FnOnce(&mut Rates, u64) -> Result<(), u64>) -> Result<(), Refusal> {
+    fn pace(
+        &self,
+        whose: &str,
+        take: impl FnOnce(&mut Rates, u64) -> Result<(), u64>,
+    ) -> Result<(), Refusal> {
         let Some(rates) = &self.rates else { return Ok(()) };
         let taken = take(
             &mut rates.lock().unwrap_or_else(PoisonError::into_inner),
@@ -91,7 +101,9 @@ impl App {
             retry: true,
             ..denied(
                 Reason::Rate,
-                "too many requests: more a second came than may (--http.rate-limit)",
+                &format!(
+                    "too many requests {whose}: more a second than may be (--http.rate-limit)"
+                ),
             )
         })
     }
@@ -110,7 +122,7 @@ pub(super) async fn enter(
     mut request: Request<Body>,
     next: Next,
 ) -> Response<Body> {
-    let address = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let address = request.extensions().get::<Peer>().map(|peer| peer.address);
     let mut response = match let_in(&app, need, &mut request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
@@ -127,17 +139,17 @@ pub(super) async fn enter(
 }
 
 fn let_in(app: &App, need: Need, request: &mut Request<Body>) -> Result<(), Refusal> {
-    let Some(&Peer(address)) = request.extensions().get() else {
+    let Some(&Peer { address, is_local }) = request.extensions().get() else {
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who asks"));
     };
     if need == Need::Nothing {
         return Ok(());
     }
     // First that: who asks with wrong tokens asks as well.
-    app.pace(|rates, now_ms| rates.of_address(address, now_ms))?;
+    app.pace("of this address", |rates, now_ms| rates.of_address(address, now_ms))?;
     let access = app.identify(request.headers(), address)?;
     if let Some(token) = access.key() {
-        app.pace(|rates, now_ms| rates.of_token(token, now_ms))?;
+        app.pace("with this token", |rates, now_ms| rates.of_token(token, now_ms))?;
     }
     match need {
         Need::Nothing | Need::Somebody => {}
@@ -147,7 +159,7 @@ fn let_in(app: &App, need: Need, request: &mut Request<Body>) -> Result<(), Refu
     if let Some(let_in) = request.extensions().get::<Arc<LetIn>>() {
         let_in.note(&access);
     }
-    request.extensions_mut().insert(Client { address, access });
+    request.extensions_mut().insert(Client { address, is_local, access });
     Ok(())
 }
 

@@ -252,9 +252,6 @@ impl ByAddress {
 /// A place of a connection, or of an answer that lasts.
 pub(super) type Place = (AddressPlace, Taken);
 
-/// One of a connection; those of a proxy are in no share of an address.
-pub(super) type ConnectionPlace = (Option<AddressPlace>, Taken);
-
 /// The place and the memory of a query that runs.
 pub(super) struct QueryTurn {
     _place: Taken,
@@ -442,15 +439,9 @@ impl Ledger {
         }
     }
 
-    /// A place for one more connection. Those of a proxy that is trusted are of many clients: they are
-    /// bounded together with all others only.
-    pub(super) fn connection(
-        &self,
-        address: IpAddr,
-        is_proxy: bool,
-    ) -> Result<ConnectionPlace, Refusal> {
-        let of_address =
-            (!is_proxy).then(|| self.connections_of_address.enter(address)).transpose()?;
+    /// A place for one more connection.
+    pub(super) fn connection(&self, address: IpAddr) -> Result<Place, Refusal> {
+        let of_address = self.connections_of_address.enter(address)?;
         Ok((of_address, self.connections.try_take(1)?))
     }
 
@@ -520,12 +511,12 @@ mod tests {
         held.pop();
         assert!(ledger.lasting(address(3)).is_ok());
         // Connections are another budget.
-        let all: Vec<_> = (0..16).map(|n| ledger.connection(address(n), false).unwrap()).collect();
-        let refusal = ledger.connection(address(20), false).unwrap_err();
+        let all: Vec<_> = (0..16).map(|n| ledger.connection(address(n)).unwrap()).collect();
+        let refusal = ledger.connection(address(20)).unwrap_err();
         assert_eq!((refusal.status.as_u16(), refusal.retry), (503, true));
         assert!(refusal.reason.contains("16 are open"), "{}", refusal.reason);
         drop(all);
-        assert!(ledger.connection(address(20), false).is_ok());
+        assert!(ledger.connection(address(20)).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

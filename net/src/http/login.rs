@@ -31,7 +31,8 @@ pub(super) async fn login(
     body: Body,
 ) -> Response<Body> {
     let answer = async {
-        let Some(Extension(Peer(address))) = peer.filter(|_| !app.options.authority.is_none())
+        let Some(Extension(Peer { address, .. })) =
+            peer.filter(|_| !app.options.authority.is_none())
         else {
             return Err(no_tokens());
         };

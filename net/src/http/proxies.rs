@@ -35,11 +35,12 @@ impl Proxies {
         }
         let network = |text: &String| {
             let alone = || text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into());
-            text.parse::<IpNet>().ok().or_else(alone).ok_or_else(|| {
+            let network = text.parse::<IpNet>().ok().or_else(alone);
+            network.filter(is_some_proxies).ok_or_else(|| {
                 let shown: String = text.chars().take(80).collect();
                 format!(
-                    "--http.trusted-proxy: {shown:?} is no network; valid is an address, or one with the \
-                     bits that count, as in 10.0.0.0/8 or fd00::/8"
+                    "--http.trusted-proxy: {shown:?} is no network of proxies; valid is an address, or one with \
+                     the bits that count, as in 10.1.2.0/28 or fd00::/64"
                 )
             })
         };
@@ -47,7 +48,7 @@ impl Proxies {
     }
 
     /// Whether it is one of them.
-    pub(super) fn trust(&self, address: IpAddr) -> bool {
+    fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
@@ -70,6 +71,17 @@ impl Proxies {
         }
         client
     }
+}
+
+/// Not everybody, and not addresses in a form that none is compared in.
+fn is_some_proxies(network: &IpNet) -> bool {
+    network.prefix_len() > 0 && network.addr().to_canonical() == network.addr()
+}
+
+/// Whether a request comes from this host, and for nobody else: a proxy that stands here says for whom, whether
+/// it is trusted or not. What stands in the field is asked by none: anybody may have written it.
+pub(super) fn is_local(peer: IpAddr, headers: &HeaderMap) -> bool {
+    peer.to_canonical().is_loopback() && !headers.contains_key(FIELD)
 }
 
 /// An address, as some write it with the port.
@@ -140,7 +152,18 @@ mod tests {
 
     #[test]
     fn what_is_no_network_is_refused() {
-        for bad in ["", "proxy", "10.0.0.0/33", "10.0.0/8", "10.0.0.1:80", "::/129", "*"] {
+        for bad in [
+            "",
+            "proxy",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "10.0.0.1:80",
+            "::/129",
+            "*",
+            "0.0.0.0/0",
+            "::/0",
+            "::ffff:10.0.0.0/104",
+        ] {
             let error = Proxies::new(&[bad.to_owned()]).unwrap_err();
             assert!(
                 error.starts_with("--http.trusted-proxy: ") && error.contains("valid"),

@@ -33,7 +33,7 @@ use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes, until_gone};
 use super::entries::SessionSlot;
 use super::head_bytes::HeadAccount;
-use super::proxies::Proxies;
+use super::proxies::{self, Proxies};
 use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
@@ -90,7 +90,7 @@ pub async fn serve(
             Err(_) => continue,
         };
         accepted.inc();
-        let place = match app.ledger.connection(address.ip(), options.proxies.trust(address.ip())) {
+        let place = match app.ledger.connection(address.ip()) {
             Ok(place) => place,
             Err(refusal) => {
                 // A send buffer that is still empty takes it; otherwise closing says enough.
@@ -181,14 +181,15 @@ impl Requests {
     /// Answers one of them, whose head is whole.
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let address = self.proxies.client(self.address, request.headers());
+        let is_local = proxies::is_local(self.address, request.headers());
         request.extensions_mut().insert(self.flushes);
         request.extensions_mut().insert(self.session);
         if let Some(let_in) = &self.let_in {
-            request.extensions_mut().insert(Peer(address));
+            request.extensions_mut().insert(Peer { address, is_local });
             request.extensions_mut().insert(Arc::clone(let_in));
         } else {
             let access = Access::everything();
-            request.extensions_mut().insert(Asking { address, access });
+            request.extensions_mut().insert(Asking { address, is_local, access });
         }
         let asks_head = request.method() == Method::HEAD;
         let is_old = request.version() < Version::HTTP_11 && !asks_head;

@@ -67,6 +67,23 @@ fn a_token_is_one_client_wherever_it_comes_from() {
 }
 
 #[test]
+fn nobody_drains_a_node_by_saying_that_he_is_on_its_host() {
+    for proxies in [&["127.0.0.0/8"][..], &[]] {
+        for rate_limit in [None, Some(1_000_000)] {
+            let server = server(rate_limit, proxies, &[]);
+            let said = ["127.0.0.1", "::1", "10.0.0.1", "127.0.0.1, 127.0.0.2", "unknown", ""];
+            for client in said {
+                let headers = [("X-Forwarded-For", client)];
+                let answer = request(server.address, "POST", "/_drain", &headers, b"");
+                assert_eq!(answer.status, 403, "{client:?}: {}", answer.text());
+            }
+            let answer = request(server.address, "POST", "/_drain", &[], b"");
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
+    }
+}
+
+#[test]
 fn who_is_no_trusted_proxy_asks_for_himself() {
     let server = server(Some(1), &["192.0.2.1"], &[]);
     let mut answers = (0..MANY).map(|n| ask(&server, "/query", &format!("10.0.0.{n}"), "").status);
