@@ -16,8 +16,9 @@ use crate::output;
 use crate::settings::{Settings, SettingsError};
 use crate::terminal::Progress;
 
-/// Time between questions.
+/// Time between questions, and what a node asks for that is asked too often (`--http.rate-limit`).
 const PAUSE: Duration = Duration::from_millis(200);
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// Longest answer that is read, bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -58,7 +59,17 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
     let start = Instant::now();
     let mut progress = Progress::new("drained");
     loop {
-        let state = ask(&config.store).await?;
+        let Some(state) = ask(&config.store).await? else {
+            if config.timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
+                progress.clear();
+                return Err(format!(
+                    "{}: it is asked too often to say how far it is, and goes on draining if it has begun",
+                    config.store
+                ));
+            }
+            tokio::time::sleep(LONG_PAUSE).await;
+            continue;
+        };
         let left = |name: &str| state["left"][name].as_u64().unwrap_or(0);
         if state["done"] == true {
             progress.clear();
@@ -82,12 +93,18 @@ async fn drain(config: &DrainConfig) -> Result<(), String> {
     }
 }
 
-async fn ask(store: &Store) -> Result<Value, String> {
+/// How far it is; `None`: it is asked too often.
+async fn ask(store: &Store) -> Result<Option<Value>, String> {
     let request = (Method::POST, "/_drain");
-    let answer = object::ask(store, request, &[StatusCode::OK], ANSWER_BYTES_MAX).await;
-    let object = answer.map_err(|failed| failed.words)?.object;
+    let statuses = [StatusCode::OK, StatusCode::TOO_MANY_REQUESTS];
+    let answer = object::ask(store, request, &statuses, ANSWER_BYTES_MAX).await;
+    let answer = answer.map_err(|failed| failed.words)?;
+    if answer.status != StatusCode::OK {
+        return Ok(None);
+    }
+    let object = answer.object;
     // Whatever else answers so is no node, and would be asked for ever.
     let is_state = object["done"].is_boolean();
     let no_state = || format!("{store} answers with no state: is this the HTTP port of a node?");
-    is_state.then_some(object).ok_or_else(no_state)
+    is_state.then_some(Some(object)).ok_or_else(no_state)
 }
