@@ -428,6 +428,13 @@ impl Spool {
         Ok(Some(SyncJob { first, files, storage: Arc::clone(&self.storage), directory }))
     }
 
+    /// Whether a file of a job is no longer there because all of it was handed over meanwhile. That it was not
+    /// found is then no fault: the job is to be made again.
+    pub fn has_let_go_of(&self, job: &SyncJob) -> bool {
+        let is_here = |sequence| self.files.iter().any(|file| file.sequence == sequence);
+        job.files.iter().any(|file| !is_here(file.sequence))
+    }
+
     /// Takes the outcome of a job. After a failure what it should have covered is written once
     /// more, to a new file; the error says that this failed, too: then it is in the page cache
     /// only.

@@ -144,6 +144,35 @@ fn on_a_full_disk_what_is_handed_over_makes_room_whenever_it_was() {
 }
 
 #[test]
+fn a_file_that_was_handed_over_while_it_was_synced_was_not_taken_away() {
+    let disk = SimStorage::new(1);
+    let mut spool = open(&disk);
+    disk.set_capacity(disk.used_bytes() + 50_000);
+    let mut given = 0;
+    while spool.append(&entry(given, 9_000), false).is_ok() {
+        given += 1;
+        read_all(&mut spool);
+        spool.release(given).unwrap();
+        if given == 4 {
+            break;
+        }
+    }
+    let job = spool.sync_job().unwrap().unwrap();
+    assert!(!spool.has_let_go_of(&job));
+    // Makes room of the only file, which is there only when nobody has it open any more.
+    spool.append(&entry(given, 20_000), false).unwrap_err();
+    assert_eq!(job.run().unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(spool.has_let_go_of(&job));
+    drop(job);
+    spool.append(&entry(given, 20_000), false).unwrap();
+    let job = spool.sync_job().unwrap().unwrap();
+    let outcome = job.run();
+    assert!(outcome.is_ok() && !spool.has_let_go_of(&job));
+    spool.on_synced(job, outcome).unwrap();
+    assert_eq!((read_all(&mut spool).len(), spool.take_damage()), (1, Vec::new()));
+}
+
+#[test]
 fn a_record_larger_than_the_spool_passes_through_an_empty_one() {
     let disk = SimStorage::new(1);
     let mut spool = open(&disk);

@@ -250,14 +250,23 @@ impl PieceQueue {
 
     /// Makes what is in the spool durable. Blocks, without holding the queue.
     pub(crate) fn sync_spool(&self) -> bool {
-        let job = match &mut self.lock().backing {
-            Backing::Spool(spool) => spool.sync_job(),
-            Backing::Memory { .. } => return true,
-        };
-        let (outcome, job) = match job {
-            Ok(None) => return true,
-            Ok(Some(job)) => (job.run(), Some(job)),
-            Err(error) => (Err(error), None),
+        let (outcome, job) = loop {
+            let job = match &mut self.lock().backing {
+                Backing::Spool(spool) => spool.sync_job(),
+                Backing::Memory { .. } => return true,
+            };
+            let (outcome, job) = match job {
+                Ok(None) => return true,
+                Ok(Some(job)) => (job.run(), job),
+                Err(error) => break (Err(error), None),
+            };
+            // Each time round a file was handed over.
+            let is_gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+            let is_outdated = outcome.as_ref().is_err_and(is_gone)
+                && matches!(&self.lock().backing, Backing::Spool(spool) if spool.has_let_go_of(&job));
+            if !is_outdated {
+                break (outcome, Some(job));
+            }
         };
         let failed = outcome.as_ref().err().map(|error| (error.kind(), error.to_string()));
         let mut state = self.lock();
