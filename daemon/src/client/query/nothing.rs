@@ -16,15 +16,23 @@ pub(super) fn words(config: &QueryConfig, range: &Range) -> String {
     let newest = Ulid::MAX.to_string();
     let to = range.to.as_deref().filter(|to| *to != newest).unwrap_or("now");
     let from = range.from.as_deref().unwrap_or("the beginning");
-    let what =
-        if config.expressions.q.iter().all(String::is_empty) { "is there" } else { "matches" };
-    let place = format!("no record {what} from {from} to {to} (--since, --until)");
+    let (expressions, topics) = (&config.expressions, config.topics.join(", "));
+    let is_anything = expressions.q.iter().all(String::is_empty) && expressions.x.is_empty();
+    let what = if is_anything { "is there" } else { "matches" };
+    let of = if topics.is_empty() { String::new() } else { format!(" of topic {topics}") };
+    let behind = config.after.as_ref().map(|after| format!(" behind {after}")).unwrap_or_default();
+    let place = format!("no record{of} {what} from {from} to {to}{behind} (--since, --until)");
     let is_text = |q: &&String| !config.expressions.regex && is_like_a_regex(q);
     let Some(expression) = config.expressions.q.iter().find(is_text) else { return place };
-    let shown: String = expression.chars().take(60).flat_map(char::escape_debug).collect();
+    let shown: String = expression.chars().take(60).flat_map(visible).collect();
     format!(
         "{place}; \"{shown}\" is searched as plain text: --regex takes it as a regular expression"
     )
+}
+
+/// Control characters alone are escaped: what is shown is to be copied.
+fn visible(character: char) -> Vec<char> {
+    if character.is_control() { character.escape_debug().collect() } else { vec![character] }
 }
 
 fn is_like_a_regex(text: &str) -> bool {

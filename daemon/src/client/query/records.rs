@@ -71,7 +71,7 @@ pub(super) async fn print(
     let of_all = lines.end.as_ref().filter(|_| course.range.is_rest);
     let of_all = of_all.map(|end| gaps.end_of_all(end, lines.printed));
     lines.print_end(of_all)?;
-    let is_empty = lines.printed == 0 && is_complete;
+    let is_empty = lines.printed == 0 && is_complete && config.limit != Some(0);
     if is_empty && !streams.is_part && streams.output.is_terminal && config.print == Print::Records
     {
         // Where it cannot be told, nothing is lost.

@@ -130,6 +130,10 @@ fn a_person_who_sees_nothing_is_told_where_nothing_is_and_a_program_is_not() {
             "no record matches from F to T (--since, --until); \"a.*b\" is searched as plain text",
         ),
         (&["a.*b", "--regex"], "no record matches from F to T (--since, --until)\n"),
+        (&["--regex", "id=\\d"], "no record matches from F to T"),
+        (&["id=\\d"], "\"id=\\d\" is searched"),
+        (&["-x", "a"], "no record matches from F to T"),
+        (&["--topic", "web"], "no record of topic web is there from F to T"),
         (&[], "no record is there from F to T"),
     ] {
         let (address, thread) = nodes(vec![empty()]);
