@@ -206,6 +206,31 @@ impl Live {
 }
 
 #[test]
+fn a_token_that_is_meant_for_the_api_is_not_sent_to_an_ingest_port() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    prepare(directory);
+    // Everybody may write here, and read.
+    let node = Node::start(directory, &[]);
+    for port in [node.fast, node.durable] {
+        let store = port.to_string();
+        let output = Command::new(tools::binary("oklogd"))
+            .args(["query", "--token-file", "all", "--store", &store])
+            .current_dir(directory)
+            .env_clear()
+            .output()
+            .unwrap();
+        let told = tools::text(&output.stderr);
+        assert!(output.status.code() == Some(1) && told.contains("HTTP port of a node"), "{told}");
+    }
+    wait_until("what it said is kept", || !node.all_lines().is_empty());
+    let kept = node.all_lines().concat();
+    let kept = String::from_utf8_lossy(&kept).to_lowercase();
+    assert!(kept.contains("/health") && !kept.contains("secret"), "{kept}");
+    assert!(!kept.contains("authorization"), "{kept}");
+}
+
+#[test]
 fn a_live_stream_shows_what_its_token_may_see_and_one_that_resumes_as_well() {
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path());

@@ -188,6 +188,12 @@ pub(crate) async fn send(
     if target.len() > TARGET_BYTES_MAX {
         return Err(ClientError::TooLong(target.len()));
     }
+    if store.is_unknown() {
+        // An ingest port answers nothing, and keeps what it is sent.
+        let sign = timeout(patience.sign_of_life, sign_of_life(store)).await;
+        sign.unwrap_or_else(|_| Err(ClientError::Silent(store.endpoint())))?;
+        store.note_http();
+    }
     let stream = reach(store).await?;
     let answer = send_over(stream, store, store.token(), (method, target, accept));
     in_time(store, patience, answer, on_silence).await?
@@ -209,12 +215,7 @@ async fn in_time<T>(
         if let Ok(done) = timeout_at(until, &mut head).await {
             return Ok(done);
         }
-        let sign = async {
-            let stream = reach(endpoint).await?;
-            // Whoever asks for that needs no token.
-            let request = (Method::GET, "/health", "application/json");
-            send_over(stream, endpoint, None, request).await
-        };
+        let sign = sign_of_life(endpoint);
         tokio::select! {
             done = &mut head => return Ok(done),
             // Whatever it says: it turns.
@@ -228,6 +229,12 @@ async fn in_time<T>(
         }
         on_silence();
     }
+}
+
+/// Asks whether somebody is there who speaks HTTP. That needs no token.
+async fn sign_of_life(endpoint: &Endpoint) -> Result<Response<Incoming>, ClientError> {
+    let stream = reach(endpoint).await?;
+    send_over(stream, endpoint, None, (Method::GET, "/health", "application/json")).await
 }
 
 /// How long a node says that it may take for the head of an answer.

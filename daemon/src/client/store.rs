@@ -1,11 +1,13 @@
 //! The node that a command asks, and what it is shown of who asks.
 //!
-//! Invariants: a token is read once, when the command line is, and shown nowhere; a file that holds none is
-//! a usage error.
+//! Invariants: a token is read once, when the command line is, and shown nowhere but to what speaks HTTP: an
+//! ingest port would keep it as a line; a file that holds none is a usage error.
 
 use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::ingest::hello::Secret;
 use engine::limits::TOKEN_BYTES_MAX;
@@ -19,18 +21,35 @@ use crate::units::Endpoint;
 pub(crate) struct Store {
     endpoint: Endpoint,
     token: Option<Secret>,
+    /// It has answered in HTTP. Clones share it.
+    speaks_http: Arc<AtomicBool>,
 }
 
 impl Store {
     /// Of `--store` and `--token-file`.
     pub(crate) fn from_settings(settings: &Settings) -> Result<Self, SettingsError> {
         let endpoint = settings.address("store").or("localhost", API_PORT);
-        Ok(Self { endpoint, token: token(settings)? })
+        Ok(Self { endpoint, token: token(settings)?, speaks_http: Arc::default() })
+    }
+
+    /// Where it is.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
     }
 
     /// What it is shown.
     pub(crate) const fn token(&self) -> Option<&Secret> {
         self.token.as_ref()
+    }
+
+    /// Whether it has to be found out who listens there before a token is shown.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.token.is_some() && !self.speaks_http.load(Ordering::Relaxed)
+    }
+
+    /// It has answered in HTTP.
+    pub(crate) fn note_http(&self) {
+        self.speaks_http.store(true, Ordering::Relaxed);
     }
 }
 
