@@ -1,6 +1,6 @@
 //! Says which commit the binary is made of, for `oklogd version`.
 //!
-//! `OKLOGD_BUILT_FROM` is ` (COMMIT, DATE)`, with a `+` behind the commit where the sources differ from it, or
+//! `BUILT_FROM` is ` (COMMIT, DATE)`, with a `+` behind the commit where the sources differ from it, or
 //! empty where nothing is known. It comes from git, if this workspace is the top of a working copy, else
 //! from `SOURCE`, which `git archive` fills in. The same sources give the same words: the date is the
 //! commit's. It is asked for again when the commit or a source changes, in which case `oklogd` is compiled
@@ -32,7 +32,7 @@ fn main() {
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
     println!("cargo::rerun-if-changed=build.rs");
     let from = of_git(&root).or_else(|| of_archive(&root));
-    println!("cargo::rustc-env=OKLOGD_BUILT_FROM={}", from.unwrap_or_default());
+    println!("cargo::rustc-env=BUILT_FROM={}", from.unwrap_or_default());
 }
 
 /// What git says, and what it depends on.

@@ -71,7 +71,7 @@ pub(crate) enum Command {
 }
 
 /// Version, and the commit that this is made of where it was known (`build.rs`).
-pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("OKLOGD_BUILT_FROM"));
+pub(crate) const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), env!("BUILT_FROM"));
 
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
