@@ -173,6 +173,17 @@ impl Node {
         std::fs::read_dir(path).expect("a running process has descriptors").count()
     }
 
+    /// Waits until all shards turn: a node tells where it listens before its threads have all that they need,
+    /// descriptors among them.
+    pub fn until_all_turn(&self) {
+        const TURNS: &str = "oklog_shard_loop_lag_seconds_count{";
+        wait_until("every shard turns", || {
+            let text = self.get("/metrics").text();
+            let mut turns = text.lines().filter(|line| line.starts_with(TURNS)).peekable();
+            turns.peek().is_some() && turns.all(|line| !line.ends_with(" 0"))
+        });
+    }
+
     /// Waits until everything is in the store.
     pub fn settle(&self) {
         wait_until("everything is in the store", || self.metric("oklog_unindexed_bytes") == 0.0);

@@ -73,6 +73,7 @@ fn a_while_without_descriptors_hides_nothing_once_it_is_over() {
     let directory = tempfile::tempdir().unwrap();
     // Seldom gathered: the while meets segments of both sides.
     let node = Node::start(directory.path(), &["--ingest.segment-flush-age", "200ms"]);
+    node.until_all_turn();
     sender::send(node.durable, lines(0).as_bytes());
     node.settle();
     let mut connected = sender::Acknowledged::connect(node.durable).unwrap();
@@ -128,6 +129,7 @@ const WHILE: Duration = Duration::from_secs(16);
 fn a_node_without_descriptors_says_so_to_everybody_and_goes_on_when_it_has_them() {
     let directory = tempfile::tempdir().unwrap();
     let node = Node::start(directory.path(), &["--ingest.segment-flush-age", "200ms"]);
+    node.until_all_turn();
     let mut asking = Asking(BufReader::new(TcpStream::connect(node.api).unwrap()));
     let sender = sender::Acknowledged::connect(node.durable).unwrap();
     let sending = Sending::default();

@@ -57,6 +57,7 @@ fn a_process_without_descriptors_sets_nothing_aside() {
     let node = Node::start(directory.path(), &[]);
     sender::send(node.durable, lines(2000).as_bytes());
     let pid = Pid::from_raw(i32::try_from(node.pid()).unwrap());
+    node.until_all_turn();
     let whole = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(4), maximum: whole.maximum };
     let before = prlimit(pid, Resource::Nofile, none).unwrap();
