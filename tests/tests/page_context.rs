@@ -24,6 +24,16 @@ fn around(part: &str) -> String {
     format!("[...document.querySelectorAll('.inset{part} li > .text')].map((e) => e.textContent)")
 }
 
+/// Shows two hundred rows, and beside them what is around this one.
+fn open_around(browser: &Browser, node: &Node, row: usize) {
+    lines(node);
+    browser.open(node.api, "/ui/?q=line&order=asc");
+    wait_for_rows(browser, "200");
+    browser.script("document.getElementById('rows').focus()");
+    browser.keys("", &format!("{}{ENTER}c", "j".repeat(row)));
+    browser.wait("document.querySelectorAll('#side .around li').length === 21");
+}
+
 /// Where the line of the chosen row stands.
 const PLACE: &str =
     "Math.round(document.querySelector('.row.chosen > .time').getBoundingClientRect().top)";
@@ -34,13 +44,7 @@ fn records_around_one_open_within_the_list_and_the_row_stays_while_they_grow() {
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path());
-    lines(&node);
-    // Two hundred rows, so that there are some above and below.
-    browser.open(node.api, "/ui/?q=line&order=asc");
-    wait_for_rows(&browser, "200");
-    browser.script("document.getElementById('rows').focus()");
-    browser.keys("", &format!("{}{ENTER}c", "j".repeat(102)));
-    browser.wait("document.querySelectorAll('#side .around li').length === 21");
+    open_around(&browser, &node, 102);
     browser.click("#side .in-list");
     browser.wait(&format!(
         "{}.length === 10 && {}.length === 10",
@@ -129,12 +133,7 @@ fn what_opens_in_the_list_or_beside_it_is_the_record_that_was_shown() {
     let Some(browser) = Browser::start(name) else { return };
     let directory = tempfile::tempdir().unwrap();
     let node = start(directory.path());
-    lines(&node);
-    browser.open(node.api, "/ui/?q=line&order=asc");
-    wait_for_rows(&browser, "200");
-    browser.script("document.getElementById('rows').focus()");
-    browser.keys("", &format!("{}{ENTER}c", "j".repeat(20)));
-    browser.wait("document.querySelectorAll('#side .around li').length === 21");
+    open_around(&browser, &node, 20);
     // Another row is chosen meanwhile.
     browser.keys("", "jj");
     browser.click("#side .in-list");
