@@ -43,16 +43,16 @@ pub(super) enum Need {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
-    /// It is on the node's own host, and asks for nobody else.
-    pub(super) is_local: bool,
+    /// The other end of the connection, be it a proxy.
+    pub(super) peer: IpAddr,
 }
 
 /// Who asks.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) address: IpAddr,
-    /// He is on the node's own host.
-    pub(super) is_local: bool,
+    /// The other end of the connection, be it a proxy.
+    pub(super) peer: IpAddr,
     pub(super) access: Access,
 }
 
@@ -139,7 +139,7 @@ pub(super) async fn enter(
 }
 
 fn let_in(app: &App, need: Need, request: &mut Request<Body>) -> Result<(), Refusal> {
-    let Some(&Peer { address, is_local }) = request.extensions().get() else {
+    let Some(&Peer { address, peer }) = request.extensions().get() else {
         return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who asks"));
     };
     if need == Need::Nothing {
@@ -159,7 +159,7 @@ fn let_in(app: &App, need: Need, request: &mut Request<Body>) -> Result<(), Refu
     if let Some(let_in) = request.extensions().get::<Arc<LetIn>>() {
         let_in.note(&access);
     }
-    request.extensions_mut().insert(Client { address, is_local, access });
+    request.extensions_mut().insert(Client { address, peer, access });
     Ok(())
 }
 

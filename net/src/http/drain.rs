@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use hyper::{Response, StatusCode};
+use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use super::App;
 use super::admission::Client;
 use super::answer::{self, Refusal};
+use super::proxies::is_local;
 use crate::access::Beyond;
 use crate::backend::DrainState;
 
@@ -20,8 +21,9 @@ use crate::backend::DrainState;
 pub(super) async fn post(
     State(app): State<Arc<App>>,
     Extension(client): Extension<Client>,
+    headers: HeaderMap,
 ) -> Response<Body> {
-    if client.access.is_anonymous() && !client.is_local {
+    if client.access.is_anonymous() && !is_local(client.peer, &headers) {
         let words = "a node is drained from its own host: run `oklogd drain` there";
         return Refusal::new(StatusCode::FORBIDDEN, words).into_response();
     }

@@ -33,7 +33,7 @@ use super::bad_head::{self, Ending};
 use super::client_stream::{ClientStream, Flushes, until_gone};
 use super::entries::SessionSlot;
 use super::head_bytes::HeadAccount;
-use super::proxies::{self, Proxies};
+use super::proxies::Proxies;
 use super::reserve::{Reserve, ReservePlace};
 use super::router::{Front, router};
 use super::{App, HttpOptions};
@@ -181,15 +181,15 @@ impl Requests {
     /// Answers one of them, whose head is whole.
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let address = self.proxies.client(self.address, request.headers());
-        let is_local = proxies::is_local(self.address, request.headers());
+        let peer = self.address;
         request.extensions_mut().insert(self.flushes);
         request.extensions_mut().insert(self.session);
         if let Some(let_in) = &self.let_in {
-            request.extensions_mut().insert(Peer { address, is_local });
+            request.extensions_mut().insert(Peer { address, peer });
             request.extensions_mut().insert(Arc::clone(let_in));
         } else {
             let access = Access::everything();
-            request.extensions_mut().insert(Asking { address, is_local, access });
+            request.extensions_mut().insert(Asking { address, peer, access });
         }
         let asks_head = request.method() == Method::HEAD;
         let is_old = request.version() < Version::HTTP_11 && !asks_head;
